@@ -36,7 +36,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from kat.ops.triton import gated_kernels, norm_kernels, norm_launch
+from kat.ops.triton import gated_kernels
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton import launch as triton_launch
 
@@ -51,10 +51,6 @@ KERNELS = {
     "gated_backward": gated_kernels.backward_kernel,
     "gated_recompute": gated_kernels.backward_kernel,
     "gated_scaled": gated_kernels.scaled_backward_kernel,
-    "norm_forward": norm_kernels.forward_kernel,
-    "norm_backward": norm_kernels.backward_kernel,
-    "norm_recompute": norm_kernels.backward_kernel,
-    "norm_scaled": norm_kernels.backward_kernel,
 }
 MULTIPROCESSORS = 132
 OTHERS = {"partial_a_ptr": "*fp64", "partial_b_ptr": "*fp64", "again_ptr": "*i32"}
@@ -93,7 +89,7 @@ def parse() -> argparse.Namespace:
         choices=KERNELS,
         help="recompute is backward with y stored as well, for the fused layer; scaled is what goes"
         " on from backward where x is enormous or a gradient tiny, and returns at once elsewhere;"
-        " gated_*: of F(x) v; norm_*: of F(LayerNorm(x))",
+        " gated_*: of F(x) v",
     )
     add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
     add("--groups", type=int, default=8, help="groups of channels (8)")
@@ -130,11 +126,10 @@ def measure(
     b = torch.empty(args.groups, args.degree[1])
     forward = kernel.endswith("forward")
     programs = triton_launch.FORWARD_PROGRAMS if forward else triton_launch.BACKWARD_PROGRAMS
-    shape = (args.rows, width, args.groups, x.element_size(), programs)
-    share, own, options = (of_norm if kernel.startswith("norm") else of_vectors)(*shape)
-    constants = triton_launch.constants(x, a, b, args.form) | own
+    share = shared(args.rows, width, args.groups, x.element_size(), programs)
+    constants = triton_launch.constants(x, a, b, args.form) | share.constants()
     constants |= own_constants(kernel, share, shared_b=args.groups == 1, apart=args.apart)
-    binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32), options)
+    binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
     text = gpu_code.disassemble(binary.asm["cubin"])
     body = loop(text)
     stored = sum(gpu_code.stored_bits(body)) / 8
@@ -144,26 +139,14 @@ def measure(
     return *counts, gpu_code.access_widths(body), round(per_element, 1)
 
 
-def of_vectors(
-    rows: int, width: int, groups: int, itemsize: int, programs: int
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """How memory is divided, the constants and the compiler's options, of kernels without norm."""
+def shared(rows: int, width: int, groups: int, itemsize: int, programs: int) -> Any:
+    """How memory is divided among programs."""
     target = programs * MULTIPROCESSORS
-    share = triton_launch.Sharing.of(rows * width, groups, width // groups, itemsize, target)
-    return share, share.constants(), triton_launch.OPTIONS
-
-
-def of_norm(
-    rows: int, width: int, groups: int, itemsize: int, programs: int
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The same, of the kernels with LayerNorm."""
-    sizes = (rows, width, groups, itemsize, programs, MULTIPROCESSORS)
-    share = norm_launch.RowSharing.of(*sizes)
-    return share, share.constants(rows) | {"EPS": 1e-6}, share.options()
+    return triton_launch.Sharing.of(rows * width, groups, width // groups, itemsize, target)
 
 
 def own_constants(
-    kernel: str, share: triton_launch.Partials, *, shared_b: bool, apart: bool
+    kernel: str, share: triton_launch.Sharing, *, shared_b: bool, apart: bool
 ) -> dict[str, Any]:
     """The constants that not every kernel has."""
     backward = not kernel.endswith("forward")
@@ -173,23 +156,17 @@ def own_constants(
         found |= {"STORE_Y": kernel.endswith("recompute")}
     if kernel.startswith("gated"):
         found |= {"APART": apart} | ({"OUT_APART": apart} if backward else {})
-    if kernel.startswith("norm") and backward:
-        found |= {"SCALED": kernel == "norm_scaled"}
     return found
 
 
 def compiled(
-    function: Any,
-    constants: dict[str, Any],
-    dtype: torch.dtype,
-    target: GPUTarget,
-    options: dict[str, Any],
+    function: Any, constants: dict[str, Any], dtype: torch.dtype, target: GPUTarget
 ) -> Any:
     """What a launch with 16-byte aligned pointers would compile."""
     names = function.arg_names
     types = {name: type_of(name, gpu_code.POINTERS[dtype]) for name in names}
     pointers = {name for name in names if name.endswith("_ptr")}
-    return gpu_code.compiled(function, types, constants, pointers, target, options)
+    return gpu_code.compiled(function, types, constants, pointers, target, triton_launch.OPTIONS)
 
 
 def type_of(name: str, stored: str) -> str:

@@ -28,12 +28,10 @@ def main() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             for form in "AB":
                 a, b, x = torch.empty(1, 6), torch.empty(8, 4), torch.empty(0, dtype=dtype)
-                sizes = static.of_norm if name.startswith("norm") else static.of_vectors
-                shape = (3152, 768, 8, x.element_size(), launch.BACKWARD_PROGRAMS)
-                share, own, options = sizes(*shape)
-                constants = launch.constants(x, a, b, form) | own
+                share = static.shared(3152, 768, 8, x.element_size(), launch.BACKWARD_PROGRAMS)
+                constants = launch.constants(x, a, b, form) | share.constants()
                 constants |= static.own_constants(name, share, shared_b=False, apart=True)
-                text = static.compiled(kernel, constants, dtype, target, options).asm["amdgcn"]
+                text = static.compiled(kernel, constants, dtype, target).asm["amdgcn"]
                 counts = dict(re.findall(r"\.(vgpr_count|vgpr_spill_count):\s+(\d+)", text))
                 print(name, dtype, form, counts, flush=True)
                 assert name.endswith("scaled") or counts["vgpr_spill_count"] == "0", counts

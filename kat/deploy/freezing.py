@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.models.block import PLAIN_BLOCKS
 from kat.models.kanify.finders.trace import named_children
 from kat.models.kanify.finders.walk import DROPOUTS
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational, ResidualRational
@@ -123,7 +123,7 @@ def freeze(model: nn.Module) -> nn.Module:
             setattr(parent, name, frozen[child])
     uses = Counter(map(id, _parameters(root)))
     for block in root.modules():
-        if type(block) in PLAIN_BLOCKS:
+        if type(block) is Block:
             _fold_scale(block, "ls1", "attn", "proj", uses)
             _fold_scale(block, "ls2", "mlp", "fc2", uses)
     return root.eval().requires_grad_(False)[0]

@@ -17,7 +17,6 @@ from kat.extras import on_first_use
 if TYPE_CHECKING:
     from kat.models import baselines, dense, micro
     from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
-    from kat.models.block import KATBlock
     from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
     from kat.models.checkpoints.model_card import TrainingRecord
     from kat.models.checkpoints.model_record import (
@@ -50,7 +49,6 @@ else:
         {
             "kat.models": "baselines dense micro",
             "kat.models.baseline_mlps": "FixedMlp SwiGLUMlp",
-            "kat.models.block": "KATBlock",
             "kat.models.checkpoints.hub": "from_pretrained push_to_hub save_pretrained",
             "kat.models.checkpoints.model_card": "TrainingRecord",
             "kat.models.checkpoints.model_record": (
@@ -77,7 +75,6 @@ __all__ = [
     "FixedMlp",
     "GatedKAT",
     "KANViT",
-    "KATBlock",
     "ModelRecord",
     "Movement",
     "SwiGLUMlp",

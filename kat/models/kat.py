@@ -17,7 +17,6 @@ from timm.models import generate_default_cfgs
 from torch import nn
 
 from kat.models.baseline_mlps import FixedMlp, gated_width
-from kat.models.block import KATBlock
 from kat.models.checkpoints.state_dict import filter_released, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
@@ -103,7 +102,6 @@ class KAT(ViT):
                 raise ValueError(f"grkan_blocks must be of 0 to {depth - 1}, got {grkan_blocks}")
             plain = partial(FixedMlp, weight_init=mlp_init)
             mlp_layer = [mlp_layer if i in grkan_blocks else plain for i in range(depth)]
-        kwargs.setdefault("block_fn", KATBlock)
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, depth=depth, **kwargs)
         if residual:
             make_residual_(self)

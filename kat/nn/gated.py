@@ -168,7 +168,7 @@ class GatedGRKANMlp(nn.Module):
         layer = plain_layer(self.act, self.fc2)
         if layer is None or any(type(part) not in PLAIN for part in parts):
             return None
-        form, numerator, denominator, weight, bias, *_ = layer
+        form, numerator, denominator, weight, bias = layer
         gate = (form, numerator, denominator, weight, bias, self.gate_last)
         y: Tensor = _GatedLinear.apply(*gate, *parts)
         return y

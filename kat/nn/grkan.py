@@ -6,18 +6,17 @@ from collections.abc import Callable
 from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kat.nn.coefficients import Init
 from kat.nn.execution.blocks import Modules, layers_for_blocks, pay, run_in_blocks
 from kat.nn.execution.compiled import compiled_mlp
 from kat.nn.execution.fused import grkan_linear, has_grkan_hooks
-from kat.nn.execution.layer import Norm, effective, has_no_effect, joined_norm, normalized
+from kat.nn.execution.layer import effective, has_no_effect
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
-from kat.ops.operators import recorded_call
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
 Keep = Literal["hidden", "input"]
@@ -143,9 +142,7 @@ class GRKANMlp(nn.Module):
             product with W_1.
         device, dtype: of the parameters.
 
-    ``mlp(x, norm=norm)`` is ``mlp(norm(x))``; a LayerNorm runs in one pass with F_1, see
-    :meth:`forward`. The children act1, fc1, act2 and fc2 have the names of the released
-    checkpoints.
+    The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
 
@@ -225,19 +222,8 @@ class GRKANMlp(nn.Module):
                 act.reset_parameters()
         self.init_weights()
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """x (..., in_features) to (..., out_features); with a norm, of ``norm(x)``.
-
-        An affine ``nn.LayerNorm`` of the last dimension, or timm's, runs in one pass with act1
-        where both are only their formulas (no hooks, plain parameters) and the device has a kernel.
-        Any other module is called, and in compiled code every one.
-        """
-        joined = None
-        if isinstance(norm, fx.Proxy):  # traced by itself, where a later call may have a norm
-            x = recorded_call(normalized, (norm, x), {})
-        elif norm is not None:
-            joined = self._joined(norm, x)
-            x = norm(x) if joined is None else x
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) to (..., out_features)."""
         keeps_hidden = self.keep == "hidden"
         if torch.compiler.is_compiling() and self._is_formula():
             compiled = compiled_mlp(x, self._pairs())
@@ -245,31 +231,25 @@ class GRKANMlp(nn.Module):
                 return compiled
         layers = None
         if pay(x, getattr(self.fc1, "out_features", 0)) and self._is_formula():
-            layers = layers_for_blocks(x, self._pairs(), joined)
+            layers = layers_for_blocks(x, self._pairs())
         if layers is not None:
             return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)
         if keeps_hidden or not torch.is_grad_enabled():
-            return self._layer_by_layer(x, joined)
+            return self._layer_by_layer(x)
         if in_function_transform() or is_exporting():
-            return self._layer_by_layer(x, joined)
+            return self._layer_by_layer(x)
         drops = bool(effective(self.drop1, self.drop2))
         y: Tensor = checkpoint(
-            self._layer_by_layer, x, joined, use_reentrant=False, preserve_rng_state=drops
+            self._layer_by_layer, x, use_reentrant=False, preserve_rng_state=drops
         )
         return y
 
-    def _joined(self, norm: nn.Module, x: Tensor) -> Norm | None:
-        """The norm as a part of act1; None where it must be called."""
-        if not self.fused or not has_no_effect(self.drop1):
-            return None
-        return joined_norm(norm, self.act1, x)
-
-    def _layer_by_layer(self, x: Tensor, norm: Norm | None) -> Tensor:
+    def _layer_by_layer(self, x: Tensor) -> Tensor:
         if isinstance(self.act1, nn.Identity):
             x = self.fc1(self.act1(x))
         else:
             between = effective(self.drop1)
-            x = grkan_linear(x, self.act1, self.fc1, between, fused=self.fused, norm=norm)
+            x = grkan_linear(x, self.act1, self.fc1, between, fused=self.fused)
         between = effective(self.drop2, self.norm)
         return grkan_linear(x, self.act2, self.fc2, between, fused=self.fused)
 

@@ -3,7 +3,6 @@
 from kat.ops.api import decompositions, rational
 from kat.ops.arguments import FORMS, Form, Impl
 from kat.ops.gated import gated_rational
-from kat.ops.norm import layer_norm_rational
 
 __all__ = [
     "FORMS",
@@ -11,6 +10,5 @@ __all__ = [
     "Impl",
     "decompositions",
     "gated_rational",
-    "layer_norm_rational",
     "rational",
 ]

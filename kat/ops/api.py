@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops import dispatch, gated_reference, norm_reference, reference
+from kat.ops import dispatch, gated_reference, reference
 from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.operators import recorded_call, requested_backend, short_path, takes_short_path
 from kat.ops.torch_internals import is_exporting_onnx
@@ -86,10 +86,9 @@ def rational(
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """For ``ExportedProgram.run_decompositions``: what makes F(x) a dozen plain operations.
 
-    A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, F(x) v as
-    ``kat::gated_rational`` and F(LayerNorm(x)) as ``kat::layer_norm_rational``, which run where kat
-    is imported. Other runtimes and exporters know plain operations alone. There powers of |x|
-    overflow from about 1e7 on, in float32 at degree 5.
+    A program of ``torch.export`` holds F(x) as the operator ``kat::rational`` and F(x) v as
+    ``kat::gated_rational``, which run where kat is imported. Other runtimes and exporters know
+    plain operations alone. There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
 
     Examples:
         >>> import torch
@@ -103,5 +102,4 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     return {
         torch.ops.kat.rational.default: reference.plain_rational,
         torch.ops.kat.gated_rational.default: gated_reference.plain_gated_rational,
-        torch.ops.kat.layer_norm_rational.default: norm_reference.plain_layer_norm_rational,
     }

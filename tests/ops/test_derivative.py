@@ -138,35 +138,14 @@ def test_gradients_of_gradients_are_those_of_finite_differences(form, degree, or
     assert torch.autograd.gradgradcheck(lambda *t: derivative(*t, form, order), inputs)
 
 
-class _NormByHand(torch.nn.LayerNorm):
-    """The third derivative of torch's own is wrong (pytorch issue 175754)."""
-
-    def forward(self, x):
-        x = x - x.mean(-1, keepdim=True)
-        return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight + self.bias
-
-
-class _Normed(torch.nn.Module):
-    """As in a block of a KAT: the norm runs in one pass with the first rational."""
-
-    def __init__(self, impl):
-        super().__init__()
-        self.norm = (_NormByHand if impl else torch.nn.LayerNorm)(8)
-        self.mlp = kat.GRKANMlp(8, 16, impl=impl)
-
-    def forward(self, x):
-        return self.mlp(x, norm=self.norm)
-
-
 @pytest.mark.parametrize(
     "make",
     [
         lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GRKANMlp(8, 16, **o)),
         lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GatedGRKANMlp(8, 16, **o)),
         lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GRKANLinear(8, 1, **o)),
-        lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), _Normed(**o)),
     ],
-    ids=["mlp", "gated", "linear", "norm"],
+    ids=["mlp", "gated", "linear"],
 )
 def test_a_loss_of_second_derivatives_uses_them_in_every_layer(make, monkeypatch):
     calls = []

@@ -68,20 +68,15 @@ class Parallel(nn.Module):
             hook.remove()
         delattr(last, NAME)
 
-    def _take(
-        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Keeps x until y is there; of ``mlp(x, norm=norm)`` it is norm(x), which the MLP gets."""
+    def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keeps x until y is there."""
         values = (*args, *kwargs.values())
         if any(isinstance(value, fx.Proxy) for value in values):
             raise InputError(
                 "torch.fx.symbolic_trace cannot follow the parallel adapter of this MLP, which is"
                 " in hooks; use torch.export or torch.compile"
             )
-        x = next(value for value in values if isinstance(value, Tensor))
-        norm = next((value for value in values if isinstance(value, nn.Module)), None)
-        self.inputs[_thread()] = x if norm is None else norm(x)
-        return None if norm is None else ((self.inputs[_thread()],), {})
+        self.inputs[_thread()] = next(value for value in values if isinstance(value, Tensor))
 
     def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:
         x = self.inputs.pop(_thread())

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, first_line, unknown
-from kat.models.block import PLAIN_BLOCKS
 from kat.models.checkpoints.model_record import ModelRecord, preprocessing_of
 from kat.models.checkpoints.state_dict import STEM, is_coefficient
 from kat.models.checkpoints.storage import load_model, record_of_released
@@ -192,7 +191,7 @@ def _of_model(model: nn.Module, record: ModelRecord | None = None, *, name: str)
         return replace(
             found, heads=DenseHeads.of(model), classes=classes or numbered(model.num_classes)
         )
-    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) not in PLAIN_BLOCKS:
+    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]
     weights = {key: value.detach() for key, value in model.state_dict().items()}

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from timm.layers import Attention, PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
-from kat.models.block import PLAIN_BLOCKS, mlp_of_norm
 from kat.models.dense.attention import GridAttention
 from kat.models.dense.image_sizes import Size, pad_to_patches, resized, run_by_size
 
@@ -123,7 +122,7 @@ class DenseBackbone(nn.Module):
         block: Any = self.vit.blocks[index]
         y = self.attention[index](block.norm1(x), block.attn)
         x = x + block.drop_path1(block.ls1(y))
-        return x + block.drop_path2(block.ls2(mlp_of_norm(block, x)))
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
     def _add_positions(self, x: Tensor) -> Tensor:
         size = (x.shape[1], x.shape[2])
@@ -169,7 +168,7 @@ def _check_transformer(vit: VisionTransformer) -> None:
         type(vit.patch_embed) is PatchEmbed
         and len(set(vit.patch_embed.patch_size)) == 1
         and isinstance(vit.patch_drop, nn.Identity)
-        and all(type(block) in PLAIN_BLOCKS for block in vit.blocks)
+        and all(type(block) is Block for block in vit.blocks)
         and all(type(attn) is Attention and attn.gate is None for attn in attentions)
     )
     if not plain:

@@ -17,21 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.execution.layer import PLAIN, Layer, Norm, plain_layer
+from kat.nn.execution.layer import PLAIN, Layer, plain_layer
 from kat.nn.rational import GroupRational
 from kat.ops import FORMS, Form
 from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
-from kat.ops.cpu import norm as cpu_norm
 from kat.ops.torch_internals import in_function_transform, is_plain_eager, is_profiling
 
 Modules = Sequence[tuple[GroupRational | None, nn.Linear]]
 """Rationals, each with the linear map after it; None: no rational."""
 
-_PARAMETERS = len(Layer._fields) - 2
+_PARAMETERS = len(Layer._fields) - 1
 """The tensors of a layer."""
-_Options = tuple[Form, float]
-"""What a layer has besides: its form, and the eps of its norm."""
 _LEAST_ROWS = 32
 _LARGEST_BLOCK = 1 << 24
 """Bytes of the widest layer: the memory of a block is kept for the next call."""
@@ -92,7 +89,7 @@ def widest_bytes(x: Tensor, width: int) -> int:
     return x.shape[:-1].numel() * max(x.shape[-1], width) * x.element_size()
 
 
-def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> list[Layer] | None:
+def layers_for_blocks(x: Tensor, modules: Modules) -> list[Layer] | None:
     """The layers that :func:`run_in_blocks` may compute in the place of the modules.
 
     None where the modules must be called: not on the CPU, where one is more than its formula, where
@@ -103,7 +100,6 @@ def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> 
     Args:
         x: the input.
         modules: the layers.
-        norm: of :func:`kat.nn.execution.layer.joined_norm`, before the first one.
     """
     widest = max(getattr(linear, "out_features", 0) for _, linear in modules)
     if not pay(x, widest) or not is_plain_eager(x) or is_profiling() or in_function_transform():
@@ -114,7 +110,6 @@ def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> 
         if layer is None:
             return None
         layers.append(layer)
-    layers[0] = layers[0].with_norm(norm)
     return layers if fit(x, layers) else None
 
 
@@ -144,7 +139,7 @@ def _records(x: Tensor, layers: list[Layer]) -> bool:
 
 def _takes(layer: Layer, x: Tensor, width: int, dtype: torch.dtype) -> bool:
     """Whether the parameters fit together and to x of this width; if not, the modules say why."""
-    form, numerator, denominator, weight, bias, *_ = layer
+    form, numerator, denominator, weight, bias = layer
     if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
         return False
     if dtype == x.dtype and not weight.dtype == (weight if bias is None else bias).dtype == dtype:
@@ -178,9 +173,9 @@ def run_in_blocks(x: Tensor, layers: list[Layer], *, keeps_hidden: bool = True) 
     dtype = _product_dtype(x)
     if not _records(x, layers):
         return _forward(x, layers, dtype, [None] * (len(layers) - 1))
-    options = [(layer.form, layer.eps) for layer in layers]
+    forms = [layer.form for layer in layers]
     parameters = [tensor for layer in layers for tensor in layer.tensors]
-    y: Tensor = _InBlocks.apply(x, options, keeps_hidden, *parameters)
+    y: Tensor = _InBlocks.apply(x, forms, keeps_hidden, *parameters)
     return y
 
 
@@ -189,16 +184,16 @@ class _InBlocks(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        options: list[_Options],
+        forms: list[Form],
         keeps_hidden: bool,
         *parameters: Tensor | None,
     ) -> Tensor:
-        layers = _layers(options, parameters)
+        layers = _layers(forms, parameters)
         hidden: list[Tensor | None] = [None] * (len(layers) - 1)
         if keeps_hidden:
             count = x.shape[:-1].numel()
             hidden = [x.new_empty(count, len(layer.weight)) for layer in layers[:-1]]
-        ctx.options = options
+        ctx.forms = forms
         last = layers[-1]._replace(bias=None)  # no gradient depends on it
         ctx.save_for_backward(x, *parameters[:-_PARAMETERS], *last.tensors, *hidden)
         return _forward(x, layers, x.dtype, hidden)
@@ -206,8 +201,8 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        count = _PARAMETERS * len(ctx.options)
-        layers, hidden = _layers(ctx.options, saved[:count]), saved[count:]
+        count = _PARAMETERS * len(ctx.forms)
+        layers, hidden = _layers(ctx.forms, saved[:count]), saved[count:]
         for_x, _, _, *for_parameters = ctx.needs_input_grad
         needs = [for_x, *for_parameters]
         if torch.is_grad_enabled() or not is_plain_eager(grad) or in_function_transform():
@@ -217,11 +212,11 @@ class _InBlocks(torch.autograd.Function):
         return found[0], None, None, *found[1:]
 
 
-def _layers(options: Sequence[_Options], parameters: Sequence[Any]) -> list[Layer]:
+def _layers(forms: Sequence[Form], parameters: Sequence[Any]) -> list[Layer]:
     starts = range(0, len(parameters), _PARAMETERS)
     return [
-        Layer._make((form, *parameters[start : start + _PARAMETERS], eps))
-        for start, (form, eps) in zip(starts, options, strict=True)
+        Layer._make((form, *parameters[start : start + _PARAMETERS]))
+        for start, form in zip(starts, forms, strict=True)
     ]
 
 
@@ -332,21 +327,17 @@ class _BlockLayer:
         return torch.addmm(self.bias, y, self.weight.T, out=out)
 
     def _rational(self, x: Tensor, out: Tensor) -> Tensor:
-        form, numerator, denominator, _, _, norm_weight, norm_bias, eps = self.layer
+        form, numerator, denominator, *_ = self.layer
         if numerator is None or denominator is None:
             return x
-        if norm_weight is None or norm_bias is None:
-            cpu.forward_into(out, x, numerator, denominator, form)
-        else:
-            parameters = (norm_weight, norm_bias, numerator, denominator)
-            cpu_norm.forward_into(out, x, *parameters, eps, form)
+        cpu.forward_into(out, x, numerator, denominator, form)
         return out
 
     def start_backward(self, needs: Sequence[bool]) -> None:
         """Sets the sums to zero, of those parameters that need a gradient."""
         layer = self.layer._replace(bias=self.weight[:, 0])  # the bias itself may not be kept
-        exact = compute_dtype(self.dtype)  # in which the kernels return those of F and norm
-        dtypes = (exact, exact, self.dtype, self.dtype, exact, exact)
+        exact = compute_dtype(self.dtype)  # in which the kernel returns those of F
+        dtypes = (exact, exact, self.dtype, self.dtype)
         self.sums = [
             torch.zeros_like(tensor, dtype=dtype) if need and tensor is not None else None
             for tensor, dtype, need in zip(layer.tensors, dtypes, needs, strict=True)
@@ -354,9 +345,8 @@ class _BlockLayer:
 
     def backward(self, grad: Tensor, x: Tensor, dx: Tensor | None) -> Tensor | None:
         """Adds to the sums, and writes the gradient of x into ``dx`` where that is given."""
-        of_numerator, of_denominator, of_weight, of_bias, *of_norm = self.sums
-        of_value = (dx, of_numerator, of_denominator, *of_norm)
-        if all(gradient is None for gradient in of_value):
+        of_numerator, of_denominator, of_weight, of_bias = self.sums
+        if dx is None and of_numerator is None and of_denominator is None:
             y = x if of_weight is None else self._rational(x, self.value[: len(x)])
         else:
             y = self._backward_of_value(grad, x, self.d_input[: len(x)] if dx is None else dx)
@@ -367,23 +357,16 @@ class _BlockLayer:
         return dx
 
     def _backward_of_value(self, grad: Tensor, x: Tensor, dx: Tensor) -> Tensor:
-        """Writes dx, adds to the sums of F and norm, returns F(x) if the weight needs it."""
-        form, numerator, denominator, _, _, norm_weight, norm_bias, eps = self.layer
+        """Writes dx, adds to the sums of F, returns F(x) if the weight needs it."""
+        form, numerator, denominator, *_ = self.layer
         d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
         if numerator is None or denominator is None:
             dx.copy_(d_value)
             return x
         y = None if self.sums[2] is None else self.value[: len(x)]
-        of_numerator, of_denominator, _, _, *of_norm = self.sums
-        totals = (*of_norm, of_numerator, of_denominator)
-        if norm_weight is None or norm_bias is None:
-            found = cpu.backward_into(dx, y, d_value, x, numerator, denominator, form)
-            parts: tuple[Tensor | None, ...] = (None, None, *found)
-        else:
-            parameters = (norm_weight, norm_bias, numerator, denominator)
-            parts = cpu_norm.backward_into(dx, y, d_value, x, *parameters, eps, form)
-        for total, part in zip(totals, parts, strict=True):
-            if total is not None and part is not None:
+        parts = cpu.backward_into(dx, y, d_value, x, numerator, denominator, form)
+        for total, part in zip(self.sums[:2], parts, strict=True):
+            if total is not None:
                 total += part
         return x if y is None else y
 

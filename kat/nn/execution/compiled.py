@@ -61,10 +61,7 @@ def _least_bytes() -> int:
 def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
     """W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k."""
     refuse_forward_mode("rational")
-    layers = [
-        Layer._make((form, *parameters[4 * i : 4 * i + 4], None, None, 0.0))
-        for i, form in enumerate(forms)
-    ]
+    layers = [Layer._make((form, *parameters[4 * i : 4 * i + 4])) for i, form in enumerate(forms)]
     if pay(x, max(len(layer.weight) for layer in layers)) and fit(x, layers):
         return run_in_blocks(x, layers)
     for layer in layers:

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from kat.nn.execution.blocks import layers_for_blocks, run_in_blocks
-from kat.nn.execution.layer import PLAIN, Layer, Norm, plain_layer
+from kat.nn.execution.layer import PLAIN, Layer, plain_layer
 from kat.nn.rational import GroupRational
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
@@ -34,9 +33,7 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
     process. A fused layer stays fused; a hook on one of its own modules would prevent that.
 
     Args:
-        hook: receives the tensors as part of the autograd graph, and must not change them. Where
-            x is the output of a LayerNorm that runs in one pass with the rational, it is computed
-            for the hook: it gets its gradient, but y does not depend on it.
+        hook: receives the tensors as part of the autograd graph, and must not change them.
 
     Returns:
         A handle; its ``remove()`` ends the calls.
@@ -75,7 +72,6 @@ def grkan_linear(
     between: Sequence[nn.Module] = (),
     *,
     fused: bool = True,
-    norm: Norm | None = None,
 ) -> Tensor:
     """W F(x) + bias, ``linear(activation(x))`` up to rounding, in less memory where it is fused.
 
@@ -90,51 +86,23 @@ def grkan_linear(
         activation, linear: the two modules.
         between: applied to F(x) before the linear map, one after the other; they prevent fusing.
         fused: whether the modules may be fused.
-        norm: applied to x first, in one pass with the activation; of
-            :func:`kat.nn.execution.layer.joined_norm`.
 
     Returns:
         y, (..., d_out).
     """
-    y = _fused(x, activation, linear, norm) if fused and not between else None
+    y = _fused(x, activation, linear) if fused and not between else None
     if y is None:
-        y = activation(x) if norm is None else norm.value(x, activation)
+        y = activation(x)
         for module in between:
             y = module(y)
         y = linear(y)
-    if norm is not None and has_grkan_hooks():
-        x = _shown(x, norm, activation, linear, y)
     call_grkan_hooks(activation, linear, x, y)
     return y
 
 
-def _shown(
-    x: Tensor, norm: Norm, activation: GroupRational, linear: nn.Linear, y: Tensor
-) -> Tensor:
-    """LayerNorm(x) for hooks, where one pass has computed y and it does not exist.
-
-    Hooks on it see the gradient that it would have. The gradients of all others stay what they are.
-    """
-    weight, bias = norm.weight.detach(), norm.bias.detach()
-    z = functional.layer_norm(x.detach(), x.shape[-1:], weight, bias, norm.eps)
-    if y.requires_grad:
-        z.requires_grad_()
-
-        def show_gradient(grad: Tensor) -> None:
-            layer = plain_layer(activation, linear)
-            with torch.enable_grad():
-                again = linear(activation(z)) if layer is None else layer.output(z)
-            torch.autograd.grad(again, z, grad.to(again.dtype))
-
-        y.register_hook(show_gradient)
-    return z
-
-
-def _fused(
-    x: Tensor, activation: GroupRational, linear: nn.Linear, norm: Norm | None
-) -> Tensor | None:
+def _fused(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor | None:
     """The output in blocks or by one function; None where the modules must be called."""
-    layers = layers_for_blocks(x, [(activation, linear)], norm)
+    layers = layers_for_blocks(x, [(activation, linear)])
     if layers is not None:
         return run_in_blocks(x, layers)
     if type(x) not in PLAIN or not torch.is_grad_enabled() or x.dim() == 0:
@@ -142,7 +110,7 @@ def _fused(
     if in_function_transform() or is_exporting():
         return None
     layer = plain_layer(activation, linear)
-    y: Tensor | None = None if layer is None else _GRKANLinear.apply(x, *layer.with_norm(norm))
+    y: Tensor | None = None if layer is None else _GRKANLinear.apply(x, *layer)
     return y
 
 
@@ -153,7 +121,7 @@ class _GRKANLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *fields: Any) -> Tensor:
         layer = Layer(*fields)
         ctx.save_for_backward(x, *layer._replace(bias=None).tensors)
-        ctx.form, ctx.eps = layer.form, layer.eps
+        ctx.form = layer.form
         y = layer.output(x.reshape(-1, x.shape[-1]))
         # autograd would refuse to let a view be changed in place
         return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
@@ -161,7 +129,7 @@ class _GRKANLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
-        for_x, _, *for_tensors, _ = ctx.needs_input_grad
-        layer = Layer._make((ctx.form, *tensors, ctx.eps))
-        dx, *gradients = layer.gradients(grad, x, [for_x, *for_tensors])
-        return dx, None, *gradients, None
+        needs_x, _, *needs_tensors = ctx.needs_input_grad
+        layer = Layer._make((ctx.form, *tensors))
+        dx, *gradients = layer.gradients(grad, x, [needs_x, *needs_tensors])
+        return dx, None, *gradients

@@ -28,8 +28,6 @@ SOURCES = (
     "scaled.inc",
     "derivative.inc",
     "gated.inc",
-    "norm.inc",
-    "norm_rows.inc",
 )
 """The first one is compiled once, the second once for each instruction set."""
 DISTRIBUTION = "kolmogorov-arnold-transformer"

@@ -31,7 +31,6 @@ _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 _FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
 _CALL = struct.Struct("=20q")
 _GATE = struct.Struct("=4q")
-_NORM = struct.Struct("=4qd")
 _OUT_OF_RANGE = 4
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
@@ -43,7 +42,7 @@ class Library(NamedTuple):
     Attributes:
         path: the file.
         available: the instruction sets for which it was compiled.
-        call, gated_call, norm_call: its functions.
+        call, gated_call: its functions.
         parallel_for: the address of torch's parallel loop.
         instruction_set: the index in ``INSTRUCTION_SETS`` of the one that runs.
     """
@@ -52,7 +51,6 @@ class Library(NamedTuple):
     available: tuple[str, ...]
     call: Callable[[bytes], int]
     gated_call: Callable[[bytes], int]
-    norm_call: Callable[[bytes], int]
     parallel_for: int
     instruction_set: int
 
@@ -121,35 +119,6 @@ class Library(NamedTuple):
             x.shape[1] if dx is None else dx.stride(0),
         )
         _check(self.gated_call(self._pack(form, x, grad, y, dx, a, b, da, db) + tail))
-
-    def run_norm(
-        self,
-        form: str,
-        x: Tensor,
-        grad: Tensor | None,
-        y: Tensor | None,
-        dx: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        da: Tensor | None,
-        db: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        d_weight: Tensor | None,
-        d_bias: Tensor | None,
-        eps: float,
-    ) -> None:
-        """Computes y = F(LayerNorm(x)), or the gradients, and y if given, where ``grad`` is given.
-
-        x is (..., channels), not empty; it and grad, y and dx are contiguous and of one dtype. The
-        others are contiguous, in the dtype of the arithmetic.
-
-        Raises:
-            RuntimeError: the call failed.
-        """
-        pointers = map(_address, (weight, bias, d_weight, d_bias))
-        tail = _NORM.pack(*pointers, eps)  # in the order of NormCall
-        _check(self.norm_call(self._pack(form, x, grad, y, dx, a, b, da, db) + tail))
 
     def _pack(
         self,
@@ -247,8 +216,8 @@ def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]
     return path, binary
 
 
-def _calls(binary: ctypes.CDLL) -> tuple[Any, Any, Any]:
-    return binary.kat_rational, binary.kat_gated_rational, binary.kat_norm_rational
+def _calls(binary: ctypes.CDLL) -> tuple[Any, Any]:
+    return binary.kat_rational, binary.kat_gated_rational
 
 
 def _best_instruction_set() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,20 +87,6 @@ class Sharing:
         return total, total // self.groups, self.groups * width, width
 
 
-class Partials(Protocol):
-    """The division among programs, as far as the partial sums of coefficients depend on it."""
-
-    @property
-    def programs(self) -> int:
-        """The size of the grid."""
-
-    def segment(self, shared: bool) -> int:
-        """How many lanes add up their sums."""
-
-    def partials(self, shared: bool) -> tuple[int, int, int, int]:
-        """Partial sums of a coefficient in all, and of one row: count, stride and width."""
-
-
 class CoefficientSums:
     """The partial sums of da and db that a backward kernel leaves, and how they are added up.
 
@@ -109,7 +95,7 @@ class CoefficientSums:
         a, b: numerator and denominator, contiguous.
     """
 
-    def __init__(self, share: Partials, a: Tensor, b: Tensor) -> None:
+    def __init__(self, share: Sharing, a: Tensor, b: Tensor) -> None:
         self.a, self.b = a, b
         self.partials_a, self.partials_b = (share.partials(c.shape[0] == 1) for c in (a, b))
         self.sums_a = a.new_empty(a.shape[1], self.partials_a[0], dtype=torch.float64)
@@ -139,7 +125,7 @@ class CoefficientSums:
         return da, db
 
 
-def segments(share: Partials, shared_a: bool, shared_b: bool) -> dict[str, int]:
+def segments(share: Sharing, shared_a: bool, shared_b: bool) -> dict[str, int]:
     """The backward kernels' constants for the partial sums of both coefficient tensors."""
     return {"SEGMENT_A": share.segment(shared_a), "SEGMENT_B": share.segment(shared_b)}
 

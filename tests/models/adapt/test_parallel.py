@@ -54,15 +54,6 @@ def test_a_parallel_adapter_adds_a_bottleneck_of_the_input_to_the_output():
     assert act.num_groups == 6
 
 
-def test_a_parallel_adapter_sees_the_norm_of_its_mlp():
-    mlp, norm = kat.GRKANMlp(16, 32), nn.LayerNorm(16)
-    kat.adapt(mlp, "parallel")
-    trained(mlp)
-    expected = mlp(norm(X))
-    torch.testing.assert_close(mlp(X, norm=norm), expected)
-    torch.testing.assert_close(mlp(X, norm), expected)
-
-
 def test_a_parallel_adapter_beside_an_mlp_that_drops_tokens_is_an_error():
     class First(nn.Module):
         def __init__(self):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 import kat
-from kat.ops import derivative, layer_norm_rational, reference
+from kat.ops import derivative, reference
 from kat.ops.triton import backend as gpu
-from kat.ops.triton import gated_kernels, kernels, norm_kernels
+from kat.ops.triton import gated_kernels, kernels
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
 
@@ -182,18 +182,14 @@ def last_block_alone(start, end=None, step=None):
     return [start + (last - blocks[0]) for last in blocks[-1:]]
 
 
-@pytest.mark.parametrize("function", [kat.rational, kat.gated_rational, layer_norm_rational])
+@pytest.mark.parametrize("function", [kat.rational, kat.gated_rational])
 def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch):
     torch.use_deterministic_algorithms(False)  # memory that nothing fills takes no space
-    for module in (kernels, gated_kernels, norm_kernels):
+    for module in (kernels, gated_kernels):
         monkeypatch.setattr(module, "range", last_block_alone, raising=False)
     x = torch.empty(2**31 // 768 + 100, 768, dtype=torch.bfloat16)
     _, x[-3:], a, b = inputs((3, 768))
-    others = {
-        kat.rational: (),
-        kat.gated_rational: (x.detach(),),
-        layer_norm_rational: (torch.ones(768), torch.zeros(768)),
-    }[function]
+    others = (x.detach(),) if function is kat.gated_rational else ()
 
     def results(impl, *tensors):
         leaves = [t.detach().requires_grad_() for t in tensors]

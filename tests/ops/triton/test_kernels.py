@@ -37,7 +37,6 @@ def run(*arguments: str, **environment: str) -> None:
         ("interpreted.py", "not release"),
         pytest.param("interpreted.py", "release", marks=pytest.mark.release),
         ("interpreted_gated.py", ""),
-        ("interpreted_norm.py", ""),
     ],
 )
 def test_interpreted_kernels_against_float64(cases, marker):
@@ -80,23 +79,9 @@ def test_compiled_kernels_of_the_gate_for_sm_90(tmp_path):
 
 
 @needs_triton
-def test_compiled_kernels_with_layer_norm_for_sm_90(tmp_path):
-    table = tmp_path / "table.csv"
-    kernels = ("--kernel", "norm_forward", "norm_backward", "norm_recompute")
-    run("benchmarks/kernel_static.py", *kernels, "--arch", "90", "--csv", str(table))
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 12
-    for row in rows:
-        assert int(row["regs"]) <= (64 if row["kernel"] == "norm_forward" else 80), row
-        assert int(row["spills"]) == 0, row
-        assert row["access"] == ("128" if row["dtype"] == "fp32" else "64"), row
-
-
-@needs_triton
 @pytest.mark.parametrize("arch", ["80", "100"])
 def test_the_scaled_backward_kernel_compiles(arch):
-    kernels = ("scaled", "gated_scaled", "norm_scaled")
+    kernels = ("scaled", "gated_scaled")
     run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", *kernels, "--width", "768")
 
 

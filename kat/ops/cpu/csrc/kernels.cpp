@@ -482,7 +482,6 @@ void backward(const Block& block) {
 
 #include "derivative.inc"
 #include "gated.inc"
-#include "norm.inc"
 
 // The smallest nonzero |v| of these elements; infinity if there is none.
 template <class T>
@@ -591,15 +590,6 @@ Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated) {
 Kernels derivative_kernels(int64_t data_type, int64_t form) {
   return data_type == kFloat64 ? derivative_kernels_for<Float64>(form)
                                : derivative_kernels_for<Float32>(form);
-}
-
-NormKernels norm_kernels(int64_t data_type) {
-  switch (data_type) {
-    case kBFloat16: return norm_kernels_for<BFloat16>();
-    case kFloat16: return norm_kernels_for<Float16>();
-    case kFloat64: return norm_kernels_for<Float64>();
-    default: return norm_kernels_for<Float32>();
-  }
 }
 
 }  // namespace KAT_ISA

@@ -13,7 +13,6 @@ enum Form : int64_t { kFormA, kFormB };
 constexpr int kMaxDegree = 16;
 constexpr int kMaxOrder = 3;  // of the derivatives that have kernels
 constexpr int kMaxVectorBytes = 64;
-constexpr int kMoments = 3;  // numbers that describe a row of LayerNorm
 constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
 
 // The input of one kernel call: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
@@ -50,34 +49,12 @@ struct Kernels {
   void (*store)(char* to, double value);
 };
 
-// The input of one call for LayerNorm: contiguous rows.
-struct NormRows {
-  int64_t rows, channels;
-  const char* x;
-  const void* weight;  // (channels); all but x and dx are in the type of the arithmetic
-  const void* bias;
-  double eps;
-  void* z;             // forward: LayerNorm(x), written; backward: its gradient, read
-  void* moments;       // kMoments numbers a row; forward: written; backward: read
-  char* dx;            // backward only, as the following
-  void* d_weight;      // (channels), added to
-  void* d_bias;
-};
-
-struct NormKernels {
-  void (*normalize)(const NormRows&);
-  void (*backward)(const NormRows&);
-  void (*widen)(const char* from, void* to, int64_t count);
-  void (*narrow)(const void* from, char* to, int64_t count);
-};
-
 // The kernels of each instruction set, from kernels.cpp, compiled once for each. Of F(x), or, where
-// gated, of F(x) v; of F's derivatives, in float32 and float64; and of LayerNorm.
+// gated, of F(x) v; and of F's derivatives, in float32 and float64.
 #define KAT_DECLARE_KERNELS(isa)                                                     \
   namespace isa {                                                                    \
   Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated);        \
   Kernels derivative_kernels(int64_t data_type, int64_t form);                       \
-  NormKernels norm_kernels(int64_t data_type);                                       \
   }
 KAT_DECLARE_KERNELS(baseline)
 KAT_DECLARE_KERNELS(avx2)

@@ -1,5 +1,5 @@
-// The rational function F(x) = P(x) / Q(x), its derivatives, the gate F(x) v, F(LayerNorm(x)), and
-// their gradients on the CPU, as a plain C library.
+// The rational function F(x) = P(x) / Q(x), its derivatives, the gate F(x) v, and their
+// gradients on the CPU, as a plain C library.
 //
 //   P(x) = a_0 + a_1 x + ... + a_m x^m
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
@@ -50,22 +50,16 @@ constexpr double kBelowAll = -1;  // a limit on |x|
 // Elements in a chunk, the unit of work of a thread. A chunk fits the second-level cache. Its size
 // does not depend on the number of threads, so neither do the sums of a chunk or their order.
 constexpr int64_t kChunk = 16384;
-// Forward with LayerNorm, whose output F finds in the first-level cache then.
-constexpr int64_t kNormChunk = 4096;
 // Vectors that a kernel adds up before their sum joins the chunk's: short sums round less.
 constexpr int64_t kShortSum = 48;
 // Bytes of each tensor in one kernel call, which goes strip by strip and prefetches as many for the
 // next call, outputs too. Forward, memory is the bottleneck, and few bytes stay close to its order;
 // backward, there are enough rows to keep a strip's sums in registers.
 constexpr int64_t kForwardBytes = 8192, kBackwardBytes = 16384;
-// Partial sums, at most, of the gradients of LayerNorm's weight and bias; of fixed number, as chunks
-// are of fixed size.
-constexpr int64_t kSpans = 64;
 
 }  // namespace
 
 #include "scaled.inc"
-#include "norm_rows.inc"
 
 namespace {
 
@@ -115,11 +109,6 @@ struct GatedCall {
   Gate gate;
 };
 
-struct NormCall {
-  RationalCall rational;
-  Norm norm;
-};
-
 namespace {
 
 int64_t smaller(int64_t i, int64_t j) { return i < j ? i : j; }
@@ -149,11 +138,9 @@ struct Plan {
   int64_t slots;       // partial sums of one chunk: one for each group, or for each run it touches
 
   // `rows_apart`: channels are contiguous, but rows are not, so no strip may cross their ends.
-  // `whole_rows`: neither may a chunk. `size`: elements of a chunk, about.
-  Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_, bool rows_apart,
-       bool whole_rows, int64_t size)
+  Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_, bool rows_apart)
       : groups(groups_), group_run(group_run_), width(width_), lanes(1) {
-    run = groups == 1 && !rows_apart && !whole_rows ? kShortSum * width : group_run;
+    run = groups == 1 && !rows_apart ? kShortSum * width : group_run;
     strips = groups;
     period = run * strips;
     const int64_t cycle = period / greatest_common_divisor(period, width) * width;
@@ -165,8 +152,7 @@ struct Plan {
     }
     whole_periods = run <= kShortSum * width && period <= 2 * kChunk;
     const int64_t least = lanes > 1 ? kShortSum / 2 : 1;
-    const bool any_end = !whole_periods && !whole_rows;
-    chunk = any_end ? size : period * larger(size / period, least);
+    chunk = whole_periods ? period * larger(kChunk / period, least) : kChunk;
     chunks = divide_up(count, chunk);
     slots = whole_periods ? groups : chunk / run + 2;
   }
@@ -206,50 +192,41 @@ struct Plan {
 #define KAT_ELSE(expression) __builtin_trap()
 #endif
 
-Kernels kernels(const RationalCall& call, int64_t data_type, bool gated) {
+Kernels kernels(const RationalCall& call, bool gated) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
   if (call.order) {
-    KAT_IF_AVX512(call, derivative_kernels(data_type, call.form));
-    KAT_IF_AVX2(call, derivative_kernels(data_type, call.form));
-    KAT_ELSE(derivative_kernels(data_type, call.form));
+    KAT_IF_AVX512(call, derivative_kernels(call.data_type, call.form));
+    KAT_IF_AVX2(call, derivative_kernels(call.data_type, call.form));
+    KAT_ELSE(derivative_kernels(call.data_type, call.form));
   }
-  KAT_IF_AVX512(call, kernels(data_type, call.form, m, n, gated));
-  KAT_IF_AVX2(call, kernels(data_type, call.form, m, n, gated));
-  KAT_ELSE(kernels(data_type, call.form, m, n, gated));
-}
-
-NormKernels norm_kernels(const RationalCall& call) {
-  KAT_IF_AVX512(call, norm_kernels(call.data_type));
-  KAT_IF_AVX2(call, norm_kernels(call.data_type));
-  KAT_ELSE(norm_kernels(call.data_type));
+  KAT_IF_AVX512(call, kernels(call.data_type, call.form, m, n, gated));
+  KAT_IF_AVX2(call, kernels(call.data_type, call.form, m, n, gated));
+  KAT_ELSE(kernels(call.data_type, call.form, m, n, gated));
 }
 
 // One call, with arithmetic in R (float or double).
 template <class R>
 class Operation {
  public:
-  // `size`: bytes of an element of F's arrays, those of the arithmetic if there is a norm.
-  Operation(const RationalCall& call, const Gate* gate, const Norm* norm, const Kernels& kernels,
-            int64_t size, const Plan& plan)
-      : call_(call), gate_(gate), norm_(norm), kernels_(kernels), size_(size), plan_(plan),
+  // `size`: bytes of an element of x.
+  Operation(const RationalCall& call, const Gate* gate, const Kernels& kernels, int64_t size,
+            const Plan& plan)
+      : call_(call), gate_(gate), kernels_(kernels), size_(size), plan_(plan),
         in_gap_(gate ? gate->in_stride - call.channels : 0),
         out_gap_(gate ? gate->out_stride - call.channels : 0),
         m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
-        a_size_(a_size()), b_size_(b_size()),
-        span_(norm && call.grad ? divide_up(plan.chunks, kSpans) : 1), table_(nullptr),
-        partial_(nullptr), norm_partial_(nullptr), failed_(false), out_of_range_(false) {}
+        a_size_(a_size()), b_size_(b_size()), table_(nullptr), partial_(nullptr), failed_(false),
+        out_of_range_(false) {}
 
   ~Operation() {
     free(table_);
     free(partial_);
-    free(norm_partial_);
   }
 
   Status run() {
     if (!fill_table() || !reserve_partial()) return kOutOfMemory;
-    if (call_.parallel_for(0, spans(), 1, &Operation::task, this)) return kThreadsFailed;
+    if (call_.parallel_for(0, plan_.chunks, 1, &Operation::task, this)) return kThreadsFailed;
     if (call_.grad) failed_ |= !add_up();
-    if (call_.grad && norm_) add_up_norm();
     return failed_ ? kOutOfMemory : out_of_range_ ? kOutOfRange : kDone;
   }
 
@@ -257,7 +234,6 @@ class Operation {
   // Elements [begin, end), processed by one thread.
   struct Chunk {
     int64_t index, begin, end;
-    Arrays arrays;
     Kernel kernel;
     double grad_limit;  // smaller nonzero output gradients need scaled arithmetic
     R* sums;
@@ -350,42 +326,15 @@ class Operation {
   bool reserve_partial() {
     if (!call_.grad) return true;
     partial_ = static_cast<double*>(malloc(plan_.chunks * plan_.slots * terms_ * sizeof(double)));
-    if (!norm_) return partial_ != nullptr;
-    norm_partial_ = static_cast<double*>(calloc(spans() * 2 * call_.channels, sizeof(double)));
-    return partial_ && norm_partial_;
+    return partial_ != nullptr;
   }
-
-  int64_t spans() const { return divide_up(plan_.chunks, span_); }
 
   static void task(int64_t begin, int64_t end, void* context) {
-    static_cast<Operation*>(context)->process_spans(begin, end);
+    static_cast<Operation*>(context)->process_chunks(begin, end);
   }
 
-  Arrays arrays_of_call() const { return {call_.x, call_.grad, call_.y, call_.dx}; }
-
-  void process_spans(int64_t begin, int64_t end) {
-    if (!norm_) {
-      process_chunks(begin, end, nullptr, nullptr);
-      return;
-    }
-    const int64_t size = call_.data_type == kBFloat16 || call_.data_type == kFloat16 ? 2 : sizeof(R);
-    RowsOfThread<R> rows(*norm_, norm_kernels(call_), arrays_of_call(), call_.channels, size,
-                         smaller(plan_.chunk, call_.count));
-    if (!rows.reserve()) {
-      failed_ = true;
-      return;
-    }
-    for (int64_t span = begin; span < end; ++span) {
-      const int64_t last = smaller((span + 1) * span_, plan_.chunks);
-      double* totals = call_.grad ? norm_partial_ + span * 2 * call_.channels : nullptr;
-      process_chunks(span * span_, last, &rows, totals);
-    }
-  }
-
-  // `rows`: of LayerNorm, if there is one; `totals`: where the gradients of its parameters go.
-  void process_chunks(int64_t begin, int64_t end, RowsOfThread<R>* rows, double* totals) {
+  void process_chunks(int64_t begin, int64_t end) {
     Chunk chunk;
-    chunk.arrays = arrays_of_call();
     chunk.sums = nullptr;
     const int64_t bytes = sizeof(R) * larger(plan_.strips, plan_.slots) * terms_ * plan_.width;
     if (call_.grad) {
@@ -400,13 +349,11 @@ class Operation {
       chunk.end = smaller(chunk.begin + plan_.chunk, call_.count);
       chunk.grad_limit = 0;
       memset(chunk.largest, 0, sizeof chunk.largest);
-      if (rows) chunk.arrays = rows->normalize(chunk.begin, chunk.end);
       if (call_.grad) {
         backward(chunk, bytes);
       } else {
         forward(chunk);
       }
-      if (rows) rows->finish(totals);
     }
     free(chunk.sums);
   }
@@ -417,7 +364,7 @@ class Operation {
       if (!(largest(chunk) <= limit_)) out_of_range_ = true;
       return;
     }
-    if (!(largest(chunk) <= limit_)) process_excluded(chunk, chunk.arrays.x, in_gap_, limit_);
+    if (!(largest(chunk) <= limit_)) process_excluded(chunk, call_.x, in_gap_, limit_);
   }
 
   void backward(Chunk& chunk, int64_t bytes) {
@@ -432,9 +379,9 @@ class Operation {
     if (guarded) process_chunk(chunk, kernels_.guarded_backward, bytes);
     if (!sums_are_finite(chunk)) {
       clear_partial(chunk);
-      process_excluded(chunk, chunk.arrays.dx, out_gap_, kBelowAll);
+      process_excluded(chunk, call_.dx, out_gap_, kBelowAll);
     } else if (guarded) {
-      process_excluded(chunk, chunk.arrays.dx, out_gap_, __builtin_inf());
+      process_excluded(chunk, call_.dx, out_gap_, __builtin_inf());
     }
   }
 
@@ -444,7 +391,7 @@ class Operation {
     const double x = largest(chunk), limit = least_grad(x <= limit_ ? x : limit_);
     if (call_.data_type == kFloat16 && limit <= (gate_ ? 0x1p-48 : 0x1p-24)) return false;
     chunk.grad_limit = limit;
-    const double grad = kernels_.least(at(chunk.arrays.grad, chunk.begin), chunk.end - chunk.begin);
+    const double grad = kernels_.least(at(call_.grad, chunk.begin), chunk.end - chunk.begin);
     return (gate_ ? grad * least_v(chunk) : grad) < limit;
   }
 
@@ -545,15 +492,15 @@ class Operation {
   }
 
   void process_one(const Chunk& chunk, int64_t offset) {
-    const double x = kernels_.load(at(chunk.arrays.x, offset, in_gap_));
+    const double x = kernels_.load(at(call_.x, offset, in_gap_));
     const double v = gate_ ? kernels_.load(at(gate_->v, offset, in_gap_)) : 1;
-    const double grad = call_.grad ? kernels_.load(at(chunk.arrays.grad, offset)) : 0;
+    const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
     const ScaledRational one = scaled(offset, x, Parts(grad, v));
     const bool beyond = !(__builtin_fabs(x) <= limit_);
-    if (call_.y && beyond) kernels_.store(at(chunk.arrays.y, offset), one.y * v);
+    if (call_.y && beyond) kernels_.store(at(call_.y, offset), one.y * v);
     if (!call_.grad) return;
     if (gate_ && beyond) kernels_.store(at(gate_->dv, offset, out_gap_), grad * one.y);
-    char* const dx_at = at(chunk.arrays.dx, offset, out_gap_);
+    char* const dx_at = at(call_.dx, offset, out_gap_);
     const double dx = kernels_.load(dx_at);
     if (dx != dx) kernels_.store(dx_at, one.dx);
     double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
@@ -593,10 +540,10 @@ class Operation {
     block.m = m_;
     block.n = n_;
     block.order = int(call_.order);
-    block.x = at(chunk.arrays.x, offset, in_gap_);
-    block.grad = at(chunk.arrays.grad, offset);
-    block.y = at(chunk.arrays.y, offset);
-    block.dx = at(chunk.arrays.dx, offset, out_gap_);
+    block.x = at(call_.x, offset, in_gap_);
+    block.grad = at(call_.grad, offset);
+    block.y = at(call_.y, offset);
+    block.dx = at(call_.dx, offset, out_gap_);
     block.v = gate_ ? at(gate_->v, offset, in_gap_) : nullptr;
     block.dv = gate_ ? at(gate_->dv, offset, out_gap_) : nullptr;
     block.in_stride = plan_.period + in_gap_;  // with gaps a period is a row
@@ -617,9 +564,9 @@ class Operation {
     const int64_t bytes = count * size_, padded = plan_.width * size_;
     for (int64_t row = 0; row < block.rows; ++row) {
       const int64_t i = offset + row * plan_.period;
-      memcpy(x + row * padded, at(chunk.arrays.x, i, in_gap_), bytes);
+      memcpy(x + row * padded, at(call_.x, i, in_gap_), bytes);
       if (gate_) memcpy(v + row * padded, at(gate_->v, i, in_gap_), bytes);
-      if (block.grad) memcpy(grad + row * padded, at(chunk.arrays.grad, i), bytes);
+      if (block.grad) memcpy(grad + row * padded, at(call_.grad, i), bytes);
     }
     block.x = x;
     block.v = v;
@@ -633,8 +580,8 @@ class Operation {
     chunk.kernel(block);
     for (int64_t row = 0; row < block.rows; ++row) {
       const int64_t i = offset + row * plan_.period;
-      if (block.y) memcpy(at(chunk.arrays.y, i), y + row * padded, bytes);
-      if (block.grad) memcpy(at(chunk.arrays.dx, i, out_gap_), dx + row * padded, bytes);
+      if (block.y) memcpy(at(call_.y, i), y + row * padded, bytes);
+      if (block.grad) memcpy(at(call_.dx, i, out_gap_), dx + row * padded, bytes);
       if (block.grad && gate_) memcpy(at(gate_->dv, i, out_gap_), dv + row * padded, bytes);
     }
   }
@@ -715,19 +662,6 @@ class Operation {
     return true;
   }
 
-  // The gradients of LayerNorm's weight and bias, in the order of the spans, in float64.
-  void add_up_norm() {
-    const int64_t count = 2 * call_.channels;
-    for (int64_t span = 1; span < spans(); ++span) {
-      const double* from = norm_partial_ + span * count;
-      for (int64_t i = 0; i < count; ++i) norm_partial_[i] += from[i];
-    }
-    for (int64_t i = 0; i < call_.channels; ++i) {
-      static_cast<R*>(norm_->d_weight)[i] = R(norm_partial_[i]);
-      static_cast<R*>(norm_->d_bias)[i] = R(norm_partial_[i + call_.channels]);
-    }
-  }
-
   void negate(double* total) const {
     for (int64_t group = 0; group < plan_.groups; ++group) total[group * terms_] *= -1;
   }
@@ -749,17 +683,14 @@ class Operation {
 
   const RationalCall& call_;
   const Gate* gate_;  // null: F(x) alone
-  const Norm* norm_;  // null: no LayerNorm before F
   Kernels kernels_;
   int64_t size_;
   Plan plan_;
   int64_t in_gap_, out_gap_;
   int m_, n_, terms_;
   double limit_, a_size_, b_size_;
-  int64_t span_;  // chunks that one thread processes one after the other
   R* table_;
   double* partial_;
-  double* norm_partial_;
   bool failed_;
   bool out_of_range_;  // a derivative would need scaled arithmetic, which it has not
 };
@@ -768,26 +699,23 @@ int64_t vector_bytes(int64_t instruction_set) {
 }
 
 template <class R>
-Status run(const RationalCall& call, const Gate* gate, const Norm* norm, int64_t size) {
+Status run(const RationalCall& call, const Gate* gate, int64_t size) {
   const int64_t groups = larger(call.a_rows, call.b_rows);
   const int64_t width = vector_bytes(call.instruction_set) / int64_t(sizeof(R));
   const bool apart = gate && (gate->in_stride != call.channels || gate->out_stride != call.channels);
   const int64_t group_run = call.channel_stride * (call.channels / groups);
-  const int64_t chunk = norm && !call.grad ? kNormChunk : kChunk;
-  const Plan plan(call.count, groups, group_run, width, apart, norm, chunk);
-  const int64_t exact = sizeof(R) == 8 ? kFloat64 : kFloat32;
-  const Kernels of_f = kernels(call, norm ? exact : call.data_type, gate);
-  return Operation<R>(call, gate, norm, of_f, norm ? sizeof(R) : size, plan).run();
+  const Plan plan(call.count, groups, group_run, width, apart);
+  return Operation<R>(call, gate, kernels(call, gate), size, plan).run();
 }
 
-Status run(const RationalCall& call, const Gate* gate, const Norm* norm) {
+Status run(const RationalCall& call, const Gate* gate) {
   if (call.a_columns - 1 > kMaxDegree || call.b_columns > kMaxDegree) return kUnsupported;
   const bool is_16_bit = call.data_type == kBFloat16 || call.data_type == kFloat16;
-  if (call.order > kMaxOrder || (call.order && (is_16_bit || gate || norm))) return kUnsupported;
+  if (call.order > kMaxOrder || (call.order && (is_16_bit || gate))) return kUnsupported;
   switch (call.data_type) {
-    case kFloat32: return run<float>(call, gate, norm, 4);
-    case kBFloat16: case kFloat16: return run<float>(call, gate, norm, 2);
-    case kFloat64: return run<double>(call, gate, norm, 8);
+    case kFloat32: return run<float>(call, gate, 4);
+    case kBFloat16: case kFloat16: return run<float>(call, gate, 2);
+    case kFloat64: return run<double>(call, gate, 8);
     default: return kUnsupported;
   }
 }
@@ -807,14 +735,9 @@ KAT_EXPORT int64_t kat_instruction_sets(void) {
 }
 
 // F(x), or a derivative, or the gradient of either. Returns a Status; 0 is done.
-KAT_EXPORT int32_t kat_rational(const RationalCall* call) { return run(*call, nullptr, nullptr); }
+KAT_EXPORT int32_t kat_rational(const RationalCall* call) { return run(*call, nullptr); }
 
 // F(x) v, or its gradients.
 KAT_EXPORT int32_t kat_gated_rational(const GatedCall* call) {
-  return run(call->rational, &call->gate, nullptr);
-}
-
-// F(LayerNorm(x)), or its gradients.
-KAT_EXPORT int32_t kat_norm_rational(const NormCall* call) {
-  return run(call->rational, nullptr, &call->norm);
+  return run(call->rational, &call->gate);
 }
