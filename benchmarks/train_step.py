@@ -11,7 +11,6 @@
   plain      the KAT with fused=False
   groups_8   the KAT with so many groups: 1, 2, 4, 8, 16, 32
   channels   the KAT with a rational of its own for each channel
-  kat2       the KAT with gated MLPs and four groups
   swiglu     the ViT with SwiGLU at equal parameters
   kan_equal  the ViT with B-spline KAN layers, narrower within, at equal parameters
   kan        the ViT with B-spline KAN layers of its MLPs' width
@@ -63,7 +62,6 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("kat", {"fused": False}),
     "channels": ("kat", {"num_groups": "channels", "share": "none"}),
     **{f"groups_{n}": ("kat", {"num_groups": n}) for n in (1, 2, 4, 8, 16, 32)},
-    "kat2": ("kat2", {}),
     "swiglu": ("vit_swiglu", {}),
     "kan_equal": ("vit_kan", {"mlp_ratio": 0.4375}),
     "kan": ("vit_kan", {}),

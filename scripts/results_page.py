@@ -42,6 +42,8 @@ from kat.training.tasks.task import Metric
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/paper"
+REMOVED = RESULTS / "paper.yaml"
+"""The declarations of arms that were removed after their runs."""
 PAGE = ROOT / "docs/results.md"
 FIGURES = ROOT / "docs/figures/results/paper"
 MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
@@ -150,9 +152,10 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         if metric.name in TEST_COLUMNS:  # the forest has no comparison on validation images
             tested[name] = cells
     if tested:
-        names = [grid.name for grid in find_grids(["paper"]) if grid.name in tested]
+        grids = [*find_grids(["paper"]), *find_grids([str(REMOVED)])]
+        names = dict.fromkeys(grid.name for grid in grids if grid.name in tested)
         ordered = {name.removeprefix("paper_"): tested[name] for name in names}
-        plot_forest(ordered, metrics[names[0]], figures / "forest.svg")
+        plot_forest(ordered, metrics[next(iter(names))], figures / "forest.svg")
         texts["corrected"] = corrected_table(ordered)
     write_text(page, fill_tables(page.read_text(), texts))
 

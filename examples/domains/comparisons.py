@@ -28,7 +28,6 @@ COMPARISONS = {
     "gated GR-KAN - SwiGLU": ("gated_grkan", "swiglu"),
     "smooth GR-KAN - GELU": ("smooth", "gelu"),
     "GR-KAN - frozen": ("grkan", "frozen"),
-    "kat2 - GR-KAN": ("kat2", "grkan"),
     "frozen - GELU": ("frozen", "gelu"),
     "SwiGLU - GELU": ("swiglu", "gelu"),
     "SiLU - GELU": ("silu", "gelu"),

@@ -59,8 +59,8 @@ DOMAIN = Domain(
     doc=__doc__,
     name="language",
     tasks=["docstrings", *PAGES],
-    rates=dict.fromkeys((*ARMS, "kat2"), (1e-3, 2e-3, 4e-3)),
-    references={**REFERENCES, "kat2": "grkan"},
+    rates=dict.fromkeys(ARMS, (1e-3, 2e-3, 4e-3)),
+    references=REFERENCES,
     steps=400,
     columns=("tokens", "curve"),
 )

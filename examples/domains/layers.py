@@ -5,7 +5,6 @@
     grkan        y = W2 F2(W1 F1(x) + b1) + b2         F1, F2 learned from identity and Swish
     gated_grkan  y = W2 (F(Wg x + bg) * (Wx x + bx)) + b2        F learned from SiLU
     frozen       as grkan, but F1 and F2 stay what they are at the start
-    kat2         as gated_grkan, with four groups, as the models kat2_* have
 
 All linear maps are drawn in the same way, by the paper's variance-preserving scheme for the
 function before them. So grkan differs from frozen by what it learns alone, gated_grkan from swiglu,
@@ -25,15 +24,13 @@ REFERENCES = {"swiglu": "gelu", "grkan": "gelu", "gated_grkan": "swiglu", "froze
 FUNCTIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 """Activations of plain MLPs; a domain may compare those that are in use there."""
 GROUPS = 8
-GATED = {"gated_grkan": GROUPS, "kat2": 4}
-"""The numbers of groups of the gated arms of GR-KAN."""
 
 
 def mlp(arm: str, width: int, hidden: int) -> nn.Module:
     """The arm's map from (..., width) to (..., width), with as many parameters as in any arm.
 
     Args:
-        arm: one of :data:`ARMS` or :data:`GATED`, or the name of one of :data:`FUNCTIONS`.
+        arm: one of :data:`ARMS`, or the name of one of :data:`FUNCTIONS`.
         width: of input and output, a multiple of :data:`GROUPS`.
         hidden: the hidden width of the MLPs that are not gated, a multiple of 3 * :data:`GROUPS`;
             the hidden layer of the gated ones is about two thirds as wide.
@@ -45,8 +42,8 @@ def mlp(arm: str, width: int, hidden: int) -> nn.Module:
         return plain(FUNCTIONS[arm](), width, hidden)
     if arm == "swiglu":
         return SwiGLU(width, gated_width(width, hidden))
-    if arm in GATED:
-        return kat.GatedGRKANMlp(width, gated_width(width, hidden), num_groups=GATED[arm])
+    if arm == "gated_grkan":
+        return kat.GatedGRKANMlp(width, gated_width(width, hidden), num_groups=GROUPS)
     if arm not in ("grkan", "frozen"):
         raise ValueError(f"there is no arm {arm!r}")
     made = kat.GRKANMlp(width, hidden, num_groups=GROUPS)

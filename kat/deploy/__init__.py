@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kat.deploy.export_record import ExportRecord
     from kat.deploy.feature_maps import FeatureMaps
     from kat.deploy.formats import FILE_FORMATS
-    from kat.deploy.freezing import FrozenRational, FrozenResidual, freeze
+    from kat.deploy.freezing import FrozenRational, freeze
     from kat.deploy.quantization import quantize_int8
     from kat.deploy.resizable import make_resizable
     from kat.deploy.run_record import training_record
@@ -23,7 +23,7 @@ else:
             "kat.deploy.export_record": "ExportRecord",
             "kat.deploy.feature_maps": "FeatureMaps",
             "kat.deploy.formats": "FILE_FORMATS",
-            "kat.deploy.freezing": "FrozenRational FrozenResidual freeze",
+            "kat.deploy.freezing": "FrozenRational freeze",
             "kat.deploy.quantization": "quantize_int8",
             "kat.deploy.resizable": "make_resizable",
             "kat.deploy.runtime": "Runtime open_file open_model",
@@ -39,7 +39,6 @@ __all__ = [
     "Exported",
     "FeatureMaps",
     "FrozenRational",
-    "FrozenResidual",
     "Runtime",
     "export_model",
     "freeze",

@@ -10,11 +10,10 @@ import torch
 from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kat.models.kanify.finders.trace import named_children
 from kat.models.kanify.finders.walk import DROPOUTS
-from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational, ResidualRational
+from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward
 from kat.ops.torch_internals import is_patched
@@ -63,26 +62,6 @@ class FrozenRational(nn.Module):
         else:
             y = rational(x, self.numerator, self.denominator, form=self.form)
         return y.movedim(-1, self.channel_dim)
-
-
-class FrozenResidual(FrozenRational):
-    """F(x) = x s(x) + R(x) of a trained :class:`kat.nn.ResidualRational`, R frozen.
-
-    Args:
-        source: the trained layer; its coefficients are copied.
-
-    Examples:
-        >>> import torch
-        >>> import kat
-        >>> act = kat.nn.ResidualRational(8)
-        >>> x = torch.randn(4, 64)
-        >>> torch.allclose(kat.deploy.FrozenResidual(act)(x), act(x))
-        True
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """F(x), with x's shape and dtype."""
-        return functional.silu(x) + super().forward(x)
 
 
 @torch.no_grad()
@@ -135,8 +114,6 @@ def _frozen(module: nn.Module) -> nn.Module:
     if not isinstance(module, GroupRational) or is_patched(module):
         return module
     forward = type(module).forward  # its class differs where the coefficients are parametrized
-    if forward is ResidualRational.forward:
-        return FrozenResidual(module)
     if forward is not GroupRational.forward:
         return module
     return nn.Identity() if _is_identity(module) else FrozenRational(module)

@@ -2,9 +2,8 @@
 
 ``vit_mlp_tiny_patch16_224`` is timm's ``vit_tiny_patch16_224`` with a choice of initialization, as
 KAT has. ``vit_swiglu_...`` has SwiGLU MLPs with as many parameters, ``kat_glu_...`` gated GR-KAN
-MLPs with as many, ``kat2_...`` the same in four groups, the winner of a search (docs/results.md),
-and ``vit_kan_...`` B-spline KAN layers. Sizes are tiny, small and base; the micro ones are in
-:mod:`kat.models.micro`.
+MLPs with as many, and ``vit_kan_...`` B-spline KAN layers. Sizes are tiny, small and base; the
+micro ones are in :mod:`kat.models.micro`.
 
 Examples:
     >>> import timm
@@ -17,13 +16,12 @@ from __future__ import annotations
 
 from timm.models import generate_default_cfgs
 
-from kat.models.kat import FAMILY_ARGUMENTS, IMAGENET_CONFIG, SIZES, GatedKAT
+from kat.models.kat import IMAGENET_CONFIG, SIZES, GatedKAT
 from kat.models.timm_registry import register_family
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
 _FAMILIES = {
     "kat_glu": GatedKAT,
-    "kat2": GatedKAT,
     "vit_mlp": ViT,
     "vit_swiglu": SwiGLUViT,
     "vit_kan": KANViT,
@@ -36,9 +34,6 @@ default_cfgs = generate_default_cfgs(
 for _family, _model_class in _FAMILIES.items():
     register_family(
         _model_class,
-        {
-            f"{_family}_{size}_patch16_224": {**args, **FAMILY_ARGUMENTS.get(_family, {})}
-            for size, args in SIZES.items()
-        },
+        {f"{_family}_{size}_patch16_224": args for size, args in SIZES.items()},
         __name__,
     )

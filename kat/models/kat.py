@@ -20,7 +20,7 @@ from kat.models.baseline_mlps import FixedMlp, gated_width
 from kat.models.checkpoints.state_dict import filter_released, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
-from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share, make_residual_
+from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share
 from kat.nn.rational import rational_parameter_names
 from kat.ops import Form
 
@@ -40,8 +40,6 @@ class KAT(ViT):
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
         fused, keep: what the MLPs keep for the backward pass, see :class:`kat.nn.GRKANMlp`.
-        residual: whether the rationals that start as Swish have the residual form, see
-            :class:`kat.nn.ResidualRational`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         grkan_blocks: the blocks that have a GR-KAN MLP, e.g. ``[3]``, the others a plain one with
             GELU and the same ``mlp_init``; None: all.
@@ -78,7 +76,6 @@ class KAT(ViT):
         mlp_init: Scheme = "variance_preserving",
         fused: bool = True,
         keep: Keep = "hidden",
-        residual: bool = False,
         attn_init: str = "mimetic",
         grkan_blocks: Sequence[int] | None = None,
         depth: int = 12,
@@ -103,8 +100,6 @@ class KAT(ViT):
             plain = partial(FixedMlp, weight_init=mlp_init)
             mlp_layer = [mlp_layer if i in grkan_blocks else plain for i in range(depth)]
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, depth=depth, **kwargs)
-        if residual:
-            make_residual_(self)
         self.register_load_state_dict_pre_hook(_rename_coefficients)
 
     def no_weight_decay(self) -> set[str]:
@@ -125,8 +120,6 @@ class GatedKAT(ViT):
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see ``weight_init`` there.
         packed, fused: see :class:`kat.nn.GatedGRKANMlp`.
-        residual: whether the rationals have the residual form, see
-            :class:`kat.nn.ResidualRational`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
@@ -152,7 +145,6 @@ class GatedKAT(ViT):
         mlp_init: Scheme = "variance_preserving",
         packed: bool = False,
         fused: bool = True,
-        residual: bool = False,
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
@@ -169,8 +161,6 @@ class GatedKAT(ViT):
             fused=fused,
         )
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
-        if residual:
-            make_residual_(self)
 
     def no_weight_decay(self) -> set[str]:
         """As that of :class:`KAT`."""
@@ -195,9 +185,6 @@ def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> 
     for name in list(state_dict):
         state_dict[published_name(name)] = state_dict.pop(name)
 
-
-FAMILY_ARGUMENTS: dict[str, dict[str, Any]] = {"kat2": {"num_groups": 4}}
-"""By family of models, arguments that differ from the defaults of its class."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3},

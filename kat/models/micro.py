@@ -1,11 +1,11 @@
 """KATs for small images, 8x8 to 64x64, and baselines of the same size.
 
-``kat_micro``, ``kat_glu_micro`` (its MLPs gated), ``kat2_micro`` (those in four groups),
-``vit_micro``, ``vit_swiglu_micro`` and ``vit_kan_micro`` have width 64, depth 4 and 4 heads, and
-take 32x32 images in patches of 4. The suffixes ``_patch2_8``, ``_patch4_28``, ``_patch7_28`` and
-``_patch8_64`` name other patches and image sizes. ``vit_mlp_micro`` is another name for
-``vit_micro``, as at the full sizes (:mod:`kat.models.baselines`). KAT and ViT have about 0.2 M
-parameters and train on a laptop's CPU in minutes.
+``kat_micro``, ``kat_glu_micro`` (its MLPs gated), ``vit_micro``, ``vit_swiglu_micro`` and
+``vit_kan_micro`` have width 64, depth 4 and 4 heads, and take 32x32 images in patches of 4. The
+suffixes ``_patch2_8``, ``_patch4_28``, ``_patch7_28`` and ``_patch8_64`` name other patches and
+image sizes. ``vit_mlp_micro`` is another name for ``vit_micro``, as at the full sizes
+(:mod:`kat.models.baselines`). KAT and ViT have about 0.2 M parameters and train on a laptop's CPU
+in minutes.
 
 Examples:
     >>> import timm
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from timm.models import generate_default_cfgs
 
-from kat.models.kat import FAMILY_ARGUMENTS, KAT, GatedKAT
+from kat.models.kat import KAT, GatedKAT
 from kat.models.timm_registry import register_family
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
@@ -46,7 +46,6 @@ _GRIDS = {
 _FAMILIES = {
     "kat": KAT,
     "kat_glu": GatedKAT,
-    "kat2": GatedKAT,
     "vit": ViT,
     "vit_mlp": ViT,
     "vit_swiglu": SwiGLUViT,
@@ -64,9 +63,6 @@ default_cfgs = generate_default_cfgs(
 for _family, _model_class in _FAMILIES.items():
     register_family(
         _model_class,
-        {
-            f"{_family}_micro{suffix}": {**_SIZE, **grid, **FAMILY_ARGUMENTS.get(_family, {})}
-            for suffix, grid in _GRIDS.items()
-        },
+        {f"{_family}_micro{suffix}": {**_SIZE, **grid} for suffix, grid in _GRIDS.items()},
         __name__,
     )

@@ -22,7 +22,6 @@ from kat.nn.rational import (
     rational_parameter_names,
     rationals,
 )
-from kat.nn.residual import ResidualRational, make_residual_
 from kat.nn.smooth import keep_even
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "Init",
     "Keep",
     "LayerHistory",
-    "ResidualRational",
     "Scheme",
     "Share",
     "StabilityMonitor",
@@ -47,7 +45,6 @@ __all__ = [
     "init_attention_mimetic_",
     "init_grkan_",
     "keep_even",
-    "make_residual_",
     "param_groups",
     "preset",
     "preset_names",

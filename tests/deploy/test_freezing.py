@@ -10,7 +10,7 @@ from torch import nn
 import kat
 from kat.compat import KAT_Group2D
 from kat.deploy import FrozenRational, freeze
-from kat.nn import GroupRational, ResidualRational
+from kat.nn import GroupRational
 from tests.models.small import images, make_model
 from tests.oracle import random_case, rational_numpy
 
@@ -117,12 +117,11 @@ def moved(rational: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: moved(ResidualRational(4)),
         lambda: moved(KAT_Group2D(8)),
         lambda: adapted("rational"),
         lambda: adapted("low_rank"),
     ],
-    ids=["residual", "authors'", "rational", "low_rank"],
+    ids=["authors'", "rational", "low_rank"],
 )
 def test_every_rational_is_plain_operations_in_graphs(make):
     model = make().eval()

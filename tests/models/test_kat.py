@@ -117,16 +117,6 @@ def test_a_gated_kat_has_the_initial_weights_of_its_mlps():
     assert mlp.fc2.weight.std().item() == pytest.approx((2.8108 / 168) ** 0.5, rel=0.03)
 
 
-@pytest.mark.parametrize("size", ["micro_patch7_28", "tiny_patch16_224"])
-def test_a_kat2_is_a_gated_kat_with_four_groups(size):
-    model = timm.create_model(f"kat2_{size}", depth=1)
-    same = timm.create_model(f"kat_glu_{size}", depth=1, num_groups=4)
-    assert model.blocks[0].mlp.act.num_groups == 4
-    assert model.load_state_dict(same.state_dict())
-    eight = timm.create_model(f"kat2_{size}", depth=1, num_groups=8)
-    assert eight.blocks[0].mlp.act.num_groups == 8
-
-
 def test_no_weight_decay_covers_the_coefficients():
     model = timm.create_model("kat_micro")
     names = rational_parameter_names(model)

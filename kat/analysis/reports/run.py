@@ -174,8 +174,7 @@ def _add_evolution(report: Report, run: RunFindings) -> None:
     report.heading("Evolution")
     if not run.coefficients:
         report.text(
-            "The run's folder has no coefficients.csv, which 'kat train' writes while it trains. It"
-            " does not record rationals of the residual form."
+            "The run's folder has no coefficients.csv, which 'kat train' writes while it trains."
         )
         return
     points = {layer.name: layer.x for layer in run.activations}

@@ -12,7 +12,7 @@ from kat.models.adapt.changes import has_change
 from kat.models.adapt.parallel import NAME
 from kat.models.kanify.finders.find import find
 from kat.models.kanify.finders.linear import linear_map
-from kat.nn import GRKANMlp, GroupRational, ResidualRational, rationals
+from kat.nn import GRKANMlp, GroupRational, rationals
 
 Place = dict[str, Any]
 """The settings of one adapter, for JSON."""
@@ -102,13 +102,13 @@ def check_rational(modules: Mapping[str, nn.Module], name: str, place: Place) ->
             f"the adapters are of another model: {name!r} is no rational here; a model that was"
             " kanified for training must be kanified before loading, by kanify_like"
         )
-    here, there = _shape(act), {"residual": False, **place}  # older records are of plain ones
-    different = [key for key in here if here[key] != there[key]]
+    here = _shape(act)
+    different = [key for key in here if here[key] != place[key]]
     if different:
         key = different[0]
         raise InputError(
             f"the adapters are of another model: {name} has {key} {here[key]!r} here, not"
-            f" {there[key]!r}"
+            f" {place[key]!r}"
         )
     if place["rank"] is not None:
         check_size("rank", place["rank"])
@@ -133,7 +133,6 @@ def _shape(act: GroupRational) -> Place:
         "degree": list(act.degree),
         "form": act.form,
         "share": act.share,
-        "residual": isinstance(act, ResidualRational),
     }
 
 

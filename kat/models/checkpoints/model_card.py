@@ -100,9 +100,7 @@ def model_card(
     data = settings.get("data", {}).get("name")
     metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part
     header = _hub_metadata(kind, metrics, data, name, license).to_yaml()
-    description = (
-        _KAT if record.architecture.startswith(("kat_", "kat2_")) else "`{}`: a timm model."
-    )
+    description = _KAT if record.architecture.startswith("kat_") else "`{}`: a timm model."
     others = _IN_TRANSFORMERS.format(name) if task == "classification" else ""
     size = " x ".join(str(side) for side in record.input_size)
     return f"""---

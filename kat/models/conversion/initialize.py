@@ -134,11 +134,6 @@ def _init_kat(
     report: Conversion,
 ) -> Conversion:
     """Initializes a KAT from a ViT, and measures how far its outputs moved."""
-    if "residual" in rational_args(model):
-        raise InputError(
-            f"the rationals of a model with residual=True start as SiLU and are not fitted to the"
-            f" activation of {source.name}: leave residual out"
-        )
     vit = plain_twin(model, activation)
     _load(vit, weights, source, report.fresh)
     own = model.state_dict()
@@ -192,10 +187,8 @@ def _check_size(model: VisionTransformer, source: ViTSource) -> None:
 
 def _check_rationals(model: VisionTransformer, source: ViTSource) -> None:
     """Raises InputError for rationals that are other functions of the same coefficients."""
-    knows = "degree" in source.args  # a file of weights alone may be of any
-    residual = {"residual": False} if knows else {}
-    for name, own in {**residual, **rational_args(model)}.items():
-        given = source.args.get(name, residual.get(name, own))
+    for name, own in rational_args(model).items():
+        given = source.args.get(name, own)  # a file of weights alone names none
         if given != own:
             raise InputError(
                 f"the rationals of {source.name} have {name}={given!r} and the model's {own!r};"

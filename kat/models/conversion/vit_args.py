@@ -11,7 +11,7 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational, ResidualRational
+from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 
 REGISTERS = ("reg_token", "register_tokens", "dist_token")
 """The names of tokens that attention sees and the classifier does not."""
@@ -82,8 +82,6 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
     args: dict[str, Any] = {}
     if isinstance(mlp, GRKANMlp) and not isinstance(mlp.act1, GroupRational):
         args["first_init"] = "none"
-    if isinstance(act, ResidualRational):
-        args["residual"] = True
     return {
         **args,
         "num_groups": getattr(mlp, "num_groups", act.num_groups),

@@ -10,7 +10,6 @@ import torch
 from kat.nn import (
     GroupRational,
     LayerHistory,
-    ResidualRational,
     rationals,
     write_coefficient_history,
 )
@@ -81,8 +80,6 @@ class CoefficientRecorder(Callback):
         if any(layer.steps[-1] == step for layer in self.history.values()):
             return
         for name, layer in rationals(run.model).items():
-            if isinstance(layer, ResidualRational):
-                continue  # its function is more than that of the coefficients
             now = _snapshot(layer, step)
             before = self.history.get(name)
             self.history[name] = now if before is None else before.followed_by(now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch.nn.utils import parametrize
 
 import kat
 from kat.errors import InputError
-from kat.models.adapt import load_adapters
 from tests.models.adapt.models import KINDS, X, model_for, output, plain, trained
 
 
@@ -200,10 +198,3 @@ def test_a_rational_that_is_zero_is_adapted():
         act.weight_numerator.zero_()
     kat.adapt(act, "rational")
     assert torch.equal(act(torch.randn(3, 16)), torch.zeros(3, 16))
-
-
-def test_adapters_of_the_residual_form_are_of_another_model(tmp_path):
-    create = partial(kat.models.create_model, "kat_micro_patch2_8", depth=1)
-    kat.adapt(create(residual=True), "rational").save(tmp_path / "a")
-    with pytest.raises(InputError, match="has residual False here, not True"):
-        load_adapters(create(), tmp_path / "a")

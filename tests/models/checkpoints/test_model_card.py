@@ -49,7 +49,7 @@ def test_the_card_says_what_is_on_record_and_no_more(tmp_path):
     assert "The training of these weights is not on record." in bare.text
 
 
-@pytest.mark.parametrize("name", ["kat_micro", "kat_glu_micro", "kat2_micro", "vit_micro"])
+@pytest.mark.parametrize("name", ["kat_micro", "kat_glu_micro", "vit_micro"])
 def test_only_a_kat_is_called_one(name):
     record = make_record()
     text = model_card(replace(record, architecture=name), 1, TRAINING, name="mine")
