@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import kat
-from kat.analysis.verify.derivatives import kinks
 from kat.nn import keep_even, rationals
 from tests.processes import free_port
 
@@ -66,11 +65,8 @@ def _train(model, optimizer, dtype=torch.float32):
 
 
 def _kinks(rational):
-    """Over all groups: the kinks of their functions."""
-    a, b = (c.detach().double() for c in (rational.weight_numerator, rational.weight_denominator))
-    groups = max(len(a), len(b))
-    pairs = zip(a.expand(groups, -1).tolist(), b.expand(groups, -1).tolist(), strict=True)
-    return [kink for of_a, of_b in pairs for kink in kinks(of_a, of_b, "A")]
+    """The number of denominators with odd powers: in form A, F has a kink where there are any."""
+    return int(rational.weight_denominator[:, ::2].count_nonzero(1).count_nonzero())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

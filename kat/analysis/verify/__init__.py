@@ -1,1 +1,0 @@
-"""Verification of the rational function: every backend against exact values."""

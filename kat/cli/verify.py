@@ -1,0 +1,112 @@
+"""``kat verify``: compare every backend on this machine with the reference in float64.
+
+Compares the rational function and its gradients in both forms, four degrees, four dtypes, with
+three sets of coefficients and |x| by decade up to the largest number of each dtype. Exit code: 0 if
+everything is exact to rounding, 1 if anything is not.
+
+examples:
+  kat verify                                  every backend, in a minute
+  kat verify --interpreter                    also the GPU kernels, on the CPU
+  kat verify --backends '[cpu]' --dtypes '[float32]' --json verify.json
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from kat.analysis.verify import (
+    DTYPES,
+    QUANTITIES,
+    Result,
+    cases,
+    present_backends,
+    verify,
+    verify_interpreted,
+)
+from kat.cli.errors import FAILED
+from kat.cli.options.parser import Parser, tracked
+from kat.errors import InputError, unknown
+from kat.files import write_text
+from kat.ops.cpu.library import find_library
+from kat.tables import print_table
+from kat.text import say
+from kat.version import __version__
+
+_LISTED = 10
+"""Failures that are printed; --json writes all results."""
+
+
+def main(arguments: list[str]) -> int:
+    """Verifies, prints a table; 1 if anything failed."""
+    options = make_parser().parse_args(arguments)
+    backends, absent = present_backends()
+    by_name = {backend.name: backend for backend in backends}
+    chosen = list(by_name) if options.backends is None else options.backends
+    for name in chosen:
+        if name in absent:
+            raise InputError(f"the backend {name} is unavailable: {absent[name]}")
+        if name not in by_name:
+            raise unknown("backend", name, by_name)
+    for name in options.dtypes:
+        if name not in DTYPES:
+            raise unknown("dtype", name, DTYPES)
+    found = verify(
+        [by_name[name] for name in chosen],
+        tracked(cases(options.dtypes), "comparing", options),
+    )
+    if options.interpreter:
+        found += verify_interpreted()
+    if not found:
+        raise InputError("nothing would be compared: --backends or --dtypes is empty")
+    _print(found)
+    failures = sorted((r for r in found if not r.ratio <= 1), key=lambda r: -r.ratio)
+    say(*(f"unavailable: {name}: {reason}" for name, reason in absent.items()))
+    say(*(f"FAILED {result}" for result in failures[:_LISTED]))
+    if options.json:
+        rows = [result._asdict() for result in found]
+        content = {"passed": not failures, "results": rows}
+        write_text(options.json, json.dumps(content) + "\n")
+    say(
+        f"{len(failures)} of {len(found)} comparisons FAILED"
+        if failures
+        else f"all {len(found)} comparisons passed"
+    )
+    return FAILED if failures else 0
+
+
+def make_parser() -> Parser:
+    """The parser of ``kat verify``."""
+    parser = Parser(__doc__)
+    parser.add("--backends", type=list[str], metavar="LIST", help="only these, e.g. '[cpu]'")
+    parser.add(
+        "--dtypes",
+        type=list[str],
+        default=list(DTYPES),
+        metavar="LIST",
+        help=f"dtypes, of {', '.join(DTYPES)}",
+    )
+    parser.add(
+        "--interpreter",
+        action="store_true",
+        help="also run the GPU kernels on the CPU, in Triton's interpreter, over a small part",
+    )
+    parser.add_json("all results")
+    parser.add_progress()
+    return parser
+
+
+def _print(found: list[Result]) -> None:
+    """The largest errors by backend, dtype and quantity."""
+    largest: dict[tuple[str, str], dict[str, float]] = {}
+    for result in found:
+        row = largest.setdefault((result.backend, result.dtype), dict.fromkeys(QUANTITIES, 0.0))
+        row[result.quantity] = max(row[result.quantity], result.ratio)
+    rows = [(*key, *(f"{ratio:.2f}" for ratio in row.values())) for key, row in largest.items()]
+    library = find_library()
+    kernel = library if isinstance(library, str) else f"{library.name}, of {library.available}"
+    say(f"kat {__version__}, torch {torch.__version__}, CPU kernel: {kernel}")
+    say("largest error / tolerance (at most 1 passes)")
+    failed = [not max(row.values()) <= 1 for row in largest.values()]
+    print_table(("backend", "dtype", *QUANTITIES), rows, bad=failed)
