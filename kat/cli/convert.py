@@ -4,15 +4,17 @@ Attention, norms, embeddings, fc1 and fc2 are carried over, act1 is the identity
 the ViT's activation. Prints what was carried over, resized and dropped.
 
 SOURCE is one of
-  a file:      a state dict of timm's ViT, DeiT, DeiT III, AugReg, DINOv2 (.safetensors, .pth), or
-               Google's .npz
+  a file:      a state dict of timm's ViT, DeiT, DeiT III, AugReg, DINOv2 (.safetensors, .pth); what
+               a plain ViT lacks is named by --args
   a folder:    with model.safetensors and config.json, or a run directory
   a name:      a pretrained timm model, or hf_hub:ORG/NAME
 
 examples:
   kat convert vit_tiny_patch16_224.augreg_in21k --model kat_tiny_patch16_224 --out kat_tiny
-  kat convert deit_3_small.pth --model kat_small_patch16_224 --out kat_small --images val/*.jpg
-  kat convert dinov2_vitb14.pth --model kat_base_patch16_224 --args '{patch_size: 14}' --out kat_b14
+  kat convert vit_small_patch14_dinov2 --model kat_small_patch16_224 --args '{patch_size: 14}' \
+      --out kat_s14
+  kat convert deit_3_small.pth --model kat_small_patch16_224 --images val/*.jpg --out kat_small \
+      --args '{init_values: 1e-5, no_embed_class: true}'
   kat convert runs/vit --model kat_micro_patch4_28 --out kat_micro
   kat eval kat_micro --data fashion_mnist
 """

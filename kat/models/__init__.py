@@ -17,8 +17,12 @@ from kat.extras import on_first_use
 if TYPE_CHECKING:
     from kat.models import baselines, dense, micro
     from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
-    from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
-    from kat.models.checkpoints.model_card import TrainingRecord
+    from kat.models.checkpoints.hub import (
+        TrainingRecord,
+        from_pretrained,
+        push_to_hub,
+        save_pretrained,
+    )
     from kat.models.checkpoints.model_record import (
         ModelRecord,
         build_model,
@@ -35,10 +39,7 @@ if TYPE_CHECKING:
         stored_weights,
     )
     from kat.models.checkpoints.weight_files import read_state_dict
-    from kat.models.conversion.activation_fit import Movement
-    from kat.models.conversion.convert import convert_vit
-    from kat.models.conversion.initialize import init_from_vit
-    from kat.models.conversion.report import Conversion
+    from kat.models.conversion.convert import Conversion, Movement, convert_vit, init_from_vit
     from kat.models.conversion.source import ViTSource, read_vit
     from kat.models.kat import KAT, GatedKAT, rational_parameter_names
     from kat.models.vit import KANViT, SwiGLUViT, ViT
@@ -49,8 +50,9 @@ else:
         {
             "kat.models": "baselines dense micro",
             "kat.models.baseline_mlps": "FixedMlp SwiGLUMlp",
-            "kat.models.checkpoints.hub": "from_pretrained push_to_hub save_pretrained",
-            "kat.models.checkpoints.model_card": "TrainingRecord",
+            "kat.models.checkpoints.hub": (
+                "TrainingRecord from_pretrained push_to_hub save_pretrained"
+            ),
             "kat.models.checkpoints.model_record": (
                 "ModelRecord build_model create_model input_args registered_preprocessing"
             ),
@@ -59,10 +61,7 @@ else:
                 "is_model_folder load_model read_training_checkpoint save_model stored_weights"
             ),
             "kat.models.checkpoints.weight_files": "read_state_dict",
-            "kat.models.conversion.activation_fit": "Movement",
-            "kat.models.conversion.convert": "convert_vit",
-            "kat.models.conversion.initialize": "init_from_vit",
-            "kat.models.conversion.report": "Conversion",
+            "kat.models.conversion.convert": "Conversion Movement convert_vit init_from_vit",
             "kat.models.conversion.source": "ViTSource read_vit",
             "kat.models.kat": "KAT GatedKAT rational_parameter_names",
             "kat.models.vit": "KANViT SwiGLUViT ViT",

@@ -7,28 +7,57 @@ with transformers' ``AutoModelForImageClassification.from_pretrained``.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-)
+import yaml
+from huggingface_hub import ModelCardData
 from torch import nn
 
-from kat.errors import InputError, first_line
+from kat.errors import InputError
 from kat.files import write_text
-from kat.models.checkpoints.model_card import TrainingRecord, model_card
 from kat.models.checkpoints.model_record import ModelRecord, build_model
 from kat.models.checkpoints.state_dict import load_weights
 from kat.models.checkpoints.storage import load_model, save_model
 from kat.models.checkpoints.weight_files import CONFIG, WEIGHTS
 from kat.models.dense import task_of
+from kat.version import __version__
 
 CARD = "README.md"
+
+_TASKS = {
+    "classification": ("image-classification", {"top1": "top-1", "top5": "top-5"}),
+    "detection": ("object-detection", {"box_ap": "box AP", "mask_ap": "mask AP"}),
+    "segmentation": ("image-segmentation", {"miou": "mIoU"}),
+}
+"""The tasks in the Hub's words, and the labels of their metrics by the names in summary.json; the
+first metric has chosen the epoch."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is known about the training of a model; either part may be empty.
+
+    Args:
+        settings: the settings of the run, as in run.yaml.
+        metrics: the weights' metrics, as in summary.json: ``top1`` and ``top5``, ``box_ap`` and
+            ``mask_ap``, or ``miou``, in percent on the validation split, and ``epochs``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import TrainingRecord, load_model, save_pretrained
+        >>> from kat.training import read_settings
+        >>> training = TrainingRecord(settings=read_settings(Path("runs/digits")))
+        >>> save_pretrained(*load_model(Path("runs/digits")), Path("model"), training=training)
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_pretrained(
@@ -62,50 +91,23 @@ def save_pretrained(
         ['README.md', 'config.json', 'model.safetensors']
     """
     folder = Path(folder)
-    _check_model_folder(folder)
-    _check_record(model, record)
-    card = model_card(
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if others := names - {WEIGHTS, CONFIG, CARD}:
+        raise InputError(f"{folder} is not a model's folder: {min(others)!r} is in it")
+    # A kanified or adapted model is kept by its state dict and the save(...) of its plan.
+    source = f"the model, which is not the one of its record {record.architecture},"
+    load_weights(build_model(record), model.state_dict(), source=source)
+    save_model(model, record, folder)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = _card(
         record,
-        sum(parameter.numel() for parameter in model.parameters()),
+        f"{parameters:,}",
         training or TrainingRecord(),
-        name=name or folder.resolve().name,
-        license=license,
-        task=task_of(model),
+        name or folder.resolve().name,
+        license,
+        task_of(model),
     )
-    try:
-        save_model(model, record, folder)
-        write_text(folder / CARD, card)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error}") from None
-
-
-def _check_record(model: nn.Module, record: ModelRecord) -> None:
-    """Checks that what is saved can be loaded again.
-
-    Raises:
-        InputError: the record describes a model with other weights.
-    """
-    try:
-        load_weights(build_model(record), model.state_dict(), source="the model")
-    except InputError as error:
-        raise InputError(
-            f"the record {record.architecture} does not describe the model ({error}): a kanified or"
-            " adapted one is kept by the state dict and the save(...) of its plan or adapters, one"
-            " with other arguments by a record with these args"
-        ) from None
-
-
-def _check_model_folder(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the name of a folder")
-    names = sorted(path.name for path in folder.iterdir())
-    others = [name for name in names if name not in (WEIGHTS, CONFIG, CARD)]
-    if others:
-        raise InputError(
-            f"{folder} is not a model's folder: {others[0]!r} is in it; give a new folder"
-        )
+    write_text(folder / CARD, card)
 
 
 def from_pretrained(
@@ -120,7 +122,8 @@ def from_pretrained(
         token: the token of a Hub account, for private repositories.
 
     Raises:
-        InputError: the model does not exist, is unavailable, or is damaged.
+        InputError: the folder holds no model, or a damaged one.
+        OSError, HFValidationError: what the Hub's client says: there is no such model, no network.
 
     Examples:
         >>> from pathlib import Path
@@ -132,14 +135,9 @@ def from_pretrained(
     """
     if Path(source).exists():
         return load_model(Path(source))
-    try:
-        folder = huggingface_hub.snapshot_download(
-            source, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]
-        )
-    except HFValidationError:
-        raise InputError(f"{source!r} is neither a folder nor OWNER/NAME on the Hub") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{source!r} is unavailable on the Hub: {first_line(error)}") from None
+    folder = huggingface_hub.snapshot_download(
+        source, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]
+    )
     return load_model(Path(folder))
 
 
@@ -171,7 +169,7 @@ def push_to_hub(
         The URL of the commit.
 
     Raises:
-        InputError: the Hub refuses the upload, or is unreachable.
+        OSError, HFValidationError: what the Hub's client says: no token, no network.
 
     Examples:
         >>> from pathlib import Path
@@ -180,27 +178,101 @@ def push_to_hub(
         >>> push_to_hub(model, record, "not/a/name")  # "OWNER/NAME" would be created on the Hub
         Traceback (most recent call last):
             ...
-        kat.errors.InputError: 'not/a/name' cannot be uploaded to the Hub: ...
+        huggingface_hub.errors.HFValidationError: Repo id must be in the form ...
     """
     api = huggingface_hub.HfApi(token=token, library_name="kat")
-    try:
-        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
-        has_card = api.file_exists(repository, CARD, revision=revision)
-        with TemporaryDirectory() as folder:
-            name = repository.split("/")[-1]
-            save_pretrained(
-                model, record, Path(folder), training=training, license=license, name=name
-            )
-            commit = api.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                ignore_patterns=[CARD] if has_card else None,
-                revision=revision,
-                create_pr=create_pr,
-                commit_message=message,
-            )
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        raise InputError(
-            f"{repository!r} cannot be uploaded to the Hub: {first_line(error)}"
-        ) from None
+    repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+    has_card = api.file_exists(repository, CARD, revision=revision)
+    with TemporaryDirectory() as folder:
+        name = repository.split("/")[-1]
+        save_pretrained(model, record, folder, training=training, license=license, name=name)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            ignore_patterns=[CARD] if has_card else None,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=message,
+        )
     return str(commit.commit_url)
+
+
+def _card(
+    record: ModelRecord,
+    parameters: str,
+    training: TrainingRecord,
+    name: str,
+    license: str | None,
+    task: str,
+) -> str:
+    """The text of README.md: the Hub's metadata, the settings of the training, and the metrics.
+
+    It claims nothing beyond the record. Paths of the training machine are left out.
+    """
+    hub_task, labels = _TASKS[task]
+    settings = _without_paths(training.settings)
+    data = settings.get("data", {}).get("name")
+    metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part
+    known = {name: value for name, value in metrics.items() if value is not None}
+    values = [(label, known[name]) for name, label in labels.items() if name in known]
+    header = ModelCardData(
+        license=license,
+        library_name="timm",
+        pipeline_tag=hub_task,
+        tags=[hub_task, "timm", "kat"],
+        model_name=name,
+    )
+    measured = "No metrics of these weights are on record."
+    if data and values:
+        measured = (
+            f"On the validation split of `{data}`:"
+            f" {', '.join(f'{label} {value:.2f} %' for label, value in values)}.\nThese are the"
+            f" weights of the best of {metrics['epochs']} epochs by {values[0][0]}, so it is an"
+            " optimistic estimate for new images."
+        )
+    trained = "The training of these weights is not on record."
+    if settings:
+        text = yaml.safe_dump(settings, sort_keys=True)
+        trained = f"With `kat train --config run.yaml`, where run.yaml is\n\n```yaml\n{text}```"
+    is_kat = record.architecture.startswith("kat_")
+    kind = "a Kolmogorov-Arnold Transformer (arXiv 2409.10594)" if is_kat else "a timm model"
+    size = " x ".join(map(str, record.input_size))
+    return f"""---
+{header}
+---
+# {name}
+
+`{record.architecture}`: {kind}, written by `kat` {__version__}.
+
+- Parameters: {parameters}
+- Input: {size} (channels, height, width), mean {list(record.mean)}, std {list(record.std)},
+  {record.interpolation} interpolation, central crop of {record.crop_pct:.1%}
+- Classes: {len(record.classes)}
+
+```python
+import kat, timm  # pip install kolmogorov-arnold-transformer; importing kat registers the models
+
+model = timm.create_model("hf-hub:OWNER/{name}", pretrained=True).eval()
+```
+
+## Metrics
+
+{measured}
+
+## Training
+
+{trained}
+"""
+
+
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, without the paths of the machine that trained."""
+    kept = copy.deepcopy(dict(settings))
+    kept.pop("out", None)
+    data, model = kept.get("data", {}), kept.get("model", {})
+    data.pop("root", None)
+    if data.get("name"):
+        data["name"] = str(data["name"]).partition(":")[0]
+    if model.get("init_from"):
+        model["init_from"] = Path(model["init_from"]).name
+    return kept

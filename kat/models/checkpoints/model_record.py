@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import inspect
-import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import timm
+from timm.models import build_model_with_cfg
 from torch import nn
 
 from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
 from kat.text import counted, dimensions
 
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-"""The ones of timm's evaluation transform."""
 _LARGEST_SIDE = 2**15
 _LARGEST_DEPTH = 2**10
 """In a file: blocks are built one by one, however small they are."""
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
+_TIMMS = {
+    name
+    for create in (timm.create_model, build_model_with_cfg)
+    for name in inspect.signature(create).parameters
+} - {"kwargs", "model_args"}
+"""timm's own arguments: with pretrained, pretrained_cfg or checkpoint_path it fetches weights."""
 
 
 @dataclass
@@ -70,8 +72,15 @@ class ModelRecord:
     category_ids: list[int] | None = None
 
     def __post_init__(self) -> None:
-        self._check()
         check_arguments(self.architecture, self.args)
+        channels, *sides = self.input_size
+        if not all(0 < side <= _LARGEST_SIDE for side in (channels, *sides)):
+            raise InputError(f"input_size must be from 1 to {_LARGEST_SIDE}, got {self.input_size}")
+        if not len(self.mean) == len(self.std) == channels:
+            raise InputError(
+                f"mean and std must have one number for each of the {channels} channels, got"
+                f" {self.mean} and {self.std}"
+            )
         for name in _INITIAL_FUNCTIONS & self.args.keys():
             init = self.args[name]
             if isinstance(init, str):
@@ -86,57 +95,19 @@ class ModelRecord:
         Raises:
             InputError: an invalid field, one that names a file, or more blocks than any model has.
         """
-        depth = fields["args"].get("depth", 1)
-        if isinstance(depth, int) and depth > _LARGEST_DEPTH:
-            raise InputError(
-                f"depth must be at most {_LARGEST_DEPTH} in a stored model, got {depth}"
-            )
+        args = fields["args"]
+        if isinstance(args.get("depth", 1), int) and args.get("depth", 1) > _LARGEST_DEPTH:
+            raise InputError(f"depth must be at most {_LARGEST_DEPTH} in a stored model")
         for name in _INITIAL_FUNCTIONS:
-            init = fields["args"].get(name)
-            if isinstance(init, str) and init.endswith(".json"):
-                raise InputError(
-                    f"{name} must be a preset or coefficients in a stored model, not the path of a"
-                    f" file: got {init!r}"
-                )
+            if str(args.get(name)).endswith(".json"):
+                raise InputError(f"{name} must not be the path of a file in a stored model")
         return cls(**fields)
-
-    def _check(self) -> None:
-        sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
-        bounded = sized and all(0 < side <= _LARGEST_SIDE for side in self.input_size)
-        channels = self.input_size[0] if sized else 0
-        named = isinstance(self.classes, list | tuple) and all(
-            isinstance(name, str) for name in self.classes
-        )
-        means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
-        cropped = _are_numbers([self.crop_pct]) and 0.01 <= self.crop_pct <= 100
-        ids = self.category_ids
-        numbered = ids is None or (_are_numbers(ids, int) and len(ids) == len(self.classes))
-        each = f"have one number for each of the {channels} channels"
-        kinds = ", ".join(_INTERPOLATIONS)
-        registered = isinstance(self.architecture, str) and ":" not in self.architecture
-        for name, valid, wanted in (
-            ("architecture", registered, "be a name in timm's registry"),
-            ("args", isinstance(self.args, dict), "map names to values"),
-            ("classes", named, "be a list of names"),
-            (
-                "input_size",
-                bounded,
-                "be (channels, height, width), each at least 1 and at most 32768",
-            ),
-            ("mean", means, each),
-            ("std", stds and min(self.std) > 0, f"{each}, above 0"),
-            ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
-            ("crop_pct", cropped, "be a number from 0.01 to 100"),
-            ("category_ids", numbered, "have one whole number for each class"),
-        ):
-            if not valid:
-                raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
 
     def to_timm(self) -> dict[str, Any]:
         """The contents of timm's config.json."""
         # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
-        registered = timm.get_pretrained_cfg(self.architecture)
+        registered: Any = timm.get_pretrained_cfg(self.architecture)
         ids = {} if self.category_ids is None else {"category_ids": self.category_ids}
         return {
             **ids,
@@ -212,39 +183,15 @@ def check_architecture(name: str) -> None:
 
 
 def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
-    """Checks the names of a model's arguments; of a model that timm does not know, none.
+    """Checks that nothing is fetched: the name is in timm's registry, no argument is timm's own.
 
     Raises:
-        InputError: names the first argument that the constructor does not take, and the nearest.
+        InputError: names the argument.
     """
-    known = constructor_arguments(architecture)
-    for name in args if known else ():
-        if name not in known:
-            raise unknown(f"argument of {architecture}", str(name), known)
-
-
-@cache
-def constructor_arguments(architecture: str) -> frozenset[str]:
-    """The arguments that the models of a module of timm, or of kat, take in their constructors.
-
-    Those that timm itself takes are not among them: with ``pretrained``, ``pretrained_cfg`` or
-    ``checkpoint_path`` it would read or download other weights.
-
-    Args:
-        architecture: the name of a model; of an unknown one the result is empty.
-    """
-    if not timm.is_model(architecture):
-        return frozenset()
-    module = sys.modules[timm.model_entrypoint(architecture).__module__]
-    found = [one for one in vars(module).values() if _is_module(one)]
-    found += [one for one in (getattr(c, "transformer_class", None) for c in found) if one]
-    bases = {base for one in found for base in one.__mro__ if "__init__" in vars(base)}
-    names = {name for base in bases for name in inspect.signature(base.__init__).parameters}
-    return frozenset(names - {"self", "args", "kwargs"})
-
-
-def _is_module(value: Any) -> bool:
-    return inspect.isclass(value) and issubclass(value, nn.Module)
+    if ":" in architecture:
+        raise InputError(f"architecture must be a name in timm's registry, got {architecture!r}")
+    if own := sorted(_TIMMS & args.keys()):
+        raise InputError(f"{own[0]} is an argument of timm, not of {architecture}")
 
 
 def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,8 +200,6 @@ def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         pretrained_cfg: timm's settings of the pretrained weights.
 
-    Raises:
-        KeyError, TypeError, ValueError: an entry is missing or invalid.
     """
     channels, height, width = pretrained_cfg["input_size"]
     return {
@@ -277,9 +222,8 @@ def registered_preprocessing(name: str) -> dict[str, Any]:
         >>> registered_preprocessing("kat_tiny_patch16_224")["crop_pct"]
         0.875
     """
+    check_architecture(name)
     registered = timm.get_pretrained_cfg(name)
-    if registered is None and not timm.is_model(name):
-        raise unknown("model", name, timm.list_models())
     if registered is None:
         raise InputError(f"timm's registry has no preprocessing for {name!r}")
     return preprocessing_of(registered.to_dict())
@@ -318,9 +262,9 @@ def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
     """
     known = {"num_classes": len(record.classes), **record.input_args()}
     model = create_model(record.architecture, **{**known, **record.args, **kwargs})
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid is not None and min(grid) < 1:
-        sides = " x ".join(map(str, record.input_size[1:]))
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", (1,))
+    if min(grid) < 1:
+        sides = dimensions(record.input_size[1:])
         raise InputError(f"image_size {sides} is smaller than a patch of {record.architecture}")
     return model
 
@@ -352,11 +296,3 @@ def nearest_sizes(sides: Sequence[int], patch: Sequence[int]) -> str:
     smaller = [max(side // step, 1) * step for side, step in pairs]
     larger = [-(-side // step) * step for side, step in pairs]
     return " and ".join(dict.fromkeys(map(dimensions, (smaller, larger))))
-
-
-def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
-    """Whether ``values`` is a list or tuple of finite numbers."""
-    return isinstance(values, list | tuple) and all(
-        isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-        for value in values
-    )

@@ -15,7 +15,7 @@ from kat.text import listing
 STEM = "patch_embed.proj.weight"
 """The name of a ViT's patch embedding."""
 
-_NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
+NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 """The keys under which training programs store weights; the EMA comes first."""
 
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model)\.)+")
@@ -27,11 +27,6 @@ _OTHER_VARIANT = re.compile(r"\b(numerator|denominator)_v$")
 """The names of the coefficients in the second published variant of the layer."""
 
 
-def weight_sets(content: Mapping[str, Any]) -> list[str]:
-    """The usual keys under which a checkpoint holds weights; :func:`canonical` takes the first."""
-    return [key for key in _NESTED_UNDER if isinstance(content.get(key), Mapping)]
-
-
 def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint, by the names that the model itself gives them.
 
@@ -39,7 +34,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     in this order, and have the prefixes of wrappers (``module.``). Coefficients may be called
     ``numerator_v`` and ``denominator_v``. The count of torch's ``AveragedModel`` is left out.
     """
-    for key in _NESTED_UNDER:
+    for key in NESTED_UNDER:
         nested = content.get(key)
         content = nested if isinstance(nested, Mapping) and nested else content
     return {
@@ -56,7 +51,7 @@ def published_name(name: str) -> str:
 
 
 def is_coefficient(name: str) -> bool:
-    """Whether a parameter of this name holds the coefficients of a rational."""
+    """Return True if a parameter of this name holds the coefficients of a rational."""
     return name.endswith(("weight_numerator", "weight_denominator"))
 
 
@@ -75,8 +70,7 @@ def filter_released(content: Mapping[str, Any], model: VisionTransformer) -> dic
     """
     weights = checkpoint_filter_fn(canonical(content), model)
     own = model.state_dict()
-    lacking = [name for name in own if is_coefficient(name) and name not in weights]
-    if lacking and not any(map(is_coefficient, weights)):
+    if any(map(is_coefficient, own)) and not any(map(is_coefficient, weights)):
         raise InputError(
             "the file has no coefficients of rationals, so it is not a KAT's; 'kat convert' makes"
             " a KAT of a ViT"
@@ -108,8 +102,7 @@ def load_weights(
 
     Raises:
         InputError: entries are missing, unexpected, of another shape, or not of floating-point
-            numbers where the model has them; lists the first of each.
-            The model is unchanged.
+            numbers where the model has them; lists the first of each. The model is unchanged.
 
     Examples:
         >>> import kat
@@ -118,11 +111,6 @@ def load_weights(
         >>> load_weights(fresh, trained.state_dict(), source="the trained model")
     """
     _check_match(model, weights, source, may_lack)
-    if any(tensor.is_meta for tensor in (*model.state_dict().values(), *weights.values())):
-        raise InputError(
-            f"{source}: weights or model are on the meta device, and have no values; give the model"
-            " memory first, by model.to_empty(device=...)"
-        )
     model.load_state_dict(weights, strict=False)
 
 
@@ -130,26 +118,21 @@ def _check_match(
     model: nn.Module, weights: Mapping[str, Tensor], source: str, may_lack: frozenset[str]
 ) -> None:
     own = model.state_dict()
-    misshapen = [
-        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    unreal = [
-        f"{name} {str(weights[name].dtype).removeprefix('torch.')}"
-        for name in own
-        if name in weights
-        and own[name].is_floating_point()
-        and not weights[name].is_floating_point()
-    ]
+    common = [name for name in own if name in weights]
     problems = {
         "missing": [name for name in own if name not in weights and name not in may_lack],
         "unexpected": [name for name in weights if name not in own and name not in may_lack],
-        "of another shape": misshapen,
-        "not of floating-point numbers": unreal,
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+            for name in common
+            if weights[name].shape != own[name].shape
+        ],
+        "not of floating-point numbers": [
+            name
+            for name in common
+            if own[name].is_floating_point() and not weights[name].is_floating_point()
+        ],
     }
-    parts = [
-        f"{len(names)} {problem} ({listing(names)})" for problem, names in problems.items() if names
-    ]
+    parts = [f"{len(found)} {kind} ({listing(found)})" for kind, found in problems.items() if found]
     if parts:
         raise InputError(f"{source} holds the weights of another model: {'; '.join(parts)}")

@@ -21,7 +21,12 @@ from kat.documents import read_json
 from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
-from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
+from kat.models.checkpoints.state_dict import (
+    NESTED_UNDER,
+    canonical,
+    is_coefficient,
+    load_weights,
+)
 from kat.models.checkpoints.weight_files import (
     CONFIG,
     WEIGHTS,
@@ -61,7 +66,8 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / CONFIG
     content: dict[str, Any] = record.to_timm()
-    weights = _apart({name: t.contiguous().cpu() for name, t in model.state_dict().items()})
+    # Copies: safetensors refuses tensors that share memory, as tied ones do.
+    weights = {name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # by the umask; safetensors makes its files private
@@ -78,16 +84,6 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
         write_text(config, json.dumps({**content, **previous}, indent=2) + "\n")
     if previous:
         write_text(config, json.dumps(content, indent=2) + "\n")
-
-
-def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, tied ones copied: safetensors refuses tensors that share memory."""
-    seen: set[int] = set()
-    for name, tensor in weights.items():
-        place = tensor.untyped_storage().data_ptr()
-        weights[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return weights
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
@@ -118,7 +114,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
 
 
 def is_model_folder(path: str | Path) -> bool:
-    """Whether :func:`load_model` can load a folder: a run directory, or one with a model.
+    """Return True if :func:`load_model` can load a folder: a run directory, or one with a model.
 
     Examples:
         >>> from pathlib import Path
@@ -148,8 +144,8 @@ def stored_weights(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """
     file = _file_in(Path(path))
     weights, *_ = _read(file)
-    sets = [] if file.suffix == ".safetensors" else weight_sets(read_torch_file(file))
-    return weights, sets[1:]
+    content = {} if file.suffix == ".safetensors" else read_torch_file(file)
+    return weights, [key for key in NESTED_UNDER if isinstance(content.get(key), Mapping)][1:]
 
 
 def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -167,9 +163,8 @@ def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
         >>> sorted(read_training_checkpoint(Path("runs/digits/last.ckpt")))[:3]
         ['callbacks', 'optimizer', 'optimizer_state']
     """
-    path = Path(path)
-    checkpoint = _read_with_checksum(path)
-    if not _is_training_checkpoint(checkpoint):
+    checkpoint = _read_with_checksum(Path(path))
+    if "record" not in checkpoint:
         raise InputError(f"{path} is not a checkpoint that 'kat train' has written")
     return checkpoint
 
@@ -178,44 +173,32 @@ def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
     """The record of an official KAT, recognized by its width; None for any other model."""
     shapes = [weights[n].shape for n in ("norm.weight", "pos_embed", "head.weight") if n in weights]
     whole = [len(shape) for shape in shapes] == [1, 3, 2] and any(map(is_coefficient, weights))
-    if not whole or shapes[0][0] not in _RELEASED or shapes[1][1] < 2:
+    if not whole or shapes[0][0] not in _RELEASED:
         return None
     (width,), (_, tokens, _), (classes, _) = shapes
-    name = _RELEASED[width]
     size = 16 * math.isqrt(tokens - 1)
-    return ModelRecord(
-        architecture=name,
-        classes=numbered(classes),
-        **{**registered_preprocessing(name), "input_size": (3, size, size)},
-    )
+    recipe = {**registered_preprocessing(_RELEASED[width]), "input_size": (3, size, size)}
+    return ModelRecord(_RELEASED[width], classes=numbered(classes), **recipe)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
     """Weights and record of a file, and its checksum if it is a safetensors file."""
-    if path.suffix == ".npz":
-        raise InputError(
-            f"{path} is an .npz file, the format of Google's ViTs; 'kat convert' makes a KAT of one"
-        )
     checksum = None
     if path.suffix == ".safetensors":
         weights, content, checksum = read_weights(path)
         if path.name == WEIGHTS or content is not None:
-            config = path.with_name(CONFIG)
-            content = read_json(config) if content is None else content  # says that it is missing
-            try:
-                return weights, ModelRecord.from_timm(content), checksum
-            except InputError as error:
-                raise InputError(f"{config}: {error}") from None
+            content = content or read_json(path.with_name(CONFIG))  # says that it is missing
+            return weights, ModelRecord.from_timm(content), checksum
     else:
         checkpoint = _read_with_checksum(path)
-        if _is_training_checkpoint(checkpoint):
-            return canonical(checkpoint["state_dict"]), _record_in(checkpoint), None
         weights = canonical(checkpoint)
+        if "record" in checkpoint:
+            return weights, ModelRecord.stored(**checkpoint["record"]), None
     released = record_of_released(weights)
     if released is None:
         raise InputError(
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
-            " nothing says what model its weights belong to"
+            " nothing says what model its weights belong to; 'kat convert' makes a KAT of a ViT"
         )
     return weights, released, checksum
 
@@ -237,18 +220,3 @@ def _read_with_checksum(path: Path) -> dict[str, Any]:
     if not checksum and {"record", "run_id"} <= content.keys():
         raise InputError(f"{path} is damaged: the checksum at its end is missing")
     return content
-
-
-def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:
-    try:
-        _record_in(checkpoint)
-        checkpoint["state_dict"].items()
-    except (AttributeError, KeyError, TypeError):
-        return False
-    return True
-
-
-def _record_in(checkpoint: Mapping[str, Any]) -> ModelRecord:
-    """The record in a training checkpoint; older ones have it under hyper_parameters."""
-    content = checkpoint if "record" in checkpoint else checkpoint["hyper_parameters"]
-    return ModelRecord.stored(**content["record"])

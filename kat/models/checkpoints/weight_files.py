@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,10 @@ from torch import Tensor
 
 from kat.checksum import verify_checksum
 from kat.documents import read_json
-from kat.errors import InputError
+from kat.errors import InputError, first_line
 from kat.files import open_input
-from kat.models.checkpoints.archives import check_archive
 from kat.models.checkpoints.state_dict import canonical
-from kat.text import warn
+from kat.text import scaled, warn
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -29,12 +30,10 @@ _NUMPY_SCALARS: list[Any] = [
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
 ]
 """The globals that unpickle a NumPy scalar. Arrays and objects are not among them."""
-
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first bytes of a file of ``torch.save`` before version 1.6."""
-
-_LOAD = "torch.load({path!r}, weights_only=False)"
-_UNPICKLE = "pickle.load(open({path!r}, 'rb'))"
+_GROWTH = 8
+"""How many times larger than its file the contents of an archive may be; weights hardly shrink."""
+_ALWAYS = 1 << 24
+"""In bytes; contents up to this size are allowed in any case."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -69,12 +68,20 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
         The tensors by name; the record in the config.json beside the file, or None; and the
         checksum, empty if the file has none. Of a torch file both are None.
     """
-    checksum = verify_checksum(path) if path.suffix == ".safetensors" else None
-    content = read_torch_file(path) if checksum is None else _read_safetensors(path)
+    record = checksum = None
+    if path.suffix == ".safetensors":
+        checksum = verify_checksum(path)
+        try:
+            content: Any = safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise InputError(f"{path} is not a complete safetensors file: {error}") from None
+        record = _record_beside(path, checksum)
+    else:
+        content = read_torch_file(path)
     state = canonical(content)
     if not state:
         raise InputError(f"{path} holds no weights")
-    return state, None if checksum is None else _record_beside(path, checksum), checksum
+    return state, record, checksum
 
 
 def _record_beside(weights: Path, checksum: str) -> Any:
@@ -98,13 +105,6 @@ def _record_beside(weights: Path, checksum: str) -> Any:
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is not a complete safetensors file: {error}") from None
-
-
 def warn_without(checksum: str | None, path: str | Path) -> None:
     """Warns of a safetensors file without a checksum, once it is known to be of use."""
     if checksum == "":
@@ -121,44 +121,18 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         InputError: the file is missing or damaged, contains code, would fill the memory, or is
             something else.
     """
+    with open_input(path) as file, suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > max(_ALWAYS, _GROWTH * path.stat().st_size):
+            raise InputError(f"{path} would become {scaled(size, 'B')} when it is unpacked")
     try:
-        if _is_plain_pickle(path):
-            raise _unsafe(path, "is a plain pickle, not a file of torch.save", _UNPICKLE)
-        check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            content.keys()
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
-        raise _unreadable(path, error) from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"is not a complete file of torch.save: {first_line(error)}"
+        if code:
+            reason = f"holds more than weights ({code[1]}), and reading that could run code"
+        raise InputError(f"{path} {reason}") from None
     return content
-
-
-def _is_plain_pickle(path: Path) -> bool:
-    """Whether a file begins like a pickle, and unlike any file of ``torch.save``, old or new."""
-    with open_input(path) as file:
-        start = file.read(len(_LEGACY))
-    return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start != _LEGACY
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    code = re.search(r"GLOBAL (\S+)", str(error))
-    if code is not None:
-        return _unsafe(path, f"holds more than weights ({code[1]})", _LOAD)
-    return InputError(
-        f"{path} is not a readable checkpoint: it is not a complete file of torch.save; it may be"
-        " truncated, or be a web page that was downloaded in its place"
-    )
-
-
-def _unsafe(path: Path, problem: str, load: str) -> InputError:
-    return InputError(
-        f"{path} {problem}. It is refused, because reading it could run code. If you trust its"
-        f" author, open it yourself with {load.format(path=str(path))}, find the mapping of names"
-        " to tensors in it (for a model, its .state_dict()), and save that alone with"
-        " torch.save(mapping, 'weights.pth')"
-    )

@@ -1,32 +1,37 @@
-"""Trained ViTs to start from: state dicts, Google's .npz files, stored models, timm's models."""
+"""Trained ViTs to start from: files of weights, stored models, models of timm."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import timm
+from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from kat.errors import InputError, first_line, unknown
-from kat.models.checkpoints.model_record import ModelRecord, preprocessing_of
+from kat.errors import InputError, unknown
+from kat.models.checkpoints.model_record import ModelRecord, create_model, preprocessing_of
 from kat.models.checkpoints.state_dict import STEM, is_coefficient
 from kat.models.checkpoints.storage import load_model, record_of_released
-from kat.models.checkpoints.weight_files import read_weights, warn_without
-from kat.models.conversion.google_npz import PREPROCESSING, read_google_vit
-from kat.models.conversion.vit_args import REGISTERS, rational_args, vit_args
-from kat.models.dense import DenseHeads, DenseModel
+from kat.models.checkpoints.weight_files import CONFIG, read_weights, warn_without
+from kat.models.dense import DenseModel
+from kat.models.dense.model import TRANSFORMER
+from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.text import listing, numbered
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
-_PREFIX_TOKENS = ("cls_token", *REGISTERS)
+_PREFIX_TOKENS = ("cls_token", "reg_token", "register_tokens", "dist_token")
 _NOT_IN_GRID = (*_PREFIX_TOKENS, "head.", "head_dist.", "attn_pool.")
 _ARGS_NOT_IN_GRID = ("class_token", "reg_tokens", "no_embed_class", "global_pool", "fc_norm")
-_DIMENSIONS = {STEM: 4, "head.weight": 2, "pos_embed": 3, **dict.fromkeys(REGISTERS, 3)}
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(VisionTransformer).parameters.items()
+} | {"norm_eps": LayerNorm(1).eps}
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,17 @@ class ViTSource:
         weights: by the names of timm's ViT, or of DeiT III's or DINOv2's authors.
         activation: the activation of the MLPs; None if unknown.
         num_heads: None if unknown.
-        args: arguments of :class:`kat.models.ViT` that the weights need; for a KAT also those of
-            its rationals, if known.
+        args: arguments of :class:`kat.models.ViT` that the weights need; for a KAT also the ones of
+            its rationals. Empty for a file without a record, whose weights tell neither.
         preprocessing: the known fields of :class:`ModelRecord` about preprocessing.
         classes: names of the logits; numbers if unknown.
-        dropped: entries of the file that timm's ViT has no place for.
+        dropped: entries that the model to initialize has no place for.
         record: the record of the model, if known.
         grid: (rows, columns) of patches; None if unknown, and then taken to be square.
-        heads: neck and heads of a model for a dense task.
+        task: of the model.
+        heads: the weights of a dense model without its transformer's: neck, heads, relative
+            positions.
+        class_layers: the prefixes of the weights that have a part for each class.
 
     Examples:
         >>> import kat
@@ -64,11 +72,13 @@ class ViTSource:
     dropped: tuple[str, ...] = ()
     record: ModelRecord | None = None
     grid: tuple[int, int] | None = None
-    heads: DenseHeads | None = None
+    task: str = "classification"
+    heads: dict[str, Tensor] = field(default_factory=dict)
+    class_layers: tuple[str, ...] = ("head.",)
 
     @property
     def is_kat(self) -> bool:
-        """Whether it is a KAT itself, with rationals of its own."""
+        """True for a KAT, which has rationals of its own."""
         return any(map(is_coefficient, self.weights))
 
     def args_for(self, architecture: str) -> dict[str, Any]:
@@ -83,9 +93,11 @@ class ViTSource:
         """
         if self.classes in (classes, numbered(len(self.classes))):
             return self
-        kept = {name: w for name, w in self.weights.items() if not name.startswith("head.")}
-        gone = tuple(name for name in self.weights if name not in kept)
-        heads = None if self.heads is None else self.heads.without_class_layers()
+        gone = [n for n in (*self.weights, *self.heads) if n.startswith(self.class_layers)]
+        kept, heads = (
+            {name: w for name, w in given.items() if name not in gone}
+            for given in (self.weights, self.heads)
+        )
         return replace(self, weights=kept, dropped=(*self.dropped, *gone), heads=heads)
 
     def for_grid(self) -> ViTSource:
@@ -105,7 +117,7 @@ class ViTSource:
         return replace(self, weights=weights, dropped=(*self.dropped, *gone), args=args)
 
     def _prefix_positions(self) -> int:
-        """The number of positions before those of the patches."""
+        """The number of positions before the patches' own."""
         if "register_tokens" in self.weights:  # DINOv2's layout: only the class token has one
             return 1
         if self.args.get("no_embed_class", False):
@@ -117,9 +129,9 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     """Reads a trained ViT.
 
     Args:
-        source: a file (``.safetensors``, a torch file, Google's ``.npz``), a folder with
-            model.safetensors and config.json, a run directory, the name of a pretrained timm
-            model (including ``hf_hub:`` names), or a model.
+        source: a file (``.safetensors``, a torch file), a folder with model.safetensors and
+            config.json, a run directory, the name of a pretrained timm model (including
+            ``hf_hub:`` names), or a model.
 
     Raises:
         InputError: the source does not exist, is damaged, or is not a ViT.
@@ -134,89 +146,21 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         return _of_model(source, name=type(source).__name__)
     name, path = str(source), Path(source)
     if path.suffix == ".npz":
-        model, dropped = read_google_vit(path)
-        return replace(
-            _of_model(model, name=name), preprocessing=dict(PREPROCESSING), dropped=dropped
+        raise InputError(
+            f"{path} is in Google's .npz format: give the name of timm's model of these weights,"
+            " e.g. vit_tiny_patch16_224.augreg_in21k, or a model into which timm has loaded them,"
+            " by timm.create_model(NAME, checkpoint_path=PATH)"
         )
-    if path.is_dir() or _has_record(path):
+    beside = path.suffix == ".safetensors" and path.with_name(CONFIG).is_file()
+    if path.is_dir() or beside or (path.suffix == ".ckpt" and path.is_file()):
         return _of_model(*load_model(path), name=name)
     if path.is_file() or path.suffix in _FILES:
         weights, _, checksum = read_weights(path)
-        found = _of_weights(weights, name)
         warn_without(checksum, path)
-        return found
-    return _of_timm(name)
-
-
-def _has_record(path: Path) -> bool:
-    """Whether a file has the record of its model beside it or inside."""
-    if path.suffix == ".ckpt":
-        return path.is_file()
-    return path.suffix == ".safetensors" and (path.parent / "config.json").is_file()
-
-
-def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
-    if not any(key.startswith("blocks.0.attn.") for key in weights):
-        raise InputError(
-            f"{name} does not hold a ViT in timm's layout: its entries are {listing(weights)}, and"
-            " none is of blocks.0.attn"
-        )
-    _check_layout(weights, name)
-    return ViTSource(
-        name,
-        weights,
-        args=vit_args(weights),
-        classes=numbered(len(weights.get("head.weight", ()))),
-        record=record_of_released(weights),
-    )
-
-
-def _check_layout(weights: Mapping[str, Tensor], name: str) -> None:
-    """Raises InputError unless the tensors whose shapes are used have a ViT's dimensions."""
-    for key, dimensions in _DIMENSIONS.items():
-        if key in weights and weights[key].ndim != dimensions:
-            shape = tuple(weights[key].shape)
-            raise InputError(
-                f"{name} does not hold a ViT in timm's layout: {key} has the shape {shape}, not"
-                f" {dimensions} dimensions"
-            )
-    if STEM not in weights:
-        raise InputError(f"{name} does not hold a ViT in timm's layout: {STEM} is missing")
-
-
-def _of_model(model: nn.Module, record: ModelRecord | None = None, *, name: str) -> ViTSource:
-    classes = record.classes if record else []
-    if isinstance(model, DenseModel):
-        found = _of_model(model.transformer, record, name=name)
-        return replace(
-            found, heads=DenseHeads.of(model), classes=classes or numbered(model.num_classes)
-        )
-    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
-        raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
-    block: Any = model.blocks[0]
-    weights = {key: value.detach() for key, value in model.state_dict().items()}
-    _check_layout(weights, name)
-    fields = ("mean", "std", "interpolation", "crop_pct")
-    return ViTSource(
-        name,
-        weights,
-        activation=copy.deepcopy(getattr(block.mlp, "act", None)),
-        num_heads=block.attn.num_heads,
-        args={**vit_args(weights, model), **rational_args(model)},
-        preprocessing={key: getattr(record, key) for key in fields} if record else {},
-        classes=classes or numbered(model.num_classes),
-        record=record,
-        grid=tuple(model.patch_embed.grid_size),
-    )
-
-
-def _of_timm(name: str) -> ViTSource:
+        return _of_weights(weights, name)
     if ":" not in name and not timm.is_model(name):
         raise unknown("model (nor is there a file of this name)", name, timm.list_models())
-    try:
-        model: Any = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the Hub's client raises its own kinds, not all of them OSError
-        raise InputError(f"the weights of {name!r} are unavailable: {first_line(error)}") from None
+    model: Any = create_model(name, pretrained=True)
     config = model.pretrained_cfg
     record = ModelRecord(
         architecture=config["architecture"],
@@ -224,3 +168,104 @@ def _of_timm(name: str) -> ViTSource:
         **preprocessing_of(config),
     )
     return _of_model(model, record, name=name)
+
+
+def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
+    if STEM not in weights or not any(key.startswith("blocks.0.attn.") for key in weights):
+        raise InputError(
+            f"{name} does not hold a ViT in timm's layout: its entries are {listing(weights)}"
+        )
+    return ViTSource(
+        name,
+        weights,
+        classes=numbered(len(weights.get("head.weight", ()))),
+        record=record_of_released(weights),
+    )
+
+
+def _of_model(model: nn.Module, record: ModelRecord | None = None, *, name: str) -> ViTSource:
+    classes = record.classes if record else []
+    if isinstance(model, DenseModel):
+        return replace(
+            _of_model(model.transformer, record, name=name),
+            classes=classes or numbered(model.num_classes),
+            task=model.task,
+            heads=own_weights(model),
+            class_layers=model.class_layers,
+        )
+    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
+        raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
+    block: Any = model.blocks[0]
+    weights = {key: value.detach() for key, value in model.state_dict().items()}
+    fields = ("mean", "std", "interpolation", "crop_pct")
+    return ViTSource(
+        name,
+        weights,
+        activation=copy.deepcopy(getattr(block.mlp, "act", None)),
+        num_heads=block.attn.num_heads,
+        args={**_vit_args(weights, model), **rational_args(model)},
+        preprocessing={key: getattr(record, key) for key in fields} if record else {},
+        classes=classes or numbered(model.num_classes),
+        record=record,
+        grid=tuple(model.patch_embed.grid_size),
+    )
+
+
+def own_weights(model: DenseModel) -> dict[str, Tensor]:
+    """The weights of a dense model without its transformer's, by the names of its state dict."""
+    state = model.state_dict().items()
+    return {name: w.detach() for name, w in state if not name.startswith(TRANSFORMER)}
+
+
+def _vit_args(weights: Mapping[str, Tensor], model: VisionTransformer) -> dict[str, Any]:
+    """The arguments of :class:`kat.models.ViT` that a model's weights need; {} for a plain ViT.
+
+    A distillation token becomes a register. The number of heads and the sizes of images and patches
+    are not included.
+    """
+
+    def has(name: str) -> bool:
+        return name in weights
+
+    block: Any = model.blocks[0]
+    registers = sum(weights[n].shape[1] for n in ("reg_token", "dist_token") if n in weights)
+    args: dict[str, Any] = {
+        "init_values": 1e-5 if has("blocks.0.ls1.gamma") else None,
+        "reg_tokens": registers,
+        "class_token": has("cls_token"),
+        "no_embed_class": model.no_embed_class and registers + has("cls_token") > 0,
+        "pos_embed": "learn" if has("pos_embed") else "none",
+        "global_pool": model.global_pool,
+        "fc_norm": has("fc_norm.weight") or (False if model.global_pool == "avg" else None),
+        "pool_include_prefix": model.pool_include_prefix,
+        "pre_norm": has("norm_pre.weight"),
+        "final_norm": has("norm.weight") or has("fc_norm.weight"),
+        "qkv_bias": has("blocks.0.attn.qkv.bias"),
+        "proj_bias": has("blocks.0.attn.proj.bias"),
+        "qk_norm": has("blocks.0.attn.q_norm.weight"),
+        "scale_attn_norm": has("blocks.0.attn.norm.weight"),
+        "scale_mlp_norm": has("blocks.0.mlp.norm.weight"),
+        "norm_eps": block.norm1.eps,
+    }
+    return {name: value for name, value in args.items() if value != _DEFAULTS[name]}
+
+
+def rational_args(model: VisionTransformer) -> dict[str, Any]:
+    """The arguments of a KAT that determine the functions of its coefficients; {} for a ViT.
+
+    Weights alone do not distinguish form A from form B.
+    """
+    blocks: list[Any] = list(model.blocks)
+    mlps = [block.mlp for block in blocks if isinstance(block.mlp, (GRKANMlp, GatedGRKANMlp))]
+    if not mlps:
+        return {}
+    mlp = mlps[0]
+    act: Any = mlp.act2 if isinstance(mlp, GRKANMlp) else mlp.act
+    plain = isinstance(mlp, GRKANMlp) and not isinstance(mlp.act1, GroupRational)
+    return {
+        **({"first_init": "none"} if plain else {}),
+        "num_groups": getattr(mlp, "num_groups", act.num_groups),
+        "degree": list(act.degree),
+        "form": act.form,
+        "share": act.share,
+    }

@@ -12,7 +12,6 @@ from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
 from kat.models.dense.detector_images import EvaluationSize, placed_in_image
-from kat.models.dense.heads_transfer import DenseHeads
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.sliding_window import (
@@ -26,7 +25,6 @@ from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [
     "DenseBackbone",
-    "DenseHeads",
     "DenseModel",
     "Detector",
     "EvaluationSize",

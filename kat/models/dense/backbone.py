@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import Attention, PatchEmbed
+from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -39,8 +39,7 @@ class DenseBackbone(nn.Module):
             None for the last.
 
     Raises:
-        InputError: the index of no block, a negative window, or a transformer whose tokens are not
-            a grid.
+        InputError: the index of no block, or a transformer of other blocks than timm's plain ones.
 
     Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection,
     arXiv 2203.16527.
@@ -64,23 +63,28 @@ class DenseBackbone(nn.Module):
         out_blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _check_transformer(vit)
-        if window < 0:
-            raise InputError(f"window must be a side in patches, or 0 for none, got {window}")
-        depth = len(vit.blocks)
+        blocks: list[Any] = list(vit.blocks)
+        if any(type(b) is not Block or type(b.attn) is not Attention for b in blocks):
+            raise InputError(
+                f"{type(vit).__name__} cannot be a dense backbone, which needs timm's Block and"
+                " Attention"
+            )
+        depth = len(blocks)
         if global_blocks is None:
             global_blocks = last_of_parts(depth, _GLOBAL_BLOCKS)
         self.out_blocks = [depth - 1] if out_blocks is None else list(out_blocks)
-        _check_indices("global_blocks", global_blocks, depth)
-        _check_indices("out_blocks", self.out_blocks, depth)
+        if not {*global_blocks, *self.out_blocks} <= set(range(depth)):
+            raise InputError(
+                f"global_blocks and out_blocks must be from 0 to {depth - 1}, got"
+                f" {list(global_blocks)} and {self.out_blocks}"
+            )
         self.vit = keep_grid_only(vit)
         self.grad_checkpointing = False
-        block: Any = vit.blocks[0]
         windows = [0 if index in global_blocks else window for index in range(depth)]
         grid: Size = vit.patch_embed.grid_size
         self.attention = nn.ModuleList(
             GridAttention(
-                block.attn.head_dim,
+                blocks[0].attn.head_dim,
                 side,
                 ((side, side) if side else grid) if relative_position else None,
             )
@@ -139,7 +143,7 @@ class DenseBackbone(nn.Module):
 
 
 def last_of_parts(depth: int, parts: int) -> list[int]:
-    """The index of the last block of each of several equal parts; every block if there are few."""
+    """The last block of each of several equal parts; every block if there are few."""
     return sorted({max(part * depth // parts - 1, 0) for part in range(1, parts + 1)})
 
 
@@ -159,28 +163,3 @@ def keep_grid_only(vit: VisionTransformer) -> VisionTransformer:
         vit.norm, vit.fc_norm = vit.fc_norm, nn.Identity()
     vit.head, vit.num_classes, vit.global_pool = nn.Identity(), 0, ""
     return vit
-
-
-def _check_transformer(vit: VisionTransformer) -> None:
-    """Raises InputError unless tokens are patches of a grid, and blocks are timm's plain ones."""
-    attentions = [getattr(block, "attn", None) for block in vit.blocks]
-    plain = (
-        type(vit.patch_embed) is PatchEmbed
-        and len(set(vit.patch_embed.patch_size)) == 1
-        and isinstance(vit.patch_drop, nn.Identity)
-        and all(type(block) is Block for block in vit.blocks)
-        and all(type(attn) is Attention and attn.gate is None for attn in attentions)
-    )
-    if not plain:
-        raise InputError(
-            f"{type(vit).__name__} cannot be a dense backbone, which needs timm's PatchEmbed with"
-            " square patches, Block and Attention, without gates and without dropped patches"
-        )
-
-
-def _check_indices(name: str, indices: Sequence[int], depth: int) -> None:
-    wrong = [index for index in indices if not 0 <= index < depth]
-    if wrong or len(set(indices)) < len(indices):
-        raise InputError(
-            f"{name} must be different blocks from 0 to {depth - 1}, got {list(indices)}"
-        )

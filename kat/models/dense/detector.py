@@ -53,7 +53,7 @@ class Detector(DenseModel, FasterRCNN):
         num_classes: K, without the background.
         img_size: the side, or (height, width), of the images that the position embeddings are for.
         in_chans: channels of the images.
-        masks: whether the model has a head for masks.
+        masks: False leaves out the head for masks.
         min_size, max_size: see above; by default the smaller and the larger side of ``img_size``.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
         channels: the width of the pyramid's maps and of the heads' convolutions.
@@ -81,7 +81,6 @@ class Detector(DenseModel, FasterRCNN):
 
     task = "detection"
     class_layers = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
-    optional_layers = ("roi_heads.mask_",)
     transform: EvaluationSize
     rpn: nn.Module
     roi_heads: Any
@@ -106,7 +105,6 @@ class Detector(DenseModel, FasterRCNN):
         rcnn: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        placement = self.take_placement(kwargs)
         body = DenseBackbone(
             self.make_vit(img_size, in_chans=in_chans, **kwargs),
             window=window,
@@ -131,7 +129,6 @@ class Detector(DenseModel, FasterRCNN):
         self.transform = EvaluationSize(
             min_size or min(sides), max_size or max(sides), in_chans, int(neck.strides[-1])
         )
-        self.to(**placement)
 
     def set_image_size(self, side: int) -> None:
         """Sets the length of the longer side to which images are resized in evaluation."""
@@ -139,7 +136,7 @@ class Detector(DenseModel, FasterRCNN):
 
     @property
     def has_masks(self) -> bool:
-        """Whether the model predicts masks."""
+        """True if the model predicts masks."""
         return bool(self.roi_heads.has_mask())
 
     @property
@@ -168,11 +165,10 @@ class Detector(DenseModel, FasterRCNN):
             and ``labels`` as above, ``scores`` (N,), decreasing, and ``masks`` (N, H, W) bool.
 
         Raises:
-            InputError: in training no targets, or not one for each image; boxes without a width or
-                height; labels of no class.
+            InputError: in training, boxes without a width or height, or labels of no class.
         """
         if self.training:
-            check_targets(images, targets, self.num_classes)
+            check_targets(targets or (), self.num_classes)
         elif not len(images):
             return []
         own = list(targets or ()) if self.training else None

@@ -23,25 +23,20 @@ MASK_THRESHOLD = 0.5
 """The least probability at which a pixel belongs to an object."""
 
 
-def check_targets(images: Sequence[Tensor], targets: Sequence[Target] | None, classes: int) -> None:
+def check_targets(targets: Sequence[Target], classes: int) -> None:
     """Checks the ground truth of a batch, which torchvision would turn into a loss of inf or NaN.
 
     Raises:
-        InputError: none, or not one for each image; boxes without a width or height; labels of
-            no class.
+        InputError: boxes without a width or height; labels of no class.
     """
-    if targets is None or len(targets) != len(images):
-        count = "none" if targets is None else str(len(targets))
-        raise InputError(
-            f"a detector needs a target for each of the {len(images)} images in training, got"
-            f" {count}"
-        )
     for index, target in enumerate(targets):
         boxes, labels = target["boxes"], target["labels"]
-        if not (boxes[:, 2:] > boxes[:, :2]).all():
-            raise InputError(f"target {index} has boxes without a width or height (x1, y1, x2, y2)")
-        if ((labels < 0) | (labels >= classes)).any():
-            raise InputError(f"target {index} has labels that are none of the {classes} classes")
+        sized = (boxes[:, 2:] > boxes[:, :2]).all()
+        if not sized or ((labels < 0) | (labels >= classes)).any():
+            raise InputError(
+                f"target {index} has boxes without a width or height (x1, y1, x2, y2), or labels"
+                f" that are none of the {classes} classes"
+            )
 
 
 class EvaluationSize(GeneralizedRCNNTransform):

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from kat.errors import InputError
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.image_sizes import Size, run_by_size
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
@@ -66,8 +65,7 @@ class DenseModel(nn.Module):
     """A model for a dense task on a ``backbone`` of :class:`Features`, with timm's interface.
 
     Subclasses set the class of the transformer, the task, and ``class_layers``, the prefixes of
-    the parameters that have a part for each class; ``optional_layers`` are the prefixes of those
-    that not all models of the class have.
+    the parameters that have a part for each class.
 
     Examples:
         >>> import kat
@@ -80,29 +78,12 @@ class DenseModel(nn.Module):
     transformer_class: type[ViT]
     task: str
     class_layers: ClassVar[tuple[str, ...]]
-    optional_layers: ClassVar[tuple[str, ...]] = ()
     num_classes: int
     backbone: Features
 
-    @staticmethod
-    def take_placement(kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Takes device and dtype from the arguments of a transformer: they are of the whole model.
-
-        It is built without them, and moved when it is whole.
-        """
-        given = {name: kwargs.pop(name, None) for name in ("device", "dtype")}
-        return {name: value for name, value in given.items() if value is not None}
-
     @classmethod
     def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
-        """Builds the transformer, without what :class:`DenseBackbone` removes.
-
-        Raises:
-            InputError: arguments of what it removes.
-        """
-        for name in _WITHOUT_CLASSIFIER:
-            if name in kwargs:
-                raise InputError(f"{name} is for classifiers; a dense model has no such part")
+        """Builds the transformer, without what :class:`DenseBackbone` removes."""
         return cls.transformer_class(img_size=img_size, **_WITHOUT_CLASSIFIER, **kwargs)
 
     @property
@@ -123,7 +104,7 @@ class DenseModel(nn.Module):
         return nn.ModuleList([self.backbone.neck, *own])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the transformer's blocks are recomputed in the backward pass."""
+        """Recomputes the transformer's blocks in the backward pass, or no longer."""
         self.backbone.body.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:

@@ -48,12 +48,9 @@ class SimpleFeaturePyramid(nn.Module):
         self, width: int, patch: int, channels: int = 256, scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
+        if any(a != 2 * b for a, b in pairwise(scales)):
+            raise InputError(f"each of the scales must be half of the one before, got {scales}")
         self.strides = _strides(patch, scales)
-        if not scales or any(a != 2 * b for a, b in pairwise(scales)):
-            raise InputError(
-                "each of the scales must be half of the one before, such as 4, 2, 1 and 0.5, got"
-                f" {list(scales)}"
-            )
         self.strides.append(2 * self.strides[-1])
         self.out_channels = channels
         self.levels = nn.ModuleList(_level(width, scale, channels) for scale in scales)
@@ -66,9 +63,8 @@ class SimpleFeaturePyramid(nn.Module):
 
 def _strides(patch: int, scales: Sequence[float]) -> list[float]:
     """The strides of maps at these scales of a map with stride ``patch``."""
-    for scale in scales:
-        if scale <= 0 or not math.log2(scale).is_integer():
-            raise InputError(f"scales must be powers of two, such as 0.5, 1 and 2, got {scale}")
+    if not all(scale > 0 and math.log2(scale).is_integer() for scale in scales):
+        raise InputError(f"scales must be powers of two, such as 0.5, 1 and 2, got {scales}")
     return [patch / scale for scale in scales]
 
 

@@ -10,7 +10,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kat.errors import InputError, unknown
+from kat.errors import InputError
 from kat.models.dense.backbone import DenseBackbone, last_of_parts
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, MultiLevel, Norm
@@ -46,7 +46,7 @@ class UperNet(DenseModel):
         **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
 
     Raises:
-        InputError: an unknown norm, or another number of blocks than of scales.
+        InputError: another number of blocks than of scales.
 
     Source: Xiao et al., Unified Perceptual Parsing for Scene Understanding, arXiv 1807.10221.
 
@@ -79,14 +79,6 @@ class UperNet(DenseModel):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or len(scales) < 2:
-            raise InputError(
-                "UperNet needs num_classes of at least 1 and two or more scales, got"
-                f" {num_classes} and {list(scales)}"
-            )
-        if norm not in NORMS:
-            raise unknown("norm", norm, NORMS)
-        placement = self.take_placement(kwargs)
         vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(scales)
         blocks = last_of_parts(len(vit.blocks), levels) if out_blocks is None else out_blocks
         if len(blocks) != levels:
@@ -107,7 +99,6 @@ class UperNet(DenseModel):
             nn.Dropout2d(drop),
             nn.Conv2d(auxiliary, num_classes, 1),
         )
-        self.to(**placement)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The logits; in training also those of the auxiliary head."""

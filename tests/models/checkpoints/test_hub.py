@@ -156,26 +156,10 @@ def test_push(trained, tmp_path, monkeypatch, has_card):
     assert torch.equal(model(images()), trained[0](images()))
 
 
-def test_the_hub_cannot_be_reached(trained, monkeypatch):
-    def refuse(*arguments, **options):
-        raise OSError("no route to host\nTraceback")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
-    with pytest.raises(InputError, match=r"'me/mine' is unavailable on the Hub: no route to host$"):
-        from_pretrained("me/mine")
-    with pytest.raises(InputError, match=r"cannot be uploaded to the Hub: no route to host$"):
-        push_to_hub(*trained, "me/mine")
-
-
-def test_invalid_sources_and_folders(trained, tmp_path):
-    with pytest.raises(InputError, match="neither a folder nor OWNER/NAME on the Hub"):
-        from_pretrained("not/a/repository")
+def test_a_folder_with_other_files_is_left_alone(trained, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"not a model's folder: 'notes\.txt' is in it"):
         save_pretrained(*trained, tmp_path)
-    with pytest.raises(InputError, match="is a file"):
-        save_pretrained(*trained, tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -189,6 +173,8 @@ def test_a_model_that_is_not_that_of_its_record_is_refused(trained, tmp_path, ch
         kat.kanify(model)
     else:
         kat.adapt(model, "low_rank").merge()
-    with pytest.raises(InputError, match=r"does not describe the model .* kanified or adapted one"):
+    with pytest.raises(
+        InputError, match=r"not the one of its record .* holds the weights of another model"
+    ):
         save_pretrained(model, record, tmp_path / "model")
     assert not (tmp_path / "model").exists()

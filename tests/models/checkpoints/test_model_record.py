@@ -22,17 +22,9 @@ def test_config_json_is_what_timm_expects():
 @pytest.mark.parametrize(
     ("entry", "value", "message"),
     [
-        ("crop_pct", "x", "crop_pct must be a number from 0.01 to 100, got 'x'"),
-        ("crop_pct", 0, "crop_pct must be a number from 0.01 to 100, got 0"),
-        ("interpolation", "foo", "interpolation must be one of nearest, .*got 'foo'"),
-        ("interpolation", [], "interpolation must be one of"),
-        ("mean", [0.5, 0.5, 0.5], "mean must have one number for each of the 1 channels"),
-        ("mean", 0.5, "not a model's config.json"),
-        ("std", [0.0], r"std must .*above 0, got \(0\.0,\)"),
-        ("std", [float("nan")], "std must have one number"),
-        ("input_size", [1, "x", 8], r"input_size must be \(channels, height, width\)"),
+        ("mean", [0.5, 0.5, 0.5], "mean and std must have one number for each of the 1 channels"),
         ("input_size", [1, 8], "not a model's config.json"),
-        ("input_size", [1, 0, 8], r"input_size must be \(channels"),
+        ("input_size", [1, 0, 8], "input_size must be from 1 to 32768"),
         (None, [1, 2], "not a model's config.json"),
     ],
 )

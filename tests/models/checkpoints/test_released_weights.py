@@ -161,10 +161,6 @@ names = json.loads(sys.argv[3])
 with torch.inference_mode():
     logits = {name: timm.create_model(name, pretrained=True).eval()(x) for name in names}
 torch.save(logits, sys.argv[2])
-try:
-    timm.create_model("kat_small_patch16_224", pretrained=True)
-except kat.errors.InputError as error:
-    print(error)
 """
 
 
@@ -181,19 +177,17 @@ def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
     torch.save({"state_dict": second_variant(tuned)}, vitft / "pytorch_model.bin")
     torch.save(x, tmp_path / "x.pt")
     names = [TINY, "kat_tiny_swish_patch16_224", f"{TINY}.vitft", f"hf_hub:adamdad/{TINY}"]
-    done = subprocess.run(
+    subprocess.run(
         [
             sys.executable, "-c", HUB, tmp_path / "x.pt", tmp_path / "logits.pt", json.dumps(names)
         ],
         env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT, check=True,
     )  # fmt: skip
     logits = torch.load(tmp_path / "logits.pt")
     for name in names:
         wanted = published_logits(tuned, x) if name.endswith("vitft") else expected
         assert (logits[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max(), name
-    assert "'kat_small_patch16_224' are unavailable at adamdad/kat_small_patch16_224" in done.stdout
-    assert "pretrained_cfg_overlay={'file': 'PATH'}" in done.stdout
 
 
 def _hub_config() -> dict[str, object]:
@@ -242,28 +236,6 @@ def test_the_weights_of_a_vit_are_refused(tmp_path):
             )
     with pytest.raises(InputError, match=r"neither a checkpoint .* nor an official KAT's"):
         load_model(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("empty.pth", b"", "empty.pth is not a readable checkpoint"),
-        ("page.pth", b"<html>not found</html>", "a web page that was downloaded in its place"),
-        ("empty.safetensors", b"", "not a complete safetensors file"),
-        ("code.pth", torch.nn.Linear(2, 2), "holds more than weights"),
-        ("list.pth", [1, 2], "holds a list, not a checkpoint"),
-    ],
-)
-def test_files_that_timm_cannot_read_are_named(tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(InputError, match=message):
-        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
-
-
-def test_a_missing_file_is_named():
-    with pytest.raises(InputError, match=r"are unavailable at nowhere\.pth"):
-        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": "nowhere.pth"})
 
 
 def test_both_namings_in_a_plain_load_state_dict():

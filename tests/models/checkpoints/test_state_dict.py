@@ -43,14 +43,6 @@ def test_an_empty_ema_is_skipped():
     assert list(canonical({"model_ema": {}, "model": {"w": torch.zeros(1)}})) == ["w"]
 
 
-@pytest.mark.parametrize("is_model", [True, False])
-def test_what_has_no_values_is_refused(is_model):
-    there, meta = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device="meta")
-    model, weights = (meta, there) if is_model else (there, meta)
-    with pytest.raises(InputError, match="on the meta device, and have no values"):
-        load_weights(model, weights.state_dict(), source="x")
-
-
 def test_an_averaged_model_has_the_names_of_the_model():
     averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2))
     assert list(canonical(averaged.state_dict())) == ["weight", "bias"]

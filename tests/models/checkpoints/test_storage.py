@@ -28,9 +28,7 @@ from kat.models import (
     read_vit,
     save_model,
 )
-from kat.models.checkpoints.model_record import constructor_arguments
 from tests.damage import with_a_flipped_bit
-from tests.models.published import official_state
 from tests.models.small import make_record
 
 RECORD = make_record()
@@ -107,14 +105,12 @@ def test_weights_of_another_model_are_listed(saved):
         load_model(folder / "other.safetensors")
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
-def test_weights_without_floating_point_are_not_cast(saved, dtype):
+def test_weights_without_floating_point_are_not_cast(saved):
     model, folder = saved
     weights = model.state_dict()
-    weights["head.bias"] = weights["head.bias"].to(dtype)
+    weights["head.bias"] = weights["head.bias"].to(torch.int8)
     safetensors.torch.save_file(weights, folder / "other.safetensors")
-    kind = str(dtype).removeprefix("torch.")
-    message = rf"other.safetensors .*: 1 not of floating-point numbers \(head\.bias {kind}\)$"
+    message = r"other.safetensors .*: 1 not of floating-point numbers \(head\.bias\)$"
     with pytest.raises(InputError, match=message):
         load_model(folder / "other.safetensors")
     weights["head.bias"] = model.head.bias.to(torch.bfloat16)
@@ -227,8 +223,7 @@ def _two_models():
         yield build_model(record).eval(), record
 
 
-@pytest.mark.parametrize("older", ["ours", "without a checksum"])
-def test_a_folder_whose_writer_is_killed_holds_one_of_the_models(tmp_path, monkeypatch, older):
+def test_a_folder_whose_writer_is_killed_holds_one_of_the_models(tmp_path, monkeypatch):
     (first, of_first), (second, of_second) = _two_models()
     known = {}
     for model, record in ((first, of_first), (second, of_second)):
@@ -236,9 +231,6 @@ def test_a_folder_whose_writer_is_killed_holds_one_of_the_models(tmp_path, monke
     for renaming in (1, 2, 3):
         folder = tmp_path / str(renaming)
         save_model(first, of_first, folder)
-        if older != "ours":
-            safetensors.torch.save_file(first.state_dict(), folder / "model.safetensors")
-            (folder / "config.json").write_text(json.dumps(of_first.to_timm()))
         for again in (renaming, 2):  # the second time in what the first has left
             _save_until(monkeypatch, again, second, of_second, folder)
             model, record = load_model(folder)
@@ -279,11 +271,6 @@ def test_a_checkpoint_that_has_lost_its_checksum_is_refused(saved):
                 read(path)
 
 
-def _set_crop_pct_to_0(folder):
-    text = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(text.replace('"crop_pct": 0.9', '"crop_pct": 0'))
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -292,7 +279,6 @@ def _set_crop_pct_to_0(folder):
         (lambda f: (f / "config.json").unlink(), r"config\.json does not exist"),
         (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "config.json").write_text("{}"), "no valid entry 'pretrained_cfg'"),
-        (_set_crop_pct_to_0, r"config\.json: crop_pct must be a number from 0.01 to 100"),
     ],
 )
 def test_damaged_folders_are_named(saved, damage, message):
@@ -300,17 +286,6 @@ def test_damaged_folders_are_named(saved, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
         load_model(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [("norm.weight", ()), ("pos_embed", (5,)), ("pos_embed", (1, 0, 192)), ("head.weight", ())],
-)
-def test_an_official_file_of_other_dimensions_is_refused(tmp_path, name, shape):
-    state = official_state("tiny", classes=10, grid=2)
-    torch.save({**state, name: torch.zeros(shape)}, tmp_path / "kat.pth")
-    with pytest.raises(InputError, match="nor an official KAT's"):
-        load_model(tmp_path / "kat.pth")
 
 
 def test_other_files_are_refused(tmp_path):
@@ -348,13 +323,12 @@ def test_a_stored_model_makes_nothing_be_fetched_or_read(saved, server):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     for given, message in (
-        ({"pretrained": True, "pretrained_cfg_overlay": {"url": url}}, "argument .* 'pretrained"),
-        ({"pretrained": True, "pretrained_cfg": {"url": url}}, "argument .* 'pretrained"),
-        ({"checkpoint_path": "/etc/passwd"}, "argument of kat_micro 'checkpoint_path'"),
-        ({"act_init": "/etc/passwd.json"}, "act_init must be a preset or coefficients"),
-        ({"first_init": "/etc/passwd.json"}, "first_init must be a preset or coefficients"),
-        ({"num_group": 4}, "'num_group'; did you mean 'num_groups'"),
-        ({"depth": 10**9}, "depth must be at most 1024 in a stored model, got 1000000000"),
+        ({"pretrained": True, "pretrained_cfg_overlay": {"url": url}}, "pretrained is an argument"),
+        ({"pretrained_cfg": {"url": url}}, "pretrained_cfg is an argument of timm"),
+        ({"checkpoint_path": "/etc/passwd"}, "checkpoint_path is an argument of timm"),
+        ({"act_init": "/etc/passwd.json"}, "act_init must not be the path of a file"),
+        ({"first_init": "/etc/passwd.json"}, "first_init must not be the path of a file"),
+        ({"depth": 10**9}, "depth must be at most 1024 in a stored model"),
     ):
         path.write_text(json.dumps({**config, "model_args": {**config["model_args"], **given}}))
         with pytest.raises(InputError, match=message):
@@ -371,25 +345,9 @@ def test_a_checkpoint_makes_nothing_be_fetched(tmp_path, server):
     fields = dataclasses.asdict(RECORD)
     fields["args"] |= {"pretrained": True, "pretrained_cfg_overlay": {"url": url}}
     torch.save({"record": fields, "state_dict": {}}, tmp_path / "best.ckpt")
-    with pytest.raises(InputError, match="unknown argument of kat_micro 'pretrained"):
+    with pytest.raises(InputError, match="pretrained is an argument of timm"):
         load_model(tmp_path)
     assert asked == []
-
-
-@pytest.mark.parametrize(
-    "name", ["kat_det_micro", "kat_upernet_micro", "vit_kan_micro", "resnet18"]
-)
-def test_the_arguments_of_a_record_are_those_of_its_model(name):
-    known = constructor_arguments(name)
-    expected = {
-        "kat_det_micro": {"rcnn", "window", "num_groups", "act_init", "qkv_bias"},
-        "kat_upernet_micro": {"auxiliary", "num_groups", "dynamic_img_size"},
-        "vit_kan_micro": {"grid", "kan_init", "depth"},
-        "resnet18": {"block", "layers", "drop_rate"},
-    }
-    assert expected[name] <= known
-    assert not [one for one in known if one.startswith(("pretrained_cfg", "checkpoint", "cache"))]
-    assert not {"pretrained", "scriptable", "features_only"} & known
 
 
 def test_tied_coefficients_are_stored_under_both_names(tmp_path):

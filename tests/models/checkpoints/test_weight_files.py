@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -15,7 +13,7 @@ import safetensors.torch
 import torch
 
 from kat.errors import InputError
-from kat.models import read_state_dict, read_vit
+from kat.models import read_state_dict
 from kat.models.checkpoints.weight_files import read_torch_file
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
@@ -49,24 +47,13 @@ def _truncated_safetensors(path: Path) -> None:
     ("name", "write", "message"),
     [
         ("a.pth", lambda path: torch.save({"state_dict": WEIGHTS, "hook": Shout()}, path),
-         r"more than weights \(\S*print\).*could run code.*weights_only=False"),
-        ("a.pth", lambda path: torch.save({"model": torch.nn.Linear(2, 2)}, path),
-         r"more than weights \(torch\.nn\.modules\.linear\.Linear\)"),
-        ("a.pth", lambda path: path.write_bytes(pickle.dumps({"hook": Shout()})),
-         r"a plain pickle.*could run code.*pickle\.load\("),
+         r"more than weights \(\S*print\), and reading that could run code"),
         ("a.pth", lambda path: path.write_bytes(pickle.dumps({"hook": Shout()}, 2)),
-         "a plain pickle"),
-        ("a.pth", lambda path: path.write_bytes(LEGACY.read_bytes()[:-20]),
-         "not a readable checkpoint"),
-        ("a.pth", _truncated, "not a readable checkpoint"),
-        ("a.pth", lambda path: path.write_bytes(b""), "not a readable checkpoint"),
-        ("a.bin", lambda path: path.write_text("<html>not found</html>"),
-         "a web page that was downloaded"),
-        ("a.pth", lambda path: torch.save([1, 2], path), "holds a list, not a checkpoint"),
+         "could run code"),
+        ("a.pth", _truncated, "not a complete file of torch.save"),
+        ("a.bin", lambda path: path.write_text("<html>not found</html>"), "not a complete file of"),
         ("a.pth", lambda path: torch.save({"epoch": 1}, path), "holds no weights"),
         ("a.safetensors", _truncated_safetensors, "not a complete safetensors file"),
-        ("a.safetensors", lambda path: path.write_bytes(b""), "not a complete safetensors file"),
-        ("a.safetensors", lambda path: None, "does not exist"),
         ("a.pth", lambda path: None, "does not exist"),
     ],
 )  # fmt: skip
@@ -88,36 +75,17 @@ def test_the_old_format_of_torch_is_read():
     assert all(torch.equal(value, WEIGHTS[name]) for name, value in read.items())
 
 
-@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.uint8, np.bool_])
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
 def test_numpy_scalars_are_allowed(tmp_path, kind):
     torch.save({"state_dict": WEIGHTS, "best": kind(1)}, tmp_path / "a.pth")
     assert read_torch_file(tmp_path / "a.pth")["best"] == 1
 
 
-@pytest.mark.parametrize("name", ["bomb.pth", "bomb.npz"])
-def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path, name):
-    path = tmp_path / name
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"x")
-        archive.writestr("embedding/kernel.npy", bytes(1 << 25))
+        archive.writestr("archive/data/0", bytes(1 << 25))
     assert path.stat().st_size < 1 << 16
-    with pytest.raises(InputError, match=r"bomb\..* would become 33.55 MB when it is unpacked"):
-        read_vit(path)
-
-
-def test_a_header_that_promises_terabytes_is_one_error(tmp_path):
-    header = json.dumps(
-        {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
-    ).encode()
-    for content in ((1 << 42).to_bytes(8, "little"), len(header).to_bytes(8, "little") + header):
-        (tmp_path / "w.safetensors").write_bytes(content + bytes(8))
-        with pytest.raises(InputError, match="not a complete safetensors file"):
-            read_state_dict(tmp_path / "w.safetensors")
-    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
-        npy = io.BytesIO()
-        shape = {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 20)}
-        np.lib.format.write_array_header_1_0(npy, shape)
-        archive.writestr("embedding/kernel.npy", npy.getvalue())
-        archive.writestr("pos_embedding.npy", npy.getvalue())
-    with pytest.raises(InputError, match="not a ViT in Google's"):
-        read_vit(tmp_path / "w.npz")
+    with pytest.raises(InputError, match=r"bomb\.pth would become 33.55 MB when it is unpacked"):
+        read_state_dict(path)

@@ -11,7 +11,8 @@ import torch
 
 import kat
 from kat.errors import InputError
-from kat.models import convert_vit, init_from_vit, read_vit, save_model
+from kat.models import Conversion, Movement, convert_vit, init_from_vit, read_vit, save_model
+from kat.models.conversion.convert import half_widths
 from tests.models.conversion.vits import SMALL, TINY, distance, images, trained
 from tests.models.small import record_of
 
@@ -56,7 +57,7 @@ def test_a_kat_of_each_family_computes_what_the_vit_does(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spread", [0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("spread", [0.5, 2.0])
 def test_gelu_vits_move_by_no_more_than_a_hundredth_over_ranges_of_inputs(spread):
     vit = trained(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=12), spread)
     model, _, report = convert_vit(vit, TINY, args={"img_size": 64})
@@ -74,7 +75,7 @@ def test_a_higher_degree_fits_far_more_closely():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["silu", "quick_gelu", "relu"])
+@pytest.mark.parametrize("activation", ["quick_gelu", "relu"])
 def test_act2_is_fitted_to_the_sources_own_activation(activation):
     vit = trained(timm.create_model("vit_tiny_patch16_224", act_layer=activation, **SMALL))
     model, *_ = convert_vit(vit, TINY, args=SMALL)
@@ -158,7 +159,7 @@ def test_models_other_than_kats_are_refused():
     vit = timm.create_model("vit_micro")
     with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
         convert_vit(vit, "kat_mikro")
-    with pytest.raises(InputError, match=r"'vit_micro' is a ViT; give .* a KAT"):
+    with pytest.raises(InputError, match="only classifiers become KATs: 'vit_micro' is a ViT"):
         convert_vit(vit, "vit_micro")
 
 
@@ -215,3 +216,20 @@ def test_models_of_timm_have_the_epsilon_of_their_name():
     source = read_vit(timm.create_model("vit_base_patch16_clip_224", embed_dim=96, **SMALL))
     assert source.args_for("vit_tiny_patch16_224") == {"pre_norm": True}
     assert source.args_for(TINY) == {"pre_norm": True, "norm_eps": 1e-5}
+
+
+def test_the_images_determine_the_range_of_the_fit():
+    vit = trained(timm.create_model("vit_micro"))
+    with torch.no_grad():
+        for block in vit.blocks:  # fc1 sees the stream itself, and large images make large inputs
+            block.norm2 = torch.nn.Identity()
+    vit.blocks[0].mlp.fc1.bias.data += 9
+    found = half_widths(vit, images(vit))
+    assert found[0] == 10
+    assert half_widths(vit, 1e4 * images(vit)) == [10] * 4
+
+
+@pytest.mark.parametrize(("largest", "suggested"), [(2e-2, True), (9e-3, False)])
+def test_a_closer_fit_is_suggested_if_the_outputs_moved_far(largest, suggested):
+    report = Conversion("vit", [], {}, [], [], moved=Movement(max=largest, rms=5e-3, images=1))
+    assert any("degree: [9, 8]" in text for _, text in report.rows()) == suggested

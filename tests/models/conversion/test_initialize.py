@@ -35,9 +35,8 @@ def test_a_kats_own_rationals_are_carried_over():
 def test_rationals_of_another_form_are_refused():
     source = timm.create_model("kat_micro", form="B")
     untouched(timm.create_model("kat_micro"), "build it with form='B'", source)
-    with pytest.raises(InputError, match="have form='B' and the model's 'A'"):
+    with pytest.raises(InputError, match="has form='B' and the model 'A'"):
         convert_vit(source, "kat_micro", args={"form": "A"})
-    untouched(timm.create_model("kat_micro", form="B"), "a KAT with", source, activation="gelu")
 
 
 @pytest.mark.parametrize("name", ["kat_micro", "kat_glu_micro"])
@@ -64,7 +63,7 @@ def test_a_vit_gives_some_blocks_rationals(blocks):
 
 def test_a_model_with_another_activation_than_the_source_is_refused():
     vit = timm.create_model("vit_micro", act_layer="silu")
-    message = "is SiLU, and that of block 0 of the model GELU: build the model with the act_layer"
+    message = "is SiLU, and the model's GELU: build it with the act_layer of the source"
     untouched(timm.create_model("vit_micro"), message, vit)
     model = timm.create_model("vit_micro", act_layer="silu")
     init_from_vit(model, vit)
@@ -72,26 +71,11 @@ def test_a_model_with_another_activation_than_the_source_is_refused():
     assert torch.equal(model.eval()(images), vit.eval()(images))
 
 
-def test_an_activation_that_is_not_the_sources_is_refused():
-    vit = timm.create_model("vit_micro", act_layer="silu")
-    model = timm.create_model("kat_micro")
-    untouched(model, "is SiLU, not 'gelu'; omit", vit, activation="gelu")
-    assert init_from_vit(model, vit, activation="swish").activation == "SiLU"
-
-
-def test_weights_and_outputs_that_are_not_finite_are_refused():
-    for value in (float("nan"), float("inf")):
-        for name in ("vit_micro", "kat_micro"):
-            broken = timm.create_model(name)
-            broken.head.bias.data[2] = value
-            untouched(
-                timm.create_model("kat_micro"), r"not finite, in 1 tensor: head\.bias", broken
-            )
-    large = timm.create_model("vit_micro")
-    large.head.bias.data.fill_(3e38)
-    large.norm.bias.data.fill_(3e38)
-    large.head.weight.data.fill_(1)
-    untouched(timm.create_model("kat_micro"), "source's outputs are not finite", large)
+@pytest.mark.parametrize("name", ["vit_micro", "kat_micro"])
+def test_weights_that_are_not_finite_are_refused(name):
+    broken = timm.create_model(name)
+    broken.head.bias.data[2] = float("nan")
+    untouched(timm.create_model("kat_micro"), r"not finite: head\.bias", broken)
 
 
 def test_outputs_that_are_all_zero_have_not_moved():
@@ -103,17 +87,12 @@ def test_outputs_that_are_all_zero_have_not_moved():
 
 def test_sources_that_do_not_fit_leave_the_model_unchanged(tmp_path):
     model = timm.create_model("kat_micro")
-    wide = timm.create_model("vit_micro", embed_dim=32, num_heads=4)
-    untouched(model, "ViT is 32 wide and the model 64: take a model of that width", wide)
     untouched(model, "missing.*blocks.2.norm1.weight", timm.create_model("vit_micro", depth=2))
-    untouched(model, "has 2 heads and the model 4", timm.create_model("vit_micro", num_heads=2))
+    heads = "has num_heads=2 and the model 4; build it with num_heads=2"
+    untouched(model, heads, timm.create_model("vit_micro", num_heads=2))
     scaled = timm.create_model("vit_micro", init_values=1.0)
-    needs = r"8 unexpected .*needs a model with \{'init_values': 1e-05\}"
-    untouched(model, needs, scaled)
-    untouched(model, "unknown activation 'gulu'", timm.create_model("vit_micro"), activation="gulu")
-    broken = timm.create_model("vit_micro")
-    broken.blocks[1].mlp.fc1.weight.data[0, 0] = float("nan")
-    untouched(model, "not finite", broken)
+    untouched(model, r"which needs \{'init_values': 1e-05\}, .*8 unexpected", scaled)
+    untouched(model, "unknown activation 'gulu'", _bare(tmp_path), activation="gulu")
     untouched(model, "is a ResNet, not a Vision Transformer", timm.create_model("resnet18"))
     glu = timm.create_model("vit_micro", mlp_layer=timm.layers.SwiGLU)
     untouched(model, "another model: .*fc1_g", glu)
@@ -122,4 +101,11 @@ def test_sources_that_do_not_fit_leave_the_model_unchanged(tmp_path):
     untouched(model, "does not hold a ViT in timm's layout: its entries are conv1", str(resnet))
     untouched(model, r"nor is there a file of this name.*'vit_micr'", "vit_micr")
     with pytest.raises(InputError, match="a ResNet cannot start from a ViT"):
-        init_from_vit(timm.create_model("resnet18"), broken)
+        init_from_vit(timm.create_model("resnet18"), scaled)
+
+
+def _bare(folder):
+    """A file of weights, which does not say what their activation is."""
+    path = folder / "vit.pth"
+    torch.save(timm.create_model("vit_micro").state_dict(), path)
+    return path
