@@ -137,6 +137,7 @@ class ImageDataset(Dataset):
         self.std = std
         self.ignored = dict(ignored or {})
         self.note = note
+        self.problems: dict[str, list[str]] = {}
         self.exif: Exif = "upright"
         self.transform: Transform = no_transform
 

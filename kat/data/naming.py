@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from kat.errors import InputError
 from kat.text import quoted
@@ -47,17 +47,6 @@ def sorted_classes(names: Iterable[str]) -> list[str]:
     """Sorts class names; by value if all are whole numbers, so that 10 follows 9."""
     classes = sorted(names)
     return sorted(classes, key=int) if all(name.isdecimal() for name in classes) else classes
-
-
-def check_ignored(ignored: Mapping[str, str], where: object, bad_images: str) -> None:
-    """Checks that no file was ignored, if the settings ask for that.
-
-    Raises:
-        InputError: a file was ignored, and ``bad_images`` is ``"fail"``.
-    """
-    if ignored and bad_images == "fail":
-        name, reason = next(iter(ignored.items()))
-        raise InputError(f"{name}: {reason} ({len(ignored)} such in {where})")
 
 
 def check_unique(names: Iterable[str], where: object, singular: str, plural: str) -> None:

@@ -2,14 +2,13 @@
 
 Opens every image and every annotation of both splits, and prints one line for each kind of problem,
 with the count and the first case; --json lists all cases. "fatal" stops training, "skipped" is left
-out, and "warning" is used as it is: images in two classes or two splits, or that EXIF turns while
-their boxes or masks do not say of which pixels they are. Exit code: 0 nothing is fatal, 1 something
-is, 2 the data cannot be opened at all.
+out, and "warning" is used as it is, such as an image in two classes or two splits. Exit code: 0
+nothing is fatal, 1 something is, 2 the data cannot be opened at all.
 
 examples:
   kat data check coco:/data/coco
   kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16 --json problems.json
-  kat data check coco:/data/mine --skip --headers           sizes only: finds no torn JPEG
+  kat data check coco:/data/mine --skip                     as with data.bad_annotations=skip
   kat data check folder:/data/imagenet                      a dataset of classification
   kat data check torch/cifar10 --data.root /data
 """
@@ -21,15 +20,14 @@ from argparse import Namespace
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
-from kat.data.check import SPLITS, SplitReport, between_splits, check_split
-from kat.data.check.report import as_dicts
+from kat.data.check import SPLITS, Problem, SplitReport, between_splits, check_split
 from kat.data.config import DataConfig
-from kat.data.dense.validation import Problem
 from kat.errors import InputError
 from kat.files import write_text
 from kat.settings import Count
@@ -55,11 +53,23 @@ def main(arguments: list[str]) -> int:
         _print(report, skipped)
     _print_problems(between, skipped)
     problems = between + [problem for report in reports for problem in report.problems]
-    fatal = sum(problem.fatal(skipped) for problem in problems)
+    fatal = sum(problem.severity(skipped) == "fatal" for problem in problems)
     if options.json:
-        splits_found = [report.to_dict(skipped) for report in reports]
-        found = {"data": options.dataset, "splits": splits_found}
-        found |= {"problems": as_dicts(between, skipped), "fatal": fatal}
+        found = {
+            "data": options.dataset,
+            "splits": [
+                {
+                    "split": report.split,
+                    "images": len(report.hashes),
+                    "contents": report.contents,
+                    "classes": report.classes,
+                    "problems": [problem.to_dict(skipped) for problem in report.problems],
+                }
+                for report in reports
+            ],
+            "problems": [problem.to_dict(skipped) for problem in between],
+            "fatal": fatal,
+        }
         write_text(options.json, json.dumps(found, indent=2) + "\n")
     say(_verdict(len(problems), fatal, options.skip))
     return FAILED if fatal else 0
@@ -81,7 +91,6 @@ def make_parser() -> Parser:
     )
     parser.add_exif()
     parser.add("--boxes-only", action="store_true", help="as data.boxes_only=true in training")
-    parser.add("--headers", action="store_true", help="read only the sizes of images")
     parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")
     parser.add_json("all cases of all problems, and the number of images of each class")
     parser.add_progress()
@@ -100,17 +109,17 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
     reports, errors = [], []
     for split in splits:
         try:
-            reports.append(_with_progress(config, split, options.headers, options.progress))
+            reports.append(_with_progress(config, split, options.progress))
         except InputError as error:
             errors.append(error)
             problem = Problem("splits that cannot be opened", [str(error)])
-            reports.append(SplitReport(split, 0, "not opened", {}, [problem]))
+            reports.append(SplitReport(split, "not opened", {}, [problem], np.zeros(0)))
     if len(errors) == len(splits):
         raise errors[0]
     return reports
 
 
-def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -> SplitReport:
+def _with_progress(config: DataConfig, split: str, shown: bool) -> SplitReport:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -121,19 +130,14 @@ def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task(split, total=None)
         return check_split(
-            config,
-            split,
-            headers_only=headers,
-            tell=lambda done, count: bar.update(task, completed=done, total=count),
+            config, split, tell=lambda done, count: bar.update(task, completed=done, total=count)
         )
 
 
 def _print(report: SplitReport, skipped: Collection[str]) -> None:
-    say(f"{report.split}: {report.images} images, {report.contents}, {len(report.classes)} classes")
+    say(f"{report.split}: {report.contents}, {len(report.classes)} classes")
     if report.classes:
         say(f"  classes  {_counts(report.classes)}")
-    if report.turned:
-        say(f"  note     {report.turned} are turned upright as their EXIF says")
     _print_problems(report.problems, skipped)
     if report.unused:
         listed = quoted(report.unused, "class", "classes")

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
-from kat.data.dataset import ImageDataset
+from kat.data.dataset import ImageDataset, Source
 
 
-class DenseDataset(ImageDataset, ABC):
+def no_transform(image: Image.Image, target: Any) -> tuple[Image.Image, Any]:
+    """Returns image and target; a dataset's transform until it is given one."""
+    return image, target
+
+
+class DenseDataset(ImageDataset):
     """The images of one split with targets: item i is transform(image, target).
 
     A subclass defines the target. Batches are lists, because images differ in size.
     """
+
+    def __init__(self, source: Source, classes: Sequence[str], **options: Any) -> None:
+        super().__init__(source, classes, **options)
+        self.transform = no_transform
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
         """Returns the images and targets of a batch as lists."""
         return list(images), list(labels)
 
-    @abstractmethod
     def target(self, image: Image.Image, annotation: Any, index: int) -> Any:
         """Decodes the target of an image.
 
@@ -34,13 +41,9 @@ class DenseDataset(ImageDataset, ABC):
         Raises:
             UnreadableImage: the annotation is for another image.
         """
+        raise NotImplementedError
 
     def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
         """Decodes the target of an image and transforms both."""
         image, target = self.transform(image, self.target(image, label, index))
         return image, target
-
-
-def no_transform(image: Image.Image, target: Any) -> tuple[Image.Image, Any]:
-    """Returns image and target; a dataset's transform until it is given one."""
-    return image, target

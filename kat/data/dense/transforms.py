@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from kat.data.decoding import in_channels
-from kat.data.dense.coco.dataset import Target
 from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
-from kat.data.dense.segmentation.dataset import IGNORE
+from kat.data.dense.detection import Target
+from kat.data.dense.segmentation import IGNORE
 
 _CROP_TRIES = 10
 _LONGEST = 4

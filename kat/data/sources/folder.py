@@ -13,7 +13,7 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
 from kat.data.folders import ImageWalk, existing_folder, split_folder
-from kat.data.naming import SPLIT_NAMES, check_ignored, is_hidden, sorted_classes
+from kat.data.naming import SPLIT_NAMES, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import part_of_training
 from kat.errors import InputError
@@ -59,7 +59,6 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
         first = str(folder / empty[0])
         reason = f": {first}: {walk.ignored[first]}" if first in walk.ignored else ""
         raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}{reason}")
-    check_ignored(walk.ignored, folder, config.bad_images)
     data = ImageDataset(source, classes, ignored=walk.ignored)
     if holdout == 0:
         return data

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.dense.coco.dataset import DetectionDataset, open_coco
-from kat.data.dense.segmentation.dataset import SegmentationDataset, open_segmentation
-from kat.data.dense.segmentation.layout import LAYOUTS
+from kat.data.dense.detection import DetectionDataset, open_coco
+from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import check_validate_on, open_array_split
 from kat.data.sources.huggingface import open_huggingface
@@ -80,6 +79,9 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
     check_used_by_data(config)
     data = _open(config, split, seed)
     data.exif = config.exif
+    if data.ignored and config.bad_images == "fail":
+        path, reason = next(iter(data.ignored.items()))
+        raise InputError(f"{path}: {reason} ({len(data.ignored)} such in {config.name})")
     return data
 
 

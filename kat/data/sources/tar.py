@@ -12,7 +12,6 @@ from kat.data.dataset import ImageDataset
 from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
-    check_ignored,
     is_image,
     sorted_classes,
 )
@@ -56,7 +55,6 @@ def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
         labels[number] = classes.setdefault(label, len(classes))
     if not classes:
         raise InputError(f"no image in {listing(paths)}")
-    check_ignored(ignored, path, config.bad_images)
     ordered = sorted_classes(classes)
     rank = np.empty(len(ordered), np.int64)
     rank[[classes[name] for name in ordered]] = np.arange(len(ordered))

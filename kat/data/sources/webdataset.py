@@ -12,7 +12,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import IMAGE_EXTENSIONS, SPLIT_NAMES, check_ignored
+from kat.data.naming import IMAGE_EXTENSIONS, SPLIT_NAMES
 from kat.data.numbered_classes import check_num_classes, numbered_classes, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
@@ -90,7 +90,6 @@ def _dataset(
         )
         for sample in np.flatnonzero(missing).tolist()
     }
-    check_ignored(ignored, folder, bad_images)
     kept = np.flatnonzero(~missing)
     if not len(kept):
         raise InputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from kat.data import DataConfig, UnreadableImage, make_loader, open_split
 from kat.data.check import check_split
 from kat.data.dense import open_segmentation
 from kat.data.dense.config import SegmentationAugmentConfig
-from kat.data.dense.segmentation.dataset import decode_mask
+from kat.data.dense.segmentation import decode_mask
 from kat.data.dense.transforms import SegmentationEvalTransform, SegmentationTrainTransform
 from kat.errors import InputError
 from tests.data.dense.mask_files import gray_png, halves, write_ade20k, write_pairs, write_voc
@@ -97,10 +99,9 @@ def test_negative_values_are_not_a_class(tmp_path):
     skipping = open_segmentation("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(skipping[0][1], halves(255, 0))
     report = check_split(DataConfig(name=f"masks:{tmp_path}"), "train")
-    (problem,) = report.problems
+    problem, _ = report.problems
     assert problem.kind == "masks with values that are not a class"
-    assert problem.first.endswith("0.tif: -1 of 3 classes")
-    assert report.unused == ["grass"]
+    assert problem.cases[0].endswith("0.tif has the value -1, which is none of the 3 classes")
 
 
 def test_repeated_class_names_are_refused(tmp_path):
@@ -134,14 +135,14 @@ def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
 def test_images_and_masks_without_counterpart_are_refused_or_left_out(tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "train" / "masks" / "0.png").unlink()
-    with pytest.raises(InputError, match=r"1 images or masks without .*0\.png': it has no mask"):
-        open_segmentation("masks", tmp_path, "train")
-    data = open_segmentation("masks", tmp_path, "train", "skip")
+    config = DataConfig(f"masks:{tmp_path}")
+    with pytest.raises(InputError, match=r"images/0\.png: it has no mask in .*masks"):
+        open_split(replace(config, bad_images="fail"), "train")
+    data = open_split(config, "train")
     np.testing.assert_array_equal(_masks(data), [halves(2, 255)])
     assert list(data.ignored) == [str(tmp_path / "train" / "images" / "0.png")]
     (tmp_path / "val" / "images" / "1.png").unlink()
-    with pytest.raises(InputError, match=r"val/masks/1': it has no image"):
-        open_segmentation("masks", tmp_path, "val")
+    assert list(open_split(config, "val").ignored) == [str(tmp_path / "val" / "masks" / "1.png")]
 
 
 def test_masks_that_cannot_be_used(tmp_path):
@@ -171,7 +172,7 @@ def test_missing_folders_are_named(tmp_path):
             open_segmentation(layout, tmp_path / "nowhere", "train")
     write_pairs(tmp_path)
     (tmp_path / "classes.txt").write_text("\n")
-    with pytest.raises(InputError, match=r"classes\.txt must name 1 to 255 classes, not 0"):
+    with pytest.raises(InputError, match=r"classes\.txt is empty"):
         open_segmentation("masks", tmp_path, "train")
     (tmp_path / "train" / "images" / "0.jpg").write_bytes(b"")
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")

@@ -1,0 +1,266 @@
+"""Checks every image and annotation of a dataset, before training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageDataset
+from kat.data.decoding import UnreadableImage
+from kat.data.dense.coco import BEYOND
+from kat.data.dense.segmentation import IGNORE, SegmentationDataset
+from kat.data.sources.registry import open_split, task_of_data
+from kat.errors import InputError, MissingFile
+from kat.text import quoted
+
+SPLITS = ("train", "val")
+"""The splits that a dataset may have.
+
+Examples:
+    >>> from kat.data.check import SPLITS
+    >>> SPLITS
+    ('train', 'val')
+"""
+_MISSING, _UNREADABLE = "missing images", "unreadable images"
+_NO_CLASS = "masks with values that are not a class"
+_USED = "training uses them as they are"
+_CHUNK = 4096
+"""The most images that wait for a thread."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of problem, and its cases.
+
+    Args:
+        kind: name of the kind, in the plural.
+        cases: all of them, at least one.
+        remedy: what training does about the cases; empty if they stop it whatever the settings.
+        setting: the setting of the data that must be ``"skip"`` for that; None: training always
+            does it.
+    """
+
+    kind: str
+    cases: Sequence[str]
+    remedy: str = ""
+    setting: Literal["bad_images", "bad_annotations"] | None = None
+
+    def __str__(self) -> str:
+        return f"{len(self.cases)} {self.kind}, first {self.cases[0]:.300}"
+
+    def severity(self, skipped: Collection[str]) -> str:
+        """``"fatal"``, ``"skipped"`` for what training leaves out, or ``"warning"``.
+
+        Args:
+            skipped: the settings that are ``"skip"``.
+        """
+        if not self.remedy or (self.setting is not None and self.setting not in skipped):
+            return "fatal"
+        return "skipped" if self.setting else "warning"
+
+    def to_dict(self, skipped: Collection[str]) -> dict[str, Any]:
+        """The problem as JSON types."""
+        cases = list(self.cases)
+        return {
+            "kind": self.kind,
+            "severity": self.severity(skipped),
+            "count": len(cases),
+            "remedy": self.remedy,
+            "cases": cases,
+        }
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """The contents of a split and its problems.
+
+    Args:
+        split: ``"train"`` or ``"val"``.
+        contents: the images and annotations, in words.
+        classes: the number of images of each class; for COCO, of annotations.
+        problems: all problems that were found.
+        hashes: (images,) uint64, of the bytes of each image; 0 for those that cannot be read.
+        labels: the class of each image; None if it has no one class.
+        name: maps an index to the name of the image.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.data.check import check_split
+        >>> report = check_split(DataConfig("folder:photos"), "train")
+        >>> report.contents, report.classes
+        ('8 images, one class per image', {'cat': 4, 'dog': 4})
+    """
+
+    split: str
+    contents: str
+    classes: dict[str, int]
+    problems: list[Problem]
+    hashes: np.ndarray
+    labels: Sequence[str | None] = ()
+    name: Callable[[int], str] = str
+
+    @property
+    def unused(self) -> list[str]:
+        """The classes without an example, which is not a problem by itself."""
+        return [name for name, count in self.classes.items() if not count]
+
+
+def check_split(
+    config: DataConfig, split: str, *, tell: Callable[[int, int], None] = lambda done, all: None
+) -> SplitReport:
+    """Checks every image and annotation of a split.
+
+    Args:
+        config: the settings of the data; ``num_workers`` is the number of threads, at least one.
+        split: ``"train"`` or ``"val"``.
+        tell: called with the number of checked images and the number of all images.
+
+    Raises:
+        InputError: the data cannot be opened at all.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.data.check import check_split
+        >>> check_split(DataConfig("folder:photos"), "val").problems
+        []
+    """
+    config = replace(config, bad_images="skip", bad_annotations="fail")
+    if task_of_data(config.name) == "detection":  # its annotations are checked when it is opened
+        config = replace(config, bad_annotations="skip")
+    data = open_split(config, split)
+    if not isinstance(data, ImageDataset):
+        raise InputError(f"{config.name!r} is a stream, whose images cannot be checked one by one")
+    hashes = np.zeros(len(data), np.uint64)
+    labels: list[str | None] = [None] * len(data)
+    counts: Counter[int] = Counter()
+    found: dict[str, list[str]] = defaultdict(list)
+    with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
+        for start in range(0, len(data), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(data)))
+            checks = pool.map(lambda index: _check_image(data, index), chunk)
+            for index, (digest, classes, problem) in zip(chunk, checks, strict=True):
+                hashes[index] = digest
+                counts.update(classes)
+                if data.task == ImageDataset.task and classes:
+                    labels[index] = data.classes[classes[0]]
+                if problem:
+                    found[problem[0]].append(problem[1])
+                tell(index + 1, len(data))
+    readable = int(np.count_nonzero(hashes))
+    objects = f"{sum(counts.values())} annotations"
+    contents = {"classification": "one class per image", "segmentation": "one mask per image"}
+    return SplitReport(
+        split,
+        f"{len(data)} images, {contents.get(data.task, objects)}",
+        {name: counts[index] for index, name in enumerate(data.classes)},
+        [*_problems(data, found, readable), *_classes_without_use(data, counts)],
+        hashes,
+        labels,
+        data.name,
+    )
+
+
+def _check_image(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str, str] | None]:
+    """Return the hash of an image, the classes in it, and the kind of its problem with the case."""
+    try:
+        encoded, label = data.read(index)
+        _, target = data.transformed(data.decode(encoded, label, index), label, index)
+    except UnreadableImage as error:
+        if isinstance(error.__cause__, MissingFile):
+            return 0, [], (_MISSING, error.name)
+        return 0, [], (_UNREADABLE, str(error))
+    except InputError as error:
+        return 1, [], (_NO_CLASS, str(error).partition(";")[0])
+    content = encoded if isinstance(encoded, bytes) else encoded.tobytes()
+    digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
+    if isinstance(target, int):
+        return digest, [target], None
+    classes = target["labels"] if isinstance(target, dict) else target.unique()
+    return digest, classes.tolist(), None
+
+
+def _problems(data: ImageDataset, found: dict[str, list[str]], readable: int) -> list[Problem]:
+    ignored = [f"{path}: {reason}" for path, reason in data.ignored.items()]
+    problems = [
+        Problem(kind, cases, _USED if kind == BEYOND else "they are left out", "bad_annotations")
+        for kind, cases in data.problems.items()
+    ]
+    for kind, cases, remedy in (
+        ("files that are left out", ignored, "they are left out"),
+        (_MISSING, found[_MISSING], "such images are left out"),
+        (_UNREADABLE, found[_UNREADABLE], "such images are left out"),
+    ):
+        problems += [Problem(kind, cases, remedy, "bad_images")] if cases else []
+    if found[_NO_CLASS]:
+        remedy = "such pixels have no class"
+        problems.append(Problem(_NO_CLASS, found[_NO_CLASS], remedy, "bad_annotations"))
+    if not readable:
+        case = f"none of its {len(data)} images"
+        problems.append(Problem("splits without an image that can be read", [case]))
+    return problems
+
+
+def _classes_without_use(data: ImageDataset, counts: Counter[int]) -> list[Problem]:
+    if data.task == ImageDataset.task and len(data.classes) == 1:
+        kind = "splits of a single class, which leaves a classifier nothing to tell apart"
+        return [Problem(kind, [repr(data.classes[0])])]
+    unused = [name for index, name in enumerate(data.classes) if not counts[index]]
+    masks = isinstance(data, SegmentationDataset) and not data.zero_is_unlabeled
+    if masks and counts[IGNORE] and unused and len(unused) >= len(data.classes) - 1:
+        case = f"255 is not a class; does it stand for {quoted(unused, 'class', 'classes')}?"
+        kind = "splits whose masks hold at most one class beside 255"
+        return [Problem(kind, [case], "training sees no other class")]
+    return []
+
+
+def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
+    """Finds classes in one split alone, and images that are in two classes or two splits.
+
+    Images are the same if their bytes have the same hash.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.data.check import between_splits, check_split
+        >>> config = DataConfig("folder:photos")
+        >>> reports = [check_split(config, split) for split in ("train", "val")]
+        >>> between_splits(reports)
+        []
+    """
+    alone = [
+        f"{name!r}: the {other.split} split lacks it"
+        for report in reports
+        for other in reports
+        for name in report.classes
+        if name not in other.classes
+    ]
+    if not alone and len({tuple(report.classes) for report in reports}) > 1:
+        alone = ["the classes of the splits are in different orders"]
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(report.hashes for report in reports)])
+    values, times = np.unique(hashes[hashes > 1], return_counts=True)
+    same: dict[int, list[tuple[SplitReport, int]]] = {int(v): [] for v in values[times > 1]}
+    for report in reports:
+        for index, value in enumerate(report.hashes.tolist()):
+            if value in same:
+                same[value].append((report, index))
+    two_classes, two_splits = [], []
+    for group in same.values():
+        places = [(report.split, report.labels[index]) for report, index in group]
+        listed = " = ".join(
+            f"{report.name(index)} ({split}{'' if label is None else f', class {label!r}'})"
+            for (report, index), (split, label) in zip(group, places, strict=True)
+        )
+        two_classes += [listed] if len({label for _, label in places}) > 1 else []
+        two_splits += [listed] if len({split for split, _ in places}) > 1 else []
+    problems = (
+        Problem("classes in one split alone", alone),
+        Problem("images in two classes", two_classes, _USED),
+        Problem("images in two splits", two_splits, _USED),
+    )
+    return [problem for problem in problems if problem.cases]

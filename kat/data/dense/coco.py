@@ -1,0 +1,287 @@
+"""Reads annotations in COCO's instance format, and finds the invalid ones."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
+
+from kat.data.folders import existing_folder
+from kat.data.naming import SPLIT_NAMES, check_unique
+from kat.data.packed_strings import PackedStrings
+from kat.documents import JSON_LIMIT
+from kat.errors import InputError
+from kat.files import read_bytes
+from kat.text import listing
+
+BEYOND = "boxes more than 1 pixel outside their image"
+"""The one kind of invalid annotations that is used nevertheless."""
+
+_Integer = Annotated[int, Field(ge=-(2**62), le=2**62)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(slots=True)
+class _Image:
+    id: _Integer
+    file_name: str
+    height: _Integer
+    width: _Integer
+
+
+@dataclass(slots=True)
+class _Category:
+    id: _Integer
+    name: str
+
+
+@dataclass(slots=True)
+class _Annotation:
+    id: _Integer
+    image_id: _Integer
+    category_id: _Integer
+    bbox: tuple[_Number, _Number, _Number, _Number]
+    area: _Number | None = None
+    iscrowd: _Integer | None = None
+    segmentation: Any = None
+
+
+@dataclass(slots=True)
+class _File:
+    images: Annotated[list[_Image], Field(min_length=1), FailFast()]
+    annotations: Annotated[list[_Annotation], FailFast()]
+    categories: Annotated[list[_Category], Field(min_length=1), FailFast()]
+
+
+@dataclass(frozen=True)
+class CocoTable:
+    """The content of a file in arrays: 118k images without millions of small objects.
+
+    Args:
+        path: the file.
+        names: names of the image files.
+        image_ids: (images,) int64.
+        sizes: (images, 2) int64, height and width.
+        categories: names of the categories by id, ascending; their class indices are 0, 1, ...
+        labels: (annotations,) int64, class indices of the valid annotations, ordered by image.
+        boxes: (annotations, 4) float64: x, y, width, height.
+        areas: (annotations,) float64; -1 if the file has none.
+        crowd: (annotations,) bool.
+        masks: as JSON, polygons or COCO's compressed run lengths; empty without masks.
+        starts: (images + 1,) int64, where the annotations of each image start.
+        has_masks: True if any annotation of the file has a mask.
+        problems: the invalid annotations of each kind.
+    """
+
+    path: Path
+    names: PackedStrings
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    categories: dict[int, str]
+    labels: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    masks: PackedStrings
+    starts: np.ndarray
+    has_masks: bool
+    problems: dict[str, list[str]]
+
+
+def find_coco(root: Path, split: str) -> tuple[Path, Path]:
+    """Finds the annotations of a split and the folder of its images, in one of three layouts.
+
+    - COCO's own: ROOT/annotations/instances_train2017.json and ROOT/train2017 (or another year);
+    - ROOT/annotations/train.json (or instances_train.json) and ROOT/train;
+    - ROOT/train/_annotations.coco.json, beside the images (Roboflow).
+
+    The validation split may be named val, validation, valid or test. Images may also be in
+    ROOT/images/train or ROOT/images.
+
+    Raises:
+        InputError: the folder or the file is missing, or there are several files.
+    """
+    folder = existing_folder(root) / "annotations"
+    for name in SPLIT_NAMES[split]:
+        beside = root / name / "_annotations.coco.json"
+        if beside.is_file():
+            return beside, beside.parent
+        named = {folder / f"{name}.json", folder / f"instances_{name}.json"}
+        named |= set(folder.glob(f"instances_{name}[0-9][0-9][0-9][0-9].json"))
+        files = sorted(file for file in named if file.is_file())
+        if len(files) > 1:
+            raise InputError(
+                f"there is more than one file of the {split} split: {', '.join(map(str, files))};"
+                " move all but one elsewhere"
+            )
+        if files:
+            stem = files[0].stem.removeprefix("instances_")
+            folders = (root / stem, root / "images" / stem, root / "images")
+            images = next((each for each in folders if each.is_dir()), None)
+            if images is None:
+                listed = ", ".join(map(str, folders))
+                raise InputError(f"{files[0]} has no folder of its images: none of {listed}")
+            return files[0], images
+    raise InputError(
+        f"{root} has no annotations of the {split} split:"
+        f" neither annotations/instances_{split}2017.json, annotations/{split}.json"
+        f" nor {split}/_annotations.coco.json; there is"
+        f" {listing(sorted(path.name for path in root.iterdir()), 8) or 'nothing'}"
+    )
+
+
+def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
+    """Reads a file of instances; an invalid annotation is listed once, for its first problem.
+
+    Args:
+        path: the file.
+        boxes_only: leave out the masks.
+
+    Raises:
+        InputError: the file is not in COCO's format, or has no valid annotation.
+    """
+    try:
+        file = TypeAdapter(_File).validate_json(read_bytes(path, JSON_LIMIT))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise InputError(f"{path} is not in COCO's format: {where}{first['msg']}") from None
+    place_of = {image.id: place for place, image in enumerate(file.images)}
+    if len(place_of) < len(file.images):
+        check_unique([str(image.id) for image in file.images], path, "image id", "image ids")
+    check_unique([str(each.id) for each in file.categories], path, "category id", "category ids")
+    check_unique([each.name for each in file.categories], path, "category", "categories")
+    categories = {each.id: each.name for each in sorted(file.categories, key=lambda each: each.id)}
+    outlines = (each.segmentation for each in file.annotations)
+    has_masks = not boxes_only and not all(map(_is_missing, outlines))
+    problems: dict[str, list[str]] = defaultdict(list)
+    valid: list[_Annotation] = []
+    for each in file.annotations:
+        image = file.images[place_of[each.image_id]] if each.image_id in place_of else None
+        problem = _problem(each, image, categories, has_masks)
+        if problem:
+            name = f"id {each.image_id}" if image is None else repr(image.file_name)
+            box = ", ".join(f"{number:g}" for number in each.bbox)
+            problems[problem].append(
+                f"annotation {each.id} (image {name}, category {each.category_id}, box [{box}])"
+            )
+        if problem in ("", BEYOND):
+            valid.append(each)
+    if file.annotations and not valid:
+        kind, cases = next(iter(problems.items()))
+        raise InputError(f"{path} has no valid annotation: {len(cases)} {kind}, first {cases[0]}")
+    valid.sort(key=lambda each: place_of[each.image_id])
+    class_of = {number: index for index, number in enumerate(categories)}
+    places = [place_of[each.image_id] for each in valid]
+    return CocoTable(
+        path,
+        PackedStrings.pack(image.file_name for image in file.images),
+        np.array([image.id for image in file.images], np.int64),
+        np.array([(image.height, image.width) for image in file.images], np.int64),
+        categories,
+        np.array([class_of[each.category_id] for each in valid], np.int64),
+        np.array([each.bbox for each in valid], np.float64).reshape(-1, 4),
+        np.array([-1 if each.area is None else each.area for each in valid], np.float64),
+        np.array([bool(each.iscrowd) for each in valid], bool),
+        PackedStrings.pack(json.dumps(each.segmentation) if has_masks else "" for each in valid),
+        np.searchsorted(places, np.arange(len(file.images) + 1)),
+        has_masks,
+        dict(problems),
+    )
+
+
+def _is_missing(outline: Any) -> bool:
+    return outline in (None, [], [[]], {}, "")
+
+
+def _problem(
+    annotation: _Annotation, image: _Image | None, categories: Collection[int], has_masks: bool
+) -> str:
+    """Return the kind of an annotation's first problem, or an empty string.
+
+    A valid mask becomes polygons of at least three points, or compressed run lengths.
+    """
+    if image is None:
+        return "annotations of unknown images"
+    if annotation.category_id not in categories:
+        return "annotations of unknown categories"
+    x, y, width, height = annotation.bbox
+    if min(width, height) <= 0:
+        return "boxes of zero area"
+    if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
+        return "boxes entirely outside their image"
+    outline = annotation.segmentation
+    if has_masks and _is_missing(outline):
+        return "annotations without a mask beside others with one (data.boxes_only=true takes both)"
+    if has_masks:
+        try:
+            if isinstance(outline, dict):
+                if outline["size"] != [image.height, image.width]:
+                    return "masks whose size differs from their image"
+                annotation.segmentation = run_lengths(outline["counts"], *outline["size"])
+            else:
+                annotation.segmentation = _polygons(outline, image.height, image.width)
+        except (KeyError, OverflowError, TypeError, ValueError):
+            return "damaged masks: neither run lengths nor polygons near their image"
+    excess = max(-x, -y, x + width - image.width, y + height - image.height)
+    return BEYOND if excess > 1 else ""
+
+
+def _polygons(outline: Any, height: int, width: int) -> list[list[float]]:
+    """Return the polygons with at least three points.
+
+    None may reach further beyond the image than it is wide or high: drawing takes memory by length.
+    """
+    drawn = []
+    for polygon in outline:
+        xs, ys = polygon[::2], polygon[1::2]
+        if len(xs) != len(ys) or not math.isfinite(sum(polygon)):
+            raise ValueError("a polygon is damaged")
+        if len(xs) < 3:
+            continue
+        if min(xs) < -width or max(xs) > 2 * width or min(ys) < -height or max(ys) > 2 * height:
+            raise ValueError("a polygon is far from the image")
+        drawn.append(polygon)
+    if not drawn:
+        raise ValueError("there is no polygon")
+    return drawn
+
+
+def run_lengths(counts: Any, height: int, width: int) -> str:
+    """Return compressed run lengths that fill the image: the C code that decodes them trusts them.
+
+    In the compressed format a number is stored in groups of five bits, the lowest first, each in a
+    character from 48 on: bit 5 says that another group follows, and bit 4 of the last is the sign.
+    From the fourth number on, it is the difference from the last but one (pycocotools,
+    ``rleToString``).
+    """
+    from faster_coco_eval.core import mask
+
+    numbers = np.array(counts)
+    if isinstance(counts, str):
+        groups = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
+        ends = np.flatnonzero(groups & 32 == 0)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        places = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+        if groups.min() < 0 or groups.max() > 63 or places.max() >= 7:
+            raise ValueError("the run lengths are damaged")
+        numbers = np.add.reduceat((groups & 31) << 5 * places, starts)
+        numbers -= np.where(groups[ends] & 16, 32 << 5 * places[ends], 0)
+        for first in (1, 2):
+            numbers[first::2] = np.cumsum(numbers[first::2])
+    pixels = height * width
+    if numbers.dtype.kind != "i" or not ((numbers >= 0) & (numbers <= pixels)).all():
+        raise ValueError("the run lengths are damaged")
+    if numbers.sum() != pixels:
+        raise ValueError("the run lengths do not fill the image")
+    if isinstance(counts, str):
+        return counts
+    runs = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+    return runs.decode()

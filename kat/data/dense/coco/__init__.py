@@ -1,1 +1,0 @@
-"""Detection datasets in the format of COCO."""

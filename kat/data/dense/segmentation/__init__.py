@@ -1,1 +1,0 @@
-"""Datasets for semantic segmentation, as image files with masks."""
