@@ -36,7 +36,6 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from kat.ops.triton import gated_kernels
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton import launch as triton_launch
 
@@ -47,10 +46,10 @@ KERNELS = {
     "backward": triton_kernels.backward_kernel,
     "recompute": triton_kernels.backward_kernel,
     "scaled": triton_kernels.scaled_backward_kernel,
-    "gated_forward": gated_kernels.forward_kernel,
-    "gated_backward": gated_kernels.backward_kernel,
-    "gated_recompute": gated_kernels.backward_kernel,
-    "gated_scaled": gated_kernels.scaled_backward_kernel,
+    "gated_forward": triton_kernels.forward_kernel,
+    "gated_backward": triton_kernels.backward_kernel,
+    "gated_recompute": triton_kernels.backward_kernel,
+    "gated_scaled": triton_kernels.scaled_backward_kernel,
 }
 MULTIPROCESSORS = 132
 OTHERS = {"partial_a_ptr": "*fp64", "partial_b_ptr": "*fp64", "again_ptr": "*i32"}
@@ -154,9 +153,9 @@ def own_constants(
     if backward:
         found |= triton_launch.segments(share, shared_a=True, shared_b=shared_b)
         found |= {"STORE_Y": kernel.endswith("recompute")}
-    if kernel.startswith("gated"):
-        found |= {"APART": apart} | ({"OUT_APART": apart} if backward else {})
-    return found
+    gated = kernel.startswith("gated")
+    apart = gated and apart
+    return found | {"GATED": gated, "APART": apart} | ({"OUT_APART": apart} if backward else {})
 
 
 def compiled(

@@ -113,15 +113,22 @@ PEERS = {
 def _kat_backward(launch: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Any:
     """As on an H100: kat's launcher divides sums by the multiprocessors; a CPU counts as one."""
     programs = MULTIPROCESSORS * launch.BACKWARD_PROGRAMS
+    dx = torch.empty_like(x)
     with mock.patch.object(launch, "BACKWARD_PROGRAMS", programs):
-        return launch.backward(grad, x, a, b, "A")
+        return dx, *launch.backward(dx, None, grad, x, a, b, "A")
+
+
+def _kat_forward(launch: Any, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    launch.forward(y, x, a, b, "A")
+    return y
 
 
 KAT = Provider(
     "this one",
     TritonCode(
         "kat.ops.triton.launch",
-        lambda code, x, a, b: code.forward(x, a, b, "A"),
+        _kat_forward,
         _kat_backward,
         {"forward": "forward_kernel", "backward": "backward_kernel"},
         launched_from="kat.ops.triton.kernels",

@@ -22,7 +22,7 @@ from kat.nn.grkan import count_groups, pair
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl, gated_rational
-from kat.ops.gated import gated_rational_backward_recompute, halves, packed_backward_recompute
+from kat.ops.operators import gradients, halves, packed_gradients
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
 
@@ -216,9 +216,9 @@ class _GatedLinear(torch.autograd.Function):
         d_y = grad @ weight.to(grad.dtype)
         gate = (numerator, denominator, ctx.form)
         if len(parts) == 2:
-            *d_parts, da, db, y = gated_rational_backward_recompute(d_y, parts[0], parts[1], *gate)
+            *d_parts, da, db, y = gradients(d_y, *parts, *gate, recompute=True)
         else:
-            *d_parts, da, db, y = packed_backward_recompute(d_y, parts[0], ctx.gate_last, *gate)
+            *d_parts, da, db, y = packed_gradients(d_y, parts[0], ctx.gate_last, *gate)
         for_weight, for_bias = ctx.needs_input_grad[3:5]
         of_linear = linear_gradients(grad, y if for_weight else None, weight.dtype, for_bias)
         return None, da, db, *of_linear, None, *d_parts

@@ -1,4 +1,4 @@
-"""The public call: it checks its arguments and picks the backend."""
+"""The public calls: they check their arguments and pick the backend."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from kat.ops import dispatch, gated_reference, reference
-from kat.ops.arguments import Form, Impl, check_arguments
-from kat.ops.operators import recorded_call, requested_backend, short_path, takes_short_path
-from kat.ops.torch_internals import is_exporting_onnx
+from kat.ops import reference
+from kat.ops.arguments import Form, Impl, check_arguments, check_impl
+from kat.ops.operators import BACKENDS, eager, operator, value
+from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
 
 
 def rational(
@@ -65,22 +65,68 @@ def rational(
         >>> torch.equal(x, y)
         True
     """
-    if impl is None and takes_short_path(x, numerator, denominator):
-        check_arguments(x, numerator, denominator, form)
-        y: Tensor = short_path("rational", x, numerator, denominator, form)
-        return y
-    inputs = (x, numerator, denominator)
-    if (call := recorded_call(rational, inputs, {"form": form, "impl": impl})) is not None:
-        return call
-    check_arguments(x, numerator, denominator, form)
-    if is_exporting_onnx():
-        return reference.plain_rational(x, numerator, denominator, form)
-    if impl is None:
-        return dispatch.rational(x, numerator, denominator, form)
+    return _call(rational, (x, numerator, denominator), form, impl)
+
+
+def gated_rational(
+    x: Tensor,
+    v: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    *,
+    form: Form = "A",
+    impl: Impl | None = None,
+) -> Tensor:
+    """F(x) v, elementwise: the gate of a gated MLP, with F as in :func:`kat.rational`.
+
+    x and v may be the two halves of one tensor, ``h.chunk(2, dim=-1)``: they are not copied. The
+    backward pass keeps x and v alone.
+
+    Args:
+        x: (..., C), what the activation F of the gate sees.
+        v: of x's shape and dtype.
+        numerator, denominator, form, impl: as in :func:`kat.rational`.
+
+    Returns:
+        y, with x's shape and dtype. Differentiable with respect to all four tensors.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`kat.rational`, and v not like x.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> x, v = torch.randn(4, 32).chunk(2, dim=-1)
+        >>> square = torch.tensor([[0.0, 0.0, 1.0]])
+        >>> y = kat.gated_rational(x, v, square, torch.zeros(8, 2))
+        >>> torch.allclose(y, x**2 * v)
+        True
+    """
+    return _call(gated_rational, (x, v, numerator, denominator), form, impl)
+
+
+def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | None) -> Any:
+    for tensor in tensors:
+        if isinstance(tensor, fx.Proxy):  # one call, into which torch.fx does not look
+            options = {"form": form, "impl": impl}
+            return tensor.tracer.create_proxy("call_function", function, tensors, options)
+    x, *gate, numerator, denominator = tensors
+    check_arguments(x, numerator, denominator, form, *gate)
+    if impl is None or is_exporting_onnx():
+        return value(*tensors, form)
     if impl == "reference":
-        return reference.rational(x, numerator, denominator, form)
-    backend: dispatch.Backend = requested_backend(impl, dispatch.BACKENDS)
-    return backend.rational(x, numerator, denominator, form)
+        return reference.rational(x, numerator, denominator, form, *gate)
+    check_impl(impl)
+    if in_function_transform():
+        raise RuntimeError(
+            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
+            " impl='reference', or None, which picks it there"
+        )
+    backend = BACKENDS[impl]
+    backend.check_available(x, numerator.shape[1] - 1, denominator.shape[1])
+    if x.device.type != backend.DEVICE_TYPE:
+        return eager(backend, *tensors, form)
+    return operator("", (*tensors, form))(*tensors, form)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
@@ -101,5 +147,7 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """
     return {
         torch.ops.kat.rational.default: reference.plain_rational,
-        torch.ops.kat.gated_rational.default: gated_reference.plain_gated_rational,
+        torch.ops.kat.gated_rational.default: lambda x, v, a, b, form: (
+            reference.plain_rational(x, a, b, form, v)
+        ),
     }

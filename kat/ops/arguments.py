@@ -63,19 +63,28 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def check_arguments(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:
-    """Checks the arguments of :func:`kat.rational`.
+def check_arguments(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> None:
+    """Checks the arguments of :func:`kat.rational`, and with v of :func:`kat.gated_rational`.
 
     Raises:
         ValueError: an unknown form, shapes that do not fit together, tensors on several devices.
-        TypeError: a tensor that is not floating point, or not dense.
+        TypeError: a tensor that is not floating point, or not dense; v of another dtype than x.
     """
-    if not fit(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
+    if not are_right(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
         _explain(x, numerator, denominator, form)
+    if v is not None:
+        if v.shape != x.shape:
+            raise ValueError(f"v must have x's shape {tuple(x.shape)}, got {tuple(v.shape)}")
+        if v.dtype != x.dtype:
+            raise TypeError(f"v must have x's dtype {x.dtype}, got {v.dtype}")
+        if v.layout != x.layout or v.device != x.device:
+            raise ValueError(f"v must be dense and on {x.device}, got {v.layout} on {v.device}")
 
 
-def fit(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
-    """Whether the arguments are what :func:`check_arguments` wants."""
+def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
+    """Return True if :func:`check_arguments` has nothing to say."""
     for tensor in (x, numerator, denominator):
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             return False

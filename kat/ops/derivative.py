@@ -18,16 +18,20 @@ from torch import Tensor
 
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
+from kat.ops.cpu.library import loaded_library
 from kat.ops.torch_internals import in_function_transform, is_plain_eager
+
+MAX_ORDER = 3
+"""Of the derivatives that have kernels."""
 
 
 def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether :func:`gradients` takes these: plain tensors on the CPU, x in float32 or float64."""
+    """Return True if :func:`gradients` takes these: on the CPU, x in float32 or float64."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
     if not is_plain_eager(grad, x, numerator, denominator) or in_function_transform():
         return False
-    return cpu.supports(x, numerator, denominator)
+    return cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
 
 
 def gradients(
@@ -45,7 +49,7 @@ def gradients(
 
 def derivative(x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int) -> Tensor:
     """F^(order)(x), differentiable to any order, where there :func:`has_kernel`."""
-    if order <= cpu.MAX_ORDER:
+    if order <= MAX_ORDER:
         try:
             y: Tensor = _Derivative.apply(x, numerator, denominator, form, order)
             return y
@@ -63,9 +67,12 @@ class _Derivative(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
     ) -> Tensor:
-        y = cpu.derivative(x, numerator, denominator, form, order)
-        if y is None:
-            raise _OutOfRangeError
+        y = torch.empty_like(x)
+        a, b = cpu.dense_coefficients(x, numerator, denominator)
+        if x.numel():
+            values = cpu.laid_out_like(y, x)
+            if not loaded_library().run(form, values, None, y, None, a, b, order=order):
+                raise _OutOfRangeError
         ctx.save_for_backward(x, numerator, denominator)
         ctx.options = form, order
         return y
@@ -112,12 +119,26 @@ def _gradients(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _unrecorded(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    order = inputs[-1]
     found: tuple[Tensor, ...] | None = None
-    if order <= cpu.MAX_ORDER and is_plain_eager(grad) and not in_function_transform():
-        backward = cpu.derivative_backward if order else cpu.backward
-        found = backward(grad, *(inputs if order else inputs[:-1]))
+    if inputs[-1] <= MAX_ORDER and is_plain_eager(grad) and not in_function_transform():
+        found = kernel_gradients(grad, *inputs)
     return _by_reference(grad, *inputs) if found is None else found
+
+
+def kernel_gradients(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The gradients of ``sum(grad * F^(order)(x))`` by the kernel; None if powers overflow."""
+    dx = torch.empty_like(x)
+    a, b = cpu.dense_coefficients(x, numerator, denominator)
+    da, db = torch.zeros_like(a), torch.zeros_like(b)
+    if x.numel() and not order:
+        da, db = cpu.backward(dx, None, grad, x, a, b, form)
+    elif x.numel():
+        x, grad = cpu.laid_out_like(dx, x), cpu.laid_out_like(dx, grad)
+        if not loaded_library().run(form, x, grad, None, dx, a, b, da, db, order):
+            return None
+    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
 def _by_reference(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:

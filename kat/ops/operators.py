@@ -1,270 +1,323 @@
-"""How operators are registered with torch, and the short eager path to the same kernels.
+"""The operators ``kat::rational``, F(x), and ``kat::gated_rational``, F(x) v, and their gradients.
 
-Each operator is registered with ``torch.library``, with a kernel for each backend's device type.
-Where a device has no kernel, or the kernel does not support the arguments, the reference runs. In
-either case only the inputs are kept for the backward pass.
+They are registered with ``torch.library``. Each runs the kernel of x's device, or the reference
+where there is none or it does not support the arguments. In either case only the inputs are kept
+for the backward pass.
 
 An operator registered from Python costs tens of microseconds a training step in dispatch alone, as
-much as the kernel itself takes on a small layer. So plain tensors, where nothing observes or
-rewrites operators, go to the kernel directly. The arithmetic is the same on both paths.
+much as the kernel itself takes on a small layer. So ordinary tensors, where nothing observes or
+rewrites operators, go to the kernel directly (:func:`eager`). The arithmetic is the same.
+
+Throughout, ``arguments`` are those of an operator: x, v if it is gated, numerator, denominator and
+form. Gradients come in the order of the tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from kat.ops.arguments import check_impl
+from kat.ops import reference
+from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import (
     in_function_transform,
-    is_plain_eager,
-    is_profiling,
+    is_exporting_onnx,
+    is_ordinary,
     refuse_forward_mode,
 )
-
-Function = Callable[..., Any]
-
-KERNELS: dict[str, dict[str, Function]] = {}
-"""By device type and operator: the function that runs below autograd."""
-_GRADIENTS: dict[str, Function] = {}
-"""By operator: its gradients, of a context and the gradient of its output."""
+from kat.ops.triton import backend as triton
 
 
-def define_operator(
-    name: str,
-    inputs: str,
-    outputs: str,
-    *,
-    kernel_of: Callable[[Any], Function],
-    on_reference: Function,
-    fake: Function,
-    backends: Iterable[Any],
-) -> None:
-    """Registers ``kat::NAME``.
+class Backend(Protocol):
+    """The members of a backend's module. All tensors are on its device."""
 
-    Args:
-        name: of the operator; its backward operators begin with the same name.
-        inputs: their schema, tensors first, among them x, numerator and denominator.
-        outputs: their schema.
-        kernel_of: the function of a backend, which has ``DEVICE_TYPE`` and ``supports(x, numerator,
-            denominator)``.
-        on_reference: what runs where no kernel does.
-        fake: the outputs' shapes and dtypes.
-        backends: the modules.
-    """
-    names = [argument.split()[1] for argument in inputs.split(", ")]
-    public = name.partition("_backward")[0]
-    at = [names.index(tensor) for tensor in ("x", "numerator", "denominator")]
+    DEVICE_TYPE: str
 
-    def run_reference(*arguments: Any) -> Any:
-        refuse_forward_mode(public)
-        return on_reference(*arguments)
+    def supports(self, dtype: torch.dtype, m: int, n: int) -> bool:
+        """Return True if the kernels take x of this dtype and these degrees.
 
-    torch.library.define(
-        f"kat::{name}", f"({inputs}) -> {outputs}", tags=(torch.Tag.pt2_compliant_tag,)
-    )
-    torch.library.impl(f"kat::{name}", "CompositeExplicitAutograd", run_reference)
-    torch.library.register_fake(f"kat::{name}", fake)
-    for backend in backends:
-        kernel = kernel_or_reference(backend, kernel_of(backend), run_reference, public, at)
-        KERNELS.setdefault(backend.DEVICE_TYPE, {})[name] = kernel
-        torch.library.impl(f"kat::{name}", backend.DEVICE_TYPE.upper(), kernel)
+        Warns once if the backend is unavailable.
+        """
 
+    def check_available(self, x: Tensor, m: int, n: int) -> None:
+        """Raises an error that says why the kernels do not run for these arguments."""
 
-class Pass(NamedTuple):
-    """A pass of an operator; arguments as of :func:`define_operator`."""
+    def forward(
+        self,
+        y: Tensor,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        form: str,
+        v: Tensor | None = None,
+    ) -> None:
+        """y <- F(x), or F(x) v."""
 
-    kernel_of: Callable[[Any], Function]
-    on_reference: Function
-    fake: Function
+    def backward(
+        self,
+        dx: Tensor,
+        y: Tensor | None,
+        grad: Tensor,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        form: str,
+        v: Tensor | None = None,
+        dv: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Fills dx, y if given, and dv of a gate; returns the gradients of the coefficients."""
 
 
-def define_passes(
-    name: str,
-    inputs: str,
-    gradients: int,
-    *,
-    forward: Pass,
-    backward: Pass,
-    recompute: Pass,
-    backends: Iterable[Any],
-) -> None:
-    """Registers ``kat::NAME``, ``NAME_backward`` and ``NAME_backward_recompute``.
+BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
+"""By the name that ``impl=`` takes. A new backend is one entry here."""
+KERNELS = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
+"""By device type."""
+
+
+def value(*arguments: Any) -> Tensor:
+    """F(x), or F(x) v, differentiable; nothing is checked."""
+    x, *gate, numerator, denominator, form = arguments
+    if is_ordinary(*arguments[:-1]) and x.device.type in KERNELS:
+        return eager(None, *arguments)
+    if in_function_transform():
+        return reference.rational(x, numerator, denominator, form, *gate)
+    if is_exporting_onnx():
+        return reference.plain_rational(x, numerator, denominator, form, *gate)
+    y: Tensor = operator("", arguments)(*arguments)
+    return y
+
+
+def gradients(grad: Tensor, *arguments: Any, recompute: bool = False) -> tuple[Tensor, ...]:
+    """The gradients of ``sum(grad * F(x) * v)`` for all tensors, differentiable again.
+
+    A backward pass can itself be mapped or differentiated in forward mode
+    (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
 
     Args:
-        name: of the operator, which has one output.
-        inputs: its schema.
-        gradients: how many of the inputs are tensors. The backward pass returns theirs.
-        forward, backward: the passes; ``backward`` gets the gradient of the output first.
-        recompute: as ``backward``, and returns the output too.
-        backends: the modules.
+        grad: the gradient of the output.
+        *arguments: of the operator.
+        recompute: also return the output, from the same pass over memory unless the gradients are
+            to be differentiated.
     """
-    tensors = ", ".join(["Tensor"] * gradients)
-    of_grad = f"Tensor grad, {inputs}"
-    for suffix, schema, outputs, each in (
-        ("", inputs, "Tensor", forward),
-        ("_backward", of_grad, f"({tensors})", backward),
-        ("_backward_recompute", of_grad, f"({tensors}, Tensor)", recompute),
+    if torch.is_grad_enabled() or in_function_transform():
+        found = _recorded_gradients(grad, *arguments)
+        return (*found, value(*arguments)) if recompute else found
+    if is_ordinary(grad, *arguments[:-1]) and grad.device.type in KERNELS:
+        return run_backward(grad, *arguments, recompute=recompute)
+    suffix = "_backward_recompute" if recompute else "_backward"
+    result: tuple[Tensor, ...] = operator(suffix, arguments)(grad, *arguments)
+    return result
+
+
+def _recorded_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    from kat.ops import derivative  # few need derivatives of the second order
+
+    x, *gate, numerator, denominator, form = arguments
+    if in_function_transform():
+        return reference.backward(grad, x, numerator, denominator, form, *gate)
+    if not derivative.has_kernel(grad, x, numerator, denominator):
+        found: tuple[Tensor, ...] = operator("_backward", arguments)(grad, *arguments)
+        return found
+    of_f = grad * gate[0] if gate else grad
+    dx, da, db = derivative.gradients(of_f, x, numerator, denominator, form)
+    dv = [grad * value(x, numerator, denominator, form)] if gate else []
+    return dx, *dv, da, db
+
+
+def packed_gradients(grad: Tensor, h: Tensor, gate_last: bool, *others: Any) -> tuple[Tensor, ...]:
+    """The gradients for h, of which x and v are the halves, and the coefficients; and F(x) v.
+
+    A kernel writes the gradients of x and v into one tensor: to join them later takes two thirds of
+    its time again.
+
+    Args:
+        grad: of F(x) v.
+        h: (..., 2 C): x and v, or v and x if ``gate_last``.
+        gate_last: of the gate.
+        *others: numerator, denominator and form.
+    """
+    x, v = halves(h, gate_last)
+    if torch.is_grad_enabled() or not is_ordinary(grad, h, *others[:-1]):
+        dx, dv, da, db, y = gradients(grad, x, v, *others, recompute=True)
+        return torch.cat((dv, dx) if gate_last else (dx, dv), dim=-1), da, db, y
+    dh = h.new_empty(h.shape)
+    _, _, da, db, y = run_backward(grad, x, v, *others, recompute=True, into=halves(dh, gate_last))
+    return dh, da, db, y
+
+
+def halves(h: Tensor, gate_last: bool) -> tuple[Tensor, Tensor]:
+    """x and v, views of h (..., 2 C): x is the first half, or the second one if ``gate_last``."""
+    first, second = h.chunk(2, dim=-1)
+    return (second, first) if gate_last else (first, second)
+
+
+def eager(backend: Backend | None, *arguments: Any) -> Tensor:
+    """The operator on ordinary tensors, differentiable, without torch's dispatcher.
+
+    Args:
+        backend: None for that of x's device. Triton's interpreter runs on CPU tensors, and its
+            gradients cannot be differentiated again.
+        *arguments: of the operator.
+    """
+    if torch.is_grad_enabled():
+        y: Tensor = _Eager.apply(backend, *arguments)
+        return y
+    return run_forward(*arguments, backend=backend)
+
+
+class _Eager(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, backend: Backend | None, *arguments: Any) -> Tensor:
+        ctx.backend = backend
+        _save(ctx, arguments)
+        return run_forward(*arguments, backend=backend)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.backend is None:
+            return None, *_gradients(ctx, grad)
+        return None, *_gradients_once(ctx, grad, *ctx.saved_tensors), None
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+    ctx.save_for_backward(*inputs[:-1])
+    ctx.form = inputs[-1]
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *gradients(grad, *ctx.saved_tensors, ctx.form), None
+
+
+@torch.autograd.function.once_differentiable
+def _gradients_once(ctx: Any, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    return run_backward(grad, *tensors, ctx.form, backend=ctx.backend)
+
+
+def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of a backward operator, as those of the reference's formula."""
+
+    def formula(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        *gate, numerator, denominator = tensors
+        return reference.backward(grad, x, numerator, denominator, ctx.form, *gate)
+
+    pull_back = torch.func.vjp(formula, *ctx.saved_tensors)[1]
+    return *pull_back(grads), None
+
+
+def _kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> Backend | None:
+    """The backend of x's device, if it supports the arguments."""
+    backend = KERNELS.get(x.device.type)
+    m, n = numerator.shape[1] - 1, denominator.shape[1]
+    return backend if backend is not None and backend.supports(x.dtype, m, n) else None
+
+
+def run_forward(*arguments: Any, backend: Backend | None = None) -> Tensor:
+    x, *gate, numerator, denominator, form = arguments
+    backend = backend or _kernel(x, numerator, denominator)
+    y = _like(x, gate)
+    if backend is None:
+        y.copy_(reference.forward(x, numerator, denominator, form, *gate))
+    elif x.numel():
+        backend.forward(y, x, numerator, denominator, form, *gate)
+    return y
+
+
+def run_backward(
+    grad: Tensor,
+    *arguments: Any,
+    recompute: bool = False,
+    backend: Backend | None = None,
+    into: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, ...]:
+    """The gradients, and y if ``recompute``; dx and dv go into these two tensors if given."""
+    x, *gate, numerator, denominator, form = arguments
+    backend = backend or _kernel(x, numerator, denominator)
+    dx, *dv = into or [_like(t, gate) for t in (x, *gate)]
+    y = _like(x, gate) if recompute else None
+    if backend is None:
+        found = reference.backward(grad, x, numerator, denominator, form, *gate)
+        for place, gradient in zip((dx, *dv), found, strict=False):
+            place.copy_(gradient)
+        da, db = found[-2:]
+        if y is not None:
+            y.copy_(reference.forward(x, numerator, denominator, form, *gate))
+    elif x.numel():
+        da, db = backend.backward(dx, y, grad, x, numerator, denominator, form, *gate, *dv)
+    else:
+        da, db = torch.zeros_like(numerator), torch.zeros_like(denominator)
+    da, db = da.to(numerator.dtype).contiguous(), db.to(denominator.dtype).contiguous()
+    return (dx, *dv, da, db) if y is None else (dx, *dv, da, db, y)
+
+
+def _like(x: Tensor, gate: list[Tensor]) -> Tensor:
+    """An output: laid out like x, or contiguous where it is of a gate."""
+    return x.new_empty(x.shape) if gate else torch.empty_like(x)
+
+
+def _fake_forward(*arguments: Any) -> Tensor:
+    x, *gate, _, _, _ = arguments
+    return _like(x, gate)
+
+
+def _fake_backward(_: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    x, *gate, numerator, denominator, _ = arguments
+    coefficients = (c.new_empty(c.shape) for c in (numerator, denominator))
+    return *(_like(t, gate) for t in (x, *gate)), *coefficients
+
+
+def _define(name: str, tensors: str) -> None:
+    """Registers ``kat::NAME``, ``NAME_backward`` and ``NAME_backward_recompute``."""
+    inputs = ", ".join(f"Tensor {tensor}" for tensor in tensors.split()) + ", str form"
+    outputs = ", ".join("Tensor" for _ in tensors.split())
+
+    def recompute(*arguments: Any) -> tuple[Tensor, ...]:
+        return run_backward(*arguments, recompute=True)
+
+    def fake_recompute(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        return *_fake_backward(grad, *arguments), _fake_forward(*arguments)
+
+    for suffix, schema, function, fake, gradient in (
+        ("", f"({inputs}) -> Tensor", run_forward, _fake_forward, _gradients),
+        (
+            "_backward",
+            f"(Tensor grad, {inputs}) -> ({outputs})",
+            run_backward,
+            _fake_backward,
+            _second_order,
+        ),
+        (
+            "_backward_recompute",
+            f"(Tensor grad, {inputs}) -> ({outputs}, Tensor)",
+            recompute,
+            fake_recompute,
+            None,
+        ),
     ):
-        define_operator(f"{name}{suffix}", schema, outputs, **each._asdict(), backends=backends)
+        operator = f"kat::{name}{suffix}"
+        torch.library.define(operator, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(
+            operator, "CompositeExplicitAutograd", _without_forward_mode(name, function)
+        )
+        torch.library.register_fake(operator, fake)
+        if gradient is not None:
+            torch.library.register_autograd(operator, gradient, setup_context=_save)
 
 
-def kernel_or_reference(
-    backend: Any, kernel: Function, on_reference: Function, name: str, at: list[int]
-) -> Function:
-    """The kernel for the arguments that the backend supports, the reference for all others.
-
-    Args:
-        backend: what decides by ``supports``.
-        kernel, on_reference: functions of the same arguments.
-        name: of the operator, for an error in forward-mode AD.
-        at: where x, numerator and denominator stand among the arguments.
-    """
-    of_x, of_numerator, of_denominator = at
-
+def _without_forward_mode(name: str, function: Any) -> Any:
     def run(*arguments: Any) -> Any:
         refuse_forward_mode(name)
-        x = arguments[of_x]
-        if backend.supports(x, arguments[of_numerator], arguments[of_denominator]):
-            return kernel(*arguments)
-        return on_reference(*arguments)
+        return function(*arguments)
 
     return run
 
 
-def define_gradients(name: str, gradients: Function) -> None:
-    """Registers the gradients of ``kat::NAME``.
-
-    Args:
-        name: of the operator.
-        gradients: of a context with ``saved_tensors``, the operator's tensors, and ``options``, its
-            other arguments, and of the gradients of its outputs. Returns those of the tensors.
-    """
-
-    def of_all_inputs(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return *gradients(ctx, *grads), *[None] * len(ctx.options)
-
-    _GRADIENTS[name] = of_all_inputs
-    torch.library.register_autograd(f"kat::{name}", of_all_inputs, setup_context=_save)
+def operator(suffix: str, arguments: tuple[Any, ...]) -> Any:
+    """The operator of these arguments, by torch's dispatcher."""
+    name = "rational" if len(arguments) == 4 else "gated_rational"
+    return getattr(torch.ops.kat, name + suffix).default
 
 
-def define_second_order(name: str, formula: Function) -> None:
-    """Registers the derivatives of ``kat::NAME``, a backward operator, by those of a formula.
-
-    Args:
-        name: of the operator.
-        formula: its outputs, of differentiable operations of its tensors and options.
-    """
-
-    def gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
-            outputs: tuple[Tensor, ...] = formula(*tensors, *ctx.options)
-            return outputs
-
-        outputs, pullback, *_ = torch.func.vjp(of_tensors, *ctx.saved_tensors)
-        found: tuple[Tensor, ...] = pullback(grads[: len(outputs)])
-        return found
-
-    define_gradients(name, gradients)
-
-
-def requested_backend(impl: str, backends: Mapping[str, Any]) -> Any:
-    """The backend that ``impl=`` names.
-
-    Raises:
-        InputError: an unknown name.
-        RuntimeError: inside a ``torch.func`` transform or forward-mode AD no kernel works.
-    """
-    check_impl(impl)
-    if in_function_transform():
-        raise RuntimeError(
-            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
-            " impl='reference', or None, which picks it there"
-        )
-    return backends[impl]
-
-
-def recorded_call(function: Function, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
-    """The call of a public function as ``torch.fx`` records it: one call, and no look into it.
-
-    Returns:
-        The proxy of its result, or None if none of the inputs is a proxy.
-    """
-    for tensor in inputs:
-        if isinstance(tensor, fx.Proxy):
-            return tensor.tracer.create_proxy("call_function", function, tuple(inputs), options)
-    return None
-
-
-def run_operator(
-    name: str, on_reference: Function, tensors: Sequence[Tensor], options: Sequence[Any]
-) -> Any:
-    """``kat::NAME``, differentiable: by the kernel of the device or the reference; no checks.
-
-    Args:
-        name: of the operator.
-        on_reference: what runs under a ``torch.func`` transform, of tensors and options.
-        tensors, options: the operator's arguments.
-    """
-    if in_function_transform():
-        return on_reference(*tensors, *options)
-    if not takes_short_path(*tensors):
-        return getattr(torch.ops.kat, name).default(*tensors, *options)
-    return short_path(name, *tensors, *options)
-
-
-def run_backward(
-    name: str, on_reference: Function, tensors: Sequence[Tensor], options: Sequence[Any]
-) -> Any:
-    """``kat::NAME``, a backward operator, differentiable again; arguments as :func:`run_operator`.
-
-    A backward pass can itself be mapped or differentiated in forward mode
-    (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
-    """
-    if in_function_transform():
-        return on_reference(*tensors, *options)
-    if torch.is_grad_enabled():
-        return getattr(torch.ops.kat, name).default(*tensors, *options)
-    return run_unrecorded(name, tensors, options)
-
-
-def run_unrecorded(name: str, tensors: Sequence[Tensor], options: Sequence[Any]) -> Any:
-    """``kat::NAME`` where autograd records nothing; arguments as :func:`run_operator`."""
-    if not takes_short_path(*tensors):
-        return getattr(torch.ops.kat, name).default(*tensors, *options)
-    return KERNELS[tensors[0].device.type][name](*tensors, *options)
-
-
-def takes_short_path(x: Tensor, *others: Tensor) -> bool:
-    """Whether the tensors may go to the kernel of their device without torch's dispatcher."""
-    if not is_plain_eager(x, *others) or is_profiling() or in_function_transform():
-        return False
-    return x.device.type in KERNELS
-
-
-def short_path(name: str, *inputs: Any) -> Any:
-    """The operator on tensors that take the short path, differentiable where it has gradients."""
-    if torch.is_grad_enabled():
-        return _ShortPath.apply(name, *inputs)
-    return KERNELS[inputs[0].device.type][name](*inputs)
-
-
-class _ShortPath(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, name: str, *inputs: Any) -> Any:
-        ctx.name = name
-        _save(ctx, inputs)
-        return KERNELS[inputs[0].device.type][name](*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_GRADIENTS[ctx.name](ctx, *grads)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
-    count = sum(isinstance(value, Tensor) for value in inputs)
-    ctx.save_for_backward(*inputs[:count])
-    ctx.options = inputs[count:]
+_define("rational", "x numerator denominator")
+_define("gated_rational", "x v numerator denominator")

@@ -32,12 +32,17 @@ from kat.ops.torch_internals import (
 )
 
 
-def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) of :func:`forward`, with the gradient of :func:`backward`.
+def rational(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> Tensor:
+    """F(x), or F(x) v, of :func:`forward`, with the gradient of :func:`backward`.
 
     That gradient needs the inputs alone and does not overflow. ``torch.func`` transforms,
     forward-mode AD and exported programs differentiate :func:`forward` themselves.
     """
+    if v is not None:
+        dtype = compute_dtype(x.dtype)
+        return (rational(x.to(dtype), numerator, denominator, form) * v.to(dtype)).to(x.dtype)
     if in_function_transform() or is_exporting():
         return forward(x, numerator, denominator, form)
     return _Rational.apply(x, numerator, denominator, form)
@@ -56,17 +61,20 @@ class _Rational(torch.autograd.Function):
         return *backward(grad, x, numerator, denominator, ctx.form), None
 
 
-def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) = P(x) / Q(x), one function for each contiguous group of channels.
+def forward(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> Tensor:
+    """F(x) = P(x) / Q(x), one function for each contiguous group of channels; or F(x) v.
 
     Args:
         x: (..., C), any floating dtype; see :func:`kat.ops.arguments.compute_dtype`.
         numerator: (1 or G, m + 1), a_0 first; the groups share a single row.
         denominator: (1 or G, n), b_1 first; the groups share a single row.
         form: ``"A"`` or ``"B"``.
+        v: of x's shape and dtype.
 
     Returns:
-        F(x), with x's shape and dtype.
+        F(x), with x's shape and dtype, rounded once.
     """
     z, a, b = _grouped(x, numerator, denominator)
     limit = _limit(z, a, b)
@@ -76,13 +84,16 @@ def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Ten
         within = z.abs() <= limit
         y = _value(z.where(within, 0), a, b, form)
         y = y.where(within, scaled.forward(z.where(~within, 0), a, b, form))
-    return y.reshape(x.shape).to(x.dtype)
+    y = y.reshape(x.shape)
+    return (y if v is None else y * v.to(y.dtype)).to(x.dtype)
 
 
-def plain_rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) by :func:`plain_forward`, for b_j of any sign; arguments as in :func:`forward`."""
-    b = denominator.abs() if form == "A" else denominator
-    return plain_forward(x, numerator, b, form)
+def plain_rational(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> Tensor:
+    """F(x), or F(x) v, by :func:`plain_forward`, for b_j of any sign."""
+    y = plain_forward(x, numerator, denominator.abs() if form == "A" else denominator, form)
+    return y if v is None else y * v
 
 
 def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -101,9 +112,14 @@ def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) 
 
 
 def backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator.
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+    v: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator; with v its own too.
 
     With r = 1/Q, y = P r and w = grad r:
 
@@ -115,16 +131,25 @@ def backward(
     subgradients are d|b|/db = +1 at b = 0 and d|s|/ds = +1 at s = 0: with 0, a denominator that
     starts at zero (the identity) would never train. At x = 0, d|x|/dx = 0.
 
+    Of F(x) v, these are the gradients for ``grad * v``, and dv = grad F(x).
+
     Args:
-        grad: gradient with respect to F(x), of x's shape.
-        x, numerator, denominator, form: as in :func:`forward`.
+        grad: gradient with respect to the output, of x's shape.
+        x, numerator, denominator, form, v: as in :func:`forward`.
 
     Returns:
-        dx with x's shape and dtype; da and db with the coefficients' shapes and dtypes.
+        dx, and dv if there is a v, with x's shape and dtype; da and db with the coefficients'
+        shapes and dtypes.
 
     Raises:
         RuntimeError: ``grad`` is a batch of gradients, not on the CPU.
     """
+    if v is not None:
+        dtype = compute_dtype(x.dtype)
+        z, grad = x.to(dtype), grad.to(dtype)
+        dx, da, db = backward(grad * v.to(dtype), z, numerator, denominator, form)
+        dv = grad * forward(z, numerator, denominator, form)
+        return dx.to(x.dtype), dv.to(v.dtype), da, db
     z, a, b = _grouped(x, numerator, denominator)
     grad = grad.reshape(z.shape).to(z.dtype)
     limit = _limit(z, a, b)

@@ -66,6 +66,15 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     return not torch.jit.is_tracing()
 
 
+def is_ordinary(*tensors: Tensor) -> bool:
+    """Return True if the tensors may go to a kernel without torch's dispatcher.
+
+    They are plain, and neither a profiler, which should see every operator, nor a ``torch.func``
+    transform nor forward-mode AD is active.
+    """
+    return is_plain_eager(*tensors) and not _profiler_enabled() and not in_function_transform()
+
+
 def _rewrites_functions() -> bool:
     """Whether a mode may change what torch's functions do.
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import kat
 from kat.ops.cpu import backend as cpu
+from kat.ops.operators import run_backward
 from tests import kernels
 from tests.oracle import Elements, random_elements, rational_exactly
 
@@ -144,7 +145,8 @@ def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dty
     x = [30.0, -30.0, 0.5, -3.0, 0.0, 30.0, 30.0]
     grad = [smallest, -3 * smallest, smallest, 1e6 * smallest, smallest, 0.0, 1.0]
     elements = Elements(x, grad, [FIFTH], [FOURTH], form, dtype)
-    *gradients, y = cpu.backward_recompute(elements.grad, elements.x, elements.a, elements.b, form)
+    inputs = (elements.grad, elements.x, elements.a, elements.b, form)
+    *gradients, y = run_backward(*inputs, recompute=True, backend=cpu)
     elements.assert_right((y, *gradients))
 
 

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
 import kat
-from kat.ops.operators import KERNELS
+from kat.ops.cpu import backend as cpu
 from tests import kernels
 from tests.oracle import assert_near, random_case, random_elements, rational_numpy
 
@@ -315,6 +315,8 @@ def test_degrees_beyond_the_kernel_and_other_layouts_are_right():
 
 def test_the_kernel_runs_where_it_can(monkeypatch):
     x, v, a, b, _ = _case((3, 8), (1, 4), (3, 2), torch.float32)
-    monkeypatch.setitem(KERNELS["cpu"], "gated_rational", lambda *arguments: "kernel")
+    calls, own = [], cpu.forward
+    monkeypatch.setattr(cpu, "forward", lambda *inputs: calls.append(inputs) or own(*inputs))
     with torch.no_grad():
-        assert kat.gated_rational(x, v, a, b) == "kernel"
+        kat.gated_rational(x, v, a, b)
+        assert len(calls) == 1

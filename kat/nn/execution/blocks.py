@@ -155,7 +155,7 @@ def _takes(layer: Layer, x: Tensor, width: int, dtype: torch.dtype) -> bool:
         if coefficients.layout != x.layout or not coefficients.is_floating_point():
             return False
     fits = numerator.shape[1] > 1 and width % groups == 0
-    return fits and cpu.supports(x, numerator, denominator)
+    return fits and cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
 
 
 def run_in_blocks(x: Tensor, layers: list[Layer], *, keeps_hidden: bool = True) -> Tensor:
@@ -330,7 +330,7 @@ class _BlockLayer:
         form, numerator, denominator, *_ = self.layer
         if numerator is None or denominator is None:
             return x
-        cpu.forward_into(out, x, numerator, denominator, form)
+        cpu.forward(out, x, numerator, denominator, form)
         return out
 
     def start_backward(self, needs: Sequence[bool]) -> None:
@@ -364,7 +364,7 @@ class _BlockLayer:
             dx.copy_(d_value)
             return x
         y = None if self.sums[2] is None else self.value[: len(x)]
-        parts = cpu.backward_into(dx, y, d_value, x, numerator, denominator, form)
+        parts = cpu.backward(dx, y, d_value, x, numerator, denominator, form)
         for total, part in zip(self.sums[:2], parts, strict=True):
             if total is not None:
                 total += part

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from kat.nn.rational import GroupRational
 from kat.ops import Form, rational
-from kat.ops.dispatch import rational_backward, rational_backward_recompute
+from kat.ops.operators import gradients
 from kat.ops.torch_internals import is_patched
 
 PLAIN = (Tensor, nn.Parameter)
@@ -73,10 +73,8 @@ class Layer(NamedTuple):
         if self.numerator is None or self.denominator is None:
             return [grad.to(x.dtype), None, None], x if needs_value else None
         inputs = (grad, x, self.numerator, self.denominator, self.form)
-        if not needs_value:
-            return [*rational_backward(*inputs)], None
-        *found, y = rational_backward_recompute(*inputs)
-        return [*found], y
+        dx, da, db, *y = gradients(*inputs, recompute=needs_value)
+        return [dx, da, db], y[0] if y else None
 
 
 def linear_gradients(

@@ -11,18 +11,19 @@ from torch import Tensor
 
 from kat.errors import BackendUnavailable
 from kat.ops.arguments import compute_dtype
-from kat.ops.cpu.library import DTYPES, Library, find_library
+from kat.ops.cpu.library import DTYPES, Library, find_library, loaded_library
 from kat.ops.torch_internals import constant_when_compiled
 
 DEVICE_TYPE = "cpu"
 MAX_DEGREE = 16
-MAX_ORDER = 3
-"""Of the derivatives that have kernels."""
 
 
-def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether the kernel takes these arguments. Warns once if the library is unavailable."""
-    if _unsupported(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
+def supports(dtype: torch.dtype, m: int, n: int) -> bool:
+    """Return True if the kernel takes x of this dtype and these degrees.
+
+    Warns once if the library is unavailable.
+    """
+    if dtype not in DTYPES or max(m, n) > MAX_DEGREE:
         return False
     library = find_library()
     if isinstance(library, Library):
@@ -32,18 +33,7 @@ def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
     return False
 
 
-def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), differentiable, by the CPU kernel.
-
-    Raises:
-        ValueError: x is not on the CPU.
-        BackendUnavailable: there is no library, or it does not support the dtype or the degrees.
-    """
-    check_available(x, numerator, denominator)
-    return torch.ops.kat.rational.default(x, numerator, denominator, form)
-
-
-def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
+def check_available(x: Tensor, m: int, n: int) -> None:
     """Checks that the kernel takes these arguments.
 
     Raises:
@@ -52,54 +42,34 @@ def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
     """
     if x.device.type != "cpu":
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
-    reason = _unavailable(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
+    reason = _unavailable(x.dtype, m, n)
     if reason:
         raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
 
 
-def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), with x's shape, dtype and layout."""
-    y = torch.empty_like(x)
-    forward_into(y, _laid_out_like(y, x), numerator, denominator, form)
-    return y
-
-
-def forward_into(y: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:
-    """y <- F(x).
+def forward(
+    y: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+    v: Tensor | None = None,
+) -> None:
+    """y <- F(x), or F(x) v.
 
     Args:
-        y, x: dense, of one dtype and one layout, in memory of their own: the kernel reads large x
-            again after it has written y.
+        y: of x's shape and dtype, in memory of its own: the kernel reads large x again after it has
+            written y. Dense; contiguous if there is a v.
+        x: not empty. One that is not laid out like y is copied.
         numerator, denominator, form: arguments that the kernel :func:`supports`.
+        v: of x's shape and dtype.
     """
-    if x.numel():
-        a, b = dense_coefficients(x, numerator, denominator)
-        loaded_library().run(form, x, None, y, None, a, b)
+    a, b = dense_coefficients(x, numerator, denominator)
+    x, v = (laid_out_like(y, x), None) if v is None else _rows(x, v)
+    loaded_library().run(form, x, None, y, None, a, b, v=v)
 
 
 def backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator.
-
-    Those of the coefficients are the same bits for any number of threads.
-
-    Args:
-        grad: the gradient of the output, of x's shape; it is cast to x's dtype.
-        x, numerator, denominator, form: arguments that the kernel :func:`supports`.
-    """
-    return _backward(grad, x, numerator, denominator, form, None)
-
-
-def backward_recompute(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As :func:`backward`, and F(x) from the same pass over memory."""
-    y = torch.empty_like(x)
-    return *_backward(grad, x, numerator, denominator, form, y), y
-
-
-def backward_into(
     dx: Tensor,
     y: Tensor | None,
     grad: Tensor,
@@ -107,86 +77,43 @@ def backward_into(
     numerator: Tensor,
     denominator: Tensor,
     form: str,
+    v: Tensor | None = None,
+    dv: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """dx <- F'(x) grad, y <- F(x) if it is given; returns the gradients of the coefficients.
+    """dx <- grad F'(x), or grad v F'(x) and dv <- grad F(x); y as in :func:`forward`, if given.
 
     Args:
-        dx, y, grad, x: dense, of one dtype and one layout; dx and y are tensors of their own.
-        numerator, denominator, form: arguments that the kernel :func:`supports`.
+        dx, y, x, numerator, denominator, form, v: as in :func:`forward`. With a v, dx and dv may be
+            the halves of one contiguous tensor.
+        grad: the gradient of the output, of x's shape; it is cast to x's dtype.
+        dv: if there is a v.
 
     Returns:
-        Those of numerator and denominator, in the dtype of the arithmetic.
+        The gradients of numerator and denominator, in the dtype of the arithmetic: the same bits
+        for any number of threads.
     """
     a, b = dense_coefficients(x, numerator, denominator)
-    new = torch.empty_like if x.numel() else torch.zeros_like
-    da, db = new(a), new(b)
-    if x.numel():
-        loaded_library().run(form, x, grad, y, dx, a, b, da, db)
+    da, db = torch.empty_like(a), torch.empty_like(b)
+    if v is None or dv is None:
+        x, grad = laid_out_like(dx, x), laid_out_like(dx, grad)
+    else:
+        x, v = _rows(x, v)
+        grad = grad.to(x.dtype).contiguous()
+        dx, dv = dx.view(x.shape), dv.view(x.shape)
+    loaded_library().run(form, x, grad, y, dx, a, b, da, db, v=v, dv=dv)
     return da, db
-
-
-def derivative(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
-) -> Tensor | None:
-    """F^(order)(x), with x's shape and layout; None where powers would overflow.
-
-    Args:
-        x: in float32 or float64.
-        numerator, denominator, form: arguments that the kernel :func:`supports`.
-        order: 1 to :data:`MAX_ORDER`.
-    """
-    y = torch.empty_like(x)
-    a, b = dense_coefficients(x, numerator, denominator)
-    if not x.numel():
-        return y
-    x = _laid_out_like(y, x)
-    within = loaded_library().run(form, x, None, y, None, a, b, order=order)
-    return y if within else None
-
-
-def derivative_backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The gradients of ``sum(grad * F^(order)(x))``; else as :func:`derivative`."""
-    dx = torch.empty_like(x)
-    x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
-    a, b = dense_coefficients(x, numerator, denominator)
-    da, db = torch.zeros_like(a), torch.zeros_like(b)
-    if x.numel() and not loaded_library().run(form, x, grad, None, dx, a, b, da, db, order):
-        return None
-    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
-
-
-def _backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, y: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    dx = torch.empty_like(x)
-    x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
-    da, db = backward_into(dx, y, grad, x, numerator, denominator, form)
-    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
-
-
-def loaded_library() -> Library:
-    """The library, where the kernel :func:`supports` the arguments."""
-    library = find_library()
-    assert isinstance(library, Library)
-    return library
 
 
 def dense_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients as the kernel reads them: contiguous, in the dtype of the arithmetic."""
     dtype = compute_dtype(x.dtype)
-    return dense(numerator, dtype), dense(denominator, dtype)
+    a, b = numerator, denominator
+    if not (a.dtype == b.dtype == dtype and a.is_contiguous() and b.is_contiguous()):
+        a, b = (tensor.to(dtype).contiguous() for tensor in (a, b))
+    return a, b
 
 
-def dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor, contiguous and of this dtype."""
-    if tensor.dtype == dtype and tensor.is_contiguous():
-        return tensor  # two calls less: this runs at every step
-    return tensor.to(dtype).contiguous()
-
-
-def _laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:
+def laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:
     """``tensor`` with the strides and dtype of the pattern; a copy only if it has others.
 
     A pattern from ``empty_like(x)`` is dense, in x's own order of dimensions where x is dense. So
@@ -197,19 +124,27 @@ def _laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:
     return torch.empty_like(pattern).copy_(tensor)
 
 
-def _unsupported(dtype: torch.dtype, m: int, n: int) -> str:
-    """Why the kernel does not support the arguments; empty if it does."""
-    if dtype not in DTYPES:
-        return f"the kernel does not support {dtype}"
-    if max(m, n) > MAX_DEGREE:
-        return f"the kernel supports degrees up to {MAX_DEGREE}, got ({m}, {n})"
-    return ""
+def _rows(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, channels) of both, with contiguous channels and rows of one stride.
+
+    The halves of one tensor are such rows; tensors of another layout are copied.
+    """
+    shape = (x.shape[:-1].numel(), x.shape[-1])
+    x, v = x.reshape(shape), v.reshape(shape)
+    if x.stride() == v.stride() and x.stride(1) == 1:
+        return x, v
+    return x.contiguous(), v.contiguous()
 
 
 @constant_when_compiled
 def _unavailable(dtype: torch.dtype, m: int, n: int) -> str:
+    """The reason why the kernel does not run for these arguments; empty if it does."""
+    if dtype not in DTYPES:
+        return f"the kernel does not support {dtype}"
+    if max(m, n) > MAX_DEGREE:
+        return f"the kernel supports degrees up to {MAX_DEGREE}, got ({m}, {n})"
     library = find_library()
-    return _unsupported(dtype, m, n) or (library if isinstance(library, str) else "")
+    return library if isinstance(library, str) else ""
 
 
 @functools.cache

@@ -27,7 +27,6 @@ SOURCES = (
     "kernels.h",
     "scaled.inc",
     "derivative.inc",
-    "gated.inc",
 )
 """The first one is compiled once, the second once for each instruction set."""
 DISTRIBUTION = "kolmogorov-arnold-transformer"

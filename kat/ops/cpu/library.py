@@ -17,7 +17,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,8 +29,7 @@ from kat.ops.cpu.build import INSTRUCTION_SETS
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 _FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
-_CALL = struct.Struct("=20q")
-_GATE = struct.Struct("=4q")
+_CALL = struct.Struct("=24q")
 _OUT_OF_RANGE = 4
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
@@ -42,7 +41,7 @@ class Library(NamedTuple):
     Attributes:
         path: the file.
         available: the instruction sets for which it was compiled.
-        call, gated_call: its functions.
+        call: its function.
         parallel_for: the address of torch's parallel loop.
         instruction_set: the index in ``INSTRUCTION_SETS`` of the one that runs.
     """
@@ -50,7 +49,6 @@ class Library(NamedTuple):
     path: Path
     available: tuple[str, ...]
     call: Callable[[bytes], int]
-    gated_call: Callable[[bytes], int]
     parallel_for: int
     instruction_set: int
 
@@ -71,6 +69,8 @@ class Library(NamedTuple):
         da: Tensor | None = None,
         db: Tensor | None = None,
         order: int = 0,
+        v: Tensor | None = None,
+        dv: Tensor | None = None,
     ) -> bool:
         """Computes y = F(x), or dx, da and db, and y if there is one, where ``grad`` is given.
 
@@ -78,90 +78,55 @@ class Library(NamedTuple):
         contiguous, in the dtype of the arithmetic. With an order, 1 to 3, that derivative takes the
         place of F, and x is in the dtype of the arithmetic too.
 
+        With v, y = F(x) v: x, v, dx and dv are (rows, channels) with contiguous channels; x and v
+        have rows of one stride, dx and dv too. grad and y are contiguous.
+
         Returns:
-            Whether plain arithmetic sufficed for a derivative; if not, the outputs are unusable.
+            True if plain arithmetic sufficed for a derivative; if not, the outputs are unusable.
 
         Raises:
             RuntimeError: the call failed.
         """
-        status = self.call(self._pack(form, x, grad, y, dx, a, b, da, db, order))
-        if status != _OUT_OF_RANGE:
-            _check(status)
+        status = self.call(
+            _CALL.pack(  # in the order of RationalCall
+                self.parallel_for,
+                self.instruction_set,
+                _DTYPE_CODES[x.dtype],
+                _FORM_CODES[form],
+                x.numel(),
+                x.shape[-1],
+                x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
+                x.data_ptr(),
+                _address(grad),
+                _address(y),
+                _address(dx),
+                a.data_ptr(),
+                *a.shape,
+                b.data_ptr(),
+                *b.shape,
+                _address(da),
+                _address(db),
+                order,
+                _address(v),
+                _address(dv),
+                0 if v is None else v.stride(0),
+                x.shape[-1] if v is None or dx is None else dx.stride(0),
+            )
+        )
+        if status and status != _OUT_OF_RANGE:
+            raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
         return status != _OUT_OF_RANGE
-
-    def run_gated(
-        self,
-        form: str,
-        x: Tensor,
-        v: Tensor,
-        grad: Tensor | None,
-        y: Tensor | None,
-        dx: Tensor | None,
-        dv: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        da: Tensor | None = None,
-        db: Tensor | None = None,
-    ) -> None:
-        """Computes y = F(x) v, or dx, dv, da and db, and y if there is one, if ``grad`` is given.
-
-        x, v, dx and dv are (rows, channels) with contiguous channels; x and v have rows of one
-        stride, dx and dv too. grad and y are contiguous. They are all of one dtype. a, b, da and db
-        are contiguous, in the dtype of the arithmetic.
-
-        Raises:
-            RuntimeError: the call failed.
-        """
-        tail = _GATE.pack(  # in the order of GatedCall
-            v.data_ptr(),
-            _address(dv),
-            x.stride(0),
-            x.shape[1] if dx is None else dx.stride(0),
-        )
-        _check(self.gated_call(self._pack(form, x, grad, y, dx, a, b, da, db) + tail))
-
-    def _pack(
-        self,
-        form: str,
-        x: Tensor,
-        grad: Tensor | None,
-        y: Tensor | None,
-        dx: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        da: Tensor | None,
-        db: Tensor | None,
-        order: int = 0,
-    ) -> bytes:
-        return _CALL.pack(  # in the order of RationalCall
-            self.parallel_for,
-            self.instruction_set,
-            _DTYPE_CODES[x.dtype],
-            _FORM_CODES[form],
-            x.numel(),
-            x.shape[-1],
-            x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
-            x.data_ptr(),
-            _address(grad),
-            _address(y),
-            _address(dx),
-            a.data_ptr(),
-            *a.shape,
-            b.data_ptr(),
-            *b.shape,
-            _address(da),
-            _address(db),
-            order,
-        )
 
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _check(status: int) -> None:
-    if status:
-        raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
+def loaded_library() -> Library:
+    """The library, where the kernel supports the arguments."""
+    library = find_library()
+    assert isinstance(library, Library)
+    return library
 
 
 @functools.cache
@@ -189,7 +154,7 @@ def find_library() -> Library | str:
         return f"{why}{error}"
     sets = binary.kat_instruction_sets()
     available = tuple(name for i, name in enumerate(INSTRUCTION_SETS) if sets >> i & 1)
-    return Library(path, available, *_calls(binary), parallel_for, wanted)
+    return Library(path, available, binary.kat_rational, parallel_for, wanted)
 
 
 def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
@@ -208,16 +173,11 @@ def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]
     """
     checked = f"/proc/self/fd/{descriptor}"  # of Linux
     binary = ctypes.CDLL(checked if os.path.exists(checked) else str(path))
-    for call in _calls(binary):
-        call.argtypes = [ctypes.c_char_p]
-        call.restype = ctypes.c_int32
+    binary.kat_rational.argtypes = [ctypes.c_char_p]
+    binary.kat_rational.restype = ctypes.c_int32
     binary.kat_source_hash.restype = ctypes.c_char_p
     binary.kat_instruction_sets.restype = ctypes.c_int64
     return path, binary
-
-
-def _calls(binary: ctypes.CDLL) -> tuple[Any, Any]:
-    return binary.kat_rational, binary.kat_gated_rational
 
 
 def _best_instruction_set() -> int:

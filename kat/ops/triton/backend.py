@@ -23,49 +23,43 @@ def kernels() -> Any:
     return module
 
 
-def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+def supports(dtype: torch.dtype, m: int, n: int) -> bool:
     """Return True if Triton runs; the kernels take any arguments. Warns once if it does not."""
     return kernels() is not None
 
 
-def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), with x's shape, dtype and strides."""
-    return kernels().forward(x, numerator, denominator, form)
+def forward(
+    y: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+    v: Tensor | None = None,
+) -> None:
+    """y <- F(x), or F(x) v."""
+    kernels().forward(y, x, numerator, denominator, form, v)
 
 
 def backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator."""
-    return kernels().backward(grad, x, numerator, denominator, form)
+    dx: Tensor,
+    y: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+    v: Tensor | None = None,
+    dv: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fills dx, y if given, and dv of a gate; returns the gradients of the coefficients."""
+    return kernels().backward(dx, y, grad, x, numerator, denominator, form, v, dv)
 
 
-def backward_recompute(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As :func:`backward`, and F(x) from the same pass over memory."""
-    return kernels().backward_recompute(grad, x, numerator, denominator, form)
-
-
-def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), differentiable, by the GPU kernels.
+def check_available(x: Tensor, m: int, n: int) -> None:
+    """Checks that the kernels run on x's device.
 
     With ``TRITON_INTERPRET=1`` in the environment CPU tensors are accepted too: Triton then runs
     the kernels in Python, for tests.
-
-    Raises:
-        BackendUnavailable: Triton is not installed, or cannot build its driver.
-        ValueError: x is not on a CUDA device.
-    """
-    check_available(x, numerator, denominator)
-    if not x.is_cuda:
-        launch = kernels()
-        return Interpreted.apply(launch.forward, launch.backward, x, numerator, denominator, form)
-    return torch.ops.kat.rational.default(x, numerator, denominator, form)
-
-
-def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
-    """Checks that the kernels run on x's device, or interpreted on the CPU.
 
     Raises:
         BackendUnavailable: Triton is not installed, or cannot build its driver.
@@ -78,33 +72,6 @@ def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
         raise BackendUnavailable(f"impl='triton' is unavailable: {problem}")
     if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
         raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
-
-
-class Interpreted(torch.autograd.Function):
-    """The GPU kernels of an operator on CPU tensors, differentiable once.
-
-    Applied to the kernels of both passes, then the operator's arguments, tensors first.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, forward: Any, backward: Any, *inputs: Any) -> Tensor:
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
-        ctx.save_for_backward(*tensors)
-        ctx.kernel, ctx.options = backward, inputs[len(tensors) :]
-        y: Tensor = forward(*inputs)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _backward_once(ctx, grad, *ctx.saved_tensors)
-        return None, None, *gradients, *[None] * len(ctx.options)
-
-
-@torch.autograd.function.once_differentiable
-def _backward_once(ctx: Any, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The gradients; differentiating them again is an error, for any of the tensors."""
-    gradients: tuple[Tensor, ...] = ctx.kernel(grad, *tensors, *ctx.options)
-    return gradients
 
 
 @functools.cache

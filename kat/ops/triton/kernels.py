@@ -1,4 +1,4 @@
-"""The rational function F(x) = P(x) / Q(x) and its gradients as Triton kernels.
+"""The rational function F(x) = P(x) / Q(x), the gate F(x) v, and their gradients in Triton.
 
 :mod:`kat.ops.triton.memory` divides memory among programs; :mod:`kat.ops.triton.arithmetic` and
 :mod:`kat.ops.triton.scaled` hold the arithmetic; :mod:`kat.ops.triton.launch` launches the kernels.
@@ -11,6 +11,9 @@ the smallest nonzero output gradient, and at the end it checks the sums. If a li
 share is computed again in scaled arithmetic, which is slower and holds for every x and gradient.
 The forward kernel does so itself. In the backward pass, where both together would need more
 registers than there are, a separate kernel follows.
+
+Positions and offsets are those of rows without gaps; x and v of a gate, and dx and dv, may have
+rows that lie further apart, as the halves of one tensor do.
 """
 
 # mypy: ignore-errors
@@ -67,14 +70,47 @@ def sum_terms(sums, terms):
     return result
 
 
-@triton.jit(do_not_specialize=["count", "groups", "run"])
+@triton.jit
+def _gaps(
+    first, start, groups, run, gap,
+    LANES: tl.constexpr, FLAT: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
+):  # fmt: skip
+    """How many elements of gaps lie before the vectors at the positions from ``first`` on.
+
+    ``gap`` vectors lie between two rows. Flat, the step of a program is a number of rows, so that
+    the lanes' rows are divided once.
+    """
+    if APART:
+        if FLAT:
+            row = groups * run
+            rows = (start + tl.arange(0, LANES)) // row + (first - start) // row
+        else:
+            rows = (first + tl.arange(0, LANES)) // run
+        result = rows * (gap * V)
+    else:
+        result = tl.zeros([LANES], tl.int32)
+    return result
+
+
+@triton.jit
+def _pattern(product, grad, v, UNSIGNED: tl.constexpr):
+    """2 |product| - 1 in its bits, largest for an exact zero and least for one that underflowed."""
+    bits = product.to(UNSIGNED, bitcast=True) * 2 - 1
+    lost = (product == 0) & (tl.minimum(tl.abs(grad), tl.abs(v)) > 0)
+    return tl.where(lost, 1, bits)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run", "gap"])
 def forward_kernel(
-    x_ptr, y_ptr, a_ptr, b_ptr, count, groups, run,
+    x_ptr, v_ptr, y_ptr, a_ptr, b_ptr, count, groups, run, gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    """y = F(x) for ``count`` vectors: in all if FLAT, else of each group."""
+    """y = F(x), or F(x) v if GATED, for ``count`` vectors: in all if FLAT, else of each group.
+
+    APART: ``gap`` vectors lie between two rows of x and v.
+    """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
     a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
@@ -82,12 +118,19 @@ def forward_kernel(
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
+        inputs = offsets
+        if APART:
+            inputs += _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)[:, None]
         mask = (position < count)[:, None]
-        xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        xs = load_vectors(x_ptr + inputs, mask, LANES, V, COMPUTE)
+        if GATED:
+            vs = load_vectors(v_ptr + inputs, mask, LANES, V, COMPUTE)
         ys = ()
         for k in tl.static_range(V):
             largest = tl.maximum(largest, tl.abs(xs[k]))
             y, _, _, _, _ = plain_rational(xs[k], a, b, FORM_A)
+            if GATED:
+                y = y * vs[k]
             ys = ys + (y,)
         store_vectors(y_ptr + offsets, ys, mask, LANES, V)
     if any_beyond(largest, a, b):
@@ -95,22 +138,28 @@ def forward_kernel(
         for first in range(start, count, step):
             position = first + tl.arange(0, LANES)
             vector = vectors_at(position, group, groups, run, FLAT)
+            gaps = _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)
+            mask = position < count
             for k in range(V):
                 offsets = vector * V + k
-                mask = position < count
-                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
+                x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(COMPUTE)
                 y, _, _, _ = scaled_rational(x, x, a, b, FORM_A)
+                if GATED:
+                    v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0)
+                    y = y * v.to(COMPUTE)
                 beyond = mask & is_beyond(x, a, b)
                 tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
 
 
-@triton.jit(do_not_specialize=["count", "groups", "run"])
+@triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
 def backward_kernel(
-    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr, again_ptr,
-    count, groups, run,
+    grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, y_ptr, a_ptr, b_ptr,
+    partial_a_ptr, partial_b_ptr, again_ptr,
+    count, groups, run, gap, out_gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
     """With w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
@@ -119,6 +168,8 @@ def backward_kernel(
 
     db lacks its factor -sgn(b_j) (form A) or -1 (form B) here. STORE_Y: also stores y = F(x).
     again_ptr[pid] = 1 where plain arithmetic failed; scaled_backward_kernel then computes again.
+    GATED: these are for the gradient grad v of F, and dv = grad F(x), y = F(x) v. OUT_APART:
+    ``out_gap`` vectors lie between two rows of dx and dv.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
@@ -131,23 +182,43 @@ def backward_kernel(
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
+        inputs = offsets
+        if APART:
+            inputs += _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)[:, None]
         mask = inside(first, position, count, LANES, V, WIDE)
-        xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        xs = load_vectors(x_ptr + inputs, mask, LANES, V, COMPUTE)
+        if GATED:
+            vs = load_vectors(v_ptr + inputs, mask, LANES, V, COMPUTE)
         grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()
+        dvs = ()
         ys = ()
         for k in tl.static_range(V):
             x = xs[k]
             y, r, slope, even, odd = plain_rational(x, a, b, FORM_A)
-            w = grads[k] * r
+            grad = grads[k]
+            if GATED:
+                grad = grad * vs[k]
+            w = grad * r
             powers = powers_of(w, x, max(A, B + 1))
             largest = tl.maximum(largest, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
-            least = tl.minimum(least, grads[k].to(UNSIGNED, bitcast=True) * 2 - 1)
+            if GATED:
+                least = tl.minimum(least, _pattern(grad, grads[k], vs[k], UNSIGNED))
+            else:
+                least = tl.minimum(least, grad.to(UNSIGNED, bitcast=True) * 2 - 1)
             sums_a = add_powers(sums_a, powers)
             sums_b = add_products(sums_b, even, odd, powers)
             dxs = dxs + (w * slope,)
+            if GATED:
+                dvs = dvs + (grads[k] * y,)
+                y = y * vs[k]
             ys = ys + (y,)
-        store_vectors(dx_ptr + offsets, dxs, mask, LANES, V)
+        outputs = offsets
+        if OUT_APART:
+            outputs += _gaps(first, start, groups, run, out_gap, LANES, FLAT, V, OUT_APART)[:, None]
+        store_vectors(dx_ptr + outputs, dxs, mask, LANES, V)
+        if GATED:
+            store_vectors(dv_ptr + outputs, dvs, mask, LANES, V)
         if STORE_Y:
             store_vectors(y_ptr + offsets, ys, mask, LANES, V)
     least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0 if there is none
@@ -158,19 +229,21 @@ def backward_kernel(
     store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
 
-@triton.jit(do_not_specialize=["count", "groups", "run"])
+@triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
 def scaled_backward_kernel(
-    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr, again_ptr,
-    count, groups, run,
+    grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, y_ptr, a_ptr, b_ptr,
+    partial_a_ptr, partial_b_ptr, again_ptr,
+    count, groups, run, gap, out_gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
     """Computes the sums of backward_kernel again, in float64, where again_ptr says so.
 
-    Also dx for x beyond the limit and for tiny gradients, and y for x beyond the limit, in the
-    dtype of forward_kernel, for the same bits.
+    Also dx for x beyond the limit and for tiny gradients, and dv and y for x beyond the limit, y in
+    the dtype of forward_kernel, for the same bits.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
@@ -182,21 +255,32 @@ def scaled_backward_kernel(
         for first in range(start, count, step):
             position = first + tl.arange(0, LANES)
             vector = vectors_at(position, group, groups, run, FLAT)
+            gaps = _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)
+            out_gaps = _gaps(first, start, groups, run, out_gap, LANES, FLAT, V, OUT_APART)
+            mask = position < count
             for k in range(V):
                 offsets = vector * V + k
-                mask = position < count
-                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
-                grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
-                _, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
+                x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
+                of_y = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
+                grad = of_y
+                if GATED:
+                    v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
+                    grad = of_y * v
+                f, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
                 sums_a = sum_terms(sums_a, terms_a)
                 sums_b = sum_terms(sums_b, terms_b)
                 near = x.to(COMPUTE)
                 beyond = mask & is_beyond(near, near_a, near_b)
                 tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
                 dx = narrowed(dx, dx_ptr.dtype.element_ty)
-                tl.store(dx_ptr + offsets, dx, mask=beyond | (mask & tiny))
+                tl.store(dx_ptr + offsets + out_gaps, dx, mask=beyond | (mask & tiny))
+                if GATED:
+                    dv = narrowed(f * of_y, dv_ptr.dtype.element_ty)
+                    tl.store(dv_ptr + offsets + out_gaps, dv, mask=beyond)
                 if STORE_Y:
                     y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
+                    if GATED:
+                        y = y * v.to(COMPUTE)
                     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
         store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
         store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)

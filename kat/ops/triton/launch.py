@@ -63,14 +63,19 @@ class Sharing:
         periods = min(-(-blocks // multiple), max(1, target // multiple))
         return cls(groups, vector, run // vector, count, flat, periods * multiple)
 
-    def constants(self) -> dict[str, Any]:
-        """The kernels' constants. WIDE: some offset, masked lanes included, needs int64."""
+    def constants(self, gap: int = 0) -> dict[str, Any]:
+        """The kernels' constants. WIDE: some offset, masked lanes included, needs int64.
+
+        Args:
+            gap: vectors between two rows.
+        """
         reach = self.count * (1 if self.flat else self.groups) + self.programs * LANES
+        apart = 1 + gap / (self.groups * self.run)
         return {
             "V": self.vector,
             "LANES": LANES,
             "FLAT": self.flat,
-            "WIDE": reach * self.vector >= INT32_ELEMENTS,
+            "WIDE": reach * apart * self.vector >= INT32_ELEMENTS,
         }
 
     def segment(self, shared: bool) -> int:
@@ -142,70 +147,80 @@ def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> d
     }
 
 
-def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) of :func:`kat.ops.reference.forward`, with x's strides."""
-    y = torch.empty_like(x)
-    if x.numel() == 0:
-        return y
+def forward(
+    y: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+    v: Tensor | None = None,
+) -> None:
+    """y <- F(x), or F(x) v.
+
+    Args:
+        y: dense; contiguous if there is a v.
+        x: not empty. One that is not laid out like y is copied, but for the rows of a gate.
+        numerator, denominator, form, v: as in :func:`kat.ops.reference.forward`.
+    """
     a, b = numerator.contiguous(), denominator.contiguous()
     order, share = _plan(y, a, b, x.element_size(), FORWARD_PROGRAMS)
+    x, v, gap = _inputs(x, v, order, share)
     with torch.cuda.device_of(x):
         triton_kernels.forward_kernel[(share.programs,)](
-            *(x.permute(order).contiguous(), y, a, b),
-            *(share.count, share.groups, share.run),
+            *(x, x if v is None else v, y, a, b, share.count, share.groups, share.run, gap),
             **constants(x, a, b, form),
-            **share.constants(),
+            **share.constants(gap),
+            GATED=v is not None,
+            APART=gap != 0,
             **OPTIONS,
         )
-    return y
 
 
 def backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of :func:`kat.ops.reference.backward`, with the inputs' strides."""
-    dx = torch.empty_like(x)
-    da, db = _backward(grad, x, numerator, denominator, form, dx, y=None)
-    return dx, da, db
-
-
-def backward_recompute(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx, da, db and y = F(x), for a backward pass that needs y where only x was kept."""
-    dx, y = torch.empty_like(x), torch.empty_like(x)
-    da, db = _backward(grad, x, numerator, denominator, form, dx, y)
-    return dx, da, db, y
-
-
-def _backward(
+    dx: Tensor,
+    y: Tensor | None,
     grad: Tensor,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
     form: str,
-    dx: Tensor,
-    y: Tensor | None,
+    v: Tensor | None = None,
+    dv: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Fills dx, and y if given, and returns da and db."""
+    """Fills dx, y if given, and dv of a gate; returns the gradients of the coefficients.
+
+    Args:
+        dx, y, x, numerator, denominator, form, v: as in :func:`forward`. With a v, dx and dv may be
+            the halves of one contiguous tensor.
+        grad: of the output.
+        dv: if there is a v.
+    """
     a, b = numerator.contiguous(), denominator.contiguous()
-    if x.numel() == 0:
-        return torch.zeros_like(a), torch.zeros_like(b)
     itemsize = max(grad.element_size(), x.element_size())
     order, share = _plan(dx, a, b, itemsize, BACKWARD_PROGRAMS)
-    grad, x = grad.permute(order).contiguous(), x.permute(order).contiguous()
+    x, v, gap = _inputs(x, v, order, share)
+    rows_apart = 0 if v is None else dx.view(x.shape).stride(0) - x.shape[1]
+    out_gap = rows_apart // share.vector if len(x) > 1 else 0
     sums = CoefficientSums(share, a, b)
-    tensors = (grad, x, dx, dx if y is None else y, a, b, *sums.tensors)
+    tensors = (grad.permute(order).contiguous(), x, x if v is None else v)
+    outputs = (dx, dx if dv is None else dv, dx if y is None else y)
     common = {
         **constants(x, a, b, form),
-        **share.constants(),
+        **share.constants(max(gap, out_gap)),
         **sums.constants,
+        "GATED": v is not None,
+        "APART": gap != 0,
+        "OUT_APART": out_gap != 0,
         "STORE_Y": y is not None,
         **OPTIONS,
     }
     with torch.cuda.device_of(x):
         for kernel in (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel):
-            kernel[(share.programs,)](*tensors, share.count, share.groups, share.run, **common)
+            kernel[(share.programs,)](
+                *(*tensors, *outputs, a, b, *sums.tensors),
+                *(share.count, share.groups, share.run, gap, out_gap),
+                **common,
+            )
         return sums.reduced(form)
 
 
@@ -220,6 +235,24 @@ def _plan(
     run = like.shape[-1] // groups * math.prod(like.shape[d] for d in inner)
     target = programs * multiprocessors(like.device)
     return order, Sharing.of(like.numel(), groups, run, itemsize, target)
+
+
+def _inputs(
+    x: Tensor, v: Tensor | None, order: list[int], share: Sharing
+) -> tuple[Tensor, Tensor | None, int]:
+    """x and v as the kernels read them, and the vectors between a row of a gate and the next.
+
+    x alone is contiguous in the order of its dimensions. With a v both are (rows, channels), copied
+    if no whole number of vectors lies between two rows.
+    """
+    if v is None:
+        return x.permute(order).contiguous(), None, 0
+    shape = (x.shape[:-1].numel(), x.shape[-1])
+    x, v = x.reshape(shape), v.reshape(shape)
+    gap = x.stride(0) - x.shape[1]
+    if x.stride() != v.stride() or x.stride(1) != 1 or gap < 0 or gap % share.vector:
+        x, v, gap = x.contiguous(), v.contiguous(), 0
+    return x, v, gap // share.vector if len(x) > 1 else 0
 
 
 def multiprocessors(device: torch.device) -> int:

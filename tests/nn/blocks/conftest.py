@@ -17,11 +17,11 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def spaces(monkeypatch):
     """The numbers of rows of which F(x) alone is computed in blocks."""
-    seen, into = [], blocks.cpu.forward_into
+    seen, into = [], blocks.cpu.forward
 
     def count(y, x, *arguments):
         seen.append(len(x))
         into(y, x, *arguments)
 
-    monkeypatch.setattr(blocks.cpu, "forward_into", count)
+    monkeypatch.setattr(blocks.cpu, "forward", count)
     return seen

@@ -16,6 +16,7 @@ import kat
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.build import BuildError, find_compiler
+from kat.ops.operators import run_backward, run_forward
 
 try:
     find_compiler()
@@ -300,8 +301,8 @@ def test_neighbors_in_memory_are_left_alone(instruction_set, monkeypatch):
         grad, x, a, b = case((5, 8 * per_group), (1, 8), (5, 4), torch.float32, "A")
         with monkeypatch.context() as changed:
             changed.setattr(torch, "empty_like", within_sevens)
-            again = cpu.backward_recompute(grad, x, a, b, "A")[-1]
-            y = cpu.forward(x, a, b, "A")
+            again = run_backward(grad, x, a, b, "A", recompute=True, backend=cpu)[-1]
+            y = run_forward(x, a, b, "A", backend=cpu)
         outputs = (x, x, x, a, b)  # dx, y twice, da, db
         assert sorted(len(whole) - 64 for whole in made) == sorted(t.numel() for t in outputs)
         for whole in made:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import builtins
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 import kat
-from kat.ops import derivative, reference
+from kat.ops import derivative, operators, reference
+from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as gpu
-from kat.ops.triton import gated_kernels, kernels
+from kat.ops.triton import kernels
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
 
@@ -36,6 +38,10 @@ def _poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
+forward = partial(run_forward, backend=gpu)
+backward = partial(run_backward, backend=gpu)
+
+
 def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
     """grad, x, numerator and denominator; a third of the denominator is negative."""
     generator = torch.Generator().manual_seed(seed)
@@ -49,9 +55,9 @@ def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
 
 def check(grad, x, a, b, form="A"):
     """Forward, backward and recompute, each error at most twice that of eager PyTorch."""
-    y = triton_launch.forward(x, a, b, form)
-    gradients = triton_launch.backward(grad, x, a, b, form)
-    *again, y_again = triton_launch.backward_recompute(grad, x, a, b, form)
+    y = forward(x, a, b, form)
+    gradients = backward(grad, x, a, b, form)
+    *again, y_again = backward(grad, x, a, b, form, recompute=True)
     for first, second in zip((y, *gradients), (y_again, *again), strict=True):
         assert torch.equal(first, second)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
@@ -63,8 +69,8 @@ def check(grad, x, a, b, form="A"):
 def assert_right(elements: Elements) -> None:
     """Every value and gradient is the exact one to rounding."""
     x, a, b = elements.x, elements.a, elements.b
-    y = triton_launch.forward(x, a, b, elements.form)
-    gradients = triton_launch.backward(elements.grad, x, a, b, elements.form)
+    y = forward(x, a, b, elements.form)
+    gradients = backward(elements.grad, x, a, b, elements.form)
     elements.assert_right((y, *gradients))
 
 
@@ -185,8 +191,7 @@ def last_block_alone(start, end=None, step=None):
 @pytest.mark.parametrize("function", [kat.rational, kat.gated_rational])
 def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch):
     torch.use_deterministic_algorithms(False)  # memory that nothing fills takes no space
-    for module in (kernels, gated_kernels):
-        monkeypatch.setattr(module, "range", last_block_alone, raising=False)
+    monkeypatch.setattr(kernels, "range", last_block_alone, raising=False)
     x = torch.empty(2**31 // 768 + 100, 768, dtype=torch.bfloat16)
     _, x[-3:], a, b = inputs((3, 768))
     others = (x.detach(),) if function is kat.gated_rational else ()
@@ -203,8 +208,8 @@ def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch)
 
 def test_gradients_are_the_same_bits_again():
     case = inputs((101, 96), dtype=torch.float16)
-    first = triton_launch.backward(*case, "A")
-    again = triton_launch.backward(*case, "A")
+    first = backward(*case, "A")
+    again = backward(*case, "A")
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
 
 
@@ -228,7 +233,7 @@ def test_b_zero_and_b_negative(form, value):
 def test_large_x():
     grad, x, a, b = inputs((5, 16), rows=(1, 2))
     check(grad, x * 1e5, a, b)
-    dx = triton_launch.backward(grad, x * 1e6, a, b, "A")[0]
+    dx = backward(grad, x * 1e6, a, b, "A")[0]
     slope = grad * a[0, 5] / b[:, 3].abs().repeat_interleave(8)
     torch.testing.assert_close(dx, slope, rtol=1e-3, atol=0)
 
@@ -249,7 +254,7 @@ def test_public_call_differentiates_once():
     grad, x, a, b = (t.requires_grad_() for t in inputs((5, 16), rows=(1, 2)))
     y = kat.rational(x, a, b, impl="triton")
     gradients = torch.autograd.grad(y, (x, a, b), grad, create_graph=True)
-    expected = triton_launch.backward(*(t.detach() for t in (grad, x, a, b)), "A")
+    expected = backward(*(t.detach() for t in (grad, x, a, b)), "A")
     assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradients[0].sum().backward()
@@ -266,8 +271,8 @@ def test_enormous_and_infinite_x(dtype, form):
     grad, x, a, b = inputs((2, 43, 96), dtype=dtype)
     for place, value in enumerate((1e6, -1e20, 1e38, math.inf)):
         x[0, place, 11 * place] = value
-    y = triton_launch.forward(x, a, b, form)
-    gradients = triton_launch.backward(grad, x, a, b, form)
+    y = forward(x, a, b, form)
+    gradients = backward(grad, x, a, b, form)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
     rounding = max(2e-5, 2 * torch.finfo(dtype).eps)
     for got, want in zip((y, *gradients), exact, strict=True):
@@ -337,16 +342,14 @@ def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
     """As on a GPU: the kernels below the operators, the operators' own formulas above."""
-    instead = torch.library.Library("kat", "IMPL")  # until it is collected
-    for name, kernel in (("", gpu.forward), ("_backward", gpu.backward)):
-        instead.impl(f"rational{name}", kernel, "CPU", allow_override=True)
+    monkeypatch.setitem(operators.KERNELS, "cpu", gpu)
     monkeypatch.setattr(derivative, "has_kernel", lambda *_: False)
     _, x, a, b = inputs((2, 4), rows=(1, 2), degree=(3, 2), dtype=torch.float64)
     x = torch.copysign(x.abs().clamp(min=0.3), x)
     leaves = [t.double().requires_grad_() for t in (x, a, b.abs() + 0.1)]
     calls = []
-    backward = triton_launch.backward
-    monkeypatch.setattr(triton_launch, "backward", lambda *case: calls.append(1) or backward(*case))
+    own = triton_launch.backward
+    monkeypatch.setattr(triton_launch, "backward", lambda *case: calls.append(1) or own(*case))
     assert torch.autograd.gradgradcheck(lambda *t: torch.ops.kat.rational(*t, form), leaves)
     assert calls
 
@@ -364,6 +367,6 @@ def test_interpreted_kernels_by_name_say_that_they_are_differentiable_once():
 def test_nan_does_not_hide_an_enormous_x():
     x = torch.tensor([[math.nan, 1e30, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
     a, b = torch.tensor([[0.0, 1, 0, 0, 0, 1]]), torch.tensor([[0.0, 0, 0, 1]])
-    dx, _, _ = triton_launch.backward(torch.ones_like(x), x, a, b, "A")
+    dx, _, _ = backward(torch.ones_like(x), x, a, b, "A")
     assert dx[0, 0].isnan()
     assert dx[0, 1].item() == pytest.approx(1.0)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import kat
-from kat.ops import gated
+from kat.ops.operators import halves
 from kat.ops.triton.launch import Sharing
 from tests.ops.test_gated import of_elements
-from tests.ops.triton.interpreted import SLACK, inputs
+from tests.ops.triton.interpreted import SLACK, backward, inputs
 from tests.ops.triton.interpreted import _poisoned_memory as _poisoned_memory
 from tests.oracle import assert_near, random_elements
 
@@ -37,7 +37,7 @@ def _check(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, form="A", apa
     exact = _results("reference", [t.double() for t in (x, v, a, b)], grad.double(), form)
     assert_near(got, exact, eager, SLACK.get(dtype, 2.0), names=NAMES)
     y, dx, dv, da, db = got
-    again = gated._backward_recompute_by(gated.triton, grad, x, v, a, b, form)
+    again = backward(grad, x, v, a, b, form, recompute=True)
     for first, second in zip((dx, dv, da, db, y), again, strict=True):
         assert torch.equal(first, second)
 
@@ -102,11 +102,10 @@ def test_a_product_of_gradient_and_v_that_underflows_is_not_lost():
 def test_the_gradients_of_halves_go_into_one_tensor(gate_last):
     grad, h, a, b = inputs((19, 96), dtype=torch.float32)
     grad = grad[:, :48].contiguous()
-    x, v = gated.halves(h, gate_last)
-    dh, y = torch.empty_like(h), torch.empty_like(grad)
-    outputs = (*gated.halves(dh, gate_last), y)
-    da, db = gated._gradients_by(gated.triton, *outputs, grad, x, v, a, b, "A")
-    expected = gated._backward_recompute_by(gated.triton, grad, x, v, a, b, "A")
-    got = (*gated.halves(dh, gate_last), da, db, y)
+    x, v = halves(h, gate_last)
+    into = halves(torch.empty_like(h), gate_last)
+    got = backward(grad, x, v, a, b, "A", recompute=True, into=into)
+    expected = backward(grad, x, v, a, b, "A", recompute=True)
+    assert got[0].data_ptr() == into[0].data_ptr()
     for first, second in zip(got, expected, strict=True):
         assert torch.equal(first, second)

@@ -47,8 +47,7 @@ BOTH_CALLS = """
 import warnings
 import torch, kat
 from kat.errors import BackendUnavailable
-from kat.ops import reference
-from kat.ops.operators import kernel_or_reference
+from kat.ops import operators
 from kat.ops.triton import backend
 
 example = torch.randn(3, 16), torch.ones(1, 6), torch.zeros(8, 4)
@@ -58,14 +57,9 @@ except BackendUnavailable as error:
     print(error)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    forward = kernel_or_reference(
-        backend, backend.forward, reference.forward, "rational", [0, 1, 2]
-    )
-    backward = kernel_or_reference(
-        backend, backend.backward, reference.backward, "rational", [1, 2, 3]
-    )
-    y = forward(*example, "A")
-    gradients = backward(torch.ones_like(example[0]), *example, "A")
+    operators.KERNELS["cpu"] = backend
+    y = operators.run_forward(*example, "A")
+    gradients = operators.run_backward(torch.ones_like(example[0]), *example, "A")
 assert torch.equal(y, kat.rational(*example, impl="reference"))
 assert [g.shape for g in gradients] == [tensor.shape for tensor in example]
 for warning in caught:

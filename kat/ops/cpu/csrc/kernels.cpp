@@ -402,38 +402,47 @@ struct Rational {
 // ---- the loops over a block
 
 // A block's arrays at the start of one row of one strip.
-template <class T>
+template <class T, bool kGated>
 struct Place {
   typedef typename T::Element Element;
 
   const Element* x;
+  const Element* v;
   const Element* grad;
   Element* y;
   Element* dx;
+  Element* dv;
 
   KAT_ALWAYS_INLINE Place(const Block& block, int64_t row, int64_t strip) {
-    const int64_t at = row * block.stride + strip * block.pitch;
-    x = (const Element*)block.x + at;
+    const int64_t first = strip * block.pitch, at = row * block.stride + first;
+    const int64_t in = kGated ? row * block.in_stride + first : at;
+    const int64_t out = kGated ? row * block.out_stride + first : at;
+    x = (const Element*)block.x + in;
+    v = kGated ? (const Element*)block.v + in : nullptr;
     grad = (const Element*)block.grad + at;
     y = block.y ? (Element*)block.y + at : nullptr;
-    dx = (Element*)block.dx + at;
+    dx = (Element*)block.dx + out;
+    dv = kGated ? (Element*)block.dv + out : nullptr;
   }
 };
 
-// `F`: Rational, or Derivative.
-template <class T, class F>
+// y = F(x), or F(x) v where gated. `F`: Rational, or Derivative.
+template <class T, class F, bool kGated>
 void forward(const Block& block) {
+  typedef typename T::Vector V;
   Largest<T> largest(block.largest);
   for (int64_t strip = 0; strip < block.strips; ++strip) {
     const F function(block, strip);
     for (int64_t row = 0; row < block.rows; ++row) {
-      const Place<T> at(block, row, strip);
+      const Place<T, kGated> at(block, row, strip);
       for (int64_t i = 0; i < block.length; i += width_of<T>()) {
         __builtin_prefetch(at.x + i + block.ahead);
+        if (kGated) __builtin_prefetch(at.v + i + block.ahead);
         __builtin_prefetch(at.y + i + block.ahead, kToWrite);
-        const typename T::Vector x = T::load(at.x + i);
+        const V x = T::load(at.x + i);
         largest.see(x);
-        T::store(at.y + i, function.value(x));
+        const V y = function.value(x);
+        T::store(at.y + i, kGated ? y * T::load(at.v + i) : y);
       }
     }
   }
@@ -452,8 +461,9 @@ KAT_INLINE char* add_to(char* total, const V* sums, int terms) {
   return total;
 }
 
-// The sums stay in registers from the first row of a strip to the last.
-template <class T, class F, class Policy>
+// The gradients, where gated dx = grad v F'(x), dv = grad F(x), and those of the coefficients for the
+// gradient grad v of F. The sums stay in registers from the first row of a strip to the last.
+template <class T, class F, bool kGated, class Policy>
 void backward(const Block& block) {
   typedef typename T::Vector V;
   char* total = static_cast<char*>(block.sums);
@@ -464,15 +474,22 @@ void backward(const Block& block) {
     V sums[F::room], y;
     for (int k = 0; k < terms; ++k) sums[k] = V{};
     for (int64_t row = 0; row < block.rows; ++row) {
-      const Place<T> at(block, row, strip);
+      const Place<T, kGated> at(block, row, strip);
       for (int64_t i = 0; i < block.length; i += width_of<T>()) {
         __builtin_prefetch(at.x + i + block.ahead);
+        if (kGated) __builtin_prefetch(at.v + i + block.ahead);
         __builtin_prefetch(at.grad + i + block.ahead);
         __builtin_prefetch(at.dx + i + block.ahead, kToWrite);
-        V x = T::load(at.x + i), grad = T::load(at.grad + i);
-        policy.see(x, grad, grad == 0);
-        T::store(at.dx + i, policy.mark(function.gradient(x, grad, sums, y)));
-        if (at.y) T::store(at.y + i, y);
+        if (kGated) __builtin_prefetch(at.dv + i + block.ahead, kToWrite);
+        V x = T::load(at.x + i);
+        const V grad = T::load(at.grad + i);
+        const V v = kGated ? T::load(at.v + i) : V{};
+        V of_f = kGated ? grad * v : grad;
+        // A product that underflows is no exact zero.
+        policy.see(x, of_f, kGated ? (grad == 0) | (v == 0) : grad == 0);
+        T::store(at.dx + i, policy.mark(function.gradient(x, of_f, sums, y)));
+        if (kGated) T::store(at.dv + i, grad * y);
+        if (at.y) T::store(at.y + i, kGated ? y * v : y);
       }
     }
     total = add_to(total, sums, terms);
@@ -481,7 +498,6 @@ void backward(const Block& block) {
 }
 
 #include "derivative.inc"
-#include "gated.inc"
 
 // The smallest nonzero |v| of these elements; infinity if there is none.
 template <class T>
@@ -532,36 +548,25 @@ void store_one(char* to, double value) {
   memcpy(to, padded, sizeof padded[0]);
 }
 
-template <class T, class F>
+template <class T, class F, bool kGated = false>
 Kernels kernels_of() {
-  return {forward<T, F>, backward<T, F, Track<T>>, backward<T, F, Guard<T>>,
+  return {forward<T, F, kGated>, backward<T, F, kGated, Track<T>>, backward<T, F, kGated, Guard<T>>,
           least<T>, skip<T>, load_one<T>, store_one<T>};
 }
 
-// None is guarded: what is out of range is not computed again.
+// No derivative is guarded: what is out of range is not computed again.
 template <class T, class F>
 Kernels derivative_kernels_of() {
-  return {forward<T, F>, backward<T, F, Track<T>>, nullptr,
-          least<T>, skip<T>, load_one<T>, store_one<T>};
-}
-
-template <class T, bool kIsA, class Degrees>
-Kernels gated_kernels() {
-  return {gated_forward<T, kIsA, Degrees>,
-          gated_backward<T, kIsA, Degrees, Track<T>>,
-          gated_backward<T, kIsA, Degrees, Guard<T>>,
+  return {forward<T, F, false>, backward<T, F, false, Track<T>>, nullptr,
           least<T>, skip<T>, load_one<T>, store_one<T>};
 }
 
 template <class T, bool kIsA>
 Kernels kernels_for_degrees(int m, int n, bool gated) {
-  const bool usual = m == 5 && n == 4;
-  if (gated) {
-    return usual ? gated_kernels<T, kIsA, FixedDegrees<5, 4>>()
-                 : gated_kernels<T, kIsA, AnyDegrees>();
-  }
-  return usual ? kernels_of<T, Rational<T, kIsA, FixedDegrees<5, 4>>>()
-               : kernels_of<T, Rational<T, kIsA, AnyDegrees>>();
+  typedef Rational<T, kIsA, FixedDegrees<5, 4>> Usual;
+  typedef Rational<T, kIsA, AnyDegrees> Any;
+  if (m == 5 && n == 4) return gated ? kernels_of<T, Usual, true>() : kernels_of<T, Usual>();
+  return gated ? kernels_of<T, Any, true>() : kernels_of<T, Any>();
 }
 
 template <class T>

@@ -23,10 +23,10 @@ struct Block {
   const char* grad;          // null: forward only
   char* y;                   // may be null in the backward pass
   char* dx;
-  const char* v;             // of y = F(x) v, else unused
+  const char* v;             // of y = F(x) v; null: y = F(x)
   char* dv;
   int64_t rows, stride, strips, pitch, length;
-  int64_t in_stride;         // of y = F(x) v: the stride of x and v, `stride` being of grad and y
+  int64_t in_stride;         // of y = F(x) v: the stride of x and v; `stride` is of grad and y
   int64_t out_stride;        // the stride of dx and dv
   int64_t ahead;             // the distance to the next block in elements, for prefetching
   void* largest;             // a vector of the largest |x| so far, updated

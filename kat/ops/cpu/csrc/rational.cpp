@@ -94,19 +94,11 @@ struct RationalCall {
   void* da;          // of a's and b's shapes and type
   void* db;
   int64_t order;     // of the derivative that takes the place of F
-};
-
-// What y = F(x) v has besides. Its tensors are dense, all in one order, or rows of channels: then
-// those of x and v, and of dx and dv, may lie further apart, as in the halves of one tensor.
-struct Gate {
+  // Of y = F(x) v; null: y = F(x). The tensors of a gate are rows of channels. Those of x and v, and
+  // of dx and dv, may lie further apart, as in the halves of one tensor.
   const char* v;
   char* dv;
-  int64_t in_stride, out_stride;  // of these rows, in elements; `channels` if dense
-};
-
-struct GatedCall {
-  RationalCall rational;
-  Gate gate;
+  int64_t in_stride, out_stride;  // of these rows, in elements
 };
 
 namespace {
@@ -192,16 +184,16 @@ struct Plan {
 #define KAT_ELSE(expression) __builtin_trap()
 #endif
 
-Kernels kernels(const RationalCall& call, bool gated) {
+Kernels kernels(const RationalCall& call) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
   if (call.order) {
     KAT_IF_AVX512(call, derivative_kernels(call.data_type, call.form));
     KAT_IF_AVX2(call, derivative_kernels(call.data_type, call.form));
     KAT_ELSE(derivative_kernels(call.data_type, call.form));
   }
-  KAT_IF_AVX512(call, kernels(call.data_type, call.form, m, n, gated));
-  KAT_IF_AVX2(call, kernels(call.data_type, call.form, m, n, gated));
-  KAT_ELSE(kernels(call.data_type, call.form, m, n, gated));
+  KAT_IF_AVX512(call, kernels(call.data_type, call.form, m, n, call.v));
+  KAT_IF_AVX2(call, kernels(call.data_type, call.form, m, n, call.v));
+  KAT_ELSE(kernels(call.data_type, call.form, m, n, call.v));
 }
 
 // One call, with arithmetic in R (float or double).
@@ -209,11 +201,10 @@ template <class R>
 class Operation {
  public:
   // `size`: bytes of an element of x.
-  Operation(const RationalCall& call, const Gate* gate, const Kernels& kernels, int64_t size,
-            const Plan& plan)
-      : call_(call), gate_(gate), kernels_(kernels), size_(size), plan_(plan),
-        in_gap_(gate ? gate->in_stride - call.channels : 0),
-        out_gap_(gate ? gate->out_stride - call.channels : 0),
+  Operation(const RationalCall& call, const Kernels& kernels, int64_t size, const Plan& plan)
+      : call_(call), kernels_(kernels), size_(size), plan_(plan),
+        in_gap_(call.v ? call.in_stride - call.channels : 0),
+        out_gap_(call.v ? call.out_stride - call.channels : 0),
         m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
         a_size_(a_size()), b_size_(b_size()), table_(nullptr), partial_(nullptr), failed_(false),
         out_of_range_(false) {}
@@ -389,17 +380,17 @@ class Operation {
   // of the smallest grad and the smallest v is the bound.
   bool some_grad_is_tiny(Chunk& chunk) const {
     const double x = largest(chunk), limit = least_grad(x <= limit_ ? x : limit_);
-    if (call_.data_type == kFloat16 && limit <= (gate_ ? 0x1p-48 : 0x1p-24)) return false;
+    if (call_.data_type == kFloat16 && limit <= (call_.v ? 0x1p-48 : 0x1p-24)) return false;
     chunk.grad_limit = limit;
     const double grad = kernels_.least(at(call_.grad, chunk.begin), chunk.end - chunk.begin);
-    return (gate_ ? grad * least_v(chunk) : grad) < limit;
+    return (call_.v ? grad * least_v(chunk) : grad) < limit;
   }
 
   double least_v(const Chunk& chunk) const {
     double least = __builtin_inf();
     for (int64_t begin = chunk.begin; begin < chunk.end;) {
       const int64_t end = end_of_row(begin, chunk.end, in_gap_);
-      const double found = kernels_.least(at(gate_->v, begin, in_gap_), end - begin);
+      const double found = kernels_.least(at(call_.v, begin, in_gap_), end - begin);
       if (found < least) least = found;
       begin = end;
     }
@@ -493,13 +484,13 @@ class Operation {
 
   void process_one(const Chunk& chunk, int64_t offset) {
     const double x = kernels_.load(at(call_.x, offset, in_gap_));
-    const double v = gate_ ? kernels_.load(at(gate_->v, offset, in_gap_)) : 1;
+    const double v = call_.v ? kernels_.load(at(call_.v, offset, in_gap_)) : 1;
     const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
     const ScaledRational one = scaled(offset, x, Parts(grad, v));
     const bool beyond = !(__builtin_fabs(x) <= limit_);
     if (call_.y && beyond) kernels_.store(at(call_.y, offset), one.y * v);
     if (!call_.grad) return;
-    if (gate_ && beyond) kernels_.store(at(gate_->dv, offset, out_gap_), grad * one.y);
+    if (call_.v && beyond) kernels_.store(at(call_.dv, offset, out_gap_), grad * one.y);
     char* const dx_at = at(call_.dx, offset, out_gap_);
     const double dx = kernels_.load(dx_at);
     if (dx != dx) kernels_.store(dx_at, one.dx);
@@ -544,8 +535,8 @@ class Operation {
     block.grad = at(call_.grad, offset);
     block.y = at(call_.y, offset);
     block.dx = at(call_.dx, offset, out_gap_);
-    block.v = gate_ ? at(gate_->v, offset, in_gap_) : nullptr;
-    block.dv = gate_ ? at(gate_->dv, offset, out_gap_) : nullptr;
+    block.v = at(call_.v, offset, in_gap_);
+    block.dv = at(call_.dv, offset, out_gap_);
     block.in_stride = plan_.period + in_gap_;  // with gaps a period is a row
     block.out_stride = plan_.period + out_gap_;
     if (whole) chunk.kernel(block);
@@ -565,7 +556,7 @@ class Operation {
     for (int64_t row = 0; row < block.rows; ++row) {
       const int64_t i = offset + row * plan_.period;
       memcpy(x + row * padded, at(call_.x, i, in_gap_), bytes);
-      if (gate_) memcpy(v + row * padded, at(gate_->v, i, in_gap_), bytes);
+      if (call_.v) memcpy(v + row * padded, at(call_.v, i, in_gap_), bytes);
       if (block.grad) memcpy(grad + row * padded, at(call_.grad, i), bytes);
     }
     block.x = x;
@@ -582,7 +573,7 @@ class Operation {
       const int64_t i = offset + row * plan_.period;
       if (block.y) memcpy(at(call_.y, i), y + row * padded, bytes);
       if (block.grad) memcpy(at(call_.dx, i, out_gap_), dx + row * padded, bytes);
-      if (block.grad && gate_) memcpy(at(gate_->dv, i, out_gap_), dv + row * padded, bytes);
+      if (block.grad && call_.v) memcpy(at(call_.dv, i, out_gap_), dv + row * padded, bytes);
     }
   }
 
@@ -682,7 +673,6 @@ class Operation {
   static constexpr int64_t kTails = kShortSum * kMaxVectorBytes;
 
   const RationalCall& call_;
-  const Gate* gate_;  // null: F(x) alone
   Kernels kernels_;
   int64_t size_;
   Plan plan_;
@@ -699,25 +689,13 @@ int64_t vector_bytes(int64_t instruction_set) {
 }
 
 template <class R>
-Status run(const RationalCall& call, const Gate* gate, int64_t size) {
+Status run(const RationalCall& call, int64_t size) {
   const int64_t groups = larger(call.a_rows, call.b_rows);
   const int64_t width = vector_bytes(call.instruction_set) / int64_t(sizeof(R));
-  const bool apart = gate && (gate->in_stride != call.channels || gate->out_stride != call.channels);
+  const bool apart = call.v && (call.in_stride != call.channels || call.out_stride != call.channels);
   const int64_t group_run = call.channel_stride * (call.channels / groups);
   const Plan plan(call.count, groups, group_run, width, apart);
-  return Operation<R>(call, gate, kernels(call, gate), size, plan).run();
-}
-
-Status run(const RationalCall& call, const Gate* gate) {
-  if (call.a_columns - 1 > kMaxDegree || call.b_columns > kMaxDegree) return kUnsupported;
-  const bool is_16_bit = call.data_type == kBFloat16 || call.data_type == kFloat16;
-  if (call.order > kMaxOrder || (call.order && (is_16_bit || gate))) return kUnsupported;
-  switch (call.data_type) {
-    case kFloat32: return run<float>(call, gate, 4);
-    case kBFloat16: case kFloat16: return run<float>(call, gate, 2);
-    case kFloat64: return run<double>(call, gate, 8);
-    default: return kUnsupported;
-  }
+  return Operation<R>(call, kernels(call), size, plan).run();
 }
 
 }  // namespace
@@ -734,10 +712,15 @@ KAT_EXPORT int64_t kat_instruction_sets(void) {
 #endif
 }
 
-// F(x), or a derivative, or the gradient of either. Returns a Status; 0 is done.
-KAT_EXPORT int32_t kat_rational(const RationalCall* call) { return run(*call, nullptr); }
-
-// F(x) v, or its gradients.
-KAT_EXPORT int32_t kat_gated_rational(const GatedCall* call) {
-  return run(call->rational, &call->gate);
+// F(x), F(x) v, or a derivative, or the gradients of one of them. Returns a Status; 0 is done.
+KAT_EXPORT int32_t kat_rational(const RationalCall* call) {
+  if (call->a_columns - 1 > kMaxDegree || call->b_columns > kMaxDegree) return kUnsupported;
+  const bool is_16_bit = call->data_type == kBFloat16 || call->data_type == kFloat16;
+  if (call->order > kMaxOrder || (call->order && (is_16_bit || call->v))) return kUnsupported;
+  switch (call->data_type) {
+    case kFloat32: return run<float>(*call, 4);
+    case kBFloat16: case kFloat16: return run<float>(*call, 2);
+    case kFloat64: return run<double>(*call, 8);
+    default: return kUnsupported;
+  }
 }
