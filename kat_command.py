@@ -107,7 +107,7 @@ def _run(arguments: list[str] | None) -> int:
             code: int | None = module.main(rest)
         return code
 
-    return run_command(command, quiet="--quiet" in rest, debug="--debug" in rest)
+    return run_command(command, rest)
 
 
 def find_commands(folder: Path) -> dict[str, str]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 _LISTED = 24
 
 
 class InputError(ValueError):
     """Invalid input. The message names the value and says what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+class Failed(RuntimeError):
+    """A command that has failed for a reason that its message gives. Exit code 1."""
+
+    exit_code = 1
 
 
 class UnreadableFile(InputError):
@@ -35,33 +43,19 @@ class MissingFile(UnreadableFile):
         return f"{self.args[0]} does not exist"
 
 
-class OutputFailed(OSError):
-    """A text file that cannot be written, after the work whose result it should hold.
-
-    Args:
-        path: the path of the file.
-        error: of the system.
-        content: the text, which the command line prints instead.
-    """
-
-    def __init__(self, path: object, error: OSError, content: str) -> None:
-        super().__init__(error.errno, error.strerror or str(error), str(path))
-        self.content = content
-
-
-class BackendUnavailable(RuntimeError):
+class BackendUnavailable(Failed):
     """A backend that was requested by name is unavailable. The message says why."""
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(Failed):
     """The loss is no longer finite. The message says since when and what to try. Exit code 1."""
 
 
-class CheckpointFailed(RuntimeError):
+class CheckpointFailed(Failed):
     """A checkpoint cannot be written. The message says why and what is left. Exit code 1."""
 
 
-class LoaderFailed(RuntimeError):
+class LoaderFailed(Failed):
     """A process that loads images has ended. Exit code 1.
 
     Args:
@@ -75,11 +69,16 @@ class LoaderFailed(RuntimeError):
         )
 
 
-class Interrupted(RuntimeError):
-    """Training was asked to stop and has saved its state. The message says where. Exit code 75."""
+class Interrupted(Failed):
+    """Training was asked to stop and has saved its state. The message says where. Exit code 75.
+
+    That is EX_TEMPFAIL of sysexits.h: run the command again.
+    """
+
+    exit_code = 75
 
 
-class ExportFailed(RuntimeError):
+class ExportFailed(Failed):
     """The outputs of an exported file differ from the model's; it is not kept. Exit code 1."""
 
 
@@ -95,20 +94,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
         known: all valid names; the message lists them if there are at most 24.
     """
     names = sorted(known)
-    nearest = _most_likely(name, names)
-    hint = f"; did you mean {nearest!r}?" if nearest else ""
+    given = _spelling(name).replace("learning_rate", "lr")
+    spelled = {_spelling(known): known for known in reversed(names)}
+    nearest = [spelling for spelling in spelled if spelling.endswith(f".{given}")]
+    if len(nearest) != 1:
+        nearest = difflib.get_close_matches(given, spelled, n=1, cutoff=0.55)
+    hint = f"; did you mean {spelled[nearest[0]]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")
-
-
-def _most_likely(name: str, names: Sequence[str]) -> str | None:
-    by_spelling = {_spelling(known): known for known in reversed(names)}
-    given = _spelling(name).replace("learning_rate", "lr")
-    in_sections = [spelling for spelling in by_spelling if spelling.endswith(f".{given}")]
-    if len(in_sections) == 1:
-        return by_spelling[in_sections[0]]
-    nearest = difflib.get_close_matches(given, by_spelling, n=1, cutoff=0.55)
-    return by_spelling[nearest[0]] if nearest else None
 
 
 def _spelling(name: str) -> str:
@@ -116,7 +109,7 @@ def _spelling(name: str) -> str:
 
 
 def worker_has_ended(error: Exception) -> bool:
-    """Whether an error says that a worker of a DataLoader was killed or has crashed.
+    """Return True if an error says that a worker of a DataLoader was killed or has crashed.
 
     PyTorch also raises it by a signal handler, hence anywhere in the program.
     """

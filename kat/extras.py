@@ -1,4 +1,4 @@
-"""What needs more than torch: the extra that brings each package, and imports on first use.
+"""Optional dependencies: the extra that brings each package, and imports on first use.
 
 The core of the library needs torch alone. Everything else is imported when it is used, so that what
 is missing is named, in one line, by what needs it.
@@ -17,61 +17,26 @@ from kat.errors import InputError
 
 PROJECT = "kolmogorov-arnold-transformer"
 
-EXTRA_OF_PACKAGE = {
-    "PIL": "vision",
-    "alembic": "loggers",
-    "datasets": "data",
-    "faster_coco_eval": "dense",
-    "huggingface_hub": "vision",
-    "jinja2": "plot",
-    "jsonargparse": "cli",
-    "markupsafe": "plot",
-    "matplotlib": "plot",
-    "mlflow": "loggers",
-    "mpmath": "plot",
-    "numpy": "fit",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "plotly": "plot",
-    "pydantic": "cli",
-    "pydantic_core": "cli",
-    "rich": "cli",
-    "safetensors": "vision",
-    "scipy": "fit",
-    "sklearn": "train",
-    "sqlalchemy": "loggers",
-    "tensorboard": "train",
-    "timm": "vision",
-    "torchao": "export",
-    "torchmetrics": "train",
-    "torchvision": "vision",
-    "wandb": "loggers",
-    "webdataset": "data",
-    "yaml": "cli",
+_PACKAGES = {
+    "cli": "jsonargparse pydantic pydantic_core rich shtab yaml",
+    "fit": "numpy scipy",
+    "vision": "PIL huggingface_hub safetensors timm torchvision",
+    "train": "sklearn tensorboard torchmetrics",
+    "dense": "faster_coco_eval",
+    "plot": "jinja2 markupsafe matplotlib mpmath plotly",
+    "export": "onnx onnxruntime onnxscript torchao",
+    "data": "datasets webdataset",
+    "loggers": "alembic mlflow sqlalchemy wandb",
 }
+EXTRA_OF_PACKAGE = {name: extra for extra, names in _PACKAGES.items() for name in names.split()}
 """The smallest extra of pyproject.toml that brings a package, by the name that is imported."""
 
-EXTRA_OF_COMMAND = {
-    "ablate": "plot",
-    "convert": "vision",
-    "export": "export",
-    "fit": "fit",
-    "flops": "vision",
-    "plot": "plot",
-    "report": "plot",
-    "stability": "plot",
-    "verify": "plot",
-}
+EXTRA_OF_COMMAND = dict.fromkeys(("ablate", "plot", "report", "stability", "verify"), "plot")
+EXTRA_OF_COMMAND |= {"convert": "vision", "export": "export", "fit": "fit", "flops": "vision"}
 """The extra that brings what a command of ``kat`` always needs; of the others it is ``train``."""
 
-_DISTRIBUTIONS = {
-    "PIL": "pillow",
-    "faster_coco_eval": "faster-coco-eval",
-    "mlflow": "mlflow-skinny",
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}
+_DISTRIBUTIONS = {"PIL": "pillow", "mlflow": "mlflow-skinny", "sklearn": "scikit-learn"}
+_DISTRIBUTIONS |= {"faster_coco_eval": "faster-coco-eval", "yaml": "pyyaml"}
 """The names of packages that are installed under another name than they are imported."""
 
 
@@ -93,7 +58,7 @@ class MissingPackage(InputError, ImportError):
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; a folder of that name is not enough."""
+    """Return True if a package can be imported; a folder of that name is not enough."""
     spec = importlib.util.find_spec(package)
     return spec is not None and spec.origin is not None
 

@@ -1,37 +1,30 @@
-"""The gates of files: every input is opened here, every output is tried and written here.
+"""Open input files and write output files safely.
 
 An input is a regular file; an output is written completely or not at all.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from kat.errors import InputError, MissingFile, OutputFailed, UnreadableFile
+from kat.errors import InputError, MissingFile, UnreadableFile
 from kat.text import scaled
 
 PICTURES = (".png", ".svg", ".pdf")
 """The suffixes of figures."""
 
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""How inputs are opened: without O_NONBLOCK, a named pipe waits for its writer."""
-_PROBE = bytes(4096)
-"""What is written to find out whether there is space."""
+
+def _open(path: str, flags: int) -> int:
+    """Opens a file without waiting for the writer of a named pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -1) -> BinaryIO:
@@ -49,52 +42,30 @@ def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -
         UnreadableFile: it is not a regular file, may not be read, or is too large.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
+        file = open(path, "rb", buffering, opener=_open)  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError:
         raise MissingFile(path, "it does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UnreadableFile(path, reason_of(error)) from None
-    status = os.fstat(descriptor)
-    kind = stat.S_IFMT(status.st_mode)
-    if kind == stat.S_IFREG and (limit is None or status.st_size <= limit):
-        return os.fdopen(descriptor, "rb", buffering)
-    os.close(descriptor)
-    if kind == stat.S_IFREG:
-        assert limit is not None
-        raise UnreadableFile(path, too_large(status.st_size, limit))
-    raise UnreadableFile(path, f"it is {_KINDS.get(kind, 'something else')}, not a file")
-
-
-def check_input(path: str | Path) -> None:
-    """Checks that a file can be opened by :func:`open_input`, before a library opens it.
-
-    Raises:
-        MissingFile, UnreadableFile: see :func:`open_input`.
-    """
-    open_input(path).close()
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and (limit is None or status.st_size <= limit):
+        return file
+    file.close()
+    is_large = limit is not None and stat.S_ISREG(status.st_mode)
+    reason = too_large(status.st_size, limit or 0) if is_large else "it is not a regular file"
+    raise UnreadableFile(path, reason)
 
 
 def check_exists(path: Path) -> None:
-    """Checks that a file or folder that the user names exists.
-
-    Raises:
-        MissingFile, UnreadableFile: it does not, or may not be looked at.
-    """
-    try:
-        path.stat()
-    except FileNotFoundError:
-        raise MissingFile(path, "it does not exist") from None
-    except (OSError, ValueError) as error:
-        raise UnreadableFile(path, reason_of(error)) from None
+    """Raises MissingFile if a file or folder that the user names does not exist."""
+    if not path.exists():
+        raise MissingFile(path, "it does not exist")
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The bytes of a file; see :func:`open_input`."""
     with open_input(path, limit=limit) as file:
-        try:
-            return file.read()
-        except OSError as error:  # a damaged disk
-            raise UnreadableFile(path, reason_of(error)) from None
+        return file.read()
 
 
 def read_text(path: str | Path, limit: int = 1 << 26) -> str:
@@ -115,7 +86,7 @@ def too_large(size: int, limit: int) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Why the system refused: its words, without the number and the path."""
+    """The system's words for an error, without the number and the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
@@ -152,12 +123,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     If the body fails, nothing is left.
 
     Raises:
-        InputError: ``path`` exists, or its parent folder does not.
+        InputError: ``path`` exists.
     """
     if path.exists():
         raise InputError(f"{path} exists already; remove it, or give another name")
-    _check_parent(path)
-    check_folder(path)
     partial = _partial(path)
     partial.mkdir()
     try:
@@ -168,18 +137,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file in UTF-8, completely or not at all.
-
-    Raises:
-        OutputFailed: the system refused.
-    """
-    try:
-        # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
-        content = text.encode("utf-8", "backslashreplace")
-        with replacing(Path(path)) as partial, partial.open("xb") as file:
-            file.write(content)
-    except OSError as error:
-        raise OutputFailed(path, error, text) from error
+    """Writes a text file in UTF-8, completely or not at all."""
+    # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
+    content = text.encode("utf-8", "backslashreplace")
+    with replacing(Path(path)) as partial, partial.open("xb") as file:
+        file.write(content)
 
 
 def open_to_append(path: Path) -> TextIO:
@@ -204,8 +166,6 @@ def link_or_copy(path: Path, other: Path) -> None:
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """Checks that a file can be written, before the work whose result it will hold.
 
-    Writes a little beside it, and removes it again.
-
     Args:
         path: the path of the file.
         endings: the suffixes that are allowed; empty for any.
@@ -216,71 +176,38 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """
     if endings and path.suffix not in endings:
         raise InputError(f"{str(path)!r} must end in {' or '.join(endings)}")
-    with _refusals(path):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file")
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is not a regular file, and would be replaced")
-        _check_parent(path)
-        _probe(path.parent)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a regular file, and would be replaced")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {str(path.parent)!r} for {path.name} does not exist")
+    check_folder(path.parent)
 
 
-def check_folder(path: Path, *, probe: bool = True) -> None:
+def check_folder(path: Path) -> None:
     """Checks that files can be written to a folder, which may have to be created.
 
-    Args:
-        path: the path of the folder.
-        probe: write a little there, and remove it again; False: only read the permissions.
-
     Raises:
-        InputError: ``path`` is a file or below one, its name is not UTF-8, or the system refuses.
+        InputError: ``path`` is a file or below one, or the system refuses.
     """
+    above = next(each for each in (path, *path.parents) if each.exists())
     try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the name {str(path)!r} is not UTF-8; give the folder another") from None
-    with _refusals(path):
-        above = next(each for each in (path, *path.parents) if each.exists())
-        if not above.is_dir():
-            where = "it" if above == path else above
-            raise InputError(f"{path} cannot be a folder: {where} is a file")
-        if probe:
-            _probe(above)
-        elif not os.access(above, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=above) as file:  # has no name, or a hidden one
+            file.write(bytes(4096))
+    except NotADirectoryError:
+        raise InputError(f"{path} cannot be a folder: {above} is a file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
 
 
 def check_new_folder(path: Path) -> None:
     """Checks that a folder can be created, or exists and is empty.
 
     Raises:
-        InputError: ``path`` is a file or a folder with something in it, or is below a file, or the
-            system refuses.
+        InputError: it has something in it, or see :func:`check_folder`.
     """
-    with _refusals(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists already; give a new or an empty folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path} exists already; give a new or an empty folder")
     check_folder(path)
-
-
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Errors of the system become :class:`InputError`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
-
-
-def _probe(folder: Path) -> None:
-    path = _partial(folder / "probe")
-    try:
-        with path.open("xb") as file:
-            file.write(_PROBE)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:
@@ -304,8 +231,3 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 def _partial(path: Path) -> Path:
     """A name that nobody can foresee, of a file or folder that is created and not opened."""
     return path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")
-
-
-def _check_parent(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {str(path.parent)!r} for {path.name} does not exist")

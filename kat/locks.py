@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,10 +13,8 @@ from pathlib import Path
 from kat.errors import InputError
 from kat.files import reason_of
 
-_OWN: set[Path] = set()
-"""The locks of this process."""
-_RELEASED = threading.Condition()
-"""Guards ``_OWN``, and tells that a lock has left it."""
+_OWN: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+"""The locks of this process, by file: the kernel would give it the same lock again."""
 
 
 @contextmanager
@@ -35,15 +34,10 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         InputError: another one holds the lock, the file cannot be written, or the system is
             Windows.
     """
-    place = path.parent.resolve() / path.name
-    with _RELEASED:  # the kernel would lock it for the same process again
-        if not wait and place in _OWN:
-            raise _is_written(path, "this process")
-        _RELEASED.wait_for(lambda: place not in _OWN)
-        _OWN.add(place)
+    own = _OWN[path.parent.resolve() / path.name]
+    if not own.acquire(blocking=wait):
+        raise _is_written(path, "this process")
     try:
-        if path.is_symlink():
-            raise InputError(f"{path} is a link, and is not followed; remove it")
         try:
             descriptor = _lock(path, wait)
         except OSError as error:
@@ -55,9 +49,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             os.close(descriptor)
     finally:
-        with _RELEASED:
-            _OWN.discard(place)
-            _RELEASED.notify_all()
+        own.release()
 
 
 def _lock(path: Path, wait: bool) -> int:

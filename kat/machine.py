@@ -1,10 +1,11 @@
-"""What this machine gives to a process: its memory, its cores."""
+"""Resources of this machine that a process uses: memory and cores."""
 
 from __future__ import annotations
 
 import math
 import multiprocessing
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,81 +15,55 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_bytes(device: torch.device) -> int:
-    """What training takes: on a GPU the most that was allocated there, else resident bytes now.
+    """The memory of training: on a GPU the most that was allocated there, else resident bytes now.
 
     Resident bytes are those of this process and of the workers that load its images; pages that
     they share count for each.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    workers = [process.pid for process in multiprocessing.active_children()]
-    return sum(_resident(pid) for pid in [os.getpid(), *workers] if pid is not None)
+    return _resident(os.getpid(), "VmRSS") + sum(_resident(pid, "VmRSS") for pid in _workers())
 
 
 def peak_bytes(device: torch.device) -> int:
     """The peak of this process alone: on a GPU what was allocated there, else resident bytes."""
-    return memory_bytes(device) if device.type == "cuda" else _most_resident(os.getpid())
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _resident(os.getpid(), "VmHWM")
 
 
 def worker_peak_bytes() -> int:
     """The sum of the peaks of the workers that run now; pages that they share count for each."""
-    workers = [process.pid for process in multiprocessing.active_children()]
-    return sum(_most_resident(pid) for pid in workers if pid is not None)
+    return sum(_resident(pid, "VmHWM") for pid in _workers())
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process; where there is no /proc, the most this one had, 0 for others."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return _most_resident(pid)
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _workers() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
 
 
-def _most_resident(pid: int) -> int:
-    """The peak of a process; where there is no /proc, 0 for other processes.
+def _resident(pid: int, entry: str) -> int:
+    """Resident bytes of a process; where there is no /proc, this one's peak, and 0 for others.
 
-    ``ru_maxrss`` alone would include what the parent of this process had at the fork.
+    ``ru_maxrss`` is no peak on Linux: it would include what the parent had at the fork.
     """
     try:
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return _most_used() if pid == os.getpid() else 0
-
-
-def _most_used() -> int:
-    """The peak of this process, by ``getrusage``."""
-    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        if sys.platform != "darwin" or pid != os.getpid():
+            return 0
         import resource
-    except ImportError:  # Windows
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = re.search(rf"^{entry}:\s+(\d+) kB", status, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def cores() -> int:
-    """The cores that this process may use: of its affinity, and of the quota of its container."""
+    """The cores that this process may use, by its affinity and the quota of its control group."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, math.ceil(min(count, _quota())))
-
-
-def _quota() -> float:
-    """The cores' worth of time that the control group of this process gets; infinite without one.
-
-    Version 2 has it in one file, version 1 in two. In a container its own group is the root.
-    """
     try:
-        content = (_CGROUP / "cpu.max").read_text().split()
-    except OSError:
-        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        try:
-            content = [(_CGROUP / "cpu" / name).read_text().strip() for name in names]
-        except OSError:
-            return math.inf
-    try:
-        quota, period = map(float, content)
-    except ValueError:  # "max 100000"
-        return math.inf
-    return quota / period if quota > 0 and period > 0 else math.inf
+        quota, period = map(int, (_CGROUP / "cpu.max").read_text().split())
+    except (OSError, ValueError):  # there is no quota, or "max 100000"
+        return count
+    return max(1, min(count, math.ceil(quota / period)))

@@ -1,4 +1,4 @@
-"""How processes start beside this one, and how they end with it.
+"""Start processes beside this one, and end them with it.
 
 A terminal or a scheduler sends a request to stop to all processes of a command. The main process
 sees to it, so the others start with such signals blocked, and accept them when they can answer.
@@ -24,11 +24,8 @@ if hasattr(signal, "SIGUSR1"):  # not on Windows
 def requests_to_stop_blocked() -> Iterator[None]:
     """Blocks requests to stop in this thread, and in processes that it starts meanwhile.
 
-    A request that arrives meanwhile is answered at the end. Does nothing on Windows.
+    A request that arrives meanwhile is answered at the end.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # its start would unblock them again
@@ -63,28 +60,17 @@ def fork_server(module: str) -> BaseContext | None:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    with requests_to_stop_blocked(), _same_path():
-        forkserver.ensure_running()
-    return context
-
-
-@contextmanager
-def _same_path() -> Iterator[None]:
-    """Has a server that starts meanwhile import what this process would.
-
-    Its own path begins with the current directory, which may hold another copy of kat.
-    """
+    before = dict(os.environ)
+    # The server's own path begins with the current directory, which may hold another copy of kat.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    names = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
+    os.environ.update(PYTHONPATH=path, PYTHONSAFEPATH="1")
     try:
-        yield
+        with requests_to_stop_blocked():
+            forkserver.ensure_running()
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
+    return context
 
 
 def when_parent_ends(end: Callable[[], None]) -> None:

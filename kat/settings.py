@@ -5,15 +5,13 @@ A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | Non
 
 from __future__ import annotations
 
+import json
 import os
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast
 
-import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -31,20 +29,16 @@ if TYPE_CHECKING:
 else:
     OrAuto = Union[T, Literal["auto"]]  # noqa: UP007  (a generic alias)
 
-_MOST = 10**12
-"""Far above any count that is meant, and a number of which floats know every unit."""
-_LARGEST = 1e30
-"""Far above any number that is meant, and far below float32's end, in which optimizers compute."""
-Count = Annotated[int, Field(ge=1, le=_MOST)]
-CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 Processes = Annotated[int, Field(ge=1, le=65536)]
-"""A number of devices or machines, far above what anybody has."""
+"""A number of devices or machines."""
 Workers = Annotated[int, Field(ge=0, le=256)]
 Side = Annotated[int, Field(ge=1, le=2**15)]
 """A side of an image, in pixels."""
-Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -72,7 +66,8 @@ ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 Batches = Annotated[int | float, AfterValidator(_batches)]
 """A number of batches, or a share of them: 1 is one batch, 1.0 is all."""
 
-_adapter = cache(TypeAdapter)
+adapter = cache(TypeAdapter)
+"""Pydantic's validator of a type."""
 
 
 def check_ranges(settings: Settings, section: str = "") -> Settings:
@@ -83,78 +78,26 @@ def check_ranges(settings: Settings, section: str = "") -> Settings:
         section: the section of a run's settings that it is, such as ``"data"``.
 
     Returns:
-        The settings with the types that files keep: Python's numbers in place of NumPy's, and
-        tuples where a list was given for one.
+        The settings with the types that files keep: Python's numbers in place of NumPy's, text in
+        place of paths, and tuples where a list was given for one.
 
     Raises:
         InputError: names the first invalid setting, its value, and what it may be.
     """
-    before = f"{section}." if section else ""
-    given = _plain(settings, section)
-    try:
-        taken = _adapter(given.__class__).validate_python(asdict(given))
+    try:  # by way of JSON, of which nothing is converted: the text "false" would become true
+        text = json.dumps(asdict(cast(Any, settings)), default=_plain)
+        return cast(Settings, adapter(cast(Any, type(settings))).validate_json(text, strict=True))
     except ValidationError as error:
-        problems = [(problem["loc"], problem["msg"]) for problem in error.errors()]
-        name, value = _setting(given, problems[0][0])
-        wanted = [message for place, message in problems if _setting(given, place)[0] == name]
-        raise InputError(f"{before}{name} must be {describe(wanted)}, got {value}") from None
-    for name, value, kind in _converted(given, taken, before):
-        raise InputError(f"{name} must be {kind}, got {value!r}")
-    return cast(Settings, taken)
+        problems = [(_setting(settings, one["loc"]), one["msg"]) for one in error.errors()]
+        name, value = problems[0][0]
+        wanted = describe([message for (other, _), message in problems if other == name])
+        before = f"{section}." if section else ""
+        raise InputError(f"{before}{name} must be {wanted}, got {value!r}") from None
 
 
-def _plain(value: Any, name: str) -> Any:
-    """The settings, or the value of one, of types that YAML has, and tuples."""
-    if is_dataclass(value) and not isinstance(value, type):
-        before = f"{name}." if name else ""
-        given = {field.name: getattr(value, field.name) for field in fields(value)}
-        return replace(value, **{key: _plain(v, f"{before}{key}") for key, v in given.items()})
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise InputError(f"{name} must be a mapping with text as its keys, got {value}")
-        return {str(key): _plain(item, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item, name) for item in value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise InputError(
-        f"{name} must be text, a number, true or false, null, or a list or a mapping of these, got"
-        f" {value!r}"
-    )
-
-
-def _converted(given: Any, taken: Any, before: str = "") -> Iterator[tuple[str, Any, str]]:
-    """The settings that pydantic took for a value of another type: names, values, the types.
-
-    The settings keep what was given, such as the text "false", which is true.
-    """
-    for field in fields(taken):
-        name, wanted = f"{before}{field.name}", getattr(taken, field.name)
-        value = getattr(given, field.name)
-        if is_dataclass(wanted) and is_dataclass(value):
-            yield from _converted(value, wanted, f"{name}.")
-        elif not _is_of_type(value, wanted):
-            kind = _KINDS_OF_TYPES.get(type(wanted))
-            yield name, value, kind or f"of the type {type(wanted).__name__}"
-
-
-def _is_of_type(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list | tuple):
-        same = isinstance(value, list | tuple) and len(value) == len(wanted)
-        return same and all(map(_is_of_type, value, wanted))
-    if isinstance(wanted, bool):
-        return isinstance(value, bool)
-    if isinstance(wanted, int | float):
-        kind = int if isinstance(wanted, int) else int | float
-        return isinstance(value, kind) and not isinstance(value, bool)
-    return isinstance(value, type(wanted))
-
-
-_KINDS_OF_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, and paths, as types that JSON has."""
+    return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
 
 
 def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
@@ -168,29 +111,28 @@ def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
     return ".".join(names), settings
 
 
-_KINDS: dict[str, str] = defaultdict(
-    lambda: "of another type",
-    integer="an integer",
-    number="a number",
-    string="text",
-    boolean="true or false",
-    list="a list",
-    tuple="a list",
-    dictionary="a mapping",
-)
-"""Pydantic's types, in the words of the command line."""
+_WORDS = {
+    "Input should be ": "",
+    "Field required": "a longer list",
+    "Tuple should have": "a list of",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid array": "a list",
+    "an object": "a mapping",
+}
+"""Pydantic's words, and those of the command line."""
 
 
-def describe(messages: list[str]) -> str:
-    """What a value may be, from pydantic's messages, or others, for each of its types."""
-    text = " or ".join(m.removeprefix("Input should be ") for m in dict.fromkeys(messages))
-    text = re.sub(r"a valid (\w+)(, [^,]*?)?(?= or |$)", lambda m: _KINDS[m[1]], text)
-    for long, short in (
-        ("greater than or equal to", "at least"),
-        ("less than or equal to", "at most"),
-        ("greater than", "above"),
-        ("less than", "below"),
-    ):
+def describe(messages: Iterable[str]) -> str:
+    """The valid values, from pydantic's messages for each type that a value may have."""
+    text = " or ".join(dict.fromkeys(messages))
+    for long, short in _WORDS.items():
         text = text.replace(long, short)
     return text
 

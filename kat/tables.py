@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kat.errors import InputError, MissingFile
 from kat.files import open_input, write_text
@@ -43,11 +42,18 @@ def write_table(
     """
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(map(_escaped, columns))
+    writer.writerow(map(_cell, columns))
     for row in rows:
-        cells = map(row.get, columns) if isinstance(row, Mapping) else row
-        writer.writerow(map(_escaped, cells))
+        writer.writerow(map(_cell, map(row.get, columns) if isinstance(row, Mapping) else row))
     write_text(path, file.getvalue())
+
+
+def _cell(value: object) -> object:
+    """A cell; of a text its printable form, with a quote if a spreadsheet would compute it."""
+    if not isinstance(value, str | Path):
+        return value
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(("=", "@")) else text
 
 
 def fill_tables(page: str, tables: Mapping[str, str]) -> str:
@@ -56,9 +62,6 @@ def fill_tables(page: str, tables: Mapping[str, str]) -> str:
     Args:
         page: has a line ``<!-- table of NAME -->`` and a line ``<!-- end of table -->`` for each.
         tables: by name, in Markdown.
-
-    Raises:
-        InputError: a mark has no end of its own.
 
     Examples:
         >>> from kat.tables import fill_tables
@@ -71,40 +74,11 @@ def fill_tables(page: str, tables: Mapping[str, str]) -> str:
         <!-- end of table -->
     """
     for name, content in tables.items():
-        begin, end = f"<!-- table of {name} -->", "<!-- end of table -->"
-        before, mark, after = page.partition(begin)
-        old, closed, rest = after.partition(end)
-        if mark and (not closed or "<!-- table of" in old):
-            raise InputError(f"{begin} has no {end} of its own")
-        if mark:
+        before, mark, after = page.partition(f"<!-- table of {name} -->")
+        _, end, rest = after.partition("<!-- end of table -->")
+        if end:
             page = f"{before}{mark}\n\n{content.strip()}\n\n{end}{rest}"
     return page
-
-
-_FORMULA = re.compile(r"'*[=+\-@].")
-"""How a text begins that a spreadsheet takes for a formula; a quote before it prevents that."""
-
-
-def _escaped(cell: Any) -> Any:
-    """A cell, of a text its :func:`~kat.text.printable` form, quoted if a spreadsheet ran it."""
-    if not isinstance(cell, str | Path):
-        return cell
-    text = printable(str(cell))
-    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
-
-
-def _unescaped(cell: Any) -> Any:
-    """A text without the quote of :func:`_escaped`."""
-    quoted = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
-    return cell[1:] if quoted else cell
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:
@@ -130,29 +104,23 @@ def open_table(
     """
     try:
         with io.TextIOWrapper(open_input(path), newline="", encoding="utf-8-sig") as file:
-            yield (
-                {_unescaped(name): _unescaped(cell) for name, cell in row.items()}
-                for row in csv.DictReader(file)
-            )
-    except MissingFile:
-        reason = f": {if_missing}" if if_missing else ""
-        raise InputError(f"{path} does not exist{reason}") from None
+            yield csv.DictReader(file)
+    except MissingFile as error:
+        raise InputError(f"{error}: {if_missing}" if if_missing else str(error)) from None
     except InputError:
         raise
-    except (OSError, LookupError, OverflowError, TypeError, ValueError, csv.Error) as error:
+    except (LookupError, OverflowError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not {content}: {error}") from None
 
 
 def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
-    """Whether each of the columns holds numbers alone; without rows none does.
+    """The columns that hold numbers alone; without rows none does.
 
     Args:
         rows: texts, row by row.
         count: how many columns there are.
     """
     columns = list(zip(*rows, strict=True))
-    if rows and len(columns) != count:
-        raise ValueError(f"rows have {len(columns)} cells, but there are {count} columns")
     return [all(map(_NUMBER.match, column)) for column in columns] or [False] * count
 
 

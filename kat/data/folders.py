@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image
 from kat.errors import InputError, UnreadableFile
-from kat.files import check_input, reason_of
+from kat.files import open_input, reason_of
 
 
 def existing_folder(path: Path) -> Path:
@@ -106,7 +106,7 @@ def _not_regular(entry: os.DirEntry[str]) -> str:
     if os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
         return ""
     try:
-        check_input(entry.path)
+        open_input(entry.path).close()
     except UnreadableFile as error:
         return error.reason
     return ""

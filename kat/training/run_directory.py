@@ -128,7 +128,7 @@ def check_run_directory(config: TrainConfig) -> None:
             nor overwritten.
     """
     out = Path(config.out)
-    check_folder(out, probe=False)  # a dry run writes nothing, and locked_run has probed
+    check_folder(out)
     if config.resume or not out.exists():
         return
     names = [path.name for path in out.iterdir()]

@@ -59,7 +59,7 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     assert first["error"].startswith("cannot be read: ")
     assert len(second["top"]) == 5
     left_out = capsys.readouterr().err.splitlines()
-    assert f"{folder / 'pipe.jpg'} is left out: it is a named pipe, not a file" in left_out
+    assert f"{folder / 'pipe.jpg'} is left out: it is not a regular file" in left_out
     assert any(line.startswith(f"{folder / 'loop'} is left out: it is a link") for line in left_out)
     (tmp_path / "empty").mkdir()
     message = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)

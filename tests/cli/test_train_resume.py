@@ -91,7 +91,7 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     (out / "last.ckpt").unlink()
     (out / "last.ckpt").mkdir()
     line = refused(capsys, *common, "--resume", "true")
-    assert "last.ckpt cannot be read: it is a folder, not a file" in line
+    assert "last.ckpt cannot be read: Is a directory" in line
 
 
 def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from itertools import pairwise, zip_longest
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+import yaml
 from jsonargparse import ActionYesNo, ArgumentParser
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from kat.cli.options.messages import wanted_value
 from kat.data import DataConfig
 from kat.errors import InputError, unknown
 from kat.files import PICTURES, check_folder, check_target
-from kat.settings import Count, Seed
+from kat.settings import Count, Seed, adapter, describe
 
 T = TypeVar("T")
 
@@ -49,38 +52,38 @@ class Parser(ArgumentParser):
 
     def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
         self.spellings: dict[str, str] = {}
-        self.targets: dict[str, Sequence[str]] = {}
-        self.folders: set[str] = set()
+        self.types: dict[str, Any] = {}
         self.switches: set[str] = set()
-        self.sections: set[str] = set()
-        self.given: list[str] = []
+        self.outputs: dict[str, Callable[[Path], None]] = {}
         match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
         if match:
             usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
             about = match[2][:1].upper() + match[2][1:]
             options = {"prog": match[1], "description": about, "usage": usage} | options
-        super().__init__(allow_abbrev=False, **{"formatter_class": Formatter} | options)
+        super().__init__(allow_abbrev=False, formatter_class=Formatter, **options)
         if match:
             self.add("--quiet", action="store_true", help="print errors only")
             self.add("--debug", action="store_true", help="show the traceback of an error")
 
     def add(self, *names: str, **options: Any) -> Action:
         """Adds an argument, whose name may have hyphens; see ``add_argument``."""
+        action = self.add_argument(*names, **options)
         self.spellings |= {name.replace("-", "_"): name for name in names}
-        if not names[0].startswith("-"):  # messages and help call it by its metavar
-            self.spellings[names[0]] = options.get("metavar") or names[0]
-        return self.add_argument(*names, **options)
+        self.types[action.dest] = options.get("type")
+        return action
 
     def add_file(self, name: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
         """Adds an option for a file to write; before the work begins, the file is checked."""
-        self.targets[self.add(name, type=Path, metavar="FILE", help=what, **more).dest] = endings
+        action = self.add(name, type=Path, metavar="FILE", help=what, **more)
+        self.outputs[action.dest] = partial(check_target, endings=endings)
 
     def add_folder(self, name: str, what: str, **more: Any) -> None:
         """Adds an option for a folder to write to; before the work begins, the folder is checked.
 
         The folder is created if it does not exist.
         """
-        self.folders.add(self.add(name, type=Path, metavar="FOLDER", help=what, **more).dest)
+        action = self.add(name, type=Path, metavar="FOLDER", help=what, **more)
+        self.outputs[action.dest] = check_folder
 
     def add_json(self, what: str) -> None:
         """Adds ``--json FILE``."""
@@ -113,9 +116,9 @@ class Parser(ArgumentParser):
         One that is true or false may stand alone: ``--flip`` is ``--flip true``.
         """
         self.add_class_arguments(settings, section, skip=set(skip))
-        prefix = f"{section}." if section else ""
-        for name, default in setting_defaults(settings, prefix):
-            self.sections |= {name.rpartition(".")[0]} - {""}
+        for name, default, kind in settings_of(settings, f"{section}." if section else ""):
+            self.spellings[f"__{name}"] = f"--{name}"
+            self.types[name] = kind
             if isinstance(default, bool):
                 self.switches.add(f"--{name}")
 
@@ -166,98 +169,57 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parses arguments; the files to write are checked."""
-        self.given = list(args or [])
-        try:
-            found = super().parse_args(list(self._spelled(self.given)), *more, **options)
-        except OverflowError as error:  # jsonargparse converts numbers of any length
-            raise InputError(f"a number in the settings is out of range: {error}") from None
-        except UnicodeEncodeError as error:  # its YAML reader has UTF-8 alone
-            raise InputError(f"{error.object!r} in the settings is not UTF-8") from None
+        found = super().parse_args(list(self._spelled(args or [])), *more, **options)
         if found.get("quiet") and "progress" in found:
             found.progress = False
-        for name, endings in self.targets.items():
+        for name, check in self.outputs.items():
             if found.get(name) is not None:
-                check_target(found[name], endings)
-        for name in self.folders:
-            if found.get(name) is not None:
-                check_folder(found[name], probe=not found.get("dry_run"))
+                check(found[name])
         return found
 
     def _spelled(self, arguments: Sequence[str]) -> Iterator[str]:
         """The arguments with options as they were added, and the values of switches."""
         for argument, follows in zip_longest(arguments, arguments[1:]):
-            if not argument.startswith("--"):
-                yield argument
-                continue
             name, equals, value = argument.partition("=")
             name = name.replace("-", "_")
             name = self.spellings.get(name, f"--{name[2:]}")
             positive = name.replace("--no_", "--")
-            if positive in self.switches and not equals and follows not in _SWITCH_VALUES:
+            if not argument.startswith("--"):
+                yield argument
+            elif positive in self.switches and not equals and follows not in _SWITCH_VALUES:
                 yield f"{positive}={str(positive == name).lower()}"
             else:
                 yield name + equals + value
 
     def format_help(self, *formatter: Any) -> str:
-        """The text of ``--help``, in which names have hyphens.
-
-        Defaults such as None are left out, and so are the options of whole sections.
-        """
+        """The text of ``--help``, with hyphens in names, without defaults such as None."""
         text: str = super().format_help(*formatter)
         text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
         text = re.sub(r"^  --\w+ CONFIG .*\n", "", text, flags=re.MULTILINE)
-        text = re.sub(r"(?<= )[A-Z]+\.(?=[A-Z_]+$)", "", text, flags=re.MULTILINE)
         return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises the message as :class:`InputError`: the name, the value, and what is valid."""
         text = " ".join(message.split())
-        match = re.search(r"unrecognized arguments: --([\w.]+)", text, re.IGNORECASE)
-        if match:
-            known = list(map(self._option, self.get_defaults().keys()))
-            raise unknown("option", f"--{match[1]}", known)
-        match = re.search(r"unrecognized arguments: (.*)", text, re.IGNORECASE)
-        if match:
-            raise InputError(self._unexpected(match[1].split()[0]))
-        match = re.match(r"the following arguments are required: (.*)", text)
-        if match:
-            missing = " and ".join(map(self._shown, match[1].split(", ")))
-            raise InputError(f"{missing} must be given; '{self.prog} --help' explains")
-        match = re.match(r"argument (\S+): expected (at least )?(\S+) argument", text)
-        if match:
-            count = "a value" if match[3] == "one" else f"{match[3]} values"
-            needed = f"{match[1]} needs {match[2] or ''}{count}"
-            raise InputError(f"{needed}; '{self.prog} --help' explains")
-        match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", text)
-        if match:
-            raise unknown(match[1], match[2], match[3].replace("'", "").split(", "))
+        if match := re.search(r"unrecognized arguments: (--[\w.-]+)", text, re.IGNORECASE):
+            raise unknown("option", match[1], self.spellings.values())
+        if match := re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([^']+)'", text):
+            raise unknown("setting", ".".join(filter(None, match.groups())), self.types)
+        values = re.findall(r"(?:Got|Given) value: ?(.*)", message)
         match = re.match(r'Parser key "([\w.]+)": *(.*)', text)
-        if match is None:
-            raise InputError(text)
+        if match is None or not values:
+            raise InputError(f"{text}; '{self.prog} --help' explains")
         name = self.spellings.get(f"__{match[1]}", match[1])
-        values = re.findall(r"(?:Got|Given) value:(.*)", message)
-        if match[1] in self.sections:
-            raise InputError(f"{name} stands for settings: give {name}.SETTING VALUE")
-        wanted = wanted_value(text)
-        if not wanted or not values:
-            raise InputError(f"{name} is not valid: {match[2]}")
-        value = values[-1].strip()
-        how = "; a list is written as '[x, y]'" if "a list" in wanted and value[:1] != "[" else ""
-        raise InputError(f"{name} must be {wanted}, got {value or 'nothing'}{how}")
-
-    def _unexpected(self, word: str) -> str:
-        """The message for a word that is neither an option nor the value of one."""
-        before = next((a for a, b in pairwise(self.given) if b == word), "")
-        if before in self.switches:
-            return f"{before} must be true or false, or stand alone, got {word!r}"
-        return f"unexpected argument {word!r}; '{self.prog} --help' explains what is expected"
-
-    def _shown(self, name: str) -> str:
-        """The name of an argument as it is given on the command line."""
-        return self.spellings.get(f"__{name}") or self.spellings.get(name, name)
-
-    def _option(self, name: str) -> str:
-        return self.spellings.get(f"__{name}", f"--{name}")
+        try:
+            value = json.dumps(yaml.safe_load(values[-1]), default=str)
+            adapter(self.types[match[1]]).validate_json(value, strict=True)
+        except (KeyError, ValueError, yaml.YAMLError) as error:
+            if isinstance(error, ValidationError):
+                wanted = describe(problem["msg"] for problem in error.errors())
+                raise InputError(
+                    f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
+                ) from None
+        raise InputError(f"{name} is not valid: {match[2]}")
 
 
 _SWITCH_VALUES = ("true", "false", "auto")
@@ -280,12 +242,13 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
             raise InputError(f"--{name.replace('_', '-')} has no effect {reason}: leave it out")
 
 
-def setting_defaults(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted names of the fields of a dataclass, and of those nested in it, with defaults."""
+def settings_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted names, defaults and types of the fields of a dataclass, and of those nested in it."""
+    types = get_type_hints(settings, include_extras=True)
     for field in fields(settings):
-        yield prefix + field.name, field.default
+        yield prefix + field.name, field.default, types[field.name]
         if is_dataclass(field.default_factory):
-            yield from setting_defaults(field.default_factory, f"{prefix}{field.name}.")
+            yield from settings_of(field.default_factory, f"{prefix}{field.name}.")
 
 
 def given(settings: Namespace) -> dict[str, Any]:

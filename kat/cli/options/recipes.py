@@ -1,13 +1,11 @@
-"""Recipes: the shipped ones by their names, and the check of their keys."""
+"""Recipes: the shipped ones by their names, and others by their paths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kat.cli.options.parser import setting_defaults
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 
@@ -37,50 +35,14 @@ def read_recipe(path: str) -> dict[str, Any]:
     """The content of a recipe's file.
 
     Raises:
-        InputError: the file is no YAML mapping.
+        InputError: the file is no YAML mapping; or it has a section and a dotted name of the
+            section, of which one value would be lost.
     """
     content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
-    return content
-
-
-def check_keys(content: dict[str, Any], source: str, settings: type) -> None:
-    """Checks that every key is the name of a setting.
-
-    Args:
-        content: values by the names of settings, nested as in a recipe.
-        source: where the content comes from, for the message.
-        settings: the dataclass of the settings.
-
-    Raises:
-        InputError: names the first unknown key and the nearest valid one; or a section is there,
-            and a dotted name of it, of which one value would be lost.
-    """
-    valid = {name for name, _ in setting_defaults(settings)}
-    for key in content:
-        section = str(key).partition(".")[0]
+    for key in map(str, content):
+        section = key.partition(".")[0]
         if section != key and section in content:
-            raise InputError(
-                f"{source} has {key!r} and {section!r}: write all of {section!r} in one"
-            )
-    for key, value in _dotted(content, valid):
-        if key not in valid:
-            raise unknown(f"setting in {source}", key, valid)
-        if _is_section(key, valid) and not isinstance(value, dict):
-            raise InputError(f"{key} in {source} must map settings to values, got {value!r}")
-
-
-def _is_section(name: str, valid: set[str]) -> bool:
-    return any(other.startswith(f"{name}.") for other in valid)
-
-
-def _dotted(
-    content: dict[str, Any], valid: set[str], prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values; of mappings only sections are entered."""
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        yield name, value
-        if isinstance(value, dict) and _is_section(name, valid):
-            yield from _dotted(value, valid, f"{name}.")
+            raise InputError(f"{path} has {key!r} and {section!r}: write all of {section!r} in one")
+    return content

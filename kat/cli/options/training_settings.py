@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import Action, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile
 
 from kat.cli.options.parser import Parser
-from kat.cli.options.recipes import check_keys, read_recipe, recipe_names, recipe_path
+from kat.cli.options.recipes import read_recipe, recipe_names, recipe_path
+from kat.errors import InputError
 from kat.tables import aligned
 from kat.training import TrainConfig
 from kat.training.config import setting
@@ -40,54 +41,36 @@ ESSENTIAL = {
 """The settings that matter most, each with its meaning and an example."""
 
 
-class _AllSettings(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Shows types, too."""
+class _Recipe(ActionConfigFile):
+    """Reads a recipe by its path or its name."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        path = recipe_path(values)
+        read_recipe(path)  # within bounds
+        super().__call__(parser, cfg, path, option_string)
 
 
 class TrainingParser(Parser):
     """The parser of a command that takes a recipe and every setting of training.
 
-    ``--help`` shows the command's own options and the most important settings, ``--help-all``
-    every setting.
-
     Args:
         doc: the docstring of the command's module.
+        settings: False: without the settings, for a help that shows the most important ones.
     """
 
-    def __init__(self, doc: str = "") -> None:
-        self.own: Parser | None = None
-        subject = "[--config RECIPE] [--SETTING VALUE ...]"
-        super().__init__(doc, subject, formatter_class=_AllSettings)
-        self.add_settings(TrainConfig)
-        self.own = Parser(doc, subject, epilog=_essential_settings())
-        self.add(
-            "--config",
-            action=ActionConfigFile,
-            metavar="RECIPE",
-            help=f"a YAML file of settings, or one of the recipes {', '.join(recipe_names())}",
-        )
+    def __init__(self, doc: str = "", *, settings: bool = True) -> None:
+        epilog = None if settings else _essential_settings()
+        super().__init__(doc, "[--config RECIPE] [--SETTING VALUE ...]", epilog=epilog)
+        what = f"a YAML file of settings, or one of the recipes {', '.join(recipe_names())}"
+        self.add("--config", action=_Recipe, metavar="RECIPE", help=what)
         self.add("--help-all", action="store_true", help="show every setting, and exit")
-
-    def add(self, *names: str, **options: Any) -> Action:
-        """Adds an option of the command, which ``--help`` shows."""
-        if self.own is not None and names not in (("--quiet",), ("--debug",)):
-            self.own.add(*names, **options)
-        return super().add(*names, **options)
-
-    def format_help(self, *formatter: Any) -> str:
-        """The text of ``--help``."""
-        return super().format_help(*formatter) if self.own is None else self.own.format_help()
-
-    def format_all_help(self) -> str:
-        """The text of ``--help-all``."""
-        return super().format_help()
+        if settings:
+            self.add_settings(TrainConfig)
+            self.spellings |= {f"__{short}": f"--{name}" for short, name in SHORT.items()}
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Parses settings in their short forms, too, and the recipes by their names."""
-        given = list(spelled_out(args or []))
-        if "--help_all" in given:
-            self.own, given = None, ["--help"]
-        return super().parse_args(given, *more, **options)
+        """Parses settings; the words after ``--loggers`` are a list."""
+        return super().parse_args(list(_with_list(args or [])), *more, **options)
 
 
 def parse_training(
@@ -111,13 +94,15 @@ def parse_training(
 
 
 def config_from(parser: TrainingParser, content: dict[str, Any], source: str) -> TrainConfig:
-    """The settings from values nested as in a recipe.
+    """The settings from values nested as in a recipe; ``source`` names them in messages.
 
     Raises:
         InputError: an unknown setting, or a value of the wrong type.
     """
-    check_keys(content, source, TrainConfig)
-    return _to_config(parser, parser.parse_object(content))
+    try:
+        return _to_config(parser, parser.parse_object(content))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _to_config(parser: TrainingParser, parsed: Namespace) -> TrainConfig:
@@ -125,35 +110,16 @@ def _to_config(parser: TrainingParser, parsed: Namespace) -> TrainConfig:
     return TrainConfig(**{field.name: values[field.name] for field in fields(TrainConfig)})
 
 
-def spelled_out(arguments: Sequence[str]) -> Iterator[str]:
-    """Arguments with settings in their full form.
-
-    - ``--data``, ``--init-from``, ``--monitor`` and ``--device`` are short for settings.
-    - The words after ``--loggers`` are a list.
-    - After ``--config``, the name of a recipe becomes its path, and the recipe's keys are checked.
-
-    Raises:
-        InputError: an unknown recipe, or an unknown key in it.
-    """
+def _with_list(arguments: Sequence[str]) -> Iterator[str]:
     words = list(arguments)
     while words:
-        name, equals, value = words.pop(0).partition("=")
-        if not name.startswith("--"):
-            yield name + equals + value
+        word = words.pop(0)
+        names = list(takewhile(lambda name: not name.startswith("-"), words))
+        if word != "--loggers" or not names:
+            yield word
             continue
-        key = name[2:].replace("-", "_")
-        key = SHORT.get(key, key)
-        follows = bool(equals) or (bool(words) and not words[0].startswith("--"))
-        if key == "loggers" and not equals:
-            names = list(takewhile(lambda word: not word.startswith("-"), words))
-            del words[: len(names)]
-            yield f"--loggers=[{', '.join(name.strip('[], ') for name in names)}]"
-        elif key == "config" and follows:
-            path = recipe_path(value if equals else words.pop(0))
-            check_keys(read_recipe(path), path, TrainConfig)
-            yield f"--config={path}"
-        else:
-            yield f"--{key}{equals}{value}"
+        del words[: len(names)]
+        yield f"--loggers=[{', '.join(name.strip('[], ') for name in names)}]"
 
 
 def _essential_settings() -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from kat.checksum import verify_checksum, write_checksum
+from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.tracing import quiet_warnings
 from kat.errors import InputError, first_line
@@ -83,7 +83,7 @@ def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
     proto.producer_name, proto.producer_version = "kat", __version__
-    onnx.helper.set_model_props(proto, {KEY: record.to_json()})
+    onnx.helper.set_model_props(proto, {KEY: record.to_json(), "sha256": NO_CHECKSUM})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
     write_checksum(path)

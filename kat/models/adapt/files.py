@@ -13,7 +13,7 @@ from torch import Tensor
 from kat.documents import read_json
 from kat.errors import InputError, UnreadableFile
 from kat.extras import require
-from kat.files import check_folder, check_input, replacing, write_text
+from kat.files import check_folder, open_input, replacing, write_text
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 KEY = "kat_adapter"
@@ -62,7 +62,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     """
     path = folder / WEIGHTS
     safetensors = require("safetensors.torch", "loading adapters")
-    check_input(path)
+    open_input(path).close()
     try:
         return dict(safetensors.load_file(path))
     except Exception as error:  # SafetensorError, of a damaged file, has no public base class

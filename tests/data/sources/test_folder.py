@@ -125,12 +125,12 @@ def test_what_is_no_regular_file_is_no_image(tmp_path):
     data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
     assert len(data) == 2
     assert {Path(path).name: reason for path, reason in data.ignored.items()} == {
-        "device.jpg": "it is a device, not a file",
+        "device.jpg": "it is not a regular file",
         "gone.jpg": "it does not exist",
-        "pipe.jpg": "it is a named pipe, not a file",
+        "pipe.jpg": "it is not a regular file",
         "self.jpg": "Too many levels of symbolic links",
     }
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="not a regular file"):
         open_split(DataConfig(name=f"folder:{tmp_path}", bad_images="fail"), "train")
 
 
