@@ -210,7 +210,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "model.name=kat_mikro"], "unknown model 'kat_mikro'; did you mean"),
-        (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
+        (["groups", "--set", "epoch=3"], "the cell '8' of groups: unknown setting 'epoch'"),
         (["groups", "--set", "epochs=0"], "epochs must be at least 1 or 'auto', got 0"),
         (["groups", "--set", "epochs=many"], "epochs"),
         (["init", "--set", "model.args.num_group=4"], "'num_group'; did you mean 'num_groups'"),

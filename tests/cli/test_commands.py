@@ -73,11 +73,7 @@ def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, 
     for command in (["eval", digits_run], ["predict", picture, "--checkpoint", digits_run]):
         for target in (tmp_path / "missing" / "x.json", tmp_path):
             line = refused(capsys, *command, "--json", target)
-            assert "does not exist" in line or "is a folder" in line
-    line = refused(capsys, "predict", picture, "--checkpoint", digits_run, "--top", 0)
-    assert "--top must be at least 1, got 0" in line
-    line = refused(capsys, "eval", digits_run, "--data.num_workers", -1)
-    assert "data.num_workers must be at least 0, got -1" in line
+            assert "does not exist" in line or "is not a regular file" in line
 
 
 def test_a_split_without_a_readable_image_is_an_error(imagenet, tmp_path, capsys):

@@ -107,7 +107,7 @@ def test_a_bare_command_has_defaults_or_names_what_it_needs(name, parse):
         problem = None
     except InputError as error:
         problem = str(error)
-    assert problem is None or "must be given" in problem
+    assert problem is None or "arguments are required" in problem
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -125,7 +125,7 @@ def test_the_examples_of_groups_and_of_kat_are_accepted(capsys, parse):
 
 
 def test_the_most_important_settings_are_shown_with_examples_that_are_accepted(parse):
-    shown = training_settings.TrainingParser("``kat x``: a.").format_help()
+    shown = training_settings.TrainingParser(settings=False).format_help()
     assert len(training_settings.ESSENTIAL) == 10
     for name, (_, example) in training_settings.ESSENTIAL.items():
         assert re.search(rf"^  {re.escape(name)} .*{re.escape(example)}$", shown, re.M)

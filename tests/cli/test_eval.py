@@ -152,14 +152,8 @@ def test_other_preprocessing_is_used_and_said(trained, tmp_path, capsys):
     assert "preprocessing: mean is (0.9,) here and (0.3054,) in the checkpoint's record" in printed
     assert run(*common, "--image-size", 16) == 0
     assert "input_size is (1, 16, 16), but the checkpoint's record" in capsys.readouterr().out
-    for option, value, message in (
-        ("--image-size", 0, "--image-size must be at least 1, got 0"),
-        ("--image-size", 9, "any multiple of 2 x 2"),
-        ("--crop-pct", 0, "crop_pct must be a number from 0.01 to 100"),
-        ("--mean", "[1, 2]", "mean must have one number for each of the 1 channels"),
-        ("--interpolation", "magic", "interpolation"),
-    ):
-        assert message in refused(capsys, *common, option, value)
+    line = refused(capsys, *common, "--mean", "[1, 2]")
+    assert "mean must have one number for each of the 1 channels" in line
 
 
 def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
@@ -271,28 +265,6 @@ def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
     assert "real labels need file names" in line
     line = refused(capsys, *common, *data, "--real-labels", tmp_path / "absent.json")
     assert "absent.json does not exist" in line
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--limit", 0], "--limit must be at least 1, got 0"),
-        (["--device", "abacus"], "device 'abacus' is unavailable"),
-        (["--precision", "8"], "precision"),
-        (["--csv", "/nowhere/x.csv"], "does not exist"),
-        (["--out", "/dev/null/x"], "/dev/null is a file"),
-        (["--data.crop_pct", 0.5], "unknown option '--data.crop_pct'"),
-    ],
-)
-def test_bad_options_are_refused(trained, capsys, options, message):
-    base = ["eval", trained, "--no-progress"]
-    assert message in refused(capsys, *base, *options)
-
-
-def test_a_report_does_not_replace_a_file(trained, tmp_path, capsys):
-    (tmp_path / "report").write_text("")
-    line = refused(capsys, "eval", trained, "--out", tmp_path / "report")
-    assert "cannot be a folder: it is a file" in line
 
 
 def test_a_damaged_run_yaml_is_named(trained, tmp_path, capsys):

@@ -107,84 +107,39 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
     [
         (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
         (["--data.name", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
-        (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
-        (["--optim.lrr", "1"], "unknown option '--optim.lrr'; did you mean '--optim.lr'"),
         (["--lr", "1"], "unknown option '--lr'; did you mean '--optim.lr'"),
         (["--optim.learning_rate", "1"], "'--optim.learning_rate'; did you mean '--optim.lr'"),
-        (["--optim.lr", "fast"], "optim.lr"),
         (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
-        (["--model.args", "{grupps: 4}"], "grupps"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--data.name", "folder:/nowhere"], "data folder '/nowhere' does not exist; check --data"),
-        (["--data.name", "fashion_mnist:/nowhere"], "/nowhere/train-images-idx3-ubyte.gz is miss"),
         (["--optim.lr", "-1"], "optim.lr must be above 0 or 'auto', got -1"),
-        (["--optim.layer_decay", "1.1"], "optim.layer_decay must be at most 1, got 1.1"),
-        (
-            ["--optim.clip_coefficients", "0.9"],
-            "coefficients=0.9 would change the model at the first",
-        ),
         (["--model.freeze", "spine"], "model.freeze: 'spine' is not a part of the model; give"),
-        (
-            ["--model.name", "auto"],
-            "model.name=auto takes the model from a checkpoint: give --init",
-        ),
-        (["--data.holdout", "1"], "data.holdout must be below 1, got 1"),
-        (["--optim.lr", ".nan"], "optim.lr must be a finite number or 'auto', got nan"),
-        (["--epochs", "0"], "epochs must be at least 1 or 'auto', got 0"),
-        (["--data.batch_size", "0"], "data.batch_size must be at least 1 or 'auto', got 0"),
         (["--data.batch_size", "4000"], "fewer than one batch of data.batch_size=4000"),
-        (["--model.drop_path", "1"], "model.drop_path must be below 1, got 1"),
-        (
-            ["--augment.label_smoothing", "1.5"],
-            "augment.label_smoothing must be at most 1, got 1.5",
-        ),
-        (["--augment.scale", "[0.9, 0.1]"], "augment.scale must be two numbers, the smaller first"),
-        (["--epochs", "3", "--limit_val_batches", "0"], "limit_val_batches must be at least 1"),
-        (["--seed", "-1"], "seed must be at least 0, got -1"),
-        (["--optim.betas", "[2, 3]"], "optim.betas must be below 1, got (2.0, 3.0)"),
-        (["--optim.ema_decay", "1"], "optim.ema_decay must be below 1, got 1"),
-        (["--data.crop_pct", "50"], "data.crop_pct must be at most 1 or 'auto', got 50"),
-        (["--data.std", "[0]"], "data.std must be above 0 or 'auto', got [0.0]"),
-        (["--augment.ratio", "[2, 1]"], "augment.ratio must be two numbers, the smaller first"),
-        (["--augment.auto_augment", "nonsense"], "augment.auto_augment='nonsense' is not a policy"),
-        (["--data.batch_size", "1", "--augment.mixup", "1"], "at least 2 with mixup or cutmix"),
-        (
-            ["--model.args", "{num_groups: 0}"],
-            "num_groups must be at least 1, or 'channels', got 0",
-        ),
-        (["--model.args", "{patch_size: 0}"], "cannot be built"),
         (["--model.args", "{num_classes: 3}"], "model.args may not set num_classes"),
         (["--optim.name", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam"),
-        (["--accelerator", "abacus"], "abacus"),
         (["--strategy", "telepathy"], "telepathy"),
-        (["--strategy", "deepspeed_stage_2"], "deepspeed_stage_2"),
         (["--resume", "true"], "holds no run to resume"),
-        (["--resume", "true", "--overwrite", "true"], "exclude each other"),
     ],
 )
 def test_bad_input_of_train_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
     out = tmp_path / "run"
-    first = [] if "--config" in arguments else ["--config", "digits"]
-    line = refused(capsys, "train", *first, "--out", out, *arguments)
+    line = refused(capsys, "train", "--config", "digits", "--out", out, *arguments)
     assert message in line
     assert not out.exists()
 
 
-def test_unknown_recipe_key_is_named_with_the_nearest(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"optim: {warmup_epoch: 2}", "'optim.warmup_epoch'; did you mean 'optim.warmup_epochs'"),
+        (b"- a", "is not a recipe"),
+        (b"a: [", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(content, message, tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("optim:\n  learning_rate: 1.0\n  warmup_epoch: 2\n")
-    assert "unknown setting in" in refused(capsys, "train", "--config", recipe)
-    recipe.write_text("optim:\n  warmup_epoch: 2\n")
-    line = refused(capsys, "train", "--config", recipe)
-    assert "'optim.warmup_epoch'; did you mean 'optim.warmup_epochs'" in line
-    recipe.write_text("optim: 3\n")
-    assert "optim in" in refused(capsys, "train", "--config", recipe)
-    recipe.write_bytes(b"\xff\xfe\x00")
-    assert "is not valid YAML" in refused(capsys, "train", "--config", recipe)
-    recipe.write_text("- a\n- b\n")
-    assert "is not a recipe" in refused(capsys, "train", "--config", recipe)
-    recipe.write_text("a: [")
-    assert "is not valid YAML" in refused(capsys, "train", "--config", recipe)
+    recipe.write_bytes(content)
+    assert message in refused(capsys, "train", "--config", recipe)
 
 
 def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
 
 from kat.training.run_directory import read_data_record, read_settings
 from tests.cli.commands import refused, run
@@ -49,19 +48,3 @@ def test_the_data_s_own_split_is_what_eval_measures(tmp_path, capsys):
     line = refused(capsys, *train, *again, "--data.validate_on", "split")
     assert "the train split had 1295 images and has 1437" in line
     assert run(*train, *again) == 0
-
-
-def test_a_run_from_before_the_setting_is_read_as_it_was(tmp_path):
-    out = tmp_path / "run"
-    train = (
-        "train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, "--model.args",
-        "{depth: 1}", "--limit_train_batches", 2, "--accelerator", "cpu", "--out", out, *QUIET,
-    )  # fmt: skip
-    assert run(*train) == 0
-    settings = read_settings(out)
-    assert settings["data"].pop("validate_on") == "split"
-    identity = (out / "run.yaml").read_text().splitlines(keepends=True)[0]
-    (out / "run.yaml").write_text(identity + yaml.safe_dump(settings))
-    tested = _evaluated(out, tmp_path / "test.json")
-    assert (tested["images"], tested["notes"]) == (360, [])
-    assert run(*train, "--resume", "true") == 0
