@@ -37,7 +37,7 @@ examples:
   kat plot activations runs/digits --out activations.svg
   kat report runs/digits                                 an interactive page of the run
   kat data check coco:/data/coco                         find invalid images and annotations
-  kat verify backends                                    check every backend on this machine
+  kat verify                                             check every backend on this machine
 
 'kat help COMMAND' lists the options of a command, 'kat --version' prints the version, and
 'kat completion bash' (zsh, fish) lets the shell complete commands and options."""

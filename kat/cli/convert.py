@@ -11,9 +11,9 @@ SOURCE is one of
 
 examples:
   kat convert vit_tiny_patch16_224.augreg_in21k --model kat_tiny_patch16_224 --out kat_tiny
-  kat convert vit_small_patch14_dinov2 --model kat_small_patch16_224 --args '{patch_size: 14}' \
+  kat convert vit_small_patch14_dinov2 --model kat_small_patch16_224 --args '{patch_size: 14}' \\
       --out kat_s14
-  kat convert deit_3_small.pth --model kat_small_patch16_224 --images val/*.jpg --out kat_small \
+  kat convert deit_3_small.pth --model kat_small_patch16_224 --images val/*.jpg --out kat_small \\
       --args '{init_values: 1e-5, no_embed_class: true}'
   kat convert runs/vit --model kat_micro_patch4_28 --out kat_micro
   kat eval kat_micro --data fashion_mnist

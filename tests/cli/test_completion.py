@@ -38,4 +38,4 @@ def test_the_shell_completes_commands_options_and_values(capsys, tmp_path):
 
 
 def test_an_unknown_shell_is_named(capsys):
-    assert "invalid choice: 'powershell'" in refused(capsys, "completion", "powershell")
+    assert "invalid choice: 'csh'" in refused(capsys, "completion", "csh")
