@@ -7,11 +7,9 @@ from kat.extras import on_first_use
 if TYPE_CHECKING:
     from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
     from kat.deploy.export_record import ExportRecord
-    from kat.deploy.feature_maps import FeatureMaps
     from kat.deploy.formats import FILE_FORMATS
-    from kat.deploy.freezing import FrozenRational, freeze
-    from kat.deploy.quantization import quantize_int8
-    from kat.deploy.resizable import make_resizable
+    from kat.deploy.freezing import FrozenRational, freeze, quantize_int8
+    from kat.deploy.model_forms import FeatureMaps, make_resizable
     from kat.deploy.run_record import training_record
     from kat.deploy.runtime import Runtime, open_file, open_model
 else:
@@ -21,11 +19,9 @@ else:
         {
             "kat.deploy.export": "DETECTIONS_TOLERANCE TOLERANCE Exported export_model",
             "kat.deploy.export_record": "ExportRecord",
-            "kat.deploy.feature_maps": "FeatureMaps",
             "kat.deploy.formats": "FILE_FORMATS",
-            "kat.deploy.freezing": "FrozenRational freeze",
-            "kat.deploy.quantization": "quantize_int8",
-            "kat.deploy.resizable": "make_resizable",
+            "kat.deploy.freezing": "FrozenRational freeze quantize_int8",
+            "kat.deploy.model_forms": "FeatureMaps make_resizable",
             "kat.deploy.runtime": "Runtime open_file open_model",
             "kat.deploy.run_record": "training_record",
         },

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats import FORMATS, detector_onnx
-from kat.deploy.freezing import freeze
-from kat.deploy.quantization import quantize_int8
-from kat.deploy.resizable import size_step
+from kat.deploy.formats import FORMATS, detector_onnx, pt2
+from kat.deploy.freezing import freeze, quantize_int8
+from kat.deploy.model_forms import size_step
 from kat.deploy.runtime import DetectorRuntime, open_file
-from kat.deploy.tracing import trace
 from kat.errors import ExportFailed, InputError, unknown
 from kat.files import check_target, replacing
 from kat.models import ModelRecord
@@ -109,10 +107,10 @@ def export_model(
         run: the data and the seed of the training, for the record; see :class:`ExportRecord`.
 
     Raises:
-        InputError: the folder does not exist, another ending, a detector in another format, a model
-            in training mode, that cannot be traced or whose own outputs are not finite, a package
-            that is missing.
-        ExportFailed: the outputs of the file differ from the model's; it is not kept.
+        InputError: the folder does not exist, another ending, a detector in another format, a
+            package that is missing.
+        ExportFailed: the outputs of the file differ from the model's, or are not finite; it is not
+            kept.
 
     Examples:
         >>> from pathlib import Path
@@ -124,12 +122,9 @@ def export_model(
         PosixPath('digits.onnx')
     """
     path = Path(path)
-    ending = path.suffix.removeprefix(".")
-    if ending not in FORMATS:
-        raise unknown("ending of an exported file", ending, FORMATS)
+    if path.suffix[1:] not in FORMATS:
+        raise unknown("ending of an exported file", path.suffix[1:], FORMATS)
     check_target(path)
-    if model.training:
-        raise InputError("the model is in training mode: call model.eval() before the export")
     if isinstance(model, Detector):
         export = _detector_export(model, record, path, int8, run or {})
     else:
@@ -154,7 +149,7 @@ def _program_export(
     exported = quantize_int8(frozen) if int8 else frozen
     batches = list(_batches(stored))
     moved = _distance(exported, model, batches) if int8 else 0.0
-    program = trace(exported, record)
+    program = pt2.trace(exported, record)
     return _Export(
         stored,
         partial(FORMATS[path.suffix[1:]].write, program, stored),
@@ -195,10 +190,8 @@ def _batches(stored: ExportRecord) -> Iterator[Tensor]:
 
 
 def _distance(model: nn.Module, expected: nn.Module, batches: list[Tensor]) -> float:
-    """max |y - y'| / max |y'| over the batches, for the worst output; NaN if y has one."""
+    """max |y - y'| / max |y'| over the batches, for the worst output; NaN if y or y' has one."""
     pairs = [(_by_name(model(images)), _by_name(expected(images))) for images in batches]
-    if not all(want.isfinite().all() for _, outputs in pairs for want in outputs.values()):
-        raise InputError("the model's own outputs are not finite; there is nothing to export")
     ratios = []
     for name in pairs[0][1]:
         errors = torch.stack([(got[name] - want[name]).abs().max() for got, want in pairs])

@@ -12,7 +12,7 @@ import torch
 from kat.documents import parse_json
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.checkpoints.model_record import nearest_sizes
+from kat.text import dimensions
 from kat.version import __version__
 
 KEY = "kat"
@@ -22,7 +22,7 @@ _OUTPUTS = {"detection": "detections", "features": "features"}
 
 
 class ExportRecord(NamedTuple):
-    """What an exported file says about itself.
+    """The description of an exported file, which it holds itself.
 
     Args:
         model: the model, its classes and its preprocessing.
@@ -48,7 +48,7 @@ class ExportRecord(NamedTuple):
 
     @property
     def outputs(self) -> str:
-        """What the file computes: logits, detections or features."""
+        """The kind of its outputs: logits, detections or features."""
         return _OUTPUTS.get(self.task, "logits")
 
     def to_json(self) -> str:
@@ -68,7 +68,7 @@ class ExportRecord(NamedTuple):
         return json.dumps({**config, **own})
 
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to the pixels of an image, from 0 to 255, before the model sees them.
+        """The steps from the pixels of an image, from 0 to 255, to the input of the model.
 
         They are resized and cropped, multiplied by ``scale``, and normalized by mean and std.
         """
@@ -105,17 +105,11 @@ class ExportRecord(NamedTuple):
                 f"{source} was not written by 'kat export': it has no record of classes and"
                 " preprocessing, without which its outputs mean nothing"
             )
-        try:
-            config = parse_json(text, source)
-            step = config["image_size_step"]
-            task = config.get("task", "classification")  # the first files have no task
-            step = step and (int(step[0]), int(step[1]))
-            run = dict(config.get("run", {}))  # older files have none
-            if not isinstance(run.get("data", {}), dict):
-                raise TypeError("the data of its run is no object")
-            return cls(ModelRecord.from_timm(config), step, task, run)
-        except (LookupError, TypeError, ValueError) as error:
-            raise InputError(f"the record in {source} is damaged: {error}") from None
+        config = parse_json(text, source)
+        step = config["image_size_step"]
+        return cls(
+            ModelRecord.from_timm(config), step and tuple(step), config["task"], config["run"]
+        )
 
     def check_size(self, images: torch.Size) -> None:
         """Checks the shape (B, C, H, W) of a batch.
@@ -124,17 +118,14 @@ class ExportRecord(NamedTuple):
             InputError: the model does not take images of that size.
         """
         channels, *size = self.model.input_size
-        given = list(images[1:])
+        given, sides = list(images[1:]), dimensions(size)
         fits = given == [channels, *size]
-        sides, near = f"{size[0]} x {size[1]}", ""
-        if self.step is not None and len(given) == 3:
-            divided = [side % step == 0 for side, step in zip(given[1:], self.step, strict=True)]
-            fits = given[0] == channels and all(divided)
-            sides = f"any multiple of {self.step[0]} x {self.step[1]}"
-            if not all(divided):
-                near = f"; the nearest sizes are {nearest_sizes(given[1:], self.step)}"
+        if self.step is not None:
+            sides = f"any multiple of {dimensions(self.step)}"
+            rest = [side % step for side, step in zip(given[1:], self.step, strict=True)]
+            fits = given[0] == channels and not any(rest)
         if not fits:
             raise InputError(
                 f"the model takes images of {channels} channels and {sides} pixels, got"
-                f" {' x '.join(map(str, given))}{near}"
+                f" {dimensions(given)}"
             )

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats import FORMATS, PROGRAMS
-from kat.deploy.resizable import make_resizable, size_step
+from kat.deploy.model_forms import make_resizable, size_step
 from kat.errors import InputError, unknown
 from kat.models import ModelRecord, load_model
 from kat.models.dense import DenseModel, placed_in_image
@@ -116,7 +116,7 @@ def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
 
     Args:
         path: the path of the file.
-        trust: whether to open a file that may run code of its author's, which a ``.pt2`` is.
+        trust: True opens a file that may run code of its author's, which a ``.pt2`` is.
 
     Raises:
         InputError: the file does not exist, is damaged or something else, or is not trusted; or a

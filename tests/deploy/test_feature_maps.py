@@ -66,16 +66,10 @@ def test_features_are_the_backbones(name, ending, tmp_path):
                 assert got.shape == (count, channels, -(-SIDE // stride), -(-SIDE // stride))
                 assert (got - want).abs().max() < 1e-5 * want.abs().max()
         assert list(found) == list(opened(images(count)))
-    with pytest.raises(InputError, match="48 x 48 pixels, got 3 x 64 x 64"):
+    with pytest.raises(InputError, match="48x48 pixels, got 3x64x64"):
         opened(torch.zeros(1, 3, 64, 64))
     with pytest.raises(InputError, match="is a backbone without heads"):
         open_model(path, trust=True)
-
-
-def test_int8_backbones_are_files_too(tmp_path):
-    model, record = make_dense("kat_det_micro")
-    done = export_model(FeatureMaps(model), record, tmp_path / "b.pt2", int8=True)
-    assert 1e-4 < done.moved < 0.1
 
 
 def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):

@@ -20,14 +20,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
 
 from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats.onnx import OPSET, check_size, save_proto
+from kat.deploy.formats.onnx import OPSET, save_proto
 from kat.deploy.freezing import freeze
-from kat.errors import InputError
 from kat.extras import require
 from kat.models import ModelRecord
 from kat.models.dense import Detector
 from kat.models.dense.image_sizes import pad_to_patches
-from kat.text import counted
 
 IMAGE, THRESHOLD = "image", "threshold"
 _SAME = 0.9
@@ -100,10 +98,9 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
     The score threshold is an optional input.
 
     Raises:
-        InputError: onnx is not installed, or the model exceeds 2 GB.
+        InputError: onnx is not installed.
     """
     onnx = require("onnx", "ONNX export")
-    check_size(detector.state_dict())
     frozen: Any = freeze(detector)
     traced = OneImage(frozen).eval()
     threshold = torch.tensor(detector.score_threshold)
@@ -167,12 +164,6 @@ def detections_distance(detect: Detect, detector: Detector, record: ExportRecord
 
 def _between(scores: Tensor) -> Tensor:
     """The middle of the widest gap in the lower half of decreasing scores, safe from rounding."""
-    if len(scores) < 2 or not scores.isfinite().all():
-        raise InputError(
-            f"the model has {counted(len(scores), 'detection')} in noise at any threshold, too few"
-            " to check the file: its weights are not finite, or rpn_score_thresh or"
-            " box_detections_per_img keeps too few"
-        )
     lower = scores[(len(scores) - 1) // 2 :]
     place = (lower[:-1] - lower[1:]).argmax()
     return (lower[place] + lower[place + 1]) / 2

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +12,14 @@ from torch.export import ExportedProgram
 
 from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.deploy.export_record import KEY, ExportRecord
-from kat.deploy.tracing import quiet_warnings
-from kat.errors import InputError, first_line
+from kat.deploy.formats.pt2 import quiet_warnings
+from kat.errors import InputError
 from kat.extras import require
-from kat.files import open_input
-from kat.text import scaled
 from kat.version import __version__
 
 OPSET = 18
 """The first with antialiased Resize, for position embeddings; in onnxruntime since 1.14 (2023)."""
 INPUT, OUTPUT = "images", "logits"
-_LIMIT = 2**31
-"""The size limit of a Protobuf message."""
-_METADATA, _BYTES = 0x72, 2
-"""The tag of metadata_props in a ModelProto, and the last three bits of the tag of any bytes."""
 _ERROR = 3
 """A severity of onnxruntime. Below it, it warns that an optional input may cost speed."""
 
@@ -37,11 +30,10 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     Outputs have the names that the program gives them, or ``logits``.
 
     Raises:
-        InputError: onnx or onnxscript is not installed, or the model exceeds 2 GB.
+        InputError: onnx or onnxscript is not installed.
     """
     require("onnx", "ONNX export")
     require("onnxscript", "ONNX export")
-    check_size(program.state_dict)
     outputs = program.call_spec.out_spec
     names = list(outputs.context) if outputs.type is dict else [OUTPUT]
     with quiet_warnings():
@@ -57,19 +49,6 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     proto = exported.model_proto
     _name_dimensions(proto.graph, resizable=record.step is not None)
     save_proto(proto, record, path)
-
-
-def check_size(weights: Mapping[str, Any]) -> None:
-    """Checks that weights fit into an ONNX file.
-
-    Raises:
-        InputError: they do not.
-    """
-    size = sum(tensor.nbytes for tensor in weights.values())
-    if size >= _LIMIT:
-        raise InputError(
-            f"the weights are {scaled(size, 'B')}, and an ONNX file holds 2; export to .pt2"
-        )
 
 
 def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
@@ -105,27 +84,9 @@ def read_record(path: Path) -> ExportRecord:
             f"{path} was not written by 'kat export', or was changed since: the checksum at its end"
             " is missing"
         )
-    found: dict[bytes, bytes] = {}
-    with open_input(path) as file:
-        while tag := _number(file):
-            value = _number(file)  # of a field of bytes their number
-            if tag == _METADATA:  # two strings: tag, length and bytes of each
-                name, text = (file.read(_number(file)) for _ in range(2) if _number(file))
-                found[name] = text
-            elif tag & 7 == _BYTES:
-                file.seek(value, os.SEEK_CUR)
-    return ExportRecord.from_json(found.get(KEY.encode()), str(path))
-
-
-def _number(file: BinaryIO) -> int:
-    """The next number of a Protobuf message, 7 bits in each byte; 0 at the end."""
-    value = shift = 0
-    while byte := file.read(1):
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            break
-        shift += 7
-    return value
+    proto = require("onnx", "an ONNX file").load(path, load_external_data=False)
+    props = {entry.key: entry.value for entry in proto.metadata_props}
+    return ExportRecord.from_json(props.get(KEY), str(path))
 
 
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
@@ -142,10 +103,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERROR
-    try:
-        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no other common class
-        raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from None
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
     outputs = [x.name for x in session.get_outputs()]
 

@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
+from torch import nn
+from torch.export import Dim, ExportedProgram
 
 from kat.deploy.export_record import KEY, ExportRecord
-from kat.deploy.tracing import quiet_warnings
-from kat.errors import InputError, first_line
+from kat.deploy.model_forms import size_step
+from kat.errors import InputError
 from kat.files import open_input
+from kat.models import ModelRecord
+from kat.ops import decompositions
+
+_TRACED_BATCH = 2
+"""torch.export would specialize on a batch of 1."""
+
+
+def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
+    """The program of a frozen model, for any batch size, and any image size if it is resizable.
+
+    It does not contain the paths of the model's source files.
+    """
+    images = torch.zeros(_TRACED_BATCH, *record.input_size)
+    dynamic: dict[int, Any] = {0: Dim("batch", min=1)}
+    step = size_step(model)
+    if step is not None:
+        dynamic |= {2: step[0] * Dim("rows"), 3: step[1] * Dim("columns")}
+    with quiet_warnings():
+        program = torch.export.export(model, (images,), dynamic_shapes=(dynamic,))
+        if any(str(node.target).startswith("kat.") for node in program.graph.nodes):
+            program = program.run_decompositions(decompositions())
+    for node in program.graph.nodes:
+        node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+    return program
+
+
+@contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Hides the warnings of torch's exporters about their own internals."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
@@ -34,13 +70,8 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
         InputError: the file does not exist, is damaged, or was not written by 'kat export'.
     """
     record = read_record(path)
-    try:
-        with quiet_warnings():
-            module = torch.export.load(path).module()
-    except Exception as error:  # many kinds, for damage and for other versions of torch
-        raise InputError(
-            f"torch {torch.__version__} cannot load the program in {path}: {first_line(error)}"
-        ) from None
+    with quiet_warnings():
+        module = torch.export.load(path).module()
     return module, record
 
 
