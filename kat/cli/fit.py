@@ -1,9 +1,9 @@
 """``kat fit``: fit the coefficients of a rational to a function, an expression or points.
 
 Fits F = P/Q of degrees (m, n) to TARGET, and prints its errors and its gain. TARGET is one of
-  a function:     see the end of this page
-  an expression:  of x, pi, e, numbers, + - * / **, the functions, abs, sqrt, exp, log, sin, erf,
-                  max(a, b), ...; it is parsed here and never run as Python
+  a function:     see the end of this page, or another one of torch, such as elu or hardswish
+  an expression:  of x, pi, e, numbers, + - * / **, the functions, torch's (exp, erf, ...),
+                  max(a, b) and min(a, b); it is parsed here and never run as Python
   a CSV file:     two columns x,y with or without a header line, in any order
 
 examples:
@@ -11,7 +11,6 @@ examples:
   kat fit gelu --interval -10 10 --plot gelu.png             accurate over a wider range
   kat fit "x * sigmoid(1.702 * x)" --out quick_gelu.json     then init="quick_gelu.json"
   kat fit measured.csv --degree 3 2 --method least_squares
-  kat fit "x + tanh(x)" --slope-at-infinity 1 1              right beyond the interval, too
   kat fit gelu --form B --interval-only                      closest on [-3, 3], useless beyond
   kat train --config digits --model.args '{act_init: quick_gelu.json}'
 """
@@ -22,9 +21,9 @@ import json
 from pathlib import Path
 
 from kat.cli.options.parser import Parser
-from kat.errors import InputError
 from kat.files import PICTURES, write_text
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, read_points, twice
+from kat.nn.fitting.fitter import METHODS, WEIGHTS
 from kat.tables import aligned
 from kat.text import say
 
@@ -32,9 +31,8 @@ from kat.text import say
 def main(arguments: list[str]) -> None:
     """Fits, prints, writes."""
     options = make_parser().parse_args([_as_value(argument) for argument in arguments])
-    if options.interval_only and options.form == "A":
-        raise InputError("--interval-only is for form B; in form A Q never comes back to 1")
-    target = _target(options.target.strip())
+    text = options.target.strip()
+    target = read_points(Path(text)) if text.endswith(".csv") else text
     result = fit(
         target,
         tuple(options.degree),
@@ -42,7 +40,6 @@ def main(arguments: list[str]) -> None:
         options.interval and tuple(options.interval),
         method=options.method,
         weight=options.weight,
-        slope_at_infinity=options.slope_at_infinity and tuple(options.slope_at_infinity),
         whole_line=not options.interval_only,
     )
     content = {**result.to_dict(), "tags": options.tags}
@@ -78,21 +75,15 @@ def make_parser() -> Parser:
     add("--form", default="A", help="A: Q = 1 + sum |b_j||x|^j, B: Q = 1 + |sum b_j x^j|")
     add(
         "--method",
+        choices=list(METHODS),
         default="minimax",
         help="minimax: smallest largest error; least_squares: smallest mean square error",
     )
     add(
         "--weight",
+        choices=list(WEIGHTS),
         default="uniform",
         help="uniform; or normal: squared errors are weighted by the density of N(0, 1)",
-    )
-    add(
-        "--slope-at-infinity",
-        nargs=2,
-        type=float,
-        metavar=("LEFT", "RIGHT"),
-        help="prescribe the limits of F(x)/x: a_m/|b_n| on the right and (-1)^n a_m/|b_n| on the"
-        " left, so m = n + 1, and LEFT = RIGHT for even n, LEFT = -RIGHT for odd n",
     )
     add(
         "--interval-only",
@@ -112,19 +103,12 @@ def _as_value(argument: str) -> str:
     return f" {argument}" if dashes == 1 and argument != "-h" else argument
 
 
-def _target(text: str) -> str | Points:
-    is_table = text.endswith(".csv") or _is_file(text)
-    return read_points(Path(text)) if is_table else text
-
-
 def _report(result: Fit, target: str | Points, gain: float) -> list[str]:
-    left, right = result.slopes()
     rows = {
         "max error": f"{result.max_error:.3e}",
         "RMS error": f"{result.rms_error:.3e}",
         "RMS error under N(0, 1)": f"{result.normal_rms_error:.3e}",
         "gain 1/E[F(x)^2]": f"{gain:.4f}",
-        "limits of F(x)/x": f"{left:.4g} on the left, {right:.4g} on the right",
     }
     if isinstance(target, str):
         wide = twice(result.interval)
@@ -140,10 +124,3 @@ def _report(result: Fit, target: str | Points, gain: float) -> list[str]:
 
 def _interval(interval: tuple[float, float]) -> str:
     return f"[{interval[0]:g}, {interval[1]:g}]"
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except OSError:  # a long expression is no possible name
-        return False

@@ -51,32 +51,31 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
     if ALIASES.get(name, name) not in _table():
         raise unknown("function", name, preset_names())
     check_form(form)
-    return _preset(name, check_degree(degree), form)
+    return _preset(ALIASES.get(name, name), check_degree(degree), form)
 
 
 @cache
 def _preset(name: str, degree: tuple[int, int], form: str) -> Coefficients:
-    function, (m, n) = ALIASES.get(name, name), degree
-    if function == "identity":
+    stored, (m, n) = _table()[name], degree
+    if name == "identity":
         return Coefficients((0.0, 1.0) + (0.0,) * (m - 1), (0.0,) * n, form, (-3.0, 3.0), 0.0)
-    if (m, n) == (5, 4):
-        return Coefficients.from_dict({**_table()[function][form], "form": form}, name)
-    with needed_by(f"the preset {name!r} of degree {degree}", "fit"):
-        from kat.nn.fitting import fit_preset
-
-    return fit_preset(function, degree, form).coefficients
+    if degree == (5, 4):
+        return Coefficients.from_dict({**stored[form], "form": form}, name)
+    return minimax(name, degree, form, tuple(stored[form]["interval"]))
 
 
 @cache
 def minimax(
-    function: str, degree: tuple[int, int], form: str, interval: tuple[float, float]
+    name: str, degree: tuple[int, int], form: str, interval: tuple[float, float]
 ) -> Coefficients:
     """The coefficients with the least maximum error on an interval.
 
     The package has those of degree (5, 4) on [-6, 6]. Any others are fitted at the first call.
 
     Args:
-        function: a name in :data:`kat.nn.functions.FUNCTIONS`.
+        name: of a function in :data:`kat.nn.functions.FUNCTIONS`, or of a preset, whose
+            ``_narrow`` or ``_wide`` counts, apart from the interval, only in form B: a narrow fit
+            looks at the interval alone.
         degree, form, interval: see :func:`kat.nn.fitting.fit`.
 
     Raises:
@@ -86,12 +85,14 @@ def minimax(
     check_form(form)
     degree = check_degree(degree)
     if (degree, interval) == ((5, 4), KANIFY_INTERVAL):
-        stored = _file()["kanify"][function][form]
-        return Coefficients.from_dict({**stored, "form": form}, function)
-    with needed_by(f"a fit of degree {degree} on {interval}", "fit"):
+        stored = _file()["kanify"][name][form]
+        return Coefficients.from_dict({**stored, "form": form}, name)
+    with needed_by(f"a fit of {name!r} of degree {degree} on {interval}", "fit"):
         from kat.nn.fitting import fit
 
-    return fit(function, degree, form, interval).coefficients
+    function = name.removesuffix("_narrow").removesuffix("_wide")
+    whole_line = not name.endswith("_narrow")
+    return fit(function, degree, form, interval, whole_line=whole_line).coefficients
 
 
 def read_coefficients(path: str | Path) -> Coefficients:

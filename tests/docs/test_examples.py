@@ -13,15 +13,13 @@ from tests.docs.public import ROOT, public_objects
 
 OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
-LONG = {"kat.nn.fitting.preset_fits.fit_presets": pytest.mark.release}
-"""It fits every preset again."""
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
 
 
 def _case(path):
     slow = pytest.mark.slow if path.startswith(EXPORTS) else ()
-    return pytest.param(path, marks=LONG.get(path, slow))
+    return pytest.param(path, marks=slow)
 
 
 @pytest.mark.parametrize("name", OBJECTS)

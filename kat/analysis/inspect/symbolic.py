@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from kat.analysis.inspect.activations import Activation, Array
 from kat.errors import InputError
 from kat.nn.fitting import FUNCTIONS
-from kat.nn.fitting.functions import Function
+from kat.nn.fitting.targets import Function
 from kat.tables import write_table
 
 MARGIN = 0.015

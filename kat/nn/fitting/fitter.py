@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,13 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from kat.errors import InputError
-from kat.nn.coefficients import ALIASES, Coefficients, check_degree
-from kat.nn.fitting.expression import parse_expression
-from kat.nn.fitting.functions import FUNCTIONS, Array, Function
-from kat.nn.fitting.least_squares import least_squares
-from kat.nn.fitting.minimax import minimax
-from kat.nn.fitting.samples import WEIGHTS, Points, Samples, chebyshev, error_weight, sample
-from kat.nn.fitting.search_spaces import SearchSpace, search_spaces
+from kat.nn.coefficients import Coefficients, check_degree
+from kat.nn.fitting.search_spaces import SearchSpace, chebyshev, search_spaces
+from kat.nn.fitting.solvers import Samples, least_squares, minimax
+from kat.nn.fitting.targets import FUNCTIONS, Array, Function, Points, resolve
 from kat.nn.quadrature import gain
 from kat.ops.arguments import check_form
 
@@ -26,6 +22,11 @@ DEGREE = (5, 4)
 INTERVAL = (-3.0, 3.0)
 Method = Callable[[SearchSpace, Samples], tuple[Array, Array, float]]
 METHODS: dict[str, Method] = {"minimax": minimax, "least_squares": least_squares}
+WEIGHTS: dict[str, Callable[[Array], Array]] = {
+    "uniform": np.ones_like,
+    "normal": lambda x: np.exp((np.min(np.square(x)) - np.square(x)) / 4),
+}
+"""The weight w(x) of the error, scaled to a maximum of 1; normal: the root of N(0, 1)'s density."""
 
 _MINIMAX_POINTS = 8001
 _LEAST_SQUARES_POINTS = 4001
@@ -48,7 +49,7 @@ class Fit:
         max_error, rms_error: of e = F - f, on a dense even grid over the interval or at the points.
         normal_rms_error: (sum phi e^2 / sum phi)^(1/2) with phi(x) = exp(-x^2 / 2), on the same
             grid or points: the error for x ~ N(0, 1) restricted to the interval.
-        method, weight, slope_at_infinity, whole_line: the arguments of :func:`fit`.
+        method, weight, whole_line: the arguments of :func:`fit`.
 
     Examples:
         >>> from kat.nn.fitting import fit
@@ -68,7 +69,6 @@ class Fit:
     normal_rms_error: float
     method: str = "minimax"
     weight: str = "uniform"
-    slope_at_infinity: tuple[float, float] | None = None
     whole_line: bool = True
 
     def __call__(self, x: NDArray[Any] | float) -> Array:
@@ -82,17 +82,6 @@ class Fit:
             self.numerator, self.denominator, self.form, self.interval, self.max_error
         )
 
-    def slopes(self) -> tuple[float, float]:
-        """The limits of F(x) / x on the left and on the right, which may be infinite."""
-        top, bottom = np.flatnonzero(self.numerator), np.flatnonzero(self.denominator)
-        p, q = (int(top[-1]) if len(top) else 0), (int(bottom[-1]) + 1 if len(bottom) else 0)
-        if p < q + 1:
-            return 0.0, 0.0
-        right = self.numerator[p] / (abs(self.denominator[q - 1]) if q else 1.0)
-        if p > q + 1:
-            right = math.copysign(math.inf, right)
-        return (-right if (p - 1) % 2 else right), right
-
     def error_on(self, target: str | Function, interval: tuple[float, float]) -> float:
         """The largest |F - f| on an interval; NaN if f is not finite everywhere on it."""
         function = resolve(target)[1]
@@ -101,16 +90,7 @@ class Fit:
         return float(np.max(np.abs(self(x) - function(x))))
 
     def gain(self) -> float:
-        """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`.
-
-        Raises:
-            InputError: F is 0.
-        """
-        if not any(self.numerator):
-            raise InputError(
-                f"the best fit to {self.function} of degree {self.degree} on {self.interval} is"
-                f" F = 0, which has no gain; try a higher degree or a shorter interval"
-            )
+        """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`."""
         return gain(lambda x: torch.from_numpy(self(x.numpy())))
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,16 +115,12 @@ def evaluate(
     Returns:
         F(x), of x's shape.
 
-    Raises:
-        InputError: an unknown form.
-
     Examples:
         >>> import numpy as np
         >>> from kat.nn.fitting import evaluate
         >>> evaluate(np.array([-1.0, 2.0]), [0.0, 1.0], [1.0], "A")  # x / (1 + |x|)
         array([-0.5       ,  0.66666667])
     """
-    check_form(form)
     points = np.asarray(x, dtype=np.float64)
     a = np.asarray(numerator, dtype=np.float64)
     b = np.concatenate([[0.0], np.asarray(denominator, dtype=np.float64)])
@@ -161,7 +137,6 @@ def fit(
     *,
     method: str = "minimax",
     weight: str = "uniform",
-    slope_at_infinity: tuple[float, float] | None = None,
     whole_line: bool = True,
 ) -> Fit:
     """Minimizes the largest error w |P / Q - f| over the interval, or the mean of its square.
@@ -176,8 +151,6 @@ def fit(
         interval: (low, high), finite and increasing; by default [-3, 3], or all the points.
         method: ``"minimax"`` for the largest error, ``"least_squares"`` for the mean square.
         weight: ``"uniform"`` for w^2 = 1, ``"normal"`` for w^2 = exp(-x^2 / 2).
-        slope_at_infinity: the limits of F(x) / x on the left and on the right; None leaves them
-            free. :func:`kat.nn.fitting.search_spaces.right_slope` says which are possible.
         whole_line: form B only. True keeps b_1 x + ... + b_n x^n from vanishing except at 0, so
             that Q does not return to 1 beyond the interval. False requires that on the interval
             only: the error there may be smaller, but F may spike outside.
@@ -196,33 +169,26 @@ def fit(
     """
     degree = check_degree(degree)
     check_form(form)
-    _check_choice("method", method, METHODS)
-    _check_choice("weight", weight, WEIGHTS)
-    if slope_at_infinity is not None and not whole_line:
-        raise InputError("a slope at infinity needs the whole line, not the interval alone")
     name, source = resolve(target)
-    interval = _check_interval(_extent(source) if interval is None else interval)
+    if interval is None:
+        interval = (source.x[0], source.x[-1]) if isinstance(source, Points) else INTERVAL
+    low, high = interval = float(interval[0]), float(interval[1])
+    if not np.isfinite(high - low) or low >= high:
+        raise InputError(f"interval must be finite and increasing, got {interval}")
     if isinstance(source, Points):
-        source = _enough(source.within(*interval), degree)
-    if source is FUNCTIONS["identity"] and slope_at_infinity is None:
+        source, needed = source.within(low, high), degree[0] + 1 + degree[1]
+        if len(source.x) < needed:
+            raise InputError(
+                f"{name} has {len(source.x)} points in the interval, but degree {degree} has"
+                f" {needed} coefficients and needs as many points; choose a lower degree"
+            )
+    if source is FUNCTIONS["identity"]:
         a, b = np.eye(degree[0] + 1)[1], np.zeros(degree[1])
     else:
         samples = _samples(source, interval, method, weight)
-        spaces = search_spaces(
-            degree, form, interval, slopes=slope_at_infinity, whole_line=whole_line
-        )
-        a, b = _best(spaces, samples, METHODS[method])
+        a, b = _best(search_spaces(degree, form, interval, whole_line), samples, METHODS[method])
     return measure(
-        name,
-        source,
-        form,
-        interval,
-        a,
-        b,
-        method=method,
-        weight=weight,
-        slope_at_infinity=slope_at_infinity,
-        whole_line=whole_line,
+        name, source, form, interval, a, b, method=method, weight=weight, whole_line=whole_line
     )
 
 
@@ -277,8 +243,15 @@ def measure(
 def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
     """The points, or the function on the grid."""
     if isinstance(source, Points):
-        return Samples(source.x, source.y, error_weight(source.x, weight))
-    return sample(source, grid, weight)
+        return Samples(source.x, source.y, WEIGHTS[weight](source.x))
+    y = np.asarray(source(grid), dtype=np.float64)
+    if y.shape != grid.shape or not np.isfinite(y).all():
+        at = grid[~np.isfinite(y)][:1] if y.shape == grid.shape else grid[:1]
+        raise InputError(
+            f"the function must return one finite value per point of the interval, but does not at"
+            f" x = {at[0]:g}; choose another interval"
+        )
+    return Samples(grid, y, WEIGHTS[weight](grid))
 
 
 def _samples(
@@ -304,55 +277,3 @@ def twice(interval: tuple[float, float]) -> tuple[float, float]:
     """
     low, high = interval
     return low - (high - low) / 2, high + (high - low) / 2
-
-
-def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
-    """The name of a target, and the function or the points that it denotes.
-
-    Raises:
-        InputError: a text that is neither a known function nor an expression.
-
-    Examples:
-        >>> import numpy as np
-        >>> from kat.nn.fitting import resolve
-        >>> name, function = resolve("x ** 3")
-        >>> name, function(np.array([2.0]))
-        ('x ** 3', array([8.]))
-    """
-    if isinstance(target, Points):
-        return target.name, target
-    if callable(target):
-        return str(getattr(target, "__name__", "callable")), target
-    name = ALIASES.get(target, target)
-    return name, FUNCTIONS[name] if name in FUNCTIONS else parse_expression(target)
-
-
-def _extent(source: Function | Points) -> tuple[float, float]:
-    if not isinstance(source, Points):
-        return INTERVAL
-    return float(source.x[0]), float(source.x[-1])
-
-
-def _enough(points: Points, degree: tuple[int, int]) -> Points:
-    """The points, if there are at least as many as coefficients."""
-    coefficients = degree[0] + 1 + degree[1]
-    if len(points.x) < coefficients:
-        raise InputError(
-            f"{points.name} has {len(points.x)} points in the interval, but degree {degree} has"
-            f" {coefficients} coefficients and needs as many points; choose a lower degree"
-        )
-    return points
-
-
-def _check_choice(kind: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise InputError(f"{kind} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _check_interval(interval: tuple[float, float]) -> tuple[float, float]:
-    if len(interval) != 2:
-        raise InputError(f"interval must be (low, high), got {interval!r}")
-    low, high = float(interval[0]), float(interval[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"interval must be finite and increasing, got {interval!r}")
-    return low, high

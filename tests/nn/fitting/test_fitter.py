@@ -236,46 +236,6 @@ def test_dense_points_are_fitted_like_their_function() -> None:
     assert by_points.interval == (-3.0, 3.0)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("method", ["minimax", "least_squares"])
-@pytest.mark.parametrize(
-    ("target", "degree", "slopes"),
-    [
-        ("sqrt(1 + x**2)", (4, 3), (-1.0, 1.0)),
-        ("x + tanh(x)", (5, 4), (1.0, 1.0)),
-        ("gelu", (5, 4), (0.5, 0.5)),
-        ("tanh", (3, 4), (0.0, 0.0)),
-    ],
-)
-def test_slopes_at_infinity_are_met(
-    form: str, method: str, target: str, degree: tuple[int, int], slopes: tuple[float, float]
-) -> None:
-    result = fit(target, degree, form, method=method, slope_at_infinity=slopes)
-    far = np.array([-1e9, 1e9])
-    reached = rational(far, result.numerator, result.denominator, form) / far
-    np.testing.assert_allclose(reached, slopes, atol=1e-5)
-    np.testing.assert_allclose(result.slopes(), slopes, atol=1e-12)
-    assert result.max_error < 0.02
-
-
-@pytest.mark.parametrize(
-    ("numerator", "denominator", "slopes"),
-    [
-        ((0.0, 2.0), (), (2.0, 2.0)),
-        ((0.0, 2.0), (0.0,), (2.0, 2.0)),
-        ((1.0, 0.0), (0.5,), (0.0, 0.0)),
-        ((0.0, 0.0, 3.0), (-1.5, 0.0), (-2.0, 2.0)),
-        ((0.0, 0.0, -3.0), (), (math.inf, -math.inf)),
-    ],
-)
-def test_slopes_of_given_coefficients(
-    numerator: tuple[float, ...], denominator: tuple[float, ...], slopes: tuple[float, float]
-) -> None:
-    degree = len(numerator) - 1, len(denominator)
-    result = Fit("f", "B", degree, (-1.0, 1.0), numerator, denominator, 0.0, 0.0, 0.0)
-    assert result.slopes() == slopes
-
-
 @pytest.mark.parametrize(
     ("degree", "form", "limit"),
     [
@@ -319,26 +279,11 @@ def test_identity_is_exact() -> None:
     [
         ({"target": "sliu"}, "did you mean 'silu'"),
         ({"degree": (0, 4)}, "m >= 1"),
-        ({"degree": (5, -1)}, "n >= 0"),
-        ({"degree": (5.5, 4)}, "integers"),
-        ({"degree": (5,)}, "integers"),
         ({"form": "C"}, "form"),
         ({"interval": (3.0, -3.0)}, "increasing"),
-        ({"interval": (1.0, 1.0)}, "increasing"),
-        ({"interval": (-math.inf, 3.0)}, "finite"),
-        ({"interval": (0.0, math.nan)}, "finite"),
-        ({"interval": (0.0, 1.0, 2.0)}, "interval"),
+        ({"interval": (0.0, math.inf)}, "finite"),
         ({"target": lambda x: np.full_like(x, np.nan)}, "finite value per"),
         ({"target": lambda x: 1.0}, "one finite value per point"),
-        ({"method": "best"}, "method must be one of minimax, least_squares, got 'best'"),
-        ({"weight": "heavy"}, "weight must be one of uniform, normal, got 'heavy'"),
-        ({"slope_at_infinity": (0.0, 1.0)}, "for n = 4 the left one is the right one$"),
-        ({"slope_at_infinity": (-1.0, 1.0)}, r"they are possible with degree \(6, 5\)"),
-        ({"slope_at_infinity": (1.0, 1.0), "degree": (4, 3)}, r"possible with degree \(5, 4\)"),
-        ({"slope_at_infinity": (1.0, 1.0), "degree": (4, 4)}, r"i.e. degree \(5, 4\)"),
-        ({"slope_at_infinity": (1.0, 1.0), "degree": (6, 4)}, "m <= n \\+ 1"),
-        ({"slope_at_infinity": (1.0, 1.0), "degree": (1, 0)}, "n >= 1"),
-        ({"slope_at_infinity": (math.nan, 1.0)}, "must be finite"),
         (
             {"target": Points("p", np.arange(3.0), np.arange(3.0))},
             "p has 3 points .* needs as many",
@@ -348,11 +293,6 @@ def test_identity_is_exact() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit(**{"target": "silu", **arguments})
-
-
-def test_evaluate_rejects_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match="form"):
-        evaluate(0.0, (0.0, 1.0), (), "a")
 
 
 def test_gain_is_that_of_the_coefficients() -> None:

@@ -1,0 +1,310 @@
+"""The two kinds of best fit within a convex search space (:mod:`kat.nn.fitting.search_spaces`).
+
+The smallest largest error, by differential correction: "the weighted error is at most E" means
+w |f Q - P| <= E Q, which is linear in (a, b). So the smallest E is the minimum of a quasi-convex
+function, which a short sequence of linear programs reaches from the least-squares polynomial,
+without random starts and without local minima.
+
+The smallest sum of squares, by Gauss-Newton steps from there: each minimizes |J d + e|^2 over the
+allowed d, a least-distance problem, which non-negative least squares solves exactly (Lawson and
+Hanson, Solving Least Squares Problems, chapter 23).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linprog, nnls
+
+from kat.nn.fitting.search_spaces import SCALED_BOUNDS, SearchSpace
+from kat.nn.fitting.targets import Array
+
+_FIRST_POINTS = 400
+_EXCHANGES = 10
+_MAX_STEPS = 80
+_MISSED = 1e-6
+"""How much larger, relatively, the error may be at samples outside the linear programs."""
+_MAX_SQUARES_STEPS = 200
+_CONVERGED = 1e-12
+
+
+@dataclass(frozen=True)
+class Samples:
+    """x, y = f(x), and the weight w(x) of the error: (k,) each."""
+
+    x: Array
+    y: Array
+    weight: Array
+
+    def at(self, chosen: NDArray[np.bool_]) -> Samples:
+        """The samples where the mask is True."""
+        return Samples(self.x[chosen], self.y[chosen], self.weight[chosen])
+
+
+class Problem:
+    """The weighted errors w (f - P / Q) of the members of a search space at the samples.
+
+    Attributes:
+        numerator, denominator: d P / d a and d Q / d b at the samples.
+    """
+
+    def __init__(self, space: SearchSpace, samples: Samples) -> None:
+        self.space = space
+        self.samples = samples
+        self.numerator = space.numerator_basis(samples.x)
+        self.denominator = space.denominator_basis(samples.x)
+
+    def values(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """P / Q and Q."""
+        q = 1.0 + self.denominator @ b
+        return (self.numerator @ a) / q, q
+
+    def errors(self, a: Array, b: Array) -> Array:
+        """w (f - P / Q)."""
+        return self.samples.weight * (self.samples.y - self.values(a, b)[0])
+
+    def largest_error(self, a: Array, b: Array) -> float:
+        """max w |f - P / Q|."""
+        return float(np.max(np.abs(self.errors(a, b))))
+
+    def slopes(self, value: Array, q: Array) -> Array:
+        """w / Q d(v Q - P) / d(a, b) at constant v: the derivative of the errors for v = P / Q."""
+        moved = np.hstack([-self.numerator, value[:, None] * self.denominator])
+        return moved * (self.samples.weight / q)[:, None]
+
+    def polynomial_start(self) -> tuple[Array, Array]:
+        """The weighted least-squares polynomial, over Q = 1."""
+        weight = self.samples.weight
+        a = np.linalg.lstsq(self.numerator * weight[:, None], self.samples.y * weight, rcond=None)
+        return np.asarray(a[0], dtype=np.float64), np.zeros(self.denominator.shape[1])
+
+    def rounding(self) -> float:
+        """The error due to rounding: a few units in the last place of the largest value."""
+        largest = float(np.max(np.abs(self.samples.weight * self.samples.y)))
+        return 4.0 * float(np.finfo(np.float64).eps) * max(1.0, largest)
+
+
+def minimax(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
+    """Minimizes max w |f - P / Q| over the samples within a search space.
+
+    Args:
+        space: the space of P and Q.
+        samples: all points. The linear programs use some of them, and then the missed error peaks.
+
+    Returns:
+        a and b, in the scaled variable, and the error.
+    """
+    every = Problem(space, samples)
+    chosen = np.arange(len(samples.x)) % max(1, len(samples.x) // _FIRST_POINTS) == 0
+    chosen[[np.argmin(np.abs(samples.x)), -1]] = True
+    problem = Problem(space, samples.at(chosen))
+    a, b = problem.polynomial_start()
+    for bound in SCALED_BOUNDS:
+        a, b = _differential_correction(problem, a, b, np.full(len(b), bound))
+    for _ in range(_EXCHANGES):
+        a, b = _differential_correction(problem, a, b, space.last_bound())
+        if every.largest_error(a, b) <= (1.0 + _MISSED) * problem.largest_error(a, b):
+            break
+        chosen |= _peaks(np.abs(every.errors(a, b)))
+        problem = Problem(space, samples.at(chosen))
+    return _trimmed(every, a, b, every.largest_error)
+
+
+def _peaks(error: Array) -> NDArray[np.bool_]:
+    padded = np.concatenate([[-np.inf], error, [-np.inf]])
+    local = (error >= padded[:-2]) & (error >= padded[2:])
+    return np.asarray(local & (error > 0.5 * error.max()))
+
+
+def _differential_correction(
+    problem: Problem, a: Array, b: Array, limit: Array
+) -> tuple[Array, Array]:
+    """Repeats: minimize u with w |f Q - P| <= E Q + u E Q_k over (P, Q), E the error of P_k / Q_k.
+
+    limit: bounds on |b_j|.
+    """
+    error = problem.largest_error(a, b)
+    for count in range(_MAX_STEPS):
+        if error <= problem.rounding():
+            break
+        linearized = count == 0
+        step = _correction(problem, a, b, error, limit, linearized)
+        new_a, new_b, new_error = _advance(problem, a, b, step, error)
+        converged = new_error > (1.0 - 1e-9) * error
+        a, b, error = new_a, new_b, new_error
+        if converged and not linearized:
+            break
+    return a, b
+
+
+def _advance(
+    problem: Problem, a: Array, b: Array, step: Array, error: float
+) -> tuple[Array, Array, float]:
+    """The first of 1, 1/4, 1/16, ... of the step that lowers the error, or no move at all.
+
+    In exact arithmetic the whole step does; shorter ones absorb the tolerance of the solver.
+    """
+    for length in 0.25 ** np.arange(6):
+        new_a = a + length * step[: len(a)]
+        new_b = problem.space.repaired(b + length * step[len(a) :])
+        new_error = problem.largest_error(new_a, new_b)
+        if new_error < error:
+            return new_a, new_b, new_error
+    return a, b, error
+
+
+def _correction(
+    problem: Problem, a: Array, b: Array, error: float, limit: Array, linearized: bool
+) -> Array:
+    """The step of one linear program; zeros if the solver finds none.
+
+    linearized drops E (Q - Q_k) from the right-hand side. Such steps alone need not reach the
+    minimum, but from a crude start one gets much farther.
+
+    The unknowns are the components of the step along the singular vectors of
+    d(w (f Q - P)) / (E Q_k). So the absolute tolerances of the solver stay meaningful, however
+    small E is and however close to dependent the powers are.
+    """
+    space = problem.space
+    q = problem.values(a, b)[1]
+    r = problem.errors(a, b) / error
+    jacobian = problem.slopes(problem.samples.y, q) / error
+    widening = np.hstack([np.zeros_like(problem.numerator), problem.denominator / q[:, None]])
+    along = _directions(np.vstack([jacobian, widening]), float(np.max(limit, initial=1.0)))
+    to_b = along[len(a) :]
+    change = jacobian @ along
+    growth = np.zeros_like(change) if linearized else widening @ along
+    sign_rows, sign_rhs = _scaled_rows(-space.constraint @ to_b, space.constraint @ b)
+    box = to_b / limit[:, None]
+    z = _smallest_u(
+        with_u=np.vstack([change - growth, -change - growth]),
+        with_u_rhs=np.concatenate([1.0 - r, 1.0 + r]),
+        without_u=np.vstack([sign_rows, box, -box]),
+        without_u_rhs=np.concatenate([sign_rhs, 1.0 - b / limit, 1.0 + b / limit]),
+    )
+    return np.asarray(along @ z)
+
+
+def _smallest_u(with_u: Array, with_u_rhs: Array, without_u: Array, without_u_rhs: Array) -> Array:
+    """Minimizes u <= 0 over (z, u) with G z - u <= g and H z <= h; z = 0 if the solver fails."""
+    count = with_u.shape[1]
+    matrix = np.vstack([with_u, without_u])
+    u_column = np.concatenate([-np.ones(len(with_u)), np.zeros(len(without_u))])
+    result = linprog(
+        np.append(np.zeros(count), 1.0),
+        A_ub=np.column_stack([matrix, u_column]),
+        b_ub=np.concatenate([with_u_rhs, without_u_rhs]),
+        bounds=[(-1e3, 1e3)] * count + [(None, 0.0)],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-9, "dual_feasibility_tolerance": 1e-9},
+    )
+    return np.asarray(result.x[:-1]) if result.status == 0 else np.zeros(count)
+
+
+def _scaled_rows(rows: Array, rhs: Array) -> tuple[Array, Array]:
+    """Divides each inequality by its largest coefficient, except rows of zeros."""
+    size = np.max(np.abs(rows), axis=1, initial=0.0)
+    size = np.where(size > 0.0, size, 1.0)
+    return rows / size[:, None], np.maximum(rhs, 0.0) / size
+
+
+def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
+    """Minimizes the sum of w^2 (f - P / Q)^2 over the samples within a search space.
+
+    Args:
+        space: the space of P and Q.
+        samples: the points of the sum.
+
+    Returns:
+        a and b, in the scaled variable, and the root mean square of the weighted error: a local
+        minimum, no larger than that of the minimax fit.
+    """
+    problem = Problem(space, samples)
+
+    def cost(a: Array, b: Array) -> float:
+        return float(np.sqrt(np.mean(np.square(problem.errors(a, b)))))
+
+    a, b, _ = minimax(space, samples)
+    best = cost(a, b)
+    for _ in range(_MAX_SQUARES_STEPS):
+        if best <= problem.rounding():
+            break
+        step = _squares_step(problem, a, b)
+        before = best
+        for length in 0.25 ** np.arange(10):
+            new_a = a + length * step[: len(a)]
+            new_b = space.repaired(b + length * step[len(a) :])
+            if cost(new_a, new_b) < best:
+                a, b, best = new_a, new_b, cost(new_a, new_b)
+                break
+        if best > (1.0 - _CONVERGED) * before:
+            break
+    return _trimmed(problem, a, b, cost)
+
+
+def _squares_step(problem: Problem, a: Array, b: Array) -> Array:
+    """The d that minimizes |J d + e|^2 with C (b + d_b) >= lower."""
+    value, q = problem.values(a, b)
+    jacobian = problem.slopes(value, q)
+    size = float(np.max(problem.space.last_bound(), initial=1.0))
+    along = _directions(jacobian, size)
+    change = jacobian @ along / np.sqrt(len(jacobian))  # orthonormal columns
+    free = -change.T @ problem.errors(a, b) / np.sqrt(len(jacobian))
+    rows = problem.space.constraint @ along[len(a) :]
+    slack = problem.space.constraint @ b + rows @ free
+    return np.asarray(along @ (free + _least_distance(rows, -slack)))
+
+
+def _least_distance(rows: Array, bound: Array) -> Array:
+    """The shortest z with rows z >= bound; zero if the rows contradict each other."""
+    if np.all(bound <= 0.0):
+        return np.zeros(rows.shape[1])
+    scale = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
+    system = np.vstack([(rows / scale[:, None]).T, bound / scale])
+    wanted = np.append(np.zeros(rows.shape[1]), 1.0)
+    residual = system @ nnls(system, wanted)[0] - wanted
+    return -residual[:-1] / residual[-1] if residual[-1] != 0.0 else residual[:-1]
+
+
+def _directions(jacobian: Array, largest: float) -> Array:
+    """Singular directions, scaled to change the relative error by O(1), one per column.
+
+    Directions lost in rounding are omitted. So are those in which even the largest allowed
+    coefficient would not change the present error: they would amplify the solver's tolerance.
+    """
+    points = math.sqrt(len(jacobian))
+    _, singular, vt = np.linalg.svd(jacobian, full_matrices=False)
+    keep = singular > max(1e-15 * singular[0], 1e-7 * points / largest)
+    return np.asarray(vt[keep].T / singular[keep] * points)
+
+
+def _trimmed(
+    problem: Problem, a: Array, b: Array, cost: Callable[[Array, Array], float]
+) -> tuple[Array, Array, float]:
+    """Sets coefficients to zero that are only rounding noise of the solver.
+
+    A term of 1e-17 x^m in the numerator would dominate far from the interval.
+
+    Args:
+        problem: the fitting problem.
+        a, b: the coefficients.
+        cost: the size of the errors; it may grow by one part in 10^4.
+
+    Returns:
+        a, b and their cost.
+    """
+    allowed = max(cost(a, b) * (1.0 + 1e-4), problem.rounding())
+    kept = np.concatenate([a, b])
+    noise = max(1e-2 * allowed, problem.rounding())
+    small = [i for i in range(len(kept)) if 0.0 < abs(kept[i]) < noise]
+    for chosen in (small, *([i] for i in small)):
+        trial = kept.copy()
+        trial[chosen] = 0.0
+        if cost(trial[: len(a)], trial[len(a) :]) <= allowed:
+            kept = trial
+    a, b = kept[: len(a)], kept[len(a) :]
+    return a, b, cost(a, b)
