@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from kat.analysis.inspect.activations import Activation, learned_activations
     from kat.analysis.inspect.stability import Verdict
     from kat.analysis.inspect.symbolic import Reading, read_symbols
-    from kat.analysis.reports.stability import write_stability_report
     from kat.tables import write_table
     from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
 else:
@@ -31,7 +30,6 @@ else:
             "kat.analysis.inspect.activations": "Activation learned_activations",
             "kat.analysis.inspect.stability": "Verdict",
             "kat.analysis.inspect.symbolic": "Reading read_symbols",
-            "kat.analysis.reports.stability": "write_stability_report",
             "kat.tables": "write_table",
             "kat.training.evaluation.confusion": "Calibration calibration confusion_matrix",
         },
@@ -55,6 +53,5 @@ __all__ = [
     "plot_learning_curves",
     "plot_stability",
     "read_symbols",
-    "write_stability_report",
     "write_table",
 ]

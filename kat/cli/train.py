@@ -84,7 +84,7 @@ def run(config: TrainConfig) -> None:
 def _report_monitored(config: TrainConfig) -> None:
     out = Path(config.out)
     if config.monitor.enabled and is_first_process() and (out / STABILITY).is_file():
-        from kat.cli.stability import report  # draws figures
+        from kat.cli.stability import report  # imports matplotlib
 
         report(out)
 

@@ -140,7 +140,7 @@ class MonitorConfig:
     """The record of the GR-KAN layers during training; docs/stability.md.
 
     Args:
-        enabled: write stability.csv, TensorBoard scalars and stability.html (short: --monitor).
+        enabled: write stability.csv and TensorBoard scalars (short: --monitor).
         every_n_steps: steps between two records.
 
     Examples:

@@ -32,7 +32,7 @@ HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 DATA = "data.json"
-STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
+STABILITY = "stability.csv"
 COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
@@ -55,7 +55,6 @@ CONTENTS = (
     DIVERGENCE,
     CONVERSION,
     STABILITY,
-    STABILITY_REPORT,
     COEFFICIENTS,
     REPORT,
     LOGGER_RUNS,

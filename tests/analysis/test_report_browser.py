@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kat.analysis import write_stability_report
 from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.run import write_run_report
@@ -45,7 +44,7 @@ def browser(tmp_path_factory):
 def written(tmp_path_factory):
     """A page of each kind, by its kind."""
     folder = tmp_path_factory.mktemp("pages")
-    paths = {name: folder / f"{name}.html" for name in ("run", "grid", "runs", "stability")}
+    paths = {name: folder / f"{name}.html" for name in ("run", "grid", "runs")}
     run = pages.findings(pages.small_kat())
     write_run_report(run, paths["run"])
     rows = pages.grid_rows()
@@ -61,11 +60,10 @@ def written(tmp_path_factory):
         {row["cell"]: {"model": {"name": row["cell"]}} for row in several},
         paths["runs"],
     )
-    write_stability_report(run.stability, paths["stability"])
     return paths
 
 
-@pytest.mark.parametrize("kind", ["run", "grid", "runs", "stability"])
+@pytest.mark.parametrize("kind", ["run", "grid", "runs"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_pages_are_drawn_and_fit(browser, written, kind, width, dark):
     browser.open(written[kind], width=width, dark=dark)

@@ -20,7 +20,6 @@ def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     assert run("train", "--monitor", *common, "--epochs", 2, "--monitor.every_n_steps", 2) == 0
     printed = capsys.readouterr().out
     assert "Variance preserved" in printed
-    assert f"report: {out / 'stability.html'}" in printed
     rows = list(csv.DictReader((out / "stability.csv").open()))
     assert {row["step"] for row in rows} == {"0", "2", "3"}  # every second, and the last
     assert len(rows) == 3 * (4 * 2 + 4)
@@ -30,15 +29,12 @@ def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     gains = [row["gain"] for row in rows if row["layer"] == "blocks.3.mlp.act2"]
     assert [scalar.step for scalar in scalars] == [0, 2, 3]
     assert [scalar.value for scalar in scalars] == pytest.approx(list(map(float, gains)))
-    page = (out / "stability.html").read_bytes()
-    (out / "stability.html").unlink()
-    assert run("stability", out, "--out", tmp_path / "a" / "b") == 0
-    assert (out / "stability.html").read_bytes() == page
-    assert capsys.readouterr().out in printed
-    assert (tmp_path / "a" / "b" / "variance.svg").read_text().count("<svg") == 1
-    assert len(list((tmp_path / "a" / "b").iterdir())) == 10
-    assert run("stability", out, out, "--out", tmp_path / "both") == 2
-    assert "given twice" in capsys.readouterr().err
+    assert run("stability", out, "--out", tmp_path / "gain.svg") == 0
+    report = capsys.readouterr().out
+    assert report in printed
+    assert "gain, first" in report
+    assert "blocks.3.mlp.act2" in report
+    assert (tmp_path / "gain.svg").read_text().count("<svg") == 1
 
 
 def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path):
@@ -76,7 +72,7 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out.startswith("The run was stopped: the loss is nan at step")
     assert captured.err.count("\n") == 1
-    assert "The run was stopped" in (out / "stability.html").read_text()
+    assert (out / "stability.csv").exists()
 
 
 def test_bad_input_of_stability(tmp_path, capsys):
@@ -85,11 +81,6 @@ def test_bad_input_of_stability(tmp_path, capsys):
     assert run("train", "--config", "digits", *settings) == 0
     line = refused(capsys, "stability", plain)
     assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
-    line = refused(capsys, "stability", plain, "--epochs", 3)
-    assert "unknown option '--epochs'" in line
-    line = refused(capsys, "stability", plain, "--out", tmp_path / "a")
-    assert "was not monitored" in line
-    assert not (tmp_path / "a").exists()
     out = ["--monitor", "--config", "digits", "--out", tmp_path / "run"]
     line = refused(capsys, "train", *out, "--monitor.every_n_steps", 0)
     assert "monitor.every_n_steps must be at least 1, got 0" in line

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
@@ -63,14 +62,12 @@ BLOCKS = Quantity(
 )
 
 
-def plot_stability(runs: Mapping[str, Sequence[Row]], folder: str | Path) -> None:
-    """Draws variance.svg, and one heat map per quantity: gain.svg, input_variance.svg and so on.
-
-    Several runs are drawn side by side, with the same colors.
+def plot_stability(runs: Mapping[str, Sequence[Row]], path: str | Path) -> None:
+    """Draws the gain of each layer at each step, several runs side by side with the same colors.
 
     Args:
         runs: rows by label; a single run needs no label.
-        folder: where to write; created if it is missing.
+        path: the path of the file; its suffix chooses the format.
 
     Raises:
         InputError: a run has no rows of rational layers.
@@ -79,43 +76,11 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: str | Path) -> Non
         >>> from pathlib import Path
         >>> from kat.analysis import plot_stability
         >>> from kat.nn.monitoring.stability import read_rows
-        >>> plot_stability({"": read_rows(Path("runs/digits/stability.csv"))}, Path("figures"))
-        >>> Path("figures/gain.svg").exists()
-        True
+        >>> rows = read_rows(Path("runs/digits/stability.csv"))
+        >>> plot_stability({"": rows}, Path("gain.svg"))
     """
-    folder = Path(folder)
     drawn = {label: thinned(rational_rows(rows)) for label, rows in runs.items()}
-    save_figure(draw_variance(drawn), folder / "variance.svg")
-    for quantity in MAPS:
-        save_figure(draw_map(drawn, quantity), folder / f"{quantity.name}.svg")
-
-
-def draw_variance(runs: Mapping[str, Sequence[Row]]) -> Figure:
-    """Draws the variance of x, F(x) and y by layer at the first and last step, one row per run."""
-    figure = Figure(figsize=(10, 0.4 + 3.4 * len(runs)), layout="constrained")
-    panels = figure.subplots(len(runs), 2, squeeze=False, sharey=True)
-    for line, (label, rows) in zip(panels, runs.items(), strict=True):
-        for axes, step in zip(line, (rows[0]["step"], rows[-1]["step"]), strict=True):
-            _draw_variances(axes, [row for row in rows if row["step"] == step])
-            axes.set_title(f"{plain(label)}, step {step}" if label else f"step {step}")
-        line[0].set_ylabel("variance")
-    panels[0][0].legend()
-    return figure
-
-
-def _draw_variances(axes: Axes, rows: Sequence[Row]) -> None:
-    for key, marker, label in (
-        ("input_variance", "o", "x"),
-        ("activation_variance", "^", "F(x)"),
-        ("output_variance", "s", "y = W F(x) + b"),
-    ):
-        values = [drawable(row[key], log=True) for row in rows]
-        axes.plot(range(len(rows)), values, marker, label=label)
-    axes.axhline(1, color="black", lw=0.8)
-    axes.set_yscale("log")
-    names = [row["layer"] for row in rows]
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-    axes.grid(alpha=0.3)
+    save_figure(draw_map(drawn, MAPS[0]), path)
 
 
 def draw_map(runs: Mapping[str, Sequence[Row]], quantity: Quantity) -> Figure:

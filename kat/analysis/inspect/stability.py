@@ -1,4 +1,4 @@
-"""The rows of a monitored run, and the verdict on them in words."""
+"""The verdict on a monitored run, and the table of its layers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Any
 import numpy as np
 
 from kat.errors import InputError
-from kat.nn.monitoring.stability import DEAD_VARIANCE, EXPLODING_MOMENT, Row
+from kat.nn.monitoring.stability import Row
 
 PRESERVED = (0.5, 2.0)
 """A gain in this range counts as preserved."""
-OUTSIDE = 0.05
-"""A layer with a larger share of inputs outside the fit interval is named."""
+TABLE = (
+    "layer", "gain, first", "last", "smallest", "largest", "not preserved from step",
+    "outside, most", "Q, smallest", "largest", "drift, last", "dead groups", "exploding",
+)  # fmt: skip
+"""The columns of :func:`table`."""
 _MOST_STEPS = 300
-"""More steps would make a page of many megabytes, and could not be told apart."""
+"""More steps could not be told apart in a figure."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a monitored run shows, in words.
+    """The verdict on a monitored run, in words.
 
     Args:
-        preserved: whether every gain recorded is within :data:`PRESERVED`, and nothing failed.
+        preserved: True if every gain recorded is within :data:`PRESERVED`, and nothing failed.
         lines: one statement each, the verdict itself first.
 
     Examples:
@@ -34,7 +37,7 @@ class Verdict:
         >>> from kat.nn.monitoring.stability import read_rows
         >>> verdict = Verdict.of(read_rows(Path("runs/digits/stability.csv")))
         >>> print(verdict.lines[2])
-        Step 5: preserved in 2 of 2 layers, ...
+        Step 5: preserved in 2 of 2 layers.
     """
 
     preserved: bool
@@ -49,15 +52,50 @@ class Verdict:
             failure: what stopped the run, if anything did.
         """
         rationals = rational_rows(rows)
+        first, last = rationals[0]["step"], rationals[-1]["step"]
         broken = [row for row in rationals if not is_preserved(row["gain"])]
-        lines = [_headline(broken, start=rationals[0]["step"])]
-        steps = [rationals[0]["step"], rationals[-1]["step"]]
-        lines += [_gains_at(step, rationals) for step in dict.fromkeys(steps)]
-        lines += [_groups("dead", rationals), _groups("exploding", rationals)]
-        lines += [_outside(rationals), _denominator(rationals)]
-        if failure is not None:
-            lines.insert(0, f"The run was stopped: {failure}")
+        lines = [] if failure is None else [f"The run was stopped: {failure}"]
+        lines.append(_headline(broken, first))
+        for step in dict.fromkeys((first, last)):
+            gains = [row["gain"] for row in rationals if row["step"] == step]
+            count = sum(map(is_preserved, gains))
+            lines.append(f"Step {step}: preserved in {count} of {len(gains)} layers.")
         return cls(not broken and failure is None, lines)
+
+
+def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
+    """The extremes of each layer's quantities, and True for the layers that break.
+
+    Args:
+        rows: the rows of a run.
+
+    Returns:
+        The lines of a table with the columns :data:`TABLE`, and a mark for each.
+
+    Raises:
+        InputError: the rows are of no rational layer.
+    """
+    lines, bad = [], []
+    rationals = rational_rows(rows)
+    for layer in layers_of(rationals):
+        own = [row for row in rationals if row["layer"] == layer]
+        gains = [row["gain"] for row in own]
+        broken = [row["step"] for row in own if not is_preserved(row["gain"])]
+        lines.append(
+            (
+                layer,
+                *(f"{gain:.3g}" for gain in (gains[0], gains[-1], min(gains), max(gains))),
+                f"{broken[0]}" if broken else "",
+                f"{max(row['outside'] for row in own):.2%}",
+                f"{min(row['q_min'] for row in own):.3g}",
+                f"{max(row['q_max'] for row in own):.3g}",
+                f"{own[-1]['drift']:.3g}",
+                f"{max(row['dead_groups'] for row in own):.0f}",
+                f"{max(row['exploding_groups'] for row in own):.0f}",
+            )
+        )
+        bad.append(bool(broken))
+    return lines, bad
 
 
 def rational_rows(rows: Sequence[Row]) -> list[Row]:
@@ -73,7 +111,7 @@ def rational_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def is_preserved(gain: float) -> bool:
-    """Whether a layer with this gain preserves the variance."""
+    """Return True if a layer with this gain preserves the variance."""
     return PRESERVED[0] <= gain <= PRESERVED[1]
 
 
@@ -128,71 +166,4 @@ def _headline(broken: Sequence[Row], start: int) -> str:
         begin = "Variance preserved at the start, not throughout: it breaks first"
     return (
         f"{begin} at step {first['step']} in {first['layer']}, gain {first['gain']:.3g} ({bounds})."
-    )
-
-
-def _gains_at(step: int, rationals: Sequence[Row]) -> str:
-    at = [row for row in rationals if row["step"] == step]
-    good = sum(is_preserved(row["gain"]) for row in at)
-    preserved = f"Step {step}: preserved in {good} of {len(at)} layers"
-    finite, others = _finite(at, "gain")
-    if not finite:
-        return f"{preserved}, and no gain is finite."
-    lowest = min(finite, key=lambda row: row["gain"])
-    highest = max(finite, key=lambda row: row["gain"])
-    return (
-        f"{preserved}, gains from {lowest['gain']:.3g} ({lowest['layer']}) to"
-        f" {highest['gain']:.3g} ({highest['layer']}){others}."
-    )
-
-
-def _finite(rows: Sequence[Row], *names: str) -> tuple[list[Row], str]:
-    """The rows whose values of these names are finite, and a remark on the others."""
-    finite = [row for row in rows if all(math.isfinite(row[name]) for name in names)]
-    missing = len(rows) - len(finite)
-    return finite, f"; {missing} not finite" if missing else ""
-
-
-def _groups(kind: str, rationals: Sequence[Row]) -> str:
-    found = [row for row in rationals if row[f"{kind}_groups"] > 0]
-    bound = {
-        "dead": f"variance of F(x) below {DEAD_VARIANCE:g}",
-        "exploding": f"E[F(x)^2] above {EXPLODING_MOMENT:g}, or not finite",
-    }[kind]
-    if not found:
-        return f"No {kind} groups ({bound})."
-    worst = max(found, key=lambda row: row[f"{kind}_groups"])
-    return (
-        f"{kind.capitalize()} groups ({bound}): first at step {found[0]['step']} in"
-        f" {found[0]['layer']}; most in {worst['layer']} at step {worst['step']},"
-        f" {worst[f'{kind}_groups']:.0f}."
-    )
-
-
-def _outside(rationals: Sequence[Row]) -> str:
-    rationals, others = _finite(rationals, "outside", "input_variance")
-    if not rationals:
-        return "Inputs outside the fit interval: nothing is finite."
-    worst = max(rationals, key=lambda row: row["outside"])
-    above = [row for row in rationals if row["outside"] > OUTSIDE]
-    since = (
-        f"; above {OUTSIDE:.0%} first at step {above[0]['step']} in {above[0]['layer']}"
-        if above
-        else ""
-    )
-    return (
-        f"Inputs outside the fit interval: at most {worst['outside']:.2%}, in {worst['layer']} at"
-        f" step {worst['step']}{since}{others}."
-    )
-
-
-def _denominator(rationals: Sequence[Row]) -> str:
-    rationals, others = _finite(rationals, "q_min", "q_max")
-    if not rationals:
-        return "Q(x) is finite nowhere."
-    worst = max(rationals, key=lambda row: row["q_max"])
-    lowest = min(row["q_min"] for row in rationals)
-    return (
-        f"Q(x) from {lowest:.3g} to {worst['q_max']:.3g}, the largest in {worst['layer']} at step"
-        f" {worst['step']}{others}."
     )

@@ -208,7 +208,7 @@ def _add_stability(report: Report, run: RunFindings) -> None:
             ),
         ]
     )
-    report.text("'kat stability' makes a page of every quantity that was recorded.")
+    report.text("'kat stability' prints a table of the layers; stability.csv has every quantity.")
 
 
 def _lines(rows: Sequence[Row], name: str) -> Any:

@@ -370,13 +370,6 @@ def test_rows_survive_the_file_and_a_resumed_run_goes_on(tmp_path):
         read_rows(tmp_path / "other.csv")
 
 
-def test_bad_arguments():
-    with pytest.raises(InputError, match="interval must be at least 1, got 0"):
-        StabilityMonitor(0)
+def test_a_model_without_rationals_is_refused():
     with pytest.raises(InputError, match="Linear has no rational layer to monitor"):
         StabilityMonitor().attach(nn.Linear(2, 2))
-
-
-def test_a_monitor_without_a_model_has_nothing_to_watch():
-    with pytest.raises(InputError, match="attach"):
-        StabilityMonitor().watch()
