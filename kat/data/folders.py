@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image
-from kat.errors import InputError, UnreadableFile
-from kat.files import open_input, reason_of
+from kat.errors import InputError
+from kat.files import reason_of
 
 
 def existing_folder(path: Path) -> Path:
@@ -43,78 +43,48 @@ class ImageWalk:
     """
 
     def __init__(self, root: Path, apart: Sequence[Path] = ()) -> None:
-        self.root = root
+        self.root = str(root)
         self.ignored: dict[str, str] = {}
         self._closed = [Path(os.path.realpath(folder)) for folder in (root, *apart)]
         self._read: set[tuple[int, int]] = set()
 
-    def files(self, below: str = "") -> Iterator[str]:
-        """Yields the paths of the image files in a folder below the root, relative to the root.
+    def files(self, below: str = "") -> list[str]:
+        """Returns the paths of the image files in a folder below the root, relative to the root.
 
         The folders are in the order of their paths, and the files of each in that of their names.
         """
         found: list[tuple[str, list[str]]] = []
-        folders = [os.path.join(self.root, below)]
-        while folders:
-            folder = folders.pop()
-            reason = self._reason_to_skip(folder)
-            try:
-                entries = [] if reason else list(os.scandir(folder))
-            except OSError as error:
-                reason, entries = f"it cannot be read: {reason_of(error)}", []
-            if reason:
-                self.ignored[folder] = reason
+        walk = os.walk(os.path.join(self.root, below), onerror=self._ignore, followlinks=True)
+        for folder, inner, names in walk:
+            inner[:] = [name for name in inner if not is_hidden(name)]
+            if self._is_read_already(folder):
+                inner.clear()
                 continue
-            shown = [entry for entry in entries if not is_hidden(entry.name)]
-            inner = {entry.path for entry in shown if _is_folder(entry)}
-            folders += inner
-            files = sorted((e for e in shown if e.path not in inner), key=lambda e: e.name)
-            found.append((folder, [file.name for file in files if self._is_image(file)]))
-        for folder, names in sorted(found):
-            relative = os.path.relpath(folder, self.root)
-            yield from (os.path.normpath(os.path.join(relative, name)) for name in names)
+            shown = [name for name in sorted(names) if not is_hidden(name)]
+            found.append((folder, [name for name in shown if is_image(name)]))
+            others = (os.path.join(folder, name) for name in shown if not is_image(name))
+            self.ignored |= dict.fromkeys(others, NOT_AN_IMAGE)
+        return [
+            os.path.normpath(os.path.join(os.path.relpath(folder, self.root), name))
+            for folder, names in sorted(found)
+            for name in names
+        ]
 
-    def _reason_to_skip(self, folder: str) -> str:
-        """Why a folder is not read; empty if it is to be read."""
-        try:
-            state = os.stat(folder)
-        except OSError as error:
-            return f"it cannot be read: {reason_of(error)}"
-        if os.path.islink(folder):
-            target = Path(os.path.realpath(folder))
-            for closed in self._closed:
-                if target == closed or target in closed.parents or closed in target.parents:
-                    return f"it is a link that leads back to {target}"
-        identity = state.st_dev, state.st_ino
-        if identity in self._read:
-            return f"it is a link to {os.path.realpath(folder)}, which is read already"
-        self._read.add(identity)
-        return ""
+    def _ignore(self, error: OSError) -> None:
+        self.ignored[error.filename] = f"it cannot be read: {reason_of(error)}"
 
-    def _is_image(self, entry: os.DirEntry[str]) -> bool:
-        if not is_image(entry.name):
-            self.ignored[entry.path] = NOT_AN_IMAGE
-            return False
-        reason = _not_regular(entry)
-        if reason:
-            self.ignored[entry.path] = reason
-        return not reason
-
-
-def _not_regular(entry: os.DirEntry[str]) -> str:
-    """Why an entry is not a regular file, or a link to one; empty if it is."""
-    if os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
-        return ""
-    try:
-        open_input(entry.path).close()
-    except UnreadableFile as error:
-        return error.reason
-    return ""
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; a link to itself is none."""
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+    def _is_read_already(self, folder: str) -> bool:
+        state = os.stat(folder)
+        target = Path(os.path.realpath(folder))
+        leads_back = os.path.islink(folder) and any(
+            target.is_relative_to(closed) or closed.is_relative_to(target)
+            for closed in self._closed
+        )
+        if leads_back or (state.st_dev, state.st_ino) in self._read:
+            self.ignored[folder] = f"it is a link back to {target}, or to one that is read already"
+            return True
+        self._read.add((state.st_dev, state.st_ino))
+        return False
 
 
 def image_files(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kat.errors import InputError
-from kat.text import quoted
+from kat.text import numbered, quoted
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid", "test")}
 """The names that the folder or file of each split may have; of several that are there, the first
@@ -30,16 +30,19 @@ HEIF needs the package pillow-heif."""
 
 IMAGE_EXTENSIONS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
 
+_MOST = 100_000
+"""More classes than any dataset of images has: such labels are ids of something else."""
+
 NOT_AN_IMAGE = "it is not named as an image"
 
 
 def is_image(name: str) -> bool:
-    """Whether a file has the extension of an image."""
+    """Return True if a file has the extension of an image."""
     return name.lower().endswith(IMAGE_EXTENSIONS)
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of a path is hidden, such as ``.DS_Store`` or ``._cat.jpg``."""
+    """Return True if a part of a path is hidden, such as ``.DS_Store`` or ``._cat.jpg``."""
     return any(part.startswith(".") and part.strip(".") for part in path.split("/"))
 
 
@@ -47,6 +50,39 @@ def sorted_classes(names: Iterable[str]) -> list[str]:
     """Sorts class names; by value if all are whole numbers, so that 10 follows 9."""
     classes = sorted(names)
     return sorted(classes, key=int) if all(name.isdecimal() for name in classes) else classes
+
+
+def class_names(names: Sequence[str], count: int | None, largest: int, title: object) -> list[str]:
+    """Returns the names of the classes, or numbers in the place of missing names.
+
+    Args:
+        names: the names that the data have; empty if they have none.
+        count: ``data.num_classes``; None: the largest label is the last class.
+        largest: the largest label; -1 if there is none.
+        title: the data, in messages.
+
+    Raises:
+        InputError: a label is no class, or so large that labels cannot be class indices, or the
+            data have another number of names.
+    """
+    if names and count not in (None, len(names)):
+        raise InputError(
+            f"data.num_classes is {count}, but {title} names {len(names)} classes: leave it out"
+        )
+    if not names and count is None and largest >= _MOST:
+        raise InputError(
+            f"{title} has the label {largest}, which would make {largest + 1:,} classes: labels are"
+            " class indices from 0 on; give data.num_classes if there are so many"
+        )
+    classes = list(names) or numbered(largest + 1 if count is None else count)
+    if largest >= len(classes):
+        raise InputError(wrong_label(title, largest, len(classes)))
+    return classes
+
+
+def wrong_label(name: object, label: int, count: int) -> str:
+    """Says that the label of an image, or the largest of a dataset, is none of so many classes."""
+    return f"{name} has the label {label}, but the {count} classes are 0 to {count - 1}"
 
 
 def check_unique(names: Iterable[str], where: object, singular: str, plural: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,24 +41,17 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     )
     if not classes:
         raise InputError(f"{folder} is empty: it must hold one folder per class")
-    walk = ImageWalk(folder, _other_folders(root, folder))
-    labels = array("i")
-
-    def names() -> Iterator[str]:
-        for label, name in enumerate(classes):
-            for file in walk.files(name):
-                labels.append(label)
-                yield file
-
-    packed = PackedStrings.pack(names())
-    source = FolderSource(str(folder), packed, np.frombuffer(labels, np.int32))
-    counts = np.bincount(source.labels, minlength=len(classes))
-    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    named = [root / name for names in SPLIT_NAMES.values() for name in names]
+    walk = ImageWalk(folder, [each for each in named if each.is_dir() and each != folder])
+    files = [walk.files(name) for name in classes]
+    empty = [name for name, found in zip(classes, files, strict=True) if not found]
     if empty:
         first = str(folder / empty[0])
         reason = f": {first}: {walk.ignored[first]}" if first in walk.ignored else ""
         raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}{reason}")
-    data = ImageDataset(source, classes, ignored=walk.ignored)
+    packed = PackedStrings.pack(chain.from_iterable(files))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found) for found in files])
+    data = ImageDataset(FolderSource(str(folder), packed, labels), classes, ignored=walk.ignored)
     if holdout == 0:
         return data
     own = config.validate_on == "split"
@@ -98,27 +90,20 @@ class FolderSource:
 
 
 def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, float]:
-    """The folder with the classes of a split, and the share that is held out for validation."""
+    """Return the folder with the classes of a split, and the share of it that is held out."""
     root = existing_folder(root)
-    found = {name: split_folder(root, name) for name in SPLIT_NAMES}
-    unsplit = not any(found.values()) and any(each.is_dir() for each in root.iterdir())
-    whole = root if unsplit else found["train"]
-    if config.validate_on == "holdout" and found["val"] is None:
+    train, val = split_folder(root, "train"), split_folder(root, "val")
+    if config.validate_on == "holdout" and val is None:
         raise InputError(
             f"data.validate_on=holdout leaves the validation split as a test, and {root} has none:"
             " with data.validate_on=split the same images are held out"
         )
-    parted = found["val"] is None or config.validate_on == "holdout"
-    if parted and whole is not None and config.holdout > 0:
+    unsplit = train is None and val is None and any(each.is_dir() for each in root.iterdir())
+    whole = root if unsplit else train
+    if whole and config.holdout > 0 and (val is None or config.validate_on == "holdout"):
         return whole, config.holdout
-    folder = root if unsplit and split == "val" else found[split]
+    folder = train if split == "train" else root if unsplit else val
     if folder is None:
         names = either(SPLIT_NAMES[split])
         raise InputError(f"{root} has no folder {names} (each holds one folder per class)")
     return folder, 0.0
-
-
-def _other_folders(root: Path, folder: Path) -> list[Path]:
-    """The folders of splits other than this one."""
-    named = [root / name for names in SPLIT_NAMES.values() for name in names]
-    return [each for each in named if each.is_dir() and not folder.samefile(each)]

@@ -114,7 +114,7 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
         case "folder":
             return open_folder(config, path, split)
         case "tar":
-            return open_tar(config, path, split)
+            return open_tar(path, split)
         case "wds":
             return open_webdataset(config, path, split)
         case "hf":

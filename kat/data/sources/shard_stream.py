@@ -10,7 +10,7 @@ from typing import Any
 
 from kat.data.config import DataConfig
 from kat.data.decoding import UnreadableImage
-from kat.data.numbered_classes import wrong_label
+from kat.data.naming import wrong_label
 from kat.data.sources.webdataset import IMAGES, parse_label
 from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError

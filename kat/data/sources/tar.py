@@ -1,29 +1,101 @@
-"""Images in tar files, one folder per class, as timm's ``ReaderImageInTar`` reads them."""
+"""Images in tar files, at known offsets; and the layout of one folder per class."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import posixpath
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import (
-    NOT_AN_IMAGE,
-    SPLIT_NAMES,
-    is_image,
-    sorted_classes,
-)
+from kat.data.decoding import IMAGE_LIMIT
+from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image, sorted_classes
 from kat.data.packed_strings import PackedStrings
-from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members, visible_tars
-from kat.data.sources.tar_members import TarSource
-from kat.errors import InputError
-from kat.files import open_input
+from kat.errors import InputError, UnreadableFile
+from kat.files import cache_folder, open_input, replacing, too_large
 from kat.text import either, listing
 
+_VERSION = 5
+"""Of the indices in the cache."""
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How files begin that gzip, bzip2, xz and zstd have written."""
 
-def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
+
+class Member(NamedTuple):
+    """A file in a tar file.
+
+    Args:
+        name: path of the file; an inner tar file counts as a folder.
+        offset: where its bytes start in the outermost tar file.
+        size: number of its bytes; -1 for a link, which has none.
+        label: its class index; -1 if it has none.
+    """
+
+    name: str
+    offset: int
+    size: int
+    label: int = -1
+
+
+@dataclass(frozen=True)
+class TarSource:
+    """Images in tar files.
+
+    Args:
+        paths: paths of the tar files.
+        names: paths of the images in them.
+        shards: (images,) int32, number of the tar file of each.
+        offsets, sizes: (images,) int64, where the bytes of each start, and how many there are.
+        labels: (images,) int64, class indices.
+    """
+
+    paths: Sequence[str]
+    names: PackedStrings
+    shards: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The path of the tar file, followed by that of the image in it."""
+        return f"{self.paths[self.shards[index]]}/{self.names[index]}"
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Reads the bytes of the image and the label."""
+        path, size = self.paths[self.shards[index]], int(self.sizes[index])
+        if size > IMAGE_LIMIT:
+            raise UnreadableFile(self.name(index), too_large(size, IMAGE_LIMIT))
+        with open_input(path) as file:
+            file.seek(self.offsets[index])
+            content = file.read(size)
+        if len(content) < size:
+            raise UnreadableFile(self.name(index), f"{path} ends within it")
+        return content, int(self.labels[index])
+
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the images in their tar files, and the labels."""
+        return [*self.names.arrays, self.labels]
+
+    def subset(self, chosen: np.ndarray, labels: np.ndarray) -> TarSource:
+        """Returns some of the images, with these labels."""
+        names = PackedStrings.pack(self.names[index] for index in chosen.tolist())
+        places = self.shards[chosen], self.offsets[chosen], self.sizes[chosen]
+        return TarSource(self.paths, names, *places, labels)
+
+
+def open_tar(path: str, split: str) -> ImageDataset:
     """Opens a split: PATH/train.tar, or all tar files in the folder PATH/train; likewise val.
 
     The class of an image is the folder that it is in within the tar file; an inner tar file counts
@@ -34,20 +106,24 @@ def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
         InputError: a tar file is missing, compressed, damaged or truncated, or an image has no
             class.
     """
-    paths, several = _tars_of_split(Path(path), split)
-    index = TarIndex.concatenate(indexed(paths, "members", _index))
+    root = Path(path)
+    wholes = [root / f"{name}.tar" for name in SPLIT_NAMES[split]]
+    several = next(filter(None, (tars_in(root / name) for name in SPLIT_NAMES[split])), [])
+    paths = next(([str(whole)] for whole in wholes if whole.is_file()), several)
+    if not paths:
+        names = either(whole.name for whole in wholes)
+        raise InputError(f"{root} has neither {names} nor a folder of that name with tar files")
+    source = indexed(paths, "members", _newest)
     classes: dict[str, int] = {}
     ignored: dict[str, str] = {}
-    labels = np.full(len(index.names), -1)
-    for number, (shard, name) in enumerate(zip(index.shards, index.names, strict=True)):
-        if not is_image(name):
-            ignored[f"{paths[shard]}/{name}"] = NOT_AN_IMAGE
-            continue
-        if index.sizes[number] < 0:
-            ignored[f"{paths[shard]}/{name}"] = "it is a link to a file that is not in the tar file"
+    labels = np.full(len(source), -1)
+    for number, (shard, name) in enumerate(zip(source.shards, source.names, strict=True)):
+        if not is_image(name) or source.sizes[number] < 0:
+            reason = "it is a link, which is not followed" if is_image(name) else NOT_AN_IMAGE
+            ignored[source.name(number)] = reason
             continue
         label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar")
-        if not label and not several:
+        if not label and paths != several:
             raise InputError(
                 f"{paths[shard]}: {name!r} is in no folder, whose name would be its class"
             )
@@ -56,58 +132,109 @@ def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
     if not classes:
         raise InputError(f"no image in {listing(paths)}")
     ordered = sorted_classes(classes)
-    rank = np.empty(len(ordered), np.int64)
-    rank[[classes[name] for name in ordered]] = np.arange(len(ordered))
+    rank = np.argsort([classes[name] for name in ordered])
     images = np.flatnonzero(labels >= 0)
-    source = TarSource(paths, index.subset(images), rank[labels[images]])
-    return ImageDataset(source, ordered, ignored=ignored)
+    return ImageDataset(source.subset(images, rank[labels[images]]), ordered, ignored=ignored)
 
 
-def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
-    """The tar files of a split, and whether they are a folder of several."""
-    if not root.is_dir():
+def tars_in(folder: Path) -> list[str]:
+    """The tar files in a folder, sorted, without hidden ones, such as ``._a.tar`` of macOS."""
+    return sorted(str(path) for path in folder.glob("*.tar") if not is_hidden(path.name))
+
+
+def _newest(file: BinaryIO, path: str) -> list[Member]:
+    """Return the newest of the members of each name, as tar unpacks them."""
+    return [*{member.name: member for member in members(file, path)}.values()]
+
+
+def indexed(
+    paths: Sequence[str], kind: str, build: Callable[[BinaryIO, str], Sequence[Member]]
+) -> TarSource:
+    """Returns the files in tar files, by an index that is built unless it is in the cache.
+
+    The indices are in the cache folder of the user, so that the data may be read-only. An index
+    belongs to the path, size and modification time of its tar file, and is built again if these
+    change. If the cache cannot be written, indices are built every time.
+
+    Args:
+        paths: paths of the tar files.
+        kind: distinguishes the indices that different callers make of the same file.
+        build: lists the files in an open tar file of this path.
+
+    Raises:
+        InputError: a tar file is missing, compressed, damaged or truncated.
+    """
+
+    def index(path: str) -> dict[str, np.ndarray]:
+        with open_input(path) as file:
+            state = os.fstat(file.fileno())
+            identity = np.array([_VERSION, state.st_size, state.st_mtime_ns])
+            key = hashlib.sha256(f"{os.path.realpath(path)}\n{kind}".encode(errors="replace"))
+            cached = cache_folder() / "tar" / f"{Path(path).stem}-{key.hexdigest()[:16]}.npz"
+            with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
+                with open_input(cached) as stored:
+                    arrays = dict(np.load(stored, allow_pickle=False))
+                if np.array_equal(arrays.pop("identity", []), identity):
+                    return arrays
+            found = build(file, path)
+        names = PackedStrings.pack(member.name for member in found)
+        rows = np.array([member[1:] for member in found], np.int64).reshape(-1, 3)
+        arrays = {"names": names.content, "ends": names.ends, "rows": rows}
+        with suppress(OSError):
+            cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)  # it may hold libraries
+            cached.parent.mkdir(exist_ok=True)
+            with replacing(cached) as draft:
+                np.savez(draft, identity=identity, **arrays)
+        return arrays
+
+    with ThreadPoolExecutor(8) as pool:  # most of the time is spent waiting for headers
+        shards = list(pool.map(index, paths))
+    names = PackedStrings.concatenate([PackedStrings(a["names"], a["ends"]) for a in shards])
+    counts = [len(arrays["rows"]) for arrays in shards]
+    numbers = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
+    return TarSource(paths, names, numbers, *np.concatenate([a["rows"] for a in shards]).T)
+
+
+def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iterator[Member]:
+    """Yields the regular files and the links in a tar file, in order; only headers are read.
+
+    Inner tar files are entered. Hidden files are left out, and so are sparse files, which have no
+    contiguous bytes of their own.
+
+    Args:
+        file: the open tar file.
+        path: name of the outermost tar file in errors.
+        start, folder: where an inner tar file starts in it, and its path.
+
+    Raises:
+        InputError: the tar file is compressed, damaged or truncated.
+    """
+    if file.read(8).startswith(_COMPRESSED):
+        raise InputError(f"{path} is compressed, and could only be read in order: unpack it once")
+    file.seek(0)
+    at = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (entry := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+                at = tar.offset
+                name = posixpath.normpath(posixpath.join(folder, entry.name.lstrip("/")))
+                if is_hidden(name):
+                    continue
+                if entry.islnk() or entry.issym():
+                    yield Member(name, 0, -1)
+                elif entry.isreg() and not entry.issparse():
+                    offset = start + entry.offset_data
+                    inner = tar.extractfile(entry) if name.endswith(".tar") else None
+                    if inner is None:
+                        yield Member(name, offset, entry.size)
+                    else:
+                        yield from members(inner, path, offset, name)  # type: ignore[arg-type]
+            at = tar.offset
+            file.seek(at)
+            if any(file.read(512)):  # to tarfile, any block without a header is the end
+                raise tarfile.ReadError("there is neither a header nor an end")
+    except tarfile.TarError as error:
         raise InputError(
-            f"{str(root)!r} is not a folder; give the one with train.tar and val.tar, or with"
-            " folders train and val of tar files"
-        )
-    for name in SPLIT_NAMES[split]:
-        if (root / f"{name}.tar").is_file():
-            return [str(root / f"{name}.tar")], False
-        paths = visible_tars(root / name)
-        if paths:
-            return paths, True
-    files = either(f"{name}.tar" for name in SPLIT_NAMES[split])
-    compressed = [path.name for path in sorted(root.glob("*.tar.*"))]
-    hint = f"; {compressed[0]} is compressed: unpack it to a .tar" if compressed else ""
-    raise InputError(f"{root} has neither {files} nor a folder of that name with tar files{hint}")
-
-
-def _resolved(found: list[Member]) -> list[Member]:
-    """The members, with the bytes of its file for each link whose file is among them."""
-    links = {member.name: member.target for member in found if member.target}
-    if not links:
-        return found
-    files = {member.name: member for member in found if not member.target}
-    resolved = []
-    for member in found:
-        name = member.name
-        for _ in links:  # at most: links may form a circle
-            if name not in links:
-                break
-            name = links[name]
-        file = files.get(name, member)
-        resolved.append(member._replace(offset=file.offset, size=file.size))
-    return resolved
-
-
-def _index(path: str) -> Arrays:
-    with open_input(path) as file:
-        last = {member.name: member for member in members(file, path)}  # the newest, as tar has it
-        found = _resolved(list(last.values()))
-    names = PackedStrings.pack(member.name for member in found)
-    return {
-        "names": names.content,
-        "ends": names.ends,
-        "offsets": np.array([member.offset for member in found], np.int64),
-        "sizes": np.array([member.size for member in found], np.int64),
-    }
+            f"{path} is damaged or truncated at byte {start + at}: {error}; copy it again"
+        ) from None

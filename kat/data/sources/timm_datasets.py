@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -14,12 +15,11 @@ from torch.utils.data import IterableDataset
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import UnreadableImage, read_image
-from kat.data.numbered_classes import check_num_classes, wrong_label
+from kat.data.naming import class_names, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
-from kat.errors import InputError, UnreadableFile, unknown
-from kat.text import numbered
+from kat.errors import InputError, UnreadableFile, first_line, unknown
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
@@ -36,7 +36,7 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     training = split == "train"
     wanted = config.train_split if training else config.val_split
     streamed = config.name.startswith("hfids/")
-    _check_split(config, wanted, training)
+    _check_split(config, wanted, "train_split" if training else "val_split")
     try:
         dataset = create_dataset(
             config.name,
@@ -48,50 +48,50 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
             seed=seed,
             input_img_mode="" if streamed else "RGB",  # images that are not decoded have no mode
         )
-    except ImportError as error:  # timm names the package
-        raise InputError(f"dataset {config.name!r} needs a package: {error}") from None
-    except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error) or type(error).__name__
+    except Exception as error:  # depends on the library that reads the files
         hint = "" if config.download else "; data.download=true may fetch it"
         raise InputError(
-            f"dataset {config.name!r} cannot be opened with root={config.root!r}: {reason}{hint}"
-        ) from None
-    classes = _classes(config, dataset)
+            f"dataset {config.name!r} cannot be opened with root={config.root!r}:"
+            f" {first_line(error)}{hint}"
+        ) from error
     reader: Any = getattr(dataset, "reader", None)
+    names = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None)
+    if names is None:
+        indices = getattr(reader, "class_to_idx", None) or {}
+        names = sorted(indices, key=indices.__getitem__)
+    if not names and config.num_classes is None:
+        raise InputError(
+            f"the classes of dataset {config.name!r} are unknown; give data.num_classes"
+        )
+    labels = np.asarray(getattr(dataset, "targets", []))
+    largest = int(labels.max(initial=-1)) if labels.ndim == 1 else -1
+    classes = class_names([*map(str, names)], config.num_classes, largest, repr(config.name))
     if config.name.startswith("wds/"):
         return open_shard_stream(reader, classes, config, training, seed)
     if isinstance(dataset, IterableDataset):
-        if streamed:
-            _leave_encoded(reader)
+        if streamed:  # bytes: an error in the reader's own decoder would end the stream
+            import datasets
+
+            reader.builder.info.features[reader.input_key] = datasets.Image(decode=False)
         return TimmStream(dataset, classes, config.name)
-    source = TimmSource(dataset, config.name)
-    labels = np.asarray(getattr(dataset, "targets", []))
-    if labels.ndim == 1 and labels.max(initial=0) >= len(classes):
-        index = int(labels.argmax())
-        raise InputError(wrong_label(source.name(index), labels[index], len(classes)))
-    return ImageDataset(source, classes)
+    return ImageDataset(TimmSource(dataset, config.name), classes)
 
 
-_TRAINING = ("train", "training")
-_EVALUATION = ("val", "valid", "validation", "eval", "evaluation", "test")
-"""timm's names of the two splits, of which datasets without folders have ``test``, too."""
-_TWO_SPLITS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
-
-
-def _check_split(config: DataConfig, split: str, training: bool) -> None:
-    """Checks that timm will not open another split in place of the one that is asked for.
+def _check_split(config: DataConfig, split: str, option: str) -> None:
+    """Refuse a split in the place of which timm would open another one without a word.
 
     It takes every name but two for the test images of a dataset with two splits, and a folder
     itself for a split that is not in it.
     """
+    train = ("train", "training")
+    val = ("val", "valid", "validation", "eval", "evaluation")
+    two = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
     kind, _, name = config.name.lower().partition("/")
-    option = "train_split" if training else "val_split"
-    if kind == "torch" and name in _TWO_SPLITS and split not in (*_TRAINING, *_EVALUATION):
+    if kind == "torch" and name in two and split not in (*train, *val, "test"):
         raise unknown(f"split (data.{option}) of {config.name!r}", split, ("train", "test"))
     if kind == "torch" and name in ("folder", "image_folder"):
-        names = next((n for n in (_TRAINING, _EVALUATION[:-1]) if split in n), ())
-        root = Path(config.root or "")
-        if not any((root / folder).exists() for folder in (split, *names)):
+        names = next((names for names in (train, val) if split in names), (split,))
+        if not any(os.path.exists(os.path.join(config.root or "", name)) for name in names):
             raise InputError(
                 f"dataset {config.name!r} has no folder {split!r} in root={config.root!r}"
                 f" (data.{option}); --data folder:PATH holds images out for validation"
@@ -167,51 +167,20 @@ class TimmStream(ImageStream):
 
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
         for number, (image, label) in enumerate(self.dataset):
+            name = f"image {number} of a worker's part of {self.title}"
             if not 0 <= label < len(self.classes):
-                raise InputError(wrong_label(self._name(number), label, len(self.classes)))
+                raise InputError(wrong_label(name, label, len(self.classes)))
             try:
-                decoded = self._decoded(*self._encoded(image, number))
+                if not isinstance(image, Image.Image):  # TensorFlow has decoded it otherwise
+                    name, content = image["path"] or name, image["bytes"]
+                    image = read_image(name) if content is None else content
+                yield self.transform(self._decoded(image, name)), label
+            except UnreadableFile as error:
+                yield UnreadableImage(name, error.reason)
             except UnreadableImage as error:
                 yield error
-            else:
-                yield self.transform(decoded), label
-
-    def _name(self, number: int) -> str:
-        return f"image {number} of a worker's part of {self.title}"
-
-    def _encoded(self, image: Any, number: int) -> tuple[Encoded, str]:
-        """An image, still encoded unless TensorFlow has decoded it, and its name."""
-        name = self._name(number)
-        if isinstance(image, Image.Image):
-            return image, name
-        content, path = image["bytes"], image["path"]
-        try:
-            return read_image(path) if content is None else content, path or name
-        except UnreadableFile as error:
-            raise UnreadableImage(path, error.reason) from error
 
 
 def _nothing(epoch: int, part: Part) -> tuple[()]:
-    """Takes the place of ``ImageStream.read``, which is not used."""
+    """Take the place of ``ImageStream.read``, which is not used."""
     return ()
-
-
-def _leave_encoded(reader: Any) -> None:
-    """Has a Hugging Face stream return bytes: an error in its own decoder would end it."""
-    import datasets
-
-    reader.builder.info.features[reader.input_key] = datasets.Image(decode=False)
-
-
-def _classes(config: DataConfig, dataset: Any) -> list[str]:
-    names = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None)
-    if names is None:
-        indices = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or {}
-        names = sorted(indices, key=indices.__getitem__)
-    if not names and config.num_classes is None:
-        raise InputError(
-            f"the classes of dataset {config.name!r} are unknown; give data.num_classes"
-        )
-    classes = [str(name) for name in names] or numbered(config.num_classes or 0)
-    check_num_classes(config.num_classes, len(classes), repr(config.name))
-    return classes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream
-from kat.data.numbered_classes import wrong_label
+from kat.data.naming import wrong_label
 from kat.errors import InputError
 from kat.training.callbacks.nonfinite import not_finite
 from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of

@@ -62,11 +62,11 @@ def test_fashion_mnist_from_idx_files(fashion):
             lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(
                 gzip.compress(bytes([0, 0, 8, 3, *[0, 0, 0, 2] * 3]) + bytes(1 << 24))
             ),
-            "holds more than 8 bytes, but its header says",
+            "not an idx file of bytes with 3 dimensions",
         ),
         (
             lambda d: write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(39, dtype=np.uint8)),
-            "40 images, but 39 labels",
+            "must have one label from 0 to 9 for each image",
         ),
     ],
 )

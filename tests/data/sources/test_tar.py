@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from kat.data import (
     open_split,
     preprocessing,
 )
+from kat.data.sources.tar import members
 from kat.errors import InputError
 from tests.images import picture, write_folder, write_tar
 
@@ -186,16 +188,11 @@ def test_a_damaged_inner_tar_is_named_with_the_offset(tmp_path):
 def test_compressed_tars_are_refused_with_a_hint(tmp_path):
     write_tar(tmp_path / "plain.tar", [("n0/0.jpg", picture(0))])
     (tmp_path / "train.tar").write_bytes(gzip.compress((tmp_path / "plain.tar").read_bytes()))
-    with pytest.raises(InputError, match=r"train\.tar is compressed.*gunzip < "):
-        _open(tmp_path)
-    (tmp_path / "train.tar").rename(tmp_path / "train.tar.gz")
-    with pytest.raises(InputError, match=r"train\.tar\.gz is compressed"):
+    with pytest.raises(InputError, match=r"train\.tar is compressed.*: unpack it once"):
         _open(tmp_path)
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(InputError, match="absent' is not a folder"):
-        _open(tmp_path / "absent")
     with pytest.raises(InputError, match=r"neither 'train\.tar' or 'training\.tar' nor a folder"):
         _open(tmp_path)
     write_tar(tmp_path / "train.tar", [("0.jpg", picture(0))])
@@ -263,20 +260,22 @@ def test_a_tar_that_shrinks_later_makes_images_unreadable(one_tar):
     assert len(batch.unreadable) >= 8
 
 
-def test_links_have_the_bytes_of_their_files_and_those_that_have_none_are_named(tmp_path, folder):
+def test_links_are_named_and_not_followed(tmp_path, folder):
     train = folder / "train"
-    first, second = sorted((train / "n00").iterdir())[:2]
-    os.link(first, train / "n00" / "hard.jpg")
-    (train / "n01" / "soft.jpg").symlink_to(os.path.join("..", "n00", "hard.jpg"))
-    (train / "n01" / "broken.jpg").symlink_to("gone.png")
-    (train / "n01" / "circle.jpg").symlink_to("circle.jpg")
+    os.link(sorted((train / "n00").iterdir())[0], train / "n00" / "hard.png")
+    (train / "n01" / "soft.jpg").symlink_to(os.path.join("..", "n00", "hard.png"))
     _pack(train, tmp_path / "tars" / "train.tar")
     data = _open(tmp_path / "tars")
-    assert len(data) == 9 + 2
-    assert data.read([data.name(i).endswith("soft.jpg") for i in range(11)].index(True))[0] == (
-        first.read_bytes()
-    )
-    assert first.read_bytes() != second.read_bytes()
-    assert {name.rsplit("/", 1)[1] for name in data.ignored} == {"broken.jpg", "circle.jpg"}
-    with pytest.raises(InputError, match=r"it is a link to a file that is not in the tar file"):
-        _open(tmp_path / "tars", bad_images="fail")
+    assert len(data) == 9
+    assert {*data.ignored.values()} == {"it is a link, which is not followed"}
+
+
+def test_the_index_finds_the_bytes_of_each_member(tmp_path):
+    """The bytes at each offset are those that were written."""
+    rng = np.random.default_rng(0)
+    files = [(f"n0/{i}.jpg", rng.bytes(int(rng.integers(0, 3000)))) for i in range(20)]
+    write_tar(tmp_path / "x.tar", files)
+    content = (tmp_path / "x.tar").read_bytes()
+    with open(tmp_path / "x.tar", "rb") as file:
+        found = list(members(file, "x.tar"))
+    assert [(m.name, content[m.offset : m.offset + m.size]) for m in found] == files

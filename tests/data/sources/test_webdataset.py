@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 
 import numpy as np
@@ -13,6 +12,7 @@ from kat.data import (
     make_loader,
     open_split,
 )
+from kat.data.sources.webdataset import expand_braces
 from kat.errors import InputError
 from tests.images import picture, samples, write_tar
 
@@ -77,7 +77,7 @@ def test_class_names_come_from_a_file(shards):
     with pytest.raises(InputError, match=r"classes\.txt names class 'cat' more than once"):
         _open(shards)
     (shards / "classes.txt").write_text("cat\n")
-    with pytest.raises(InputError, match=r"0001\.jpg has the label 1, but the 1 classes are 0 to"):
+    with pytest.raises(InputError, match="has the label 1, but the 1 classes are 0 to"):
         _open(shards)
 
 
@@ -99,19 +99,6 @@ def test_labels_in_json(tmp_path):
     with pytest.raises(InputError, match=r"a: the field 'text' of \.json must hold a class index"):
         _open(tmp_path, label_key="text")
     with pytest.raises(InputError, match=r"hold no image .* with a label"):
-        _open(tmp_path)
-
-
-def test_timms_info_file_names_shards_and_label_field(tmp_path):
-    write_tar(tmp_path / "a.tar", [("0.jpg", picture()), ("0.json", b'{"coarse": 1}')])
-    write_tar(tmp_path / "train-unlisted.tar", samples([picture()]))
-    split = {"name": "train", "filenames": ["a.tar"], "num_samples": 1, "shard_lengths": [1]}
-    split["alt_label"] = "coarse"
-    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": split}}))
-    data = _open(tmp_path)
-    assert [data.source.read(index)[1] for index in range(len(data))] == [1]
-    (tmp_path / "_info.json").write_text("[]")
-    with pytest.raises(InputError, match=r"_info\.json does not describe splits"):
         _open(tmp_path)
 
 
@@ -142,12 +129,23 @@ def test_a_label_that_is_not_an_index_is_named(tmp_path, text):
         _open(tmp_path)
 
 
-def test_missing_shards_are_named(tmp_path, shards):
-    with pytest.raises(InputError, match=r"train-0003\.tar does not exist \(2 of 5 such\)"):
+def test_braces_are_expanded(tmp_path, shards):
+    assert expand_braces("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert expand_braces("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"]
+    with pytest.raises(InputError, match=r"train-0003\.tar does not exist"):
         _open(f"{shards}/train-{{0000..0004}}.tar")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty holds no \.tar file"):
+    with pytest.raises(InputError, match=r"empty names no shard of the train split"):
         _open(tmp_path / "empty")
+
+
+def test_of_several_validation_splits_one_is_taken(tmp_path):
+    for name in ("train-0", "val-0", "val-1", "test-0"):
+        write_tar(tmp_path / f"{name}.tar", samples([picture()]))
+    assert len(_open(tmp_path, "val")) == 2
+    for name in ("val-0", "val-1"):
+        (tmp_path / f"{name}.tar").unlink()
+    assert _open(tmp_path, "val").name(0).startswith(f"{tmp_path}/test-0.tar")
 
 
 def test_shards_are_shuffled_over_all_of_them_and_each_image_once(shards):
