@@ -22,7 +22,7 @@ examples:
   kat export runs/mine --out mine.onnx --dynamic-size     images of any multiple of the patches
   kat export runs/detector --out detector.onnx            boxes, labels, scores, masks of an image
   kat export runs/detector --out features.pt2 --backbone   stride_4, stride_8, ...
-  kat export runs/mine --out mine --license mit --push-to OWNER/mine
+  kat export runs/mine --out mine --license mit           then: hf upload OWNER/mine mine
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from kat.deploy.formats import PROGRAMS
 from kat.deploy.run_record import training_record
 from kat.errors import InputError
 from kat.files import check_folder, check_target
-from kat.models import load_model, push_to_hub, save_pretrained
+from kat.models import load_model, save_pretrained
 from kat.text import say, scaled
 from kat.training.evaluation.run_data import settings_of_run
 
 _FOLDER = "safetensors"
 _OF_FILES = ("int8", "dynamic_size", "backbone")
-_OF_FOLDERS = ("license", "push_to", "private")
+_OF_FOLDERS = ("license",)
 
 
 def main(arguments: list[str]) -> None:
@@ -59,8 +59,6 @@ def main(arguments: list[str]) -> None:
     kind = options.format or _format_of(out)
     unused = _OF_FILES if kind == _FOLDER else _OF_FOLDERS
     refuse_options(parser, options, unused, f"with --format {kind}")
-    if not options.push_to:
-        refuse_options(parser, options, ["private"], "without --push-to")
     if kind == _FOLDER:
         check_folder(out)
         _export_folder(options, out)
@@ -91,8 +89,6 @@ def make_parser() -> Parser:
         help="export only the transformer with its pyramid, of a detector or segmentation model",
     )
     add("--license", metavar="NAME", help="license of the weights, for the model card")
-    add("--push-to", metavar="REPO", help="also upload the folder to this repository of the Hub")
-    add("--private", action="store_true", help="make that repository private")
     return parser
 
 
@@ -152,13 +148,3 @@ def _export_folder(options: Namespace, out: Path) -> None:
     training = training_record(source)
     save_pretrained(model, record, out, training=training, license=options.license)
     say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    if options.push_to:
-        address = push_to_hub(
-            model,
-            record,
-            options.push_to,
-            training=training,
-            license=options.license,
-            private=options.private,
-        )
-        say(f"pushed: {address}")

@@ -17,12 +17,7 @@ from kat.extras import on_first_use
 if TYPE_CHECKING:
     from kat.models import baselines, dense, micro
     from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
-    from kat.models.checkpoints.hub import (
-        TrainingRecord,
-        from_pretrained,
-        push_to_hub,
-        save_pretrained,
-    )
+    from kat.models.checkpoints.hub import TrainingRecord, from_pretrained, save_pretrained
     from kat.models.checkpoints.model_record import (
         ModelRecord,
         build_model,
@@ -41,8 +36,9 @@ if TYPE_CHECKING:
     from kat.models.checkpoints.weight_files import read_state_dict
     from kat.models.conversion.convert import Conversion, Movement, convert_vit, init_from_vit
     from kat.models.conversion.source import ViTSource, read_vit
-    from kat.models.kat import KAT, GatedKAT, rational_parameter_names
+    from kat.models.kat import KAT, GatedKAT
     from kat.models.vit import KANViT, SwiGLUViT, ViT
+    from kat.nn import rational_parameter_names
 else:
     __getattr__, __dir__ = on_first_use(
         __name__,
@@ -50,9 +46,7 @@ else:
         {
             "kat.models": "baselines dense micro",
             "kat.models.baseline_mlps": "FixedMlp SwiGLUMlp",
-            "kat.models.checkpoints.hub": (
-                "TrainingRecord from_pretrained push_to_hub save_pretrained"
-            ),
+            "kat.models.checkpoints.hub": "TrainingRecord from_pretrained save_pretrained",
             "kat.models.checkpoints.model_record": (
                 "ModelRecord build_model create_model input_args registered_preprocessing"
             ),
@@ -63,8 +57,9 @@ else:
             "kat.models.checkpoints.weight_files": "read_state_dict",
             "kat.models.conversion.convert": "Conversion Movement convert_vit init_from_vit",
             "kat.models.conversion.source": "ViTSource read_vit",
-            "kat.models.kat": "KAT GatedKAT rational_parameter_names",
+            "kat.models.kat": "KAT GatedKAT",
             "kat.models.vit": "KANViT SwiGLUViT ViT",
+            "kat.nn": "rational_parameter_names",
         },
     )
 
@@ -93,7 +88,6 @@ __all__ = [
     "load_model",
     "load_weights",
     "micro",
-    "push_to_hub",
     "rational_parameter_names",
     "read_state_dict",
     "read_training_checkpoint",

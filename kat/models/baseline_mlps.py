@@ -8,7 +8,7 @@ from timm.layers import Mlp, SwiGLU
 from torch import nn
 
 from kat.nn.gated import init_gated_
-from kat.nn.init import SCHEMES, Scheme, init_grkan_
+from kat.nn.init import Scheme, init_grkan_
 
 
 class FixedMlp(Mlp):
@@ -34,7 +34,6 @@ class FixedMlp(Mlp):
     def __init__(
         self, *args: Any, weight_init: Scheme = "variance_preserving", **kwargs: Any
     ) -> None:
-        _check_scheme(weight_init)
         super().__init__(*args, **kwargs)
         self.weight_init = weight_init
         self.init_weights()
@@ -84,8 +83,6 @@ class SwiGLUMlp(SwiGLU):
         weight_init: Scheme | None = None,
         **kwargs: Any,
     ) -> None:
-        if weight_init is not None:
-            _check_scheme(weight_init)
         hidden = gated_width(hidden_features or in_features)
         super().__init__(in_features, hidden, out_features, nn.SiLU, *args, **kwargs)
         self.weight_init = weight_init
@@ -98,11 +95,6 @@ class SwiGLUMlp(SwiGLU):
             super().init_weights()
         else:
             init_gated_(self, self.weight_init)
-
-
-def _check_scheme(weight_init: str) -> None:
-    if weight_init not in SCHEMES:
-        raise ValueError(f"weight_init must be one of {SCHEMES}, got {weight_init!r}")
 
 
 def gated_width(hidden_features: int, multiple: int = 1) -> int:

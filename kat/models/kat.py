@@ -21,7 +21,6 @@ from kat.models.checkpoints.state_dict import filter_released, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
 from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share
-from kat.nn.rational import rational_parameter_names
 from kat.ops import Form
 
 
@@ -102,10 +101,6 @@ class KAT(ViT):
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, depth=depth, **kwargs)
         self.register_load_state_dict_pre_hook(_rename_coefficients)
 
-    def no_weight_decay(self) -> set[str]:
-        """timm's names and those of all coefficients: weight decay would pull F towards zero."""
-        return super().no_weight_decay() | rational_parameter_names(self)
-
 
 class GatedKAT(ViT):
     """A Vision Transformer: each block computes x + attn(norm(x)), then x + GatedGRKANMlp(norm(x)).
@@ -161,10 +156,6 @@ class GatedKAT(ViT):
             fused=fused,
         )
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
-
-    def no_weight_decay(self) -> set[str]:
-        """As that of :class:`KAT`."""
-        return super().no_weight_decay() | rational_parameter_names(self)
 
 
 def _gated_mlp(

@@ -1,4 +1,4 @@
-"""Which parts of a model are meant: by index, name, glob, regular expression or function."""
+"""Selection of parts of a model by index, name, glob, regular expression or function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from torch import nn
 
 from kat.errors import InputError, unknown
-from kat.text import listing
 
 Selector = str | int | re.Pattern[str] | Callable[[nn.Module, str], bool]
 """One of
@@ -85,19 +84,14 @@ class Parts:
 
     def _matching(self, selector: Any, argument: str) -> list[str]:
         names = list(self.holders)
-        if isinstance(selector, int) and not isinstance(selector, bool):
-            if not -len(names) <= selector < len(names):
-                raise InputError(
-                    f"{argument}={selector}: the model has {len(names)} {self.kind}s, counted from"
-                    " 0"
-                )
+        if isinstance(selector, int) and -len(names) <= selector < len(names):
             return [names[selector]]
         if isinstance(selector, str | re.Pattern):
             return self._named(selector, argument)
-        if not callable(selector) or isinstance(selector, type):
+        if not callable(selector):
             raise InputError(
-                f"{argument}={selector!r} is neither an index, a name, a glob, a regular"
-                " expression (re.compile) nor a function of a module and its name"
+                f"{argument}={selector!r} is none of the {len(names)} {self.kind}s, counted from 0,"
+                " nor a name, glob, regular expression (re.compile) or function"
             )
         holders = self.holders.items()
         return [name for name, at in holders if selector(self.model.get_submodule(at), at)]
@@ -110,11 +104,6 @@ class Parts:
             if _matches(name, pattern):
                 raise InputError(f"{argument}={pattern!r}: {name} is passed over: {reason}")
         text = pattern if isinstance(pattern, str) else pattern.pattern
-        if isinstance(pattern, re.Pattern):
-            raise InputError(
-                f"{argument}: the regular expression {text!r} matches no whole name of a"
-                f" {self.kind} or of a module around one (there are: {listing(list(self.holders))})"
-            )
         raise unknown(self.kind, text, self.holders)
 
 

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import nn
 
 from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
-from kat.nn import BSplineKANMlp, Scheme, init_attention_mimetic_
+from kat.nn import BSplineKANMlp, Scheme, init_attention_mimetic_, rational_parameter_names
 
 ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
 
@@ -77,6 +77,10 @@ class ViT(VisionTransformer):
         if weight_init != "skip":
             self.weight_init_mode = weight_init
             self.init_weights(needs_reset=False)
+
+    def no_weight_decay(self) -> set[str]:
+        """timm's names and those of all coefficients: weight decay would pull F towards zero."""
+        return super().no_weight_decay() | rational_parameter_names(self)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
         """Initializes all weights: by timm's scheme, then the MLPs' own, then the attention's."""

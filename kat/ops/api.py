@@ -147,7 +147,7 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """
     return {
         torch.ops.kat.rational.default: reference.plain_rational,
-        torch.ops.kat.gated_rational.default: lambda x, v, a, b, form: (
-            reference.plain_rational(x, a, b, form, v)
+        torch.ops.kat.gated_rational.default: lambda x, v, a, b, form: reference.plain_rational(
+            x, a, b, form, v
         ),
     }

@@ -118,10 +118,9 @@ def test_bad_input(exported, tmp_path, capsys):
             "--int8 has no effect with --format safetensors",
         ),
         (
-            [source, "--out", tmp_path / "m.pt2", "--push-to", "me/m"],
-            "--push-to has no effect with --format pt2",
+            [source, "--out", tmp_path / "m.pt2", "--license", "mit"],
+            "--license has no effect with --format pt2",
         ),
-        ([source, "--out", tmp_path / "m", "--private"], "--private has no effect without"),
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
         ([tmp_path, "--out", tmp_path / "m.onnx"], "holds no model"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),

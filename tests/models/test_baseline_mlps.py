@@ -31,7 +31,7 @@ def test_the_centered_scheme_takes_the_mean_of_a_fixed_function_out():
 
 
 def test_an_unknown_scheme_is_named():
-    with pytest.raises(ValueError, match=r"weight_init must be one of .* got 'xavier'"):
+    with pytest.raises(ValueError, match=r"scheme must be one of .* got 'xavier'"):
         FixedMlp(4, weight_init="xavier")
 
 

@@ -106,8 +106,8 @@ def test_the_mlps_can_go_without_norm(family):
     ("name", "args", "says"),
     [
         ("vit_micro", {"attn_init": "mimetik"}, "attn_init must be one of"),
-        ("vit_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
-        ("vit_swiglu_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
+        ("vit_micro", {"mlp_init": "xavier"}, "scheme must be one of"),
+        ("vit_swiglu_micro", {"mlp_init": "xavier"}, "scheme must be one of"),
         ("vit_kan_micro", {"mlp_init": "kaiming"}, "mlp_init is for the plain MLP"),
         ("kat_micro", {"grkan_blocks": [4]}, r"grkan_blocks must be of 0 to 3, got \[4\]"),
         ("vit_kan_micro", {"grid": 0}, "grid and order must be at least 1"),

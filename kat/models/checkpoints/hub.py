@@ -1,6 +1,7 @@
 """Models on the Hugging Face Hub, and in folders of its format: timm's, with a model card.
 
-After ``import kat``, these load with :func:`from_pretrained`, with
+``hf upload OWNER/NAME FOLDER``, a command of the Hub's client, uploads such a folder. After
+``import kat``, these load with :func:`from_pretrained`, with
 ``timm.create_model("hf-hub:OWNER/NAME", pretrained=True)`` (``local-dir:FOLDER`` for a folder), and
 with transformers' ``AutoModelForImageClassification.from_pretrained``.
 """
@@ -11,7 +12,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import huggingface_hub
@@ -26,17 +26,22 @@ from kat.models.checkpoints.state_dict import load_weights
 from kat.models.checkpoints.storage import load_model, save_model
 from kat.models.checkpoints.weight_files import CONFIG, WEIGHTS
 from kat.models.dense import task_of
+from kat.text import dimensions
 from kat.version import __version__
 
 CARD = "README.md"
 
-_TASKS = {
-    "classification": ("image-classification", {"top1": "top-1", "top5": "top-5"}),
-    "detection": ("object-detection", {"box_ap": "box AP", "mask_ap": "mask AP"}),
-    "segmentation": ("image-segmentation", {"miou": "mIoU"}),
+_HUB_TASKS = {
+    "classification": "image-classification",
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
 }
-"""The tasks in the Hub's words, and the labels of their metrics by the names in summary.json; the
-first metric has chosen the epoch."""
+_METRICS = {
+    "classification": {"top1": "top-1", "top5": "top-5"},
+    "detection": {"box_ap": "box AP", "mask_ap": "mask AP"},
+    "segmentation": {"miou": "mIoU"},
+}
+"""The labels of metrics by their names in summary.json; the first has chosen the epoch."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +103,16 @@ def save_pretrained(
     source = f"the model, which is not the one of its record {record.architecture},"
     load_weights(build_model(record), model.state_dict(), source=source)
     save_model(model, record, folder)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = _card(
-        record,
-        f"{parameters:,}",
-        training or TrainingRecord(),
-        name or folder.resolve().name,
-        license,
-        task_of(model),
+    name, tag = name or folder.resolve().name, _HUB_TASKS[task_of(model)]
+    metadata = ModelCardData(
+        license=license,
+        library_name="timm",
+        pipeline_tag=tag,
+        tags=[tag, "timm", "kat"],
+        model_name=name,
     )
-    write_text(folder / CARD, card)
+    text = _card(model, record, training or TrainingRecord(), name)
+    write_text(folder / CARD, f"---\n{metadata}\n---{text}")
 
 
 def from_pretrained(
@@ -141,111 +146,39 @@ def from_pretrained(
     return load_model(Path(folder))
 
 
-def push_to_hub(
-    model: nn.Module,
-    record: ModelRecord,
-    repository: str,
-    *,
-    training: TrainingRecord | None = None,
-    license: str | None = None,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    message: str = "Add model",
-    token: str | None = None,
-) -> str:
-    """Uploads the output of :func:`save_pretrained` in one commit. An existing card is kept.
-
-    Args:
-        model, record, training, license: see :func:`save_pretrained`.
-        repository: ``"OWNER/NAME"``, or a name in your own account; created if it does not exist.
-        private: whether a repository that is created is private.
-        revision: the branch to commit to.
-        create_pr: open a pull request instead of committing.
-        message: the message of the commit.
-        token: a Hub account's token with write access; None: the one ``hf auth login`` stored.
-
-    Returns:
-        The URL of the commit.
-
-    Raises:
-        OSError, HFValidationError: what the Hub's client says: no token, no network.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> from kat.models import load_model, push_to_hub
-        >>> model, record = load_model(Path("runs/digits"))
-        >>> push_to_hub(model, record, "not/a/name")  # "OWNER/NAME" would be created on the Hub
-        Traceback (most recent call last):
-            ...
-        huggingface_hub.errors.HFValidationError: Repo id must be in the form ...
-    """
-    api = huggingface_hub.HfApi(token=token, library_name="kat")
-    repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
-    has_card = api.file_exists(repository, CARD, revision=revision)
-    with TemporaryDirectory() as folder:
-        name = repository.split("/")[-1]
-        save_pretrained(model, record, folder, training=training, license=license, name=name)
-        commit = api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            ignore_patterns=[CARD] if has_card else None,
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=message,
-        )
-    return str(commit.commit_url)
-
-
-def _card(
-    record: ModelRecord,
-    parameters: str,
-    training: TrainingRecord,
-    name: str,
-    license: str | None,
-    task: str,
-) -> str:
-    """The text of README.md: the Hub's metadata, the settings of the training, and the metrics.
-
-    It claims nothing beyond the record. Paths of the training machine are left out.
-    """
-    hub_task, labels = _TASKS[task]
-    settings = _without_paths(training.settings)
-    data = settings.get("data", {}).get("name")
-    metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part
-    known = {name: value for name, value in metrics.items() if value is not None}
-    values = [(label, known[name]) for name, label in labels.items() if name in known]
-    header = ModelCardData(
-        license=license,
-        library_name="timm",
-        pipeline_tag=hub_task,
-        tags=[hub_task, "timm", "kat"],
-        model_name=name,
-    )
+def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name: str) -> str:
+    """The text of README.md below the Hub's metadata: what is on record, without local paths."""
+    labels = _METRICS[task_of(model)]
+    settings = copy.deepcopy(dict(training.settings))
+    settings.pop("out", None)
+    data, start = settings.get("data", {}), settings.get("model", {})
+    data.pop("root", None)
+    if data.get("name"):
+        data["name"] = str(data["name"]).partition(":")[0]
+    if start.get("init_from"):
+        start["init_from"] = Path(start["init_from"]).name
+    known = {name: value for name, value in training.metrics.items() if value is not None}
+    values = [f"{label} {known[name]:.2f} %" for name, label in labels.items() if name in known]
     measured = "No metrics of these weights are on record."
-    if data and values:
+    if values and data.get("name") and not settings.get("limit_val_batches"):
         measured = (
-            f"On the validation split of `{data}`:"
-            f" {', '.join(f'{label} {value:.2f} %' for label, value in values)}.\nThese are the"
-            f" weights of the best of {metrics['epochs']} epochs by {values[0][0]}, so it is an"
-            " optimistic estimate for new images."
+            f"On the validation split of `{data['name']}`: {', '.join(values)}.\nThese are the"
+            f" weights of the best of {known['epochs']} epochs by {next(iter(labels.values()))}, so"
+            " it is an optimistic estimate for new images."
         )
     trained = "The training of these weights is not on record."
     if settings:
-        text = yaml.safe_dump(settings, sort_keys=True)
-        trained = f"With `kat train --config run.yaml`, where run.yaml is\n\n```yaml\n{text}```"
+        trained = f"`kat train --config run.yaml`:\n\n```yaml\n{yaml.safe_dump(settings)}```"
     is_kat = record.architecture.startswith("kat_")
     kind = "a Kolmogorov-Arnold Transformer (arXiv 2409.10594)" if is_kat else "a timm model"
-    size = " x ".join(map(str, record.input_size))
-    return f"""---
-{header}
----
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"""
 # {name}
 
 `{record.architecture}`: {kind}, written by `kat` {__version__}.
 
-- Parameters: {parameters}
-- Input: {size} (channels, height, width), mean {list(record.mean)}, std {list(record.std)},
+- Parameters: {parameters:,}
+- Input: {dimensions(record.input_size)}, mean {list(record.mean)}, std {list(record.std)},
   {record.interpolation} interpolation, central crop of {record.crop_pct:.1%}
 - Classes: {len(record.classes)}
 
@@ -263,16 +196,3 @@ model = timm.create_model("hf-hub:OWNER/{name}", pretrained=True).eval()
 
 {trained}
 """
-
-
-def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, without the paths of the machine that trained."""
-    kept = copy.deepcopy(dict(settings))
-    kept.pop("out", None)
-    data, model = kept.get("data", {}), kept.get("model", {})
-    data.pop("root", None)
-    if data.get("name"):
-        data["name"] = str(data["name"]).partition(":")[0]
-    if model.get("init_from"):
-        model["init_from"] = Path(model["init_from"]).name
-    return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +83,7 @@ class ModelRecord:
             )
         for name in _INITIAL_FUNCTIONS & self.args.keys():
             init = self.args[name]
-            if isinstance(init, str):
-                init = given_coefficients(init)
+            init = given_coefficients(init) if isinstance(init, str) else init
             if isinstance(init, Coefficients):
                 self.args = {**self.args, name: init.to_dict()}
 
@@ -108,13 +107,12 @@ class ModelRecord:
         # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
         registered: Any = timm.get_pretrained_cfg(self.architecture)
-        ids = {} if self.category_ids is None else {"category_ids": self.category_ids}
         return {
-            **ids,
+            **({} if self.category_ids is None else {"category_ids": self.category_ids}),
             "architecture": self.architecture,
             "num_classes": len(self.classes),
             "label_names": self.classes,
-            "model_args": {**self.input_args(), **args},
+            "model_args": {**input_args(self.architecture, self.input_size), **args},
             "pretrained_cfg": {
                 "input_size": list(self.input_size),
                 "fixed_input_size": True,
@@ -149,13 +147,9 @@ class ModelRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a model's config.json: no valid entry {error}") from None
         record = cls.stored(**fields)
-        given = record.input_args()
+        given = input_args(record.architecture, record.input_size)
         record.args = {k: value for k, value in record.args.items() if given.get(k) != value}
         return record
-
-    def input_args(self) -> dict[str, Any]:
-        """The arguments of the constructor that follow from the input size."""
-        return input_args(self.architecture, self.input_size)
 
 
 def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
@@ -260,8 +254,9 @@ def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
         >>> _, record = load_model(Path("runs/digits"))
         >>> untrained = build_model(record)
     """
-    known = {"num_classes": len(record.classes), **record.input_args()}
-    model = create_model(record.architecture, **{**known, **record.args, **kwargs})
+    known = input_args(record.architecture, record.input_size)
+    args = {"num_classes": len(record.classes), **known, **record.args, **kwargs}
+    model = create_model(record.architecture, **args)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", (1,))
     if min(grid) < 1:
         sides = dimensions(record.input_size[1:])
@@ -279,20 +274,14 @@ def unseen_pixels(model: nn.Module, input_size: tuple[int, int, int]) -> str:
     patch_embed: Any = getattr(model, "patch_embed", None)
     if not getattr(patch_embed, "strict_img_size", False):
         return ""
-    sides, patch = input_size[1:], patch_embed.patch_size
-    unseen = max(side % step for side, step in zip(sides, patch, strict=True))
+    pairs = [*zip(input_size[1:], patch_embed.patch_size, strict=True)]
+    unseen = max(side % step for side, step in pairs)
     if not unseen:
         return ""
+    smaller = dimensions(max(side // step, 1) * step for side, step in pairs)
+    larger = dimensions(-(-side // step) * step for side, step in pairs)
     return (
-        f"image_size {dimensions(sides)} is no multiple of the patch size {dimensions(patch)}: the"
-        f" model does not see {counted(unseen, 'pixel')} at the right or lower edge; the nearest"
-        f" sizes are {nearest_sizes(sides, patch)}"
+        f"image_size {dimensions(input_size[1:])} is no multiple of the patch size"
+        f" {dimensions(patch_embed.patch_size)}: the model does not see {counted(unseen, 'pixel')}"
+        f" at the right or lower edge; the nearest sizes are {smaller} and {larger}"
     )
-
-
-def nearest_sizes(sides: Sequence[int], patch: Sequence[int]) -> str:
-    """The next smaller and the next larger size that patches of a size divide, as text."""
-    pairs = [*zip(sides, patch, strict=True)]
-    smaller = [max(side // step, 1) * step for side, step in pairs]
-    larger = [-(-side // step) * step for side, step in pairs]
-    return " and ".join(dict.fromkeys(map(dimensions, (smaller, larger))))

@@ -104,8 +104,8 @@ class Conversion:
 
     def summary(self) -> str:
         """The report in one line."""
-        counts = {"carried": self.carried, "resized": self.resized, "dropped": self.dropped}
-        parts = [f"{len(names)} {kind}" for kind, names in {**counts, "fresh": self.fresh}.items()]
+        kinds = ("carried", "resized", "dropped", "fresh")
+        parts = [f"{len(getattr(self, kind))} {kind}" for kind in kinds]
         if self.moved is not None:
             parts.append(f"outputs moved by {self.moved.max:.1e} (max), {self.moved.rms:.1e} (RMS)")
         return f"from {self.source}: {', '.join(parts)}"
@@ -116,12 +116,15 @@ class Conversion:
         Args:
             images: what to call the images that the movement was measured on.
         """
-        rows = [("from", self.source), ("carried", counted(len(self.carried), "tensor"))]
-        for name, (there, here) in self.resized.items():
-            rows.append(("resized", f"{name} {there} to {here}"))
-        rows += [("dropped", name) for name in self.dropped]
+        resized = [f"{name} {there} to {here}" for name, (there, here) in self.resized.items()]
         fresh = f"{counted(len(self.fresh), 'tensor')}: {listing(self.fresh, 4)}"
-        rows.append(("fresh", fresh if self.fresh else "nothing"))
+        rows = [
+            ("from", self.source),
+            ("carried", counted(len(self.carried), "tensor")),
+            *(("resized", text) for text in resized),
+            *(("dropped", name) for name in self.dropped),
+            ("fresh", fresh if self.fresh else "nothing"),
+        ]
         if self.activation is not None:
             widths = ", ".join(map(str, self.half_widths))
             rows.append(("act2", f"{self.activation} on [-r, r], r = {widths} block by block"))
@@ -437,20 +440,13 @@ def _fit_rationals(
     """The coefficients of each act2: the least maximum error where the activation's inputs are."""
     from kat.nn.fitting import fit  # imports SciPy's optimizers
 
-    mlps = _mlps(model)
+    mlps, fits = _mlps(model), {}
     of_blocks = half_widths(vit, images)
-    widths = [of_blocks[block] for block in mlps]
-    fits = {}
-    for r in sorted(set(widths)):
+    for r in {of_blocks[block] for block in mlps}:
         act2: Any = next(iter(mlps.values())).act2
-        made = fit(
-            lambda x: activation(torch.from_numpy(x)).numpy(),
-            act2.degree,
-            act2.form,
-            (-float(r), float(r)),
-        )
-        fits[r] = made.coefficients
-    return [fits[r] for r in widths]
+        function = lambda x: activation(torch.from_numpy(x)).numpy()  # noqa: E731
+        fits[r] = fit(function, act2.degree, act2.form, (-float(r), float(r))).coefficients
+    return [fits[of_blocks[block]] for block in mlps]
 
 
 @torch.no_grad()

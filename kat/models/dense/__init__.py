@@ -11,9 +11,9 @@ Examples:
 from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
-from kat.models.dense.detector_images import EvaluationSize, placed_in_image
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
+from kat.models.dense.rcnn_parts import EvaluationSize, placed_in_image
 from kat.models.dense.sliding_window import (
     SlidingWindowConfig,
     check_sliding_window,

@@ -15,15 +15,18 @@ from torchvision.models.detection.image_list import ImageList
 
 from kat.errors import unknown
 from kat.models.dense.backbone import DenseBackbone
-from kat.models.dense.detector_images import (
+from kat.models.dense.model import DenseModel, Features
+from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
+from kat.models.dense.rcnn_parts import (
     Detections,
     EvaluationSize,
     Target,
+    TopKInOrder,
+    box_parts,
     check_targets,
+    mask_parts,
+    proposal_parts,
 )
-from kat.models.dense.model import DenseModel, Features
-from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
-from kat.models.dense.rcnn_parts import TopKInOrder, box_parts, mask_parts, proposal_parts
 from kat.models.kat import KAT
 from kat.models.vit import ViT
 

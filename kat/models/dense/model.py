@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.image_sizes import Size, run_by_size
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
-from kat.models.kat import rational_parameter_names
 from kat.models.vit import ViT
+from kat.nn import rational_parameter_names
 
 TRANSFORMER = "backbone.body.vit."
 """The prefix of the transformer's parameters."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -21,7 +18,6 @@ from kat.models import (
     build_model,
     from_pretrained,
     load_model,
-    push_to_hub,
     save_pretrained,
 )
 from tests.models.small import make_record
@@ -115,45 +111,6 @@ def test_a_folder_that_timm_has_saved_loads_and_is_corrected(trained, tmp_path):
     config = json.loads((tmp_path / "again" / "config.json").read_text())
     assert "num_classes" not in config["model_args"]
     assert config["num_classes"] == 3
-
-
-class FakeApi:
-    """Keeps what is uploaded."""
-
-    def __init__(self, folder: Path, has_card: bool) -> None:
-        self.folder, self.has_card = folder, has_card
-
-    def __call__(self, **options):
-        assert options["token"] == "secret"
-        return self
-
-    def create_repo(self, repository, *, private, exist_ok):
-        assert (private, exist_ok) == (True, True)
-        return SimpleNamespace(repo_id=f"me/{repository}")
-
-    def file_exists(self, repository, name, *, revision):
-        assert (repository, name) == ("me/mine", "README.md")
-        return self.has_card
-
-    def upload_folder(self, *, repo_id, folder_path, ignore_patterns, **options):
-        assert repo_id == "me/mine"
-        shutil.copytree(
-            folder_path, self.folder, ignore=shutil.ignore_patterns(*(ignore_patterns or ()))
-        )
-        return SimpleNamespace(commit_url="https://huggingface.co/me/mine/commit/1")
-
-
-@pytest.mark.parametrize("has_card", [False, True])
-def test_push(trained, tmp_path, monkeypatch, has_card):
-    uploaded = tmp_path / "uploaded"
-    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi(uploaded, has_card))
-    address = push_to_hub(*trained, "mine", private=True, token="secret", training=TRAINING)
-    assert address == "https://huggingface.co/me/mine/commit/1"
-    assert (uploaded / "README.md").exists() is not has_card
-    if not has_card:
-        assert "# mine\n" in (uploaded / "README.md").read_text()
-    model, _ = load_model(uploaded)
-    assert torch.equal(model(images()), trained[0](images()))
 
 
 def test_a_folder_with_other_files_is_left_alone(trained, tmp_path):

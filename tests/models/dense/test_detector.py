@@ -190,7 +190,7 @@ def test_masks_are_those_of_torchvision_and_pasted_one_by_one(monkeypatch):
         pasted.append(len(masks))
         return paste_masks_in_image(masks, boxes, size)
 
-    monkeypatch.setattr("kat.models.dense.detector_images.paste_masks_in_image", paste)
+    monkeypatch.setattr("kat.models.dense.rcnn_parts.paste_masks_in_image", paste)
     transform = EvaluationSize(min_size=40, max_size=50, channels=1, step=1)
     (found,) = transform.postprocess([given], [(40, 50)], [(80, 100)])
     expected = paste_masks_in_image(masks, 2 * boxes, (80, 100))[:, 0] >= 0.5
