@@ -18,6 +18,7 @@ with than to measure with.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import re
 import warnings
@@ -94,15 +95,14 @@ def measure(name: str, options: argparse.Namespace) -> list[str | float]:
     before = outputs(model, inputs)
     moved: list[str | float] = []
     for batches in (None, calibration):
+        changed = copy.deepcopy(model)
         try:
             with warnings.catch_warnings(action="ignore"):  # of large errors, which the table has
-                plan = kat.kanify(model, config=config, calibration=batches)
+                plan = kat.kanify(changed, config=config, calibration=batches)
         except kat.errors.InputError as error:  # there is no MLP to take
             return [name, 0, 0, "", "", "", "", str(error)]
-        after = outputs(model, inputs)
+        after = outputs(changed, inputs)
         moved.append(((after - before).norm() / before.norm()).item())
-        plan.undo()
-    assert torch.equal(outputs(model, inputs), before)
     gated = sum(replacement.mlp.gate is not None for replacement in plan.replacements)
     functions = dict.fromkeys(replacement.mlp.function for replacement in plan.replacements)
     why = "; ".join(dict.fromkeys(plan.skipped.values()))

@@ -71,15 +71,12 @@ def plain():
     return torch.nn.TransformerEncoderLayer(16, 2, 32, 0.0, "gelu", batch_first=True).eval()
 
 model, batch = plain(), torch.randn(2, 5, 16)
-before = digest(model(batch))
 plan = kat.kanify(model, measure=batch)
 plan.save("plan.json")
 found["kanified"] = [str(plan), *digest(model(batch), *model.parameters())]
 other = plain()
 kanify_like(other, "plan.json").model.load_state_dict(model.state_dict())
 found["like"] = digest(other(batch)) == digest(model(batch))
-plan.undo()
-found["undone"] = digest(model(batch)) == before
 
 history = LayerHistory("A", torch.tensor([3]), a[None].detach().float(), b[None].detach().float())
 write_coefficient_history({"act": history}, Path("history.csv"))
@@ -133,7 +130,6 @@ def test_the_core_does_its_jobs_with_torch_alone(core, tmp_path):
     assert {"numpy", "timm"} <= set(loaded)
     assert alone == found
     assert alone["like"]
-    assert alone["undone"]
     extras = {
         "interval": "fit", "degree": "fit", "calibration": "fit", "preset": "fit",
         "models": "vision", "export": "export", "plots": "plot", "train": "train",

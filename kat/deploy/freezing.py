@@ -15,8 +15,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from kat.extras import require
-from kat.models.kanify.finders.trace import named_children
-from kat.models.kanify.finders.walk import DROPOUTS
+from kat.models.kanify.trace import named_children
+from kat.models.kanify.walk import DROPOUTS
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward

@@ -78,17 +78,6 @@ def test_timm_decays_no_coefficient_of_an_adapted_model(build, kind):
     assert not in_rationals(model) & decayed(model, timm_optimizer(model))
 
 
-def test_undo_leaves_the_models_own_names():
-    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
-    kat.kanify(model).undo()
-    assert not hasattr(model, "no_weight_decay")
-    model.no_weight_decay = own = {"0.weight"}.copy
-    plan = kat.kanify(model)
-    assert model.no_weight_decay() == {"0.weight", *in_rationals(model)}
-    plan.undo()
-    assert model.no_weight_decay is own
-
-
 def test_the_section_of_trainer_timm_and_accelerate_decays_no_coefficient(monkeypatch, tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     monkeypatch.chdir(tmp_path)

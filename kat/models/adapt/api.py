@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from kat.errors import InputError, unknown
+from kat.documents import read_json
+from kat.errors import InputError, UnreadableFile, unknown
+from kat.extras import require
+from kat.files import open_input
 from kat.models import pretrained
-from kat.models.adapt.adapters import KINDS, VERSION, Adapters, Kind
-from kat.models.adapt.files import CONFIG, KEY, read_record, read_state
-from kat.models.adapt.places import (
-    Place,
-    check_free,
-    check_mlp,
-    check_rational,
-    check_size,
-    is_adapted,
-    mlp_places,
-    rational_places,
-)
-from kat.models.kanify.wrapped import check_not_compiled
+from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
+from kat.models.adapt.changes import is_adapted
+from kat.models.kanify.api import check_plain
+from kat.models.kanify.find import find
+from kat.models.kanify.walk import linear_map
 from kat.models.pretrained import noted
 from kat.models.selection import Parts, Selection
-from kat.nn.sharded import is_sharded
+from kat.nn import GRKANMlp, GroupRational, rationals
+from kat.text import listing
 
 
 def adapt(
@@ -40,7 +36,7 @@ def adapt(
     modules_to_save: Selection | None = None,
     freeze: bool = True,
 ) -> Adapters:
-    """Makes a trained model adaptable by few parameters, in place; its function is unchanged.
+    """Make a trained model adaptable by few parameters, in place; its function is unchanged.
 
         "rational"    F with A + D diag(s), A its coefficients, D trained
         "low_rank"    F with A + (U V) diag(s), U (G, rank) and V (rank, k) trained
@@ -66,8 +62,8 @@ def adapt(
         width: of the bottleneck of parallel adapters, 16 by default.
         modules_to_save: other modules that are trained and saved too, such as a new head, selected
             in the same ways.
-        freeze: whether all else is frozen but adapters that were made before. False leaves it as it
-            is, beside PEFT's LoRA for instance.
+        freeze: freeze all else but adapters that were made before. False leaves it as it is, beside
+            PEFT's LoRA for instance.
 
     Returns:
         The adapters: ``print`` shows them, ``save(folder)`` writes them alone,
@@ -75,9 +71,9 @@ def adapt(
         ``remove()`` the model before.
 
     Raises:
-        InputError: a model without rationals or MLPs, or one that is wrapped or adapted already; a
-            selection that matches nothing; an unknown kind; a rank or width that is not a positive
-            integer, or not of this kind.
+        InputError: a model without rationals or MLPs, or one that is wrapped or adapted there
+            already; a selection that matches nothing; an unknown kind; a rank or width that is not
+            of this kind.
 
     Source: low-rank coefficients: NoRA, arXiv 2509.13240; parallel: AdaptFormer, arXiv 2205.13535.
 
@@ -96,24 +92,34 @@ def adapt(
     """
     if kind not in KINDS:
         raise unknown("kind of adapter", str(kind), KINDS)
-    _check_model(model)
-    rank = _size("rank", rank, 2, kind == "low_rank", kind)
-    width = _size("width", width, 16, kind == "parallel", kind)
+    for name, value, applies in (("rank", rank, "low_rank"), ("width", width, "parallel")):
+        if value is not None and kind != applies:
+            raise InputError(f"{name}={value!r} has no meaning for adapters of the kind {kind!r}")
+    check_plain(model)
     if kind == "parallel":
-        found, what = mlp_places(model, width), "MLP"
+        found, what = _mlps(model, 16 if width is None else width), "MLP"
     else:
-        found, what = rational_places(model, rank if kind == "low_rank" else None), "rational"
-    chosen = Parts(model, {name: name for name in found}, what).selected(only, exclude)
-    places = {name: found[name] for name in chosen}
-    saved = _outermost_modules(model, modules_to_save)
-    adapters = Adapters(model, kind, places, saved, freeze)
-    check_free(model, places)
+        rank = (2 if rank is None else rank) if kind == "low_rank" else None
+        found, what = _rationals(model, rank), "rational"
+    names = Parts(model, {name: name for name in found}, what).selected(only, exclude)
+    saved: list[str] = []
+    if modules_to_save is not None:
+        modules = {name: name for name, _ in model.named_modules() if name}
+        chosen = Parts(model, modules, "module").selected(modules_to_save)
+        saved = [n for n in chosen if not any(n.startswith(f"{other}.") for other in chosen)]
+    return _put(Adapters(model, kind, {name: found[name] for name in names}, saved, freeze))
+
+
+def _put(adapters: Adapters) -> Adapters:
+    for name in adapters.places:
+        if is_adapted(adapters.model.get_submodule(name)):
+            raise InputError(f"{name} has an adapter already; merge() or remove() it first")
     adapters.put()
     return adapters
 
 
 def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) -> Adapters:
-    """Puts saved adapters into a model like the one that they were trained in.
+    """Put saved adapters into a model like the one that they were trained in.
 
     Args:
         model: as before :func:`kat.adapt`: with the same weights, and rationals in the same places.
@@ -133,16 +139,18 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
         >>> adapters.kind, list(adapters.modules)
         ('rational', ['act1', 'act2'])
     """
-    _check_model(model)
-    record, state = read_record(Path(folder)), read_state(Path(folder))
+    folder = Path(folder)
+    check_plain(model)
+    record = read_json(folder / CONFIG)
+    if not isinstance(record, dict) or record.get(KEY) != VERSION:
+        raise InputError(f"{folder / CONFIG} is not of kat.adapt, version {VERSION}")
+    safetensors = require("safetensors.torch", "loading adapters")
+    open_input(folder / WEIGHTS).close()
     try:
-        adapters = _of_record(model, {**record, "freeze": freeze})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{Path(folder) / CONFIG}: no valid entry {error}") from None
-    check_free(model, adapters.places)
-    adapters.put()
+        state = safetensors.load_file(folder / WEIGHTS)
+    except Exception as error:  # SafetensorError, of a damaged file, has no public base class
+        raise UnreadableFile(folder / WEIGHTS, str(error)) from None
+    adapters = _put(_of_record(model, {**record, "freeze": freeze}))
     try:
         adapters.load_state_dict(state)
     except InputError as error:
@@ -179,7 +187,7 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         ['layers.0.mlp.down_proj.parallel']
     """
     records = [record for record in noted(model) if KEY in record]
-    if not all(_is_in(model, record) for record in records):
+    if not all(map(partial(_is_in, model), records)):
         raise InputError(
             "the configuration names adapters that the model lacks: call"
             " kat.models.pretrained.register_pretrained() before from_pretrained"
@@ -190,70 +198,92 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
     ]
 
 
+def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
+    """The rationals of a model by name."""
+    found = rationals(model)
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} has no rational; kat.kanify(model) puts rationals in the place"
+            " of its activations"
+        )
+    return {name: {**_shape(act), "rank": rank} for name, act in found.items()}
+
+
+def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
+    """The MLPs of a model by the name of their last module: those of GR-KAN, and kanify's."""
+    places = {
+        name: _beside(name, module.fc1.in_features, width, module.fc2.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, GRKANMlp)
+    }
+    found = find(model)
+    for mlp in found.mlps:
+        maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
+        if mlp.activation in found.heads or any(m is None or m.channel_dim != -1 for m in maps):
+            continue  # no MLP of a block; weights of experts or convolutions
+        places[mlp.second] = _beside(mlp.first, mlp.widths[0], width, mlp.widths[-1])
+    if not places:
+        raise InputError(
+            f"{type(model).__name__} has no MLP that an adapter could be put beside, but plain ones"
+            " and GRKANMlps have: not gated ones of kat, and none with an adapter. kat.kanify hides"
+            " those that it takes: adapt first"
+        )
+    return places
+
+
+def _shape(act: GroupRational) -> Place:
+    """The settings that must be equal in a model that the coefficients are loaded into."""
+    return {
+        "num_groups": act.num_groups,
+        "degree": list(act.degree),
+        "form": act.form,
+        "share": act.share,
+    }
+
+
+def _beside(first: str, d_in: int, width: int, d_out: int) -> Place:
+    return {"first": first, "widths": [d_in, width, d_out]}
+
+
+def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
+    """Return True if a model has the rational or the MLP of a record."""
+    last = modules.get(name)
+    if "widths" not in place:
+        return isinstance(last, GroupRational) and _shape(last).items() <= place.items()
+    first, widths = modules.get(place["first"]), place["widths"][::2]
+    if isinstance(last, GRKANMlp):
+        return [last.fc1.in_features, last.fc2.out_features] == widths
+    before, after = (linear_map(module) if module else None for module in (first, last))
+    return before is not None and after is not None and [before.d_in, after.d_out] == widths
+
+
 def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     """The adapters of a record, checked against the model, and not yet in place."""
-    if record[KEY] != VERSION:
-        raise InputError(f"the adapters have version {record[KEY]!r}; only {VERSION} is supported")
-    kind, modules = record["kind"], dict(model.named_modules())
-    if kind not in KINDS:
-        raise unknown("kind of adapter", str(kind), KINDS)
-    places: dict[str, Place] = dict(record["places"])
-    check = check_mlp if kind == "parallel" else check_rational
-    for name, place in places.items():
-        check(modules, name, place)
-    for name in record["modules_to_save"]:
-        if name not in modules:
-            raise InputError(f"the adapters are of another model: there is no module {name!r}")
-    saved = list(record["modules_to_save"])
-    return Adapters(model, kind, places, saved, bool(record["freeze"]))
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-    check_not_compiled(model)
-    if isinstance(model, DistributedDataParallel) or any(map(is_sharded, model.parameters())):
+    modules, saved = dict(model.named_modules()), list(record["modules_to_save"])
+    lacking = [name for name, place in record["places"].items() if not _has(modules, name, place)]
+    lacking += [name for name in saved if name not in modules]
+    if lacking:
         raise InputError(
-            "adapt the model before it is wrapped: first kat.adapt(model, ...), then"
-            " DistributedDataParallel(model) or fully_shard(model), then the optimizer"
+            f"the adapters are of another model, which has {listing(lacking)} of other shapes; a"
+            " model that was kanified for training must be kanified before loading, by kanify_like"
         )
-
-
-def _size(name: str, value: int | None, default: int, applies: bool, kind: str) -> int:
-    """A rank or width, checked."""
-    if value is None:
-        return default
-    if not applies:
-        raise InputError(f"{name}={value!r} has no meaning for adapters of the kind {kind!r}")
-    check_size(name, value)
-    return value
-
-
-def _outermost_modules(model: nn.Module, selection: Selection | None) -> list[str]:
-    """The names of the selected modules without those inside others."""
-    if selection is None:
-        return []
-    modules = {name: name for name, _ in model.named_modules() if name}
-    names = Parts(model, modules, "module").selected(selection)
-    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+    return Adapters(model, record["kind"], dict(record["places"]), saved, record["freeze"])
 
 
 def _is_in(model: nn.Module, record: Mapping[str, Any]) -> bool:
-    """Whether the adapters of a record are in the model."""
+    """Return True if the adapters of a record are in the model."""
     modules = dict(model.named_modules())
     return all(is_adapted(modules.get(name)) for name in record["places"])
 
 
 def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
-    """Makes the adapters of a record, with the values of the start.
+    """Make the adapters of a record, with the values of the start.
 
     A model without its head lacks modules that were saved with them.
     """
     modules = dict(model.named_modules())
     saved = [name for name in record["modules_to_save"] if name in modules]
-    adapters = _of_record(model, {**record, "modules_to_save": saved})
-    check_free(model, adapters.places)
-    adapters.put()
+    _put(_of_record(model, {**record, "modules_to_save": saved}))
 
 
 def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, Any]:

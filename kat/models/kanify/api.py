@@ -1,27 +1,37 @@
-"""Kanify: from the search for MLPs to the plan."""
+"""Kanify: from the search for MLPs to the plan, and from the record of a plan."""
 
 from __future__ import annotations
 
+import copy
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from kat.documents import read_json
 from kat.errors import InputError
-from kat.models.kanify.activation import Activation
-from kat.models.kanify.calibrate import Run, SeenInputs, run_batch, seen_inputs
-from kat.models.kanify.config import KanifyConfig, divisor
-from kat.models.kanify.finders.find import Found, find
-from kat.models.kanify.finders.mlp import Mlp
-from kat.models.kanify.fit import Fitted, check_fitter, fit_on_interval, fit_to_inputs
-from kat.models.kanify.places import device_and_dtype
-from kat.models.kanify.plan import Plan
-from kat.models.kanify.replacement import Replacement
-from kat.models.kanify.wrapped import check_unwrapped, check_whole
+from kat.extras import needed_by
+from kat.models.kanify.calibrate import Run, activation_of, run_batch, seen_inputs
+from kat.models.kanify.find import Found, find
+from kat.models.kanify.fit import (
+    Fitted,
+    KanifyConfig,
+    activation_function,
+    fit_on_interval,
+    fit_to_inputs,
+    kind_of,
+)
+from kat.models.kanify.plan import VERSION, Plan, Replacement, device_and_dtype
+from kat.models.kanify.walk import Mlp, expert_widths, linear_map
+from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
 from kat.models.selection import Parts, Selection, Selector
-from kat.nn import rationals
+from kat.nn import Coefficients, rationals
 from kat.text import listing
 
 _LARGE_ERROR = 0.01
@@ -38,7 +48,7 @@ def kanify(
     measure: Any = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Replaces W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place, and in gated
+    """Replace W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place, and in gated
     MLPs W_2 (f(W_1 x + b_1) * (V x + c)) + b_2 by W_2 (F_2(W_1 x + b_1) * (V x + c)) + b_2.
 
     F_1 and F_2 are rationals with learnable coefficients. F_1 starts as the identity, exactly, and
@@ -78,17 +88,18 @@ def kanify(
         dry_run: only make the plan.
 
     Returns:
-        The plan: ``print`` shows it, ``undo()`` reverts it, ``save()`` writes the input of
-        :func:`kat.models.kanify.kanify_like`.
+        The plan: ``print`` shows it, ``save()`` writes the input of
+        :func:`kat.models.kanify.kanify_like`. To keep the model as it was, pass a
+        ``copy.deepcopy`` of it.
 
     Warns:
         UserWarning: the error of a fit is above 1 % of the activation, as that of ReLU is, whose
             kink no rational of degree (5, 4) follows.
 
     Raises:
-        InputError: an argument of the wrong kind, nothing to replace, a selection that matches
-            nothing, groups that do not divide a width, calibration that reaches no MLP, a model
-            that is already wrapped by DDP or FSDP, or whose weights are cut by tensor parallelism.
+        InputError: nothing to replace, a selection that matches nothing, groups that do not divide
+            a width, calibration that reaches no MLP, a model that is already wrapped by DDP or
+            FSDP.
         MissingPackage: a fit is needed, and NumPy or SciPy is missing.
         ValueError: an unknown degree, form or share.
 
@@ -109,36 +120,109 @@ def kanify(
         >>> bool((model(x) - before).abs().max() < 0.01)
         True
     """
-    _check_arguments(model, calibration)
-    check_unwrapped(model)
-    if calibration is not None:
-        check_fitter()
+    if isinstance(calibration, Mapping | str | torch.Tensor):
+        raise InputError("calibration must be an iterable of batches; put one in a list: [batch]")
+    check_plain(model)
     found = find(model)
     mlps = _chosen(model, found, only, exclude)
-    for mlp in mlps:
-        check_whole(model, mlp)
     configs = _configs(model, mlps, config)
-    split = [_groups(mlp, configs[mlp.activation]) for mlp in mlps]
-    fits = _Fits(model, found.functions, configs)
-    fitted = {mlp.activation: fits.on_interval(mlp) for mlp in mlps}
+    on_interval = cache(fit_on_interval)
+    dtypes = {mlp: device_and_dtype(model, mlp)["dtype"] for mlp in mlps}
+    functions = {mlp: found.functions[mlp.activation] for mlp in mlps}
+    fitted = {mlp: on_interval(functions[mlp], configs[mlp], dtypes[mlp]) for mlp in mlps}
+    replacements = _replacements(model, fitted, configs)
     # Calibration runs the model; everything that can fail without it has been checked before.
     if calibration is not None:
-        low, high = zip(*(configs[mlp.activation].interval for mlp in mlps), strict=True)
+        with needed_by("calibration", "fit"):
+            import kat.nn.fitting  # noqa: F401
+        low, high = zip(*(configs[mlp].interval for mlp in mlps), strict=True)
         seen = seen_inputs(model, mlps, calibration, run, (min(low), max(high)))
-        fitted |= {
-            mlp.activation: fits.to_inputs(mlp, fitted[mlp.activation], seen[mlp.activation])
-            for mlp in mlps
-            if mlp.activation in seen
-        }
-    plan = Plan(
-        model, _replacements(model, mlps, fitted, split, configs), _passed_over(found, mlps)
-    )
+        for mlp, inputs in seen.items():
+            fitted[mlp] = fit_to_inputs(functions[mlp], fitted[mlp], inputs, dtypes[mlp])
+        replacements = _replacements(model, fitted, configs)
+    plan = Plan(model, replacements, _passed_over(found, mlps))
     _warn_of_large_errors(plan)
     if measure is not None:
         plan.measure(measure, run)
     if not dry_run:
         plan.apply()
     return plan
+
+
+def check_plain(model: nn.Module) -> None:
+    """Check that no part of a model is wrapped by DDP or FSDP, and that it is not compiled.
+
+    Raises:
+        InputError: it is; the message has the order.
+    """
+    if type(model).__name__ == "OptimizedModule" or isinstance(model, torch.jit.ScriptModule):
+        raise InputError("the model is compiled already; change the model first, then compile it")
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # slow to import
+    sharded = (fsdp.FullyShardedDataParallel, fsdp.FSDPModule) if fsdp else ()
+    for name, module in model.named_modules():
+        if isinstance(module, (DataParallel, DistributedDataParallel, *sharded)):
+            raise InputError(
+                f"{name or 'the model'} is wrapped by {type(module).__name__} already, which would"
+                " not know of new parameters: first change the model by kat.kanify or kat.adapt,"
+                " then wrap it, then make the optimizer"
+            )
+
+
+def _chosen(
+    model: nn.Module, found: Found, only: Selection | None, exclude: Selection | None
+) -> list[Mlp]:
+    """The MLPs that are selected; by default all but heads."""
+    if not found.mlps:
+        reasons = [f"; {name}: {reason}" for name, reason in found.skipped.items()]
+        raise InputError(
+            f"{type(model).__name__} has no MLP to replace, that is a linear map, an activation,"
+            f" and a linear map{'; it has rationals already' if rationals(model) else ''}"
+            + "".join(reasons[:3])
+        )
+    parts = Parts(model, {m.activation: m.holder for m in found.mlps}, "MLP", found.skipped)
+    names = parts.selected(only, exclude)
+    if only is None:
+        names = [name for name in names if name not in found.heads]
+    if not names:
+        raise InputError(f"exclude={exclude!r} leaves no MLP but {listing(found.heads)}")
+    return [mlp for mlp in found.mlps if mlp.activation in names]
+
+
+def _passed_over(found: Found, mlps: list[Mlp]) -> dict[str, str]:
+    """The activations that are in no MLP, and heads that are not selected, with the reasons."""
+    taken = {mlp.activation for mlp in mlps}
+    head = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
+    return found.skipped | {name: head for name in found.heads if name not in taken}
+
+
+def _configs(
+    model: nn.Module,
+    mlps: list[Mlp],
+    config: KanifyConfig | Mapping[Selector, KanifyConfig] | None,
+) -> dict[Mlp, KanifyConfig]:
+    """The settings of each MLP."""
+    settings: Any = config if isinstance(config, Mapping) else {"*": config or KanifyConfig()}
+    parts = Parts(model, {mlp.activation: mlp.holder for mlp in mlps}, "MLP")
+    assigned = parts.assigned(settings, KanifyConfig())
+    return {mlp: assigned[mlp.activation] for mlp in mlps}
+
+
+def _replacements(
+    model: nn.Module, fitted: Mapping[Mlp, Fitted], configs: Mapping[Mlp, KanifyConfig]
+) -> list[Replacement]:
+    # A linear map may have several names, and needs one rational before it.
+    preceded = {model.get_submodule(mlp.second) for mlp in fitted}
+    replacements = []
+    for mlp, fit in fitted.items():
+        config, first = configs[mlp], model.get_submodule(mlp.first)
+        has_first = config.first and mlp.gate is None and mlp.first != mlp.second
+        has_first = has_first and first not in preceded and not hasattr(first, "act1")
+        preceded.add(first)
+        groups = [config.groups_of(width) for width in mlp.widths[:2]]
+        before = groups[0] if has_first else None
+        share = (config.share, config.share)
+        replacements.append(Replacement.make(model, mlp, fit, (before, groups[1]), share))
+    return replacements
 
 
 def _warn_of_large_errors(plan: Plan) -> None:
@@ -155,117 +239,88 @@ def _warn_of_large_errors(plan: Plan) -> None:
         )
 
 
-def _check_arguments(model: object, calibration: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-    if calibration is not None and (
-        isinstance(calibration, Mapping | str | torch.Tensor)
-        or not isinstance(calibration, Iterable)
-    ):
-        raise InputError(
-            f"calibration must be an iterable of batches, got {type(calibration).__name__}; put a"
-            " single batch in a list: [batch]"
-        )
+def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Plan:
+    """Kanify a model like another one of the same structure, ready for its state dict.
 
+    Args:
+        model: is changed in place.
+        record: what :meth:`Plan.record` returns, or the file that :meth:`Plan.save` wrote.
 
-def _chosen(
-    model: nn.Module, found: Found, only: Selection | None, exclude: Selection | None
-) -> list[Mlp]:
-    """The MLPs that are selected; by default all but heads."""
-    if not found.mlps:
-        raise _nothing_found(model, found)
-    parts = Parts(model, {m.activation: m.holder for m in found.mlps}, "MLP", found.skipped)
-    names = parts.selected(only, exclude)
-    if only is None:
-        names = [name for name in names if name not in found.heads]
-    if not names:
-        raise InputError(f"exclude={exclude!r} leaves no MLP but {listing(found.heads)}")
-    return [mlp for mlp in found.mlps if mlp.activation in names]
+    Raises:
+        InputError: the record does not fit the model, which is then unchanged.
 
-
-def _nothing_found(model: nn.Module, found: Found) -> InputError:
-    done = bool(rationals(model))
-    reasons = [f"{name}: {reason}" for name, reason in found.skipped.items()]
-    return InputError(
-        f"{type(model).__name__} has no MLP to replace, that is a linear map, an activation, and a"
-        " linear map"
-        + ("; it has rationals already" if done else "")
-        + "".join(f"; {reason}" for reason in reasons[:3])
-    )
-
-
-def _passed_over(found: Found, mlps: list[Mlp]) -> dict[str, str]:
-    """The activations that are in no MLP, and heads that are not selected, with the reasons."""
-    taken = {mlp.activation for mlp in mlps}
-    head = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
-    return found.skipped | {name: head for name in found.heads if name not in taken}
-
-
-def _configs(
-    model: nn.Module,
-    mlps: list[Mlp],
-    config: KanifyConfig | Mapping[Selector, KanifyConfig] | None,
-) -> dict[str, KanifyConfig]:
-    """The settings of each MLP, by the name of its activation."""
-    given = {} if config is None else config
-    settings: dict[Any, Any] = dict(given) if isinstance(given, Mapping) else {"*": given}
-    for value in settings.values():
-        if not isinstance(value, KanifyConfig):
-            raise InputError(
-                f"config must be a KanifyConfig or a mapping from selectors to these, got {value!r}"
-            )
-    parts = Parts(model, {mlp.activation: mlp.holder for mlp in mlps}, "MLP")
-    return parts.assigned(settings, KanifyConfig())
-
-
-def _groups(mlp: Mlp, config: KanifyConfig) -> tuple[int | None, int]:
-    """The numbers of groups of F_1, if there is one, and of F_2."""
-    d_in, d_hidden, _ = mlp.widths
-    has_first = config.first and mlp.gate is None and mlp.first != mlp.second
-    before = divisor(mlp, d_in, config.groups) if has_first else None
-    return before, divisor(mlp, d_hidden, config.groups)
-
-
-class _Fits:
-    """Fits to the functions of MLPs; on an interval, one for all MLPs with the same."""
-
-    def __init__(
-        self, model: nn.Module, functions: dict[str, Activation], configs: dict[str, KanifyConfig]
-    ) -> None:
-        self.model = model
-        self.functions = functions
-        self.configs = configs
-        self.made: dict[tuple[Activation, KanifyConfig, torch.dtype], Fitted] = {}
-
-    def on_interval(self, mlp: Mlp) -> Fitted:
-        function, config = self.functions[mlp.activation], self.configs[mlp.activation]
-        key = function, config, device_and_dtype(self.model, mlp)["dtype"]
-        if key not in self.made:
-            self.made[key] = fit_on_interval(*key)
-        return self.made[key]
-
-    def to_inputs(self, mlp: Mlp, start: Fitted, seen: SeenInputs) -> Fitted:
-        dtype = device_and_dtype(self.model, mlp)["dtype"]
-        return fit_to_inputs(self.functions[mlp.activation], start, seen, dtype)
-
-
-def _replacements(
-    model: nn.Module,
-    mlps: list[Mlp],
-    fitted: dict[str, Fitted],
-    split: list[tuple[int | None, int]],
-    configs: dict[str, KanifyConfig],
-) -> list[Replacement]:
-    # A linear map may have several names, and needs one rational before it.
-    preceded = {model.get_submodule(mlp.second) for mlp in mlps}
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> from kat.models.kanify import kanify_like
+        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> other = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
+        >>> _ = kanify_like(other, plan.record())
+        >>> other.load_state_dict(plan.model.state_dict())
+        <All keys matched successfully>
+    """
+    content: Any = read_json(Path(record)) if isinstance(record, str | Path) else record
+    if not isinstance(content, Mapping) or content.get("kanify") != VERSION:
+        raise InputError(f"this is no record of kanify of version {VERSION}")
     replacements = []
-    for mlp, (groups_in, groups_hidden) in zip(mlps, split, strict=True):
-        first = model.get_submodule(mlp.first)
-        before = None if first in preceded else groups_in
-        preceded.add(first)
-        name = mlp.activation
-        share = configs[name].share
+    for entry in content["mlps"]:
+        lists = {key: tuple(value) for key, value in entry["mlp"].items() if type(value) is list}
+        mlp, errors = Mlp(**{**entry["mlp"], **lists}), (entry["max_error"], entry["rms_error"])
+        if not _has(model, mlp):
+            raise InputError(
+                f"the record is of another model: there is no MLP at {mlp.activation} of the widths"
+                f" {mlp.widths}, with {mlp.function}"
+            )
+        coefficients = Coefficients.from_dict(entry["coefficients"], "the record")
+        fitted = Fitted(coefficients, *errors, entry["seen"])
         replacements.append(
-            Replacement.make(model, mlp, fitted[name], (before, groups_hidden), (share, share))
+            Replacement.make(model, mlp, fitted, tuple(entry["groups"]), tuple(entry["share"]))
         )
-    return replacements
+    plan = Plan(model, replacements, {})
+    plan.apply()
+    return plan
+
+
+def _has(model: nn.Module, mlp: Mlp) -> bool:
+    """Return True if a model has this MLP."""
+    try:
+        names = (mlp.owner, mlp.first, mlp.second)
+        owner, first, second = (model.get_submodule(name) for name in names)
+        activation = activation_of(model, mlp)
+    except (AttributeError, LookupError):
+        return False
+    before, after, experts = linear_map(first), linear_map(second), expert_widths(owner)
+    widths = (before.d_in, after.d_in, after.d_out) if before and after else (experts or ())[:3]
+    function = activation_function(activation)
+    name = function.name if function else kind_of(activation)  # without values, on meta
+    return widths == mlp.widths and name == mlp.function
+
+
+def note_shares(model: nn.Module) -> None:
+    """Bring the coefficients shared up to date in what a model's configuration records."""
+    modules = dict(model.named_modules())
+
+    def named(name: str) -> Any:
+        """The module of this name in the model as it was recorded, with or without its head."""
+        found = (modules.get(rename(name)) for rename in renames(model))
+        return next((module for module in found if module is not None), None)
+
+    for record in noted(model):
+        for entry in record.get("mlps", ()):
+            act, first = named(entry["mlp"]["activation"]), named(entry["mlp"]["first"])
+            first = getattr(first, "base_layer", first)  # of PEFT's LoRA
+            if act is not None:  # else the part of the model that was adapted lacks it
+                before = first.act1 if entry["groups"][0] else act  # its own, not another MLP's
+                entry["share"] = [before.share, act.share]
+
+
+def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
+    renamed = copy.deepcopy(dict(record))
+    for entry in renamed["mlps"]:
+        for part in ("activation", "first", "second", "gate"):
+            entry["mlp"][part] = entry["mlp"][part] and rename(entry["mlp"][part])
+        entry["mlp"]["followed"] = [rename(name) for name in entry["mlp"].get("followed", ())]
+    return renamed
+
+
+KINDS["kanify"] = Kind(kanify_like, _renamed)

@@ -1,11 +1,12 @@
-"""The inputs of activations on calibration batches, as the points that rationals are fitted to."""
+"""Runs of a model with other modules in the places of activations: calibration, measurement."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,32 +14,66 @@ from torch import Tensor, nn
 
 from kat.errors import InputError
 from kat.models.evaluation_mode import evaluation_mode
-from kat.models.kanify.finders.linear import channel_weights
-from kat.models.kanify.finders.mlp import Mlp
-from kat.models.kanify.places import activation_of, put_activation
-from kat.nn.coefficients import KANIFY_INTERVAL
+from kat.models.kanify.fit import SeenInputs
+from kat.models.kanify.regenerate import codes_of, regenerate
+from kat.models.kanify.trace import unchanged
+from kat.models.kanify.walk import Mlp, linear_map
 
 Run = Callable[[nn.Module, Any], Any]
 
+_FUSED_INFERENCE = {"activation_relu_or_gelu": 0, "use_nested_tensor": False}
+"""The attributes by which ``nn.TransformerEncoder`` and its layers select fused code for inference,
+which reads the weights and bypasses the modules, and the values that disable it."""
 _EVEN_RANKS, _END_RANKS = 2001, 200
 _EVEN_POINTS = 400
 _MARGIN = 0.1
 
 
-@dataclass(frozen=True)
-class SeenInputs:
-    """The inputs of an activation, weighted by their squared effect on the output of the MLP.
+def put(model: nn.Module, modules: Mapping[Mlp, nn.Module]) -> None:
+    """Put modules in the places of the activations of MLPs.
 
-    Args:
-        x: (k,) float64, increasing: the inputs, and evenly spaced points that cover their range, a
-            margin of a tenth of it on both sides, and an interval.
-        effect: (k,) float64, the weight of each as an input; their sum is 1.
-        even: (k,), the weight of each as one of the even points; their sum is 1.
+    Raises:
+        LookupError: code that calls one cannot be regenerated. Others may be in place.
     """
+    codes: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
+    for mlp in modules:
+        for name in mlp.followed:  # closures call the present activation
+            holder, _, function = name.rpartition(".")
+            codes[holder][function] |= {}
+        if mlp.call is not None:
+            codes[mlp.owner][mlp.code][mlp.call] = mlp.attribute
+    for holder, places in codes.items():
+        regenerate(model, holder, places)
+    for mlp, module in modules.items():
+        setattr(model.get_submodule(mlp.owner), mlp.attribute, module)
+        disable_fused_inference(model, mlp.activation)
 
-    x: Tensor
-    effect: Tensor
-    even: Tensor
+
+def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
+    """The module or function that is an MLP's activation; for a call, a module that computes it.
+
+    Raises:
+        AttributeError, LookupError: the model has no such place.
+    """
+    owner = model.get_submodule(mlp.owner)
+    if mlp.call is None:
+        activation: Callable[..., Any] = getattr(owner, mlp.attribute)
+        return activation
+    return codes_of(model, mlp.owner)[mlp.code].regions[mlp.call].module(owner)
+
+
+def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """Make ``nn.TransformerEncoder`` call the modules around an attribute of this full name.
+
+    Returns:
+        The modules around it, and the attributes that they had.
+    """
+    parts, before = name.split(".")[:-1], []
+    for count in range(len(parts) + 1):
+        around = model.get_submodule(".".join(parts[:count]))
+        before.append((around, {n: vars(around)[n] for n in _FUSED_INFERENCE if n in vars(around)}))
+        vars(around).update({n: v for n, v in _FUSED_INFERENCE.items() if n in vars(around)})
+    return before
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -52,10 +87,10 @@ def seen_inputs(
     model: nn.Module,
     mlps: list[Mlp],
     batches: Iterable[Any],
-    run: Run = run_batch,
-    interval: tuple[float, float] = KANIFY_INTERVAL,
-) -> dict[str, SeenInputs]:
-    """Records the inputs of each activation while the model runs on some batches.
+    run: Run,
+    interval: tuple[float, float],
+) -> dict[Mlp, SeenInputs]:
+    """Record the inputs of each activation while the model runs on some batches.
 
     An input x of channel c has the weight |W_2 e_c|^2: for independent errors e(x) the squared
     error of the MLP's output is the sum of e(x)^2 |W_2 e_c|^2, if it is not gated.
@@ -69,28 +104,23 @@ def seen_inputs(
         interval: to cover in any case.
 
     Returns:
-        The inputs by the name of the activation, without those that no batch reaches.
+        The inputs, without those that no batch reaches.
 
     Raises:
-        InputError: there are no batches, no activation is reached, inputs are not finite, or the
-            model has no weights.
+        InputError: no activation is reached, or inputs are not finite.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise InputError("calibration runs the model, but the model is on the meta device")
-    recorders = {mlp.activation: _Recorder(model, mlp) for mlp in mlps}
-    count = 0
-    with _recording(model, recorders.values()):
-        for batch in batches:
-            run(model, batch)
-            count += 1
-    if not count:
-        raise InputError("calibration has no batches; give an iterable of the model's inputs")
-    reached = {name: recorder for name, recorder in recorders.items() if recorder.x}
+    recorders = {mlp: _Recorder(model, mlp) for mlp in mlps}
+    with unchanged(model):
+        put(model, recorders)
+        with evaluation_mode(model):
+            for batch in batches:
+                run(model, batch)
+    reached = {mlp: recorder for mlp, recorder in recorders.items() if recorder.x}
     if not reached:
         raise InputError(
-            f"the calibration batches reach no MLP, among {len(mlps)}; give batches that do"
+            f"the calibration batches reach no MLP, among {len(recorders)}; give batches that do"
         )
-    return {name: recorder.seen(interval) for name, recorder in reached.items()}
+    return {mlp: recorder.seen(interval) for mlp, recorder in reached.items()}
 
 
 class _Recorder(nn.Module):
@@ -146,15 +176,92 @@ def _ranks(count: int) -> Tensor:
     return torch.cat([even, end, count - 1 - end]).unique()
 
 
-@contextmanager
-def _recording(model: nn.Module, recorders: Iterable[_Recorder]) -> Iterator[None]:
-    """Evaluation mode without gradients, with recorders in the places of activations."""
-    undo: list[Callable[[], None]] = []
-    try:
-        for recorder in recorders:
-            undo += put_activation(model, recorder.mlp, recorder)
-        with evaluation_mode(model):
-            yield
-    finally:
-        while undo:
-            undo.pop()()
+@torch.no_grad()
+def channel_weights(linear: nn.Module) -> Tensor | None:
+    """|W e_c|^2 for each input channel c of a linear map: (d_in,), in float64, on its device.
+
+    It is computed from outputs, as the weights may be transposed or quantized. The bias is zero
+    meanwhile: in low precision W e_c would be lost beside a large one.
+
+    Returns:
+        The weights, or None for a module of other maps, as experts are.
+    """
+    mapped, weight = linear_map(linear), getattr(linear, "weight", None)
+    if mapped is None or not isinstance(weight, Tensor):
+        return None
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    unit = torch.eye(mapped.d_in, dtype=dtype, device=weight.device)
+    unit = unit.reshape(*unit.shape, *(1,) * (-1 - mapped.channel_dim))  # one position
+    bias = dict(linear.named_parameters(recurse=False)).get("bias")
+    with unchanged(linear):
+        if bias is not None:
+            zeros = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
+            linear.register_parameter("bias", zeros)
+        zero = linear.forward(torch.zeros_like(unit[:1]))
+        columns = [(linear.forward(rows) - zero).flatten(1) for rows in unit.split(1024)]
+    return torch.cat([column.double().square().sum(-1) for column in columns])
+
+
+@dataclass(frozen=True)
+class Change:
+    """|y' - y| / |y| on a batch, in the 2-norm, with all MLPs replaced.
+
+    Args:
+        of_each: of the output of each MLP, that is of its second linear map, by the name of the
+            activation; NaN for one that the batch does not reach.
+        of_all: of the model's output.
+    """
+
+    of_each: dict[str, float]
+    of_all: float
+
+
+def measure_change(
+    model: nn.Module, mlps: list[Mlp], replace: Callable[[], None], batch: Any, run: Run
+) -> Change:
+    """Run the model on a batch as it is, and again after all MLPs were replaced.
+
+    It runs in evaluation mode without gradients, and is restored afterwards.
+
+    Raises:
+        InputError: the output has no floating-point tensor, or is zero.
+    """
+    before = _outputs(model, mlps, batch, run)
+    with unchanged(model):
+        replace()
+        after = _outputs(model, mlps, batch, run)
+    *each, whole = map(_moved, before, after)
+    if math.isnan(whole):
+        raise InputError("the change cannot be measured: the output has no numbers but zero")
+    return Change({m.activation: moved for m, moved in zip(mlps, each, strict=True)}, whole)
+
+
+def _outputs(model: nn.Module, mlps: list[Mlp], batch: Any, run: Run) -> list[list[Tensor]]:
+    """The tensors in the outputs of all calls of each MLP and, last, in that of the model."""
+    outputs: list[list[Tensor]] = [[] for _ in mlps]
+
+    def keep(seen: list[Tensor], module: nn.Module, args: Any, output: Any) -> None:
+        seen.extend(tensor.clone() for tensor in _tensors(output))
+
+    with unchanged(model), evaluation_mode(model):
+        for mlp, seen in zip(mlps, outputs, strict=True):
+            model.get_submodule(mlp.second).register_forward_hook(partial(keep, seen))
+        return [*outputs, list(_tensors(run(model, batch)))]
+
+
+def _moved(before: list[Tensor], after: list[Tensor]) -> float:
+    """|y' - y| / |y|; NaN if y is zero, or nothing."""
+    pairs = list(zip(before, after, strict=True))
+    size = sum(b.double().square().sum().item() for b, _ in pairs)
+    moved = sum((a.double() - b.double()).square().sum().item() for b, a in pairs)
+    return math.sqrt(moved / size) if size else math.nan
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in an output of any structure."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output.cpu()
+    elif isinstance(output, Mapping | list | tuple):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(part)

@@ -1,24 +1,165 @@
-"""The coefficients of F_2, and their error against the activation in the dtype of the model."""
+"""Functions of activations, recognized by their values, and rationals fitted to them."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kat.extras import needed_by
-from kat.models.kanify.activation import Activation
-from kat.models.kanify.calibrate import SeenInputs
-from kat.models.kanify.config import KanifyConfig
-from kat.nn import Coefficients
+from kat.nn import Coefficients, Share
+from kat.nn.coefficients import KANIFY_INTERVAL
+from kat.nn.functions import FUNCTIONS, Function
 from kat.nn.presets import minimax
-from kat.ops import rational
+from kat.ops import Form, rational
+
+KNOWN = (
+    "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "relu", "leaky_relu", "tanh", "sigmoid",
+    "softplus",
+)  # fmt: skip
+"""Names in :data:`kat.nn.functions.FUNCTIONS`. The closest two, both GELUs, differ by 4.7e-4."""
+LINEAR = "linear"
+"""The name of a x + b, among them modules that only reshape, observe or, in evaluation, drop."""
+
+_TOLERANCE = 3e-6
+"""Above the error of code that computes in float32."""
+
+
+def _points() -> Tensor:
+    return torch.linspace(-16, 16, 321, dtype=torch.float64, device="cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """The function of an activation.
+
+    Args:
+        name: a known one, or that of the class or function.
+        function: maps float64 on the CPU to float64.
+    """
+
+    name: str
+    function: Function
+
+    @property
+    def is_known(self) -> bool:
+        """Return True if the package has coefficients for it."""
+        return self.name in FUNCTIONS
+
+    def __eq__(self, other: object) -> bool:
+        """Return True if the values at many points are the same."""
+        if not isinstance(other, Activation) or self.name != other.name:
+            return False
+        x = _points()
+        return self.is_known or torch.equal(self.function(x), other.function(x))
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def activation_function(activation: Callable[..., Any]) -> Activation | None:
+    """The function of an activation, None if it is not the same function of every value by itself.
+
+    The activation is called at 321 points of [-16, 16] in float64 on the CPU, in evaluation mode;
+    one with parameters as a copy, with their present values. The state of the random number
+    generator is restored.
+
+    Args:
+        activation: a module or a function.
+    """
+    x = _points()
+    try:
+        function = _as_function(activation)
+        y, reversed_part, rows = function(x), function(x[:100].flip(0)), function(_rows(x))
+    except Exception:  # a foreign module can raise anything; it is no such function then
+        return None
+    if not torch.allclose(reversed_part.flip(0), y[:100], rtol=0, atol=_TOLERANCE):
+        return None
+    if not torch.allclose(rows, _rows(y), rtol=0, atol=_TOLERANCE):
+        return None
+    line = y[0] + (x - x[0]) * (y[-1] - y[0]) / (x[-1] - x[0])
+    if torch.allclose(y, line, rtol=0, atol=_TOLERANCE):
+        return Activation(LINEAR, function)
+    for name in KNOWN:
+        if torch.allclose(y, FUNCTIONS[name](x), rtol=0, atol=_TOLERANCE):
+            return Activation(name, FUNCTIONS[name])
+    return Activation(kind_of(activation), function)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(2, 3, k), the values in six orders: a mean over rows or images is none of them."""
+    return torch.stack([x.roll(50 * shift) for shift in range(6)]).unflatten(0, (2, 3))
+
+
+def _as_function(activation: Callable[..., Any]) -> Function:
+    """The activation as a function of float64 (k,), or of several dimensions, on the CPU."""
+    called = activation
+    if isinstance(activation, nn.Module):
+        # forward, not __call__, which would run the hooks of whoever observes the module.
+        called = copy.deepcopy(activation).eval().double().cpu().forward
+
+    @torch.no_grad()
+    def function(x: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            y = called(x.clone().reshape(1, -1) if x.ndim == 1 else x.clone())  # it may be in place
+        if not isinstance(y, Tensor) or y.numel() != x.numel():
+            raise TypeError("it does not return a value for each of its input")
+        return y.double().reshape(x.shape)
+
+    return function
+
+
+def kind_of(activation: object) -> str:
+    """The name of a function, or of the class of a module."""
+    name: str = getattr(activation, "__name__", type(activation).__name__)
+    return name
+
 
 _EVEN_SHARE = 1e-4
 """Of the squared size of an activation: enough to bound the error where inputs are rare; 1e-2 costs
 accuracy where they are dense."""
+
+
+@dataclass(frozen=True)
+class KanifyConfig:
+    """The rationals of an MLP that :func:`kat.kanify` replaces.
+
+    Args:
+        groups: of both rationals, a divisor of both widths; by default the largest divisor of each
+            width up to 8.
+        first: put a rational F_1 before the first linear map. A gated MLP has none in any case: F
+            is the activation of its gate.
+        degree, form, share: see :class:`kat.GroupRational`.
+        interval: where F_2 approximates the activation. The fits of degree (5, 4) on [-6, 6] to
+            known functions are stored; others need the extra ``[fit]``.
+
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
+        >>> plan = kat.kanify(model, config=kat.KanifyConfig(groups=4, first=False))
+        >>> plan.parameters  # 6 + 4 * 4
+        22
+    """
+
+    groups: int | None = None
+    first: bool = True
+    degree: tuple[int, int] = (5, 4)
+    form: Form = "A"
+    share: Share = "numerator"
+    interval: tuple[float, float] = KANIFY_INTERVAL
+
+    def __post_init__(self) -> None:
+        for name in ("degree", "interval"):  # lists, as of a file, are no keys
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def groups_of(self, width: int) -> int:
+        """The number of groups of a rational of this width."""
+        return self.groups or max(count for count in range(1, 9) if width % count == 0)
 
 
 @dataclass(frozen=True)
@@ -29,7 +170,7 @@ class Fitted:
         coefficients: as fitted, in float64.
         max_error, rms_error: of F with the coefficients rounded to the dtype of the model; on the
             interval, or if they were fitted to inputs, on these, weighted by their effect.
-        seen: whether they were fitted to inputs of the activation.
+        seen: they were fitted to inputs of the activation.
         relative_error: the RMS error relative to the RMS of the activation, for inputs x ~ N(0, 1)
             in the interval, or if they were fitted to inputs, on these.
     """
@@ -44,6 +185,22 @@ class Fitted:
     def interval(self) -> tuple[float, float]:
         """The interval of the fit."""
         return self.coefficients.interval
+
+
+@dataclass(frozen=True)
+class SeenInputs:
+    """The inputs of an activation, weighted by their squared effect on the output of the MLP.
+
+    Args:
+        x: (k,) float64, increasing: the inputs, and evenly spaced points that cover their range, a
+            margin of a tenth of it on both sides, and an interval.
+        effect: (k,) float64, the weight of each as an input; their sum is 1.
+        even: (k,), the weight of each as one of the even points; their sum is 1.
+    """
+
+    x: Tensor
+    effect: Tensor
+    even: Tensor
 
 
 def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.dtype) -> Fitted:
@@ -65,16 +222,6 @@ def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.d
         coefficients = fit(function, config.degree, config.form, config.interval).coefficients
     x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64, device="cpu")
     return _measured(activation, coefficients, dtype, x)
-
-
-def check_fitter() -> None:
-    """Checks that :func:`fit_to_inputs` can fit, before the model runs.
-
-    Raises:
-        MissingPackage: NumPy or SciPy is missing.
-    """
-    with needed_by("calibration", "fit"):
-        import kat.nn.fitting  # noqa: F401
 
 
 def fit_to_inputs(

@@ -1,38 +1,131 @@
-"""The plan of kanify: a table of the replacements, applying them and undoing them."""
+"""The plan of kanify: the rationals of each MLP, a table of them, and putting them in place."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-from weakref import WeakKeyDictionary
+from typing import Any
 
+import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from kat.errors import InputError
 from kat.files import check_target, write_text
-from kat.models.kanify.calibrate import Run, run_batch
-from kat.models.kanify.change import Change, measure_change
-from kat.models.kanify.finders.trace import CODE
-from kat.models.kanify.places import parts_of
-from kat.models.kanify.replacement import Replacement
-from kat.models.pretrained import forget, remember
+from kat.models.kanify.calibrate import Change, Run, measure_change, put, run_batch
+from kat.models.kanify.fit import Fitted
+from kat.models.kanify.walk import Mlp, linear_map
+from kat.models.pretrained import remember
 from kat.models.weight_decay import update_no_weight_decay
+from kat.nn import GroupRational, Share, rationals
 from kat.tables import aligned
 from kat.text import listing
 
 VERSION = 3
 """Of the record."""
 
-_applied: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""The rationals that are in place, with a number that increases with each plan applied."""
-_numbers = itertools.count()
-
 _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS", "on")
+
+
+def device_and_dtype(model: nn.Module, mlp: Mlp) -> dict[str, Any]:
+    """Device and dtype of the first linear map; float32 if its weights are quantized."""
+    weight = next(model.get_submodule(mlp.first).parameters())
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    return {"device": weight.device, "dtype": dtype}
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """One MLP, and the rationals that make it a GR-KAN MLP.
+
+    Args:
+        mlp: the names of its parts in the model.
+        act1: F_1, the identity, before the first linear map; None if there is none, or if the
+            activation of another replaced MLP precedes that.
+        act2: F_2, in place of the activation.
+        fitted: the initial coefficients of F_2, and their errors.
+
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> plan.replacements[0].act2.num_groups, plan.replacements[0].parameters
+        (8, 76)
+    """
+
+    mlp: Mlp
+    act1: GroupRational | None
+    act2: GroupRational
+    fitted: Fitted
+
+    @classmethod
+    def make(
+        cls,
+        model: nn.Module,
+        mlp: Mlp,
+        fitted: Fitted,
+        groups: tuple[int | None, int],
+        shares: tuple[Share, Share],
+    ) -> Replacement:
+        """Build the rationals for an MLP.
+
+        Args:
+            model: with the MLP; its weights determine device and dtype.
+            mlp: the names of its parts.
+            fitted: the coefficients of F_2.
+            groups: the groups of F_1 and F_2; None for no F_1.
+            shares: what the groups of F_1 and F_2 share, see :class:`kat.GroupRational`.
+        """
+        c, linear = fitted.coefficients, linear_map(model.get_submodule(mlp.first))
+        same: dict[str, Any] = {"degree": c.degree, "form": c.form, **device_and_dtype(model, mlp)}
+        d_in, hidden, _ = mlp.widths
+        act1 = None
+        if groups[0] and linear:
+            before = {"channel_dim": linear.channel_dim, "num_channels": d_in, **same}
+            act1 = GroupRational(groups[0], init="identity", share=shares[0], **before)
+        after = {"channel_dim": mlp.channel_dim, "num_channels": hidden, **same}
+        return cls(mlp, act1, GroupRational(groups[1], init=c, share=shares[1], **after), fitted)
+
+    @property
+    def rationals(self) -> dict[str, GroupRational]:
+        """Its rationals, by their names in the model."""
+        before = {} if self.act1 is None else {f"{self.mlp.first}.act1": self.act1}
+        return {**before, self.mlp.activation: self.act2}
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of its rationals."""
+        return sum(p.numel() for act in self.rationals.values() for p in act.parameters())
+
+    def row(self) -> list[str]:
+        """Its row in the table of the plan."""
+        groups = "-" if self.act1 is None else str(self.act1.num_groups)
+        low, high = self.fitted.interval
+        return [
+            self.mlp.activation,
+            "-".join(map(str, self.mlp.widths)),
+            self.mlp.function + ("" if self.mlp.gate is None else ", gated"),
+            f"{groups}, {self.act2.num_groups}",
+            str(self.parameters),
+            f"{self.fitted.max_error:.1e}",
+            f"{self.fitted.rms_error:.1e}",
+            f"{'seen in ' if self.fitted.seen else ''}[{low:.3g}, {high:.3g}]",
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Its entry in the record of the plan."""
+        return {
+            "mlp": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self.mlp).items()
+            },
+            "groups": [self.act1 and self.act1.num_groups, self.act2.num_groups],
+            "share": [(self.act1 or self.act2).share, self.act2.share],
+            "coefficients": self.fitted.coefficients.to_dict(),
+            "max_error": self.fitted.max_error,
+            "rms_error": self.fitted.rms_error,
+            "seen": self.fitted.seen,
+        }
 
 
 @dataclass(repr=False)
@@ -44,41 +137,27 @@ class Plan:
         replacements: one for each MLP.
         skipped: activations that are not in an MLP, and why.
         change: of the outputs on the batch that :meth:`measure` got last.
+        applied: the rationals are in place.
 
     Examples:
         >>> import kat
         >>> from torch import nn
-        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
+        >>> plan = kat.kanify(model, dry_run=True)
         >>> print(plan)
         MLP  widths   function  groups  parameters  error    RMS      on
         1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
-        MLPs: 1, parameters added: 76, in place
-        >>> plan.undo()
-        >>> plan.model[1]
-        GELU(approximate='none')
+        MLPs: 1, parameters added: 76, not in place
+        >>> plan.apply()
+        >>> type(model[1]).__name__
+        'GroupRational'
     """
 
     model: nn.Module
     replacements: list[Replacement]
     skipped: dict[str, str]
     change: Change | None = None
-    _undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
-    _parts: list[tuple[Any, ...]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._parts = [parts_of(self.model, r.mlp) for r in self.replacements]
-
-    def __reduce__(self) -> NoReturn:
-        """Refuses copies and pickles: undoing a copy would change this model."""
-        raise InputError(
-            "a plan belongs to its model and cannot be copied or pickled; save(path) or record()"
-            " keep it for kat.models.kanify.kanify_like"
-        )
-
-    @property
-    def applied(self) -> bool:
-        """Whether the rationals are in place."""
-        return bool(self._undo)
+    applied: bool = False
 
     @property
     def parameters(self) -> int:
@@ -86,72 +165,33 @@ class Plan:
         return sum(replacement.parameters for replacement in self.replacements)
 
     def apply(self) -> None:
-        """Puts the rationals in place; after :meth:`undo`, with the coefficients they had.
-
-        They get the present device and dtype of the weights.
+        """Put the rationals in place, with the present device and dtype of the weights.
 
         Raises:
-            InputError: they are in place, or the model has changed since the plan was made. The
-                model is then unchanged.
+            InputError: there are rationals already. The model is then unchanged.
         """
-        if self.applied:
-            raise InputError("this plan is in place already")
-        for replacement, parts in zip(self.replacements, self._parts, strict=True):
-            if not replacement.is_possible(self.model, parts):
-                raise InputError(
-                    f"the MLP of {replacement.mlp.activation} has been changed since it was"
-                    " planned; call kanify again"
-                )
-        number = next(_numbers)
-        for replacement in self.replacements:
-            self._undo += replacement.put(self.model)
-            _applied[replacement.act2] = number
+        taken = {name for r in self.replacements for name in r.rationals} & {*rationals(self.model)}
+        if taken:
+            raise InputError(f"{listing(sorted(taken))}: there is a rational already")
+        self._put()
+        self.applied = True
         update_no_weight_decay(self.model)
         remember(self.model, self.record())
 
-    def undo(self) -> None:
-        """Takes the rationals out: the activations are the same objects as before.
-
-        Weights are left as they are, trained or not. Plans for one model are undone in the reverse
-        order.
-
-        Raises:
-            InputError: they are not in place, have been replaced since or have adapters, a later
-                plan is in place, or the class of a module with regenerated code has changed.
-        """
-        if not self.applied:
-            raise InputError("this plan is not in place: nothing to undo")
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        for name, module in modules.items():
-            kind = type(module)
-            if hasattr(kind, CODE) and CODE not in vars(kind):
-                raise InputError(
-                    f"the class of {name or 'the model'} is now {kind.__name__}, not the one that"
-                    " kanify set; undo the plan before FSDP or others change the class"
-                )
+    def _put(self) -> None:
         for replacement in self.replacements:
-            for name, act in replacement.rationals.items():
-                if modules.get(name) is not act:
-                    raise InputError(
-                        f"{name} has been replaced since by something else; put the rational back"
-                        " there first"
-                    )
-                if parametrize.is_parametrized(act):
-                    raise InputError(
-                        f"{name} has adapters; merge() or remove() them before the plan is undone"
-                    )
-        last = max(_applied[replacement.act2] for replacement in self.replacements)
-        if any(_applied.get(module, -1) > last for module in self.model.modules()):
-            raise InputError("a later plan for this model is in place; undo that one first")
-        while self._undo:
-            self._undo.pop()()
+            for act in replacement.rationals.values():
+                act.to(**device_and_dtype(self.model, replacement.mlp))
+        put(self.model, {replacement.mlp: replacement.act2 for replacement in self.replacements})
         for replacement in self.replacements:
-            del _applied[replacement.act2]
-        update_no_weight_decay(self.model)
-        forget(self.model, self.record())
+            first = self.model.get_submodule(replacement.mlp.first)
+            replacement.act2.train(first.training)
+            if replacement.act1 is not None:
+                first.add_module("act1", replacement.act1.train(first.training))
+                first.register_forward_pre_hook(_through_act1, with_kwargs=True)
 
     def measure(self, batch: Any, run: Run = run_batch) -> Change:
-        """Measures how much the rationals change the outputs of the MLPs and the model on a batch.
+        """Measure how much the rationals change the outputs of the MLPs and the model on a batch.
 
         The model runs once as it is and once with all MLPs replaced. The table shows the result.
 
@@ -162,19 +202,17 @@ class Plan:
             InputError: the plan is in place, or the output has no numbers.
         """
         if self.applied:
-            raise InputError("a plan is measured before it is in place; undo it first")
-        self.change = measure_change(self.model, self.replacements, batch, run)
+            raise InputError("a plan is measured before it is in place: use kanify(measure=batch)")
+        mlps = [replacement.mlp for replacement in self.replacements]
+        self.change = measure_change(self.model, mlps, self._put, batch, run)
         return self.change
 
     def record(self) -> dict[str, Any]:
         """The input of :func:`kat.models.kanify.kanify_like` for another model, ready for JSON."""
-        return {
-            "kanify": VERSION,
-            "mlps": [replacement.record() for replacement in self.replacements],
-        }
+        return {"kanify": VERSION, "mlps": [each.record() for each in self.replacements]}
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as a JSON file.
+        """Write the record as a JSON file.
 
         Raises:
             InputError: the folder does not exist, or the path is a folder.
@@ -202,3 +240,13 @@ class Plan:
             names = [name for name, why in self.skipped.items() if why == reason]
             lines.append(f"passed over: {listing(names, 1)}: {reason}")
         return "\n".join(lines)
+
+
+def _through_act1(
+    linear: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The input F(x) for a linear map that keeps its class, its parameters and their names."""
+    if args:
+        return (linear.act1(args[0]), *args[1:]), kwargs
+    name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
+    return (), {**kwargs, name: linear.act1(kwargs[name])}

@@ -139,12 +139,8 @@ def test_other_trainable_parameters_stay_where_nothing_is_frozen():
         (lambda: kat.adapt(plain(), "lora"), "unknown kind of adapter 'lora'"),
         (lambda: kat.adapt(plain(), "parallel", "5"), "unknown MLP '5'.*there are: 2"),
         (lambda: kat.adapt(plain(), "parallel", modules_to_save="head"), "unknown module 'head'"),
-        (lambda: kat.adapt(plain(), "parallel", width=0), "width must be .* at least 1, got 0"),
         (lambda: kat.adapt(plain(), "parallel", rank=2), "rank=2 has no meaning"),
-        (lambda: kat.adapt(model_for("low_rank"), "low_rank", rank=1.5), "rank must be .* got 1.5"),
-        (lambda: kat.adapt(3, "parallel"), "must be a torch.nn.Module, got int"),
         (lambda: kat.adapt(plain(), "parallel").merge(), "parallel adapters cannot be merged"),
-        (lambda: copy.copy(kat.adapt(plain(), "parallel")), "belong to their model"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -156,7 +152,7 @@ def test_bad_input_is_named(call, message):
 def test_a_second_adapter_in_one_place_is_refused(kind):
     model = model_for(kind, lambda: nn.Sequential(plain(), plain()))
     kat.adapt(model, kind, "0")
-    with pytest.raises(InputError, match=r"^0\.\S+ has .* already; .*remove\(\) it first"):
+    with pytest.raises(InputError, match=r"^0\.\S+ has an adapter already; .*remove\(\)"):
         kat.adapt(model, kind)
     kat.adapt(model, kind, exclude="0")
 
@@ -168,19 +164,6 @@ def test_a_compiled_model_is_refused(change, compiled):
     model = compiled(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
     with pytest.raises(InputError, match="compiled already; change the model first"):
         change(model)
-
-
-def test_later_adapters_leave_the_saved_modules_of_earlier_ones_trainable():
-    model = nn.Sequential(plain(), nn.Linear(16, 3))
-    first = kat.adapt(model, "parallel", width=4, modules_to_save="1")
-    kat.kanify(model)
-    second = kat.adapt(model, "low_rank")
-    assert all(parameter.requires_grad for parameter in model[1].parameters())
-    assert not model[0][0].weight.requires_grad
-    second.remove()
-    first.remove()
-    assert not kat.adapt(model, "low_rank").modules_to_save
-    assert not any(parameter.requires_grad for parameter in model[1].parameters())
 
 
 def test_autocast_leaves_the_change_of_coefficients_in_float32():

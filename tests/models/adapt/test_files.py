@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -48,9 +46,6 @@ def test_tied_weights_are_saved(tmp_path):
     assert torch.equal(fresh.fc2.weight, model.fc2.weight)
 
 
-SHAPE = {"num_groups": 8, "degree": [5, 4], "form": "A", "share": "numerator"}
-
-
 def _saved(folder, kind="low_rank"):
     kat.adapt(model_for(kind), kind).save(folder)
     return json.loads((folder / "adapter_config.json").read_text())
@@ -59,16 +54,11 @@ def _saved(folder, kind="low_rank"):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"peft_type": "LORA", "kat_adapter": None}, "PEFT's: peft.PeftModel.from_pretrained"),
         ({"kat_adapter": None}, "is not of kat.adapt"),
-        ({"kat_adapter": 9}, "version 9; only 1"),
-        ({"kind": "lora"}, "unknown kind of adapter 'lora'"),
-        ({"places": 3}, "no valid entry"),
-        ({"places": {"1": {}}}, "no valid entry 'num_groups'"),
-        ({"places": {"9": {}}}, "'9' is no rational here"),
-        ({"places": {"1": {**SHAPE, "rank": "2"}}}, "rank must be .* got '2'"),
-        ({"modules_to_save": ["head"]}, "no module 'head'"),
-        ({"modules_to_save": ["0"]}, "lacks 0.bias, 0.weight"),
+        ({"kat_adapter": 9}, "is not of kat.adapt, version 1"),
+        ({"places": {"9": {}}}, "of another model, which has 9 of other shapes"),
+        ({"modules_to_save": ["head"]}, "of another model, which has head"),
+        ({"modules_to_save": ["0"]}, "names or shapes differ, of 0.bias, 0.weight"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused_and_the_model_unchanged(change, message, tmp_path):
@@ -90,20 +80,10 @@ def test_a_model_of_another_shape_is_refused(tmp_path):
         _saved(tmp_path / kind, kind)
     other = plain()
     kat.kanify(other, config=kat.KanifyConfig(groups=4))
-    _refused(other, tmp_path / "low_rank", "num_groups 4 here, not 8")
-    _refused(plain(), tmp_path / "low_rank", "is no rational here; .*kanify_like")
+    _refused(other, tmp_path / "low_rank", "which has 0.act1, 1 of other shapes")
+    _refused(plain(), tmp_path / "low_rank", "kanified before loading, by kanify_like")
     wider = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 16))
-    _refused(wider, tmp_path / "parallel", "no MLP from '0' to '2' here, with the widths 16 and 16")
-
-
-def test_tensors_without_floating_point_are_not_cast(tmp_path):
-    _saved(tmp_path)
-    weights = tmp_path / "adapter_model.safetensors"
-    state = safetensors.torch.load_file(weights)
-    name = sorted(state)[0]
-    safetensors.torch.save_file({**state, name: state[name].to(torch.int8)}, weights)
-    message = rf"{re.escape(name)} holds no floating-point numbers, but torch\.int8"
-    _refused(model_for("low_rank"), tmp_path, message)
+    _refused(wider, tmp_path / "parallel", "which has 2 of other shapes")
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):

@@ -85,7 +85,7 @@ def test_removed_adapters_restore_buffers_and_follow_the_dtype_of_the_model():
     assert model(X.bfloat16()).dtype == torch.bfloat16
 
 
-def test_adapters_after_others_leave_them_trainable_and_go_first():
+def test_adapters_after_others_leave_them_trainable():
     model = nn.Sequential(kat.GRKANMlp(16, 32), kat.GRKANMlp(16, 32))
     before = [(name, p.requires_grad) for name, p in model.named_parameters()]
     first = kat.adapt(model, "rational", "0.act1")
@@ -94,9 +94,6 @@ def test_adapters_after_others_leave_them_trainable_and_go_first():
     owners = {name.split(".parametrizations")[0].split(".parallel")[0]
               for name, p in model.named_parameters() if p.requires_grad}  # fmt: skip
     assert owners == {"0.act1", "1.act2", "1"}
-    for adapters in (first, second):
-        with pytest.raises(InputError, match="other adapters were made after these, at "):
-            adapters.merge()
     third.remove()
     second.merge()
     first.remove()

@@ -71,7 +71,7 @@ def test_wrapped_models_are_refused_with_the_order(process_group):
     model = nn.parallel.DistributedDataParallel(make("parallel"))
     sharded = torch.distributed.fsdp.fully_shard(make("parallel"))
     for wrapped in (model, sharded):
-        with pytest.raises(InputError, match=r"first kat\.adapt"):
+        with pytest.raises(InputError, match=r"first change the model by kat"):
             kat.adapt(wrapped, "parallel")
     adapted = make("low_rank")
     adapters = kat.adapt(adapted, "low_rank")

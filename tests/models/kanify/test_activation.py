@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kat.models.kanify.activation import KNOWN, LINEAR, activation_function
+from kat.models.kanify.fit import KNOWN, LINEAR, activation_function
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,11 @@ def test_each_call_site_has_a_rational_which_copies_and_records_keep(name):
     build, functions = SITES[name]
     torch.manual_seed(0)
     model, x = nn.ModuleList([build()]).eval(), torch.randn(64, 8)
-    with torch.no_grad():
-        expected, before = model[0](x), state(model)
-    plan = kat.kanify(model, calibration=[x], run=lambda model, x: model[0](x))
+    before, expected = state(model), output(model[0], x)
+    settings = {"calibration": [x], "measure": x, "run": lambda model, x: model[0](x)}
+    kat.kanify(model, **settings, dry_run=True)
+    assert state(model) == before
+    plan = kat.kanify(model, **settings)
     found = {r.mlp.activation: r.mlp.function for r in plan.replacements}
     assert found == {f"0.{act}": function for act, function in functions.items()}
     moved = (output(model[0], x) - expected).norm() / expected.norm()
@@ -160,8 +162,6 @@ def test_each_call_site_has_a_rational_which_copies_and_records_keep(name):
     assert all(parameter.grad is not None for parameter in model.parameters())
     for act in functions:
         assert model.get_submodule(f"0.{act}").weight_numerator.grad.abs().sum() > 0
-    plan.undo()
-    assert state(model) == before
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -170,18 +170,13 @@ def test_a_second_plan_takes_what_the_first_left(name):
     torch.manual_seed(0)
     model, x = build().eval(), torch.randn(16, 8)
     whole = copy.deepcopy(model) if name in ("shared", "rounds") else None
-    before, expected = state(model), output(model, x)
     plans = [kat.kanify(model, 0) for _ in functions]
-    assert [p.replacements[0].mlp.activation for p in plans] == list(functions)
+    assert [len(plan.replacements) for plan in plans] == [1] * len(functions)
     if whole is not None:
         kat.kanify(whole)
         assert torch.equal(output(whole, x), output(model, x))
     with pytest.raises(InputError, match="has no MLP to replace"):
         kat.kanify(model)
-    for plan in reversed(plans):
-        plan.undo()
-    assert state(model) == before
-    assert torch.equal(output(model, x), expected)
 
 
 @pytest.mark.slow
@@ -256,7 +251,7 @@ def line_of(kind: type, text: str) -> str:
             ["for row"],
             "torch.fx sees no call of it: it cannot follow the code at",
         ),
-        (Measured, "act", ["* scale"], "cannot be written anew: it uses tensors that are not"),
+        (Measured, "act", ["* scale"], "cannot be regenerated: it uses tensors that are not"),
         (lambda: Shared(nn.PReLU()), "act", [], "taken if it has no parameters"),
     ],
 )
@@ -324,6 +319,12 @@ def _in_global(holder: Holder) -> Callable[[Tensor], Tensor]:
     return lambda x: _drop(_HOLDER, x)
 
 
+def _in_object(holder: Holder) -> Callable[[Tensor], Tensor]:
+    held = types.SimpleNamespace(holder=holder)
+    m = holder.m
+    return lambda x: functional.dropout(m.c(m.act(m.a(x))), 0.5, held.holder.training)
+
+
 HOLDS = {
     "closure": _in_closure,
     "partial": lambda holder: functools.partial(_drop, holder),
@@ -331,6 +332,7 @@ HOLDS = {
     "default": _in_default,
     "list": _in_list,
     "global": _in_global,
+    "object": _in_object,
 }
 
 
@@ -353,28 +355,23 @@ def _in_object(holder: Holder) -> Callable[[Tensor], Tensor]:
     return lambda x: functional.dropout(m.c(m.act(m.a(x))), 0.5, held.holder.training)
 
 
-def test_a_held_function_with_a_module_in_an_object_is_passed_over():
-    model = Holder(_in_object)
-    with pytest.raises(InputError, match=r"m\.act: torch.fx sees no call of it") as error:
-        kat.kanify(model)
-    assert line_of(Holder, "self.run(x)") in str(error.value)
-
-
 class Outside(nn.Module):
     """Its child's function reads the mode of the whole."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.whole = Holder(lambda holder: lambda x: _drop(holder, x) * (2 if self.training else 1))
+        self.whole = Holder(lambda holder: lambda x: _drop(holder, x) * (2 if self.training else 0))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.whole(x)
 
 
-def test_a_held_function_with_a_module_outside_of_its_own_is_passed_over():
-    why = r"whole\.run, which calls it at test_call_sites\.py:\d+, cannot be written anew: it holds"
-    with pytest.raises(InputError, match=why):
-        kat.kanify(Outside())
+@pytest.mark.parametrize("training", [False, True])
+def test_a_held_function_may_read_the_mode_of_a_module_around_its_own(training):
+    model, x = Outside().train(training), torch.randn(64, 8)
+    kat.kanify(model)
+    assert not model.eval()(x).any()
+    assert 0.3 < (model.train()(x) == 0).float().mean() < 0.7
 
 
 def _counts(holder: Holder) -> Callable[[Tensor], Tensor]:
@@ -386,20 +383,8 @@ def _counts(holder: Holder) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _counts_activations(holder: Holder) -> Callable[[Tensor], Tensor]:
-    def act(x: Tensor) -> Tensor:
-        holder.calls += 1
-        holder.count += 1
-        return functional.gelu(x)
-
-    holder.m["act"] = nn.Identity()
-    holder.act = act
-    return lambda x: holder.m["c"](holder.act(holder.m["a"](x)))
-
-
-@pytest.mark.parametrize("hold", [_counts, _counts_activations])
-def test_the_search_changes_no_attribute_or_buffer(hold):
-    model = Holder(hold)
+def test_the_search_changes_no_attribute_or_buffer():
+    model = Holder(_counts)
     with contextlib.suppress(InputError):
         kat.kanify(model, dry_run=True)
     assert model.count == model.calls.item() == 0

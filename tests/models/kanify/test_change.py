@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -20,7 +21,7 @@ def _model(activation):
 
 def test_relu_warns_and_the_plan_measures_what_it_changes():
     model, x = _model(nn.ReLU), 3 * torch.randn(50, 16)
-    before, expected = model(x), model[:3](x)
+    before, expected, original = model(x), model[:3](x), copy.deepcopy(model)
     with pytest.warns(UserWarning, match="fit to relu in 1 is off by .* 2 of 2 fits"):
         plan = kat.kanify(model, measure=x)
     after = model(x)
@@ -28,15 +29,13 @@ def test_relu_warns_and_the_plan_measures_what_it_changes():
     assert plan.change.of_all == pytest.approx(change, rel=1e-4)
     assert change > 0.01
     assert list(plan.change.of_each) == ["1", "5"]
-    plan.undo()
-    assert torch.equal(model(x), before)
     with pytest.warns(UserWarning, match="1 of 1 fits"):
-        one = kat.kanify(model, only=0)
-    first = model[2](model[1](model[0](x)))
+        one = kat.kanify(original, only=0)
+    first = original[2](original[1](original[0](x)))
     alone = ((first - expected).norm() / expected.norm()).item()
     assert plan.change.of_each["1"] == pytest.approx(alone, rel=1e-4)
     assert plan.change.of_each["5"] == pytest.approx(change, rel=1e-4)
-    with pytest.raises(InputError, match="undo it first"):
+    with pytest.raises(InputError, match="before it is in place"):
         one.measure(x)
     lines = str(plan).splitlines()
     assert [line.split()[-1] for line in lines[1:3]] == [

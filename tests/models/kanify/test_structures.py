@@ -14,7 +14,6 @@ from torch.nn import functional
 from torchvision.models.convnext import CNBlock
 
 import kat
-from kat.errors import InputError
 from kat.models.kanify import kanify_like
 from tests.models.kanify.models import encoder, output, state
 
@@ -125,6 +124,8 @@ def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
     torch.manual_seed(0)
     model, x = nn.Sequential(build()).eval(), torch.randn(shape)
     expected, before = output(model, x), state(model)
+    kat.kanify(model, dry_run=True)
+    assert state(model) == before
     plan = kat.kanify(model)
     mlp = plan.replacements[0].mlp
 
@@ -139,9 +140,10 @@ def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
     assert (plan.replacements[0].act1 is None) == (gate is not None)
     moved = (output(model, x) - expected).norm() / expected.norm()
     assert 0 < moved < (0.1 if "relu" in function else 0.03)
-    plan.undo()
-    assert state(model) == before
-    assert torch.equal(output(model, x), expected)
+    again = nn.Sequential(build()).eval()
+    kanify_like(again, plan.record())
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again, x), output(model, x))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_code_with_modules_is_compiled_exported_and_traced(inside):
         torch.testing.assert_close(made(x), expected)
 
 
-def test_code_that_cannot_be_written_anew_is_left_alone():
+def test_code_that_cannot_be_regenerated_is_left_alone():
     class Branches(Called):
         def forward(self, x: Tensor) -> Tensor:
             return self.two(functional.gelu(self.one(x))) if x.sum() > 0 else x
@@ -227,7 +229,7 @@ def test_code_that_cannot_be_written_anew_is_left_alone():
     plan = kat.kanify(nn.Sequential(Branches(), Optional(), Mlp(8, 16), graph))
     assert [r.mlp.activation for r in plan.replacements] == ["2.act", "3.1.act"]
     assert set(plan.skipped) == {"1.act", "3.act"}
-    assert "cannot be written anew: it has optional arguments" in plan.skipped["1.act"]
+    assert "cannot be regenerated: it has optional arguments" in plan.skipped["1.act"]
     assert "torch.fx: kanify the model that was traced" in plan.skipped["3.act"]
 
 
@@ -270,16 +272,13 @@ def test_one_odd_mlp_does_not_refuse_the_others():
     odd = {
         "softmax": nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 8)),
         "slopes": nn.Sequential(nn.Linear(8, 8), nn.PReLU(8), nn.Linear(8, 8)),
-        "taken": Mlp(8, 16),
         "encoder": encoder(activation="gelu"),
     }
-    odd["taken"].fc1.act1 = None
     plan = kat.kanify(nn.ModuleDict(odd), dry_run=True)
     assert [r.mlp.holder for r in plan.replacements] == ["encoder.layers.0", "encoder.layers.1"]
     assert {name: reason.partition(" ")[0] for name, reason in plan.skipped.items()} == {
         "softmax.1": "Softmax",
         "slopes.1": "PReLU",
-        "taken.act": "taken.fc1",
     }
 
 
@@ -307,5 +306,5 @@ def test_a_linear_map_that_another_module_replaces_does_not_lose_its_rational_si
     model = nn.Sequential(Mlp(8, 16))
     kat.kanify(model)
     model = quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(InputError, match="replaced by Linear, and its rational act1 is lost"):
+    with pytest.raises((AttributeError, TypeError)):
         model(torch.randn(2, 8))

@@ -1,1 +1,0 @@
-"""The MLPs of a model, found by structure."""
