@@ -45,7 +45,7 @@ class BSplineKANLinear(nn.Module):
         base_weight (d_out, d_in), spline_weight (d_out, d_in, grid + order), bias (d_out,).
 
     Raises:
-        ValueError: an invalid argument.
+        ValueError: an unknown ``weight_init``.
 
     Source: Liu et al., KAN: Kolmogorov-Arnold Networks, arXiv 2404.19756, section 2.
 
@@ -71,15 +71,11 @@ class BSplineKANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if grid < 1 or order < 1:
-            raise ValueError(f"grid and order must be at least 1, got {grid} and {order}")
-        if not -math.inf < grid_range[0] < grid_range[1] < math.inf:
-            raise ValueError(f"grid_range must be (low, high) with low < high, got {grid_range}")
         if weight_init not in KAN_SCHEMES:
             raise ValueError(f"weight_init must be one of {KAN_SCHEMES}, got {weight_init!r}")
         self.in_features, self.out_features = in_features, out_features
         self.grid, self.order = grid, order
-        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
+        self.grid_range = grid_range
         self.weight_init = weight_init
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **options))
@@ -96,17 +92,14 @@ class BSplineKANLinear(nn.Module):
             return
         if self.weight_init == "variance_preserving":
             base = math.sqrt(gain(functional.silu) / 2)
-            spline = math.sqrt(0.5 / (self.in_features * self._moment()))
+            moment = expectation(lambda x: self.splines(x).square().sum(-1)).item()
+            spline = math.sqrt(0.5 / (self.in_features * moment))
         else:
             base, spline = 1.0, 0.1 / self.grid
         nn.init.normal_(self.base_weight, std=base / math.sqrt(self.in_features))
         nn.init.normal_(self.spline_weight, std=spline)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-
-    def _moment(self) -> float:
-        """sum_k E[B_k(x)^2] for x ~ N(0, 1)."""
-        return expectation(lambda x: self.splines(x).square().sum(-1)).item()
 
     def splines(self, x: Tensor) -> Tensor:
         """B_k(x): x (...) to (..., grid + order)."""
@@ -140,8 +133,8 @@ class BSplineKANMlp(nn.Module):
         norm_layer: an optional norm between the layers.
         bias: whether the layers have biases.
         drop: dropout rate between the layers.
-        grid, order, grid_range, weight_init: see :class:`BSplineKANLinear`.
         device, dtype: of the parameters.
+        **spline: grid, order, grid_range, weight_init of :class:`BSplineKANLinear`.
 
     Examples:
         >>> import torch
@@ -160,28 +153,17 @@ class BSplineKANMlp(nn.Module):
         bias: bool = True,
         drop: float = 0.0,
         *,
-        grid: int = 5,
-        order: int = 3,
-        grid_range: tuple[float, float] = (-3.0, 3.0),
-        weight_init: str = "liu",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **spline: Any,
     ) -> None:
         super().__init__()
-        hidden_features = hidden_features or in_features
+        hidden, out = hidden_features or in_features, out_features or in_features
         options: dict[str, Any] = {"device": device, "dtype": dtype}
-        spline: dict[str, Any] = {
-            "grid": grid,
-            "order": order,
-            "grid_range": grid_range,
-            "weight_init": weight_init,
-        }
-        self.fc1 = BSplineKANLinear(in_features, hidden_features, bias, **spline, **options)
+        self.fc1 = BSplineKANLinear(in_features, hidden, bias, **spline, **options)
         self.drop = nn.Dropout(drop)
-        self.norm = norm_layer(hidden_features, **options) if norm_layer else nn.Identity()
-        self.fc2 = BSplineKANLinear(
-            hidden_features, out_features or in_features, bias, **spline, **options
-        )
+        self.norm = norm_layer(hidden, **options) if norm_layer else nn.Identity()
+        self.fc2 = BSplineKANLinear(hidden, out, bias, **spline, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""

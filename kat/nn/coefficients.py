@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,12 +51,11 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        if not all(map(math.isfinite, (*self.numerator, *self.denominator))):
-            raise InputError("the coefficients are not finite")
-        if self.form not in FORMS or self.degree[0] < 1:
+        finite = all(map(math.isfinite, (*self.numerator, *self.denominator)))
+        if not finite or self.form not in FORMS or self.degree[0] < 1:
             raise InputError(
-                f"coefficients must be of form A or B, two or more in the numerator, not of form"
-                f" {self.form!r} with {len(self.numerator)}"
+                "coefficients must be finite, two or more in the numerator, of form A or B, not"
+                f" {self.numerator} and {self.denominator} of form {self.form!r}"
             )
 
     @property
@@ -91,12 +90,10 @@ class Coefficients:
                 (float(low), float(high)),
                 float(content["max_error"]),
             )
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{source} does not hold coefficients as 'kat fit' writes them: no valid entry"
-                f" ({error})"
+                f"{source} does not hold coefficients as 'kat fit' writes them:"
+                f" {type(error).__name__}: {error}"
             ) from None
 
 
@@ -115,11 +112,9 @@ def check_degree(degree: Sequence[int]) -> tuple[int, int]:
     """The degrees (m, n) of numerator and denominator.
 
     Raises:
-        InputError: they are not two integers with m >= 1 and n >= 0.
+        InputError: m < 1 or n < 0.
     """
-    values = tuple(degree) if isinstance(degree, Iterable) else ()
-    if len(values) == 2 and all(isinstance(value, Integral) for value in values):
-        m, n = map(int, values)
-        if m >= 1 and n >= 0:
-            return m, n
-    raise InputError(f"degree must be two integers (m, n) with m >= 1 and n >= 0, got {degree!r}")
+    m, n = map(operator.index, degree)
+    if m < 1 or n < 0:
+        raise InputError(f"degree must be (m, n) with m >= 1 and n >= 0, got {degree!r}")
+    return m, n

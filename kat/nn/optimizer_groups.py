@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
-from numbers import Real
 from typing import Any
 
 import torch
@@ -64,10 +63,6 @@ def param_groups(
         ``weight_decay``, unless the optimizer's holds. Groups of coefficients also have
         ``use_muon=False``, which Muon of timm obeys.
 
-    Raises:
-        InputError: a rate or a weight decay below zero, something that is no module, or no
-            parameter requires a gradient.
-
     Examples:
         >>> import torch
         >>> import kat
@@ -77,16 +72,8 @@ def param_groups(
         [(False, 0.0, 2), (True, 0.0, 2), (False, 0.05, 2)]
         >>> optimizer = torch.optim.AdamW(groups)
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
-    _check_not_negative("lr", lr)
-    if weight_decay is not None:
-        _check_not_negative("weight_decay", weight_decay)
     own = lr if coefficient_lr is None else coefficient_lr
-    _check_not_negative("coefficient_lr", own)
     made = split_coefficients(model, decay_groups(model, weight_decay))
-    if not made:
-        raise InputError("no parameter of the model requires a gradient")
     for group in made:
         group["lr"] = own if group["rational"] else lr
     return made
@@ -205,12 +192,6 @@ def split_coefficients(
         if own:
             split.append({**group, "params": own, "rational": True, "use_muon": False})
     return split
-
-
-def _check_not_negative(name: str, value: float) -> None:
-    """Raises InputError; torch checks the default of its optimizers, not what groups have."""
-    if not isinstance(value, Real | Tensor) or not value >= 0:
-        raise InputError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 def _spared(model: nn.Module) -> set[int]:

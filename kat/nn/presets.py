@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from kat.documents import read_json
-from kat.errors import InputError, MissingFile, unknown
+from kat.errors import InputError, unknown
 from kat.extras import needed_by
-from kat.nn.coefficients import ALIASES, KANIFY_INTERVAL, Coefficients, Init, check_degree
+from kat.nn.coefficients import ALIASES, KANIFY_INTERVAL, Coefficients, Init
 from kat.ops.arguments import check_form
 
 
@@ -39,7 +39,7 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
         form: ``"A"`` or ``"B"``.
 
     Raises:
-        InputError: an unknown name or form, or an invalid degree.
+        InputError: an unknown name, or an invalid degree.
         MissingPackage: another degree, and NumPy or SciPy is missing.
 
     Examples:
@@ -50,8 +50,8 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
     """
     if ALIASES.get(name, name) not in _table():
         raise unknown("function", name, preset_names())
-    check_form(form)
-    return _preset(ALIASES.get(name, name), check_degree(degree), form)
+    m, n = degree
+    return _preset(ALIASES.get(name, name), (m, n), form)
 
 
 @cache
@@ -73,9 +73,8 @@ def minimax(
     The package has those of degree (5, 4) on [-6, 6]. Any others are fitted at the first call.
 
     Args:
-        name: of a function in :data:`kat.nn.functions.FUNCTIONS`, or of a preset, whose
-            ``_narrow`` or ``_wide`` counts, apart from the interval, only in form B: a narrow fit
-            looks at the interval alone.
+        name: a function in :data:`kat.nn.functions.FUNCTIONS`, or a preset; that of a narrow one
+            looks, in form B, at the interval alone.
         degree, form, interval: see :func:`kat.nn.fitting.fit`.
 
     Raises:
@@ -83,7 +82,6 @@ def minimax(
         MissingPackage: a fit is needed, and NumPy or SciPy is missing.
     """
     check_form(form)
-    degree = check_degree(degree)
     if (degree, interval) == ((5, 4), KANIFY_INTERVAL):
         stored = _file()["kanify"][name][form]
         return Coefficients.from_dict({**stored, "form": form}, name)
@@ -109,12 +107,7 @@ def read_coefficients(path: str | Path) -> Coefficients:
         >>> read_coefficients(Path("gelu.json")) == preset("gelu")
         True
     """
-    try:
-        content = read_json(path)
-    except MissingFile:
-        raise InputError(f"the file of coefficients {str(path)!r} does not exist") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold coefficients as 'kat fit' writes them")
+    content: Any = read_json(path)
     return Coefficients.from_dict(content, str(path))
 
 
@@ -125,7 +118,7 @@ def given_coefficients(init: Init) -> str | Coefficients:
         init: see :data:`kat.nn.Init`.
 
     Raises:
-        InputError: the file is missing or holds something else, or ``init`` has another type.
+        InputError: the file is missing, or it or ``init`` holds something else.
 
     Examples:
         >>> from kat.nn import given_coefficients, preset
@@ -140,12 +133,7 @@ def given_coefficients(init: Init) -> str | Coefficients:
         return read_coefficients(init)
     if isinstance(init, str):
         return read_coefficients(Path(init)) if init.endswith(".json") else init
-    if isinstance(init, Mapping):
-        return Coefficients.from_dict(init)
-    raise InputError(
-        f"init must be the name of a function, the path of a .json file, or Coefficients,"
-        f" got {init!r}"
-    )
+    return Coefficients.from_dict(init)
 
 
 def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str) -> Coefficients:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, SupportsIndex, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,10 +11,10 @@ from torch import Tensor, fx, nn
 from kat.errors import InputError
 from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree
 from kat.nn.presets import coefficients_of, given_coefficients
-from kat.nn.quadrature import gain, moments
+from kat.nn.quadrature import gain
 from kat.nn.sharded import sharded_like, whole
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form, check_impl
+from kat.ops.arguments import check_form
 
 Share = Literal["numerator", "denominator", "none"]
 """The coefficients that all groups of a rational share.
@@ -92,17 +92,12 @@ class GroupRational(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(num_groups, SupportsIndex) or num_groups < 1:
-            raise InputError(f"num_groups must be an integer of at least 1, got {num_groups!r}")
         check_form(form)
-        check_impl(impl)
         if share not in SHARES:
-            raise ValueError(f"share must be one of {SHARES}, got {share!r}")
-        if not isinstance(channel_dim, SupportsIndex):
-            raise InputError(f"channel_dim must be an integer, got {channel_dim!r}")
-        self.num_groups = int(num_groups)
-        if num_channels is not None and num_channels % self.num_groups:
+            raise InputError(f"share must be one of {SHARES}, got {share!r}")
+        if num_channels is not None and num_channels % num_groups:
             raise InputError(f"num_groups={num_groups} does not divide num_channels={num_channels}")
+        self.num_groups = num_groups
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init)
         self.form = form
@@ -129,14 +124,6 @@ class GroupRational(nn.Module):
     def gain(self) -> float:
         """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the current coefficients, over all groups."""
         return gain(self.functions)
-
-    @torch.no_grad()
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """E[F(x)] and Var[F(x)], x ~ N(0, 1), of each group: (G,) each, in float64.
-
-        (1,) if the groups share all coefficients.
-        """
-        return moments(self.functions)
 
     def functions(self, x: Tensor) -> Tensor:
         """The function of each group at the points x (k,), on the CPU in float64: (G, k).
@@ -167,21 +154,14 @@ class GroupRational(nn.Module):
 
     def check_channels(self, x: Tensor) -> None:
         """Raises InputError if x has other channels than ``num_channels``."""
-        if self.num_channels is None or isinstance(x, fx.Proxy):
-            return
-        if not -x.dim() <= self.channel_dim < x.dim():
+        known = self.num_channels is None or isinstance(x, fx.Proxy)
+        if not known and x.shape[self.channel_dim] != self.num_channels:
             raise InputError(
-                f"x has no dimension {self.channel_dim}, that of the {self.num_channels} channels:"
-                f" its shape is {tuple(x.shape)}"
+                f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and"
+                f" x has {x.shape[self.channel_dim]}. If tensor parallelism cuts the layer before"
+                " it, leave this MLP out of the plan: it would cut groups. If you changed the"
+                " width, set num_channels of the rational"
             )
-        if x.shape[self.channel_dim] == self.num_channels:
-            return
-        raise InputError(
-            f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and x"
-            f" has {x.shape[self.channel_dim]}. If tensor parallelism cuts the layer before it,"
-            " leave this MLP out of the plan: it would cut groups. If you changed the width, set"
-            " num_channels of the rational"
-        )
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

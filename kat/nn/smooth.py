@@ -27,8 +27,8 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
         The hooks of the gradients; ``remove()`` of each lets the odd b_j train again.
 
     Raises:
-        ValueError: there is no rational; or one of form B, in which even powers alone do not help;
-            or one whose coefficients are parametrized, as :func:`kat.adapt` leaves them.
+        ValueError: there is no rational; or one of form B, in which even powers do not help; or one
+            whose coefficients are parametrized, as :func:`kat.adapt` leaves them.
 
     Examples:
         >>> import torch
@@ -43,14 +43,10 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
     if not found:
         raise ValueError("the model has no rational whose denominator could be kept even")
     for name, rational in found.items():
-        if rational.form != "A":
+        if rational.form != "A" or parametrize.is_parametrized(rational):
             raise ValueError(
-                f"{name or 'the rational'} is of form B, which has kinks elsewhere too"
-            )
-        if parametrize.is_parametrized(rational):
-            raise ValueError(
-                f"the coefficients of {name or 'the rational'} are parametrized, as by kat.adapt:"
-                " merge() its adapters first"
+                f"{name or 'the rational'} is of form B, which has kinks elsewhere too, or its"
+                " coefficients are parametrized, as by kat.adapt: merge() its adapters first"
             )
     denominators = [rational.weight_denominator for rational in found.values()]
     with torch.no_grad():

@@ -94,7 +94,7 @@ def test_a_fitted_file_starts_a_run_that_outlives_it(tmp_path, capsys):
     assert run("eval", out, "--no-progress") == 0
     assert run("train", "--out", out, "--resume", "true", "--epochs", 2, *QUICK) == 0
     line = refused(capsys, *common, "--config", recipe, "--out", tmp_path / "other")
-    assert "fitted.json' does not exist" in line
+    assert "fitted.json does not exist" in line
     assert not (tmp_path / "other").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_file_of_another_degree_is_explained(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "TARGET must be given"),
+        ([], "required: target"),
         (["sliu"], "'sliu'; did you mean 'silu'"),
         (["import os"], "'import os' is not a function of x"),
         (["nowhere.csv"], "nowhere.csv does not exist"),

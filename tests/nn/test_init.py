@@ -24,12 +24,6 @@ def test_an_activation_with_parameters_has_its_gain():
     assert prelu.weight.dtype == torch.float32
 
 
-def test_a_constant_function_cannot_be_centered():
-    constant = kat.Coefficients((0.7, 0.0), (0.0,), "A", (-3, 3), 0.0)
-    with pytest.raises(InputError, match="the function is constant"):
-        kat.GRKANLinear(16, 4, degree=(1, 1), init=constant, weight_init="centered")
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_models_are_built_under_a_default_of_half_precision(dtype):
     before = torch.get_default_dtype()
@@ -44,10 +38,9 @@ def test_models_are_built_under_a_default_of_half_precision(dtype):
 
 def test_mimetic_attention_of_other_shapes_is_refused():
     qkv, proj = nn.Linear(10, 30), nn.Linear(10, 10)
-    for heads in (0, 3):
-        with pytest.raises(InputError, match=f"num_heads must divide the width d=10, got {heads}"):
-            init_attention_mimetic_(qkv, proj, num_heads=heads)
-    with pytest.raises(InputError, match=r"got \(20, 10\) and \(10, 10\)"):
+    with pytest.raises(InputError, match=r"num_heads divides d; got .* and 3 heads"):
+        init_attention_mimetic_(qkv, proj, num_heads=3)
+    with pytest.raises(InputError, match=r"got \(20, 10\), \(10, 10\)"):
         init_attention_mimetic_(nn.Linear(10, 20), proj, num_heads=2)
 
 
@@ -71,5 +64,5 @@ def test_coefficients_are_exact_in_the_dtype_of_the_layer(default):
     "values", [((0.0, 1.0), (float("nan"),), "A"), ((1.0,), (0.0,), "A"), ((0.0, 1.0), (), "C")]
 )
 def test_coefficients_that_no_function_has_are_refused(values):
-    with pytest.raises(InputError, match=r"not finite|of form A or B, two or more"):
+    with pytest.raises(InputError, match="coefficients must be finite, two or more"):
         kat.Coefficients(*values, (-3, 3), 0.0)

@@ -396,24 +396,3 @@ def test_coefficients_are_not_for_muon(model):
     for before, parameter in zip(start, coefficients, strict=True):
         step = (parameter - before).abs()
         torch.testing.assert_close(step, torch.full_like(step, 1e-3), rtol=1e-2, atol=0)
-
-
-def test_bad_input_is_named(model):
-    with pytest.raises(
-        InputError, match="coefficient_lr must be a number of at least 0, got 'auto'"
-    ):
-        kat.param_groups(model, 0.1, coefficient_lr="auto")
-    with pytest.raises(InputError, match="no parameter of the model requires a gradient"):
-        kat.param_groups(model.requires_grad_(False), 0.1)
-
-
-@pytest.mark.parametrize("value", [-0.1, float("nan")])
-@pytest.mark.parametrize("name", ["lr", "coefficient_lr", "weight_decay"])
-def test_rates_below_zero_are_named_as_torch_checks_those_of_groups_not(model, name, value):
-    with pytest.raises(InputError, match=f"{name} must be a number of at least 0, got {value!r}"):
-        kat.param_groups(model, **{"lr": 0.1, name: value})
-
-
-def test_parameters_in_place_of_the_model_are_named(model):
-    with pytest.raises(InputError, match=r"model must be an nn\.Module, got generator"):
-        kat.param_groups(model.parameters(), 0.1)

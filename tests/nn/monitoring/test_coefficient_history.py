@@ -77,15 +77,9 @@ def test_files_that_are_something_else(tmp_path, history):
     text = path.read_text()
     lines = text.splitlines(keepends=True)
     broken = {
-        "": "holds no coefficients",
         "a,b\n1,2\n": "is not a coefficient history: 'layer'",
         "".join(lines[:5] + lines[6:]): "rows of a are missing",
-        "".join(lines[:-1]): "rows of polynomial are missing",
-        "".join(lines[:-3]): "is incomplete: the layers have different steps",
-        text.replace(",B,", ",C,"): "form 'C'",
         text.replace("e-05", "e-x5"): "could not convert string to float",
-        text.replace("e-05", "e+99"): "some values are not finite",
-        text[: len(text) // 2]: "is not a coefficient history",
     }
     for content, message in broken.items():
         path.write_text(content)
