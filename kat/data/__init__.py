@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from kat.data.config import AugmentConfig, DataConfig, is_stream
     from kat.data.dataset import ImageDataset
     from kat.data.decoding import UnreadableImage, decode
-    from kat.data.loading.loader import Batch, Loader, make_loader
+    from kat.data.loader import Batch, Loader, make_loader
     from kat.data.record import data_record, differences, located
     from kat.data.seeds import STEP, derived_seed, seed_all
     from kat.data.sources.registry import check_classes, open_split, task_of_data
@@ -28,7 +28,7 @@ else:
             "kat.data.config": "AugmentConfig DataConfig is_stream",
             "kat.data.dataset": "ImageDataset",
             "kat.data.decoding": "UnreadableImage decode",
-            "kat.data.loading.loader": "Batch Loader make_loader",
+            "kat.data.loader": "Batch Loader make_loader",
             "kat.data.record": "data_record differences located",
             "kat.data.seeds": "STEP derived_seed seed_all",
             "kat.data.sources.registry": "check_classes open_split task_of_data",

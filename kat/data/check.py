@@ -144,7 +144,7 @@ def check_split(
     with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
         for start in range(0, len(data), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(data)))
-            checks = pool.map(lambda index: _check_image(data, index), chunk)
+            checks = pool.map(lambda index: _examined(data, index), chunk)
             for index, (digest, classes, problem) in zip(chunk, checks, strict=True):
                 hashes[index] = digest
                 counts.update(classes)
@@ -167,7 +167,7 @@ def check_split(
     )
 
 
-def _check_image(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str, str] | None]:
+def _examined(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str, str] | None]:
     """Return the hash of an image, the classes in it, and the kind of its problem with the case."""
     try:
         encoded, label = data.read(index)

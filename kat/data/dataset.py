@@ -173,12 +173,11 @@ class ImageDataset(Dataset):
         """
         try:
             return self.source.read(index)
-        except UnreadableFile as error:
-            name = self.name(index)
-            reason = error.reason if name == str(error.args[0]) else str(error)
+        except (UnreadableFile, OSError) as error:
+            name, reason = self.name(index), reason_of(error)
+            if isinstance(error, UnreadableFile) and name == str(error.args[0]):
+                reason = error.reason
             raise UnreadableImage(name, reason) from error
-        except OSError as error:
-            raise UnreadableImage(self.name(index), reason_of(error)) from error
 
     def decode(self, encoded: Encoded, label: Any, index: int) -> Image.Image:
         """Decodes the image of an item, as grayscale or RGB according to ``channels``.

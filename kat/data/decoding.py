@@ -13,7 +13,6 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kat.data.naming import IMAGE_FORMATS
-from kat.errors import UnreadableFile
 from kat.files import read_bytes
 
 Exif = Literal["upright", "ignore"]
@@ -83,10 +82,8 @@ def decode(path: str, exif: Exif = "upright") -> Image.Image:
         >>> decode("photos/val/cat/0.png").size  # (width, height)
         (48, 40)
     """
-    try:
+    with _named(path):
         content = read_image(path)
-    except UnreadableFile as error:
-        raise UnreadableImage(path, error.reason) from error
     return decode_bytes(content, path, exif)
 
 
@@ -112,7 +109,7 @@ def decode_bytes(
     Raises:
         UnreadableImage: the bytes are damaged or not an image, or the image is too large.
     """
-    with _named(content, name):
+    with _named(name, content):
         image = _opened(content)
         image.load()
         return upright(as_rgb(image) if rgb else image, exif, annotated)
@@ -124,18 +121,25 @@ def header(content: bytes, name: str) -> tuple[Size, int]:
     Raises:
         UnreadableImage: the bytes are not an image, or the image is too large.
     """
-    with _named(content, name):
+    with _named(name, content):
         image = _opened(content)
         return image.size, orientation_of(image)
 
 
 @contextmanager
-def _named(content: bytes, name: str) -> Iterator[None]:
-    """Turns all errors of Pillow, which has nearly every kind, into :class:`UnreadableImage`."""
+def _named(name: str, content: bytes = b"") -> Iterator[None]:
+    """Turn all errors of Pillow, which has nearly every kind, into :class:`UnreadableImage`."""
     try:
         yield
     except Exception as error:
-        raise UnreadableImage(name, _reason(error, content)) from error
+        reason = getattr(error, "reason", str(error)) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its message is the address of an object
+            reason = f"its format is none of {', '.join(IMAGE_FORMATS)}"
+            if _is_heic(content):
+                reason = "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
+        if isinstance(error, UnidentifiedImageError) and not content:
+            reason = "it has no bytes"
+        raise UnreadableImage(name, reason) from error
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -161,25 +165,17 @@ def upright(
     image: Image.Image, exif: Exif, annotated: Callable[[], Size | None] = lambda: None
 ) -> Image.Image:
     """Turns a decoded image as its EXIF orientation says; see :func:`decode_bytes`."""
-    if exif == "ignore":
-        return image
-    orientation = orientation_of(image)
-    if orientation == 1 or fits_stored_only(image.size, orientation, annotated()):
+    orientation = 1 if exif == "ignore" else orientation_of(image)
+    if orientation == 1 or annotated() == image.size != turned_size(image.size, orientation):
         return image
     return image.transpose(_TURNS[orientation])
 
 
-def fits_stored_only(stored: Size, orientation: int, annotated: Size | None) -> bool:
-    """Whether annotations are for the stored pixels and cannot be for the upright ones."""
-    return annotated == stored != turned_size(stored, orientation)
-
-
 def turned_size(size: Size, orientation: int) -> Size:
     """The size of an upright image, from that of the stored one and its EXIF orientation."""
-    return size if orientation <= _LAST_WITH_SAME_SIDES else (size[1], size[0])
+    return size if orientation <= 4 else (size[1], size[0])
 
 
-_LAST_WITH_SAME_SIDES = 4
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -231,23 +227,11 @@ def rgb_of(image: Image.Image, name: str, exif: Exif) -> Image.Image:
     Raises:
         UnreadableImage: it cannot be converted to RGB.
     """
-    try:
+    with _named(name):
         return upright(as_rgb(image), exif)
-    except ValueError as error:
-        raise UnreadableImage(name, str(error)) from error
 
 
 def in_channels(image: Image.Image, channels: int) -> Image.Image:
     """Converts an image to grayscale for 1 channel, and to RGB for 3."""
     mode = {1: "L", 3: "RGB"}.get(channels, image.mode)
     return image if image.mode == mode else image.convert(mode)
-
-
-def _reason(error: Exception, content: bytes) -> str:
-    if not content:
-        return "it has no bytes"
-    if isinstance(error, UnidentifiedImageError):  # its message is the address of an object
-        if _is_heic(content):
-            return "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
-        return f"its format is none of {', '.join(IMAGE_FORMATS)}"
-    return str(error) or type(error).__name__

@@ -62,22 +62,16 @@ def class_names(names: Sequence[str], count: int | None, largest: int, title: ob
         title: the data, in messages.
 
     Raises:
-        InputError: a label is no class, or so large that labels cannot be class indices, or the
-            data have another number of names.
+        InputError: there is neither a name, a number nor a label; or a label is no class, or so
+            large that labels cannot be class indices.
     """
-    if names and count not in (None, len(names)):
+    number = len(names) or count or min(largest + 1, _MOST)
+    if largest >= number or not number:
         raise InputError(
-            f"data.num_classes is {count}, but {title} names {len(names)} classes: leave it out"
+            f"the classes of {title} are unknown, or too few for its largest label, {largest}: give"
+            " data.num_classes, and class indices from 0 on as labels"
         )
-    if not names and count is None and largest >= _MOST:
-        raise InputError(
-            f"{title} has the label {largest}, which would make {largest + 1:,} classes: labels are"
-            " class indices from 0 on; give data.num_classes if there are so many"
-        )
-    classes = list(names) or numbered(largest + 1 if count is None else count)
-    if largest >= len(classes):
-        raise InputError(wrong_label(title, largest, len(classes)))
-    return classes
+    return list(names) or numbered(number)
 
 
 def wrong_label(name: object, label: int, count: int) -> str:

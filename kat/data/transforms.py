@@ -65,8 +65,7 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
     """The preprocessing in the settings, completed with that of the dataset.
 
     Raises:
-        InputError: images differ in size and no image size is given, or mean and std do not have
-            one number per channel.
+        InputError: images differ in size and no image size is given.
 
     Examples:
         >>> from kat.data import DataConfig, open_split, preprocessing
@@ -83,11 +82,6 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
     channels = config.channels or data.channels
     mean = config.mean or _per_channel(data.mean, channels)
     std = config.std or _per_channel(data.std, channels)
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise InputError(
-                f"data.{name} has {len(values)} numbers, but the images have {channels} channels"
-            )
     size = (channels, height, width)
     interpolation = config.interpolation if data.task == "classification" else "bilinear"
     return Preprocessing(size, tuple(mean), tuple(std), interpolation, config.crop_pct)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.data import Batch, DeviceTransform, Loader, make_loader
-from kat.data.loading.workers import worker_server
+from kat.data.workers import worker_server
 from kat.errors import InputError
 from kat.models import (
     Conversion,

@@ -109,32 +109,27 @@ def find_coco(root: Path, split: str) -> tuple[Path, Path]:
         InputError: the folder or the file is missing, or there are several files.
     """
     folder = existing_folder(root) / "annotations"
+    files: list[Path] = []
     for name in SPLIT_NAMES[split]:
         beside = root / name / "_annotations.coco.json"
-        if beside.is_file():
+        if beside.is_file() and not files:
             return beside, beside.parent
         named = {folder / f"{name}.json", folder / f"instances_{name}.json"}
         named |= set(folder.glob(f"instances_{name}[0-9][0-9][0-9][0-9].json"))
-        files = sorted(file for file in named if file.is_file())
-        if len(files) > 1:
-            raise InputError(
-                f"there is more than one file of the {split} split: {', '.join(map(str, files))};"
-                " move all but one elsewhere"
-            )
-        if files:
-            stem = files[0].stem.removeprefix("instances_")
-            folders = (root / stem, root / "images" / stem, root / "images")
-            images = next((each for each in folders if each.is_dir()), None)
-            if images is None:
-                listed = ", ".join(map(str, folders))
-                raise InputError(f"{files[0]} has no folder of its images: none of {listed}")
+        files = files or sorted(file for file in named if file.is_file())
+    stems = [file.stem.removeprefix("instances_") for file in files]
+    for images in (root / stems[0], root / "images" / stems[0], root / "images") if stems else ():
+        if images.is_dir() and len(files) == 1:
             return files[0], images
-    raise InputError(
-        f"{root} has no annotations of the {split} split:"
-        f" neither annotations/instances_{split}2017.json, annotations/{split}.json"
-        f" nor {split}/_annotations.coco.json; there is"
-        f" {listing(sorted(path.name for path in root.iterdir()), 8) or 'nothing'}"
+    problem = (
+        f"no annotations of the {split} split beside a folder of their images: neither"
+        f" annotations/instances_{split}2017.json, annotations/{split}.json nor"
+        f" {split}/_annotations.coco.json"
     )
+    if len(files) > 1:
+        problem = f"more than one file of the {split} split; move all but one elsewhere"
+    there = sorted(str(path.relative_to(root)) for path in [*root.iterdir(), *folder.glob("*")])
+    raise InputError(f"{root} has {problem}; there is {listing(there, 8) or 'nothing'}")
 
 
 def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
@@ -154,10 +149,12 @@ def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
         where = "".join(f"{part}: " for part in first["loc"])
         raise InputError(f"{path} is not in COCO's format: {where}{first['msg']}") from None
     place_of = {image.id: place for place, image in enumerate(file.images)}
-    if len(place_of) < len(file.images):
-        check_unique([str(image.id) for image in file.images], path, "image id", "image ids")
-    check_unique([str(each.id) for each in file.categories], path, "category id", "category ids")
-    check_unique([each.name for each in file.categories], path, "category", "categories")
+    for names, noun in (
+        ([str(image.id) for image in file.images], "image id"),
+        ([str(each.id) for each in file.categories], "category id"),
+        ([each.name for each in file.categories], "category name"),
+    ):
+        check_unique(names, path, noun, f"{noun}s")
     categories = {each.id: each.name for each in sorted(file.categories, key=lambda each: each.id)}
     outlines = (each.segmentation for each in file.annotations)
     has_masks = not boxes_only and not all(map(_is_missing, outlines))
@@ -174,9 +171,6 @@ def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
             )
         if problem in ("", BEYOND):
             valid.append(each)
-    if file.annotations and not valid:
-        kind, cases = next(iter(problems.items()))
-        raise InputError(f"{path} has no valid annotation: {len(cases)} {kind}, first {cases[0]}")
     valid.sort(key=lambda each: place_of[each.image_id])
     class_of = {number: index for index, number in enumerate(categories)}
     places = [place_of[each.image_id] for each in valid]
@@ -220,67 +214,65 @@ def _problem(
     outline = annotation.segmentation
     if has_masks and _is_missing(outline):
         return "annotations without a mask beside others with one (data.boxes_only=true takes both)"
-    if has_masks:
-        try:
-            if isinstance(outline, dict):
-                if outline["size"] != [image.height, image.width]:
-                    return "masks whose size differs from their image"
-                annotation.segmentation = run_lengths(outline["counts"], *outline["size"])
-            else:
-                annotation.segmentation = _polygons(outline, image.height, image.width)
-        except (KeyError, OverflowError, TypeError, ValueError):
-            return "damaged masks: neither run lengths nor polygons near their image"
+    if has_masks and isinstance(outline, dict):
+        if outline.get("size") != [image.height, image.width]:
+            return "masks whose size differs from their image"
+        annotation.segmentation = run_lengths(outline.get("counts"), image.height, image.width)
+    elif has_masks:
+        annotation.segmentation = _polygons(outline, image.height, image.width)
+    if has_masks and not annotation.segmentation:
+        return "damaged masks: neither run lengths nor polygons near their image"
     excess = max(-x, -y, x + width - image.width, y + height - image.height)
     return BEYOND if excess > 1 else ""
 
 
 def _polygons(outline: Any, height: int, width: int) -> list[list[float]]:
-    """Return the polygons with at least three points.
+    """Return the polygons with at least three points; none if one is damaged.
 
     None may reach further beyond the image than it is wide or high: drawing takes memory by length.
     """
     drawn = []
-    for polygon in outline:
-        xs, ys = polygon[::2], polygon[1::2]
-        if len(xs) != len(ys) or not math.isfinite(sum(polygon)):
-            raise ValueError("a polygon is damaged")
-        if len(xs) < 3:
-            continue
-        if min(xs) < -width or max(xs) > 2 * width or min(ys) < -height or max(ys) > 2 * height:
-            raise ValueError("a polygon is far from the image")
-        drawn.append(polygon)
-    if not drawn:
-        raise ValueError("there is no polygon")
+    try:
+        for polygon in outline:
+            xs, ys = polygon[::2], polygon[1::2]
+            if len(xs) != len(ys) or not math.isfinite(sum(polygon)):
+                return []
+            if len(xs) < 3:
+                continue
+            if min(xs) < -width or max(xs) > 2 * width or min(ys) < -height or max(ys) > 2 * height:
+                return []
+            drawn.append(polygon)
+    except (OverflowError, TypeError):
+        return []
     return drawn
 
 
 def run_lengths(counts: Any, height: int, width: int) -> str:
-    """Return compressed run lengths that fill the image: the C code that decodes them trusts them.
+    """Returns run lengths in COCO's compressed format; empty if they do not fill the image.
 
-    In the compressed format a number is stored in groups of five bits, the lowest first, each in a
-    character from 48 on: bit 5 says that another group follows, and bit 4 of the last is the sign.
-    From the fourth number on, it is the difference from the last but one (pycocotools,
-    ``rleToString``).
+    The C code that decodes them does not check them. A number is stored in groups of five bits, the
+    lowest first, each in a character from 48 on: bit 5 says that another group follows, and bit 4
+    of the last is the sign. From the fourth number on, it is the difference from the last but one
+    (pycocotools, ``rleToString``).
     """
     from faster_coco_eval.core import mask
 
-    numbers = np.array(counts)
-    if isinstance(counts, str):
+    numbers = np.array(counts if isinstance(counts, list) else [])
+    if isinstance(counts, str) and counts:
         groups = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
         ends = np.flatnonzero(groups & 32 == 0)
         starts = np.concatenate([[0], ends[:-1] + 1])
+        if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32 or max(ends - starts) >= 7:
+            return ""
         places = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
-        if groups.min() < 0 or groups.max() > 63 or places.max() >= 7:
-            raise ValueError("the run lengths are damaged")
         numbers = np.add.reduceat((groups & 31) << 5 * places, starts)
         numbers -= np.where(groups[ends] & 16, 32 << 5 * places[ends], 0)
         for first in (1, 2):
             numbers[first::2] = np.cumsum(numbers[first::2])
     pixels = height * width
-    if numbers.dtype.kind != "i" or not ((numbers >= 0) & (numbers <= pixels)).all():
-        raise ValueError("the run lengths are damaged")
-    if numbers.sum() != pixels:
-        raise ValueError("the run lengths do not fill the image")
+    whole = numbers.dtype.kind == "i" and ((numbers >= 0) & (numbers <= pixels)).all()
+    if not whole or numbers.sum() != pixels:
+        return ""
     if isinstance(counts, str):
         return counts
     runs = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]

@@ -41,7 +41,6 @@ class DenseDataset(ImageDataset):
         Raises:
             UnreadableImage: the annotation is for another image.
         """
-        raise NotImplementedError
 
     def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
         """Decodes the target of an image and transforms both."""

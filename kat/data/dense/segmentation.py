@@ -16,11 +16,10 @@ from torch import Tensor
 from kat.data.decoding import Size, UnreadableImage, decode_bytes, header, read_image, turned_size
 from kat.data.dense.dataset import DenseDataset
 from kat.data.folders import existing_folder, split_folder
-from kat.data.naming import SPLIT_NAMES, check_unique, is_hidden, is_image
+from kat.data.naming import check_unique, is_hidden, is_image
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 from kat.files import read_text
-from kat.text import either
 
 IGNORE = 255
 """The value of pixels without a class in a mask: neither trained on nor evaluated.
@@ -81,8 +80,6 @@ def open_segmentation(
     images, masks = _by_stem(files.images), _by_stem(files.masks)
     stems = sorted({*images, *masks}) if files.stems is None else files.stems
     pairs = [stem for stem in stems if stem in images and stem in masks]
-    if not pairs:
-        raise InputError(f"no image in {files.images} has a mask of the same name in {files.masks}")
     unpaired = {
         str(files.images / images[stem]): f"it has no mask in {files.masks}"
         for stem in stems
@@ -93,8 +90,8 @@ def open_segmentation(
         for stem in stems
         if stem not in images
     }
-    if len(files.classes) > IGNORE:
-        raise InputError(f"{root} has {len(files.classes)} classes, and a mask at most {IGNORE}")
+    if not 1 <= len(files.classes) <= IGNORE:
+        raise InputError(f"{root} must name 1 to {IGNORE} classes, not {len(files.classes)}")
     source = MaskSource(
         str(files.images),
         PackedStrings.pack(images[stem] for stem in pairs),
@@ -129,9 +126,7 @@ def find_files(layout: str, root: Path, split: str) -> SegmentationFiles:
         masks = existing_folder(root / "SegmentationClass")
         return SegmentationFiles(images, masks, stems, VOC_CLASSES, zero_is_unlabeled=False)
     parent = root / "images" if layout == "ade20k" else root
-    folder = split_folder(parent, split)
-    if folder is None:
-        raise InputError(f"{existing_folder(parent)} has no folder {either(SPLIT_NAMES[split])}")
+    folder = existing_folder(split_folder(parent, split) or parent / split)
     if layout == "masks":
         images, masks = existing_folder(folder / "images"), existing_folder(folder / "masks")
         classes = _lines(root / "classes.txt", "class", "classes")
@@ -139,31 +134,23 @@ def find_files(layout: str, root: Path, split: str) -> SegmentationFiles:
     table = root / "objectInfo150.txt"
     classes = list(map(str, range(1, 151)))
     if table.is_file():
-        classes = [line.split("\t")[-1] for line in _lines(table, "class", "classes")[1:]]
-        check_unique(classes, table, "class", "classes")
+        classes = _lines(table, "class", "classes", header=1)
     masks = existing_folder(root / "annotations" / folder.name)
     return SegmentationFiles(folder, masks, None, classes, zero_is_unlabeled=True)
 
 
-def _lines(path: Path, singular: str, plural: str) -> list[str]:
-    """Return the nonempty lines of a text file, at least one, each of which is there once."""
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not lines:
-        raise InputError(f"{path} is empty: it must name {plural}, one per line")
+def _lines(path: Path, singular: str, plural: str, header: int = 0) -> list[str]:
+    """Return the names in a text file: the last column of the lines below the header."""
+    lines = [line for line in read_text(path).splitlines() if line.strip()][header:]
+    lines = [line.split("\t")[-1].strip() for line in lines]
     check_unique(lines, path, singular, plural)
     return lines
 
 
 def _by_stem(folder: Path) -> dict[str, str]:
     """Return the image files of a folder, by their stems."""
-    found: dict[str, str] = {}
-    for name in sorted(path.name for path in folder.iterdir()):
-        if is_image(name) and not is_hidden(name):
-            stem = Path(name).stem
-            if stem in found:
-                raise InputError(f"{folder} has two images of one name: {found[stem]} and {name}")
-            found[stem] = name
-    return found
+    names = sorted(path.name for path in folder.iterdir())
+    return {Path(name).stem: name for name in names if is_image(name) and not is_hidden(name)}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kat.data.naming import SPLIT_NAMES, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import part_of_training
 from kat.errors import InputError
-from kat.text import either, quoted
+from kat.text import quoted
 
 
 def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
@@ -39,16 +39,14 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     classes = sorted_classes(
         e.name for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name)
     )
-    if not classes:
-        raise InputError(f"{folder} is empty: it must hold one folder per class")
     named = [root / name for names in SPLIT_NAMES.values() for name in names]
     walk = ImageWalk(folder, [each for each in named if each.is_dir() and each != folder])
     files = [walk.files(name) for name in classes]
     empty = [name for name, found in zip(classes, files, strict=True) if not found]
-    if empty:
-        first = str(folder / empty[0])
-        reason = f": {first}: {walk.ignored[first]}" if first in walk.ignored else ""
-        raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}{reason}")
+    if empty or not classes:
+        reason = "".join(f": {path}: {why}" for path, why in [*walk.ignored.items()][:1])
+        which = quoted(empty, "class", "classes") if empty else "any class: each is a folder"
+        raise InputError(f"{folder} has no image for {which}{reason}")
     packed = PackedStrings.pack(chain.from_iterable(files))
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found) for found in files])
     data = ImageDataset(FolderSource(str(folder), packed, labels), classes, ignored=walk.ignored)
@@ -93,17 +91,9 @@ def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, 
     """Return the folder with the classes of a split, and the share of it that is held out."""
     root = existing_folder(root)
     train, val = split_folder(root, "train"), split_folder(root, "val")
-    if config.validate_on == "holdout" and val is None:
-        raise InputError(
-            f"data.validate_on=holdout leaves the validation split as a test, and {root} has none:"
-            " with data.validate_on=split the same images are held out"
-        )
     unsplit = train is None and val is None and any(each.is_dir() for each in root.iterdir())
     whole = root if unsplit else train
     if whole and config.holdout > 0 and (val is None or config.validate_on == "holdout"):
         return whole, config.holdout
     folder = train if split == "train" else root if unsplit else val
-    if folder is None:
-        names = either(SPLIT_NAMES[split])
-        raise InputError(f"{root} has no folder {names} (each holds one folder per class)")
-    return folder, 0.0
+    return existing_folder(folder or root / split), 0.0

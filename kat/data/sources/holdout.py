@@ -10,10 +10,6 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset, SourceSubset
-from kat.errors import InputError
-
-_CAN_HOLD_OUT = ("digits", "fashion_mnist", "folder")
-"""The kinds of data that ``data.validate_on=holdout`` is for."""
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[bool]:
@@ -37,26 +33,13 @@ def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[
     result = [False] * len(names)
     for indices in by_class.values():
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
-        for index in sorted(indices, key=lambda i: _digest(names[i]))[:count]:
+        digests = {
+            index: hashlib.sha256(names[index].encode("utf-8", "surrogateescape")).digest()
+            for index in indices
+        }
+        for index in sorted(indices, key=digests.__getitem__)[:count]:
             result[index] = True
     return result
-
-
-def check_validate_on(config: DataConfig) -> None:
-    """Checks that the data can be validated on what the settings say.
-
-    Raises:
-        InputError: the data cannot hold out a part of its training split, or none is to be.
-    """
-    if config.validate_on == "split":
-        return
-    if config.name.partition(":")[0] not in _CAN_HOLD_OUT:
-        raise InputError(
-            "data.validate_on=holdout is for digits, fashion_mnist and folder:PATH; data.name is"
-            f" {config.name!r}"
-        )
-    if config.holdout == 0:
-        raise InputError("data.validate_on=holdout holds out nothing with data.holdout=0")
 
 
 def part_of_training(
@@ -97,7 +80,3 @@ def open_array_split(
     numbers = list(map(str, range(len(data))))
     whole = f"the training split of {config.name}"
     return part_of_training(data, numbers, config.holdout, split, whole)
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

@@ -78,8 +78,6 @@ def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
 def _column(rows: Any, name: str, given: str | None, what: str, kind: type) -> str:
     """Return the column of images or labels: the one given, or the only one of the type."""
     if given is not None:
-        if given not in rows.features:
-            raise unknown(f"column (data.{what}_key) of {name!r}", given, rows.features)
         return given
     found = [column for column, feature in rows.features.items() if isinstance(feature, kind)]
     if len(found) == 1:

@@ -10,7 +10,7 @@ from kat.data.dataset import ImageDataset
 from kat.data.dense.detection import DetectionDataset, open_coco
 from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
 from kat.data.sources.folder import open_folder
-from kat.data.sources.holdout import check_validate_on, open_array_split
+from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
 from kat.data.sources.tar import open_tar
@@ -21,40 +21,24 @@ from kat.errors import InputError, unknown
 from kat.text import quoted
 
 _NAMES = [
-    "digits",
-    "fashion_mnist",
-    "fashion_mnist:PATH",
-    "folder:PATH",
-    "tar:PATH",
-    "wds:PATH",
-    "hf:PATH_OR_NAME",
-    "hfds/NAME",
-    "coco:PATH",
-    *(f"{layout}:PATH" for layout in LAYOUTS),
-    "torch/NAME",
-    "hfids/NAME",
-    "tfds/NAME",
-    "wds/NAME",
-]
-
-
-_DEFAULT = DataConfig()
+    "digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH", "tar:PATH", "wds:PATH",
+    "hf:PATH_OR_NAME", "hfds/NAME", "coco:PATH", *(f"{layout}:PATH" for layout in LAYOUTS),
+    "torch/NAME", "hfids/NAME", "tfds/NAME", "wds/NAME",
+]  # fmt: skip
 _OF_TIMM = ("torch/", "hfids/", "tfds/", "wds/")
 _OF_HUGGING_FACE = ("hf:", "hfds/")
-_USED_BY = {
-    **dict.fromkeys(
-        ("root", "train_split", "val_split", "download"), (*_OF_TIMM, *_OF_HUGGING_FACE)
-    ),
+_USED_BY: dict[str, tuple[str, ...]] = {
+    "root": (*_OF_TIMM, *_OF_HUGGING_FACE),
+    "train_split": (*_OF_TIMM, *_OF_HUGGING_FACE),
+    "val_split": (*_OF_TIMM, *_OF_HUGGING_FACE),
+    "download": (*_OF_TIMM, *_OF_HUGGING_FACE),
     "num_classes": ("wds:", *_OF_TIMM, *_OF_HUGGING_FACE),
     "label_key": ("wds:", "wds/", *_OF_HUGGING_FACE),
     "image_key": _OF_HUGGING_FACE,
     "boxes_only": ("coco:",),
+    "validate_on": ("digits", "fashion_mnist", "folder:"),
 }
 """By setting, how the names of the datasets begin that it is for."""
-_OF_A_FOLDER = (
-    ", since the names of its folders say what its splits are; kat eval --data folder:PATH/test"
-    " evaluates another one"
-)
 
 
 def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:
@@ -66,8 +50,8 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         seed: seed of the order of a stream, which shuffles itself.
 
     Raises:
-        InputError: the name is unknown, a folder or file is missing, empty or damaged, or the data
-            cannot be validated on what ``validate_on`` says.
+        InputError: the name is unknown, a folder or file is missing, empty or damaged, or a setting
+            has no effect on the dataset.
 
     Examples:
         >>> from kat.data import DataConfig, open_split
@@ -75,8 +59,11 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         >>> photos.classes, len(photos)
         (['cat', 'dog'], 8)
     """
-    check_validate_on(config)
-    check_used_by_data(config)
+    kind, colon, _ = config.name.partition(":")
+    for name in sorted(unused_settings(config.name)):
+        value = getattr(config, name)
+        if value != getattr(DataConfig, name):
+            raise InputError(f"data.{name}={value} has no effect on {kind}{colon}: leave it out")
     data = _open(config, split, seed)
     data.exif = config.exif
     if data.ignored and config.bad_images == "fail":
@@ -85,28 +72,10 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
     return data
 
 
-def check_used_by_data(config: DataConfig) -> None:
-    """Checks that the settings have no value that the dataset would not use.
-
-    Raises:
-        InputError: names the setting.
-    """
-    for name in unused_settings(config.name):
-        value = getattr(config, name)
-        if value != getattr(_DEFAULT, name):
-            kind, colon, _ = config.name.partition(":")
-            hint = _OF_A_FOLDER if name.endswith("_split") and kind == "folder" else ""
-            raise InputError(
-                f"data.{name}={value} has no effect on {kind}{colon}: leave it out{hint}"
-            )
-
-
 def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
     kind, _, path = config.name.partition(":")
     match kind:
         case "digits":
-            if path:
-                raise InputError(f"{config.name!r}: the digits are scikit-learn's, without a path")
             return open_array_split(config, open_digits, split)
         case "fashion_mnist":
             folder = Path(path) if path else FASHION_MNIST_DEBIAN
@@ -123,15 +92,13 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
             return open_coco(Path(path), split, config.bad_annotations, config.boxes_only)
         case _ if kind in LAYOUTS:
             return open_segmentation(kind, Path(path), split, config.bad_annotations)
-    prefix, slash, name = config.name.partition("/")
-    match prefix + slash:
-        case "hfds/":
-            return open_huggingface(config, name, split)
-        case "torch/" | "hfids/" | "tfds/" | "wds/":
-            return open_timm(config, split, seed)
-    if Path(config.name).is_dir():
-        raise InputError(f"dataset {config.name!r} has no kind: give 'folder:{config.name}'")
-    raise unknown("dataset", config.name, _NAMES)
+    if config.name.startswith("hfds/"):
+        return open_huggingface(config, config.name.removeprefix("hfds/"), split)
+    if config.name.startswith(_OF_TIMM):
+        return open_timm(config, split, seed)
+    is_folder = Path(config.name).is_dir()
+    no_kind = InputError(f"dataset {config.name!r} has no kind: give 'folder:{config.name}'")
+    raise no_kind if is_folder else unknown("dataset", config.name, _NAMES)
 
 
 def unused_settings(name: str) -> set[str]:
@@ -140,9 +107,9 @@ def unused_settings(name: str) -> set[str]:
     Examples:
         >>> from kat.data.sources.registry import unused_settings
         >>> sorted(unused_settings("wds:shards"))
-        ['download', 'image_key', 'root', 'train_split', 'val_split']
+        ['boxes_only', 'download', 'image_key', 'root', 'train_split', 'val_split', 'validate_on']
     """
-    return {setting for setting, of in _USED_BY.items() if not name.startswith(of)}
+    return {setting for setting, users in _USED_BY.items() if not name.startswith(users)}
 
 
 def task_of_data(name: str) -> str:
@@ -171,20 +138,21 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
         >>> config = DataConfig("digits")
         >>> check_classes(open_split(config, "train"), open_split(config, "val"))
     """
+    problem = ""
     if train.task == ImageDataset.task and len(train.classes) < 2:
         listed = quoted(train.classes, "class", "classes")
-        raise InputError(f"a classifier tells two or more classes apart, and the data has {listed}")
-    if isinstance(val, ImageDataset) and len(val) == 0:
-        raise InputError(
+        problem = f"a classifier tells two or more classes apart, and the data has {listed}"
+    elif isinstance(val, ImageDataset) and len(val) == 0:
+        problem = (
             "the validation split has no image: data.holdout holds out none of a class with one"
             " image"
         )
-    if train.classes == val.classes:
-        return
-    for split, missing in (
-        ("val", sorted(set(train.classes) - set(val.classes))),
-        ("train", sorted(set(val.classes) - set(train.classes))),
-    ):
-        if missing:
-            raise InputError(f"the {split} split lacks {quoted(missing, 'class', 'classes')}")
-    raise InputError("the classes of the two splits are in different orders")
+    elif train.classes != val.classes:
+        problem = "the classes of the two splits are in different orders"
+        for split, had, other in (("val", val, train), ("train", train, val)):
+            missing = sorted(set(other.classes) - set(had.classes))
+            if missing:
+                problem = f"the {split} split lacks {quoted(missing, 'class', 'classes')}"
+                break
+    if problem:
+        raise InputError(problem)

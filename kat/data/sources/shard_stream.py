@@ -14,7 +14,6 @@ from kat.data.naming import wrong_label
 from kat.data.sources.webdataset import IMAGES, parse_label
 from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError
-from kat.extras import require
 
 _BUFFER = 1000
 """Number of encoded images in the shuffle buffer of a worker; about 100 MB for ImageNet."""
@@ -80,7 +79,7 @@ class ShardStream:
         return items
 
     def _items(self, urls: list[str]) -> Iterator[StreamItem | UnreadableImage]:
-        webdataset = require("webdataset", "a stream of shards")
+        import webdataset
 
         for url in urls:
             damage: list[Exception] = []

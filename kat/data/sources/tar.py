@@ -22,7 +22,7 @@ from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image, sort
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError, UnreadableFile
 from kat.files import cache_folder, open_input, replacing, too_large
-from kat.text import either, listing
+from kat.text import either
 
 _VERSION = 5
 """Of the indices in the cache."""
@@ -75,13 +75,13 @@ class TarSource:
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the image and the label."""
         path, size = self.paths[self.shards[index]], int(self.sizes[index])
-        if size > IMAGE_LIMIT:
-            raise UnreadableFile(self.name(index), too_large(size, IMAGE_LIMIT))
         with open_input(path) as file:
             file.seek(self.offsets[index])
-            content = file.read(size)
+            content = file.read(min(size, IMAGE_LIMIT))
         if len(content) < size:
-            raise UnreadableFile(self.name(index), f"{path} ends within it")
+            cut = len(content) == IMAGE_LIMIT
+            reason = too_large(size, IMAGE_LIMIT) if cut else f"{path} ends within it"
+            raise UnreadableFile(self.name(index), reason)
         return content, int(self.labels[index])
 
     def listing(self) -> list[np.ndarray]:
@@ -118,19 +118,16 @@ def open_tar(path: str, split: str) -> ImageDataset:
     ignored: dict[str, str] = {}
     labels = np.full(len(source), -1)
     for number, (shard, name) in enumerate(zip(source.shards, source.names, strict=True)):
-        if not is_image(name) or source.sizes[number] < 0:
-            reason = "it is a link, which is not followed" if is_image(name) else NOT_AN_IMAGE
-            ignored[source.name(number)] = reason
-            continue
         label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar")
-        if not label and paths != several:
-            raise InputError(
-                f"{paths[shard]}: {name!r} is in no folder, whose name would be its class"
-            )
-        label = label or Path(paths[shard]).stem
-        labels[number] = classes.setdefault(label, len(classes))
-    if not classes:
-        raise InputError(f"no image in {listing(paths)}")
+        if paths == several:
+            label = label or Path(paths[shard]).stem
+        if is_image(name) and source.sizes[number] >= 0 and label:
+            labels[number] = classes.setdefault(label, len(classes))
+        elif not is_image(name):
+            ignored[source.name(number)] = NOT_AN_IMAGE
+        else:
+            reason = "it is in no folder, whose name would be its class"
+            ignored[source.name(number)] = reason if not label else "it is a link to another file"
     ordered = sorted_classes(classes)
     rank = np.argsort([classes[name] for name in ordered])
     images = np.flatnonzero(labels >= 0)
@@ -232,9 +229,9 @@ def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iter
                         yield from members(inner, path, offset, name)  # type: ignore[arg-type]
             at = tar.offset
             file.seek(at)
-            if any(file.read(512)):  # to tarfile, any block without a header is the end
-                raise tarfile.ReadError("there is neither a header nor an end")
+            damage = any(file.read(512)) and "neither a header nor an end"
     except tarfile.TarError as error:
-        raise InputError(
-            f"{path} is damaged or truncated at byte {start + at}: {error}; copy it again"
-        ) from None
+        damage = str(error)
+    if damage:  # to tarfile, any block without a header is the end
+        where = f"{path} is damaged or truncated at byte {start + at}"
+        raise InputError(f"{where}: {damage}; copy it again")

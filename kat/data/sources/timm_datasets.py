@@ -19,7 +19,7 @@ from kat.data.naming import class_names, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
-from kat.errors import InputError, UnreadableFile, first_line, unknown
+from kat.errors import InputError, UnreadableFile, first_line
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
@@ -36,7 +36,12 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     training = split == "train"
     wanted = config.train_split if training else config.val_split
     streamed = config.name.startswith("hfids/")
-    _check_split(config, wanted, "train_split" if training else "val_split")
+    if not _is_split(config, wanted):
+        option = "train_split" if training else "val_split"
+        raise InputError(
+            f"dataset {config.name!r} has no split {wanted!r} (data.{option}) in"
+            f" root={config.root!r}; --data folder:PATH holds images out for validation"
+        )
     try:
         dataset = create_dataset(
             config.name,
@@ -59,10 +64,6 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     if names is None:
         indices = getattr(reader, "class_to_idx", None) or {}
         names = sorted(indices, key=indices.__getitem__)
-    if not names and config.num_classes is None:
-        raise InputError(
-            f"the classes of dataset {config.name!r} are unknown; give data.num_classes"
-        )
     labels = np.asarray(getattr(dataset, "targets", []))
     largest = int(labels.max(initial=-1)) if labels.ndim == 1 else -1
     classes = class_names([*map(str, names)], config.num_classes, largest, repr(config.name))
@@ -77,25 +78,20 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     return ImageDataset(TimmSource(dataset, config.name), classes)
 
 
-def _check_split(config: DataConfig, split: str, option: str) -> None:
-    """Refuse a split in the place of which timm would open another one without a word.
+def _is_split(config: DataConfig, split: str) -> bool:
+    """Return False for a split in the place of which timm would open another one without a word.
 
     It takes every name but two for the test images of a dataset with two splits, and a folder
     itself for a split that is not in it.
     """
     train = ("train", "training")
     val = ("val", "valid", "validation", "eval", "evaluation")
-    two = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
     kind, _, name = config.name.lower().partition("/")
-    if kind == "torch" and name in two and split not in (*train, *val, "test"):
-        raise unknown(f"split (data.{option}) of {config.name!r}", split, ("train", "test"))
     if kind == "torch" and name in ("folder", "image_folder"):
         names = next((names for names in (train, val) if split in names), (split,))
-        if not any(os.path.exists(os.path.join(config.root or "", name)) for name in names):
-            raise InputError(
-                f"dataset {config.name!r} has no folder {split!r} in root={config.root!r}"
-                f" (data.{option}); --data folder:PATH holds images out for validation"
-            )
+        return any(os.path.exists(os.path.join(config.root or "", each)) for each in names)
+    two = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
+    return kind != "torch" or name not in two or split in (*train, *val, "test")
 
 
 class TimmSource:

@@ -65,11 +65,6 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
         for sample in np.flatnonzero((source.labels < 0) | (source.sizes < 0)).tolist()
     }
     kept = np.flatnonzero((source.labels >= 0) & (source.sizes >= 0))
-    if not len(kept):
-        raise InputError(
-            f"{splits[split][0]} and the other shards hold no image ({', '.join(IMAGES)}) with a"
-            " label (.cls, or a field of .json that data.label_key names)"
-        )
     return ImageDataset(source.subset(kept, source.labels[kept]), classes, ignored=ignored)
 
 

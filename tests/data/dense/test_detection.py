@@ -122,7 +122,7 @@ def test_masks_are_all_or_none_unless_they_are_left_out(tmp_path):
     for row in content["annotations"]:  # damaged outlines are not absent ones
         row["segmentation"] = [[1, 2, 3]]
     write_coco(tmp_path, content)
-    with pytest.raises(InputError, match="no valid annotation: 5 damaged masks"):
+    with pytest.raises(InputError, match="5 damaged masks"):
         open_coco(tmp_path, "train")
 
 
@@ -149,11 +149,11 @@ def test_a_missing_layout_is_named_with_what_there_is(tmp_path):
     with pytest.raises(InputError, match=r"no annotations of the train split.*there is pictures"):
         open_coco(tmp_path, "train")
     write_coco(tmp_path, images="elsewhere")
-    with pytest.raises(InputError, match="has no folder of its images"):
+    with pytest.raises(InputError, match="beside a folder of their images"):
         open_coco(tmp_path, "train")
     other = tmp_path / "annotations" / "instances_train2014.json"
     other.write_text("{}")
-    line = r"more than one file of the train split.*2014.*2017.*; move all but one elsewhere"
+    line = r"more than one file of the train split; .* there is .*2014.*2017"
     with pytest.raises(InputError, match=line):
         open_coco(tmp_path, "train")
 
@@ -190,11 +190,7 @@ def _twice(kind, field):
         (_with("annotations", "bbox", [1, 2, 3, float("nan")]), "should be a finite number"),
         (_twice("images", "id"), "names image id '1000' more than once"),
         (_twice("categories", "id"), "names category id '17' more than once"),
-        (_twice("categories", "name"), "names category 'cat' more than once"),
-        (
-            lambda content: [row.update(bbox=[0, 0, 0, 0]) for row in content["annotations"]],
-            "has no valid annotation: 5 boxes of zero area, first annotation 900",
-        ),
+        (_twice("categories", "name"), "names category name 'cat' more than once"),
     ],
 )
 def test_a_file_that_is_not_in_cocos_format_is_refused(tmp_path, change, message):

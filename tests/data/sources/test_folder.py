@@ -43,10 +43,10 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(InputError, match="absent' does not exist"):
         open_split(config, "train")
     config = DataConfig(name=f"folder:{tmp_path}")
-    with pytest.raises(InputError, match="has no folder 'train' or 'training'"):
+    with pytest.raises(InputError, match="train' does not exist; check --data"):
         open_split(config, "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="is empty: it must hold one folder per class"):
+    with pytest.raises(InputError, match="has no image for any class: each is a folder"):
         open_split(config, "train")
     write_folder(tmp_path, classes=2, train=1, val=1)
     (tmp_path / "train" / "n07").mkdir()
@@ -77,7 +77,7 @@ def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
         image, label = val[index]
         assert image.getpixel((0, 0))[0] == 20 * label
         assert val.name(index) == str(tmp_path / str(label) / "a.png")
-    with pytest.raises(InputError, match="has no folder 'train' or 'training'"):
+    with pytest.raises(InputError, match="train' does not exist; check --data"):
         open_split(config, "train")
 
 

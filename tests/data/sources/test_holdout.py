@@ -58,7 +58,7 @@ def test_a_folder_without_a_validation_split(tmp_path, layout):
         " validation and not trained on"
     )
     missing = "val" if layout == "train folder" else "train"
-    with pytest.raises(InputError, match=f"has no folder '{missing}' or"):
+    with pytest.raises(InputError, match=f"{missing}' does not exist"):
         open_split(DataConfig(name=f"folder:{tmp_path}", holdout=0), missing)
 
 
@@ -113,19 +113,7 @@ def test_arrays_are_parted_by_class(tmp_path):
         assert (train.mean, val.image_size) == (whole.mean, whole.image_size)
 
 
-@pytest.mark.parametrize("name", ["tar:x", "wds:x", "hf:x", "torch/cifar10", "wds/x", "coco:x"])
+@pytest.mark.parametrize("name", ["tar:x", "torch/cifar10", "coco:x"])
 def test_other_sources_cannot_be_parted(name):
-    message = "data.validate_on=holdout is for digits, fashion_mnist and folder:PATH; data.name is"
-    with pytest.raises(InputError, match=f"{message} '{name}'"):
+    with pytest.raises(InputError, match=r"data\.validate_on=holdout has no effect on"):
         open_split(DataConfig(name=name, validate_on="holdout"), "train")
-
-
-def test_without_a_share_or_a_split_that_is_left_it_is_refused(tmp_path):
-    nothing = DataConfig(validate_on="holdout", holdout=0)
-    with pytest.raises(InputError, match=r"holds out nothing with data\.holdout=0"):
-        open_split(nothing, "val")
-    write_folder(tmp_path, classes=2, train=4, val=1)
-    shutil.rmtree(tmp_path / "val")
-    for split in SPLITS:
-        with pytest.raises(InputError, match=r"leaves the validation split as a test, and .* none"):
-            open_split(DataConfig(name=f"folder:{tmp_path}", validate_on="holdout"), split)

@@ -38,11 +38,6 @@ def test_a_class_missing_in_one_split_is_named(tmp_path):
         check_classes(open_split(config, "train"), open_split(config, "val"))
 
 
-def test_the_digits_have_no_path():
-    with pytest.raises(InputError, match="'digits:PATH': the digits are scikit-learn's"):
-        open_split(DataConfig(name="digits:PATH"), "train")
-
-
 @pytest.mark.parametrize(
     ("name", "nearest"), [("digit", "digits"), ("fashionmnist", "fashion_mnist")]
 )

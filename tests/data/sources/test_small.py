@@ -13,7 +13,7 @@ from kat.data import (
     open_split,
 )
 from kat.errors import InputError
-from tests.images import write_fashion_mnist, write_idx
+from tests.images import write_fashion_mnist
 
 
 def test_digits_are_a_fixed_stratified_split():
@@ -51,10 +51,6 @@ def test_fashion_mnist_from_idx_files(fashion):
     [
         (lambda d: (d / "train-labels-idx1-ubyte.gz").unlink(), "train-labels.* is missing"),
         (
-            lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip"),
-            "not a complete gzip",
-        ),
-        (
             lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"abcdefgh")),
             "not an idx file of bytes with 3 dimensions",
         ),
@@ -63,10 +59,6 @@ def test_fashion_mnist_from_idx_files(fashion):
                 gzip.compress(bytes([0, 0, 8, 3, *[0, 0, 0, 2] * 3]) + bytes(1 << 24))
             ),
             "not an idx file of bytes with 3 dimensions",
-        ),
-        (
-            lambda d: write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(39, dtype=np.uint8)),
-            "must have one label from 0 to 9 for each image",
         ),
     ],
 )

@@ -34,16 +34,16 @@ def test_timm_name_torch(tmp_path):
 def test_a_folder_without_the_split_is_refused(tmp_path):
     """timm would take the folder itself, for both splits."""
     write_folder(tmp_path, classes=2, train=3, val=1)
-    for root, line in ((tmp_path / "train", "has no folder 'train'"), (tmp_path, "no folder 'x'")):
+    for root, line in ((tmp_path / "train", "no split 'train'"), (tmp_path, "no split 'x'")):
         config = DataConfig(name="torch/image_folder", root=str(root))
         config.train_split = "train" if root.name == "train" else "x"
-        with pytest.raises(InputError, match=rf"{line} in root=.* \(data\.train_split\)"):
+        with pytest.raises(InputError, match=rf"{line} \(data\.train_split\) in root="):
             open_split(config, "train")
 
 
 def test_a_name_that_timm_would_take_for_the_test_images_is_refused(tmp_path):
     config = DataConfig(name="torch/cifar10", root=str(tmp_path), train_split="Train")
-    with pytest.raises(InputError, match=r"data\.train_split.* 'torch/cifar10'"):
+    with pytest.raises(InputError, match=r"'torch/cifar10' has no split 'Train'"):
         open_split(config, "train")
 
 
@@ -52,15 +52,6 @@ def test_a_label_of_a_stream_that_is_no_class_is_named(label):
     stream = TimmStream([(Image.new("RGB", (4, 4)), label)], ["a", "b"], "hfids/x")
     with pytest.raises(InputError, match=f"image 0 .* of hfids/x has the label {label}, but the 2"):
         next(iter(stream))
-
-
-def test_classes_of_the_data_and_a_number_that_is_another(tmp_path):
-    write_folder(tmp_path, classes=3, train=2, val=1)
-    config = DataConfig(name="torch/image_folder", root=str(tmp_path), num_classes=2)
-    with pytest.raises(InputError, match=r"num_classes is 2, but 'torch/image_folder' names 3"):
-        open_split(config, "train")
-    config.num_classes = 3
-    assert open_split(config, "train").classes == ["n00", "n01", "n02"]
 
 
 def test_timm_name_wds(tmp_path):
@@ -84,7 +75,7 @@ def test_timm_name_wds(tmp_path):
     batches = list(make_loader(data, config, training=True))
     assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0, 0, 0, 1, 1, 1]
     assert batches[0].images.shape == (3, 3, 32, 32)
-    with pytest.raises(InputError, match=r"classes .* are unknown.*data\.num_classes"):
+    with pytest.raises(InputError, match=r"classes of 'wds/tiny' are unknown.*data\.num_classes"):
         open_split(dataclasses.replace(config, num_classes=None), "train")
 
 

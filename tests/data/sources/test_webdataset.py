@@ -36,7 +36,7 @@ def test_a_folder_or_names_with_braces(shards, pattern):
 
 def test_labels_that_are_ids_of_something_else_are_refused(tmp_path):
     for label, line in (
-        (b"3000000", r"has the label 3000000, which would make 3,000,001 classes"),
+        (b"3000000", "too few for its largest label, 3000000"),
         (b"99999999999999999999", r"\.cls must hold a class index, got 9999"),
     ):
         write_tar(tmp_path / "train-0.tar", [("0.jpg", picture(0)), ("0.cls", label)])
@@ -44,11 +44,9 @@ def test_labels_that_are_ids_of_something_else_are_refused(tmp_path):
             _open(tmp_path)
 
 
-def test_a_number_of_classes_beside_their_names_is_refused(shards):
+def test_a_byte_order_mark_is_no_part_of_a_name(shards):
     (shards / "classes.txt").write_text("\ufeffcat\ndog\n", encoding="utf-8")
-    assert _open(shards).classes == ["cat", "dog"]  # without the byte-order mark
-    with pytest.raises(InputError, match=r"num_classes is 3, but .* names 2 classes"):
-        _open(shards, num_classes=3)
+    assert _open(shards).classes == ["cat", "dog"]
 
 
 def test_the_samples_are_those_of_the_package_webdataset(shards):
@@ -77,7 +75,7 @@ def test_class_names_come_from_a_file(shards):
     with pytest.raises(InputError, match=r"classes\.txt names class 'cat' more than once"):
         _open(shards)
     (shards / "classes.txt").write_text("cat\n")
-    with pytest.raises(InputError, match="has the label 1, but the 1 classes are 0 to"):
+    with pytest.raises(InputError, match="too few for its largest label, 1"):
         _open(shards)
 
 
@@ -85,7 +83,7 @@ def test_the_number_of_classes_is_that_of_all_splits_or_is_given(shards):
     write_tar(shards / "train-0003.tar", [("a.jpg", picture()), ("a.cls", b"7\n")])
     assert len(_open(shards, "val").classes) == 8
     assert len(_open(shards, "val", num_classes=10).classes) == 10
-    with pytest.raises(InputError, match="has the label 7, but the 2 classes are 0 to 1"):
+    with pytest.raises(InputError, match="too few for its largest label, 7"):
         _open(shards, num_classes=2)
 
 
@@ -98,7 +96,7 @@ def test_labels_in_json(tmp_path):
     assert len(data.classes) == 4
     with pytest.raises(InputError, match=r"a: the field 'text' of \.json must hold a class index"):
         _open(tmp_path, label_key="text")
-    with pytest.raises(InputError, match=r"hold no image .* with a label"):
+    with pytest.raises(InputError, match=r"the classes of .* are unknown"):
         _open(tmp_path)
 
 

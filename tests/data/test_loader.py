@@ -242,7 +242,7 @@ def test_a_killed_worker_is_one_error_that_says_what_to_do():
 import multiprocessing, os, signal
 from kat.data import DataConfig, make_loader
 from kat.errors import LoaderFailed, worker_has_ended
-from tests.data.loading.test_loader import _digits
+from tests.data.test_loader import _digits
 
 data, config = _digits("train", DataConfig(batch_size=10, num_workers=2))
 batches = iter(make_loader(data, config, training=True))
@@ -254,5 +254,5 @@ except RuntimeError as error:
     os._exit(0 if isinstance(error, LoaderFailed) or worker_has_ended(error) else 3)
 os._exit(4)
 """
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

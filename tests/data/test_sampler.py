@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch.distributed as dist
 
-from kat.data.loading.sampler import ResumableSampler
+from kat.data.sampler import ResumableSampler
 
 
 def _epoch(sampler, epoch, batch=0):

@@ -27,7 +27,7 @@ def worker_server() -> BaseContext | None:
 
     It starts now, and imports kat while this process goes on.
     """
-    return fork_server("kat.data.loading.loader")
+    return fork_server("kat.data.loader")
 
 
 def start_worker(worker: int) -> None:

@@ -1,1 +1,0 @@
-"""Batches of a dataset: their order, the processes that load them, exact resumption."""
