@@ -22,13 +22,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import kat_command
 from kat.cli.errors import run_command
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
-from kat.files import new_folder, replacing
+from kat.files import replacing
 from kat.training import read_settings, settings_to_keep
 
 TASKS = ("from_digits", "from_garments")
@@ -157,14 +158,16 @@ def write_images(data: ImageDataset, labels: range, per_class: int, folder: Path
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(labels, 0)
-    with new_folder(folder) as draft:
+    with TemporaryDirectory(dir=folder.parent) as temporary:
+        draft = Path(temporary, folder.name)
         for index in range(len(data)):
             image, label = data[index]
             if label in counts and counts[label] < per_class:
                 target = draft / data.classes[label].replace("/", " or ")
-                target.mkdir(exist_ok=True)
+                target.mkdir(parents=True, exist_ok=True)
                 image.save(target / f"{counts[label]:05}.png")
                 counts[label] += 1
+        draft.rename(folder)
 
 
 def write_csv(rows: Sequence[dict[str, object]], path: Path) -> None:

@@ -30,20 +30,9 @@ else:
     __getattr__, __dir__ = on_first_use(__name__, "train", {"kat": "analysis data deploy training"})
 
 __all__ = [
-    "Coefficients",
-    "GRKANLinear",
-    "GRKANMlp",
-    "GatedGRKANMlp",
-    "GroupRational",
-    "KanifyConfig",
-    "__version__",
-    "adapt",
-    "gated_rational",
-    "kanify",
-    "models",
-    "param_groups",
-    "rational",
-]
+    "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",
+    "__version__", "adapt", "gated_rational", "kanify", "models", "param_groups", "rational",
+]  # fmt: skip
 
 
 def _register_models() -> None:

@@ -116,26 +116,6 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that is renamed to it if the body succeeds.
-
-    If the body fails, nothing is left.
-
-    Raises:
-        InputError: ``path`` exists.
-    """
-    if path.exists():
-        raise InputError(f"{path} exists already; remove it, or give another name")
-    partial = _partial(path)
-    partial.mkdir()
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file in UTF-8, completely or not at all."""
     # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from kat.errors import InputError, MissingFile
 from kat.files import open_input, write_text
-from kat.text import printable
+from kat.text import printable, say
 
 _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
 """How a cell starts that holds a number, or none."""
@@ -124,40 +123,34 @@ def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
     return [all(map(_NUMBER.match, column)) for column in columns] or [False] * count
 
 
-def aligned(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
-    """Rows as :func:`~kat.text.printable` lines whose columns begin below each other."""
+def aligned(
+    rows: Iterable[Sequence[str]], indent: str = "", right: Sequence[bool] = ()
+) -> list[str]:
+    """Rows as :func:`~kat.text.printable` lines whose columns are below each other.
+
+    Args:
+        rows: texts, row by row.
+        indent: the beginning of each line.
+        right: the columns that end below each other; the others begin so.
+    """
     listed = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    return [indent + "  ".join(map(str.ljust, row, widths)).rstrip() for row in listed]
+    sides = [str.rjust if is_right else str.ljust for is_right in right] or [str.ljust] * len(
+        widths
+    )
+    lines = (
+        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True))
+        for row in listed
+    )
+    return [indent + line.rstrip() for line in lines]
 
 
-def print_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    bad: Sequence[bool] | None = None,
-) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table to standard output: one line per row, however wide, columns of numbers right.
 
     Args:
         columns: their names.
         rows: their cells.
-        bad: which rows are printed in red.
     """
-    from rich.console import Console  # not needed to import kat
-    from rich.table import Table
-
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
-    are_numbers = number_columns(cells, len(columns))
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, is_number in zip(columns, are_numbers, strict=True):
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
-    for row, is_bad in zip(cells, bad or [False] * len(cells), strict=True):
-        table.add_row(*row, style="red" if is_bad else "")
-    widest = Console(markup=False, highlight=False, width=_ANY_WIDTH)
-    with widest.capture() as text:
-        widest.print(table)
-    sys.stdout.write(text.get())  # rich ends the program where nobody reads its output any more
-
-
-_ANY_WIDTH = 10_000
-"""In characters; tables without a border are only as wide as their cells."""
+    cells = [list(map(str, row)) for row in rows]
+    say(*aligned([list(columns), *cells], right=number_columns(cells, len(columns))))

@@ -18,7 +18,6 @@ from kat.files import (
     check_new_folder,
     check_target,
     link_or_copy,
-    new_folder,
     open_input,
     open_to_append,
     read_bytes,
@@ -104,8 +103,6 @@ def _write_everything(folder: Path) -> None:
     check_target(folder / "table.csv")
     write_text(folder / "table.csv", "new")
     link_or_copy(folder / "table.csv", folder / "other.csv")
-    with new_folder(folder / "items") as draft:
-        (draft / "item").touch()
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -113,14 +110,14 @@ def test_nothing_is_written_through_a_link(tmp_path, monkeypatch, links):
     victim, folder = tmp_path / "victim", tmp_path / "folder"
     victim.write_text("mine")
     folder.mkdir()
-    names = [f".partial-{name}" for name in ("table.csv", "other.csv", "items")]
+    names = [f".partial-{name}" for name in ("table.csv", "other.csv")]
     for name in names:
         (folder / name).symlink_to(victim)
     if not links:
         monkeypatch.setattr(os, "link", _no_links)
     _write_everything(folder)
     assert victim.read_text() == "mine"
-    written = ["table.csv", "other.csv", "items"]
+    written = ["table.csv", "other.csv"]
     assert sorted(os.listdir(folder)) == sorted([*names, *written])
     assert (folder / "other.csv").read_text() == "new"
 

@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from kat.cli.options.parser import Parser, given
 from kat.cli.options.task_options import add_task_options, task_options
@@ -34,7 +33,6 @@ from kat.deploy import open_model
 from kat.deploy.formats import FORMATS
 from kat.errors import InputError
 from kat.files import check_exists, short_names, write_text
-from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
@@ -56,33 +54,39 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     paths = find_checkpoints(options.runs)
     several = paths != options.runs or len(paths) > 1
-    folders: list[Path | None] = [None] * len(paths)
-    if options.out:
-        names = short_names(paths) if several else [""]
-        folders = [options.out / name for name in names]
-    found = [_settings(path, options) for path in paths]
-    take_one_split([one[0] for one in found if not isinstance(one, InputError)])
-    rows = []
-    for path, settings, folder in zip(paths, found, folders, strict=True):
+    names = short_names(paths) if several else [""]
+    rows: dict[Path, Row] = {path: {"checkpoint": str(path)} for path in paths}
+
+    @contextmanager
+    def row_of(path: Path) -> Iterator[Row]:
+        """The row of a checkpoint, which takes an error if there are several."""
         try:
-            if isinstance(settings, InputError):
-                raise settings
-            rows.append(_evaluate(path, *settings, parser, options, folder))
+            yield rows[path]
         except InputError as error:
             if not several:
                 raise
-            rows.append({"checkpoint": str(path), "error": " ".join(str(error).split())})
+            rows[path]["error"] = " ".join(str(error).split())
+
+    data: dict[Path, dict[str, Any]] = {}
+    for path in paths:
+        with row_of(path) as row:
+            data[path], row["remark"] = _data(path, options)
+    take_one_split(list(data.values()))
+    for path, name in zip(paths, names, strict=True):
+        if path in data:
+            with row_of(path) as row:
+                folder = options.out / name if options.out else None
+                row |= _evaluate(path, data[path], row.pop("remark"), parser, options, folder)
+    _print(list(rows.values()), several)
     if options.json:
-        write_text(options.json, json.dumps(rows if several else rows[0], indent=2) + "\n")
+        content = list(rows.values()) if several else rows[paths[0]]
+        write_text(options.json, json.dumps(content, indent=2) + "\n")
     if options.csv:
-        columns = _columns(rows)
-        write_table(options.csv, columns, ([row.get(name) for name in columns] for row in rows))
-    _print(rows, several)
-    failed = [row for row in rows if "error" in row]
+        write_table(options.csv, _columns(rows.values()), rows.values())
+    failed = [str(path) for path, row in rows.items() if "error" in row]
     if failed:
         raise InputError(
-            f"{len(failed)} of {len(rows)} checkpoints cannot be evaluated, first"
-            f" {failed[0]['checkpoint']}"
+            f"{len(failed)} of {len(rows)} checkpoints cannot be evaluated, first {failed[0]}"
         )
 
 
@@ -110,21 +114,18 @@ def make_parser() -> Parser:
     return parser
 
 
-def _settings(path: Path, options: Namespace) -> tuple[dict[str, Any], str] | InputError:
-    """The data to evaluate a checkpoint on, its run's by default, and a remark; or an error."""
+def _data(path: Path, options: Namespace) -> tuple[dict[str, Any], str]:
+    """The data to evaluate a checkpoint on, its run's by default, and a remark."""
     named = given(options.data)
-    try:
-        check_exists(path)
-        is_exported = path.suffix[1:] in FORMATS and path.is_file()
-        exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
-        settings, remark = data_to_test(path, named, exported)
-        settings |= named
-        if "name" not in settings:
-            raise InputError(
-                f"{path} does not belong to a run: name the dataset to evaluate on with --data"
-            )
-    except InputError as error:
-        return error
+    check_exists(path)
+    is_exported = path.suffix[1:] in FORMATS and path.is_file()
+    exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
+    settings, remark = data_to_test(path, named, exported)
+    settings |= named
+    if "name" not in settings:
+        raise InputError(
+            f"{path} does not belong to a run: name the dataset to evaluate on with --data"
+        )
     return settings, remark
 
 
@@ -137,11 +138,13 @@ def _evaluate(
     folder: Path | None,
 ) -> Row:
     """Evaluates a checkpoint, and writes tables and figures."""
-    data = DataConfig(**settings)
-    model, record = _open(path, options.image_size, options.trust)
-    task = task_of(model)
+    model, record = open_model(path, trust=options.trust)
+    task, size = task_of(model), options.image_size
+    if size is not None and (task == "detection" or record.input_size[1:] != (size, size)):
+        model, _ = open_model(path, size, trust=options.trust)  # the record stays the stored one
     config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
+    data = DataConfig(**settings)
     found = evaluate(model, record, data, config, own, source=path)
     found.notes += [remark] if remark else []
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
@@ -154,17 +157,8 @@ def _evaluate(
     return row
 
 
-def _open(path: Path, image_size: int | None, trust: bool) -> tuple[nn.Module, ModelRecord]:
-    """The model, for images of this size, and the record that is stored with it."""
-    model, stored = open_model(path, trust=trust)
-    another = stored.input_size[1:] != (image_size, image_size)
-    if image_size is not None and (another or task_of(model) == "detection"):
-        model, _ = open_model(path, image_size, trust=trust)
-    return model, stored
-
-
-def _columns(rows: Sequence[Row]) -> list[str]:
-    """Those of the tasks of the checkpoints, and of all."""
+def _columns(rows: Iterable[Row]) -> list[str]:
+    """The columns of the tasks of the checkpoints, then common ones."""
     tasks = {row["task"] for row in rows if "task" in row} or set(TASKS)
     own = [m.name for name, task in TASKS.items() if name in tasks for m in task.eval_metrics]
     last = ("images", "skipped", "images_per_second", "error")
@@ -172,15 +166,11 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _print(rows: Sequence[Row], several: bool) -> None:
-    remarks = [
-        f"skipped {path}: {why}"
-        for row in rows
-        for path, why in row.get("skipped_files", {}).items()
-    ]
-    remarks += [note for row in rows for note in row.get("notes", [])]
-    say(*dict.fromkeys(remarks))
+    for row in rows:
+        say(*(f"skipped {path}: {why}" for path, why in row.get("skipped_files", {}).items()))
+    say(*dict.fromkeys(note for row in rows for note in row.get("notes", [])))
     if several:
-        _print_tables(rows)
+        _print_table(rows)
     else:
         say(*rows[0]["lines"])
     for row in rows:
@@ -190,22 +180,21 @@ def _print(rows: Sequence[Row], several: bool) -> None:
             say(*(f"  {finding}" for finding in row["findings"]))
 
 
-def _print_tables(rows: Sequence[Row]) -> None:
-    """A table for each task."""
-    for name, task in TASKS.items():
-        shown = [metric for metric in task.eval_metrics if metric.in_table]
-        columns = ("checkpoint", "data", *(m.label for m in shown), "images", "images/s")
-        lines = [
-            (
-                row["checkpoint"],
-                row["data"],
-                *("-" if row.get(m.name) is None else f"{row[m.name]:{m.format}}" for m in shown),
-                row["images"],
-                f"{row['images_per_second']:.0f}",
-            )
-            for row in rows
-            if row.get("task") == name
-        ]
-        if lines:
-            print_table(columns, lines)
+def _print_table(rows: Sequence[Row]) -> None:
+    tasks = [task for name, task in TASKS.items() if name in {row.get("task") for row in rows}]
+    shown = {m.name: m for task in tasks for m in task.eval_metrics if m.in_table}.values()
+    lines = [
+        (
+            row["checkpoint"],
+            row["data"],
+            *("-" if row.get(m.name) is None else f"{row[m.name]:{m.format}}" for m in shown),
+            row["images"],
+            f"{row['images_per_second']:.0f}",
+        )
+        for row in rows
+        if "task" in row
+    ]
+    if lines:
+        labels = (metric.label for metric in shown)
+        print_table(("checkpoint", "data", *labels, "images", "images/s"), lines)
     say(*(f"{row['checkpoint']}: {row['error']}" for row in rows if "error" in row))

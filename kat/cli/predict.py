@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked
 from kat.cli.options.task_options import add_task_options, task_options
@@ -29,7 +28,7 @@ from kat.data.folders import image_files
 from kat.data.naming import NOT_AN_IMAGE
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import replacing, write_text
+from kat.files import check_new_folder, replacing, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
@@ -39,8 +38,6 @@ from kat.training.evaluation.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
-_ORIGIN = "kat predict"
-"""The text "Software" in the pictures."""
 _COMMON = ("top",)
 
 
@@ -61,7 +58,9 @@ def main(arguments: list[str]) -> None:
     out: Path | None = options.out
     names = picture_names(options.images)
     if out is not None:
-        _check_pictures(task, out, names)
+        if not task.draws:
+            raise InputError(f"--out is for pictures, and a model for {task.name} gives none")
+        check_new_folder(out)
         out.mkdir(parents=True, exist_ok=True)
     images = _Images(options, record)
     results: list[dict[str, Any]] = [{"image": path} for path in options.images]
@@ -70,15 +69,16 @@ def main(arguments: list[str]) -> None:
         results[index][task.entries] = prediction.entries
         if out is not None:
             for ending, picture in prediction.pictures.items():
-                _save(picture, out / f"{names[options.images[index]]}{ending}.png")
+                with replacing(out / f"{names[options.images[index]]}{ending}.png") as partial:
+                    picture.save(partial, format="PNG")
     for index, error in images.errors.items():
         results[index]["error"] = error
+    _print(results, task, options.top if task.ranked else None)
     if options.json:
         write_text(options.json, json.dumps(results, indent=2) + "\n")
     if options.csv:
         rows = list(_rows(results, task))
         write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
-    _print(results, task, options.top if task.ranked else None)
     if images.errors:
         raise InputError(f"{len(images.errors)} of {len(results)} images cannot be read")
 
@@ -102,9 +102,9 @@ def make_parser() -> Parser:
     parser.add_exif()
     parser.add_folder(
         "--out",
-        "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
-        " model the classes over it, and NAME_mask.png with the index of each pixel's class, in"
-        " colors",
+        "draw into this folder, a new or an empty one: of a detector boxes and masks on the image,"
+        " of a segmentation model the classes over it, and NAME_mask.png with the index of each"
+        " pixel's class, in colors",
     )
     add_task_options(parser, "PredictOptions", _COMMON)
     parser.add_json("the predictions")
@@ -159,33 +159,6 @@ def picture_names(paths: Sequence[str]) -> dict[str, str]:
         names[path] = name
         taken |= {name, f"{name}_mask"}
     return names
-
-
-def _check_pictures(task: type[Task], out: Path, pictures: Mapping[str, str]) -> None:
-    """Checks that there will be pictures, and that none takes the place of a foreign image."""
-    if not task.draws:
-        raise InputError(f"--out is for pictures, and a model for {task.name} gives none")
-    given = {Path(path).resolve() for path in pictures}
-    for name in pictures.values():
-        for target in (out / f"{name}.png", out / f"{name}_mask.png"):
-            if target.resolve() in given or (target.exists() and not _is_own(target)):
-                raise InputError(f"--out {out} would overwrite {target}: give another folder")
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    origin = PngInfo()
-    origin.add_text("Software", _ORIGIN)
-    with replacing(path) as partial:
-        picture.save(partial, format="PNG", pnginfo=origin)
-
-
-def _is_own(path: Path) -> bool:
-    """Whether an earlier call has written the picture."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return image.info.get("Software") == _ORIGIN
-    except (OSError, SyntaxError, ValueError):  # no image, or a damaged one
-        return False
 
 
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile
 
@@ -65,12 +64,10 @@ class TrainingParser(Parser):
         self.add("--config", action=_Recipe, metavar="RECIPE", help=what)
         self.add("--help-all", action="store_true", help="show every setting, and exit")
         if settings:
-            self.add_settings(TrainConfig)
+            self.add_settings(TrainConfig, skip={"loggers"})
+            what = "loggers besides CSV and TensorBoard: wandb, mlflow, or both"
+            self.add("--loggers", nargs="+", type=Literal["wandb", "mlflow"], default=[], help=what)
             self.spellings |= {f"__{short}": f"--{name}" for short, name in SHORT.items()}
-
-    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Parses settings; the words after ``--loggers`` are a list."""
-        return super().parse_args(list(_with_list(args or [])), *more, **options)
 
 
 def parse_training(
@@ -108,18 +105,6 @@ def config_from(parser: TrainingParser, content: dict[str, Any], source: str) ->
 def _to_config(parser: TrainingParser, parsed: Namespace) -> TrainConfig:
     values = vars(parser.instantiate(parsed))
     return TrainConfig(**{field.name: values[field.name] for field in fields(TrainConfig)})
-
-
-def _with_list(arguments: Sequence[str]) -> Iterator[str]:
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        names = list(takewhile(lambda name: not name.startswith("-"), words))
-        if word != "--loggers" or not names:
-            yield word
-            continue
-        del words[: len(names)]
-        yield f"--loggers=[{', '.join(name.strip('[], ') for name in names)}]"
 
 
 def _essential_settings() -> str:
