@@ -135,14 +135,9 @@ def aligned(
     """
     listed = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    sides = [str.rjust if is_right else str.ljust for is_right in right] or [str.ljust] * len(
-        widths
-    )
-    lines = (
-        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True))
-        for row in listed
-    )
-    return [indent + line.rstrip() for line in lines]
+    signs = [">" if is_right else "<" for is_right in right] or ["<"] * len(widths)
+    form = "  ".join(f"{{:{sign}{width}}}" for sign, width in zip(signs, widths, strict=True))
+    return [indent + form.format(*row).rstrip() for row in listed]
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

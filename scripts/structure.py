@@ -29,10 +29,10 @@ from private_names import nodes_of
 ROOT = Path(__file__).parent.parent
 LEAVES = "leaf modules"
 ORDER = (
-    {LEAVES}, {"ops"}, {"nn"}, {"models", "data"}, {"training"}, {"analysis", "deploy"},
-    {"kat", "compat"}, {"cli"},
+    {LEAVES}, {"ops"}, {"nn"}, {"models", "data", "compat"}, {"training"}, {"analysis", "deploy"},
+    {"kat"}, {"cli"},
 )  # fmt: skip
-"""From bottom to top; those in one set may not import each other. "kat" is kat/__init__.py."""
+"""From bottom to top; layers in one set may not import each other. "kat" is kat/__init__.py."""
 PACKAGES = ("ops", "nn", "models", "data", "training", "analysis", "deploy", "cli", LEAVES)
 OTHER_SOURCES = {".cpp", ".h", ".inc", ".cu", ".js", ".css"}
 DOCS = {".md", ".py", ".ipynb"}
@@ -125,6 +125,23 @@ def circles(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
     return sorted(groups)
 
 
+def folder_circles(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
+    """The groups of folders and files side by side in a package that import each other."""
+    found = []
+    for package in {name.rpartition(".")[0] for name in graph} - {"", "kat"}:
+        inside = {name: _child(name, package) for name in graph if name.startswith(f"{package}.")}
+        beside: dict[str, set[str]] = {child: set() for child in inside.values()}
+        for name, child in inside.items():
+            beside[child] |= {inside.get(target, child) for target in graph[name]} - {child}
+        found += circles(beside)
+    return sorted(found)
+
+
+def _child(name: str, package: str) -> str:
+    """The folder or file of a package in which a module is."""
+    return ".".join(name.split(".")[: package.count(".") + 2])
+
+
 def _reached(start: str, graph: dict[str, set[str]]) -> set[str]:
     seen: set[str] = set()
     waiting = [start]
@@ -199,6 +216,7 @@ def measure(folder: Path) -> Report:
     trees = {module.path: module.tree for module in modules.values()}
     found = {
         "import circles": [", ".join(group) for group in groups],
+        "circles of folders": [", ".join(group) for group in folder_circles(graph)],
         "upward imports": upward(modules, graph),
         "private names of other libraries": private_names.find(trees),
         "public names": public_names(modules),

@@ -62,6 +62,19 @@ def test_no_circle(make, structure, back):
     assert structure.circles(structure.imports(make(files))) == []
 
 
+def test_circle_of_folders(make, structure):
+    files = {
+        "kat/nn/a/x.py": "import kat.nn.b.y",
+        "kat/nn/b/y.py": "",
+        "kat/nn/b/z.py": "import kat.nn.a.w",
+        "kat/nn/a/w.py": "",
+        "kat/nn/c.py": "import kat.nn.a.w",
+    }
+    graph = structure.imports(make(files))
+    assert structure.circles(graph) == []
+    assert structure.folder_circles(graph) == [("kat.nn.a", "kat.nn.b")]
+
+
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
