@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kat.errors import InputError
-from kat.files import reason_of
 
 _OWN: dict[Path, threading.Lock] = defaultdict(threading.Lock)
 """The locks of this process, by file: the kernel would give it the same lock again."""
@@ -31,17 +30,14 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         wait: wait while another process or thread holds the lock.
 
     Raises:
-        InputError: another one holds the lock, the file cannot be written, or the system is
-            Windows.
+        InputError: another one holds the lock, or the system is Windows.
+        OSError: the file cannot be written.
     """
     own = _OWN[path.parent.resolve() / path.name]
     if not own.acquire(blocking=wait):
         raise _is_written(path, "this process")
     try:
-        try:
-            descriptor = _lock(path, wait)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
+        descriptor = _lock(path, wait)
         try:
             yield
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 import subprocess
 import sys
 import tarfile
@@ -150,13 +149,6 @@ def test_pinn_shows_the_jumps_that_the_loss_does_not_see(tmp_path):
     assert (tmp_path / "pinn.svg").stat().st_size > 10_000
 
 
-def test_benchmark_of_the_monitor_has_a_row_a_model(tmp_path):
-    options = ["--cases", "kat_micro_patch2_8:2", "--seconds", "0.01"]
-    (row,) = _table(tmp_path, "monitor.py", *options)
-    assert (row["model"], row["batch"], row["interval"]) == ("kat_micro_patch2_8", "2", "50")
-    assert all(float(row[name]) > 0 for name in ("step", "checked", "monitored"))
-
-
 def test_benchmark_of_kanify_has_a_row_a_model(tmp_path):
     taken, none = _table(
         tmp_path, "kanify.py", "--models", "nn.TransformerEncoder", "transformers Mamba"
@@ -199,46 +191,6 @@ def test_benchmark_of_the_adapters_makes_a_row_a_run_and_resumes(tmp_path):
     assert rows[-1]["rate"] == max(rows[:3], key=lambda row: float(row["r valid"]))["rate"]
     assert -1 <= float(rows[-1]["r tweets"]) <= 1
     assert benchmark() == rows
-
-
-@pytest.mark.release  # a minute; the adapters' benchmark shares its tuning and resuming
-def test_benchmark_of_fine_tuning_tunes_each_arm_and_resumes(tmp_path):
-    write_fashion_mnist(tmp_path, train=400, val=40)
-    table = tmp_path / "table.csv"
-
-    def benchmark(*options):
-        command = [
-            sys.executable, str(ROOT / "benchmarks" / "gated_finetune.py"),
-            "--data", f"fashion_mnist:{tmp_path}", "--sources", str(tmp_path), "--csv", str(table),
-            "--images", "80", "--valid", "20", "--epochs", "1", "--source-epochs", "1",
-            "--seed", "1", "2", *options,
-        ]  # fmt: skip
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        with table.open() as file:
-            return printed, list(csv.DictReader(file))
-
-    options = ["--source", "gated", "--arm", "full", "rational", "low_rank"]
-    printed, rows = benchmark(*options)
-    of_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in options[3:]}
-    for made in of_arm.values():
-        assert [row["for"] for row in made] == ["tune"] * 6 + ["test"] * 2
-        best = max(made[:6], key=lambda row: float(row["valid"]))
-        for name in ("rate", "head rate"):
-            assert {row[name] for row in made[6:]} == {best[name]}
-        assert all(not row["test"] for row in made[:6])
-    counts = {arm: made[0]["parameters"] for arm, made in of_arm.items()}
-    vit = timm.create_model("vit_swiglu_micro_patch7_28", in_chans=1, num_classes=0)
-    whole = sum(p.numel() for p in vit.parameters())
-    assert counts == {
-        "full": str(whole), "rational": str(4 * 42), "low_rank": str(4 * 2 * (2 * 9 + 10)),
-    }  # fmt: skip
-    difference = sum(
-        float(own["test"]) - float(other["test"])
-        for own, other in zip(of_arm["rational"][6:], of_arm["full"][6:], strict=True)
-    )
-    (line,) = [each for each in printed.splitlines() if re.match("rational .* ± ", each)]
-    assert f" {difference / 2:+.2f} ± " in line
-    assert benchmark(*options)[1] == rows
 
 
 def _add(archive, name, content):

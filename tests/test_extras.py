@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-import compileall
 import importlib
 import json
-import os
-import shutil
-import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -154,16 +150,6 @@ print(sorted(new - set(sys.stdlib_module_names)), "torch._dynamo" in sys.modules
 
 
 @pytest.mark.slow
-def test_models_are_registered_where_timm_is(tmp_path):
-    done = run_in(
-        make_environment(tmp_path, "vision"),
-        "import kat, timm; print(type(timm.create_model('kat_micro_patch2_8')) is not None,"
-        " 'kat_tiny_patch16_224' in timm.list_models('kat_*'), kat.models.KAT.__name__)",
-    )
-    assert done.stdout == "True True KAT\n", done.stderr
-
-
-@pytest.mark.slow
 def test_a_timm_that_cannot_be_imported_is_no_obstacle(core, tmp_path):
     (tmp_path / "timm.py").write_text("raise RuntimeError('operator nms does not exist')\n")
     done = run_in(
@@ -172,18 +158,6 @@ def test_a_timm_that_cannot_be_imported_is_no_obstacle(core, tmp_path):
     assert done.returncode == 0
     assert "kat's models are not registered with timm: operator nms" in done.stderr
     assert "nms does not exist" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_timm_that_is_too_old_is_no_obstacle(core, tmp_path):
-    (tmp_path / "timm").mkdir()
-    for name in ("__init__", "layers"):
-        (tmp_path / "timm" / f"{name}.py").touch()
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom kat import *\nrational"
-    done = run_in(core, code)
-    assert done.returncode == 0, done.stderr
-    assert "kat's models are not registered with timm: " in done.stderr
-    assert "kolmogorov-arnold-transformer[vision]" in done.stderr
 
 
 def test_a_part_of_a_package_that_is_missing_is_no_missing_package():
@@ -263,18 +237,6 @@ def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
         assert "--debug" in out, line
 
 
-@pytest.mark.slow
-def test_the_command_fits_with_its_extra_and_names_the_one_for_the_plot(tmp_path):
-    environment = make_environment(tmp_path, "fit")
-    lines = [["fit", "tanh", "--out", "act.json"], ["fit", "tanh", "--plot", "act.svg"]]
-    found = json.loads(run_in(environment, ALL_COMMANDS, json.dumps(lines)).stdout)
-    (code, _, _), (refused, _, line) = found.values()
-    assert (code, refused) == (0, 2)
-    assert (
-        line == f"kat: kat.analysis.plot_fit needs the package matplotlib: {PIP.format('plot')}\n"
-    )
-
-
 def test_the_extra_of_each_package_brings_it(monkeypatch):
     distributions = packages_distributions()
     brought = {extra: {canonicalize_name(r.name) for r in requirements(extra)} for extra in EXTRAS}
@@ -288,11 +250,6 @@ def test_the_extra_of_each_package_brings_it(monkeypatch):
             raise ModuleNotFoundError(name=f"{package}.part")
         assert str(raised.value).endswith(PIP.format(extra))
         assert raised.value.name == package
-
-
-def test_what_no_extra_brings_is_left_as_it_is():
-    with pytest.raises(ModuleNotFoundError, match="nowhere"), needed_by("x", "fit"):
-        import nowhere  # noqa: F401
 
 
 CORE = ("ops", "nn", "models/kanify", "compat")
@@ -376,29 +333,3 @@ def _imported_for_types(path: Path) -> list[tuple[str, str]]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     ]
-
-
-WITHOUT_SOURCES = f"""
-import importlib, kat
-assert kat.__file__.endswith(".pyc"), kat.__file__
-for name in {FIRST_USE}:
-    package = importlib.import_module(f"kat.{{name}}")
-    assert getattr(kat, name) is package
-    for public in package.__all__:
-        getattr(package, public)
-"""
-
-
-@pytest.mark.slow
-def test_public_names_are_found_where_there_are_no_sources(tmp_path):
-    """As in a frozen application."""
-    shutil.copytree(PACKAGE, tmp_path / "kat", ignore=shutil.ignore_patterns("__pycache__"))
-    assert compileall.compile_dir(tmp_path / "kat", legacy=True, quiet=1)
-    for path in (tmp_path / "kat").rglob("*.py"):
-        path.unlink()
-    command = [sys.executable, "-c", WITHOUT_SOURCES]
-    environment = {**os.environ, "PYTHONPATH": ""}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr

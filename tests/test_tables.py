@@ -65,13 +65,6 @@ def test_bad_tables(tmp_path):
         read("x")
 
 
-def test_an_error_of_the_reader_is_kept(tmp_path):
-    path = tmp_path / "table.csv"
-    write_table(path, ("x",), [("1",)])
-    with pytest.raises(InputError, match=r"^the sum is wrong$"), open_table(path, "numbers"):
-        raise InputError("the sum is wrong")
-
-
 def test_columns_of_numbers():
     rows = [["a", "1.5", "-", "3x224"], ["2", "nan", "-0.1 ± 2", "8"], ["b", "+1 %", "", ".5"]]
     assert number_columns(rows, 4) == [False, True, True, True]
@@ -90,11 +83,6 @@ def test_a_printed_row_is_one_line_however_long(capsys):
     assert first.split() == ["[bold]" + "x" * 200, "1"]
     assert second.endswith("1000")
     assert first.index(" 1") > second.index(" 1000")  # numbers end below each other
-
-
-def test_a_table_without_rows_is_its_head(capsys):
-    print_table(("name", "count"), [])
-    assert capsys.readouterr().out.split() == ["name", "count"]
 
 
 def test_text_is_not_a_formula_in_a_spreadsheet(tmp_path):

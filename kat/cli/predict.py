@@ -13,7 +13,6 @@ examples:
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from kat.data.naming import NOT_AN_IMAGE
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_new_folder, replacing, write_text
-from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import columns_of, print_table, write_table
@@ -62,25 +60,35 @@ def main(arguments: list[str]) -> None:
             raise InputError(f"--out is for pictures, and a model for {task.name} gives none")
         check_new_folder(out)
         out.mkdir(parents=True, exist_ok=True)
-    images = _Images(options, record)
     results: list[dict[str, Any]] = [{"image": path} for path in options.images]
-    for prediction in task.predict_images(Subject(model, record, checkpoint), images, own):
-        index = images.readable.pop(0)
+    readable: list[int] = []
+
+    def images() -> Iterator[Image.Image]:
+        """The images that can be read."""
+        for index, path in enumerate(tracked(options.images, "predicting", options)):
+            try:
+                image = in_channels(decode(path, options.exif), record.input_size[0])
+            except UnreadableImage as error:
+                results[index]["error"] = f"cannot be read: {error.reason}"
+            else:
+                readable.append(index)
+                yield image
+
+    for prediction in task.predict_images(Subject(model, record, checkpoint), images(), own):
+        index = readable.pop(0)
         results[index][task.entries] = prediction.entries
         if out is not None:
             for ending, picture in prediction.pictures.items():
                 with replacing(out / f"{names[options.images[index]]}{ending}.png") as partial:
                     picture.save(partial, format="PNG")
-    for index, error in images.errors.items():
-        results[index]["error"] = error
     _print(results, task, options.top if task.ranked else None)
     if options.json:
         write_text(options.json, json.dumps(results, indent=2) + "\n")
     if options.csv:
         rows = list(_rows(results, task))
         write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
-    if images.errors:
-        raise InputError(f"{len(images.errors)} of {len(results)} images cannot be read")
+    if unreadable := sum("error" in result for result in results):
+        raise InputError(f"{unreadable} of {len(results)} images cannot be read")
 
 
 def make_parser() -> Parser:
@@ -122,25 +130,6 @@ def _files(paths: Sequence[str]) -> list[str]:
     if not files:
         raise InputError(f"there is no image in {listing(paths)}")
     return files
-
-
-class _Images:
-    """The images that can be read, with a progress bar; which ones, and why the others cannot."""
-
-    def __init__(self, options: Namespace, record: ModelRecord) -> None:
-        self.options, self.record = options, record
-        self.readable: list[int] = []
-        self.errors: dict[int, str] = {}
-
-    def __iter__(self) -> Iterator[Image.Image]:
-        for index, path in enumerate(tracked(self.options.images, "predicting", self.options)):
-            try:
-                image = in_channels(decode(path, self.options.exif), self.record.input_size[0])
-            except UnreadableImage as error:
-                self.errors[index] = f"cannot be read: {error.reason}"
-            else:
-                self.readable.append(index)
-                yield image
 
 
 def picture_names(paths: Sequence[str]) -> dict[str, str]:

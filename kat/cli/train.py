@@ -10,6 +10,21 @@ examples:
   kat train --config finetune --data folder:/data/flowers --init-from vit_tiny_patch16_224
   kat train --config imagenet_kat_tiny --data folder:/data/imagenet --devices 8 --resume auto
   kat train --config imagenet_kat_tiny --data folder:/data/imagenet --dry-run
+
+the settings that matter most:
+  data.name        the dataset                             --data folder:/data/flowers
+  model.name       the model                               --model.name kat_tiny_patch16_224
+  model.init_from  start from this trained model           --init-from runs/imagenet
+  epochs           passes over the training data           --epochs 100
+  data.batch_size  images per step in each process         --data.batch_size 256
+  data.image_size  side of the images that the model sees  --data.image_size 224
+  optim.lr         peak learning rate                      --optim.lr 5e-4
+  precision        floating-point format                   --precision bf16-mixed
+  out              the run directory                       --out runs/mine
+  resume           resume the run in out                   --resume auto
+
+--data, --init-from, --monitor and --device are short for data.name, model.init_from,
+monitor.enabled and accelerator. --help-all shows every setting; in names - and _ mean the same.
 """
 
 from __future__ import annotations

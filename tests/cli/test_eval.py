@@ -227,20 +227,6 @@ def test_folders_of_class_names_are_set_against_imagenet(trained, tmp_path, caps
     assert f"mean is (0.5, 0.5, 0.5) in the checkpoint's record and {registered}" in printed
 
 
-def test_no_file_of_a_report_holds_the_control_characters_of_a_name(trained, tmp_path, capsys):
-    """`cat predictions.csv` must not send to the terminal what a file is called."""
-    data, name = tmp_path / "data", "a\x1b]0;owned\x07"
-    for label in "0123456789":
-        (data / "val" / label).mkdir(parents=True)
-        Image.fromarray(np.zeros((8, 8), np.uint8)).save(data / "val" / label / f"{name}.png")
-    out = tmp_path / "report"
-    assert run("eval", trained, "--data.name", f"folder:{data}", "--out", out, *QUIET) == 0
-    texts = [path.read_text() for path in out.iterdir() if path.suffix in (".csv", ".json", ".svg")]
-    assert len(texts) > 3
-    assert any(r"a\x1b]0;owned\x07.png" in text for text in texts)
-    assert "\x1b" not in "".join(texts) + capsys.readouterr().out
-
-
 def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
     write_folder(tmp_path / "data", classes=2, train=0, val=2)
     synsets = ImageNetInfo().label_names()

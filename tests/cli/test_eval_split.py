@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
-import onnxruntime
 import pytest
-import torch
 
 from kat.models import load_model, save_model
 from kat.training.run_directory import read_data_record
@@ -62,26 +60,6 @@ def test_an_export_finds_the_data_of_its_run(project, tmp_path, name):
         assert (row["data"], row["images"]) == (f"folder:{project / 'photos'}", 3)
     (row,) = _rows(project, tmp_path, project / name, "--trust", *named, "--data.holdout", 0)
     assert row["images"] == 30
-
-
-@pytest.mark.parametrize("name", ["run.onnx", "run.pt2"])
-def test_an_export_is_loaded_once(project, tmp_path, monkeypatch, name):
-    loaded, session, program = [], onnxruntime.InferenceSession, torch.export.load
-
-    def open_session(path, *arguments, **options):
-        loaded.append(path)
-        return session(path, *arguments, **options)
-
-    def open_program(path):
-        loaded.append(path)
-        return program(path)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
-    monkeypatch.setattr(torch.export, "load", open_program)
-    named = ("--data", f"folder:{project / 'photos'}")
-    (row,) = _rows(project, tmp_path, project / name, "--trust", *named)
-    assert row["images"] == 3
-    assert loaded == [project / name]
 
 
 def test_bare_weights_need_the_name_of_the_data(project, capsys):

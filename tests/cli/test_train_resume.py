@@ -134,12 +134,11 @@ def test_a_run_that_is_resumed_with_its_recipe_keeps_what_neither_says(tmp_path,
     assert "resumed with other settings: optim.lr=0.002 (0.01 before)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["epoch,loss\n1,2\n", "step,loss\nx,2\n"])
-def test_a_damaged_log_is_named(tmp_path, capsys, content):
+def test_a_damaged_log_is_named(tmp_path, capsys):
     out = tmp_path / "run"
     common = ["train", "--config", "digits", "--out", out, "--epochs", 3, *QUICK]
     assert run(*common, "--limit_epochs", 1) == 0
-    (out / "metrics.csv").write_text(content)
+    (out / "metrics.csv").write_text("step,loss\nx,2\n")
     capsys.readouterr()
     assert run(*common, "--resume", "true") == 2
     assert "metrics.csv cannot be read: a row has no step; remove it" in capsys.readouterr().err

@@ -13,9 +13,7 @@ from jsonargparse import ActionConfigFile
 from kat.cli.options.parser import Parser
 from kat.cli.options.recipes import read_recipe, recipe_names, recipe_path
 from kat.errors import InputError
-from kat.tables import aligned
 from kat.training import TrainConfig
-from kat.training.config import setting
 from kat.training.run_directory import SETTINGS
 
 SHORT = {
@@ -25,19 +23,6 @@ SHORT = {
     "device": "accelerator",
 }
 """Short forms of settings."""
-ESSENTIAL = {
-    "data.name": ("the dataset", "--data folder:/data/flowers"),
-    "model.name": ("the model", "--model.name kat_tiny_patch16_224"),
-    "model.init_from": ("start from this trained model", "--init-from runs/imagenet"),
-    "epochs": ("passes over the training data", "--epochs 100"),
-    "data.batch_size": ("images per step in each process", "--data.batch_size 256"),
-    "data.image_size": ("side of the images that the model sees", "--data.image_size 224"),
-    "optim.lr": ("peak learning rate", "--optim.lr 5e-4"),
-    "precision": ("floating-point format", "--precision bf16-mixed"),
-    "out": ("the run directory", "--out runs/mine"),
-    "resume": ("resume the run in out", "--resume auto"),
-}
-"""The settings that matter most, each with its meaning and an example."""
 
 
 class _Recipe(ActionConfigFile):
@@ -54,12 +39,11 @@ class TrainingParser(Parser):
 
     Args:
         doc: the docstring of the command's module.
-        settings: False: without the settings, for a help that shows the most important ones.
+        settings: False: without the settings, for a short help.
     """
 
     def __init__(self, doc: str = "", *, settings: bool = True) -> None:
-        epilog = None if settings else _essential_settings()
-        super().__init__(doc, "[--config RECIPE] [--SETTING VALUE ...]", epilog=epilog)
+        super().__init__(doc, "[--config RECIPE] [--SETTING VALUE ...]")
         what = f"a YAML file of settings, or one of the recipes {', '.join(recipe_names())}"
         self.add("--config", action=_Recipe, metavar="RECIPE", help=what)
         self.add("--help-all", action="store_true", help="show every setting, and exit")
@@ -105,19 +89,3 @@ def config_from(parser: TrainingParser, content: dict[str, Any], source: str) ->
 def _to_config(parser: TrainingParser, parsed: Namespace) -> TrainConfig:
     values = vars(parser.instantiate(parsed))
     return TrainConfig(**{field.name: values[field.name] for field in fields(TrainConfig)})
-
-
-def _essential_settings() -> str:
-    """The table of the settings that matter most."""
-    defaults = TrainConfig()
-    rows = [("setting", "default", "", "example")]
-    for name, (meaning, example) in ESSENTIAL.items():
-        default = setting(defaults, name)
-        rows.append((name, "-" if default is None else str(default), meaning, example))
-    short = " ".join(f"--{name.replace('_', '-')}" for name in SHORT)
-    table = "\n".join(aligned(rows, indent="  "))
-    return (
-        f"the settings that matter most:\n{table}\n\n"
-        f"short for {' '.join(SHORT.values())}: {short}\n"
-        "'--help-all' shows every setting; in names - and _ mean the same"
-    )
