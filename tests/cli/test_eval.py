@@ -78,11 +78,11 @@ def test_a_folder_of_checkpoints_is_a_table(models, trained, tmp_path, capsys):
     captured = capsys.readouterr()
     assert f"1 of 4 checkpoints cannot be evaluated, first {models / 'damaged.pth'}" in captured.err
     assert "images/s" in captured.out
-    assert f"{models / 'damaged.pth'}: {models / 'damaged.pth'} is not a readable" in captured.out
+    assert f"{models / 'damaged.pth'}: {models / 'damaged.pth'} is not a complete" in captured.out
     assert captured.out.count(" 360 ") == 3
     rows = list(csv.DictReader(out[0].open()))
     assert [row["checkpoint"] for row in rows] == [str(models / name) for name in names]
-    assert "is not a readable checkpoint" in rows[1]["error"]
+    assert "is not a complete file of torch.save" in rows[1]["error"]
     top1 = json.loads((trained / "summary.json").read_text())["top1"]
     for row in (rows[0], *rows[2:]):
         assert float(row["top1"]) == pytest.approx(top1, abs=1e-4)
@@ -153,7 +153,7 @@ def test_other_preprocessing_is_used_and_said(trained, tmp_path, capsys):
     assert run(*common, "--image-size", 16) == 0
     assert "input_size is (1, 16, 16), but the checkpoint's record" in capsys.readouterr().out
     line = refused(capsys, *common, "--mean", "[1, 2]")
-    assert "mean must have one number for each of the 1 channels" in line
+    assert "must have one number for each of the 1 channels" in line
 
 
 def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
