@@ -152,12 +152,8 @@ def damaged_images() -> dict[str, bytes]:
         "a broken PNG chunk": png[:middle] + bytes(200) + png[middle + 200 :],
         "a decompression bomb": png_header(60_000, 60_000),
         "zeros": bytes(1000),
+        "PostScript, which Pillow renders by Ghostscript": encoded(noise(), "EPS"),
     }
-
-
-def postscript() -> bytes:
-    """An image as EPS, which Pillow renders by Ghostscript."""
-    return encoded(noise(), "EPS")
 
 
 def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:

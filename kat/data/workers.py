@@ -14,12 +14,7 @@ import signal
 from multiprocessing.context import BaseContext
 from types import FrameType
 
-from kat.processes import (
-    REQUESTS_TO_STOP,
-    accept_requests_to_stop,
-    fork_server,
-    when_parent_ends,
-)
+from kat.processes import REQUESTS_TO_STOP, accept_requests_to_stop, fork_server, when_parent_ends
 
 
 def worker_server() -> BaseContext | None:

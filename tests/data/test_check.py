@@ -13,7 +13,7 @@ from kat.data.check import between_splits, check_split
 from kat.data.dense import open_coco
 from kat.errors import InputError
 from tests.data.dense.coco_files import TRIANGLE, instances, write_coco
-from tests.data.dense.mask_files import halves, write_ade20k, write_pairs
+from tests.data.dense.mask_files import halves, write_pairs
 from tests.images import write_folder
 
 
@@ -145,7 +145,7 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
     assert not any(_fatal(problem, {"bad_images"}) for problem in problems.values())
 
 
-@pytest.mark.parametrize("side", [2**30, 2**40])
+@pytest.mark.parametrize("side", [2**40])
 def test_masks_of_a_size_that_no_image_has_are_not_decoded(tmp_path, side):
     content = instances()
     content["images"][0] |= {"height": side, "width": side}
@@ -217,24 +217,6 @@ def test_255_in_the_place_of_a_class_is_a_warning(tmp_path, values, wrong):
     if wrong:
         assert problems[kind].severity(()) == "warning"
         assert problems[kind].cases == ["255 is not a class; does it stand for class 'object'?"]
-
-
-def test_classes_of_masks_that_do_not_occur_are_noted(tmp_path):
-    write_ade20k(tmp_path)
-    Image.fromarray(halves(0, 1)).save(tmp_path / "annotations" / "training" / "ADE_1.png")
-    train, val = (
-        check_split(DataConfig(name=f"ade20k:{tmp_path}"), split) for split in ("train", "val")
-    )
-    assert (train.unused, val.unused) == (["car;auto"], [])
-
-
-def test_labeled_images_are_checked_too(tmp_path):
-    write_folder(tmp_path, classes=2, train=3, val=1)
-    (tmp_path / "train" / "n01" / "1.jpg").write_bytes(b"torn")
-    (problem,) = _problems(f"folder:{tmp_path}").values()
-    assert (problem.kind, len(problem.cases)) == ("unreadable images", 1)
-    assert _problems(f"folder:{tmp_path}", "val") == {}
-    assert _problems("digits", "val") == {}
 
 
 def test_images_in_two_classes_or_two_splits_are_found(tmp_path):

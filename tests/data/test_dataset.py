@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from kat.data import (
-    DataConfig,
-    open_split,
-)
+from kat.data import DataConfig, open_split
 from tests.images import write_folder
 
 

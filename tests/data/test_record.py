@@ -57,20 +57,6 @@ def test_a_class_folder_or_a_file_that_is_renamed_or_moved_is_noticed(tmp_path):
     ]
 
 
-def test_a_holdout_of_another_share_is_noticed(tmp_path):
-    write_folder(tmp_path, classes=2, train=10, val=0)
-    for folder in ("n00", "n01"):
-        (tmp_path / "val" / folder).rmdir()
-    (tmp_path / "val").rmdir()
-    tenth, fifth = (
-        data_record(config, open_split(config, "train"), open_split(config, "val"))
-        for config in (DataConfig(name=f"folder:{tmp_path}", holdout=s) for s in (0.1, 0.2))
-    )
-    assert differences(tenth, fifth) == [
-        "the train split had 18 images and has 16", "the val split had 2 images and has 4"
-    ]  # fmt: skip
-
-
 def test_a_box_of_coco_and_a_mask_by_another_name_are_noticed(tmp_path):
     write_coco(tmp_path / "coco")
     start = _identity({"name": f"coco:{tmp_path / 'coco'}"})
@@ -131,10 +117,3 @@ def test_relative_paths_are_found_from_another_folder_while_they_exist(
 def test_names_and_addresses_are_no_paths(name, root):
     data = open_split(DataConfig(name="digits"), "val")
     assert data_record(DataConfig(name=name, root=root), data, data)["paths"] == {}
-
-
-@pytest.mark.parametrize("root", [["a"], {"a": 1}, 3])
-def test_a_root_that_is_no_path_is_left_to_the_check_of_the_settings(root):
-    data = open_split(DataConfig(name="digits"), "val")
-    record = data_record(DataConfig(name="digits"), data, data)
-    assert located({"name": "digits", "root": root}, record)["root"] == root

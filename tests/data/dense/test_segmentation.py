@@ -14,7 +14,7 @@ from kat.data.check import check_split
 from kat.data.dense import open_segmentation
 from kat.data.dense.config import SegmentationAugmentConfig
 from kat.data.dense.segmentation import decode_mask
-from kat.data.dense.transforms import SegmentationEvalTransform, SegmentationTrainTransform
+from kat.data.dense.transforms import SegmentationTrainTransform
 from kat.errors import InputError
 from tests.data.dense.mask_files import gray_png, halves, write_ade20k, write_pairs, write_voc
 
@@ -189,17 +189,3 @@ def test_the_loader_stacks_crops_and_repeats_them_on_resuming(tmp_path):
     (again,) = loader
     assert torch.equal(again.images, second.images)
     assert torch.equal(again.labels, second.labels)
-
-
-def test_the_loader_leaves_images_of_other_sizes_in_lists(tmp_path):
-    write_pairs(tmp_path)
-    for kind in ("images", "masks"):
-        Image.new("RGB" if kind == "images" else "L", (24, 40)).save(
-            tmp_path / "val" / kind / "1.png"
-        )
-    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2)
-    data = open_split(config, "val")
-    data.transform = SegmentationEvalTransform(40)
-    (batch,) = make_loader(data, config, training=False)
-    assert [tuple(image.shape) for image in batch.images] == [(3, 40, 60), (3, 67, 40)]
-    assert [tuple(mask.shape) for mask in batch.labels] == [(20, 30), (40, 24)]

@@ -6,21 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
 
-from kat.data.dense.config import (
-    DetectionAugmentConfig,
-    SegmentationAugmentConfig,
-)
+from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.transforms import (
-    DetectionEvalTransform,
     DetectionTrainTransform,
     SegmentationTrainTransform,
     fitted_size,
     largest_share,
 )
-from kat.errors import InputError
-from kat.settings import check_ranges
 
 MEAN = (0.5, 0.4, 0.3)
 FILL = [128, 102, 76]
@@ -46,7 +39,7 @@ def _scene(height=60, width=90):
     return Image.fromarray(pixels), target
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_masks_boxes_and_pixels_stay_together(seed):
     image, target = _scene()
     torch.manual_seed(seed)
@@ -80,7 +73,7 @@ def _scaled(scale, hflip=0.0, size=64, image_and_target=None):
     return DetectionTrainTransform(size, config, MEAN)(*(image_and_target or _scene()))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_boxes_alone_are_those_around_the_masks_of_rectangles(seed):
     image, target = _scene()
     boxes_alone = {name: value for name, value in target.items() if name != "masks"}
@@ -104,12 +97,6 @@ def test_a_scale_of_one_just_fits_the_square_and_pads_below():
     flipped_pixels, flipped = _scaled(1.0, hflip=1.0, size=90)
     assert torch.equal(flipped_pixels[:, :60], pixels[:, :60].flip(-1))
     assert flipped["boxes"].tolist() == [[50, 5, 80, 25], [5, 30, 40, 58]]
-
-
-def test_a_scale_below_one_shrinks_and_pads_to_the_right_too():
-    pixels, moved = _scaled(0.5, size=90)
-    assert pixels[:, 5, 60].tolist() == FILL
-    assert moved["boxes"][0].tolist() == pytest.approx([5, 2.5, 20, 12.5], abs=0.51)
 
 
 def test_a_scale_of_two_shows_a_quarter_enlarged():
@@ -142,13 +129,6 @@ def test_objects_outside_the_crop_are_dropped_with_all_their_fields():
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=25)
     _, moved = DetectionTrainTransform(90, config, MEAN)(image, target)
     assert moved["labels"].tolist() == [7]
-
-
-def test_evaluation_leaves_the_image_and_its_objects():
-    image, target = _scene()
-    pixels, same = DetectionEvalTransform()(image, target)
-    assert torch.equal(pixels, pil_to_tensor(image))
-    assert same is target
 
 
 @pytest.mark.parametrize(
@@ -246,28 +226,3 @@ def test_colors_change_and_the_mask_does_not():
     assert plain[0][:, 5, 5].tolist() == [120, 60, 30]
     assert distorted[0][:, 5, 5].tolist() != [120, 60, 30]
     assert torch.equal(plain[1], distorted[1])
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (
-            DetectionAugmentConfig(scale=(2.0, 0.1)),
-            "detection.scale must be two numbers, the smaller first",
-        ),
-        (DetectionAugmentConfig(hflip=1.5), "detection.hflip must be at most 1, got 1.5"),
-        (DetectionAugmentConfig(min_side=-1), "detection.min_side must be at least 0"),
-        (SegmentationAugmentConfig(scale=(0, 1)), "segmentation.scale must be above 0, got"),
-        (SegmentationAugmentConfig(crop=0), "segmentation.crop must be at least 1, got 0"),
-        (
-            SegmentationAugmentConfig(max_class_share=0),
-            "segmentation.max_class_share must be above 0",
-        ),
-        (SegmentationAugmentConfig(distortion=2), "segmentation.distortion must be at most 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(config, message):
-    section = message.split(".")[0]
-    check_ranges(type(config)(), section)
-    with pytest.raises(InputError, match=message):
-        check_ranges(config, section)

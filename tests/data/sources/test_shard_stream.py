@@ -42,11 +42,6 @@ def test_the_order_of_a_stream_is_a_function_of_seed_and_epoch(stream):
     assert first != _names(other(0, (0, 1)))
 
 
-def test_a_label_beyond_the_classes_is_named(stream):
-    with pytest.raises(InputError, match=r"/0001 has the label 1, but the 1 classes are 0 to 0"):
-        list(ShardStream(stream.urls, None, 1, False, seed=0)(0, (0, 1)))
-
-
 @pytest.mark.parametrize("parts", [2, 3, 5])
 def test_the_parts_of_a_stream_cover_it(stream, parts):
     names = [_names(stream(0, (index, parts))) for index in range(parts)]

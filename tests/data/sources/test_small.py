@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from kat.data import (
-    DataConfig,
-    open_split,
-)
+from kat.data import DataConfig, open_split
 from kat.errors import InputError
 from tests.images import write_fashion_mnist
 

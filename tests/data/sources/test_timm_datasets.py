@@ -11,13 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kat.data import (
-    DataConfig,
-    eval_transform,
-    make_loader,
-    open_split,
-    preprocessing,
-)
+from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
 from kat.data.sources.timm_datasets import TimmStream
 from kat.errors import InputError
 from tests.images import write_folder

@@ -7,11 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from kat.data import (
-    DataConfig,
-    make_loader,
-    open_split,
-)
+from kat.data import DataConfig, make_loader, open_split
 from kat.data.sources.webdataset import expand_braces
 from kat.errors import InputError
 from tests.images import picture, samples, write_tar
