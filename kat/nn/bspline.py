@@ -29,7 +29,7 @@ class BSplineKANLinear(nn.Module):
     Args:
         in_features: d_in.
         out_features: d_out.
-        bias: whether to add a bias.
+        bias: True to add a bias.
         grid: number of grid intervals; at least 1.
         order: degree of the splines; at least 1.
         grid_range: (low, high), the ends of the grid.
@@ -196,7 +196,7 @@ def _pieces(order: int) -> list[list[float]]:
 class _Splines(torch.autograd.Function):
     """B_k at t, x in grid intervals from the low end of the grid: (...) to (..., grid + order).
 
-    Saves t alone. The gradient can be differentiated as often as the splines can.
+    Saves only t. The gradient can be differentiated as often as the splines can.
     """
 
     @staticmethod

@@ -98,7 +98,7 @@ class Coefficients:
 
 
 Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any]
-"""What ``init=`` accepts: the name of a preset, the path of a ``.json`` file of ``kat fit``,
+"""Values of ``init=``: the name of a preset, the path of a ``.json`` file of ``kat fit``,
 :class:`Coefficients`, or the mapping in such a file.
 
 Examples:

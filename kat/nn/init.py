@@ -36,7 +36,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
     """Draws the weight of ``linear`` in ``linear(activation(x))`` and sets its bias to zero.
 
-    Parameters without values, on the meta device or of ``FakeTensorMode``, are left alone.
+    Parameters without values, on the meta device or of ``FakeTensorMode``, are not changed.
 
     Args:
         linear: the linear map after the activation.
@@ -99,7 +99,7 @@ def _draw_centered(linear: nn.Linear, function: Function) -> None:
 
 @torch.no_grad()
 def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> None:
-    """Initializes attention so that its weight products resemble those of trained transformers.
+    """Initializes attention so that its weight products resemble trained transformers.
 
     For each head, W_q^T W_k is the best rank d_head approximation of 0.7 Z + 0.7 I, and
     W_proj W_v = 0.4 Z - 0.4 I. Z has independent entries of variance 1 / d; the W are the weights

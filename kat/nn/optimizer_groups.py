@@ -50,7 +50,7 @@ def param_groups(
 
     Before each step of SGD (any optimizer with ``dampening``, such as timm's SGDW, SGDP and LARS),
     the gradients of the coefficients are scaled and bounded in place, see the top of this module. A
-    hook that ``import kat`` registers does so. It leaves other groups and other optimizers alone.
+    hook that ``import kat`` registers does so. It changes no other groups and no other optimizers.
 
     Args:
         model: any model; it may be compiled, wrapped in DDP or sharded by ``fully_shard``.
@@ -59,7 +59,7 @@ def param_groups(
         weight_decay: of the other parameters. None: what the optimizer is given, or its default.
 
     Returns:
-        Dictionaries with ``params``, ``lr``, ``rational``, whether they are coefficients, and
+        Dictionaries with ``params``, ``lr``, ``rational``, True for coefficients, and
         ``weight_decay``, unless the optimizer's holds. Groups of coefficients also have
         ``use_muon=False``, which Muon of timm obeys.
 

@@ -30,7 +30,7 @@ def preset_names() -> list[str]:
 def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coefficients:
     """The coefficients that approximate a known function, for a degree and a form.
 
-    The package ships those of degree (5, 4). For any other degree the function is fitted on the
+    The package ships degree (5, 4). For any other degree the function is fitted on the
     same interval at the first call, in about a second, and the result is cached.
 
     Args:
@@ -70,11 +70,11 @@ def minimax(
 ) -> Coefficients:
     """The coefficients with the least maximum error on an interval.
 
-    The package has those of degree (5, 4) on [-6, 6]. Any others are fitted at the first call.
+    The package has degree (5, 4) on [-6, 6]. Anything else is fitted at the first call.
 
     Args:
-        name: a function in :data:`kat.nn.functions.FUNCTIONS`, or a preset; that of a narrow one
-            looks, in form B, at the interval alone.
+        name: a function in :data:`kat.nn.functions.FUNCTIONS`, or a preset; in form B the fit of a
+            narrow preset ignores the line beyond the interval.
         degree, form, interval: see :func:`kat.nn.fitting.fit`.
 
     Raises:

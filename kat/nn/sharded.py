@@ -18,7 +18,7 @@ def whole(tensor: Any) -> Tensor:
 def sharded_like(value: Tensor, like: Any) -> Tensor:
     """``value`` with the device and the sharding of a tensor of its shape.
 
-    If that is sharded, the values are those of the mesh's first process.
+    If that is sharded, the values of the mesh's first process count.
     """
     value = value.to(like.device)
     if not is_sharded(like):
@@ -39,5 +39,5 @@ def replicated_like(value: Tensor, like: Any) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a ``DTensor``."""
+    """Return True if a tensor is a ``DTensor``."""
     return hasattr(tensor, "full_tensor")

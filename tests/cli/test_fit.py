@@ -98,17 +98,6 @@ def test_a_fitted_file_starts_a_run_that_outlives_it(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_file_of_another_degree_is_explained(tmp_path, capsys):
-    file = tmp_path / "fitted.json"
-    assert run("fit", "tanh", "--degree", 3, 2, "--out", file) == 0
-    line = refused(
-        capsys, "train", "--config", "digits", "--out", tmp_path / "run",
-        "--model.args", f"{{act_init: {file}}}",
-    )  # fmt: skip
-    assert "init has degree (3, 2) and form A" in line
-    assert "build it with degree=(3, 2), form='A'" in line
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

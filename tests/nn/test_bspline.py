@@ -28,8 +28,10 @@ def _scipy_splines(layer: BSplineKANLinear, x: np.ndarray) -> np.ndarray:
     return np.stack(columns, -1)
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 5])
-@pytest.mark.parametrize(("grid", "grid_range"), [(1, (-1.0, 1.0)), (5, (-3.0, 3.0)), (7, (0, 2))])
+@pytest.mark.parametrize(
+    ("order", "grid", "grid_range"),
+    [(1, 5, (-3.0, 3.0)), (2, 7, (0.0, 2.0)), (3, 5, (-3.0, 3.0)), (5, 1, (-1.0, 1.0))],
+)
 def test_splines_are_scipys(order, grid, grid_range):
     layer = BSplineKANLinear(2, 3, grid=grid, order=order, grid_range=grid_range)
     x = np.random.default_rng(0).uniform(-20, 20, 4000)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import timm
@@ -67,18 +65,6 @@ def test_wrapped_models_have_the_same_groups(model, ddp):
         assert [(g["lr"], g["weight_decay"], [id(p) for p in g["params"]]) for g in groups] == plain
 
 
-def test_layers_in_a_plain_module():
-    model = nn.Sequential(nn.Linear(8, 16), kat.GroupRational(4, init="gelu"), nn.Linear(16, 2))
-    first, coefficients, weights = kat.param_groups(model, 0.1, weight_decay=0.2)
-    assert [first["rational"], coefficients["rational"], weights["rational"]] == [
-        False,
-        True,
-        False,
-    ]
-    assert set(coefficients["params"]) == set(model[1].parameters())
-    assert (coefficients["weight_decay"], weights["weight_decay"]) == (0, 0.2)
-
-
 def test_without_a_weight_decay_that_of_the_optimizer_holds():
     model = nn.Sequential(nn.Linear(8, 16), kat.GroupRational(4, init="gelu"), nn.Linear(16, 2))
     for given, expected in (({}, 0.01), ({"weight_decay": 0.3}, 0.3)):
@@ -93,7 +79,7 @@ def test_without_a_weight_decay_that_of_the_optimizer_holds():
 
 def _slopes(act):
     """max(1, max |dF/dc|) over [-6, 6] by autograd, for numerator and denominator."""
-    x = torch.linspace(-6, 6, 1201, dtype=torch.float64)
+    x = torch.linspace(-6, 6, 241, dtype=torch.float64)
     coefficients = [p.detach().double()[:1].requires_grad_() for p in act.parameters()]
 
     def function(a, b):
@@ -123,8 +109,11 @@ def _step(optimizer, layer, loss, way):
         optimizer.step()
 
 
-@pytest.mark.parametrize("way", ["backward", "closure", "scaler", "fused scaler", "compiled"])
-@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize(
+    ("way", "size"),
+    [("backward", 1e-9), ("backward", 1.0), ("closure", 1e6), ("scaler", 1e6),
+     ("fused scaler", 1e6), ("compiled", 1e6)],
+)  # fmt: skip
 def test_a_step_of_sgd_moves_every_power_alike_and_is_bounded(way, size):
     """-lr g / s^2, with the slopes s, or so much of it as moves F by 0.01."""
     torch.manual_seed(0)
@@ -175,24 +164,14 @@ def test_momentum_lowers_the_bound_and_all_functions_share_it():
     assert math.sqrt(squares) == pytest.approx(0.01 * (1 - 0.9), rel=1e-3)
 
 
-def test_a_rate_of_zero_leaves_nothing_in_the_momentum():
-    torch.manual_seed(0)
-    layer, x = kat.GRKANLinear(8, 4, num_groups=4), torch.randn(100, 8)
-    start = layer.act.weight_numerator.detach().clone()
-    optimizer = torch.optim.SGD(kat.param_groups(layer, 0.0), lr=0.0, momentum=0.9)
-    for rate in (0.0, 0.1):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        (1e6 * layer(x).square().sum()).backward()
-        optimizer.step()
-    moved = (layer.act.weight_numerator.detach() - start) * torch.tensor(_slopes(layer.act)[0])
-    assert 0 < moved.norm() <= 0.00101
+@cache
+def _slopes_of_swish():
+    return _slopes(kat.GroupRational(4))
 
 
 def _moved(layer, start):
     """|s dc| of each coefficient tensor since the start."""
-    rows = zip(("numerator", "denominator"), _slopes(layer.act), strict=True)
+    rows = zip(("numerator", "denominator"), _slopes_of_swish(), strict=True)
     return [
         ((getattr(layer.act, f"weight_{n}").detach() - start[n]) * torch.tensor(r)).norm().item()
         for n, r in rows
@@ -222,7 +201,6 @@ def _large_step(layer, optimizer):
 @pytest.mark.parametrize(
     "schedule",
     [
-        lambda o: torch.optim.lr_scheduler.LinearLR(o, start_factor=1e-3, total_iters=5),
         lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.5, total_steps=12),
         lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1, step / 5)),
     ],
@@ -239,34 +217,18 @@ def test_the_bound_holds_while_the_rate_rises(schedule):
     assert max(_moved(layer, start)) > 0
 
 
-@pytest.mark.parametrize("way", ["filtered", "reversed", "old state", "another process"])
+@pytest.mark.parametrize("way", ["reversed", "old state", "pickled"])
 def test_the_bound_holds_for_changed_groups_and_loaded_states(way, tmp_path):
     layer, start, optimizer = _started(0.5)
-    if way == "filtered":
-        groups = kat.param_groups(layer, 0.5)
-        for group in groups:
-            group["params"] = [p for p in group["params"] if p is not layer.act.weight_denominator]
-        optimizer = torch.optim.SGD(groups, lr=0.5)
     if way == "reversed":
         groups = [{**g, "params": g["params"][::-1]} for g in kat.param_groups(layer, 0.5)]
         optimizer = torch.optim.SGD(groups, lr=0.5)
     if way == "old state":
         optimizer.load_state_dict(torch.optim.SGD(kat.param_groups(layer, 0.5), 0.5).state_dict())
-    if way == "another process":
-        path = tmp_path / "whole.pt"
-        torch.save((layer, optimizer), path)
-        code = (
-            "import sys, torch\n"
-            "layer, optimizer = torch.load(sys.argv[1], weights_only=False)\n"
-            "torch.manual_seed(0)\n"
-            "(1e6 * layer(torch.randn(64, 8)).square().sum()).backward()\n"
-            "optimizer.step()\n"
-            "torch.save((layer, optimizer), sys.argv[1])\n"
-        )
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-        layer, optimizer = torch.load(path, weights_only=False)
-    else:
-        _large_step(layer, optimizer)
+    if way == "pickled":
+        torch.save((layer, optimizer), tmp_path / "whole.pt")
+        layer, optimizer = torch.load(tmp_path / "whole.pt", weights_only=False)
+    _large_step(layer, optimizer)
     moved = _moved(layer, start)
     assert 0 < max(moved) <= 0.01 * (1 + 1e-4)
 
@@ -279,27 +241,15 @@ def test_an_optimizer_that_was_copied_names_what_to_do():
     _large_step(layer, torch.optim.SGD(kat.param_groups(layer, 0.5), lr=0.5))
 
 
-def test_groups_that_sgd_has_used_are_plain_for_other_optimizers():
-    steps = []
-    for used in (True, False):
-        torch.manual_seed(0)
-        layer = kat.GRKANLinear(8, 4, num_groups=4)
-        groups = kat.param_groups(layer, 0.1, weight_decay=0)
-        if used:
-            torch.optim.SGD(groups, lr=0.1)
-        optimizer = torch.optim.AdamW(groups)
-        _large_step(layer, optimizer)
-        steps.append([p.detach().clone() for p in layer.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))
-
-
-@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.Adagrad])
 def test_other_optimizers_see_the_gradients_as_they_are(make):
+    """Also in groups that SGD has used."""
     steps = []
     for coefficients in (True, False):
         torch.manual_seed(0)
         layer = kat.GRKANLinear(8, 4, num_groups=4)
         groups = kat.param_groups(layer, 0.1, weight_decay=0)
+        torch.optim.SGD(groups, lr=0.1)
         optimizer = make(groups if coefficients else layer.parameters(), lr=0.1, weight_decay=0)
         for seed in range(3):
             optimizer.zero_grad()
@@ -323,37 +273,16 @@ def test_sgd_of_plain_groups_is_left_alone(model):
         assert torch.equal(parameter.detach(), old - 1)
 
 
-@pytest.mark.parametrize("width", [64, 256])
-@pytest.mark.parametrize(("lr", "momentum"), [(1e-3, 0.9), (0.1, 0.0), (0.1, 0.9)])
-def test_the_bare_call_with_sgd_learns_and_moves_every_function(width, lr, momentum):
-    """A rate of 0.001 with momentum gave NaN within five steps."""
-    torch.manual_seed(0)
-    model = nn.Sequential(kat.GRKANMlp(width, 4 * width), kat.GRKANMlp(width, 4 * width))
-    points = torch.linspace(-3, 3, 61)
-    before = [act.functions(points) for act in rationals(model).values()]
-    optimizer = torch.optim.SGD(kat.param_groups(model, lr=lr), lr=lr, momentum=momentum)
-    losses, x = [], torch.randn(128, width)
-    for _ in range(20):
-        loss = (model(x) - x.roll(1, 1)).square().mean()
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < losses[0]
-    for old, act in zip(before, rationals(model).values(), strict=True):
-        assert (act.functions(points) - old).abs().max() > 1e-3
-
-
-def _digits_loss(seed, grouped, steps=66):
+def _digits_loss(grouped):
     """The loss after three epochs of SGD at 0.1 on scikit-learn's digits."""
     images, labels = load_digits(return_X_y=True)
     images, labels = torch.tensor(images).float() / 8 - 1, torch.tensor(labels)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     hidden = [kat.GRKANLinear(128, 128) for _ in range(3)]
     model = nn.Sequential(nn.Linear(64, 128), *hidden, kat.GRKANLinear(128, 10))
     groups = kat.param_groups(model, 0.1) if grouped else model.parameters()
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    for batch in (torch.randperm(len(images))[:64] for _ in range(steps)):
+    for batch in (torch.randperm(len(images))[:64] for _ in range(66)):
         loss = functional.cross_entropy(model(images[batch]), labels[batch])
         optimizer.zero_grad()
         loss.backward()
@@ -361,17 +290,15 @@ def _digits_loss(seed, grouped, steps=66):
     return loss.item()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sgd_trains_with_the_groups_and_diverges_without(seed):
-    assert _digits_loss(seed, grouped=True) < 1
-    assert not _digits_loss(seed, grouped=False) < 2
+def test_sgd_trains_with_the_groups_and_diverges_without():
+    assert _digits_loss(grouped=True) < 1
+    assert not _digits_loss(grouped=False) < 2
 
 
-@pytest.mark.parametrize("init", ["identity", "swish"])
-def test_adapters_learn_with_sgd(init):
+def test_adapters_learn_with_sgd():
     """An adapter trains the coefficients in the scale of each power, and its steps are bounded."""
     torch.manual_seed(0)
-    mlp = kat.GRKANMlp(16, 64, act_init=init)
+    mlp = kat.GRKANMlp(16, 64)
     kat.adapt(mlp, "rational")
     optimizer = torch.optim.SGD(kat.param_groups(mlp, 0.1), lr=0.1, momentum=0.9)
     x = torch.randn(256, 16)

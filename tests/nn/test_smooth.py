@@ -69,8 +69,10 @@ def _kinks(rational):
     return int(rational.weight_denominator[:, ::2].count_nonzero(1).count_nonzero())
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("adamw", "numerator"), ("sgd", "denominator"), ("rmsprop", "none"), ("lbfgs", "numerator")],
+)
 def test_training_makes_no_kink(name, share):
     torch.manual_seed(0)
     free, even = (kat.GRKANMlp(8, 16, num_groups=4, act_init="gelu", share=share) for _ in range(2))
@@ -116,13 +118,6 @@ def test_a_rational_that_is_unfrozen_later_stays_even():
     _train(model, OPTIMIZERS["adamw"](model.parameters()))
     assert not _kinks(model.act2)
     assert not torch.equal(model.act2.weight_denominator, start)
-
-
-def test_a_polynomial_is_smooth_already():
-    act = kat.GroupRational(2, (3, 0), num_channels=4)
-    keep_even(act)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 4), act, torch.nn.Linear(4, 8))
-    _train(model, OPTIMIZERS["sgd"](model.parameters()))
 
 
 def test_gradients_that_are_asked_for_are_even():

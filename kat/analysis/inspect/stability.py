@@ -99,7 +99,7 @@ def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
 
 
 def rational_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of rational layers; those of blocks have no coefficients.
+    """The rows of rational layers; rows of blocks have no coefficients.
 
     Raises:
         InputError: there is none.

@@ -220,7 +220,7 @@ def measure(
         form: ``"A"`` or ``"B"``.
         interval: (low, high), the interval of the fit.
         a, b: a_0 .. a_m and b_1 .. b_n.
-        **arguments: those of :func:`fit` that the result records.
+        **arguments: arguments of :func:`fit` that the result records.
     """
     samples = _on_grid(source, np.linspace(*interval, _CHECK_POINTS), "normal")
     error = evaluate(samples.x, a, b, form) - samples.y
@@ -257,7 +257,7 @@ def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
 def _samples(
     source: Function | Points, interval: tuple[float, float], method: str, weight: str
 ) -> Samples:
-    """What to fit: samples denser near the ends for the largest error, and even ones for a mean."""
+    """Samples to fit: denser near the ends for the largest error, and even ones for a mean."""
     if method == "minimax":
         return _on_grid(source, chebyshev(interval, _MINIMAX_POINTS), weight)
     samples = _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)

@@ -162,7 +162,7 @@ def _correction(
 ) -> Array:
     """The step of one linear program; zeros if the solver finds none.
 
-    linearized drops E (Q - Q_k) from the right-hand side. Such steps alone need not reach the
+    linearized drops E (Q - Q_k) from the right-hand side. Such steps need not reach the
     minimum, but from a crude start one gets much farther.
 
     The unknowns are the components of the step along the singular vectors of
@@ -221,7 +221,7 @@ def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, f
 
     Returns:
         a and b, in the scaled variable, and the root mean square of the weighted error: a local
-        minimum, no larger than that of the minimax fit.
+        minimum, no larger than the error of the minimax fit.
     """
     problem = Problem(space, samples)
 

@@ -6,8 +6,8 @@ The file has a line for each row of coefficients at each recorded step:
     0,blocks.0.mlp.act1,A,numerator,0,0.0,1.0,0.0,0.0,0.0,0.0        c_i = a_i
     0,blocks.0.mlp.act1,A,denominator,0,0.0,0.0,0.0,0.0,,            c_i = b_(i + 1)
 
-``step`` is the number of optimizer steps taken before. A part that all groups share has group 0
-alone. Numbers are float32, in the fewest digits that restore them; cells beyond a degree are empty.
+``step`` is the number of optimizer steps taken before. A part that all groups share has only group
+0. Numbers are float32, in the fewest digits that restore them; cells beyond a degree are empty.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from kat.ops.arguments import compute_dtype
 from kat.tables import open_table, write_table
 
 Row = dict[str, Any]
-"""One layer at one step: ``step``, ``layer``, and those :data:`QUANTITIES` that apply to it."""
+"""One layer at one step: ``step``, ``layer``, and the :data:`QUANTITIES` that apply to it."""
 
 QUANTITIES = (
     "input_mean",
@@ -256,7 +256,7 @@ def _linears(model: nn.Module) -> dict[int, nn.Linear]:
 
 @torch.no_grad()
 def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The quantities of a layer that follow from its input and output alone."""
+    """The quantities of a layer that follow from its input and output."""
     activation = layer.activation
     f = activation.forward(_wide(x)).movedim(activation.channel_dim, -1)  # without its hooks
     x, y = (_wide(t.movedim(activation.channel_dim, -1)) for t in (x, y))
