@@ -41,7 +41,7 @@ from kat.deploy import (
 from kat.deploy.formats import PROGRAMS
 from kat.deploy.run_record import training_record
 from kat.errors import InputError
-from kat.files import check_folder, check_target
+from kat.files import check_folder
 from kat.models import load_model, save_pretrained
 from kat.text import say, scaled
 from kat.training.evaluation.run_data import settings_of_run
@@ -108,7 +108,6 @@ def _format_of(out: Path) -> str:
 def _export_file(options: Namespace, out: Path, kind: str) -> None:
     if out.suffix != f".{kind}":
         raise InputError(f"--out must end in .{kind} for --format {kind}, got {out.name!r}")
-    check_target(out)
     model, record = load_model(options.run)
     if options.dynamic_size:
         model = make_resizable(model, record)

@@ -52,7 +52,7 @@ class FeatureMaps(nn.Module):
         model: the dense model.
 
     Raises:
-        InputError: another kind of model, or two maps of the same stride.
+        InputError: another kind of model.
 
     Examples:
         >>> import torch
@@ -78,8 +78,6 @@ class FeatureMaps(nn.Module):
             )
         self.backbone = model.backbone
         self.names = [f"stride_{stride:g}" for stride in self.backbone.strides]
-        if len(set(self.names)) < len(self.names):
-            raise InputError(f"maps of the same stride have the same name: {', '.join(self.names)}")
         self.train(model.training)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

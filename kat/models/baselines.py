@@ -14,26 +14,13 @@ Examples:
 
 from __future__ import annotations
 
-from timm.models import generate_default_cfgs
-
 from kat.models.kat import IMAGENET_CONFIG, SIZES, GatedKAT
-from kat.models.timm_registry import register_family
+from kat.models.timm_registry import register
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
-_FAMILIES = {
-    "kat_glu": GatedKAT,
-    "vit_mlp": ViT,
-    "vit_swiglu": SwiGLUViT,
-    "vit_kan": KANViT,
-}
-
-default_cfgs = generate_default_cfgs(
-    {f"{family}_{size}_patch16_224": IMAGENET_CONFIG for family in _FAMILIES for size in SIZES}
-)
+_FAMILIES = {"kat_glu": GatedKAT, "vit_mlp": ViT, "vit_swiglu": SwiGLUViT, "vit_kan": KANViT}
 
 for _family, _model_class in _FAMILIES.items():
-    register_family(
-        _model_class,
-        {f"{_family}_{size}_patch16_224": args for size, args in SIZES.items()},
-        __name__,
-    )
+    for _size, _args in SIZES.items():
+        _name = f"{_family}_{_size}_patch16_224"
+        register(__name__, _name, _model_class, _args, {_name: IMAGENET_CONFIG})

@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import generate_default_cfgs
 from torch import nn
 
 from kat.models.baseline_mlps import FixedMlp, gated_width
 from kat.models.checkpoints.state_dict import filter_released, published_name
-from kat.models.timm_registry import register_family
+from kat.models.timm_registry import register
 from kat.models.vit import ViT
 from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share
 from kat.ops import Form
@@ -216,27 +215,17 @@ _FILES = {
     "_440bf1ead9dd8ecab642078cfb60ae542f1fa33ca65517260501e02c011e38f2.pth",
 }
 
-default_cfgs = generate_default_cfgs(
-    {
-        **{
-            name.replace("_patch16", f"{alias}_patch16"): {
+for _size, _args in SIZES.items():
+    for _suffix, _act_init in (("", "swish"), ("_swish", "swish"), ("_gelu", "gelu")):
+        _name, _official = f"kat_{_size}{_suffix}_patch16_224", f"kat_{_size}_patch16_224"
+        _tags = ("", ".vitft") if _act_init == "swish" else ()
+        _cfgs = {
+            f"{_name}{tag}": {
                 **IMAGENET_CONFIG,
-                "hf_hub_id": f"adamdad/{name}",
-                "url": url,
+                "hf_hub_id": f"adamdad/{_official}{tag}",
+                "url": _FILES[f"{_official}{tag}"],
             }
-            for name, url in _FILES.items()
-            for alias in ("", "_swish")
-        },
-        **{f"kat_{size}_gelu_patch16_224": IMAGENET_CONFIG for size in SIZES},
-    }
-)
-
-register_family(
-    KAT,
-    {
-        f"kat_{size}{suffix}_patch16_224": {**args, "act_init": act_init}
-        for size, args in SIZES.items()
-        for suffix, act_init in (("", "swish"), ("_swish", "swish"), ("_gelu", "gelu"))
-    },
-    __name__,
-)
+            for tag in _tags
+        }
+        _args = {**_args, "act_init": _act_init}
+        register(__name__, _name, KAT, _args, _cfgs or {_name: IMAGENET_CONFIG})

@@ -16,10 +16,8 @@ Examples:
 
 from __future__ import annotations
 
-from timm.models import generate_default_cfgs
-
 from kat.models.kat import KAT, GatedKAT
-from kat.models.timm_registry import register_family
+from kat.models.timm_registry import register
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
 _CONFIG = {
@@ -52,17 +50,8 @@ _FAMILIES = {
     "vit_kan": KANViT,
 }
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"{family}_micro{suffix}": _CONFIG | {"input_size": (3, grid["img_size"], grid["img_size"])}
-        for family in _FAMILIES
-        for suffix, grid in _GRIDS.items()
-    }
-)
-
 for _family, _model_class in _FAMILIES.items():
-    register_family(
-        _model_class,
-        {f"{_family}_micro{suffix}": {**_SIZE, **grid} for suffix, grid in _GRIDS.items()},
-        __name__,
-    )
+    for _suffix, _grid in _GRIDS.items():
+        _name, _side = f"{_family}_micro{_suffix}", _grid["img_size"]
+        _cfg = {**_CONFIG, "input_size": (3, _side, _side)}
+        register(__name__, _name, _model_class, {**_SIZE, **_grid}, {_name: _cfg})

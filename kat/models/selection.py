@@ -55,7 +55,7 @@ class Parts:
             exclude: by default none.
 
         Raises:
-            InputError: a selector that matches nothing or is of another type; nothing is left.
+            InputError: a selector that matches nothing; nothing is left.
         """
         chosen = set(self.holders) if only is None else self._any(only, "only")
         left_out = set() if exclude is None else self._any(exclude, "exclude")
@@ -69,7 +69,7 @@ class Parts:
         """The value of the first selector that matches each part, the default where none does.
 
         Raises:
-            InputError: a selector that matches nothing or is of another type.
+            InputError: a selector that matches nothing.
         """
         matches = {key: self._matching(key, "config") for key in settings}
         return {
@@ -84,15 +84,10 @@ class Parts:
 
     def _matching(self, selector: Any, argument: str) -> list[str]:
         names = list(self.holders)
-        if isinstance(selector, int) and -len(names) <= selector < len(names):
+        if isinstance(selector, int):
             return [names[selector]]
         if isinstance(selector, str | re.Pattern):
             return self._named(selector, argument)
-        if not callable(selector):
-            raise InputError(
-                f"{argument}={selector!r} is none of the {len(names)} {self.kind}s, counted from 0,"
-                " nor a name, glob, regular expression (re.compile) or function"
-            )
         holders = self.holders.items()
         return [name for name, at in holders if selector(self.model.get_submodule(at), at)]
 

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from functools import partial, update_wrapper
 from typing import Any
 
-from timm.models import build_model_with_cfg, register_model, register_notrace_module
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_module,
+)
 from torch import nn
 
 from kat.nn import BSplineKANLinear, GroupRational
@@ -16,23 +21,30 @@ for _layer in (GroupRational, BSplineKANLinear):  # timm's tracing takes each as
     register_notrace_module(_layer)
 
 
-def register_family(
-    model_class: type[nn.Module], variants: Mapping[str, dict[str, Any]], module: str
+def register(
+    module: str,
+    name: str,
+    model_class: type[nn.Module],
+    args: dict[str, Any],
+    cfgs: Mapping[str, dict[str, Any]],
 ) -> None:
-    """Registers models of a class with timm.
+    """Registers a model with timm.
 
     Args:
-        model_class: the models' class. An attribute ``pretrained_filter`` becomes timm's
+        module: ``__name__`` of the module that gets the function that builds it, and its entries in
+            ``default_cfgs``.
+        name: of the model.
+        model_class: its class. An attribute ``pretrained_filter`` becomes timm's
             ``pretrained_filter_fn``, which fits a checkpoint to a model.
-        variants: the default arguments of the models, by name.
-        module: ``__name__`` of the module that has their ``default_cfgs``. The functions that
-            build them are added to it.
+        args: the default arguments.
+        cfgs: timm's configurations, by the name with a tag or without one.
     """
-    for name, defaults in variants.items():
-        create: Any = partial(_create, model_class, name, defaults)
-        update_wrapper(create, _create)
-        create.__name__, create.__module__ = name, module
-        setattr(sys.modules[module], name, register_model(create))
+    namespace = vars(sys.modules[module])
+    namespace.setdefault("default_cfgs", {}).update(generate_default_cfgs(dict(cfgs)))
+    create: Any = partial(_create, model_class, name, args)
+    update_wrapper(create, _create)
+    create.__name__, create.__module__ = name, module
+    namespace[name] = register_model(create)
 
 
 def _create(

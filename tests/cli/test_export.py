@@ -109,7 +109,7 @@ def test_what_is_printed(exported, tmp_path, capsys):
 def test_bad_input(exported, tmp_path, capsys):
     source = exported / "run"
     for arguments, message in (
-        ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "unknown --format 'onx'"),
+        ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "invalid choice: 'onx'"),
         ([source, "--out", tmp_path / "m.bin", "--format", "onnx"], "--out must end in .onnx"),
         ([source, "--out", tmp_path / "m.onx"], "no format for --out 'm.onx'"),
         ([source, "--out", tmp_path / "no" / "m.onnx"], "does not exist"),

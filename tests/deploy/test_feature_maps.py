@@ -91,6 +91,3 @@ def test_models_without_a_dense_backbone():
     model, _ = make_model()
     with pytest.raises(InputError, match="features_only=True"):
         FeatureMaps(model)
-    twice, _ = make_dense("kat_upernet_micro", scales=[2.0, 2.0])
-    with pytest.raises(InputError, match="have the same name: stride_4, stride_4"):
-        FeatureMaps(twice)

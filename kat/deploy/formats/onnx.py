@@ -32,8 +32,7 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     Raises:
         InputError: onnx or onnxscript is not installed.
     """
-    require("onnx", "ONNX export")
-    require("onnxscript", "ONNX export")
+    require("onnxscript", "ONNX export")  # which needs onnx
     outputs = program.call_spec.out_spec
     names = list(outputs.context) if outputs.type is dict else [OUTPUT]
     with quiet_warnings():

@@ -79,11 +79,10 @@ def read_record(path: Path) -> ExportRecord:
     """The record; no code in the file runs."""
     try:
         with open_input(path) as file, zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {damaged} in it does not match")
             names = [name for name in archive.namelist() if name.endswith(f"/extra/{KEY}")]
-            if damaged is None:
-                text = archive.read(names[0]) if names else None
-                return ExportRecord.from_json(text, str(path))
-    except (OSError, zipfile.BadZipFile) as error:
+            text = archive.read(names[0]) if names else None
+    except zipfile.BadZipFile as error:
         raise InputError(f"{path} is not a complete .pt2 file: {error}") from None
-    raise InputError(f"{path} is damaged: the checksum of {damaged} in it does not match")
+    return ExportRecord.from_json(text, str(path))

@@ -15,7 +15,6 @@ from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
 from kat.text import counted, dimensions
 
-_LARGEST_SIDE = 2**15
 _LARGEST_DEPTH = 2**10
 """In a file: blocks are built one by one, however small they are."""
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
@@ -73,9 +72,7 @@ class ModelRecord:
 
     def __post_init__(self) -> None:
         check_arguments(self.architecture, self.args)
-        channels, *sides = self.input_size
-        if not all(0 < side <= _LARGEST_SIDE for side in (channels, *sides)):
-            raise InputError(f"input_size must be from 1 to {_LARGEST_SIDE}, got {self.input_size}")
+        channels = self.input_size[0]
         if not len(self.mean) == len(self.std) == channels:
             raise InputError(
                 f"mean and std must have one number for each of the {channels} channels, got"
@@ -209,7 +206,7 @@ def registered_preprocessing(name: str) -> dict[str, Any]:
     """:func:`preprocessing_of` a model in timm's registry.
 
     Raises:
-        InputError: an unknown name (with the closest one), or one without a configuration.
+        InputError: an unknown name (with the closest one).
 
     Examples:
         >>> from kat.models import registered_preprocessing
@@ -217,9 +214,7 @@ def registered_preprocessing(name: str) -> dict[str, Any]:
         0.875
     """
     check_architecture(name)
-    registered = timm.get_pretrained_cfg(name)
-    if registered is None:
-        raise InputError(f"timm's registry has no preprocessing for {name!r}")
+    registered: Any = timm.get_pretrained_cfg(name)
     return preprocessing_of(registered.to_dict())
 
 

@@ -47,7 +47,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         InputError: the file is missing or damaged (its checksum, if it has one, does not match),
-            contains code, or holds no weights.
+            or contains code.
 
     Examples:
         >>> from pathlib import Path
@@ -78,10 +78,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
         record = _record_beside(path, checksum)
     else:
         content = read_torch_file(path)
-    state = canonical(content)
-    if not state:
-        raise InputError(f"{path} holds no weights")
-    return state, record, checksum
+    return canonical(content), record, checksum
 
 
 def _record_beside(weights: Path, checksum: str) -> Any:

@@ -116,15 +116,10 @@ class Conversion:
         Args:
             images: what to call the images that the movement was measured on.
         """
-        resized = [f"{name} {there} to {here}" for name, (there, here) in self.resized.items()]
-        fresh = f"{counted(len(self.fresh), 'tensor')}: {listing(self.fresh, 4)}"
-        rows = [
-            ("from", self.source),
-            ("carried", counted(len(self.carried), "tensor")),
-            *(("resized", text) for text in resized),
-            *(("dropped", name) for name in self.dropped),
-            ("fresh", fresh if self.fresh else "nothing"),
-        ]
+        rows = [("from", self.source), ("carried", counted(len(self.carried), "tensor"))]
+        rows += [("resized", f"{n} {there} to {here}") for n, (there, here) in self.resized.items()]
+        rows += [("dropped", name) for name in self.dropped]
+        rows += [("fresh", f"{counted(len(self.fresh), 'tensor')}: {listing(self.fresh, 4)}")]
         if self.activation is not None:
             widths = ", ".join(map(str, self.half_widths))
             rows.append(("act2", f"{self.activation} on [-r, r], r = {widths} block by block"))
@@ -190,11 +185,6 @@ def convert_vit(
     record = make_record(found, name, args, num_classes, preprocessing)
     seen = images(record) if callable(images) else images
     model = build_model(record)
-    if not isinstance(model, KAT) or found.task != "classification":
-        raise InputError(
-            f"only classifiers become KATs: {name!r} is a {type(model).__name__}, and"
-            f" {found.name} is for {found.task}"
-        )
     fit = "act_init" not in (args or {})
     report = init_from_vit(model, found, activation=activation, images=seen, fit=fit)
     return model.eval(), record, report
@@ -291,15 +281,13 @@ def init_from_vit(
 
 
 def _init_transformer(
-    model: nn.Module,
+    model: Any,
     source: ViTSource,
     activation: str | None,
     images: Tensor | None,
     fit: bool,
 ) -> Conversion:
-    if not isinstance(model, VisionTransformer):
-        raise InputError(f"a {type(model).__name__} cannot start from a ViT: it is not one")
-    function = source.activation or _named_activation(activation or "gelu")
+    function = source.activation or create_act_layer(activation or "gelu")
     _check_same_functions(model, source, function)
     weights = _fit_to_model(source, model)
     fresh = [name for name in _HEAD if name in model.state_dict() and name not in weights]
@@ -323,10 +311,11 @@ def _init_transformer(
     images = images.to(model.patch_embed.proj.weight)
     fits = _fit_rationals(model, vit, function, images) if fit else []
     model.load_state_dict(weights, strict=False)
-    for mlp in _mlps(model).values():
+    mlps = list(_mlps(model).values())
+    for mlp in mlps:
         if isinstance(mlp.act1, GroupRational):
             mlp.act1.reset_parameters()
-    for mlp, coefficients in zip(_mlps(model).values(), fits, strict=False):
+    for mlp, coefficients in zip(mlps, fits, strict=False):
         set_coefficients(mlp.act2, coefficients)
     return replace(
         report,
@@ -336,16 +325,6 @@ def _init_transformer(
         fit_error=max((c.max_error for c in fits), default=None),
         moved=movement(model, vit, images),
     )
-
-
-def _named_activation(name: str) -> nn.Module:
-    try:
-        return create_act_layer(name)
-    except KeyError:
-        raise InputError(
-            f"unknown activation {name!r}; give a name of timm's, e.g. gelu, gelu_tanh,"
-            " quick_gelu, silu, relu, mish, tanh"
-        ) from None
 
 
 def _check_same_functions(
@@ -401,9 +380,9 @@ def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tens
     channels = own[STEM].shape[1]
     if weights[STEM].shape[1] != channels:
         weights[STEM] = adapt_input_conv(channels, weights[STEM])
-    head = [name for name in _HEAD if name in weights]
-    if any(name not in own or own[name].shape != weights[name].shape for name in head):
-        weights = {name: value for name, value in weights.items() if name not in head}
+    head = {name: own[name].shape for name in _HEAD if name in own}
+    if head != {name: weights[name].shape for name in _HEAD if name in weights}:
+        weights = {name: value for name, value in weights.items() if name not in _HEAD}
     return weights
 
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
 from kat.models.dense.attention import GridAttention
-from kat.models.dense.image_sizes import Size, pad_to_patches, resized, run_by_size
+from kat.models.dense.image_sizes import Size, pad_to_patches, resized
 
 _GLOBAL_BLOCKS = 4
 
@@ -97,18 +97,8 @@ class DenseBackbone(nn.Module):
         side: int = self.vit.patch_embed.patch_size[0]
         return side
 
-    def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
-        """The maps of ``out_blocks``.
-
-        Args:
-            images: (B, C, H, W), normalized.
-            image_sizes: (height, width) of each image, which lies in the upper left corner. Its
-                features are then those of the image alone, and zero beyond it.
-        """
-        strides = [self.patch] * len(self.out_blocks)
-        return run_by_size(self._maps, images, image_sizes, self.patch, strides)
-
-    def _maps(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps of ``out_blocks`` of images (B, C, H, W), normalized."""
         vit = self.vit
         x = vit.patch_embed.proj(pad_to_patches(images, self.patch)).permute(0, 2, 3, 1)
         x = vit.norm_pre(vit.pos_drop(self._add_positions(vit.patch_embed.norm(x))))
@@ -129,17 +119,14 @@ class DenseBackbone(nn.Module):
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
     def _add_positions(self, x: Tensor) -> Tensor:
-        size = (x.shape[1], x.shape[2])
-        if self.vit.pos_embed is None:
+        positions, size = self.vit.pos_embed, (x.shape[1], x.shape[2])
+        if positions is None:
             return x
-        return x + self._positions(self.vit.pos_embed, size).unflatten(1, size)
-
-    def _positions(self, positions: Tensor, size: Size) -> Tensor:
         grid = self.vit.patch_embed.grid_size
-        if not torch.jit.is_tracing() and size == tuple(grid):
-            return positions
-        maps = positions.float().unflatten(1, grid).permute(0, 3, 1, 2)
-        return resized(maps, size, "bicubic").permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
+        maps = positions.unflatten(1, grid)
+        if torch.jit.is_tracing() or size != tuple(grid):
+            maps = resized(maps.float().permute(0, 3, 1, 2), size, "bicubic").permute(0, 2, 3, 1)
+        return x + maps.to(positions.dtype)
 
 
 def last_of_parts(depth: int, parts: int) -> list[int]:

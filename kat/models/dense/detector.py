@@ -177,18 +177,20 @@ class Detector(DenseModel, FasterRCNN):
         own = list(targets or ()) if self.training else None
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, own = self.transform(images, own)
-        detections, losses = self.detect(batch, own)
+        maps = self.backbone(batch.tensors, batch.image_sizes)
+        detections, losses = self.detect_in(maps, batch, own)
         if self.training:
             return losses
         placed: list[Detections] = self.transform.postprocess(detections, batch.image_sizes, sizes)
         return placed
 
-    def detect(
-        self, batch: ImageList, targets: Sequence[Target] | None = None
+    def detect_in(
+        self, maps: Sequence[Tensor], batch: ImageList, targets: Sequence[Target] | None = None
     ) -> tuple[list[Detections], dict[str, Tensor]]:
         """The detections of each image of a batch, and in training the losses.
 
         Args:
+            maps: the output of the backbone.
             batch: the output of :class:`EvaluationSize`; boxes are in its pixels.
             targets: see :meth:`forward`.
 
@@ -196,12 +198,6 @@ class Detector(DenseModel, FasterRCNN):
             As :meth:`forward`, except that ``masks`` (N, 1, 28, 28) are probabilities within the
             boxes.
         """
-        return self.detect_in(self.backbone(batch.tensors, batch.image_sizes), batch, targets)
-
-    def detect_in(
-        self, maps: Sequence[Tensor], batch: ImageList, targets: Sequence[Target] | None = None
-    ) -> tuple[list[Detections], dict[str, Tensor]]:
-        """As :meth:`detect`, from the maps of the backbone."""
         own = None if targets is None else [_shift_labels(target, 1) for target in targets]
         features = OrderedDict((str(level), one) for level, one in enumerate(maps))
         with nullcontext() if self.training or torch.jit.is_tracing() else TopKInOrder():

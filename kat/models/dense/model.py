@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from kat.models.dense.backbone import DenseBackbone
-from kat.models.dense.image_sizes import Size, run_by_size
+from kat.models.dense.image_sizes import Size, pad_to_patches
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.vit import ViT
 from kat.nn import rational_parameter_names
@@ -42,10 +43,32 @@ class Features(nn.Module):
         self.strides, self.out_channels = neck.strides, neck.out_channels
 
     def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
-        """The map of each of ``strides``; arguments as in :class:`DenseBackbone`."""
-        return run_by_size(
-            lambda x: self.neck(self.body(x)), images, image_sizes, self.body.patch, self.strides
-        )
+        """The map of each of ``strides``, zero in the padding of images.
+
+        Images of one size are cut to it and run together. So their maps depend neither on the
+        amount of padding nor on the other images, and no time is spent on padding.
+
+        Args:
+            images: (B, C, H, W), normalized, each in the upper left corner.
+            image_sizes: (height, width) of each image; None if none is padded.
+        """
+        canvas = tuple(int(side) for side in images.shape[-2:])  # tensors in a tracer
+        groups: dict[Size, list[int]] = {}
+        for index, (height, width) in enumerate(image_sizes or ()):
+            groups.setdefault((height, width), []).append(index)
+        if set(groups) <= {canvas}:
+            return list(self.neck(self.body(images)))
+        sides = pad_to_patches(images, self.body.patch).shape[-2:]
+        maps: list[Tensor] = []
+        for (height, width), members in groups.items():
+            parts = self.neck(self.body(images[members, :, :height, :width]))
+            maps = maps or [
+                part.new_zeros(len(images), part.shape[1], *(math.ceil(n / stride) for n in sides))
+                for part, stride in zip(parts, self.strides, strict=True)
+            ]
+            for whole, part in zip(maps, parts, strict=True):
+                whole[members, :, : part.shape[2], : part.shape[3]] = part
+        return maps
 
 
 def task_of(model: nn.Module) -> str:

@@ -38,10 +38,10 @@ class SlidingWindowConfig:
 
 
 def check_sliding_window(config: SlidingWindowConfig) -> None:
-    """Checks that windows leave no gaps, and that there is a scale.
+    """Checks that windows leave no gaps.
 
     Raises:
-        InputError: they do, or there is none.
+        InputError: they do.
 
     Examples:
         >>> from kat.models.dense import SlidingWindowConfig, check_sliding_window
@@ -53,8 +53,6 @@ def check_sliding_window(config: SlidingWindowConfig) -> None:
     window, stride = config.window, config.stride
     if stride is not None and (window is None or not 1 <= stride <= window):
         raise InputError(f"stride must be at least 1 and at most window={window}, got {stride}")
-    if not config.scales:
-        raise InputError("scales must have at least one number")
 
 
 @torch.no_grad()

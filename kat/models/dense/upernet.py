@@ -10,7 +10,6 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kat.errors import InputError
 from kat.models.dense.backbone import DenseBackbone, last_of_parts
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, MultiLevel, Norm
@@ -45,9 +44,6 @@ class UperNet(DenseModel):
         drop: dropout rate before the classifiers.
         **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
 
-    Raises:
-        InputError: another number of blocks than of scales.
-
     Source: Xiao et al., Unified Perceptual Parsing for Scene Understanding, arXiv 1807.10221.
 
     Examples:
@@ -81,8 +77,6 @@ class UperNet(DenseModel):
         super().__init__()
         vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(scales)
         blocks = last_of_parts(len(vit.blocks), levels) if out_blocks is None else out_blocks
-        if len(blocks) != levels:
-            raise InputError(f"out_blocks must be {levels} blocks, got {list(blocks)}")
         body = DenseBackbone(
             vit,
             window=window,

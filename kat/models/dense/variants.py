@@ -16,16 +16,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models import generate_default_cfgs
 from torch import nn
 
 from kat.models.dense.detector import KATDetector, ViTDetector
 from kat.models.dense.upernet import KATUperNet, ViTUperNet
 from kat.models.kat import IMAGENET_CONFIG, SIZES
-from kat.models.timm_registry import register_family
+from kat.models.timm_registry import register
 
 _MICRO: dict[str, Any] = {"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3}
-_SIZES = {"micro": _MICRO, **SIZES}
 _FEW_BOXES = {
     "rpn_pre_nms_top_n_train": 300,
     "rpn_pre_nms_top_n_test": 300,
@@ -51,37 +49,23 @@ _MICRO_UPERNET: dict[str, Any] = {
     "channels": 64,
     "auxiliary": 32,
 }
-_FAMILIES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    "kat_det": (KATDetector, _MICRO_DETECTOR),
-    "vit_det": (ViTDetector, _MICRO_DETECTOR),
-    "kat_upernet": (KATUperNet, _MICRO_UPERNET),
-    "vit_upernet": (ViTUperNet, _MICRO_UPERNET),
+_FAMILIES: dict[str, tuple[type[nn.Module], int, int, dict[str, Any]]] = {
+    "kat_det": (KATDetector, 80, 1024, _MICRO_DETECTOR),
+    "vit_det": (ViTDetector, 80, 1024, _MICRO_DETECTOR),
+    "kat_upernet": (KATUperNet, 150, 512, _MICRO_UPERNET),
+    "vit_upernet": (ViTUperNet, 150, 512, _MICRO_UPERNET),
 }
+"""By family: class, classes and side of the images at full size, options of the micro model."""
 
-
-def _config(family: str, size: str) -> dict[str, Any]:
-    detector = family.endswith("det")
-    side = 128 if size == "micro" else 1024 if detector else 512
-    return {
-        **IMAGENET_CONFIG,
-        "num_classes": 10 if size == "micro" else 80 if detector else 150,
-        "input_size": (3, side, side),
-        "crop_pct": 1.0,
-        "first_conv": "backbone.body.vit.patch_embed.proj",
-        "classifier": None,
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {f"{family}_{size}": _config(family, size) for family in _FAMILIES for size in _SIZES}
-)
-
-for _family, (_model_class, _micro) in _FAMILIES.items():
-    register_family(
-        _model_class,
-        {
-            f"{_family}_{size}": {**args, **(_micro if size == "micro" else {})}
-            for size, args in _SIZES.items()
-        },
-        __name__,
-    )
+for _family, (_model_class, _classes, _side, _micro) in _FAMILIES.items():
+    for _size, _args in {**SIZES, "micro": {**_MICRO, **_micro}}.items():
+        _name, _sides = f"{_family}_{_size}", 2 * (128 if _size == "micro" else _side,)
+        _cfg = {
+            **IMAGENET_CONFIG,
+            "num_classes": 10 if _size == "micro" else _classes,
+            "input_size": (3, *_sides),
+            "crop_pct": 1.0,
+            "first_conv": "backbone.body.vit.patch_embed.proj",
+            "classifier": None,
+        }
+        register(__name__, _name, _model_class, _args, {_name: _cfg})

@@ -24,7 +24,6 @@ def test_config_json_is_what_timm_expects():
     [
         ("mean", [0.5, 0.5, 0.5], "mean and std must have one number for each of the 1 channels"),
         ("input_size", [1, 8], "not a model's config.json"),
-        ("input_size", [1, 0, 8], "input_size must be from 1 to 32768"),
         (None, [1, 2], "not a model's config.json"),
     ],
 )

@@ -140,17 +140,6 @@ def test_other_image_sizes_and_classes(tmp_path, tiny):
     assert torch.equal(backbone.pos_embed, state["pos_embed"])
 
 
-def test_gray_images(tmp_path, tiny):
-    state, *_ = tiny
-    path = tmp_path / "kat.pth"
-    torch.save(state, path)
-    overlay = {"file": str(path)}
-    model = timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1)
-    stem = "patch_embed.proj.weight"
-    summed = {**state, stem: state[stem].sum(1, keepdim=True)}
-    assert_logits(model, published_logits(summed, images()[:, :1]), images()[:, :1])
-
-
 HUB = """
 import json, sys
 import timm, torch

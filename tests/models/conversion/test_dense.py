@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kat.errors import InputError
-from kat.models import build_model, convert_vit, init_from_vit, read_vit, save_model
+from kat.models import build_model, init_from_vit, read_vit, save_model
 from tests.models.small import record_of
 
 ARGS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "channels": 16, "global_blocks": [3]}
@@ -102,19 +101,8 @@ def test_a_detector_of_boxes_and_one_of_masks_start_from_each_other(masks):
     assert model.eval()([torch.zeros(3, 64, 64)])[0].keys() >= {"boxes", "scores"}
 
 
-def test_a_vit_detector_gives_a_kat_its_heads():
-    source, _ = make("vit_det_micro", "abc")
-    model, _ = make("kat_det_micro", "abc", seed=1)
-    report = init_from_vit(model, source)
-    assert report.activation == "GELU"
-    head = "roi_heads.box_head.0.0.weight"
-    assert torch.equal(model.state_dict()[head], source.state_dict()[head])
-
-
 def test_parts_of_another_shape_are_fresh():
     source, _ = make("kat_det_micro", "abc")
     model, _ = make("kat_det_micro", "abc", seed=1, channels=8)
     report = init_from_vit(model, source)
     assert "backbone.neck.levels.0.1.weight" in report.fresh
-    with pytest.raises(InputError, match=r"only classifiers become KATs.* is for detection"):
-        convert_vit(source, "kat_micro")

@@ -9,7 +9,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from kat.models.dense.attention import GridAttention, join_windows, split_windows, with_offset_terms
+from kat.models.dense.attention import GridAttention, with_offset_terms
 
 
 def test_padded_tokens_of_a_window_are_masked():
@@ -82,11 +82,3 @@ def test_relative_positions_of_a_larger_grid_are_interpolated():
         large.rel_pos_h.data[row] = (1 - share) * table[low] + share * table[min(low + 1, 6)]
     x = torch.randn(1, 8, 4, 8)
     torch.testing.assert_close(layer(x, attention), large(x, attention))
-
-
-def test_splitting_and_joining_undo_each_other():
-    x = torch.randn(2, 7, 5, 3)
-    windows = split_windows(x, 4, 2)
-    assert windows.shape == (2 * 2 * 3, 4, 2, 3)
-    assert torch.equal(windows[4], torch.nn.functional.pad(x[0, 4:, 2:4], (0, 0, 0, 0, 0, 1)))
-    assert torch.equal(join_windows(windows, 2, 7, 5), x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
@@ -244,18 +243,6 @@ def test_it_starts_from_a_trained_vit():
     assert report.moved.rms < 1e-2
     with pytest.raises(InputError, match="another model"):
         init_from_vit(detector(depth=3), vit)
-
-
-def test_layers_decay_from_the_heads_to_the_embeddings():
-    model = detector()
-    groups = param_groups_layer_decay(model, 0.1, model.no_weight_decay(), layer_decay=0.5)
-    names = {id(p): name for name, p in model.named_parameters()}
-    found = {names[id(p)]: (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
-    assert found["backbone.body.vit.pos_embed"] == (0.125, 0)
-    assert found["backbone.body.vit.blocks.0.attn.qkv.weight"] == (0.25, 0.1)
-    assert found["backbone.body.attention.1.rel_pos_w"] == (0.5, 0)
-    assert found["backbone.body.vit.blocks.1.mlp.act2.weight_numerator"] == (0.5, 0)
-    assert found["roi_heads.mask_predictor.conv5_mask.weight"] == (1, 0.1)
 
 
 @pytest.mark.slow

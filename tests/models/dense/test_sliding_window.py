@@ -103,7 +103,7 @@ def test_strips_are_rows_of_the_whole(size, monkeypatch):
     assert torch.equal(predicted_classes(probabilities, size), whole.argmax(0))
 
 
-@pytest.mark.parametrize("settings", [{"window": 32, "stride": 40}, {"stride": 4}, {"scales": ()}])
+@pytest.mark.parametrize("settings", [{"window": 32, "stride": 40}, {"stride": 4}])
 def test_settings_that_leave_pixels_out_are_refused(settings):
-    with pytest.raises(InputError, match=r"stride must|scales must"):
+    with pytest.raises(InputError, match="stride must"):
         sliding_window_inference(Local(), torch.randn(3, 96, 96), SlidingWindowConfig(**settings))

@@ -8,10 +8,8 @@ import torch
 from timm.layers import LayerNorm2d
 from timm.optim import param_groups_layer_decay
 
-from kat.errors import InputError
-from kat.models import build_model, create_model, load_model, save_model
+from kat.models import create_model
 from kat.models.dense.upernet import UperHead
-from tests.models.small import record_of
 
 SMALL = {"img_size": 64, "depth": 4, "global_blocks": [3], "channels": 16, "auxiliary": 8}
 
@@ -77,20 +75,6 @@ def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
     assert (maps[3].grad.abs().sum(1) > 0).all()  # but pooling sees everything
 
 
-def test_it_is_built_from_a_record_and_stored(tmp_path):
-    args = {name: value for name, value in SMALL.items() if name != "img_size"}
-    record = record_of("kat_upernet_micro", (1, 64, 48), args)
-    model = build_model(record).eval()
-    images = torch.randn(1, 1, 64, 48)
-    assert model(images).shape == (1, 3, 64, 48)
-    save_model(model, record, tmp_path)
-    loaded, stored = load_model(tmp_path)
-    assert stored == record
-    assert torch.equal(loaded(images), model(images))
-    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    assert torch.equal(theirs(images), model(images))
-
-
 def test_arguments_reach_the_transformer():
     model = upernet(num_groups=4, degree=(3, 2), drop_path_rate=0.2)
     assert model.transformer.blocks[0].mlp.act1.weight_denominator.shape == (4, 2)
@@ -131,20 +115,3 @@ def test_full_sizes(size):
     assert model.eval()(torch.empty(1, 3, 512, 512, device="meta")).shape == (1, 150, 512, 512)
     assert model.backbone.body.out_blocks == [2, 5, 8, 11]
     assert isinstance(model.head.fuse[1], torch.nn.BatchNorm2d)
-
-
-@pytest.mark.slow
-def test_a_static_size_can_be_exported():
-    model = upernet().eval()
-    images = torch.randn(2, 3, 64, 64)
-    program = torch.export.export(model, (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [({"out_blocks": [1, 2]}, "out_blocks must be 4 blocks"), ({"embed_dim": 97}, "divisible")],
-)
-def test_invalid_arguments_are_named(args, says):
-    with pytest.raises(InputError, match=says):
-        upernet(**args)
