@@ -35,7 +35,7 @@ examples:
   kat flops models                                       the paper's table of costs
   kat ablate components                                  the contribution of each part of KAT
   kat plot activations runs/digits --out activations.svg
-  kat report runs/digits                                 an interactive page of the run
+  kat report runs/digits                                 a page of the run
   kat data check coco:/data/coco                         find invalid images and annotations
   kat verify                                             check every backend on this machine
 

@@ -26,7 +26,7 @@ seeds: [0, 1]
 factors:
   model.args.num_groups: [8, 4, 1]
 """
-MEASURED = ("seconds", "images_per_second", "memory_bytes", "runs_at_once")
+MEASURED = ("seconds", "images_per_second", "memory_bytes")
 
 
 def start(folder: Path, grid: Path) -> subprocess.Popen[bytes]:

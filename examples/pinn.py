@@ -35,7 +35,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import kat
-from kat.analysis.figures.save import save_figure
+from kat.analysis.figures.base import save_figure
 
 WIDTH = 32
 GROUPS = 4

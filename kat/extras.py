@@ -23,7 +23,7 @@ _PACKAGES = {
     "vision": "PIL huggingface_hub safetensors timm torchvision",
     "train": "sklearn tensorboard torchmetrics",
     "dense": "faster_coco_eval",
-    "plot": "jinja2 markupsafe matplotlib mpmath plotly",
+    "plot": "jinja2 markupsafe matplotlib",
     "export": "onnx onnxruntime onnxscript torchao",
     "data": "datasets webdataset",
     "loggers": "alembic mlflow sqlalchemy wandb",

@@ -2,7 +2,7 @@
 
 The names of classes and files are arbitrary text. :func:`say` and :func:`printable` make them fit
 for a terminal and a log; tables (:mod:`kat.tables`) and figures (``plain`` of
-:mod:`kat.analysis.figures.labels`, and ``literal`` beside the interactive ones) have their own.
+:mod:`kat.analysis.figures.base`) have their own.
 """
 
 from __future__ import annotations

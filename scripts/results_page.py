@@ -6,8 +6,8 @@
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
 NAME.csv. GRID_moments is of moments/GRID.csv, the records of the layers in the runs of GRID.csv;
-GRID_effects are the main effects of a grid of several factors; "corrected" are the comparisons on
-test images whose interval excludes 0, with p values that are corrected for their number.
+"corrected" are the comparisons on test images whose interval excludes 0, with p values that are
+corrected for their number.
 """
 
 from __future__ import annotations
@@ -19,20 +19,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from kat.analysis.ablation import (
-    CellResult,
-    Row,
-    compared,
-    main_metric,
-    markdown,
-    read_runs,
-    summarize,
-    table,
-    timing_note,
-)
-from kat.analysis.figures.ablation import plot_cells
-from kat.analysis.figures.forest import plot_forest
-from kat.analysis.main_effects import effects_table, main_effects
+from kat.analysis.ablation import CellResult, compared, main_metric, markdown, summarize, table
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.grids import draw_cells, draw_forest
+from kat.analysis.runs import Row, read_runs
 from kat.files import write_text
 from kat.nn.monitoring.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
@@ -140,24 +130,46 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         rows = read_runs(path)
         metric = metrics[name] = compared(main_metric(rows), rows)
         cells = summarize(rows, measure=metric.name)
-        note = timing_note(cells, metric)
-        texts[name] = markdown(*table(cells, cells[0].name, metric)) + (
-            f"\n{note}\n" if note else ""
-        )
-        if effects := main_effects(rows, metric.name):
-            texts[f"{name}_effects"] = markdown(*effects_table(effects, metric.label))
+        columns, lines = table(cells, cells[0].name, metric)
+        shared, note = timing(rows, metric)
+        titles = [f"{c} (shared)" if shared and c in _SHARED else c for c in columns]
+        texts[name] = markdown(titles, lines) + (f"\n{note}\n" if note else "")
         if name.endswith("_tuning"):
             continue
-        plot_cells(cells, metric, rows[0].get("title") or name, figures / f"{name}.svg")
+        figure = draw_cells(cells, metric, rows[0].get("title") or name)
+        save_figure(figure, figures / f"{name}.svg")
         if metric.name in TEST_COLUMNS:  # the forest has no comparison on validation images
             tested[name] = cells
     if tested:
         grids = [*find_grids(["paper"]), *find_grids([str(REMOVED)])]
         names = dict.fromkeys(grid.name for grid in grids if grid.name in tested)
         ordered = {name.removeprefix("paper_"): tested[name] for name in names}
-        plot_forest(ordered, metrics[next(iter(names))], figures / "forest.svg")
+        figure = draw_forest(ordered, metrics[next(iter(names))])
+        save_figure(figure, figures / "forest.svg")
         texts["corrected"] = corrected_table(ordered)
     write_text(page, fill_tables(page.read_text(), texts))
+
+
+_SHARED = ("images/s", "peak memory")
+
+
+def timing(rows: Sequence[Row], metric: Metric) -> tuple[bool, str]:
+    """Return True if runs shared the machine, by the column runs_at_once; a note on their times."""
+    tested = metric.name in TEST_COLUMNS
+    done = [row for row in rows if row["status"] == "done" and row.get(metric.name) is not None]
+    unknown = {row["cell"] for row in done if not row.get("runs_at_once")}
+    known = [int(row["runs_at_once"]) for row in done if row["cell"] not in unknown]
+    measured = "seconds, images/s and peak memory" if tested else "seconds"
+    if (most := max(known, default=1)) > 1:
+        return True, (
+            f"Shared: {measured} were measured while up to {most} runs shared the machine, and"
+            " slowed each other down."
+        )
+    if tested and unknown:
+        return False, (
+            f"It is not recorded how many runs shared the machine while {measured} were measured."
+        )
+    return False, ""
 
 
 def corrected_table(grids: Mapping[str, Sequence[CellResult]]) -> str:

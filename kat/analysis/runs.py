@@ -3,22 +3,102 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.ablation import CURVE, MEASURES, OF_RUN, Row, read_runs
 from kat.analysis.cost.flops import count
-from kat.analysis.epochs_to_reference import curve_of, with_epochs_to
-from kat.errors import InputError, first_line
+from kat.errors import InputError
 from kat.files import check_exists, short_names
 from kat.models import load_model
+from kat.tables import columns_of, open_table, write_table
 from kat.training import read_divergence, read_settings
-from kat.training.evaluation.tested_run import TEST_COLUMNS, read_test
-from kat.training.run_directory import SETTINGS, SUMMARY, read_history, read_summary
-from kat.training.sweep.concurrency import RUNS_AT_ONCE, read_concurrency
-from kat.training.sweep.plan import PlannedRun
-from kat.training.sweep.settings import REPORTING, settings_of
+from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
+from kat.training.sweep.settings import REPORTING
+from kat.training.tasks.registry import TASKS
+
+Row = dict[str, Any]
+"""One run: ``cell``, ``seed``, ``status``, its :data:`MEASURES`, and more."""
+History = Sequence[Mapping[str, float]]
+"""One row per epoch, as :func:`kat.training.read_history` reads it."""
+
+METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
+"""What validation measures, in per cent, by its column."""
+HEADLINES = tuple(task.metrics[0].name for task in TASKS.values())
+"""The main metric of each task."""
+MEASURES = (
+    *METRICS,
+    *TEST_COLUMNS,
+    "parameters",
+    "flops",
+    "seconds",
+    "images_per_second",
+    "memory_bytes",
+)
+"""What is measured of a run."""
+CURVE = "validation_curve"
+"""The column of the main validation metric after each epoch, separated by spaces."""
+_EPOCHS = ("epochs", "best_epoch", "epochs_to_reference")
+_COUNTS = ("parameters", "flops", "memory_bytes", *_EPOCHS)
+_IDENTITY = ("cell", "seed", "status")
+_RESULTS = (*_IDENTITY, *MEASURES, *_EPOCHS, CURVE, "run")
+
+
+def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The main metric of runs, which must be of one task.
+
+    Args:
+        rows: the rows of runs that are done, their labels as ``cell``.
+
+    Raises:
+        InputError: they are of several tasks, or have no metric.
+    """
+    found = {name: row for row in rows for name in HEADLINES if row.get(name) is not None}
+    if len(found) == 1:
+        return next(iter(found))
+    have = [f"{row['cell']!r} has {METRICS[name].label}" for name, row in found.items()]
+    raise InputError(
+        f"runs must be of one task and have its metric: {', '.join(have) or 'none has one'}"
+    )
+
+
+def write_runs(rows: Sequence[Row], path: Path) -> None:
+    """Writes the rows of runs as CSV, their results first."""
+    known = columns_of(rows)
+    first = [name for name in _RESULTS if name in known or name in _IDENTITY]
+    write_table(path, columns_of(rows, first), rows)
+
+
+def read_runs(path: Path) -> list[Row]:
+    """Reads what :func:`write_runs` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise InputError(f"{path} holds no runs")
+    return rows
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Reads as :func:`read_runs`, also a table that has no rows yet."""
+    with open_table(path, "a table of runs as kat ablate writes it") as lines:
+        rows = [_read_row(line) for line in lines]
+    if not all(row.get("run") for row in rows):
+        raise InputError(f"{path} does not name the run directory of each row")
+    return rows
+
+
+def _read_row(line: dict[str, str]) -> Row:
+    numbers = (*MEASURES, *_EPOCHS)
+    row: Row = {**line, **dict.fromkeys(numbers)}
+    row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
+    for name in numbers:
+        if line.get(name):
+            row[name] = int(line[name]) if name in _COUNTS else float(line[name])
+    return row
 
 
 def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | None) -> list[Row]:
@@ -35,19 +115,34 @@ def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | Non
         InputError: a path is neither, or the labels are too few, too many or not distinct.
     """
     given = list(dict.fromkeys(paths))
-    names = dict(zip(given, short_names(given), strict=True))
     first: dict[str, str] = {}
     rows: list[Row] = []
-    for path in given:
+    for path, name in zip(given, short_names(given), strict=True):
         if path.suffix == ".csv":
-            rows += _rows_of_table(path, names[path] if len(given) > 1 else "")
+            prefix = f"{name.removesuffix('.csv')}: " if len(given) > 1 else ""
+            rows += [
+                {**row, "cell": prefix + row["cell"], "folder": path.parent / row["run"]}
+                for row in read_runs(path)
+            ]
             continue
-        settings = _read_settings(path)
-        key = _without_seed(settings) if group else names[path]
-        cell = first.setdefault(key, names[path])
+        check_exists(path)
+        if not (path / SETTINGS).is_file():
+            raise InputError(f"{path} is neither a run directory nor a .csv of 'kat ablate'")
+        settings = read_settings(path)
+        kept = {name: v for name, v in settings.items() if name not in (*REPORTING, "seed")}
+        cell = first.setdefault(json.dumps(kept, sort_keys=True) if group else name, name)
         seed = settings.get("seed", 0)
         rows.append({"cell": cell, "seed": seed, "status": "done", "folder": path})
-    return rows if labels is None else _relabeled(rows, labels)
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    if labels is None:
+        return rows
+    if len(labels) != len(cells) or len(set(labels)) < len(labels):
+        raise InputError(
+            f"--labels must be {len(cells)} different names, for {', '.join(cells)}; got"
+            f" {', '.join(labels)}"
+        )
+    names = dict(zip(cells, labels, strict=True))
+    return [{**row, "cell": names[row["cell"]]} for row in rows]
 
 
 def with_results(row: Row) -> Row:
@@ -74,92 +169,3 @@ def measure(folder: Path) -> Row:
     flops = count(model, record.input_size).flops
     kept = {name: summary[name] for name in (*MEASURES, "epochs", "best_epoch") if name in summary}
     return {"status": "done", **kept, "flops": flops}
-
-
-class SweepResults:
-    """The rows of a sweep's table; the results of each run are read once.
-
-    Args:
-        out: the folder of the sweep.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.errors: dict[Path, str] = {}
-        """Why runs of this call failed, by run directory."""
-        self._measured: dict[tuple[Path, bool], Row] = {}
-
-    def rows(self, runs: Sequence[PlannedRun]) -> list[Row]:
-        """One row for each run that is finished or has failed, by cell in the order of the grid.
-
-        Args:
-            runs: the runs of one grid.
-        """
-        places = {run.cell.name: place for place, run in reversed(list(enumerate(runs)))}
-        ordered = sorted(runs, key=lambda run: places[run.cell.name])
-        shown = [run for run in ordered if run.finished or run.folder in self.errors]
-        rows = [self._row(run) for run in shown]
-        reached = runs[0].reached if runs else None
-        if reached is None:
-            return rows
-        return with_epochs_to(rows, reached, runs[0].metric.name)
-
-    def _row(self, run: PlannedRun) -> Row:
-        known = run.folder, run.job.test
-        if known not in self._measured:
-            self._measured[known] = self._measure(run)
-        return {
-            "cell": run.cell.name,
-            "seed": run.seed,
-            **self._measured[known],
-            "run": run.folder.relative_to(self.out).as_posix(),
-            **({"tuned": run.cell.tuned} if run.cell.tuned else {}),
-            "title": run.title,
-            **run.cell.levels,
-            "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
-        }
-
-    def _measure(self, run: PlannedRun) -> Row:
-        if run.earlier is not None:
-            names = set(OF_RUN) - (set() if run.job.test else set(TEST_COLUMNS))
-            return {name: v for name, v in run.earlier.items() if name in names and v is not None}
-        try:
-            found = measure(run.folder) | (read_test(run.folder) if run.job.test else {})
-            found[CURVE] = curve_of(read_history(run.folder), run.metric.name)
-            at_once = read_concurrency(run.job.concurrency)
-            return found if at_once is None else {**found, RUNS_AT_ONCE: at_once}
-        except (InputError, KeyError, OSError, ValueError) as error:
-            self.errors[run.folder] = f"its results cannot be read: {first_line(error)}"
-            return {"status": "failed"}
-
-
-def _rows_of_table(path: Path, name: str) -> list[Row]:
-    prefix = f"{name.removesuffix('.csv')}: " if name else ""
-    return [
-        {**row, "cell": prefix + row["cell"], "folder": path.parent / row["run"]}
-        for row in read_runs(path)
-    ]
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    check_exists(folder)
-    if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder} is neither a run directory nor a .csv of 'kat ablate'")
-    return read_settings(folder)
-
-
-def _without_seed(settings: dict[str, Any]) -> str:
-    """A key that is equal for runs that differ in nothing but the seed, folder and reporting."""
-    kept = {name: v for name, v in settings.items() if name not in (*REPORTING, "seed")}
-    return json.dumps(kept, sort_keys=True)
-
-
-def _relabeled(rows: list[Row], labels: Sequence[str]) -> list[Row]:
-    cells = list(dict.fromkeys(row["cell"] for row in rows))
-    if len(labels) != len(cells) or len(set(labels)) < len(labels):
-        raise InputError(
-            f"--labels must be {len(cells)} different names, for {', '.join(cells)}; got"
-            f" {', '.join(labels)}"
-        )
-    names = dict(zip(cells, labels, strict=True))
-    return [{**row, "cell": names[row["cell"]]} for row in rows]

@@ -4,10 +4,9 @@ A grid is a YAML file of factors and their levels, or one of the shipped grids. 
 trained with every seed. Finished runs are not repeated, even if they belong to another grid; repeat
 an interrupted call to resume it. With 'tune', each cell is first trained with each value of a
 setting on another seed (OUT/GRID_tuning.csv), and the best is kept. Results are OUT/GRID.csv (one
-row per run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell; main effects
-if every combination of levels is a cell), OUT/GRID.svg and .png; the run directories in OUT/runs
-are as those of 'kat train'. Cells are compared by the first metric of their
-task (top-1, box AP, mIoU), on test images with 'test: true'.
+row per run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell), OUT/GRID.svg
+and .png; the run directories in OUT/runs are as those of 'kat train'. Cells are compared by the
+first metric of their task (top-1, box AP, mIoU), on test images with 'test: true'.
 
 examples:
   kat ablate components --out runs/ablation
@@ -28,19 +27,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kat.analysis.ablation import (
-    Row,
-    compared,
-    markdown,
-    summarize,
-    table,
-    timing_note,
-    write_runs,
-)
-from kat.analysis.earlier_runs import earlier_runs, with_earlier
-from kat.analysis.figures.ablation import plot_cells
-from kat.analysis.main_effects import effects_table, main_effects
-from kat.analysis.runs import SweepResults
+from kat.analysis.ablation import compared, markdown, summarize, table
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.grids import draw_cells
+from kat.analysis.runs import Row, write_runs
+from kat.analysis.sweeps import SweepResults, earlier_runs, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
 from kat.cli.options.recipes import read_recipe, recipe_path
@@ -261,20 +252,11 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     reference, metric = grid.cells[0].name, compared(metric, rows)
     found = summarize(rows, reference, metric.name)
     head, lines = table(found, reference, metric)
-    text = f"# {grid.title}\n\n{markdown(head, lines)}"
     say(grid.title)
     print_table(head, lines)
-    if note := timing_note(found, metric):
-        text += f"\n{note}\n"
-        say(note)
-    if effects := main_effects(rows, metric.name):
-        head, lines = effects_table(effects, metric.label)
-        text += f"\n## Main effects\n\n{markdown(head, lines)}"
-        say("main effects")
-        print_table(head, lines)
-    write_text(out / f"{grid.name}.md", text)
+    write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
     for ending in ("svg", "png"):
-        plot_cells(found, metric, grid.title, out / f"{grid.name}.{ending}")
+        save_figure(draw_cells(found, metric, grid.title), out / f"{grid.name}.{ending}")
     say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 

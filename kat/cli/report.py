@@ -1,7 +1,7 @@
-"""``kat report``: one interactive page of a run, of several runs, or of an ablation.
+"""``kat report``: one page of a run, of several runs, or of an ablation.
 
-The HTML page stands alone: it needs no network, follows the reader's light or dark mode, and its
-charts are interactive. Of a run: results, learning curves, the learned rationals and their
+The HTML page stands alone: it needs no network and no scripts, and follows the reader's light or
+dark mode. Of a run: results, learning curves, the learned rationals and their
 evolution, stability, attention. Of several runs: results, costs, learning curves, settings. Of
 tables of 'kat ablate': means, intervals, paired differences, costs.
 
@@ -16,12 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kat.analysis.ablation import read_runs
-from kat.analysis.reports.ablation import write_ablation_report
-from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.findings import read_findings
+from kat.analysis.reports.grids import write_ablation_report, write_comparison_report
 from kat.analysis.reports.run import write_run_report
-from kat.analysis.runs import find_runs, with_results
+from kat.analysis.runs import find_runs, read_runs, with_results
 from kat.cli.options.parser import Parser, refuse_options
 from kat.errors import InputError
 from kat.files import check_exists, check_target

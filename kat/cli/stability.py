@@ -54,4 +54,4 @@ def report(out: Path) -> None:
     """Prints the verdict on a monitored run, and the table of its layers."""
     rows = read_rows(out / STABILITY)
     say(*Verdict.of(rows, read_divergence(out)).lines)
-    print_table(TABLE, *table(rows))
+    print_table(TABLE, table(rows)[0])

@@ -13,9 +13,10 @@ def figures(monkeypatch):
     """The figures that are written, whose files stay empty."""
     drawn = []
 
-    def keep(figure, path, **_):
+    def keep(figure, target, **_):
         drawn.append(figure)
-        Path(path).touch()
+        if isinstance(target, Path):
+            target.touch()
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return drawn

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from kat.analysis import count, learned_activations
-from kat.analysis.ablation import Row
-from kat.analysis.reports.run import RunFindings
+from kat.analysis.reports.findings import RunFindings
+from kat.analysis.runs import Row
 from kat.nn import GroupRational, LayerHistory
 from kat.nn.monitoring.stability import QUANTITIES
 from tests.records import RECORD
@@ -49,17 +46,6 @@ def coefficient_history(model: nn.Module) -> dict[str, LayerHistory]:
         for name, layer in model.named_modules()
         if isinstance(layer, GroupRational)
     }
-
-
-def by_numpy(
-    layer: GroupRational, x: NDArray[np.float64], group: int, share: float = 1.0
-) -> NDArray[np.float64]:
-    """P / Q of form A with a share of the coefficients of a layer."""
-    a, b = (
-        share * part.detach().double().numpy()
-        for part in (layer.weight_numerator[0], layer.weight_denominator[group])
-    )
-    return np.polyval(a[::-1], x) / (1 + np.polyval([*np.abs(b[::-1]), 0], np.abs(x)))
 
 
 def history(top1: float) -> list[dict[str, float]]:
@@ -154,10 +140,16 @@ def rows_with_test() -> list[Row]:
     ]
 
 
-def charts_of(page: Path) -> list[dict[str, Any]]:
-    """What each chart of a page draws: data, layout and frames."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text())
-    return [json.loads(text) for text in found]
+def texts_of(page: Path) -> list[list[str]]:
+    """The texts in each figure of a page: matplotlib writes each as a comment beside its glyphs."""
+    figures = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
+    return [re.findall(r"<!-- (.*?) -->", figure) for figure in figures]
+
+
+def titles_of(page: Path) -> list[list[str]]:
+    """The titles to hover in each figure of a page."""
+    figures = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
+    return [re.findall(r"<title>(.*?)</title>", figure) for figure in figures]
 
 
 def tables_of(page: Path) -> list[list[list[str]]]:

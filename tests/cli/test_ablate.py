@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kat.analysis.ablation import read_runs, write_runs
+from kat.analysis.runs import read_runs, write_runs
 from kat.cli.ablate import make_parser, plan_grid
 from kat.training.sweep.plan import find_grids
 from tests.cli.commands import grid_writer, refused, run
@@ -22,7 +22,7 @@ from tests.processes import children, start, wait_until
 pytestmark = pytest.mark.slow
 
 TASKS = {"a": {"data.name": "digits"}, "b": {"data.name": "coco:x"}}
-MEASURED = {"seconds", "images_per_second", "memory_bytes", "runs_at_once"}
+MEASURED = {"seconds", "images_per_second", "memory_bytes"}
 """Columns that are not the same in two runs of the same."""
 
 GRID = {

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from kat.analysis.ablation import read_runs
+from kat.analysis.runs import read_runs
 from tests.cli.commands import grid_writer, refused, run
 from tests.cli.test_ablate import MEASURED
 from tests.processes import start, wait_until
@@ -56,7 +56,7 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     first.unlink()  # the best and the last epoch may be the same file
     shutil.copy(second, first)
     assert run("ablate", grid(), "--out", out, "--jobs", 2) == 0
-    printed = capsys.readouterr().out
+    capsys.readouterr()
     assert _times(out, "summary.json") == trained
     rows = read_runs(out / "small.csv")
     for row in rows:
@@ -76,11 +76,7 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     text = (out / "small.md").read_text()
     assert all(mean in text for mean in means)
     assert "| test top-1 (%) | last epoch (%) |" in text
-    assert "| images/s (shared) | peak memory (shared) |" in text
-    note = "measured while up to 2 runs shared the machine"
-    assert note in text
-    assert note in printed
-    assert [row["runs_at_once"] for row in rows] == [2, 2]
+    assert "| images/s | peak memory |" in text
     assert (out / "small.svg").is_file()
 
     with (out / rows[1]["run"] / "history.csv").open(newline="") as file:
@@ -114,8 +110,7 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert (_times(out, "test.json"), (out / "small.csv").read_bytes()) == (tested, table)
     assert run("report", out / "small.csv") == 0
     page = (out / "small.html").read_text()
-    assert "Test top-1 by cell: one seed." in page
-    assert note in page
+    assert "Test top-1 by cell" in page
 
 
 @pytest.mark.release

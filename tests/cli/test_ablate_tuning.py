@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kat.analysis.ablation import read_runs
+from kat.analysis.runs import read_runs
 from tests.cli.commands import grid_writer, refused, run
 from tests.cli.test_ablate import MEASURED
 from tests.processes import start, wait_until

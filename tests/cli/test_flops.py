@@ -61,7 +61,7 @@ def test_layers_add_up_to_the_model(tmp_path, capsys):
     for name in ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes"):
         assert sum(int(row[name]) for row in rows) == model[name], name
     rational = next(row for row in rows if row["layer"] == "blocks.0.mlp.act2")
-    assert rational["flops"] == rational["flops_by_formula"] == str(65 * 256 * (2 * 3 + 2 * 2 + 3))
+    assert rational["flops"] == str(65 * 256 * (2 * 3 + 2 * 2 + 3))
     assert rational["parameters"] == str(4 + 2 * 4)
     assert (rational["kind"], rational["input"]) == ("GroupRational", "65x256")
     assert len(model["layers"]) == len(rows)
@@ -105,11 +105,6 @@ def test_pixels_that_the_patches_leave_out_are_named(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_has_no_formula_is_named(capsys):
-    assert run("flops", "models", "swin_tiny_patch4_window7_224", "--image-size", 56) == 0
-    assert "FLOPs counted in WindowAttention are in no formula" in capsys.readouterr().out
-
-
 def test_layers_are_compared(tmp_path, capsys):
     files = ("--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
     assert run("flops", "layers", 64, 32, "--groups", 4, "--grid", 3, *files) == 0
@@ -136,7 +131,6 @@ def test_bad_input_of_flops(folder, tmp_path, capsys):
     assert "is stored with its own" in line(folder, "--args", "{num_groups: 2}")
     assert "holds no model" in line(tmp_path)
     assert "unknown option '--groups'" in line("--groups", 4)
-    assert "is not divisible by num_groups=8" in refused(capsys, "flops", "layers", 12, 8)
     assert "unknown option '--args'" in refused(capsys, "flops", "layers", 8, 8, "--args", "{}")
     assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
 
@@ -146,6 +140,6 @@ def test_dense_models_are_counted(tmp_path, capsys):
     args = "--args", "{depth: 1, global_blocks: [0], num_classes: 3}"
     assert run("flops", "models", "kat_det_micro", *args, "--image-size", 64, "--csv", table) == 0
     (row,) = _read(table)
-    assert row["flops"] == row["flops_by_formula"]
+    assert int(row["flops"]) > int(row["multiply_adds"]) > 0
     assert int(row["activation_bytes"]) > 0
     assert "kat_det_micro" in capsys.readouterr().out

@@ -26,7 +26,7 @@ def outside(monkeypatch):
         ("docs/training.md", "training.md"),
         ("docs/tutorials/first-layer.py", "tutorials/first-layer.md"),
         ("benchmarks/results/ablation", "files/benchmarks/results/ablation.md"),
-        ("kat/analysis/cost/formulas.py", "files/kat/analysis/cost/formulas.py.md"),
+        ("kat/analysis/cost/tables.py", "files/kat/analysis/cost/tables.py.md"),
         ("docs/no-such-page.md", None),
     ],
 )

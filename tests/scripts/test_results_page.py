@@ -6,7 +6,7 @@ import re
 import pytest
 from scipy.stats import ttest_1samp
 
-from kat.analysis.ablation import read_runs, write_runs
+from kat.analysis.runs import METRICS, read_runs, write_runs
 from kat.nn.monitoring.stability import COLUMNS, write_rows
 from scripts import results_page
 
@@ -71,24 +71,25 @@ def test_forest_has_the_tested_grids_alone(runs, tmp_path, monkeypatch):
     write_runs(untested, runs / "paper_search.csv")
     (page := tmp_path / "page.md").write_text("# Results\n")
     drawn = []
-    monkeypatch.setattr(results_page, "plot_forest", lambda grids, *_: drawn.extend(grids))
+    monkeypatch.setattr(results_page, "draw_forest", lambda grids, *_: drawn.extend(grids))
+    monkeypatch.setattr(results_page, "save_figure", lambda figure, path: path.touch())
     results_page.write_page(runs, page, tmp_path / "figures")
     assert drawn == ["models", "depth"]  # as declared
     assert (tmp_path / "figures/paper_search.svg").exists()
 
 
-def test_main_effects_of_a_grid_of_two_factors(tmp_path):
-    rows = [
-        {**_row(f"{init} {norm}", seed, 80 + 4 * init + norm * (1 - init), "x"),
-         "init": str(init), "norm": str(norm)}
-        for seed in (0, 1) for init in (0, 1) for norm in (0, 1)
-    ]  # fmt: skip
-    write_runs(rows, tmp_path / "paper_depth.csv")
-    page = tmp_path / "page.md"
-    page.write_text("<!-- table of paper_depth_effects -->\n<!-- end of table -->")
-    results_page.write_page(tmp_path, page, tmp_path)
-    assert "| init | 1 | 84.00 ± 0.00 | +3.50 ± 0.00 |" in page.read_text()
-    assert "| norm | 1 | 82.50 ± 0.00 | +0.50 ± 0.00 |" in page.read_text()
+def test_times_of_runs_that_shared_the_machine_are_marked():
+    metric = METRICS["top1"]._replace(name="test_top1")
+    rows = [{**_row(str(seed), seed, 80.0, "x"), "runs_at_once": "1"} for seed in (0, 1)]
+    assert results_page.timing(rows, metric) == (False, "")
+    rows[1]["runs_at_once"] = "3"
+    shared, note = results_page.timing(rows, metric)
+    assert shared
+    assert "while up to 3 runs shared the machine" in note
+    rows[1]["runs_at_once"] = ""
+    shared, note = results_page.timing(rows, metric)
+    assert not shared
+    assert note.startswith("It is not recorded how many runs shared the machine")
 
 
 def test_p_values_are_corrected_in_their_grid_and_over_all(tmp_path):
@@ -152,9 +153,7 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
     assert page.read_text() == results_page.PAGE.read_text()
     marks = re.findall("<!-- table of (.*) -->", page.read_text())
     files = {
-        f"moments/{name.removesuffix('_moments')}"
-        if name.endswith("_moments")
-        else name.removesuffix("_effects")
+        f"moments/{name.removesuffix('_moments')}" if name.endswith("_moments") else name
         for name in marks
         if name != "corrected"
     }

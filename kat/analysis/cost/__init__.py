@@ -1,1 +1,1 @@
-"""The cost of models: parameters, operations, memory for activations, accuracy against cost."""
+"""The cost of models and layers: parameters, operations, memory for activations."""

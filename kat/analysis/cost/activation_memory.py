@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from kat.analysis.cost.hooks import run_by_layer
+from kat.analysis.cost.flops import run_by_layer
 
 _BATCHES = (2, 3)
 """More than one image: layouts of size 1 hide copies, and batch norm may refuse them."""

@@ -1,20 +1,31 @@
-"""Parameters and operations of a model, layer by layer: counted, and by formula."""
+"""Parameters and operations of a model, counted layer by layer."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from kat import ops  # noqa: F401  (registers the operator that is counted)
-from kat.analysis.cost.detection import countable
-from kat.analysis.cost.formulas import Terms, formula_of, rational_flops
-from kat.analysis.cost.hooks import run_by_layer
+from kat.errors import InputError, first_line
+from kat.models.dense import Detector
+from kat.text import dimensions
+
+
+def rational_flops(elements: int, degree: tuple[int, int]) -> int:
+    """2m + 2n + 3 per element: two Horner chains, an absolute value, an addition, a division.
+
+    Source: arXiv 2409.10594, section 4.3.
+    """
+    m, n = degree
+    return elements * (2 * m + 2 * n + 3)
 
 
 @register_flop_formula(torch.ops.kat.rational)
@@ -28,8 +39,54 @@ def _count_rational(
 def _count_gated_rational(
     x: torch.Size, v: torch.Size, numerator: torch.Size, denominator: torch.Size, *_: Any, **__: Any
 ) -> int:
-    """Those of the rational: the product with v is elementwise."""
+    """Counts those of the rational: the product with v is elementwise."""
     return _count_rational(x, numerator, denominator)
+
+
+def _count_layer_norm(
+    x: torch.Size, _: Any, weight: torch.Size | None, *__: Any, **___: Any
+) -> int:
+    return torch.Size(x).numel() * (4 if weight is None else 5)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The operations of one forward pass, by kind.
+
+    Args:
+        weights: multiply-adds of products with weights (linear maps, convolutions).
+        attention: multiply-adds of products of batches of matrices, as in attention.
+        rational: FLOPs of rationals, 2m + 2n + 3 per element.
+        norm: FLOPs of layer norms, 5 per element (mean, variance, normalization, scale, shift).
+    """
+
+    weights: int = 0
+    attention: int = 0
+    rational: int = 0
+    norm: int = 0
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Terms)))
+
+    @property
+    def multiply_adds(self) -> int:
+        """The multiply-adds of all matrix products."""
+        return self.weights + self.attention
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-add of a matrix product, plus those of rationals."""
+        return 2 * self.multiply_adds + self.rational
+
+    @property
+    def paper(self) -> int:
+        """The count of the paper's table of models, which was made with fvcore.
+
+        One for each multiply-add of a product with weights, plus those of layer norms and
+        rationals. The two products of attention are left out: fvcore does not know the fused
+        kernel.
+        """
+        return self.weights + self.rational + self.norm
 
 
 @dataclass(frozen=True)
@@ -42,9 +99,7 @@ class LayerCost:
         input_shape, output_shape: for one image; None where the layer does not map a tensor to a
             tensor, or does not run.
         parameters: its own, without those shared with an earlier layer.
-        multiply_adds: the multiply-adds of matrix products, counted.
-        flops: counted: two for each multiply-add, 2m + 2n + 3 for each element of a rational.
-        terms: the operations by formula, zero where this kind of layer has none.
+        terms: its operations.
     """
 
     name: str
@@ -52,9 +107,12 @@ class LayerCost:
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
     parameters: int
-    multiply_adds: int
-    flops: int
     terms: Terms
+
+    @property
+    def flops(self) -> int:
+        """The floating-point operations of :attr:`Cost.flops`."""
+        return self.terms.flops
 
 
 @dataclass(frozen=True)
@@ -80,38 +138,30 @@ class Cost:
         return sum(layer.parameters for layer in self.layers)
 
     @property
+    def terms(self) -> Terms:
+        """The operations by kind."""
+        return sum((layer.terms for layer in self.layers), Terms())
+
+    @property
     def multiply_adds(self) -> int:
-        """The multiply-adds of the matrix products in a forward pass, counted."""
-        return sum(layer.multiply_adds for layer in self.layers)
+        """The multiply-adds of the matrix products in a forward pass."""
+        return self.terms.multiply_adds
 
     @property
     def flops(self) -> int:
-        """The floating-point operations of a forward pass, counted.
+        """The floating-point operations of a forward pass.
 
         Two for each multiply-add of a matrix product, 2m + 2n + 3 for each element of a rational.
         As usual, other elementwise operations do not count.
         """
-        return sum(layer.flops for layer in self.layers)
-
-    @property
-    def terms(self) -> Terms:
-        """The operations by formula."""
-        return sum((layer.terms for layer in self.layers), Terms())
-
-    def unexplained(self) -> dict[str, int]:
-        """FLOPs counted minus FLOPs by formula, by kind of layer, where they differ."""
-        differences: Counter[str] = Counter()
-        for layer in self.layers:
-            differences[layer.kind] += layer.flops - layer.terms.flops
-        return {kind: flops for kind, flops in differences.items() if flops}
+        return self.terms.flops
 
 
 def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     """Counts the operations of a forward pass over one image, on the meta device: none is computed.
 
     Args:
-        model: takes (1, *input_size); for detectors, see
-            :class:`kat.analysis.cost.detection.FixedBoxes`.
+        model: takes (1, *input_size); for detectors, see :class:`FixedBoxes`.
         input_size: (C, H, W) of an image; any shape, for other models.
 
     Raises:
@@ -127,48 +177,139 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     """
     ghost = deepcopy(countable(model)).to("meta").eval()
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    terms: dict[str, Terms] = defaultdict(Terms)
 
-    def called(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
+    def called(name: str, x: Tensor, y: Tensor) -> None:
         shapes[name] = tuple(x.shape[1:]), tuple(y.shape[1:])
-        if formula := formula_of(module):
-            terms[name] += formula(module, x, y)
 
-    counter = FlopCounterMode(display=False)
+    formulas = {torch.ops.aten.native_layer_norm: _count_layer_norm}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
     with torch.no_grad(), counter:
         image = torch.empty(1, *input_size, device="meta")
         counts = run_by_layer(ghost, image, lambda: _read(counter), called)
-    parameters = _own_parameters(model)
-
-    def cost(name: str, module: nn.Module) -> LayerCost:
+    own: Counter[str] = Counter()  # parameters that no earlier module has
+    for name, parameter in model.named_parameters():
+        own[name.rpartition(".")[0]] += parameter.numel()
+    layers = []
+    for name, module in model.named_modules():
         x, y = shapes.get(name, (None, None))
-        counted = counts.get(name, Counter())
-        return LayerCost(
-            name=name,
-            kind=type(module).__name__,
-            input_shape=x,
-            output_shape=y,
-            parameters=parameters[name],
-            multiply_adds=counted["multiply-adds"],
-            flops=counted["flops"],
-            terms=terms[name],
-        )
-
-    return Cost(tuple(cost(name, module) for name, module in model.named_modules()))
+        terms = Terms(**counts.get(name, Counter()))
+        layers.append(LayerCost(name, type(module).__name__, x, y, own[name], terms))
+    return Cost(tuple(layers))
 
 
 def _read(counter: FlopCounterMode) -> Counter[str]:
-    """The counts so far; those of torch's own operators are matrix products."""
-    counts = counter.get_flop_counts().get("Global", {})
-    products = sum(flops for operator, flops in counts.items() if str(operator).startswith("aten."))
-    return Counter({"multiply-adds": products // 2, "flops": sum(counts.values())})
+    """The counts so far, by the names of :class:`Terms`."""
+    terms: Counter[str] = Counter()
+    for operator, flops in counter.get_flop_counts().get("Global", {}).items():
+        name = str(operator)
+        if name.startswith("kat."):
+            terms["rational"] += flops
+        elif name == "aten.native_layer_norm":
+            terms["norm"] += flops
+        else:
+            batched = "bmm" in name or "scaled_dot_product" in name
+            terms["attention" if batched else "weights"] += flops // 2
+    return terms
 
 
-def _own_parameters(model: nn.Module) -> Counter[str]:
-    """By module, the parameters that no earlier module has."""
-    owners = (name.rpartition(".")[0] for name, _ in model.named_parameters())
-    sizes = (parameter.numel() for parameter in model.parameters())
-    parameters: Counter[str] = Counter()
-    for owner, size in zip(owners, sizes, strict=True):
-        parameters[owner] += size
-    return parameters
+def run_by_layer(
+    model: nn.Module,
+    x: Tensor,
+    read: Callable[[], Counter[str]],
+    called: Callable[[str, Tensor, Tensor], None] = lambda name, x, y: None,
+) -> dict[str, Counter[str]]:
+    """Runs a model, and attributes the growth of counters to layers, not to those around them.
+
+    The hooks are global: a hook on the modules of a GR-KAN layer would keep it from being fused.
+
+    Args:
+        model: takes x.
+        x: its input.
+        read: returns counters that grow as the model runs.
+        called: called for every layer that maps a tensor to a tensor, with its name, input, output.
+
+    Returns:
+        By name of the layer, ``""`` for the model itself, how much the counters grew while it was
+        the innermost layer that ran.
+
+    Raises:
+        InputError: the model fails on this input.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    running = [""]
+    grown: dict[str, Counter[str]] = defaultdict(Counter)
+    last = read()
+
+    def settle() -> None:
+        nonlocal last
+        now = read()
+        grown[running[-1]] += now - last
+        last = now
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        settle()
+        running.append(names.get(module, running[-1]))
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        settle()
+        name = running.pop()
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            called(name, inputs[0], output)
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        model(x)
+    except Exception as error:
+        kind, shape = type(model).__name__, dimensions(x.shape[1:])
+        raise InputError(f"{kind} fails on an input of {shape}: {first_line(error)}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    settle()
+    return dict(grown)
+
+
+def countable(model: nn.Module) -> nn.Module:
+    """The model, or in place of a detector its layers as a model from images to a tensor."""
+    return FixedBoxes(model) if isinstance(model, Detector) else model
+
+
+class FixedBoxes(nn.Module):
+    """The layers of a detector with the most boxes that it can have, whatever the images show.
+
+    For each image in evaluation, all proposals that are kept pass through the box head, and all
+    detections through the mask head (1000 and 100 by torchvision's defaults); in training, all
+    boxes that are sampled, and the share of them that may be objects (512 and 128).
+
+    Args:
+        detector: whose layers keep their names.
+    """
+
+    rpn: Any
+    roi_heads: Any
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.backbone, self.rpn = detector.backbone, detector.rpn
+        self.roi_heads = detector.roi_heads
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The finest feature map of images (B, C, H, W)."""
+        maps = self.backbone(images)
+        self.rpn.head(maps)
+        heads = self.roi_heads
+        boxes, masks = (len(images) * count for count in self._counts())
+        channels = self.backbone.out_channels
+        box = maps[0].new_zeros(boxes, channels, *heads.box_roi_pool.output_size)
+        heads.box_predictor(heads.box_head(box))
+        if heads.has_mask():
+            mask = maps[0].new_zeros(masks, channels, *heads.mask_roi_pool.output_size)
+            heads.mask_predictor(heads.mask_head(mask))
+        return maps[0]
+
+    def _counts(self) -> tuple[int, int]:
+        sampler = self.roi_heads.fg_bg_sampler
+        if self.training:
+            boxes = sampler.batch_size_per_image
+            return boxes, int(boxes * sampler.positive_fraction)
+        return self.rpn.post_nms_top_n(), self.roi_heads.detections_per_img

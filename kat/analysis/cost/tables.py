@@ -1,129 +1,228 @@
-"""Costs as tables on the terminal, as CSV and as JSON."""
+"""Rows of costs: models beside the authors' figures, and layers by the paper's formulas."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from kat.analysis.cost.layer_comparison import ComparedLayer
-from kat.analysis.cost.model_cost import ModelCost, Published, Row
-from kat.files import write_text
-from kat.tables import print_table, write_table
-from kat.text import dimensions, say, scaled
+from torch import nn
 
+from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
+from kat.analysis.cost.flops import Cost, count, countable, rational_flops
+from kat.errors import InputError
+from kat.models import create_model, input_args, load_model, registered_preprocessing
+from kat.models.checkpoints.model_record import unseen_pixels
+from kat.nn import BSplineKANLinear, GRKANLinear
+from kat.text import dimensions, warn
 
-def comparison_row(layer: ComparedLayer) -> Row:
-    """The numbers of a compared layer."""
-    return {
-        "layer": layer.name,
-        "parameters_by_formula": layer.formula.parameters,
-        "parameters": layer.cost.parameters,
-        "flops_by_formula": layer.formula.flops,
-        "flops": layer.cost.flops,
-        "activation_bytes": layer.activation_bytes,
-        "difference": layer.difference,
-    }
+Row = dict[str, object]
 
-
-def print_costs(models: Sequence[ModelCost], *, layers: bool = False) -> None:
-    """Prints models, their operations by term, the authors' figures, layers, and remarks."""
-    _print("for one image", map(_model_cells, models))
-    _print(_TERMS, map(_term_cells, models))
-    _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published))
-    for model in models if layers else ():
-        _print(model.model, map(_cells, model.layer_rows()))
-    for remark in (remark for model in models for remark in model.remarks()):
-        say(remark)
-
-
-def print_comparison(layers: Sequence[ComparedLayer]) -> None:
-    """Prints compared layers."""
-    _print("for one token", (_cells(comparison_row(layer)) for layer in layers))
-
-
-_TERMS = (
-    "by formula: FLOPs = 2 (weights + attention) + rational,"
-    " the paper's count = weights + rational + norm"
-)
-_AUTHORS = "compared with the authors' figures (arXiv 2409.10594)"
-
-
-def _model_cells(model: ModelCost) -> dict[str, str]:
-    cost = model.cost
-    return {
-        "model": model.model,
-        "input": dimensions(model.input_size),
-        "parameters": f"{cost.parameters:,}",
-        "multiply-adds": scaled(cost.multiply_adds),
-        "FLOPs counted": scaled(cost.flops),
-        "by formula": scaled(cost.terms.flops),
-        "kept for backward": scaled(model.memory.per_image, "B"),
-    }
-
-
-def _term_cells(model: ModelCost) -> dict[str, str]:
-    terms = model.cost.terms
-    return {
-        "model": model.model,
-        **{name: scaled(value) for name, value in asdict(terms).items()},
-        "FLOPs": scaled(terms.flops),
-        "the paper's count": scaled(terms.paper),
-    }
-
-
-def _published_cells(model: ModelCost, published: Published) -> dict[str, str]:
-    ours = model.rounded()
-    return {
-        "model": model.model,
-        "M parameters": ours.parameters,
-        "authors' M parameters": published.parameters,
-        "G by the paper's count": ours.gflops,
-        "authors' GFLOPs": published.gflops,
-        "equal": "yes" if model.agrees() else "NO",
-    }
-
-
-_HEADERS = {
-    "layer": "layer",
-    "kind": "kind",
-    "input": "input",
-    "output": "output",
-    "parameters_by_formula": "parameters: formula",
-    "parameters": "parameters",
-    "multiply_adds": "multiply-adds",
-    "flops_by_formula": "FLOPs: formula",
-    "flops": "counted",
-    "paper_count": "paper's count",
-    "activation_bytes": "bytes kept",
-    "difference": "difference",
+PUBLISHED = {
+    "vit_tiny_patch16_224": ("5.7", "1.08"),
+    "vit_small_patch16_224": ("22.1", "4.25"),
+    "vit_base_patch16_224": ("86.6", "16.87"),
+    "kat_tiny_patch16_224": ("5.7", "1.13"),
+    "kat_small_patch16_224": ("22.1", "4.35"),
+    "kat_base_patch16_224": ("86.6", "17.06"),
 }
+"""The authors' figures for models, as printed: parameters in millions, and what they call GFLOPs,
+:attr:`kat.analysis.cost.flops.Terms.paper` in units of 10^9. Source: arXiv 2409.10594."""
+_ACTIVATION_FLOPS = {"silu": 5, "gelu": 14}
+"""FLOPs of a fixed activation per element, as comparisons of KAN and MLP count them.
+
+Source: the code of Yu, Yu and Wang, KAN or MLP: A Fairer Comparison, arXiv 2407.16674.
+"""
+_NUMBERS = ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes")
 
 
-def _cells(row: Row) -> dict[str, str]:
-    """A row for the terminal; the title names the model."""
-    return {title: _cell(row[name]) for name, title in _HEADERS.items() if name in row}
+@dataclass(frozen=True)
+class ModelCost:
+    """The cost of a model.
+
+    Args:
+        model: its name.
+        input_size: (C, H, W).
+        cost: parameters and operations.
+        memory: for activations.
+        published: the authors' figures, if they give any for exactly this model.
+    """
+
+    model: str
+    input_size: tuple[int, ...]
+    cost: Cost
+    memory: ActivationMemory
+    published: tuple[str, str] | None = None
+
+    def rounded(self) -> tuple[str, str]:
+        """Parameters and the paper's count, to as many digits as the authors print."""
+        return f"{self.cost.parameters / 1e6:.1f}", f"{self.cost.terms.paper / 1e9:.2f}"
+
+    def row(self) -> Row:
+        """All values but those of layers."""
+        cost, (parameters, gflops) = self.cost, self.published or (None, None)
+        return {
+            "model": self.model,
+            "input": dimensions(self.input_size),
+            "parameters": cost.parameters,
+            "multiply_adds": cost.multiply_adds,
+            "flops": cost.flops,
+            **asdict(cost.terms),
+            "paper_count": cost.terms.paper,
+            "authors_parameters_m": parameters,
+            "authors_gflops": gflops,
+            "agrees_with_authors": self.published and self.rounded() == self.published,
+            "activation_bytes": self.memory.per_image,
+            "activation_bytes_of_any_batch": self.memory.fixed,
+        }
+
+    def layer_rows(self) -> list[Row]:
+        """One row for each layer with a cost."""
+        rows: list[Row] = [
+            {
+                "model": self.model,
+                "layer": layer.name or "(model)",
+                "kind": layer.kind,
+                "input": layer.input_shape and dimensions(layer.input_shape),
+                "output": layer.output_shape and dimensions(layer.output_shape),
+                "parameters": layer.parameters,
+                "multiply_adds": layer.terms.multiply_adds,
+                "flops": layer.terms.flops,
+                "paper_count": layer.terms.paper,
+                "activation_bytes": self.memory.layers.get(layer.name, 0),
+            }
+            for layer in self.cost.layers
+        ]
+        return [row for row in rows if any(row[name] for name in _NUMBERS)]
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> ModelCost:
+    """Counts the cost of a model.
+
+    Args:
+        name: a name in timm's registry, or a path that :func:`kat.models.load_model` takes.
+        args: further arguments of the constructor.
+        image_size: side of the images; None: the model's own.
+
+    Raises:
+        InputError: there is no such model, or it refuses the arguments.
+    """
+    stored = Path(name).exists()
+    if stored and (args or image_size):
+        raise InputError(f"--args and --image-size are for names: {name} is stored with its own")
+    if stored:
+        model, record = load_model(Path(name))
+        size = record.input_size
+    else:
+        channels, height, width = registered_preprocessing(name)["input_size"]
+        size = (args.get("in_chans", channels), image_size or height, image_size or width)
+        model = _build(name, {**input_args(name, size), **args})
+        if unseen := unseen_pixels(model, size):
+            warn(f"warning: {unseen}")
+    published = None if stored or args or image_size else PUBLISHED.get(name)
+    memory = activation_memory(countable(model), size)
+    return ModelCost(name, size, count(model, size), memory, published)
 
 
-def _print(title: str, rows: Iterable[dict[str, str]]) -> None:
-    """Prints a title, a table and an empty line; nothing without rows."""
-    listed = list(rows)
-    if listed:
-        say(title)
-        print_table(list(listed[0]), [list(row.values()) for row in listed])
-        say("")
+def _build(name: str, args: dict[str, Any]) -> nn.Module:
+    """Builds a model, without drawing its weights if it can: costs do not depend on them."""
+    try:
+        return create_model(name, **{"weight_init": "skip", **args})
+    except InputError:
+        return create_model(name, **args)
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows with the same keys, which are the columns."""
-    write_table(path, list(rows[0]), rows)
+def mlp_layer(d_in: int, d_out: int) -> tuple[int, int]:
+    """Parameters and FLOPs of a linear map and GELU for one token.
+
+    d_in d_out + d_out, and 2 d_in d_out + 14 d_out.
+
+    Source: arXiv 2409.10594, the table that compares layers.
+    """
+    products = d_in * d_out
+    return products + d_out, 2 * products + _ACTIVATION_FLOPS["gelu"] * d_out
 
 
-def write_json(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows as a list of objects."""
-    write_text(path, json.dumps(rows, indent=2) + "\n")
+def grkan_layer(
+    d_in: int, d_out: int, degree: tuple[int, int] = (5, 4), groups: int = 8
+) -> tuple[int, int]:
+    """Parameters and FLOPs of a rational for each group and a linear map, for one token.
+
+    d_in d_out + d_out + (m + n g), and (2m + 2n + 3) d_in + 2 d_in d_out. The paper counts m
+    coefficients of the numerator; a polynomial of degree m, and :class:`kat.GRKANLinear`, has
+    m + 1.
+
+    Source: arXiv 2409.10594, section 4.3.
+    """
+    m, n = degree
+    products = d_in * d_out
+    return products + d_out + m + n * groups, rational_flops(d_in, degree) + 2 * products
+
+
+def kan_layer(d_in: int, d_out: int, grid: int = 5, order: int = 3) -> tuple[int, int]:
+    """Parameters and FLOPs of a B-spline on every edge, for one token.
+
+    d_in d_out (G + K + 3) + d_out, and 5 d_in + d_in d_out (9K (G + 1.5K) + 2G - 2.5K + 3). De
+    Boor's recursion evaluates all basis functions; an implementation that evaluates only those that
+    are not zero needs fewer FLOPs.
+
+    Source: arXiv 2407.16674, section 4, which arXiv 2409.10594 uses.
+    """
+    edges = d_in * d_out
+    halves = 18 * order * grid + 27 * order**2 + 4 * grid - 5 * order + 6
+    flops = _ACTIVATION_FLOPS["silu"] * d_in + edges * halves // 2
+    return edges * (grid + order + 3) + d_out, flops
+
+
+def compare_layers(
+    d_in: int,
+    d_out: int,
+    *,
+    degree: tuple[int, int] = (5, 4),
+    groups: int = 8,
+    grid: int = 5,
+    order: int = 3,
+) -> list[Row]:
+    """Compares the layers of the paper's table for these widths, by its formulas and counted.
+
+    Args:
+        d_in, d_out: widths.
+        degree, groups: of the rationals of GR-KAN.
+        grid, order: intervals and degree of the B-splines of KAN.
+
+    Raises:
+        ValueError: the groups do not divide d_in.
+    """
+    m, n = degree
+    rows = (
+        (
+            "MLP (GELU)",
+            mlp_layer(d_in, d_out),
+            nn.Sequential(nn.Linear(d_in, d_out), nn.GELU()),
+            "GELU is not counted",
+        ),
+        (
+            f"GR-KAN (m={m}, n={n}, g={groups})",
+            grkan_layer(d_in, d_out, degree, groups),
+            GRKANLinear(d_in, d_out, num_groups=groups, degree=degree, init="identity"),
+            "a_0 is not in the formula",
+        ),
+        (
+            f"KAN (G={grid}, K={order})",
+            kan_layer(d_in, d_out, grid, order),
+            BSplineKANLinear(d_in, d_out, grid=grid, order=order),
+            "ours evaluates splines once per input",
+        ),
+    )
+    return [
+        {
+            "layer": name,
+            "parameters_by_formula": parameters,
+            "parameters": (cost := count(layer, (d_in,))).parameters,
+            "flops_by_formula": flops,
+            "flops": cost.flops,
+            "activation_bytes": activation_memory(layer, (d_in,), input_gradient=True).per_image,
+            "difference": difference,
+        }
+        for name, (parameters, flops), layer, difference in rows
+    ]

@@ -1,1 +1,1 @@
-"""Figures as files, by matplotlib; :mod:`.interactive` has those of the HTML pages."""
+"""Figures, by matplotlib: as files, and as SVG on the pages, with titles to hover."""

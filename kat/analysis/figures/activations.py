@@ -8,19 +8,20 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kat.analysis.figures.save import save_figure
+from kat.analysis.figures.base import hover, panels, save_figure
 from kat.analysis.inspect.activations import Activation, Array, spread
 from kat.errors import InputError
 from kat.files import replacing
 from kat.nn import LayerHistory
 
 ANIMATED = (".gif", ".mp4")
-_COLUMNS = 4
+_COLUMNS, _PANEL = 4, (3.0, 2.6)
+"""Panels side by side, and the size of each in inches."""
 _LINES = 32
 """Groups of a layer that are drawn at most, evenly spaced."""
 _SNAPSHOTS = 6
@@ -48,17 +49,22 @@ def plot_activations(activations: Sequence[Activation], path: str | Path) -> Non
         >>> model = kat.models.create_model("kat_micro", depth=2)
         >>> plot_activations(learned_activations(model), Path("activations.png"))
     """
-    figure, panels = _panels(len(activations))
-    for axes, activation in zip(panels, activations, strict=True):
+    save_figure(draw_activations(activations), path)
+
+
+def draw_activations(activations: Sequence[Activation]) -> Figure:
+    """Draws the figure of :func:`plot_activations`."""
+    figure, drawn = panels(len(activations), _COLUMNS, _PANEL)
+    for axes, activation in zip(drawn, activations, strict=True):
         if activation.histogram is not None and activation.edges is not None:
             _draw_inputs(axes, activation.edges, activation.histogram.mean(0))
         _draw_groups(axes, activation.x, activation.learned)
         _draw_start(axes, activation.x, activation.start)
         axes.set_title(activation.name, fontsize=9)
     behind = ", gray: the inputs" if activations[0].histogram is not None else ""
-    drawn = _drawn(max(activation.num_groups for activation in activations))
-    figure.suptitle(f"learned activations by group (dashed: the start{behind}){drawn}")
-    save_figure(figure, path)
+    some = _drawn(max(activation.num_groups for activation in activations))
+    figure.suptitle(f"learned activations by group (dashed: the start{behind}){some}")
+    return figure
 
 
 def plot_evolution(
@@ -84,16 +90,24 @@ def plot_evolution(
         >>> plot_evolution(history, Path("evolution.png"))
     """
     path = Path(path)
+    if path.suffix in ANIMATED:
+        _animate(*_functions(history, width), path)
+    else:
+        save_figure(draw_evolution(history, width=width), path)
+
+
+def _functions(
+    history: Mapping[str, LayerHistory], width: float
+) -> tuple[Array, dict[str, Array], list[int]]:
+    """Points (N,), the functions (steps, groups, N) of each layer there, and the steps."""
     x = torch.linspace(-width, width, 201, dtype=torch.float64)
     functions = {name: layer.functions(x).numpy() for name, layer in history.items()}
-    steps = next(iter(history.values())).steps.tolist()
-    if path.suffix in ANIMATED:
-        _animate(x.numpy(), functions, steps, path)
-    else:
-        save_figure(_multiples(x.numpy(), functions, steps), path)
+    return x.numpy(), functions, next(iter(history.values())).steps.tolist()
 
 
-def _multiples(x: Array, functions: Mapping[str, Array], steps: Sequence[int]) -> Figure:
+def draw_evolution(history: Mapping[str, LayerHistory], *, width: float = 3.0) -> Figure:
+    """Draws the small multiples of :func:`plot_evolution`."""
+    x, functions, steps = _functions(history, width)
     places = spread(len(steps), _SNAPSHOTS)
     size = (1.9 * len(places), 0.8 + 1.6 * len(functions))
     figure = Figure(figsize=size, layout="constrained")
@@ -112,10 +126,15 @@ def _multiples(x: Array, functions: Mapping[str, Array], steps: Sequence[int]) -
 
 
 def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], path: Path) -> None:
-    writer = _writer(path)
-    figure, panels = _panels(len(functions))
+    if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
+        raise InputError(
+            f"{path} needs the program ffmpeg, which is not installed; or write a .gif"
+        )
+    kind = PillowWriter if path.suffix == ".gif" else FFMpegWriter
+    writer = kind(fps=_FRAMES_PER_SECOND)
+    figure, drawn = panels(len(functions), _COLUMNS, _PANEL)
     lines = []
-    for axes, (name, values) in zip(panels, functions.items(), strict=True):
+    for axes, (name, values) in zip(drawn, functions.items(), strict=True):
         lines.append(_draw_groups(axes, x, values[0]))
         _draw_start(axes, x, values[0])
         margin = 0.05 * max(np.ptp(values), 1e-6)
@@ -134,33 +153,16 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
             writer.grab_frame()
 
 
-def _writer(path: Path) -> AbstractMovieWriter:
-    if path.suffix == ".gif":
-        return PillowWriter(fps=_FRAMES_PER_SECOND)
-    if not FFMpegWriter.isAvailable():
-        raise InputError(
-            f"{path} needs the program ffmpeg, which is not installed; or write a .gif"
-        )
-    return FFMpegWriter(fps=_FRAMES_PER_SECOND)
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with this many panels."""
-    columns = min(_COLUMNS, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(3 * columns, 0.4 + 2.6 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    return figure, panels[:count]
-
-
 def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
     """Draws a line for each chosen group, the first ones dark."""
-    chosen = _chosen(functions)
-    colors = mpl.colormaps["viridis"](np.arange(len(chosen)) / len(chosen))
+    groups = spread(len(functions), _LINES)
+    colors = mpl.colormaps["viridis"](np.arange(len(groups)) / len(groups))
     axes.grid(alpha=0.3)
-    return [axes.plot(x, y, lw=1, color=color)[0] for y, color in zip(chosen, colors, strict=True)]
+    lines = []
+    for group, color in zip(groups, colors, strict=True):
+        lines += axes.plot(x, functions[group], lw=1, color=color)
+        hover(lines[-1], f"group {group}")
+    return lines
 
 
 def _draw_start(axes: Axes, x: Array, functions: Array) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import torch
@@ -11,22 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.labels import plain
-from kat.analysis.figures.pictures import draw_picture
-from kat.analysis.figures.save import save_figure
+from kat.analysis.figures.base import draw_picture
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.data import Batch
 from kat.errors import InputError
 
 _SIDE = 1.7
 """Of a panel, in inches."""
-
-
-def plot_attention(
-    pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, path: Path, block: int | None
-) -> None:
-    """Writes the figure of :func:`draw_attention`; the suffix of the path chooses the format."""
-    save_figure(draw_attention(pictures, titles, maps, block), path)
 
 
 def draw_attention(
@@ -52,13 +42,11 @@ def draw_attention(
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, picture, title in zip(grid, pictures, titles, strict=True):
-        draw_picture(row[0], picture)
-        row[0].set_title("\n".join(map(plain, title.split("\n"))), fontsize=8)
+        draw_picture(row[0], picture, title.split("\n"))
     for column, (name, values) in enumerate(panels.items(), start=1):
         for axes, picture, heat in zip(grid[:, column], pictures, values, strict=True):
-            draw_picture(axes, picture)
+            draw_picture(axes, picture, [name])
             _draw_heat(axes, heat, picture, maps.tokens)
-            axes.set_title(name, fontsize=8)
     return figure
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from kat.analysis.figures.save import save_figure
+from kat.analysis.figures.base import save_figure
 from kat.nn.fitting import Fit, Points, resolve, twice
 
 

@@ -6,22 +6,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kat.analysis.figures.labels import plain
-from kat.analysis.figures.save import save_figure
-from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
+from kat.analysis.figures.base import colors, hover, panels, plain, save_figure
+from kat.analysis.runs import HEADLINES, METRICS, History
+from kat.errors import InputError
 
+_VALIDATED = {
+    "val_loss": "validation loss",
+    **{name: f"validation {metric.label} (%)" for name, metric in METRICS.items()},
+}
+_COLUMNS = {
+    "train_loss": "training loss",
+    **_VALIDATED,
+    **{f"raw_{name}": f"{title}, without EMA" for name, title in _VALIDATED.items()},
+}
 _PANELS = {
     "loss": ("loss (dotted: training; circle: kept epoch)", {"train_loss": ":", "val_loss": "-"}),
-    **{column: (title, {column: "-"}) for column, title in COLUMNS.items()},
+    **{column: (title, {column: "-"}) for column, title in _COLUMNS.items()},
 }
 """The title and the lines of each panel."""
 CURVES = tuple(_PANELS)
+
+
+def usual_curves(row: Mapping[str, Any]) -> list[str]:
+    """The panels that summarize a run with such a row: its loss, and the main metric if any."""
+    loss = "loss" if "val_loss" in row else "train_loss"
+    return [loss, *[name for name in HEADLINES if name in row][:1]]
 
 
 def plot_learning_curves(
@@ -31,12 +44,12 @@ def plot_learning_curves(
 ) -> None:
     """Draws metrics against epochs, one color per label: of several runs their mean and range.
 
-    A circle marks the epoch that a run keeps.
+    A circle marks the epoch that a run keeps. Of several runs the epochs count that all have.
 
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.
         path: the path of the file; its suffix chooses the format (png, svg, pdf).
-        metrics: keys of :data:`CURVES`, one panel each.
+        metrics: names of :data:`CURVES`, one panel each.
 
     Raises:
         InputError: there is no epoch at which all runs of a label have the metric.
@@ -47,32 +60,48 @@ def plot_learning_curves(
         >>> from kat.training import read_history
         >>> plot_learning_curves({"KAT": [read_history(Path("runs/digits"))]}, Path("curves.png"))
     """
-    figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
+    save_figure(draw_learning_curves(runs, metrics), path)
+
+
+def draw_learning_curves(
+    runs: Mapping[str, Sequence[History]], metrics: Sequence[str] = ("loss", "top1")
+) -> Figure:
+    """Draws the figure of :func:`plot_learning_curves`."""
+    figure, drawn = panels(len(metrics), len(metrics), (5, 3.6))
+    for axes, metric in zip(drawn, metrics, strict=True):
         title, columns = _PANELS[metric]
-        for label, color in zip(runs, _colors(len(runs)), strict=True):
+        for (label, histories), color in zip(runs.items(), colors(len(runs)), strict=True):
             for column, style in columns.items():
-                _draw_curve(axes, curve(label, runs[label], column), style, color)
-            count = f" ({len(runs[label])} runs)" if len(runs[label]) > 1 else ""
+                _draw_curve(axes, label, histories, column, color, style)
+            count = f" ({len(histories)} runs)" if len(histories) > 1 else ""
             axes.plot([], [], color=color, label=plain(label) + count)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    save_figure(figure, path)
+    return figure
 
 
-def _draw_curve(axes: Axes, drawn: Curve, style: str, color: Any) -> None:
-    axes.plot(drawn.epochs, drawn.mean, style, color=color)
-    if drawn.low != drawn.high:
-        axes.fill_between(drawn.epochs, drawn.low, drawn.high, color=color, alpha=0.15, lw=0)
-    if drawn.best is not None:
-        axes.plot(*drawn.best, "o", color=color, fillstyle="none")
-
-
-def _colors(count: int) -> list[Any]:
-    """Distinct colors: matplotlib's default ones if they suffice."""
-    if count <= 10:
-        return [f"C{number}" for number in range(count)]
-    return list(mpl.colormaps["turbo"](np.linspace(0, 1, count)))
+def _draw_curve(
+    axes: Axes, label: str, histories: Sequence[History], column: str, color: Any, style: str
+) -> None:
+    """Draws one column: the mean of the runs over their common epochs, in the range of them."""
+    runs = [{int(row["epoch"]): row[column] for row in rows if column in row} for rows in histories]
+    epochs = sorted(set(runs[0]).intersection(*runs[1:]))
+    if not epochs:
+        known = dict.fromkeys(name for rows in histories for row in rows for name in row)
+        raise InputError(
+            f"{label!r} has no epoch at which all its runs have {column}; their histories have"
+            f" {', '.join(known) or 'no rows'}"
+        )
+    values = [[run[epoch] for run in runs] for epoch in epochs]
+    (line,) = axes.plot(epochs, [sum(row) / len(row) for row in values], style, color=color)
+    hover(line, f"{label}, {_COLUMNS[column]}")
+    if len(runs) > 1:
+        low, high = list(map(min, values)), list(map(max, values))
+        axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
+    kept = [int(row["epoch"]) for row in histories[0] if row.get("best")]
+    if len(runs) == 1 and kept and kept[0] in runs[0]:
+        best = runs[0][kept[0]]
+        (circle,) = axes.plot(kept[0], best, "o", color=color, fillstyle="none")
+        hover(circle, f"{label}: kept, epoch {kept[0]}: {best:.4g}")

@@ -7,7 +7,7 @@ that is shown holds the central 99.8 % of a layer's inputs, and at least [-3, 3]
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kat.analysis.inspect.rational_inputs import rationals_of, watch_inputs
 from kat.errors import InputError
-from kat.nn import GroupRational, LayerHistory
+from kat.nn import GroupRational, LayerHistory, rationals
 
 Array = NDArray[np.float64]
 
@@ -110,13 +109,58 @@ def learned_activations(
     """
     if width is not None and not 0 < width <= _LIMIT:
         raise InputError(f"width must be above 0 and at most {_LIMIT:g}, got {width:g}")
-    counts: dict[str, Array] = {}
-    if images is not None:
-        counts = _count_inputs(model, images)
+    counts = {} if images is None else _count_inputs(model, images)
     return [
         _activation(name, layer, counts.get(name), width, points, (history or {}).get(name))
-        for name, layer in rationals_of(model).items()
+        for name, layer in _rationals_of(model).items()
     ]
+
+
+def _rationals_of(model: nn.Module) -> dict[str, GroupRational]:
+    layers = rationals(model)
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no rational: it is no KAT")
+    return layers
+
+
+@torch.no_grad()
+def watch_inputs(
+    model: nn.Module, batches: Iterable[Tensor], see: Callable[[str, Tensor], None]
+) -> None:
+    """Runs a model, and passes on the inputs of each of its rationals.
+
+    Args:
+        model: with :class:`kat.GroupRational` layers.
+        batches: inputs of the model.
+        see: called for each batch with the name of a layer and its input by group, (groups, k).
+
+    Raises:
+        InputError: the model has no rational, or one of them gets no input, or one that is not
+            finite.
+    """
+    layers = _rationals_of(model)
+    reached = set()
+
+    def note(name: str, layer: GroupRational, x: Tensor) -> None:
+        if not x.isfinite().all():
+            raise InputError(f"the inputs of {name} are not finite")
+        reached.add(name)
+        grouped = x.movedim(layer.channel_dim, 0).unflatten(0, (layer.num_groups, -1))
+        see(name, grouped.flatten(1))
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda m, args, name=name: note(name, m, args[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name in layers:
+        if name not in reached:
+            raise InputError(f"{name} got no input: there are no images, or the layer is not used")
 
 
 def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array]:

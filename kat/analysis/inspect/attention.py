@@ -14,20 +14,17 @@ Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, arXiv 200
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
+from timm.utils import AttentionExtract
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.models.evaluation_mode import evaluation_mode
-
-Visit = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,9 @@ class AttentionMaps:
     logits: Tensor
 
 
+@torch.no_grad()
 def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
-    """Runs a model, and keeps the maps of each block, not the (T, T) matrices.
+    """Runs a copy of a model in eval mode, and keeps the maps of each block.
 
     Args:
         model: a Vision Transformer of timm; it is left unchanged.
@@ -60,76 +58,27 @@ def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
     Raises:
         InputError: the model is of another kind, or has no attention layer of timm's usual kind.
     """
-    transformer = check_attention(model)
+    transformer = deepcopy(check_attention(model))
+    layers: list[Any] = [m for m in transformer.modules() if isinstance(m, Attention)]
+    for layer in layers:
+        layer.fused_attn = False  # the fused kernel returns no probabilities
+    found = AttentionExtract(transformer, ["*attn_drop", "head"], method="hook")(images)
+    logits = found.pop("head")
     prefix = transformer.num_prefix_tokens
     read = slice(0, 1) if transformer.global_pool == "token" else slice(prefix, None)
     height, width = images.shape[-2:]
     grid = transformer.patch_embed.dynamic_feat_size((height, width))
     tokens = prefix + math.prod(grid)
     rollout = torch.eye(tokens, device=images.device)
-    blocks: dict[str, Tensor] = {}
 
     def shown(matrices: Tensor) -> Tensor:
         return matrices[..., read, prefix:].mean(-2).unflatten(-1, grid)
 
-    def visit(name: str, probabilities: Tensor) -> None:
-        nonlocal rollout
-        blocks[name] = shown(probabilities)
-        rollout = (probabilities.mean(1) @ rollout + rollout) / 2
-
-    logits = visit_attention(transformer, images, visit)
+    blocks = {}
+    for name, probabilities in found.items():
+        blocks[name.removesuffix(".attn_drop")] = shown(probabilities.float())
+        rollout = (probabilities.float().mean(1) @ rollout + rollout) / 2
     return AttentionMaps(blocks, shown(rollout), tokens, logits)
-
-
-def visit_attention(model: nn.Module, images: Tensor, visit: Visit) -> Tensor:
-    """Runs a model in eval mode, and passes on the attention of each block as it is computed.
-
-    Args:
-        model: a Vision Transformer of timm; its modes and hooks are left unchanged.
-        images: (B, C, H, W), normalized.
-        visit: called with the name of each attention layer and its probabilities, (B, heads, T, T)
-            float32; only those of one block are held at a time.
-
-    Returns:
-        The output of the model, (B, classes).
-
-    Raises:
-        InputError: the model is of another kind, or has no attention layer of timm's usual kind.
-    """
-    layers = _attention_layers(check_attention(model))
-    hooks = [
-        layer.qkv.register_forward_hook(partial(_show, name, layer, visit))
-        for name, layer in layers.items()
-    ]
-    try:
-        with evaluation_mode(model):
-            return model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _show(
-    name: str, layer: Attention, visit: Visit, _: nn.Module, __: Any, projected: Tensor
-) -> None:
-    visit(name, attention_probabilities(layer, projected))
-
-
-def attention_probabilities(layer: Attention, projected: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) of a layer, which the fused kernel does not return.
-
-    Args:
-        layer: timm's layer.
-        projected: (B, T, 3 heads d), the output of its ``qkv``.
-
-    Returns:
-        (B, heads, T, T), float32.
-    """
-    batch, tokens, _ = projected.shape
-    split = projected.reshape(batch, tokens, 3, layer.num_heads, layer.head_dim)
-    queries, keys, _ = split.permute(2, 0, 3, 1, 4).unbind(0)
-    products = (layer.q_norm(queries) * layer.scale) @ layer.k_norm(keys).transpose(-2, -1)
-    return products.float().softmax(-1)
 
 
 def check_attention(model: nn.Module) -> VisionTransformer:
@@ -139,13 +88,10 @@ def check_attention(model: nn.Module) -> VisionTransformer:
         InputError: it is no Vision Transformer of timm, or has no attention layer of the usual
             kind.
     """
-    if not isinstance(model, VisionTransformer) or not _attention_layers(model):
+    usual = any(isinstance(module, Attention) for module in model.modules())
+    if not isinstance(model, VisionTransformer) or not usual:
         raise InputError(
             f"{type(model).__name__} has no attention to draw: that takes a Vision Transformer with"
             " timm's usual attention layers, such as a KAT or a ViT, and not an exported file"
         )
     return model
-
-
-def _attention_layers(model: nn.Module) -> dict[str, Attention]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, Attention)}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from kat.errors import InputError
 from kat.nn.monitoring.stability import Row
@@ -19,8 +15,6 @@ TABLE = (
     "outside, most", "Q, smallest", "largest", "drift, last", "dead groups", "exploding",
 )  # fmt: skip
 """The columns of :func:`table`."""
-_MOST_STEPS = 300
-"""More steps could not be told apart in a figure."""
 
 
 @dataclass(frozen=True)
@@ -118,40 +112,6 @@ def is_preserved(gain: float) -> bool:
 def layers_of(rows: Sequence[Row]) -> list[str]:
     """The names of the layers, in order."""
     return list(dict.fromkeys(row["layer"] for row in rows))
-
-
-def steps_of(rows: Sequence[Row]) -> list[int]:
-    """The steps, in order."""
-    return list(dict.fromkeys(row["step"] for row in rows))
-
-
-def thinned(rows: Sequence[Row]) -> list[Row]:
-    """The rows of at most about 300 evenly spaced steps, the last among them."""
-    steps = steps_of(rows)
-    chosen = {*steps[:: -(-len(steps) // _MOST_STEPS)], steps[-1]}
-    return [row for row in rows if row["step"] in chosen]
-
-
-def layer_by_step(rows: Sequence[Row], name: str, log: bool) -> Any:
-    """A quantity as an array (layers, steps); NaN where there is nothing to draw.
-
-    Args:
-        rows: the rows of a run.
-        name: the name of the quantity.
-        log: whether the axis is logarithmic, so that only positive values can be drawn.
-    """
-    places = {(row["layer"], row["step"]): drawable(row.get(name), log) for row in rows}
-    steps = steps_of(rows)
-    return np.array(
-        [[places.get((layer, step), math.nan) for step in steps] for layer in layers_of(rows)]
-    )
-
-
-def drawable(value: float | None, log: bool) -> float:
-    """The value if an axis, which may be logarithmic, can show it, else NaN."""
-    if value is None or (log and not 0 < value < math.inf):
-        return math.nan
-    return value
 
 
 def _headline(broken: Sequence[Row], start: int) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.figures.predictions.classification import draw_confusion, draw_reliability
-from kat.analysis.figures.save import save_figure
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.predictions import draw_confusion, draw_reliability
 from kat.files import write_text
 from kat.tables import write_table
 from kat.training import Evaluation

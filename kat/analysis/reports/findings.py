@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import nn
 
 from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
-from kat.analysis.inspect.dense import DenseFindings, dense_findings
-from kat.analysis.inspect.images import ValidationImages, images_of_run, normalized
-from kat.analysis.inspect.mistakes import ClassFindings, class_findings
+from kat.analysis.inspect.predictions import (
+    ClassFindings,
+    DenseFindings,
+    class_findings,
+    dense_findings,
+    images_of_run,
+    normalized,
+)
 from kat.analysis.inspect.stability import rational_rows
-from kat.analysis.learning_curves import History
+from kat.analysis.runs import History
 from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
@@ -72,12 +76,12 @@ class RunFindings:
     predictions: ClassFindings | DenseFindings | str = ""
 
 
-def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
+def read_findings(folder: Path, count_images: int, data: str | None = None) -> RunFindings:
     """Gathers what is known of a run.
 
     Args:
         folder: the run directory.
-        images: the number of validation images that the model is shown.
+        count_images: the number of validation images that the model is shown.
         data: the dataset that they come from; None: the run's own.
 
     Raises:
@@ -95,77 +99,48 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
         history=read_history(folder),
         failure=read_divergence(folder),
     )
-    shown = _show(folder, model, record, images, data)
+    batches: list[Batch] = []
+    images, sentence = None, "The model was shown no images: none were asked for."
+    try:
+        if count_images:
+            images = images_of_run(folder, model, record, count_images, data)
+            batches = list(images.batches())
+            shown = sum(len(batch.labels) for batch in batches)
+            sentence = f"Gray is the density of the inputs over {shown} validation images."
+    except InputError as error:
+        if data is not None:
+            raise
+        images, sentence = None, f"The model was shown no images: {error}."
     if rationals(model):
-        findings.seen = shown.sentence
+        findings.seen = sentence
         if (folder / COEFFICIENTS).is_file():
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
-        inputs = normalized(shown.batches, record) if shown.batches else None
+        inputs = normalized(batches, record) if batches else None
         findings.activations = learned_activations(model, inputs, history=findings.coefficients)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
             findings.stability = rational_rows(rows)
+    subject = Subject(model, record, folder)
     try:
-        findings.predictions = _predictions(Subject(model, record, folder), shown)
-    except InputError as error:
+        if images is not None and task_of(model) != "classification":
+            findings.predictions = dense_findings(subject, images)
+        elif images is not None:
+            classes = images.images.classes
+            findings.predictions = class_findings(model, record, batches, classes)
+    except InputError as error:  # the classes of the data are not those of the model
         if data is not None:
             raise
         findings.predictions = str(error)
-    findings.attention = _attention(model, record, shown)
-    return findings
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The validation images that the model is shown, and a sentence about them."""
-
-    sentence: str
-    images: ValidationImages | None = None
-    batches: Sequence[Batch] = ()
-
-
-def _show(
-    folder: Path, model: nn.Module, record: ModelRecord, count: int, data: str | None
-) -> _Shown:
-    if not count:
-        return _Shown("The model was shown no images: none were asked for.")
-    try:
-        images = images_of_run(folder, model, record, count, data)
-        batches = list(images.batches())
-    except InputError as error:
-        if data is not None:
-            raise
-        return _Shown(f"The model was shown no images: {error}.")
-    number = sum(len(batch.labels) for batch in batches)
-    sentence = (
-        f"Gray is the density of the inputs over {number} validation images, of all groups"
-        " together."
-    )
-    return _Shown(sentence, images, batches)
-
-
-def _predictions(subject: Subject, shown: _Shown) -> ClassFindings | DenseFindings | str:
-    """The predictions for the images, if there are any.
-
-    Raises:
-        InputError: the classes of the data are not those of the model.
-    """
-    if shown.images is None:
-        return ""
-    if task_of(subject.model) != "classification":
-        return dense_findings(subject, shown.images)
-    classes = shown.images.images.classes
-    return class_findings(subject.model, subject.record, shown.batches, classes)
-
-
-def _attention(model: nn.Module, record: ModelRecord, shown: _Shown) -> Figure | str:
-    """The attention on the first images as a figure, or why there is none."""
     try:
         check_attention(model)
     except InputError as error:
-        return str(error)
-    if shown.images is None:
-        return f"{shown.sentence} 'kat plot attention' takes image files."
-    pictures, titles = true_classes(shown.batches[:1], shown.images.images.classes)
+        findings.attention = str(error)
+        return findings
+    if images is None:
+        findings.attention = f"{sentence} 'kat plot attention' takes image files."
+        return findings
+    pictures, titles = true_classes(batches[:1], images.images.classes)
     pictures, titles = pictures[:_WITH_ATTENTION], titles[:_WITH_ATTENTION]
     maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
-    return draw_attention(pictures, with_predictions(titles, maps.logits, record.classes), maps)
+    titles = with_predictions(titles, maps.logits, record.classes)
+    findings.attention = draw_attention(pictures, titles, maps)
+    return findings

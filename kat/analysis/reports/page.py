@@ -1,54 +1,28 @@
 """A report as one HTML page that stands alone: no other file, nothing from the network.
 
-The page follows the reader's light or dark mode and the width of the window. It holds a script only
-if it has charts: plotly.js and the few lines that draw them.
+The page follows the reader's light or dark mode and the width of the window. Figures are SVG, whose
+parts show their titles where the mouse rests; there is no script.
 """
 
 from __future__ import annotations
 
 import functools
-import io
-import json
 import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kat.analysis.figures.base import svg
 from kat.files import write_text
 from kat.tables import number_columns
 from kat.text import printable
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure as PlotlyFigure
-
 _PACKAGE, _FOLDER = "kat.analysis.reports", "html"
-
-
-class Table(NamedTuple):
-    """Columns and rows, as :meth:`Report.table` takes them."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-
-class Chart(NamedTuple):
-    """An interactive figure.
-
-    Args:
-        figure: a plotly figure; the page sets the colors of text, axes and background.
-        caption: below the figure, and its text for screen readers.
-        numbers: what the figure shows, as a table that opens below it.
-    """
-
-    figure: PlotlyFigure
-    caption: str
-    numbers: Table | None = None
 
 
 class Report:
@@ -69,7 +43,6 @@ class Report:
         self._body: list[tuple[str, dict[str, Any]]] = []
         self._headings: list[dict[str, str]] = []
         self._figures = 0
-        self._charts = 0
 
     def heading(self, text: str) -> None:
         """Starts a section; the top of the page links to it."""
@@ -92,30 +65,17 @@ class Report:
         bad: Sequence[bool] | None = None,
     ) -> None:
         """Adds a table. Rows marked ``bad`` are shaded; columns of numbers are aligned right."""
-        self._add("table", **_table_values(Table(columns, rows), bad))
+        self._add("table", **_table_values(columns, rows, bad))
 
-    def numbers(self, table: Table) -> None:
+    def numbers(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Adds a table that is closed until the reader opens it."""
-        self._add("numbers", table_values=_table_values(table))
+        self._add("numbers", table_values=_table_values(columns, rows))
 
     def figure(self, figure: Figure, caption: str) -> None:
         """Adds a figure as SVG, with a caption, which is also its text for screen readers."""
         svg = _svg_without_start(figure, f"figure{self._figures}")
         self._figures += 1
         self._add("figure", svg=svg, caption=caption)
-
-    def chart(self, figure: PlotlyFigure, caption: str, numbers: Table | None = None) -> None:
-        """Adds an interactive figure as wide as the page; see :class:`Chart`."""
-        self._add("chart", **self._chart_values(Chart(figure, caption, numbers)))
-
-    def charts(self, charts: Sequence[Chart], small: bool = False) -> None:
-        """Adds interactive figures side by side, as many as the window has room for.
-
-        Args:
-            charts: the figures.
-            small: whether each needs little room.
-        """
-        self._add("charts", charts=list(map(self._chart_values, charts)), small=small)
 
     def html(self) -> str:
         """Renders the page."""
@@ -124,10 +84,9 @@ class Report:
             .get_template("page.html.jinja")
             .render(
                 title=self._title,
-                style=_asset("page.css"),
+                style=Markup((files(_PACKAGE) / _FOLDER / "page.css").read_text(encoding="utf-8")),
                 headings=self._headings,
                 body=self._body,
-                scripts=_scripts() if self._charts else (),
             )
         )
 
@@ -138,16 +97,6 @@ class Report:
     def _add(self, macro: str, **values: Any) -> None:
         """Adds a part: a macro of parts.html.jinja and its arguments."""
         self._body.append((macro, values))
-
-    def _chart_values(self, chart: Chart) -> dict[str, Any]:
-        name = f"chart{self._charts}"
-        self._charts += 1
-        return {
-            "name": name,
-            "spec": _spec(chart.figure),
-            "caption": chart.caption,
-            "table_values": chart.numbers and _table_values(chart.numbers),
-        }
 
 
 @functools.cache
@@ -161,39 +110,20 @@ def _environment() -> Environment:
     )
 
 
-def _table_values(table: Table, bad: Sequence[bool] | None = None) -> dict[str, Any]:
-    rows = [[str(cell) for cell in row] for row in table.rows]
+def _table_values(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], bad: Sequence[bool] | None = None
+) -> dict[str, Any]:
+    texts = [[str(cell) for cell in row] for row in rows]
     return {
-        "columns": table.columns,
-        "rows": rows,
-        "are_numbers": number_columns(rows, len(table.columns)),
-        "are_bad": bad or [False] * len(rows),
+        "columns": columns,
+        "rows": texts,
+        "are_numbers": number_columns(texts, len(columns)),
+        "are_bad": bad or [False] * len(texts),
     }
-
-
-def _spec(figure: PlotlyFigure) -> Markup:
-    """The figure as JSON without characters that mean something in HTML, or plotly's own colors."""
-    spec = json.loads(figure.to_json(engine="json"))
-    spec["layout"].pop("template", None)
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def _svg_without_start(figure: Figure, prefix: str) -> Markup:
     """The figure as an SVG element after ``<svg``, with ids of its own; always the same bytes."""
-    stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": prefix}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") + len("<svg") :]
-    return Markup(re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", svg))
-
-
-def _scripts() -> tuple[Markup, Markup]:
-    from plotly.offline import get_plotlyjs  # slow to import, and most pages have no charts
-
-    return Markup(get_plotlyjs()), _asset("charts.js")
-
-
-def _asset(name: str) -> Markup:
-    return Markup((files(_PACKAGE) / _FOLDER / name).read_text(encoding="utf-8"))
+    text = svg(figure, prefix)
+    text = text[text.index("<svg") + len("<svg") :]
+    return Markup(re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text))

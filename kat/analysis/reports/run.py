@@ -6,28 +6,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.figures.interactive.activations import activation, drawn_groups, evolution
-from kat.analysis.figures.interactive.stability import by_step, gains
-from kat.analysis.inspect.activations import Activation
-from kat.analysis.inspect.dense import DenseFindings
-from kat.analysis.inspect.mistakes import ClassFindings
-from kat.analysis.inspect.stability import (
-    Verdict,
-    layer_by_step,
-    layers_of,
-    steps_of,
-    thinned,
+from kat.analysis.figures.activations import draw_activations, draw_evolution
+from kat.analysis.figures.predictions import (
+    draw_ap,
+    draw_by_class,
+    draw_confusion,
+    draw_mistakes,
+    draw_pairs,
 )
+from kat.analysis.figures.stability import draw_gains
+from kat.analysis.inspect.activations import Activation, spread
+from kat.analysis.inspect.predictions import ClassFindings, DenseFindings
+from kat.analysis.inspect.stability import TABLE, Verdict, table
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
-from kat.analysis.learning_curves import HEADLINES, METRICS, History
-from kat.analysis.reports.classification import add_class_findings
-from kat.analysis.reports.dense import add_dense_findings
 from kat.analysis.reports.findings import RunFindings
-from kat.analysis.reports.page import Chart, Report, Table
-from kat.analysis.reports.sections import add_learning_curves
-from kat.nn.monitoring.stability import Row
+from kat.analysis.reports.grids import add_learning_curves
+from kat.analysis.reports.page import Report
+from kat.analysis.runs import HEADLINES, METRICS, History
 from kat.settings import flat
-from kat.text import duration, scaled
+from kat.text import counted, duration, scaled
+from kat.training.tasks.detection import BOX_AP_BY_OVERLAP
+
+_LISTED = 20
+"""Classes with the lowest accuracy that are listed openly."""
+_DRAWN = 40
+"""Classes that are drawn at most, those with the lowest metric."""
+_GROUPS = 16
+"""Groups of a layer whose readings are listed at most."""
 
 
 def write_run_report(run: RunFindings, path: Path) -> None:
@@ -50,7 +55,12 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         report.text("The run has not completed an epoch yet.")
     if run.predictions:
         report.heading("Predictions")
-        _add_predictions(report, run.predictions)
+    if isinstance(run.predictions, ClassFindings):
+        _add_class_findings(report, run.predictions)
+    elif isinstance(run.predictions, DenseFindings):
+        _add_dense_findings(report, run.predictions)
+    elif run.predictions:
+        report.text(run.predictions)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)
@@ -60,13 +70,65 @@ def write_run_report(run: RunFindings, path: Path) -> None:
     report.write(path)
 
 
-def _add_predictions(report: Report, found: ClassFindings | DenseFindings | str) -> None:
-    if isinstance(found, ClassFindings):
-        add_class_findings(report, found)
-    elif isinstance(found, DenseFindings):
-        add_dense_findings(report, found)
-    else:
-        report.text(found)
+def _add_class_findings(report: Report, found: ClassFindings) -> None:
+    """Adds the confusion matrix, the accuracy of each class, and the worst mistakes."""
+    wrong = found.images - int(found.confusion.trace())
+    report.text(
+        f"{wrong} of {counted(found.images, 'validation image')} are predicted wrongly. --images N"
+        " takes more of them, and 'kat eval RUN --out FOLDER' the whole split."
+    )
+    report.figure(
+        draw_confusion(found.confusion, found.classes),
+        "Confusion: the share of each true class (row) that is predicted as each class (column).",
+    )
+    seen = [row for row in found.by_class if row.images]
+    ranked = sorted(seen, key=lambda row: row.correct / row.images)
+    columns = ("class", "accuracy (%)", "images", "precision (%)", "most mistaken for")
+    rows = [
+        (
+            row.name,
+            f"{row.accuracy:.1f}",
+            f"{row.images}",
+            "-" if row.precision is None else f"{row.precision:.1f}",
+            row.mistaken_for or "-",
+        )
+        for row in ranked
+    ]
+    report.table(columns, rows[:_LISTED])
+    if len(rows) > _LISTED:
+        report.numbers(columns, rows[_LISTED:])
+    if len(found.mistakes):
+        report.figure(
+            draw_mistakes(found.mistakes, found.titles),
+            "The worst mistakes: the images with the highest loss, as the model sees them.",
+        )
+
+
+def _add_dense_findings(report: Report, found: DenseFindings) -> None:
+    """Adds predictions beside the ground truth, and the metrics of each class."""
+    evaluation = found.evaluation
+    report.text(
+        f"{counted(evaluation.images, 'validation image')}: {'; '.join(evaluation.lines)}."
+        " --images N takes more of them, and 'kat eval RUN' the whole split."
+    )
+    if found.pairs:
+        report.figure(draw_pairs(found.pairs), "Validation images, each above its predictions.")
+    columns, rows = evaluation.per_class
+    metrics = [METRICS[name].label if name in METRICS else "IoU" for name in columns[1:]]
+    lowest = sorted((row for row in rows if row[1] >= 0), key=lambda row: row[1])[:_DRAWN]
+    values = {metric: [row[i] for row in lowest] for i, metric in enumerate(metrics, start=1)}
+    if lowest:
+        report.figure(
+            draw_by_class([row[0] for row in lowest], values), f"{metrics[0]} of each class."
+        )
+    numbers = [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows]
+    report.numbers(("class", *metrics), numbers)
+    curves = evaluation.tables.get(BOX_AP_BY_OVERLAP)
+    if curves is not None and curves.rows:
+        overlaps = [float(name) for name in curves.columns[1:]]
+        caption = "Box AP by the least overlap (IoU) that counts as a hit, one line per class."
+        lines = sorted(curves.rows, key=lambda row: row[1])[:_DRAWN]
+        report.figure(draw_ap(overlaps, lines), caption)
 
 
 def _facts(run: RunFindings) -> list[tuple[str, str]]:
@@ -113,14 +175,9 @@ def _add_activations(report: Report, run: RunFindings) -> None:
         "Each color is the function F of one group of channels, with the weights that the run"
         f" keeps; dashed: its start. {run.seen}"
     )
-    charts = [Chart(activation(layer), _caption(layer)) for layer in run.activations]
-    report.charts(charts, small=True)
-
-
-def _caption(layer: Activation) -> str:
-    shown = len(drawn_groups(layer.num_groups))
-    some = f", {shown} of {layer.num_groups} groups" if shown < layer.num_groups else ""
-    return f"{layer.name}{some}"
+    report.figure(
+        draw_activations(run.activations), "The functions of each layer, one line per group."
+    )
 
 
 def _add_symbols(report: Report, activations: Sequence[Activation]) -> None:
@@ -139,9 +196,9 @@ def _add_symbols(report: Report, activations: Sequence[Activation]) -> None:
         "layer", "group", "nearest", "F(x) is about", "distance", "second", "its distance",
         "from the start",
     )  # fmt: skip
-    listed = {layer.name: drawn_groups(layer.num_groups) for layer in activations}
+    listed = {layer.name: spread(layer.num_groups, _GROUPS) for layer in activations}
     rows = [_reading(reading) for reading in readings if reading.group in listed[reading.layer]]
-    report.numbers(Table(columns, rows))
+    report.numbers(columns, rows)
 
 
 def _summary(layer: str, readings: Sequence[Reading]) -> tuple[str, ...]:
@@ -177,10 +234,9 @@ def _add_evolution(report: Report, run: RunFindings) -> None:
             "The run's folder has no coefficients.csv, which 'kat train' writes while it trains."
         )
         return
-    points = {layer.name: layer.x for layer in run.activations}
-    report.chart(
-        evolution(run.coefficients, points),
-        "The functions of a layer (menu) at a training step (slider); dashed: their start.",
+    report.figure(
+        draw_evolution(run.coefficients),
+        "The functions of each layer (row) at steps of the training (column).",
     )
 
 
@@ -191,30 +247,10 @@ def _add_stability(report: Report, run: RunFindings) -> None:
         return
     for line in Verdict.of(run.stability).lines:
         report.text(line)
-    rows = thinned(run.stability)
-    report.chart(
-        gains(steps_of(rows), layers_of(rows), layer_by_step(rows, "gain", log=True)),
-        "Gain by layer and step, E[y^2] / E[x^2]; 1 is preserved.",
-    )
-    report.charts(
-        [
-            Chart(
-                _lines(rows, "drift"),
-                "Drift of the coefficients, |c - c_0| / |c_0|, one line per layer.",
-            ),
-            Chart(
-                _lines(rows, "outside"),
-                "Share of the inputs outside the fit interval, one line per layer.",
-            ),
-        ]
-    )
-    report.text("'kat stability' prints a table of the layers; stability.csv has every quantity.")
-
-
-def _lines(rows: Sequence[Row], name: str) -> Any:
-    steps, values = steps_of(rows), layer_by_step(rows, name, log=False)
-    lines = {layer: (steps, y) for layer, y in zip(layers_of(rows), values, strict=True)}
-    return by_step(lines, name)
+    gains = draw_gains({"": run.stability})
+    report.figure(gains, "Gain by layer and step, E[y^2] / E[x^2]; 1 is preserved.")
+    lines, bad = table(run.stability)
+    report.table(TABLE, lines, bad)
 
 
 def _add_attention(report: Report, run: RunFindings) -> None:

@@ -7,15 +7,16 @@ examples:
 
 from __future__ import annotations
 
-from kat.analysis.cost.layer_comparison import compare_layers
-from kat.analysis.cost.tables import comparison_row, print_comparison, write_csv, write_json
+from kat.analysis.cost.tables import compare_layers
+from kat.cli.flops.models import print_rows, write_rows
 from kat.cli.options.parser import Parser
+from kat.settings import Count
 
 
 def main(arguments: list[str]) -> None:
     """Counts, prints a table."""
     options = make_parser().parse_args(arguments)
-    compared = compare_layers(
+    rows = compare_layers(
         options.d_in,
         options.d_out,
         degree=tuple(options.degree),
@@ -23,20 +24,16 @@ def main(arguments: list[str]) -> None:
         grid=options.grid,
         order=options.order,
     )
-    print_comparison(compared)
-    rows = [comparison_row(layer) for layer in compared]
-    if options.csv:
-        write_csv(rows, options.csv)
-    if options.json:
-        write_json(rows, options.json)
+    print_rows("for one token", rows)
+    write_rows(options, rows, rows)
 
 
 def make_parser() -> Parser:
     """The parser of ``kat flops layers``."""
     parser = Parser(__doc__, "D_IN D_OUT")
     add = parser.add
-    add("d_in", type=int, metavar="D_IN", help="input features")
-    add("d_out", type=int, metavar="D_OUT", help="output features")
+    add("d_in", type=Count, metavar="D_IN", help="input features")
+    add("d_out", type=Count, metavar="D_OUT", help="output features")
     add(
         "--degree",
         nargs=2,
@@ -45,9 +42,9 @@ def make_parser() -> Parser:
         metavar=("M", "N"),
         help="degrees of the rationals of the GR-KAN layer",
     )
-    add("--groups", type=int, default=8, help="groups of the GR-KAN layer")
-    add("--grid", type=int, default=5, help="grid intervals of the splines of the KAN layer")
-    add("--order", type=int, default=3, help="degree of the splines of the KAN layer")
+    add("--groups", type=Count, default=8, help="groups of the GR-KAN layer")
+    add("--grid", type=Count, default=5, help="grid intervals of the splines of the KAN layer")
+    add("--order", type=Count, default=3, help="degree of the splines of the KAN layer")
     parser.add_csv("the table")
     parser.add_json("the table")
     return parser

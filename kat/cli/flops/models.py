@@ -1,7 +1,7 @@
 """``kat flops models``: parameters, FLOPs and activation memory of models, for one image.
 
 Counts parameters, multiply-adds, FLOPs, and the bytes that autograd keeps for the backward pass;
-beside them the FLOPs by formula and the paper's count, whose conventions differ (docs/costs.md).
+beside them the paper's count, whose conventions differ (docs/costs.md).
 Without a model: the models of the paper's table, beside the authors' figures.
 
 examples:
@@ -13,12 +13,18 @@ examples:
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from kat.analysis.cost.model_cost import PUBLISHED, model_cost
-from kat.analysis.cost.tables import print_costs, write_csv, write_json
+from kat.analysis.cost.tables import PUBLISHED, model_cost
 from kat.cli.options.parser import MODEL, Parser, tracked
+from kat.files import write_text
 from kat.settings import Count
+from kat.tables import print_table, write_table
+from kat.text import dimensions, say, scaled
 
 
 def main(arguments: list[str]) -> None:
@@ -26,12 +32,78 @@ def main(arguments: list[str]) -> None:
     options = make_parser().parse_args(arguments)
     names = tracked(options.models or list(PUBLISHED), "counting", options)
     costs = [model_cost(name, options.args, options.image_size) for name in names]
-    print_costs(costs, layers=options.layers)
+    summed, terms, published = [], [], []
+    for model in costs:
+        cost = model.cost
+        summed.append(
+            {
+                "model": model.model,
+                "input": dimensions(model.input_size),
+                "parameters": f"{cost.parameters:,}",
+                "multiply-adds": scaled(cost.multiply_adds),
+                "FLOPs": scaled(cost.flops),
+                "kept for backward": scaled(model.memory.per_image, "B"),
+            }
+        )
+        kinds = {name: scaled(value) for name, value in asdict(cost.terms).items()}
+        terms.append({"model": model.model, **kinds, "the paper's count": scaled(cost.terms.paper)})
+        if model.published:
+            (parameters, gflops), (theirs, their_gflops) = model.rounded(), model.published
+            published.append(
+                {
+                    "model": model.model,
+                    "M parameters": parameters,
+                    "authors' M parameters": theirs,
+                    "G by the paper's count": gflops,
+                    "authors' GFLOPs": their_gflops,
+                    "equal": "yes" if model.rounded() == model.published else "NO",
+                }
+            )
+    print_rows("for one image", summed)
+    print_rows(
+        "FLOPs = 2 (weights + attention) + rational, the paper's count = weights + rational + norm",
+        terms,
+    )
+    print_rows("compared with the authors' figures (arXiv 2409.10594)", published)
+    for model in costs if options.layers else ():
+        rows = [{k: v for k, v in row.items() if k != "model"} for row in model.layer_rows()]
+        print_rows(model.model, rows)
+    for model in costs:
+        if fixed := model.memory.fixed:
+            say(f"{model.model}: keeps another {fixed:,} bytes per batch of any size")
+    layers = [row for model in costs for row in model.layer_rows()]
+    table = layers if options.layers else [model.row() for model in costs]
+    write_rows(options, table, [{**m.row(), "layers": m.layer_rows()} for m in costs])
+
+
+_HEADERS = {
+    "parameters_by_formula": "parameters: formula",
+    "multiply_adds": "multiply-adds",
+    "flops_by_formula": "FLOPs: formula",
+    "flops": "FLOPs",
+    "paper_count": "paper's count",
+    "activation_bytes": "bytes kept",
+}
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Prints a title, a table and an empty line; nothing without rows."""
+    if rows:
+        say(title)
+        texts = [
+            [f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row.values()]
+            for row in rows
+        ]
+        print_table([_HEADERS.get(name, name) for name in rows[0]], texts)
+        say("")
+
+
+def write_rows(options: Namespace, table: Sequence[Mapping[str, object]], content: object) -> None:
+    """Writes the files of ``--csv`` and ``--json``."""
     if options.csv:
-        layers = [row for cost in costs for row in cost.layer_rows()]
-        write_csv(layers if options.layers else [cost.row() for cost in costs], options.csv)
+        write_table(options.csv, list(table[0]), table)
     if options.json:
-        write_json([cost.to_dict() for cost in costs], options.json)
+        write_text(options.json, json.dumps(content, indent=2) + "\n")
 
 
 def make_parser() -> Parser:

@@ -20,7 +20,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
-from kat.analysis.inspect.images import images_of_run, normalized
+from kat.analysis.inspect.predictions import images_of_run, normalized
 from kat.analysis.inspect.symbolic import median, write_readings
 from kat.cli.options.parser import MODEL, Parser, refuse_options
 from kat.errors import InputError

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kat.analysis.figures.attention import plot_attention, true_classes, with_predictions
+from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
+from kat.analysis.figures.base import save_figure
 from kat.analysis.inspect.attention import attention_maps, check_attention
-from kat.analysis.inspect.images import images_of_run
+from kat.analysis.inspect.predictions import images_of_run
 from kat.cli.options.parser import MODEL, Parser, refuse_options
 from kat.data import DeviceTransform, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> None:
         pictures, names = true_classes(list(images.batches()), images.images.classes)
     maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(names, maps.logits, record.classes)
-    plot_attention(pictures, titles, maps, options.out, options.block)
+    save_figure(draw_attention(pictures, titles, maps, options.block), options.out)
     say(options.out)
 
 

@@ -13,15 +13,14 @@ examples:
 
 from __future__ import annotations
 
-from kat.analysis.ablation import CellResult, compared, main_metric, summarize, with_split
-from kat.analysis.cost.pareto import COSTS, cost_points, pareto_front
-from kat.analysis.figures.costs import plot_costs
+from kat.analysis.ablation import compared, main_metric, summarize, with_split
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.grids import COSTS, draw_costs, pareto_front
 from kat.analysis.runs import find_runs, with_results
 from kat.cli.options.parser import Parser
-from kat.cli.plot.run_arguments import add_run_arguments
+from kat.cli.plot.curves import add_run_arguments
 from kat.errors import InputError
 from kat.text import say
-from kat.training.tasks.task import Metric
 
 _ALL = "all"
 
@@ -36,20 +35,17 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")
     metric = compared(main_metric(done), done)
     results = summarize(rows, measure=metric.name)
-    points = cost_points(results)
     costs = list(COSTS) if options.x == _ALL else [options.x]
-    plot_costs(points, costs, options.out, metric)
-    lines = [_left_out(result, metric) for result in results if result.estimate is None]
+    save_figure(draw_costs(results, metric, costs), options.out)
+    for result in results:
+        if result.estimate is None:
+            has_run = result.row["status"] == "done"
+            reason = f"no run has a {with_split(metric)}" if has_run else "no run is done"
+            say(f"left out, {reason}: {result.name}")
     for cost in costs:
-        names = ", ".join(point.label for point in pareto_front(points, cost))
-        lines.append(f"Pareto front in {cost}: {names}")
-    say(*lines, options.out)
-
-
-def _left_out(result: CellResult, metric: Metric) -> str:
-    done = result.row["status"] == "done"
-    reason = f"no run has a {with_split(metric)}" if done else "no run is done"
-    return f"left out, {reason}: {result.name}"
+        names = ", ".join(result.name for result in pareto_front(results, cost))
+        say(f"Pareto front in {cost}: {names}")
+    say(options.out)
 
 
 def make_parser() -> Parser:

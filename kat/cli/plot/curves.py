@@ -12,11 +12,11 @@ examples:
 
 from __future__ import annotations
 
-from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves
-from kat.analysis.learning_curves import History, usual_columns
-from kat.analysis.runs import find_runs
+from pathlib import Path
+
+from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves, usual_curves
+from kat.analysis.runs import History, find_runs
 from kat.cli.options.parser import Parser
-from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
 from kat.text import say, warn
 from kat.training import read_history
@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> None:
         )
     for folder in left_out:
         warn(f"note: {folder} is left out: it has no history.csv with an epoch in it")
-    plot_learning_curves(lines, options.out, options.metric or _usual(lines))
+    usual = usual_curves(next(iter(lines.values()))[0][-1])
+    plot_learning_curves(lines, options.out, options.metric or usual)
     say(options.out)
 
 
@@ -60,8 +61,16 @@ def make_parser() -> Parser:
     return parser
 
 
-def _usual(lines: dict[str, list[History]]) -> list[str]:
-    """The loss, that of training where none is validated, and the task's first metric."""
-    loss, metric = usual_columns(next(iter(lines.values()))[0][-1])
-    both = "loss" if loss == "val_loss" else loss
-    return [both] if metric is None else [both, metric]
+def add_run_arguments(parser: Parser) -> None:
+    """Adds the arguments of :func:`kat.analysis.runs.find_runs`."""
+    parser.add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run directory, or the .csv of 'kat ablate', whose cells are a line each",
+    )
+    parser.add(
+        "--group", action="store_true", help="put runs together that differ in the seed only"
+    )
+    parser.add("--labels", nargs="+", metavar="NAME", help="names in place of those found")

@@ -12,24 +12,16 @@ examples:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kat.analysis.ablation import (
-    CellResult,
-    Row,
-    compared,
-    main_metric,
-    read_runs,
-    summarize,
-    with_split,
-)
-from kat.analysis.figures.forest import plot_forest
+from kat.analysis.ablation import compared, main_metric, summarize, with_split
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.grids import draw_forest
+from kat.analysis.runs import read_runs
 from kat.cli.options.parser import Parser
 from kat.errors import InputError
 from kat.files import short_names
 from kat.text import say
-from kat.training.tasks.task import Metric
 
 
 def main(arguments: list[str]) -> None:
@@ -38,12 +30,21 @@ def main(arguments: list[str]) -> None:
     paths: list[Path] = list(dict.fromkeys(options.tables))
     names = [name.removesuffix(".csv") for name in short_names(paths)]
     rows = {name: read_runs(path) for name, path in zip(names, paths, strict=True)}
-    metric = _common_metric(rows)
+    metrics = {name: compared(main_metric(own), own) for name, own in rows.items()}
+    if len(set(metrics.values())) > 1:
+        each = ", ".join(f"{name!r} by {with_split(metric)}" for name, metric in metrics.items())
+        raise InputError(f"grids in one figure must be compared by one metric: {each}")
+    metric = next(iter(metrics.values()))
     grids = {name: summarize(own, measure=metric.name) for name, own in rows.items()}
     if not any(cell.difference for results in grids.values() for cell in results):
         raise InputError("no cell can be compared with the first of its grid")
-    plot_forest(grids, metric, options.out)
-    say(*_left_out(grids), options.out)
+    save_figure(draw_forest(grids, metric), options.out)
+    for name, results in grids.items():
+        for cell in results[1:]:
+            if cell.difference is None:
+                reference = results[0].name
+                say(f"left out, no seed in common with {reference!r}: {name}: {cell.name}")
+    say(options.out)
 
 
 def make_parser() -> Parser:
@@ -54,25 +55,3 @@ def make_parser() -> Parser:
     )
     parser.add_picture("forest.svg")
     return parser
-
-
-def _common_metric(grids: Mapping[str, Sequence[Row]]) -> Metric:
-    """The metric that the cells of all grids are compared by.
-
-    Raises:
-        InputError: there are several.
-    """
-    found = {name: compared(main_metric(rows), rows) for name, rows in grids.items()}
-    if len(set(found.values())) > 1:
-        each = ", ".join(f"{name!r} by {with_split(metric)}" for name, metric in found.items())
-        raise InputError(f"grids in one figure must be compared by one metric: {each}")
-    return next(iter(found.values()))
-
-
-def _left_out(grids: Mapping[str, Sequence[CellResult]]) -> list[str]:
-    return [
-        f"left out, no seed in common with {results[0].name!r}: {name}: {cell.name}"
-        for name, results in grids.items()
-        for cell in results[1:]
-        if cell.difference is None
-    ]

@@ -43,7 +43,6 @@ from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat
 from kat.training.evaluation.tested_run import TEST_COLUMNS
-from kat.training.sweep.concurrency import RUNS_AT_ONCE
 from kat.training.sweep.grid import Cell, Grid, Tuning
 from kat.training.sweep.settings import Settings, merged, nested
 from kat.training.tasks.registry import TASKS
@@ -51,7 +50,7 @@ from kat.training.tasks.registry import TASKS
 _COLUMNS = (
     "cell", "seed", "status", "run", "folder", "parameters", "flops", "seconds", "epochs",
     "best_epoch", "images_per_second", "memory_bytes", "tuned", "title", "settings",
-    "epochs_to_reference", "validation_curve", RUNS_AT_ONCE, *TEST_COLUMNS,
+    "epochs_to_reference", "validation_curve", *TEST_COLUMNS,
     *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
 """The columns of a table of runs besides its factors."""

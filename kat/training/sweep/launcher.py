@@ -38,7 +38,6 @@ from kat.training.evaluation.tested_run import write_test
 from kat.training.run import train
 from kat.training.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
-from kat.training.sweep.concurrency import record_concurrency
 
 _STOPPED, _FAILED = 75, 1
 
@@ -56,11 +55,6 @@ class Job:
     config: TrainConfig
     log: Path
     test: bool = False
-
-    @property
-    def concurrency(self) -> Path:
-        """The file that records how many runs were trained at once."""
-        return self.log.with_suffix(".json")
 
     @property
     def trained(self) -> bool:
@@ -114,13 +108,12 @@ def run_jobs(
     """
     context: Any = _context()
     waiting, running = list(jobs), dict[Any, tuple[Any, Job, int]]()
-    together = min(at_once, len(jobs))
     free = list(range(at_once))
     with _stop_request() as request, _stopped_with(running):
         while running or (waiting and request.signal is None):
             while waiting and free and request.signal is None:
                 job, slot = waiting.pop(0), free.pop(0)
-                arguments = job, _environment(slot), threads, together
+                arguments = job, _environment(slot), threads
                 process = context.Process(target=_work, args=arguments)
                 with requests_to_stop_blocked():
                     process.start()
@@ -201,7 +194,7 @@ def _environment(slot: int) -> dict[str, str]:
     return {**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
 
 
-def _work(job: Job, environment: Mapping[str, str], threads: int, together: int) -> None:
+def _work(job: Job, environment: Mapping[str, str], threads: int) -> None:
     """Trains one run, in its own process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until training handles it
     accept_requests_to_stop()
@@ -213,13 +206,12 @@ def _work(job: Job, environment: Mapping[str, str], threads: int, together: int)
         os.dup2(log.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
     with locked(job.log.with_suffix(".lock"), wait=True):
-        sys.exit(_run(job, together))
+        sys.exit(_run(job))
 
 
-def _run(job: Job, together: int) -> int:
+def _run(job: Job) -> int:
     try:
         if not job.trained:
-            record_concurrency(job.concurrency, Path(job.config.out), together)
             train(replace(job.config, resume="auto", progress=False))
         if job.test:
             write_test(Path(job.config.out), "cpu" if job.config.accelerator == "cpu" else "auto")

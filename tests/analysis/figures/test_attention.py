@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 
-from kat.analysis.figures.attention import plot_attention
+from kat.analysis.figures.attention import draw_attention
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.errors import InputError
 
@@ -24,13 +23,13 @@ def _maps(images=2):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_map_covers_the_pixels_of_its_patches(tmp_path, figures, channels):
+def test_a_map_covers_the_pixels_of_its_patches(channels):
     pictures = torch.zeros(1, channels, 8, 6, dtype=torch.uint8)
-    plot_attention(pictures, ["black"], _maps(1), tmp_path / "a.png", block=None)
-    canvas = FigureCanvasAgg(figures[0])
+    figure = draw_attention(pictures, ["black"], _maps(1))
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3].sum(-1)  # from the bottom up
-    axes = figures[0].axes[1]
+    axes = figure.axes[1]
     left, bottom, right, top = map(int, axes.get_window_extent().extents)
     bright = np.argwhere(pixels[bottom + 3 : top - 3, left + 3 : right - 3] > 300)
     y, x = bright.T + 3
@@ -40,25 +39,22 @@ def test_a_map_covers_the_pixels_of_its_patches(tmp_path, figures, channels):
     assert high == pytest.approx([4, 8], abs=0.15)
 
 
-def test_panels_and_their_scale(tmp_path, figures):
+def test_panels_and_their_scale():
     pictures = torch.zeros(2, 1, 8, 6, dtype=torch.uint8)
-    plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=None)
-    titles = [axes.get_title() for axes in figures[0].axes]
+    figure = draw_attention(pictures, ["a", "b"], _maps())
+    titles = [axes.get_title() for axes in figure.axes]
     assert titles[:4] == ["a", "rollout", "block 0, mean of heads", "block 1, mean of heads"]
     assert titles[4] == "b"
-    (bar,) = figures[0].axes[3].child_axes
+    (bar,) = figure.axes[3].child_axes
     assert bar.get_xlim() == (0, 0.125)
     assert [label.get_text() for label in bar.get_xticklabels()] == ["0", "1.5x"]
-    plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=1)
-    assert [axes.get_title() for axes in figures[1].axes][:4] == [
+    figure = draw_attention(pictures, ["a", "b"], _maps(), block=1)
+    assert [axes.get_title() for axes in figure.axes][:4] == [
         "a", "block 1, head 0", "block 1, head 1", "block 1, head 2",
     ]  # fmt: skip
 
 
-def test_it_is_written_whole_or_not_at_all(tmp_path):
+def test_a_block_that_is_not_there_is_named():
     pictures = torch.zeros(2, 3, 8, 6, dtype=torch.uint8)
     with pytest.raises(InputError, match="there is no block 2; the model has blocks 0 to 1"):
-        plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=2)
-    assert not list(tmp_path.iterdir())
-    plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=None)
-    assert Image.open(tmp_path / "a.png").size == (1020, 645)
+        draw_attention(pictures, ["a", "b"], _maps(), block=2)

@@ -7,59 +7,75 @@ import math
 import numpy as np
 import pytest
 
-from kat.analysis.ablation import Estimate
-from kat.analysis.cost.pareto import CostPoint
-from kat.analysis.figures import costs
-from kat.analysis.figures.costs import plot_costs
+from kat.analysis.ablation import CellResult, Estimate, summarize
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.grids import cost_of, draw_costs, pareto_front
+from kat.analysis.runs import METRICS
 from kat.errors import InputError
+
+TOP1 = METRICS["top1"]
 
 
 def _point(label, top1, parameters, half_width=math.nan):
-    costs = {"parameters": parameters, "seconds": 60.0 + parameters}
-    return CostPoint(label, Estimate(top1, half_width, 1), costs)
+    estimate = Estimate(float(top1), half_width, 1)
+    row = {"parameters": parameters}
+    return CellResult(label, {0: top1}, estimate, None, [], row, 60.0 + parameters)
 
 
-def _crowd(count=14):
-    rng = np.random.default_rng(3)
-    return [
-        _point(f"cell {n}: a longer name", 85 + rng.normal(), 2e5 + 4e3 * (n % 3), 0.4)
-        for n in range(count)
+def test_costs_are_those_of_the_cells_that_have_a_result():
+    row = {"status": "done", "parameters": 10, "flops": 200, "memory_bytes": None}
+    rows = [
+        {**row, "cell": "a", "seed": 0, "top1": 80.0, "seconds": 50.0},
+        {**row, "cell": "a", "seed": 1, "top1": 84.0, "seconds": 70.0},
+        {"cell": "b", "seed": 0, "status": "diverged", "top1": None},
     ]
+    results = summarize(rows)
+    found = [cost_of(results[0], cost) for cost in ("parameters", "flops", "seconds", "memory")]
+    assert found == [10, 200, 60, None]
+    assert [result.name for result in pareto_front(results, "flops")] == ["a"]
+    with pytest.raises(InputError, match="'a' has no memory"):
+        pareto_front(results, "memory")
+    drawn = draw_costs(results, TOP1).axes
+    assert sum(axes.axison for axes in drawn) == 3  # those that are known
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(costs, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
+def test_the_front_is_what_no_other_point_beats():
+    rng = np.random.default_rng(0)
+    places = [tuple(map(int, rng.integers(0, 12, 2))) for _ in range(60)]
+    points = [_point(str(n), *place) for n, place in enumerate(places)]
+    front = pareto_front(points, "parameters")
+
+    def is_beaten(top1, cost):
+        return any(t >= top1 and c <= cost and (t, c) != (top1, cost) for t, c in places)
+
+    assert [(p.estimate.mean, p.row["parameters"]) for p in front] == sorted(
+        {place for place in places if not is_beaten(*place)}
+    )
 
 
-@pytest.mark.parametrize(("largest", "scale"), [(900.0, "linear"), (1100.0, "log")])
-def test_an_axis_is_logarithmic_where_the_range_asks_for_it(tmp_path, figures, largest, scale):
-    plot_costs([_point("a", 80, 100.0), _point("b", 81, largest)], ["parameters"], tmp_path / "c")
-    assert figures[0].axes[0].get_xscale() == scale
+@pytest.mark.parametrize(("largest", "scale"), [(900, "linear"), (1100, "log")])
+def test_an_axis_is_logarithmic_where_the_range_asks_for_it(largest, scale):
+    figure = draw_costs([_point("a", 80, 100), _point("b", 81, largest)], TOP1, ["parameters"])
+    assert figure.axes[0].get_xscale() == scale
 
 
-def test_the_front_and_the_intervals_are_drawn(tmp_path, figures):
-    points = [_point("a", 80, 100.0, 0.5), _point("b", 79, 200.0), _point("c", 82, 300.0, 0.25)]
-    plot_costs(points, ["parameters", "seconds"], tmp_path / "c.svg")
-    axes, seconds = figures[0].axes
+def test_the_front_and_the_intervals_are_drawn():
+    points = [_point("a", 80, 100, 0.5), _point("b", 79, 200), _point("c", 82, 300, 0.25)]
+    figure = draw_costs(points, TOP1, ["parameters", "seconds"])
+    axes, seconds = figure.axes
     assert axes.get_ylabel() == seconds.get_ylabel() == "validation top-1 (%)"
-    assert list(axes.lines[-1].get_xdata()) == [100.0, 300.0]
+    assert list(axes.lines[0].get_xdata()) == [100, 300]
     assert "side by side" in seconds.get_xlabel()
     heights = [np.ptp(bars.get_segments()[0][:, 1]) for bars in axes.collections]
     assert heights == pytest.approx([1.0, 0.0, 0.5])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
 
 
-def test_names_are_not_mathematics(tmp_path):
-    plot_costs([_point("a $\\frac$ b", 80, 100.0)], ["parameters"], tmp_path / "cost.svg")
-    assert r"a $\frac$ b" in (tmp_path / "cost.svg").read_text()
-
-
-def test_four_panels_are_written(tmp_path):
-    path = tmp_path / "cost.svg"
-    plot_costs(_crowd(3), ["parameters", "seconds"], path)
-    assert "cell 2: a longer name" in path.read_text()
-    with pytest.raises(InputError, match="has no flops"):
-        plot_costs(_crowd(3), ["flops"], tmp_path / "none.svg")
-    assert [p.name for p in tmp_path.iterdir()] == ["cost.svg"]
+@pytest.mark.filterwarnings("error")
+def test_names_are_letter_by_letter(tmp_path):
+    points = [_point("a $\\frac$ b", 80, 100), _point("_kat", 80, 100)]
+    save_figure(draw_costs(points, TOP1, ["parameters"]), tmp_path / "cost.svg")
+    text = (tmp_path / "cost.svg").read_text()
+    assert r"<!-- a $\frac$ b -->" in text
+    assert "_kat -->" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["cost.svg"]

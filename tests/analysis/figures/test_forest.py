@@ -7,27 +7,19 @@ import pytest
 from scipy import stats
 
 from kat.analysis.ablation import summarize
-from kat.analysis.figures import forest
-from kat.analysis.figures.forest import plot_forest
-from kat.analysis.learning_curves import METRICS
+from kat.analysis.figures.grids import draw_forest
+from kat.analysis.runs import METRICS
 from tests.analysis.report_pages import TOP1, grid_rows
 
 ALIKE = {"8 $\\frac$": [84.0, 85.0], "1": [84.5, 84.7], "failed": [80.0, 81.0]}
 
 
-@pytest.fixture
-def axes(monkeypatch, tmp_path):
-    """The axes of the differences, and those of their values as text."""
-    figures = []
-    monkeypatch.setattr(forest, "save_figure", lambda figure, path: figures.append(figure))
-
-    def draw(metric=METRICS["top1"], **grids):
-        plot_forest(grids, metric, tmp_path / "forest.svg")
-        (left,) = figures[-1].axes
-        (right,) = left.child_axes
-        return figures[-1], left, right
-
-    return draw
+def axes(metric=METRICS["top1"], **grids):
+    """The figure, the axes of the differences, and those of their values as text."""
+    figure = draw_forest(grids, metric)
+    (left,) = figure.axes
+    (right,) = left.child_axes
+    return figure, left, right
 
 
 def _grids():
@@ -37,7 +29,7 @@ def _grids():
     return {"models": summarize(grid_rows()), "groups": summarize(rows)}
 
 
-def test_each_cell_but_the_first_has_a_line_below_its_grid(axes):
+def test_each_cell_but_the_first_has_a_line_below_its_grid():
     figure, left, right = axes(**_grids())
     assert [label.get_text() for label in left.get_yticklabels()] == [
         "models (minus KAT)",
@@ -61,7 +53,7 @@ def test_each_cell_but_the_first_has_a_line_below_its_grid(axes):
 
 
 @pytest.mark.filterwarnings("error")
-def test_ties_do_not_shrink_the_axis(axes):
+def test_ties_do_not_shrink_the_axis():
     values = {"first": [84.0], "a": [84.0], "b": [84.0], "c": [84.0], "d": [86.5], "e": [82.0]}
     _, left, _ = axes(one=summarize(grid_rows(values)))
     low, high = left.get_xlim()
@@ -71,7 +63,7 @@ def test_ties_do_not_shrink_the_axis(axes):
     assert left.get_xlim()[0] < 0 < left.get_xlim()[1]
 
 
-def test_a_difference_that_may_be_none_is_gray(axes):
+def test_a_difference_that_may_be_none_is_gray():
     _, left, _ = axes(**_grids())
     colors = {bars.get_segments()[0][0, 1]: tuple(bars.get_color()[0][:3]) for bars in
               left.collections}  # fmt: skip
@@ -79,13 +71,13 @@ def test_a_difference_that_may_be_none_is_gray(axes):
     assert np.ptp(colors[1]) > 0
 
 
-def test_the_axis_says_which_metric(axes):
+def test_the_axis_says_which_metric():
     test = METRICS["top1"]._replace(name="test_top1", label="test top-1")
     assert axes(**_grids())[1].get_xlabel().endswith("(points of validation top-1)")
     assert axes(test, **_grids())[1].get_xlabel().endswith("(points of test top-1)")
 
 
-def test_one_seed_has_no_interval(axes):
+def test_one_seed_has_no_interval():
     rows = grid_rows({"KAT": [84.0], "ViT": [81.0]})
     figure, left, right = axes(models=summarize(rows))
     assert figure.get_suptitle().endswith("one seed, no intervals")
@@ -93,7 +85,7 @@ def test_one_seed_has_no_interval(axes):
     assert right.get_yticklabels()[1].get_text() == "-3.00"
 
 
-def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge(axes):
+def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge():
     cells = {"KAT": [84.0], "a": [83.0], "b": [85.0], "c": [83.5], "broken": [20.0]}
     _, left, right = axes(models=summarize(grid_rows(cells)))
     low, high = left.get_xlim()

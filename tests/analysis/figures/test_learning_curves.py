@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
 from matplotlib.colors import to_rgba
 from PIL import Image
 
 from kat.analysis import plot_learning_curves
-from kat.analysis.figures import learning_curves
+from kat.analysis.figures.learning_curves import draw_learning_curves
 
 ROWS = [
     {"epoch": e, "train_loss": 2.0 / e, "val_loss": 1.5 / e, "top1": 10.0 * e, "top5": 50.0}
     for e in (1, 2, 3)
 ]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that would have been written."""
-    drawn = []
-    monkeypatch.setattr(learning_curves, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
 
 
 def test_learning_curves(tmp_path):
@@ -30,10 +21,10 @@ def test_learning_curves(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["curves.png"]
 
 
-def test_learning_curves_of_several_runs_are_their_mean_in_their_range(tmp_path, figures):
+def test_learning_curves_of_several_runs_are_their_mean_in_their_range():
     other = [{**row, "top1": row["top1"] + 6.0} for row in ROWS[:2]]
-    plot_learning_curves({"a": [ROWS, other], "b": [ROWS]}, tmp_path / "c.svg", ["top1"])
-    (axes,) = figures[0].axes
+    figure = draw_learning_curves({"a": [ROWS, other], "b": [ROWS]}, ["top1"])
+    (axes,) = figure.axes
     assert [list(line.get_ydata()) for line in axes.lines if len(line.get_ydata())] == [
         [13.0, 23.0],
         [10.0, 20.0, 30.0],
@@ -44,7 +35,7 @@ def test_learning_curves_of_several_runs_are_their_mean_in_their_range(tmp_path,
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a (2 runs)", "b"]
 
 
-def test_more_curves_than_default_colors_are_told_apart(tmp_path, figures):
-    plot_learning_curves({f"run {n}": [ROWS] for n in range(14)}, tmp_path / "c.svg", ["top1"])
-    handles = figures[0].axes[0].get_legend().legend_handles
+def test_more_curves_than_default_colors_are_told_apart():
+    figure = draw_learning_curves({f"run {n}": [ROWS] for n in range(14)}, ["top1"])
+    handles = figure.axes[0].get_legend().legend_handles
     assert len({to_rgba(handle.get_color()) for handle in handles}) == 14

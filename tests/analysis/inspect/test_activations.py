@@ -8,8 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from kat.analysis.inspect.activations import learned_activations
-from kat.analysis.inspect.rational_inputs import watch_inputs
+from kat.analysis.inspect.activations import learned_activations, watch_inputs
 from kat.errors import InputError
 from kat.nn import GroupRational, LayerHistory
 from tests.hooks import forward_pre_hooks

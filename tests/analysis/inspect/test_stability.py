@@ -7,7 +7,7 @@ import math
 import pytest
 
 from kat.analysis import Verdict
-from kat.analysis.inspect.stability import TABLE, table, thinned
+from kat.analysis.inspect.stability import TABLE, table
 from kat.errors import InputError
 from tests.analysis.stability_rows import monitored
 
@@ -58,9 +58,3 @@ def test_a_failure_comes_first():
 def test_a_record_without_rationals_is_refused():
     with pytest.raises(InputError, match="no step was monitored"):
         Verdict.of([])
-
-
-def test_long_runs_are_drawn_with_their_first_and_last_step():
-    drawn = [row["step"] for row in thinned(monitored(steps=range(0, 10_000, 7)))]
-    assert (drawn[0], drawn[-1]) == (0, 9996)
-    assert 150 <= len(set(drawn)) <= 301

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from xml.etree import ElementTree
 
-import plotly.graph_objects as go
 import pytest
 from matplotlib.figure import Figure
 
-from kat.analysis.reports.page import Chart, Report, Table
+from kat.analysis.figures.base import hover
+from kat.analysis.reports.page import Report
 
 
 def _figure() -> Figure:
     figure = Figure()
-    figure.subplots().plot([0, 1], [1, 0])
+    (line,) = figure.subplots().plot([0, 1], [1, 0])
+    hover(line, 'a "line" & <b>')
     return figure
 
 
@@ -37,18 +37,14 @@ def test_text_is_escaped_and_bad_rows_are_marked(page):
     assert page.count('<tr class="bad">') == 1
 
 
-def test_a_table_must_have_a_cell_for_each_column():
-    with pytest.raises(ValueError, match="rows have 3 cells, but there are 2 columns"):
-        Report("t").table(("a", "b"), [(1, 2, 3)])
-
-
 def test_figures_are_inline_valid_and_have_ids_of_their_own(page):
     figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(figures) == 2
     ids = [set(re.findall(r'id="([^"]+)"', figure)) for figure in figures]
     assert not ids[0] & ids[1]
     for figure, own in zip(figures, ids, strict=True):
-        ElementTree.fromstring(figure)
+        titles = [e.text for e in ElementTree.fromstring(figure).iter() if "title" in e.tag]
+        assert titles[1:] == ['a "line" & <b>']  # after matplotlib's own
         assert set(re.findall(r'href="#([^"]+)"', figure)) <= own
         assert set(re.findall(r"url\(#([^)]+)\)", figure)) <= own
 
@@ -87,27 +83,6 @@ def test_a_page_that_cannot_be_rendered_leaves_the_old_one(tmp_path):
         report.write(path)
     assert "<h1>old</h1>" in path.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def _chart(**trace) -> Chart:
-    return Chart(go.Figure(go.Scatter(**trace)), 'a "caption"', Table(("x", "y"), [(1, 2.5)]))
-
-
-def test_charts_bring_plotly_once_and_what_they_show():
-    report = Report("t")
-    report.charts([_chart(x=[1, 2], y=[2.5, float("nan")]), _chart(name="</script><b>")])
-    report.chart(go.Figure(), "last")
-    page = report.html()
-    assert page.count("* plotly.js v") == 1
-    assert re.findall(r'class="chart" id="(\w+)"', page) == ["chart0", "chart1", "chart2"]
-    assert page.count('aria-label="a &#34;caption&#34;"') == 2
-    assert page.count("<details>") == 2
-    found = re.findall(r'<script type="application/json">(.*?)</script>', page)
-    specs = [json.loads(text) for text in found]
-    assert specs[0]["data"] == [{"type": "scatter", "x": [1, 2], "y": [2.5, None]}]
-    assert specs[1]["data"][0]["name"] == "</script><b>"
-    assert all("template" not in spec["layout"] for spec in specs)
-    assert report.html() == page
 
 
 def test_sections_are_linked_and_columns_of_numbers_set_right(page):

@@ -23,7 +23,8 @@ def folder(tmp_path_factory):
 def drawn(monkeypatch):
     """What would have been drawn."""
     calls = []
-    monkeypatch.setattr(attention, "plot_attention", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(attention, "draw_attention", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(attention, "save_figure", lambda figure, path: None)
     return calls
 
 
@@ -71,7 +72,7 @@ def test_the_figure_is_written(folder, tmp_path, capsys):
         (["--images", 0], "--images must be at least 1, got 0"),
         (["--block", 2], "there is no block 2; the model has blocks 0 to 1"),
         (["missing.png"], "missing.png cannot be read as an image"),
-        (["--image-size", 9], "multiple of 2 x 2"),
+        (["--image-size", 9], "multiple of 2x2"),
         (["a.png", "--data", "x"], "--data has no effect beside image files: leave it out"),
     ],
 )

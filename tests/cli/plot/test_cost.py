@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kat.analysis import count
-from kat.analysis.ablation import Estimate, write_runs
+from kat.analysis.ablation import Estimate
+from kat.analysis.figures.grids import COSTS, cost_of
+from kat.analysis.runs import write_runs
 from kat.cli.plot import cost
 from kat.models import load_model
 from tests.analysis.report_pages import grid_rows, rows_with_test
@@ -15,21 +17,20 @@ from tests.cli.plot.small_runs import RECORD, SUMMARY, write_run
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The points that would have been drawn, and against what."""
+    """The cells that would have been drawn, and against what."""
     calls = []
-    monkeypatch.setattr(
-        cost, "plot_costs", lambda points, costs, _, metric: calls.append((points, costs, metric))
-    )
+    monkeypatch.setattr(cost, "draw_costs", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(cost, "save_figure", lambda figure, path: None)
     return calls
 
 
 def test_points_of_folders(tmp_path, drawn):
     folders = [write_run(tmp_path / f"a{seed}", top1=90.0 + seed, seed=seed) for seed in (0, 2)]
     assert run("plot", "cost", *folders, "--group", "--labels", "KAT", "--x", "flops") == 0
-    ((point,), costs, _), *_ = drawn
+    ((cell,), _, costs), *_ = drawn
     assert costs == ["flops"]
-    assert (point.label, point.metric) == ("KAT", Estimate.of([90.0, 92.0]))
-    assert point.costs == {
+    assert (cell.name, cell.estimate) == ("KAT", Estimate.of([90.0, 92.0]))
+    assert {name: cost_of(cell, name) for name in COSTS} == {
         "parameters": 1000,
         "flops": count(load_model(folders[0])[0], RECORD.input_size).flops,
         "seconds": 60.0,
@@ -62,9 +63,10 @@ def test_a_tested_grid_is_drawn_by_its_test(tmp_path, drawn, capsys):
     untested = {**rows_with_test()[0], "cell": "untested", "test_top1": None}
     write_runs([*rows_with_test(), untested], tmp_path / "tested.csv")
     assert run("plot", "cost", tmp_path / "tested.csv", "--x", "parameters") == 0
-    ((points, _, metric),) = drawn
+    ((cells, metric, _),) = drawn
     assert (metric.name, metric.label) == ("test_top1", "test top-1")
-    assert {point.label: point.metric.mean for point in points} == {"KAT": 74.0, "ViT": 73.25}
+    means = {cell.name: cell.estimate and cell.estimate.mean for cell in cells}
+    assert means == {"KAT": 74.0, "ViT": 73.25, "untested": None}
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "left out, no run has a test top-1: untested"
 
@@ -80,7 +82,7 @@ def test_the_axis_says_which_images(tmp_path):
 def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = write_run(tmp_path / "run")
-    assert "unknown --x 'flop'; did you mean 'flops'" in refused(
+    assert "argument --x: invalid choice: 'flop' (choose from" in refused(
         capsys, "plot", "cost", folder, "--x", "flop"
     )
     (folder / "summary.json").unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.analysis.ablation import read_runs, write_runs
+from kat.analysis.runs import read_runs, write_runs
 from kat.cli.plot import curves
 from tests.cli.commands import refused, run
 from tests.cli.plot.small_runs import SUMMARY, write_run
@@ -69,7 +69,7 @@ def test_the_figure_is_written(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["runs/a0", "--metric", "top2"], "unknown --metric 'top2'; did you mean 'top"),
+        (["runs/a0", "--metric", "top2"], "argument --metric: invalid choice: 'top2' (choose from"),
         (["runs/a0", "--metric", "raw_top1"], "'a0' has no epoch at which all its runs have raw"),
         (["runs/a0", "lr.csv", "--labels", "x"], "--labels must be 3 different names, for a0, lr:"),
         (["runs/a0", "runs/b0", "--labels", "x", "x"], "--labels must be 2 different names"),

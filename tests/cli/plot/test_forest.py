@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kat.analysis.ablation import write_runs
+from kat.analysis.runs import write_runs
 from tests.analysis.report_pages import grid_rows, rows_with_test
 from tests.cli.commands import refused, run
 

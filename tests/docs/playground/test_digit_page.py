@@ -15,7 +15,7 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from kat.analysis.inspect.rational_inputs import watch_inputs
+from kat.analysis.inspect.activations import watch_inputs
 from tests.browser import unavailable
 
 pytestmark = pytest.mark.slow

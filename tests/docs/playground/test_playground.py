@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kat.analysis.inspect.rational_inputs import watch_inputs
+from kat.analysis.inspect.activations import watch_inputs
 
 
 @pytest.fixture(scope="module")

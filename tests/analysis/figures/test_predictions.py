@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kat.analysis.figures.predictions.classification import (
+from kat.analysis.figures.predictions import (
     block_maxima,
     draw_mistakes,
     draw_reliability,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kat.analysis.inspect.mistakes import class_findings
+from kat.analysis.inspect.predictions import class_findings
 from kat.data import Batch
 from kat.errors import InputError
 from tests.records import RECORD

@@ -1,8 +1,10 @@
-"""Figures of a classifier's predictions: confusion matrix, mistakes, reliability diagram."""
+"""Figures of predictions: confusion, reliability, mistakes; images beside their truth, by class."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -10,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.labels import plain
-from kat.analysis.figures.pictures import draw_picture
+from kat.analysis.figures.base import colors, draw_picture, hover, panels, plain
 from kat.training.evaluation.confusion import Calibration, most_confused
 
 _NAMED, _COUNTED = 40, 20
@@ -87,15 +88,66 @@ def draw_mistakes(pictures: Tensor, titles: Sequence[str]) -> Figure:
         pictures: (B, C, H, W) uint8, gray or RGB.
         titles: B titles.
     """
-    columns = min(len(pictures), _COLUMNS)
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2.2 * columns, 2.6 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels[len(pictures) :]:
-        axes.set_axis_off()
-    for axes, picture, title in zip(panels, pictures, titles, strict=False):
-        draw_picture(axes, picture)
-        axes.set_title("\n".join(map(_short, title.split("\n"))), fontsize=8)
+    figure, drawn = panels(len(pictures), _COLUMNS, (2.2, 2.6))
+    for axes, picture, title in zip(drawn, pictures, titles, strict=True):
+        draw_picture(axes, picture, [_cut(line) for line in title.split("\n")])
+    return figure
+
+
+def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Figure:
+    """Draws a column for each image: its ground truth, and below it what is predicted.
+
+    Args:
+        pairs: pictures, (3, H, W) uint8.
+    """
+    figure = Figure(figsize=(3.2 * len(pairs), 6.8), layout="constrained")
+    rows = figure.subplots(2, len(pairs), squeeze=False)
+    for row, title, pictures in zip(
+        rows, ("ground truth", "predicted"), zip(*pairs, strict=True), strict=True
+    ):
+        row[0].set_ylabel(title)
+        for axes, picture in zip(row, pictures, strict=True):
+            draw_picture(axes, picture)
+    return figure
+
+
+def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figure:
+    """Draws a bar for each class and metric, the class with the highest first metric above.
+
+    Args:
+        names: the classes.
+        values: in percent by the label of the metric, one for each class; NaN is not drawn.
+    """
+    first = next(iter(values.values()))
+    order = sorted(range(len(names)), key=lambda i: -math.inf if math.isnan(first[i]) else first[i])
+    figure = Figure(figsize=(7, 1.2 + 0.28 * len(names)), layout="constrained")
+    axes, thick = figure.subplots(), 0.8 / len(values)
+    for place, (label, own) in enumerate(values.items()):
+        heights = [row + 0.4 - (place + 0.5) * thick for row in range(len(order))]
+        axes.barh(heights, [own[i] for i in order], thick, label=label)
+    axes.set_yticks(range(len(order)), [plain(names[i]) for i in order], fontsize=8)
+    axes.set(xlabel="%", xlim=(0, 100), ylim=(-0.6, len(names) - 0.4))
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_ap(overlaps: Sequence[float], rows: Sequence[Sequence[Any]]) -> Figure:
+    """Draws AP against the least IoU of a hit, one line per class.
+
+    Args:
+        overlaps: the least IoUs.
+        rows: the name of each class, and its APs in percent.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, *values), color in zip(rows, colors(len(rows)), strict=True):
+        (line,) = axes.plot(overlaps, values, ".-", color=color, lw=1, label=_short(name))
+        hover(line, name)
+    axes.set(xlabel="least IoU", ylabel="box AP (%)", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    if len(rows) <= _COUNTED:
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -129,7 +181,10 @@ def _list_pairs(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
         axes.text(shares[place], place, f" {pair.count}", va="center", fontsize=8)
 
 
-def _short(name: str) -> str:
+def _cut(name: str) -> str:
     """A name of at most so many letters as are drawn."""
-    cut = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return plain(cut)
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _short(name: str) -> str:
+    return plain(_cut(name))

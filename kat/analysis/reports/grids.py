@@ -1,0 +1,176 @@
+"""The pages of grids of runs, as ``kat ablate`` leaves them, and of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kat.analysis.ablation import (
+    CellResult,
+    compared,
+    has_intervals,
+    main_metric,
+    summarize,
+    table,
+    with_split,
+)
+from kat.analysis.figures.grids import draw_cells, draw_costs
+from kat.analysis.figures.learning_curves import draw_learning_curves, usual_curves
+from kat.analysis.reports.page import Report
+from kat.analysis.runs import METRICS, History, Row, common_headline
+from kat.settings import flat
+from kat.text import capitalized, duration, scaled
+from kat.training.tasks.task import Metric
+
+RunHistories = Mapping[str, History]
+"""Histories by the ``run`` of a row; empty or missing where there is none."""
+_COSTS = ("parameters", "FLOPs per image", "best epoch", "training time", "images/s", "peak memory")
+
+
+def write_ablation_report(
+    grids: Mapping[str, Sequence[Row]], histories: Mapping[str, RunHistories], path: Path
+) -> None:
+    """Writes the page: for each grid its cells, their costs, their learning curves.
+
+    Args:
+        grids: the rows of each grid by its name; the cell of the first row is the reference.
+        histories: by the grid's name; runs without one are left out of the learning curves.
+        path: the path of the file.
+    """
+    titles = {name: str(rows[0].get("title") or name) for name, rows in grids.items()}
+    report = Report(" ".join(titles.values()))
+    for name, rows in grids.items():
+        _add_grid(report, titles[name], len(grids) > 1, rows, histories[name])
+    report.write(path)
+
+
+def _add_grid(
+    report: Report, title: str, several: bool, rows: Sequence[Row], histories: RunHistories
+) -> None:
+    metric = compared(main_metric(rows), rows)
+    results = summarize(rows, measure=metric.name)
+    reference = results[0].name
+    behind = f": {title}" if several else ""
+    report.heading(f"Cells{behind}")
+    report.text(
+        "Mean over the seeds with its 95 % interval (t distribution). Differences are from"
+        f" {reference}, seed by seed; an interval that contains 0 does not decide which is better."
+        if has_intervals(results)
+        else f"Differences are from {reference}. Each cell has one seed: there are no intervals,"
+        " and a difference may be chance."
+    )
+    report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
+    report.figure(
+        draw_cells(results, metric, title),
+        f"{capitalized(with_split(metric))} by cell, and the difference from {reference}.",
+    )
+    seeds = [(cell.name, seed, f"{v:.2f}") for cell in results for seed, v in cell.values.items()]
+    report.numbers(("cell", "seed", f"{metric.label} (%)"), seeds)
+    if any(cell.estimate for cell in results):
+        report.heading(f"Accuracy against cost{behind}")
+        add_costs(report, results, metric)
+    report.heading(f"Learning curves{behind}")
+    done = [row for row in rows if row["status"] == "done"]  # others would end their cell's mean
+    found = [row for row in done if histories.get(row["run"])]
+    if len(found) < len(done):
+        report.text(
+            f"{len(done) - len(found)} of {len(done)} runs are left out: their folders have no"
+            " history, or are not beside the table; copy runs/ along with it."
+        )
+    cells: dict[str, list[History]] = {}
+    for row in found:
+        cells.setdefault(row["cell"], []).append(histories[row["run"]])
+    if cells:
+        add_learning_curves(report, cells)
+
+
+def write_comparison_report(
+    rows: Sequence[Row],
+    histories: Mapping[str, History],
+    settings: Mapping[str, Mapping[str, Any]],
+    path: Path,
+) -> None:
+    """Writes the page: results and costs, settings that differ, learning curves.
+
+    Args:
+        rows: one for each run, all done and of one task, with a distinct label as ``cell``.
+        histories: by label; empty for a run without an epoch.
+        settings: by label, nested, those that differ from the default.
+        path: the path of the file.
+
+    Raises:
+        InputError: the runs are of different tasks.
+    """
+    headline = common_headline(rows)
+    metrics = [name for name in METRICS if all(row.get(name) is not None for row in rows)]
+    report = Report("Comparison of runs")
+    report.heading("Runs")
+    columns = ("run", *(f"{METRICS[name].label} (%)" for name in metrics), *_COSTS)
+    report.table(columns, [_cells(row, metrics) for row in rows])
+    report.heading("Settings")
+    by_run = {label: flat(own) for label, own in settings.items()}
+    names = dict.fromkeys(name for own in by_run.values() for name in own)
+    found = {name: [str(own.get(name, "-")) for own in by_run.values()] for name in names}
+    differing = [[name, *values] for name, values in found.items() if len(set(values)) > 1]
+    if differing:
+        report.text("The settings that differ; - is the default.")
+        report.table(("setting", *by_run), differing)
+    else:
+        report.text("All runs have the same settings.")
+    report.heading("Learning curves")
+    learned = {label: [rows] for label, rows in histories.items() if rows}
+    if learned:
+        add_learning_curves(report, learned)
+    else:
+        report.text("No run has completed an epoch.")
+    report.heading("Accuracy against cost")
+    add_costs(report, summarize(rows, measure=headline), METRICS[headline])
+    report.write(path)
+
+
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
+    return [
+        row["cell"],
+        *(f"{row[name]:{METRICS[name].format}}" for name in metrics),
+        f"{row['parameters']:,}",
+        scaled(row["flops"]),
+        f"{row['best_epoch']} of {row['epochs']}",
+        duration(row["seconds"]),
+        f"{row['images_per_second']:.0f}",
+        scaled(row["memory_bytes"], "B"),
+    ]
+
+
+def add_costs(report: Report, results: Sequence[CellResult], metric: Metric) -> None:
+    """Adds a metric against costs."""
+    report.figure(
+        draw_costs(results, metric),
+        f"{capitalized(with_split(metric))} against costs. Seconds and memory are those of the"
+        " machine at the time.",
+    )
+
+
+def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -> None:
+    """Adds the losses and the main metric over the epochs, one color per label.
+
+    Args:
+        report: the page.
+        runs: the histories by label, of one task, none of them empty; those of one label are drawn
+            as their mean and range.
+    """
+    several = any(len(own) > 1 for own in runs.values())
+    shaded = "mean and range of the runs" if several else "circle: the epoch that is kept"
+    drawn = draw_learning_curves(runs, usual_curves(next(iter(runs.values()))[0][-1]))
+    report.figure(drawn, f"Learning curves; {shaded}.")
+    epochs = [(label, row) for label, own in runs.items() for rows in own for row in rows]
+    known = {name for _, row in epochs for name in row}
+    columns = [name for name in ("train_loss", "val_loss", *METRICS) if name in known]
+    report.numbers(
+        ("run", "epoch", *columns),
+        [
+            [label, f"{row['epoch']:.0f}"]
+            + [f"{row[name]:.4f}" if name in row else "-" for name in columns]
+            for label, row in epochs
+        ],
+    )
