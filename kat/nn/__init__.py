@@ -2,7 +2,7 @@
 
 from kat.nn.bspline import BSplineKANLinear, BSplineKANMlp
 from kat.nn.coefficients import Coefficients, Init
-from kat.nn.execution.fused import register_grkan_hook
+from kat.nn.execution.hooks import register_grkan_hook
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_

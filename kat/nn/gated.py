@@ -10,20 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.coefficients import Init
-from kat.nn.execution.fused import call_grkan_hooks, has_grkan_hooks
-from kat.nn.execution.layer import (
-    PLAIN,
-    has_no_effect,
-    linear_gradients,
-    plain_coefficients,
-    plain_layer,
-)
+from kat.nn.execution.hooks import call_grkan_hooks, has_grkan_hooks
+from kat.nn.execution.layer import formulas, linear_gradients, plain_coefficients
 from kat.nn.grkan import count_groups, pair
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl, gated_rational
 from kat.ops.operators import gradients, halves, packed_gradients
-from kat.ops.torch_internals import in_function_transform, is_exporting
 
 
 class GatedGRKANMlp(nn.Module):
@@ -58,8 +51,8 @@ class GatedGRKANMlp(nn.Module):
         weight_init: see :func:`kat.nn.init_grkan_`. For unit normal x, gate u and value v are
             independent unit normals, so E[(F(u) v)^2] = E[F(u)^2] and E[F(u) v] = 0: fc2 gets the
             variance 1 / (width E[F(u)^2]), with ``"centered"`` too, as there is no mean to remove.
-        fused: whether to keep only gate and value for the backward pass, and to compute F(u) v
-            again there. A norm or dropout before fc2 prevents it.
+        fused: keep only gate and value for the backward pass, and compute F(u) v again
+            there. A norm or dropout before fc2 prevents it.
         device, dtype: of the parameters.
 
     Raises:
@@ -141,11 +134,15 @@ class GatedGRKANMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         parts = (self.fc1(x),) if self.packed else (self.fc1_g(x), self.fc1_x(x))
-        if self.packed and has_grkan_hooks():  # they follow the gate through the graph
-            parts = halves(parts[0], self.gate_last)
-        y = self._fused_output(parts)
         gate, value = parts if len(parts) == 2 else halves(parts[0], self.gate_last)
-        if y is None:
+        if self.packed and has_grkan_hooks():  # they follow the gate through the graph
+            parts = gate, value
+        layers = None
+        if self.fused and torch.is_grad_enabled() and type(value) is type(gate):
+            layers = formulas(gate, ((self.act, self.fc2),), (self.drop1, self.norm))
+        if layers is not None:
+            y = _GatedLinear.apply(*layers[0], self.gate_last, *parts)
+        else:
             y = self.fc2(self.norm(self.drop1(self._product(gate, value))))
         call_grkan_hooks(self.act, self.fc2, gate, y)
         return self.drop2(y)
@@ -158,20 +155,6 @@ class GatedGRKANMlp(nn.Module):
         self.act.check_channels(gate)
         form, impl = self.act.form, self.act.impl
         return gated_rational(gate, value, *coefficients, form=form, impl=impl)
-
-    def _fused_output(self, parts: tuple[Tensor, ...]) -> Tensor | None:
-        """fc2 of the product, by one function that keeps ``parts``; None where modules differ."""
-        if not self.fused or not torch.is_grad_enabled() or in_function_transform():
-            return None
-        if not has_no_effect(self.drop1) or not has_no_effect(self.norm) or is_exporting():
-            return None
-        layer = plain_layer(self.act, self.fc2)
-        if layer is None or any(type(part) not in PLAIN for part in parts):
-            return None
-        form, numerator, denominator, weight, bias = layer
-        gate = (form, numerator, denominator, weight, bias, self.gate_last)
-        y: Tensor = _GatedLinear.apply(*gate, *parts)
-        return y
 
 
 def init_gated_(mlp: Any, scheme: Scheme) -> None:
@@ -219,9 +202,9 @@ class _GatedLinear(torch.autograd.Function):
             *d_parts, da, db, y = gradients(d_y, *parts, *gate, recompute=True)
         else:
             *d_parts, da, db, y = packed_gradients(d_y, parts[0], ctx.gate_last, *gate)
-        for_weight, for_bias = ctx.needs_input_grad[3:5]
-        of_linear = linear_gradients(grad, y if for_weight else None, weight.dtype, for_bias)
-        return None, da, db, *of_linear, None, *d_parts
+        needs_weight, needs_bias = ctx.needs_input_grad[3:5]
+        d_linear = linear_gradients(grad, y if needs_weight else None, weight.dtype, needs_bias)
+        return None, da, db, *d_linear, None, *d_parts
 
 
 def _gate_width(hidden_features: int, packed: bool, align_to: int) -> int:

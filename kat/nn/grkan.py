@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kat.nn.coefficients import Init
-from kat.nn.execution.blocks import Modules, layers_for_blocks, pay, run_in_blocks
-from kat.nn.execution.compiled import compiled_mlp
-from kat.nn.execution.fused import grkan_linear, has_grkan_hooks
-from kat.nn.execution.layer import effective, has_no_effect
+from kat.nn.execution.hooks import call_grkan_hooks, has_grkan_hooks
+from kat.nn.execution.layer import formulas, has_no_effect
+from kat.nn.execution.run import run_layers
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
@@ -44,8 +43,8 @@ class GRKANLinear(nn.Module):
         init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
-        fused: whether to save x alone for the backward pass and recompute F(x) there, and to run in
-            blocks of rows on a CPU.
+        fused: save x alone for the backward pass and recompute F(x) there, and run in blocks of
+            rows on a CPU.
         device, dtype: of the parameters.
 
     Shape:
@@ -111,7 +110,7 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        return grkan_linear(x, self.act, self.fc, fused=self.fused)
+        return _grkan_layer(x, self.act, self.fc, (), self.fused)
 
 
 class GRKANMlp(nn.Module):
@@ -224,46 +223,45 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        keeps_hidden = self.keep == "hidden"
-        if torch.compiler.is_compiling() and self._is_formula():
-            compiled = compiled_mlp(x, self._pairs())
-            if compiled is not None:
-                return compiled
         layers = None
-        if pay(x, getattr(self.fc1, "out_features", 0)) and self._is_formula():
-            layers = layers_for_blocks(x, self._pairs())
+        if self.fused and not has_grkan_hooks():
+            modules = ((self.act1, self.fc1), (self.act2, self.fc2))
+            layers = formulas(x, modules, (self.drop1, self.drop2, self.norm))
         if layers is not None:
-            return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)
-        if keeps_hidden or not torch.is_grad_enabled():
+            return run_layers(x, layers, keeps_hidden=self.keep == "hidden")
+        if self.keep == "hidden" or not torch.is_grad_enabled():
             return self._layer_by_layer(x)
         if in_function_transform() or is_exporting():
             return self._layer_by_layer(x)
-        drops = bool(effective(self.drop1, self.drop2))
-        y: Tensor = checkpoint(
-            self._layer_by_layer, x, use_reentrant=False, preserve_rng_state=drops
-        )
+        y: Tensor = checkpoint(self._layer_by_layer, x, use_reentrant=False)
         return y
 
     def _layer_by_layer(self, x: Tensor) -> Tensor:
         if isinstance(self.act1, nn.Identity):
             x = self.fc1(self.act1(x))
         else:
-            between = effective(self.drop1)
-            x = grkan_linear(x, self.act1, self.fc1, between, fused=self.fused)
-        between = effective(self.drop2, self.norm)
-        return grkan_linear(x, self.act2, self.fc2, between, fused=self.fused)
+            x = _grkan_layer(x, self.act1, self.fc1, (self.drop1,), self.fused)
+        return _grkan_layer(x, self.act2, self.fc2, (self.drop2, self.norm), self.fused)
 
-    def _pairs(self) -> Modules:
-        first = self.act1 if isinstance(self.act1, GroupRational) else None
-        return [(first, self.fc1), (self.act2, self.fc2)]
 
-    def _is_formula(self) -> bool:
-        """Whether a call is its formula, and nothing looks at its parts."""
-        if not self.fused or has_grkan_hooks():
-            return False
-        if not isinstance(self.act1, GroupRational) and not has_no_effect(self.act1):
-            return False
-        return not effective(self.drop1, self.drop2, self.norm)
+def _grkan_layer(
+    x: Tensor,
+    activation: GroupRational,
+    linear: nn.Linear,
+    between: Sequence[nn.Module],
+    fused: bool,
+) -> Tensor:
+    """W F(x) + bias, by the formula or the modules, shown to the hooks on all GR-KAN layers."""
+    layers = formulas(x, ((activation, linear),), between) if fused else None
+    if layers is not None:
+        y = run_layers(x, layers)
+    else:
+        y = activation(x)
+        for module in between:
+            y = y if has_no_effect(module) else module(y)
+        y = linear(y)
+    call_grkan_hooks(activation, linear, x, y)
+    return y
 
 
 def pair(value: Any) -> tuple[Any, Any]:

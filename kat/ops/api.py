@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from kat.ops import reference
 from kat.ops.arguments import Form, Impl, check_arguments, check_impl
-from kat.ops.operators import BACKENDS, eager, operator, value
-from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
+from kat.ops.operators import BACKENDS, KERNELS, eager, operator, value
+from kat.ops.torch_internals import in_function_transform, is_exporting_onnx, is_ordinary
 
 
 def rational(
@@ -106,11 +106,14 @@ def gated_rational(
 
 
 def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | None) -> Any:
+    x, *gate, numerator, denominator = tensors
+    if impl is None and is_ordinary(*tensors) and x.device.type in KERNELS:
+        check_arguments(x, numerator, denominator, form, *gate)
+        return eager(None, *tensors, form)
     for tensor in tensors:
         if isinstance(tensor, fx.Proxy):  # one call, into which torch.fx does not look
             options = {"form": form, "impl": impl}
             return tensor.tracer.create_proxy("call_function", function, tensors, options)
-    x, *gate, numerator, denominator = tensors
     check_arguments(x, numerator, denominator, form, *gate)
     if impl is None or is_exporting_onnx():
         return value(*tensors, form)

@@ -216,7 +216,7 @@ def _kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> Backend | None
 def run_forward(*arguments: Any, backend: Backend | None = None) -> Tensor:
     x, *gate, numerator, denominator, form = arguments
     backend = backend or _kernel(x, numerator, denominator)
-    y = _like(x, gate)
+    y = x.new_empty(x.shape) if gate else torch.empty_like(x)
     if backend is None:
         y.copy_(reference.forward(x, numerator, denominator, form, *gate))
     elif x.numel():

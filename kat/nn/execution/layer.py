@@ -12,7 +12,7 @@ from torch.nn import functional
 from kat.nn.rational import GroupRational
 from kat.ops import Form, rational
 from kat.ops.operators import gradients
-from kat.ops.torch_internals import is_patched
+from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensors whose class changes no operation."""
@@ -77,6 +77,10 @@ class Layer(NamedTuple):
         return [dx, da, db], y[0] if y else None
 
 
+PARAMETERS = len(Layer._fields) - 1
+"""The tensors of a layer."""
+
+
 def linear_gradients(
     grad: Tensor, y: Tensor | None, dtype: torch.dtype, for_bias: bool
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -88,7 +92,7 @@ def linear_gradients(
     return d_weight, rows.sum(0) if for_bias else None
 
 
-def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | None:
+def plain_layer(activation: nn.Module | None, linear: nn.Linear) -> Layer | None:
     """The formula of a rational, if there is one, and a linear map.
 
     None if one of them may be more than its formula: it has hooks, is of a derived class, has a
@@ -104,12 +108,12 @@ def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | 
     coefficients = plain_coefficients(activation)
     if coefficients is None or activation.impl is not None:
         return None
-    if activation.num_channels not in (None, weight.shape[1]):  # called, it says what is wrong
+    if activation.num_channels not in (None, weight.shape[1]):
         return None
     return Layer(activation.form, *coefficients, weight, bias)
 
 
-def plain_coefficients(activation: GroupRational) -> tuple[Tensor, Tensor] | None:
+def plain_coefficients(activation: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Numerator and denominator of a rational of the last dimension that is only its formula.
 
     None if it has hooks, is of a derived class, has a ``forward`` of its own or coefficients of a
@@ -127,12 +131,39 @@ def plain_coefficients(activation: GroupRational) -> tuple[Tensor, Tensor] | Non
     return numerator, denominator
 
 
-def effective(*modules: nn.Module) -> list[nn.Module]:
-    """Those of some dropouts and norms that change their input, or that something observes."""
-    return [module for module in modules if not has_no_effect(module)]
-
-
 def has_no_effect(module: nn.Module) -> bool:
-    """Whether a dropout or norm returns its input, and nothing observes it."""
+    """Return True if a dropout or norm returns its input, and nothing observes it."""
     drops = type(module) is nn.Dropout and module.training and module.p > 0
     return type(module) in (nn.Identity, nn.Dropout) and not drops and not is_patched(module)
+
+
+def formulas(
+    x: Tensor,
+    modules: Sequence[tuple[nn.Module, nn.Linear]],
+    between: Sequence[nn.Module] = (),
+) -> list[Layer] | None:
+    """The layers of which a call of modules is the formula; None where they must be called.
+
+    They must be called where one is patched (hooks, a derived class, a ``forward`` of its own,
+    parameters of a tensor subclass), was given a backend by name, or does something between a
+    rational and its linear map; where x is no plain tensor (an ``fx`` proxy, say); inside
+    ``torch.func`` transforms and in exported programs; and where widths do not fit, as the modules
+    say what is wrong.
+
+    Args:
+        x: the input.
+        modules: activations, each with the linear map after it; an ``nn.Identity`` is none.
+        between: other modules of the call: dropouts and norms.
+    """
+    if type(x) not in PLAIN or not x.dim() or in_function_transform() or is_exporting():
+        return None
+    layers: list[Layer] = []
+    width = x.shape[-1]
+    for activation, linear in modules:
+        none = type(activation) is nn.Identity and has_no_effect(activation)
+        layer = plain_layer(None if none else activation, linear)
+        if layer is None or layer.weight.shape[1] != width:
+            return None
+        layers.append(layer)
+        width = layer.weight.shape[0]
+    return layers if all(map(has_no_effect, between)) else None

@@ -107,15 +107,17 @@ class Library(NamedTuple):
                 _address(da),
                 _address(db),
                 order,
-                _address(v),
-                _address(dv),
-                0 if v is None else v.stride(0),
-                x.shape[-1] if v is None or dx is None else dx.stride(0),
+                *((0, 0, 0, 0) if v is None else _gate(x, v, dx, dv)),
             )
         )
         if status and status != _OUT_OF_RANGE:
             raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
         return status != _OUT_OF_RANGE
+
+
+def _gate(x: Tensor, v: Tensor, dx: Tensor | None, dv: Tensor | None) -> tuple[int, ...]:
+    outputs_apart = x.shape[-1] if dx is None else dx.stride(0)
+    return v.data_ptr(), _address(dv), v.stride(0), outputs_apart
 
 
 def _address(tensor: Tensor | None) -> int:

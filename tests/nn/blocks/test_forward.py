@@ -122,8 +122,7 @@ def test_hooks_on_all_layers_see_each_layer(spaces):
 @torch.no_grad()
 def test_transforms_and_profilers_see_the_modules(monkeypatch):
     mlp, x = make_mlp(), torch.randn(7, 16)
-    monkeypatch.setattr("kat.nn.grkan.run_in_blocks", None)
-    monkeypatch.setattr("kat.nn.execution.fused.run_in_blocks", None)
+    monkeypatch.setattr(blocks, "forward", None)
     torch.func.vmap(mlp)(x)
     with torch.profiler.profile() as profile:
         mlp(x)
@@ -151,12 +150,12 @@ def test_blocks_fill_twice_the_second_level_caches_up_to_a_limit(monkeypatch):
 @torch.no_grad()
 def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "least_bytes", lambda: 7 * 32 * 4)
-    mlp = make_mlp()
-    pairs = [(mlp.act1, mlp.fc1), (mlp.act2, mlp.fc2)]
-    assert blocks.layers_for_blocks(torch.randn(6, 16), pairs) is None
-    assert blocks.layers_for_blocks(torch.randn(7, 16), pairs) is not None
-    x = torch.randn(6, 16)
-    torch.testing.assert_close(mlp(x), one_by_one(mlp, x))
+    mlp, calls, own = make_mlp(), [], blocks.forward
+    monkeypatch.setattr(blocks, "forward", lambda *inputs: calls.append(inputs) or own(*inputs))
+    for rows in (6, 7):
+        x = torch.randn(rows, 16)
+        torch.testing.assert_close(mlp(x), one_by_one(mlp, x))
+        assert len(calls) == rows - 6
     monkeypatch.undo()
     monkeypatch.setattr(blocks, "second_level_cache", lambda: 1 << 20)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
