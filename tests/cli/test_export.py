@@ -91,7 +91,7 @@ def test_eval_of_an_exported_file_is_that_of_the_model(exported, tmp_path):
 
 def test_the_card_has_the_runs_settings_and_metrics(exported):
     card = (exported / "hub" / "README.md").read_text()
-    assert "top-1 12.50 %" in card
+    assert "top1: 12.5" in card
     assert "seed: 5" in card
 
 

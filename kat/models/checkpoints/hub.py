@@ -36,12 +36,6 @@ _HUB_TASKS = {
     "detection": "object-detection",
     "segmentation": "image-segmentation",
 }
-_METRICS = {
-    "classification": {"top1": "top-1", "top5": "top-5"},
-    "detection": {"box_ap": "box AP", "mask_ap": "mask AP"},
-    "segmentation": {"miou": "mIoU"},
-}
-"""The labels of metrics by their names in summary.json; the first has chosen the epoch."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +142,6 @@ def from_pretrained(
 
 def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name: str) -> str:
     """The text of README.md below the Hub's metadata: what is on record, without local paths."""
-    labels = _METRICS[task_of(model)]
     settings = copy.deepcopy(dict(training.settings))
     settings.pop("out", None)
     data, start = settings.get("data", {}), settings.get("model", {})
@@ -157,18 +150,14 @@ def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name:
         data["name"] = str(data["name"]).partition(":")[0]
     if start.get("init_from"):
         start["init_from"] = Path(start["init_from"]).name
-    known = {name: value for name, value in training.metrics.items() if value is not None}
-    values = [f"{label} {known[name]:.2f} %" for name, label in labels.items() if name in known]
-    measured = "No metrics of these weights are on record."
-    if values and data.get("name") and not settings.get("limit_val_batches"):
-        measured = (
-            f"On the validation split of `{data['name']}`: {', '.join(values)}.\nThese are the"
-            f" weights of the best of {known['epochs']} epochs by {next(iter(labels.values()))}, so"
-            " it is an optimistic estimate for new images."
-        )
     trained = "The training of these weights is not on record."
-    if settings:
-        trained = f"`kat train --config run.yaml`:\n\n```yaml\n{yaml.safe_dump(settings)}```"
+    if settings or training.metrics:
+        metrics = {name: v for name, v in training.metrics.items() if name != "out"}
+        known = yaml.safe_dump({"metrics": metrics, "settings": settings})
+        trained = (
+            "Metrics are of the best epoch on the validation split (in percent), an optimistic"
+            f" estimate for new images.\n\n```yaml\n{known}```"
+        )
     is_kat = record.architecture.startswith("kat_")
     kind = "a Kolmogorov-Arnold Transformer (arXiv 2409.10594)" if is_kat else "a timm model"
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -187,10 +176,6 @@ import kat, timm  # pip install kolmogorov-arnold-transformer; importing kat reg
 
 model = timm.create_model("hf-hub:OWNER/{name}", pretrained=True).eval()
 ```
-
-## Metrics
-
-{measured}
 
 ## Training
 
