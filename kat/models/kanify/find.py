@@ -119,12 +119,13 @@ class _Search:
                 found.skipped[name] = f"{kind} is not one function of every value by itself"
             elif mlp and function:
                 found.mlps.append(replace(mlp, function=function.name))
-                before = (known for known in found.functions.values() if known == function)
-                found.functions[name] = next(before, function)  # so that it is fitted once
-        except (NoMlp, NotWhole) as reason:
+                found.functions[name] = function
+        except NotWhole as reason:
+            found.skipped[name] = str(reason)
+            return True
+        except NoMlp as reason:
             # Most that code calls is no activation, such as a norm or a scale.
-            is_known = function is not None and (code is None or function.is_known)
-            if not is_known and isinstance(reason, NoMlp):
+            if not function or (code and (code.why_not or not function.is_known)):
                 return False
             found.skipped[name] = str(reason)
             return True
@@ -138,17 +139,12 @@ class _Search:
             calls, _ = self._calls(owner, str(region.after.target))
             if len(self._mlps(owner, name, calls)) < 2:
                 return None
-        line = _at([region.after.meta[LINE]])
-        try:
-            mlp = Walk(self.model, owner).mlp(name, region.before, region.after, region.steps)
-            if mlp is None:
-                raise NoMlp(f"the code that calls it{line} has no linear map on either side of it")
-        except NoMlp:
-            if code.why_not:
-                return None
-            raise
+        call = f"the code that calls it{_at([region.after.meta[LINE]])}"
+        mlp = Walk(self.model, owner).mlp(name, region.before, region.after, region.steps)
+        if mlp is None:
+            raise NoMlp(f"{call} has no linear map on either side of it")
         if code.why_not:
-            raise NotWhole(f"the code that calls it{line} cannot be regenerated: {code.why_not}")
+            raise NotWhole(f"{call} cannot be regenerated: {code.why_not}")
         return replace(mlp, call=number, code=code_name)
 
     def _around_attribute(self, owner: str, name: str) -> Mlp | None:
@@ -165,16 +161,23 @@ class _Search:
             stopped += stops if not calls else []
             mlps = self._mlps(path, name, calls)
             if len(mlps) > 1:
-                code = self._code_with_calls(path, target)
-                if code and not code.why_not:
+                codes = self.codes(path).values()
+                whys = [
+                    c.why_not for c in codes if any(r.after.target == target for r in c.regions)
+                ]
+                if "" in whys:
                     return None
-                if code:
-                    why = f", in code that cannot be regenerated: {code.why_not}"
-                else:
-                    why = "; such a module is taken if it has no parameters, and one code calls it"
+                why = "; such a module is taken if it has no parameters, and one code calls it"
+                if whys:
+                    why = f", in code that cannot be regenerated: {whys[0]}"
                 raise NoMlp(f"it is called more than once{_at(lines)}{why}")
             for mlp in filter(None, mlps):
-                self._check_followed(mlp, lines)
+                for followed in mlp.followed:
+                    holder, _, function = followed.rpartition(".")
+                    why = self.codes(holder)[function].why_not
+                    if why:
+                        at = f"{followed}, which calls it{_at(lines)},"
+                        raise NotWhole(f"{at} cannot be regenerated: {why}")
                 return mlp
         if lines:
             raise NoMlp(
@@ -207,20 +210,6 @@ class _Search:
                     raise
                 mlps.add(None)
         return mlps
-
-    def _code_with_calls(self, path: str, target: str) -> Code | None:
-        for code in self.codes(path).values():
-            if any(region.after.target == target for region in code.regions):
-                return code
-        return None
-
-    def _check_followed(self, mlp: Mlp, lines: list[str]) -> None:
-        """Raise NoMlp if a function that calls the MLP cannot be regenerated."""
-        for name in mlp.followed:
-            holder, _, function = name.rpartition(".")
-            why_not = self.codes(holder)[function].why_not
-            if why_not:
-                raise NoMlp(f"{name}, which calls it{_at(lines)}, cannot be regenerated: {why_not}")
 
 
 def _may_act(module: nn.Module) -> bool:

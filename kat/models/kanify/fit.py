@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,36 +30,24 @@ _TOLERANCE = 3e-6
 """Above the error of code that computes in float32."""
 
 
-def _points() -> Tensor:
-    return torch.linspace(-16, 16, 321, dtype=torch.float64, device="cpu")
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Activation:
     """The function of an activation.
 
     Args:
         name: a known one, or that of the class or function.
         function: maps float64 on the CPU to float64.
+        values: of a function that is not known, by which it equals others.
     """
 
     name: str
-    function: Function
+    function: Function = field(compare=False)
+    values: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def is_known(self) -> bool:
         """Return True if the package has coefficients for it."""
         return self.name in FUNCTIONS
-
-    def __eq__(self, other: object) -> bool:
-        """Return True if the values at many points are the same."""
-        if not isinstance(other, Activation) or self.name != other.name:
-            return False
-        x = _points()
-        return self.is_known or torch.equal(self.function(x), other.function(x))
-
-    def __hash__(self) -> int:
-        return hash(self.name)
 
 
 def activation_function(activation: Callable[..., Any]) -> Activation | None:
@@ -71,23 +60,21 @@ def activation_function(activation: Callable[..., Any]) -> Activation | None:
     Args:
         activation: a module or a function.
     """
-    x = _points()
+    x = torch.linspace(-16, 16, 321, dtype=torch.float64, device="cpu")
     try:
         function = _as_function(activation)
-        y, reversed_part, rows = function(x), function(x[:100].flip(0)), function(_rows(x))
+        y, reversed_part, of_rows = function(x), function(x[:100].flip(0)), function(_rows(x))
     except Exception:  # a foreign module can raise anything; it is no such function then
         return None
-    if not torch.allclose(reversed_part.flip(0), y[:100], rtol=0, atol=_TOLERANCE):
+    same = functools.partial(torch.allclose, rtol=0, atol=_TOLERANCE)
+    if not (same(reversed_part.flip(0), y[:100]) and same(of_rows, _rows(y))):
         return None
-    if not torch.allclose(rows, _rows(y), rtol=0, atol=_TOLERANCE):
-        return None
-    line = y[0] + (x - x[0]) * (y[-1] - y[0]) / (x[-1] - x[0])
-    if torch.allclose(y, line, rtol=0, atol=_TOLERANCE):
+    if same(y, y[0] + (x - x[0]) * (y[-1] - y[0]) / (x[-1] - x[0])):
         return Activation(LINEAR, function)
-    for name in KNOWN:
-        if torch.allclose(y, FUNCTIONS[name](x), rtol=0, atol=_TOLERANCE):
-            return Activation(name, FUNCTIONS[name])
-    return Activation(kind_of(activation), function)
+    known = next((name for name in KNOWN if same(y, FUNCTIONS[name](x))), None)
+    if known:
+        return Activation(known, FUNCTIONS[known])
+    return Activation(kind_of(activation), function, tuple(y.tolist()))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -180,11 +167,6 @@ class Fitted:
     rms_error: float
     seen: bool
     relative_error: float = 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The interval of the fit."""
-        return self.coefficients.interval
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Replacement:
     def row(self) -> list[str]:
         """Its row in the table of the plan."""
         groups = "-" if self.act1 is None else str(self.act1.num_groups)
-        low, high = self.fitted.interval
+        low, high = self.fitted.coefficients.interval
         return [
             self.mlp.activation,
             "-".join(map(str, self.mlp.widths)),

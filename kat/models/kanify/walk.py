@@ -28,13 +28,8 @@ _DROPOUT_FUNCTIONS = {torch.nn.functional.dropout, torch.dropout}
 _NORM = re.compile(r"(norm|grn)([1-3]d)?$", re.IGNORECASE)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 DROPOUTS = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+)  # fmt: skip
 IDENTITIES = (nn.Identity, *DROPOUTS)
 _CASTS = {"to", "float", "type_as", "contiguous", "clone"}
 
@@ -173,14 +168,16 @@ def expert_widths(module: nn.Module) -> tuple[int, int, int, bool] | None:
 
 
 class _Source(NamedTuple):
-    """The call of the linear map that a value comes from.
+    """The linear map that a value comes from.
 
     Args:
-        call: the call.
+        map: its widths.
+        call: its call.
         is_part: the value is a part of its output.
         is_moved: the channels are moved to another dimension.
     """
 
+    map: LinearMap
     call: fx.Node
     is_part: bool
     is_moved: bool
@@ -215,11 +212,8 @@ class Walk:
         target = self._target(after, source)
         if source is None or target is None:
             return None
-        call, gate, is_moved = target
-        first, second = self._linear(source.call), self._linear(call)
-        assert first
-        assert second
-        hidden = second.d_in
+        second, call, gate, is_moved = target
+        first, hidden = source.map, second.d_in
         if first.d_out != hidden and not (source.is_part and first.d_out > hidden):
             raise NoMlp(f"its {first.d_out} channels are not the {hidden} of the next linear map")
         if source.is_moved and is_moved:
@@ -250,8 +244,9 @@ class Walk:
             sliced = all(map(is_slice, users))
             if not sliced and not set(inside).issuperset(users):
                 raise NoMlp(f"its input, from {self._described(value)}, is also used elsewhere")
-            if self._linear(value):
-                return _Source(value, is_part, is_moved)
+            mapped = self._linear(value)
+            if mapped:
+                return _Source(mapped, value, is_part, is_moved)
             if is_slice(value):
                 is_part = True
             elif self._described(value) in _MOVES:
@@ -266,12 +261,12 @@ class Walk:
 
     def _target(
         self, value: fx.Node, source: _Source | None
-    ) -> tuple[fx.Node, fx.Node | None, bool] | None:
+    ) -> tuple[LinearMap, fx.Node, fx.Node | None, bool] | None:
         """The linear map that a value goes to, None if it is returned.
 
         Returns:
-            Its call, the gate's on the way there, and True if channels are moved to another
-            dimension.
+            Its widths, its call, the gate's on the way there, and True if channels are moved to
+            another dimension.
         """
         gate, is_moved = None, False
         while True:
@@ -282,8 +277,9 @@ class Walk:
             user = users[0]
             if user.op == "output":
                 return None
-            if self._linear(user) and input_of(user) is value:
-                return user, gate, is_moved
+            mapped = self._linear(user)
+            if mapped and input_of(user) is value:
+                return mapped, user, gate, is_moved
             if called(user) == "mul":
                 gate = self._gate(user, value, source)
             elif self._described(user) in _MOVES:

@@ -10,7 +10,6 @@ from torch import nn
 
 import kat
 from kat.errors import InputError
-from kat.models.kanify import kanify_like
 from tests.models.adapt.models import KINDS, X, model_for, output, plain, trained
 
 
@@ -33,29 +32,6 @@ def test_merged_coefficients_are_plain(kind, share):
     assert torch.equal(again(hidden), act(hidden))
     with pytest.raises(InputError, match="were merged or removed"):
         adapters.save("folder")
-
-
-@pytest.mark.parametrize("kind", ["rational", "low_rank"])
-def test_a_merged_model_is_a_kanified_one(kind):
-    model = plain()
-    plan = kat.kanify(model)
-    adapters = kat.adapt(model, kind)
-    trained(model)
-    adapters.merge()
-    again = plain()
-    kanify_like(again, plan.record())
-    again.load_state_dict(model.state_dict())
-    assert torch.equal(output(again), output(model))
-
-
-def test_after_merging_the_same_is_trainable_as_before():
-    model = kat.GRKANMlp(16, 64)
-    model.fc1.requires_grad_(False)
-    before = {name: p.requires_grad for name, p in model.named_parameters()}
-    adapters = kat.adapt(model, "low_rank", modules_to_save="fc2")
-    assert repr(adapters) == "<2 adapters of the kind 'low_rank'>"
-    adapters.merge()
-    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,9 +70,7 @@ def test_weights_keep_their_names_and_rationals_add_theirs():
 @pytest.mark.parametrize(
     ("only", "blocks"),
     [
-        (0, [0]),
         (-1, [3]),
-        ("blocks.2", [2]),
         ("blocks.[13].*", [1, 3]),
         ("*.mlp", [0, 1, 2, 3]),
         (["blocks.2.mlp.act", 0], [0, 2]),
@@ -83,12 +81,6 @@ def test_blocks_are_selected_by_index_and_by_pattern(only, blocks):
     kat.kanify(model, only)
     kanified = [isinstance(block.mlp.act, kat.GroupRational) for block in model.blocks]
     assert [index for index, is_rational in enumerate(kanified) if is_rational] == blocks
-
-
-def test_groups_are_the_largest_divisor_up_to_8_of_each_width():
-    model = nn.Sequential(nn.Linear(15, 28), nn.GELU(), nn.Linear(28, 3))
-    kat.kanify(model)
-    assert (model[0].act1.num_groups, model[1].num_groups) == (5, 7)
 
 
 def test_blocks_have_settings_of_their_own_and_may_lack_the_first_rational():
@@ -156,13 +148,6 @@ def test_mlps_that_share_their_first_linear_map_have_one_rational_before_it():
     assert torch.equal(output(again, x), output(model, x))
 
 
-def test_mlps_that_share_an_activation_get_rationals_of_their_own():
-    shared = nn.GELU()
-    model = nn.Sequential(*(Mlp(8, 16, act_layer=lambda: shared) for _ in range(2)))
-    kat.kanify(model)
-    assert model[0].act is not model[1].act
-
-
 def test_torchs_fused_inference_does_not_bypass_the_rationals():
     torch.manual_seed(0)
     model, x = encoder(activation="gelu"), torch.randn(2, 5, 16)
@@ -185,7 +170,6 @@ def config(**settings):
     ("model", "settings", "message"),
     [
         (nn.Linear(8, 8), dict, "Linear has no MLP to replace"),
-        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)), dict, "has no MLP"),
         (kat.GRKANMlp(8, 16), dict, "it has rationals already"),
         (nn.Sequential(Mlp(8, 16)), lambda: {"only": "1"}, "unknown MLP '1'"),
         (
@@ -198,8 +182,6 @@ def config(**settings):
         (Mlp(8, 16), lambda: {"config": {"mlp.*": kat.KanifyConfig()}}, "unknown MLP 'mlp.*'"),
         (Mlp(8, 18), lambda: config(groups=4), "num_groups=4 does not divide num_channels=18"),
         (Mlp(8, 16), lambda: config(degree=(0, 4)), "degree"),
-        (Mlp(8, 16), lambda: config(form="C"), "form must be 'A' or 'B', got 'C'"),
-        (Mlp(8, 16), lambda: config(share="all"), "share must be one of"),
         (Mlp(8, 16), lambda: config(interval=(3, -3)), "interval must be finite and increasing"),
     ],
 )
@@ -246,27 +228,6 @@ def kanified_state() -> dict[str, Tensor]:
     model = vit()
     kat.kanify(model)
     return model.state_dict()
-
-
-def test_training_moves_the_rationals_and_lowers_the_loss():
-    torch.manual_seed(0)
-    model = vit()
-    plan = kat.kanify(model)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    x, target = images(16), torch.arange(16) % 10
-    losses = []
-    for _ in range(20):
-        loss = functional.cross_entropy(model(x), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
-    for replacement in plan.replacements:
-        for act in (replacement.act1, replacement.act2):
-            assert all(p.grad.abs().sum() > 0 for p in act.parameters())
-            start = act.initial_functions(torch.tensor([0.5]))
-            assert not torch.allclose(act.functions(torch.tensor([0.5])), start)
 
 
 @pytest.mark.slow

@@ -296,29 +296,6 @@ def _in_closure(holder: Holder) -> Callable[[Tensor], Tensor]:
     return lambda x: _drop(holder, x)
 
 
-def _in_default(holder: Holder) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
-        return inner(x)
-
-    def inner(x: Tensor, *, holder: Holder = holder) -> Tensor:
-        return _drop(holder, x)
-
-    return run
-
-
-def _in_list(holder: Holder) -> Callable[[Tensor], Tensor]:
-    parts = [holder, {"m": (holder.m,)}]
-    return lambda x: functional.dropout(
-        parts[1]["m"][0].c(holder.m.act(holder.m.a(x))), 0.5, parts[0].training
-    )
-
-
-def _in_global(holder: Holder) -> Callable[[Tensor], Tensor]:
-    global _HOLDER
-    _HOLDER = holder
-    return lambda x: _drop(_HOLDER, x)
-
-
 def _in_object(holder: Holder) -> Callable[[Tensor], Tensor]:
     held = types.SimpleNamespace(holder=holder)
     m = holder.m
@@ -329,9 +306,6 @@ HOLDS = {
     "closure": _in_closure,
     "partial": lambda holder: functools.partial(_drop, holder),
     "method": lambda holder: types.MethodType(_drop, holder),
-    "default": _in_default,
-    "list": _in_list,
-    "global": _in_global,
     "object": _in_object,
 }
 

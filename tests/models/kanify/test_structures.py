@@ -166,20 +166,12 @@ def test_a_group_is_of_neighboring_channels_of_the_activation(name):
     assert len(zero) == plan.replacements[0].mlp.widths[1] >= 16
 
 
-def test_called_functions_are_replaced_in_training_too_and_in_copies():
+def test_called_functions_are_replaced_in_training_too():
     torch.manual_seed(0)
     model, x = nn.Sequential(Called(), CalledGate()), torch.randn(4, 8)
     assert kat.kanify(model, "1").replacements[0].mlp.activation == "1.act_2"
     plan = kat.kanify(model, "0")
-    with torch.no_grad():
-        model[0].act.weight_numerator.fill_(1)
-    expected = output(model, x)
-    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(output(copied, x), expected)
-        assert isinstance(copied[0], Called)
-        nn.init.zeros_(copied[0].act.weight_numerator)
-        assert not torch.equal(output(copied, x), expected)
-        assert torch.equal(output(model, x), expected)
+    assert isinstance(model[0], Called)
     again = nn.Sequential(Called(), CalledGate())
     kanify_like(again, plan.record())
     missing, unexpected = again.load_state_dict(model.state_dict(), strict=False)
