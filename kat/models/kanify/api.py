@@ -125,7 +125,10 @@ def kanify(
     check_plain(model)
     found = find(model)
     mlps = _chosen(model, found, only, exclude)
-    configs = _configs(model, mlps, config)
+    settings: Any = config if isinstance(config, Mapping) else {"*": config or KanifyConfig()}
+    parts = Parts(model, {mlp.activation: mlp.holder for mlp in mlps}, "MLP")
+    assigned = parts.assigned(settings, KanifyConfig())
+    configs = {mlp: assigned[mlp.activation] for mlp in mlps}
     on_interval = cache(fit_on_interval)
     dtypes = {mlp: device_and_dtype(model, mlp)["dtype"] for mlp in mlps}
     functions = {mlp: found.functions[mlp.activation] for mlp in mlps}
@@ -140,8 +143,10 @@ def kanify(
         for mlp, inputs in seen.items():
             fitted[mlp] = fit_to_inputs(functions[mlp], fitted[mlp], inputs, dtypes[mlp])
         replacements = _replacements(model, fitted, configs)
-    plan = Plan(model, replacements, _passed_over(found, mlps))
-    _warn_of_large_errors(plan)
+    head = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
+    heads = {name: head for name in found.heads if all(name != mlp.activation for mlp in mlps)}
+    plan = Plan(model, replacements, found.skipped | heads)
+    _warn_of_large_errors(replacements)
     if measure is not None:
         plan.measure(measure, run)
     if not dry_run:
@@ -188,25 +193,6 @@ def _chosen(
     return [mlp for mlp in found.mlps if mlp.activation in names]
 
 
-def _passed_over(found: Found, mlps: list[Mlp]) -> dict[str, str]:
-    """The activations that are in no MLP, and heads that are not selected, with the reasons."""
-    taken = {mlp.activation for mlp in mlps}
-    head = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
-    return found.skipped | {name: head for name in found.heads if name not in taken}
-
-
-def _configs(
-    model: nn.Module,
-    mlps: list[Mlp],
-    config: KanifyConfig | Mapping[Selector, KanifyConfig] | None,
-) -> dict[Mlp, KanifyConfig]:
-    """The settings of each MLP."""
-    settings: Any = config if isinstance(config, Mapping) else {"*": config or KanifyConfig()}
-    parts = Parts(model, {mlp.activation: mlp.holder for mlp in mlps}, "MLP")
-    assigned = parts.assigned(settings, KanifyConfig())
-    return {mlp: assigned[mlp.activation] for mlp in mlps}
-
-
 def _replacements(
     model: nn.Module, fitted: Mapping[Mlp, Fitted], configs: Mapping[Mlp, KanifyConfig]
 ) -> list[Replacement]:
@@ -218,23 +204,23 @@ def _replacements(
         has_first = config.first and mlp.gate is None and mlp.first != mlp.second
         has_first = has_first and first not in preceded and not hasattr(first, "act1")
         preceded.add(first)
-        groups = [config.groups_of(width) for width in mlp.widths[:2]]
-        before = groups[0] if has_first else None
-        share = (config.share, config.share)
-        replacements.append(Replacement.make(model, mlp, fit, (before, groups[1]), share))
+        before, after = (config.groups_of(width) for width in mlp.widths[:2])
+        groups, shares = (before if has_first else None, after), (config.share, config.share)
+        replacements.append(Replacement.make(model, mlp, fit, groups, shares))
     return replacements
 
 
-def _warn_of_large_errors(plan: Plan) -> None:
-    large = [r for r in plan.replacements if r.fitted.relative_error > _LARGE_ERROR]
+def _warn_of_large_errors(replacements: list[Replacement]) -> None:
+    errors = [replacement.fitted.relative_error for replacement in replacements]
+    large = sum(error > _LARGE_ERROR for error in errors)
     if large:
-        worst = max(large, key=lambda r: r.fitted.relative_error)
+        worst = replacements[errors.index(max(errors))].mlp
         warnings.warn(
-            f"kanify: the fit to {worst.mlp.function} in {worst.mlp.activation} is off by"
-            f" {100 * worst.fitted.relative_error:.2g} % of its size, and {len(large)} of"
-            f" {len(plan.replacements)} fits by more than {100 * _LARGE_ERROR:.0f} %, so the"
-            " model's output changes. measure=BATCH measures it; calibration=BATCHES reduces it, as"
-            " do a narrower interval and a higher degree in config=kat.KanifyConfig(...)",
+            f"kanify: the fit to {worst.function} in {worst.activation} is off by"
+            f" {100 * max(errors):.2g} % of its size, and {large} of {len(errors)} fits by more"
+            f" than {100 * _LARGE_ERROR:.0f} %, so the model's output changes. measure=BATCH"
+            " measures it; calibration=BATCHES reduces it, as do a narrower interval and a higher"
+            " degree in config=kat.KanifyConfig(...)",
             stacklevel=3,
         )
 

@@ -99,26 +99,24 @@ class Replacement:
 
     def row(self) -> list[str]:
         """Its row in the table of the plan."""
-        groups = "-" if self.act1 is None else str(self.act1.num_groups)
-        low, high = self.fitted.coefficients.interval
+        mlp, fitted = self.mlp, self.fitted
+        low, high = fitted.coefficients.interval
         return [
-            self.mlp.activation,
-            "-".join(map(str, self.mlp.widths)),
-            self.mlp.function + ("" if self.mlp.gate is None else ", gated"),
-            f"{groups}, {self.act2.num_groups}",
+            mlp.activation,
+            "-".join(map(str, mlp.widths)),
+            mlp.function + (", gated" if mlp.gate is not None else ""),
+            f"{self.act1.num_groups if self.act1 else '-'}, {self.act2.num_groups}",
             str(self.parameters),
-            f"{self.fitted.max_error:.1e}",
-            f"{self.fitted.rms_error:.1e}",
-            f"{'seen in ' if self.fitted.seen else ''}[{low:.3g}, {high:.3g}]",
+            f"{fitted.max_error:.1e}",
+            f"{fitted.rms_error:.1e}",
+            f"{'seen in ' if fitted.seen else ''}[{low:.3g}, {high:.3g}]",
         ]
 
     def record(self) -> dict[str, Any]:
         """Its entry in the record of the plan."""
+        mlp = asdict(self.mlp)
         return {
-            "mlp": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in asdict(self.mlp).items()
-            },
+            "mlp": {key: [*value] if type(value) is tuple else value for key, value in mlp.items()},
             "groups": [self.act1 and self.act1.num_groups, self.act2.num_groups],
             "share": [(self.act1 or self.act2).share, self.act2.share],
             "coefficients": self.fitted.coefficients.to_dict(),
