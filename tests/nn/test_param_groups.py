@@ -262,17 +262,6 @@ def test_other_optimizers_see_the_gradients_as_they_are(make):
         assert torch.equal(ours, plain)
 
 
-def test_sgd_of_plain_groups_is_left_alone(model):
-    kat.param_groups(model, 0.1)
-    before = [p.detach().clone() for p in model.parameters()]
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    for old, parameter in zip(before, model.parameters(), strict=True):
-        assert torch.equal(parameter.detach(), old - 1)
-
-
 def _digits_loss(grouped):
     """The loss after three epochs of SGD at 0.1 on scikit-learn's digits."""
     images, labels = load_digits(return_X_y=True)
