@@ -75,11 +75,11 @@ class Adapters:
     places: dict[str, Place]
     modules_to_save: list[str] = field(default_factory=list)
     freeze: bool = True
-    _in_place: bool = field(default=False, repr=False)
-    _trainable: dict[str, bool] = field(default_factory=dict, repr=False)
-    _dtypes: dict[str, torch.dtype] = field(default_factory=dict, repr=False)
-    _saved: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    _fused: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list, repr=False)
+    _in_place: bool = False
+    _trainable: dict[str, bool] = field(default_factory=dict)
+    _dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    _saved: dict[str, Tensor] = field(default_factory=dict)
+    _fused: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -209,10 +209,6 @@ class Adapters:
             state[name].data = value.to(state[name])
 
     def __repr__(self) -> str:
-        """One line; ``print`` shows the table."""
-        return f"<{len(self.places)} adapters of the kind {self.kind!r}>"
-
-    def __str__(self) -> str:
         """The table of what is trainable."""
         rows = [["adapter", "kind", "trainable"]]
         for name, module in self.modules.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +185,8 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         >>> list(adapters_of(again)[0].modules)
         ['layers.0.mlp.down_proj.parallel']
     """
-    records = [record for record in noted(model) if KEY in record]
-    if not all(map(partial(_is_in, model), records)):
+    records, modules = [r for r in noted(model) if KEY in r], dict(model.named_modules())
+    if not all(is_adapted(modules.get(name)) for r in records for name in r["places"]):
         raise InputError(
             "the configuration names adapters that the model lacks: call"
             " kat.models.pretrained.register_pretrained() before from_pretrained"
@@ -211,38 +210,32 @@ def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
 
 def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
     """The MLPs of a model by the name of their last module: those of GR-KAN, and kanify's."""
-    places = {
-        name: _beside(name, module.fc1.in_features, width, module.fc2.out_features)
+    ends = {
+        name: (name, module.fc1.in_features, module.fc2.out_features)
         for name, module in model.named_modules()
         if isinstance(module, GRKANMlp)
     }
     found = find(model)
     for mlp in found.mlps:
         maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
-        if mlp.activation in found.heads or any(m is None or m.channel_dim != -1 for m in maps):
-            continue  # no MLP of a block; weights of experts or convolutions
-        places[mlp.second] = _beside(mlp.first, mlp.widths[0], width, mlp.widths[-1])
-    if not places:
+        if mlp.activation not in found.heads and all(m and m.channel_dim == -1 for m in maps):
+            ends[mlp.second] = (mlp.first, *mlp.widths[::2])  # not experts, nor convolutions
+    if not ends:
         raise InputError(
             f"{type(model).__name__} has no MLP that an adapter could be put beside, but plain ones"
             " and GRKANMlps have: not gated ones of kat, and none with an adapter. kat.kanify hides"
             " those that it takes: adapt first"
         )
-    return places
+    return {
+        last: {"first": first, "widths": [d_in, width, d_out]}
+        for last, (first, d_in, d_out) in ends.items()
+    }
 
 
 def _shape(act: GroupRational) -> Place:
     """The settings that must be equal in a model that the coefficients are loaded into."""
-    return {
-        "num_groups": act.num_groups,
-        "degree": list(act.degree),
-        "form": act.form,
-        "share": act.share,
-    }
-
-
-def _beside(first: str, d_in: int, width: int, d_out: int) -> Place:
-    return {"first": first, "widths": [d_in, width, d_out]}
+    settings = {"num_groups": act.num_groups, "degree": list(act.degree)}
+    return {**settings, "form": act.form, "share": act.share}
 
 
 def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
@@ -270,12 +263,6 @@ def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     return Adapters(model, record["kind"], dict(record["places"]), saved, record["freeze"])
 
 
-def _is_in(model: nn.Module, record: Mapping[str, Any]) -> bool:
-    """Return True if the adapters of a record are in the model."""
-    modules = dict(model.named_modules())
-    return all(is_adapted(modules.get(name)) for name in record["places"])
-
-
 def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Make the adapters of a record, with the values of the start.
 
@@ -291,11 +278,8 @@ def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, 
         rename(name): {**place, "first": rename(place["first"])} if "first" in place else place
         for name, place in record["places"].items()
     }
-    return {
-        **record,
-        "places": places,
-        "modules_to_save": [*map(rename, record["modules_to_save"])],
-    }
+    saved = [*map(rename, record["modules_to_save"])]
+    return {**record, "places": places, "modules_to_save": saved}
 
 
 pretrained.KINDS[KEY] = pretrained.Kind(_make, _renamed)

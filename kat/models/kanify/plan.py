@@ -219,11 +219,6 @@ class Plan:
         write_text(Path(path), json.dumps(self.record(), indent=2) + "\n")
 
     def __repr__(self) -> str:
-        """One line; ``print`` shows the table."""
-        state = "in place" if self.applied else "not in place"
-        return f"<plan of {len(self.replacements)} MLPs, {state}>"
-
-    def __str__(self) -> str:
         """The table, and the activations that were skipped."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
         if self.change:

@@ -273,7 +273,7 @@ class _Regenerated:
         names: dict[str, Any] = {"__reduce_ex__": reduced, _REGENERATED: self}
         names |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
         for function in {function for function, _ in graphs}:
-            codes = [type(graphs[function, mode]).forward for mode in (False, True)]
+            codes = {mode: type(graphs[function, mode]).forward for mode in (False, True)}
             names[function] = _method(codes, getattr(base, function, None))
         self.derived = type(base)(base.__name__, (base,), names)
 
@@ -284,8 +284,8 @@ class _Regenerated:
         return self
 
 
-def _method(codes: list[Callable[..., Any]], before: Any) -> Callable[..., Any]:
-    in_evaluation, in_training = codes
+def _method(codes: dict[bool, Callable[..., Any]], before: Any) -> Callable[..., Any]:
+    in_evaluation, in_training = codes[False], codes[True]
 
     def method(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return (in_training if module.training else in_evaluation)(module, *args, **kwargs)

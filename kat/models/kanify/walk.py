@@ -6,6 +6,7 @@ required here says which activations are those of MLPs.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import re
 from collections.abc import Iterable
@@ -110,12 +111,9 @@ class Mlp:
     def holder(self) -> str:
         """The name of the innermost module that has all of the MLP."""
         names = (self.owner, self.first, self.second, self.gate or self.first)
-        common = []
-        for parts in zip(*(name.split(".") for name in names), strict=False):
-            if len(set(parts)) > 1:
-                break
-            common.append(parts[0])
-        return ".".join(common)
+        levels = zip(*(name.split(".") for name in names), strict=False)
+        common = itertools.takewhile(lambda parts: len(set(parts)) == 1, levels)
+        return ".".join(parts[0] for parts in common)
 
 
 class LinearMap(NamedTuple):

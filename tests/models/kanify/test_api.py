@@ -177,7 +177,6 @@ def config(**settings):
             lambda: {"only": "1.*"},
             "1.1 is passed over: its input comes from Conv2d, not a linear map",
         ),
-        (Mlp(8, 16), lambda: {"only": 1}, "only=1 is none of the 1 MLPs"),
         (Mlp(8, 16), lambda: {"exclude": "act"}, "exclude='act' leaves no MLP"),
         (Mlp(8, 16), lambda: {"config": {"mlp.*": kat.KanifyConfig()}}, "unknown MLP 'mlp.*'"),
         (Mlp(8, 18), lambda: config(groups=4), "num_groups=4 does not divide num_channels=18"),
