@@ -41,7 +41,6 @@ from kat.deploy import (
 from kat.deploy.formats import PROGRAMS
 from kat.deploy.run_record import training_record
 from kat.errors import InputError
-from kat.files import check_folder
 from kat.models import load_model, save_pretrained
 from kat.text import say, scaled
 from kat.training.evaluation.run_data import settings_of_run
@@ -60,8 +59,9 @@ def main(arguments: list[str]) -> None:
     unused = _OF_FILES if kind == _FOLDER else _OF_FOLDERS
     refuse_options(parser, options, unused, f"with --format {kind}")
     if kind == _FOLDER:
-        check_folder(out)
-        _export_folder(options, out)
+        training = training_record(options.run)
+        save_pretrained(*load_model(options.run), out, training=training, license=options.license)
+        say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     else:
         _export_file(options, out, kind)
 
@@ -129,21 +129,9 @@ def _summary(exported: Exported) -> list[str]:
     if record.step is not None:
         lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
     if exported.moved:
-        lines.append(f"int8 moves the {record.outputs} by {exported.moved:.1e}{_meaning(exported)}")
+        trust = " --trust" if exported.path.suffix[1:] in PROGRAMS else ""
+        lines.append(
+            f"int8 moves the {record.outputs} by {exported.moved:.1e}; what that means for the"
+            f" accuracy, say 'kat eval {exported.path}{trust} --data ...'"
+        )
     return lines
-
-
-def _meaning(exported: Exported) -> str:
-    if exported.record.task == "features":
-        return ""
-    trust = " --trust" if exported.path.suffix[1:] in PROGRAMS else ""
-    command = f"kat eval {exported.path}{trust} --data ..."
-    return f"; what that means for the accuracy, say '{command}'"
-
-
-def _export_folder(options: Namespace, out: Path) -> None:
-    source: Path = options.run
-    model, record = load_model(source)
-    training = training_record(source)
-    save_pretrained(model, record, out, training=training, license=options.license)
-    say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

@@ -419,12 +419,14 @@ def _fit_rationals(
     """The coefficients of each act2: the least maximum error where the activation's inputs are."""
     from kat.nn.fitting import fit  # imports SciPy's optimizers
 
+    def target(x: Any) -> Any:
+        return activation(torch.from_numpy(x)).numpy()
+
     mlps, fits = _mlps(model), {}
     of_blocks = half_widths(vit, images)
     for r in {of_blocks[block] for block in mlps}:
         act2: Any = next(iter(mlps.values())).act2
-        function = lambda x: activation(torch.from_numpy(x)).numpy()  # noqa: E731
-        fits[r] = fit(function, act2.degree, act2.form, (-float(r), float(r))).coefficients
+        fits[r] = fit(target, act2.degree, act2.form, (-float(r), float(r))).coefficients
     return [fits[of_blocks[block]] for block in mlps]
 
 
