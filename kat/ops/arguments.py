@@ -69,18 +69,19 @@ def check_arguments(
     """Checks the arguments of :func:`kat.rational`, and with v of :func:`kat.gated_rational`.
 
     Raises:
-        ValueError: an unknown form, shapes that do not fit together, tensors on several devices.
-        TypeError: a tensor that is not floating point, or not dense; v of another dtype than x.
+        ValueError: an unknown form, shapes that do not fit together, tensors on several devices, v
+            not like x.
+        TypeError: a tensor that is not floating point, or not dense.
     """
     if not are_right(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
         _explain(x, numerator, denominator, form)
-    if v is not None:
-        if v.shape != x.shape:
-            raise ValueError(f"v must have x's shape {tuple(x.shape)}, got {tuple(v.shape)}")
-        if v.dtype != x.dtype:
-            raise TypeError(f"v must have x's dtype {x.dtype}, got {v.dtype}")
-        if v.layout != x.layout or v.device != x.device:
-            raise ValueError(f"v must be dense and on {x.device}, got {v.layout} on {v.device}")
+    if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
+        (x.shape, x.dtype, x.layout, x.device)
+    ):
+        raise ValueError(
+            f"v must have x's shape {tuple(x.shape)}, be {x.dtype}, dense and on {x.device}, got"
+            f" {tuple(v.shape)}, {v.dtype}, {v.layout} and {v.device}"
+        )
 
 
 def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
@@ -100,31 +101,22 @@ def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> b
 
 
 def _explain(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> NoReturn:
-    """Raises the error that says why the arguments do not fit."""
     check_form(form)
     for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
-        if tensor.layout != torch.strided:
-            raise TypeError(f"{name} must be dense, got a {tensor.layout} tensor")
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise TypeError(
+                f"{name} must be dense and floating point, got {tensor.layout}, {tensor.dtype}"
+            )
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
-    if numerator.dim() != 2 or numerator.shape[1] < 2:
-        raise ValueError(
-            "numerator must be (groups, m + 1) with degree m >= 1,"
-            f" got shape {tuple(numerator.shape)}"
+    shapes = [tuple(tensor.shape) for tensor in (x, numerator, denominator)]
+    if numerator.dim() == denominator.dim() == 2 and x.dim():
+        groups = max(numerator.shape[0], denominator.shape[0], 1)
+        if x.shape[-1] % groups:
+            raise ValueError(f"{x.shape[-1]} channels are not divisible by {groups} groups")
+    raise ValueError(
+        "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
+        " (1 or G, n), with G groups that divide C channels; got shapes {}, {} and {}".format(
+            *shapes
         )
-    if denominator.dim() != 2:
-        raise ValueError(f"denominator must be (groups, n), got shape {tuple(denominator.shape)}")
-    if x.dim() < 1:
-        raise ValueError("x must have at least one dimension, the channels")
-    groups = max(numerator.shape[0], denominator.shape[0])
-    if groups == 0:
-        raise ValueError("numerator and denominator must have at least one row, a group")
-    for name, tensor in (("numerator", numerator), ("denominator", denominator)):
-        if tensor.shape[0] not in (1, groups):
-            raise ValueError(
-                f"{name} has {tensor.shape[0]} rows; with {groups} groups it must have"
-                f" {groups} rows, or 1 to share one function"
-            )
-    raise ValueError(f"{x.shape[-1]} channels are not divisible by {groups} groups")
+    )

@@ -202,16 +202,11 @@ def test_autocast_leaves_the_dtype_alone():
         ({"form": "C"}, "form must be 'A' or 'B', got 'C'"),
         ({"impl": "cuda"}, "impl must be None or one of 'reference', 'cpu', 'triton', got 'cuda'"),
         ({"x": torch.zeros(2, 9)}, "9 channels are not divisible by 4 groups"),
-        ({"x": torch.tensor(1.0)}, "at least one dimension"),
         ({"numerator": torch.zeros(1, 1)}, "degree m >= 1"),
-        ({"numerator": torch.zeros(6)}, "numerator must be"),
-        ({"denominator": torch.zeros(4)}, "denominator must be"),
-        ({"numerator": torch.zeros(3, 6)}, "numerator has 3 rows; with 4 groups"),
+        ({"denominator": torch.zeros(4)}, r"got shapes \(2, 8\), \(1, 6\) and \(4,\)"),
+        ({"numerator": torch.zeros(3, 6)}, r"got shapes \(2, 8\), \(3, 6\) and \(4, 4\)"),
         ({"denominator": torch.zeros(1, 4, device="meta")}, "denominator is on meta"),
-        (
-            {"numerator": torch.zeros(0, 6), "denominator": torch.zeros(0, 4)},
-            "must have at least one row",
-        ),
+        ({"numerator": torch.zeros(0, 6), "denominator": torch.zeros(0, 4)}, "got shapes"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
@@ -225,7 +220,7 @@ def test_bad_arguments_are_named(change, message):
 
 
 def test_integer_input_is_a_type_error():
-    with pytest.raises(TypeError, match=r"x must be floating point, got torch\.int64"):
+    with pytest.raises(TypeError, match=r"x must be dense and floating point, got .*torch\.int64"):
         kat.rational(torch.zeros(2, 8, dtype=torch.long), torch.zeros(1, 6), torch.zeros(8, 4))
 
 
@@ -265,5 +260,5 @@ def test_modes_see_the_operator_in_both_passes():
 
 def test_sparse_tensors_are_refused():
     x = torch.eye(8).to_sparse()
-    with pytest.raises(TypeError, match="x must be dense"):
+    with pytest.raises(TypeError, match="x must be dense and floating point"):
         kat.rational(x, torch.randn(1, 6), torch.randn(8, 4))

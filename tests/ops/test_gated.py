@@ -277,14 +277,9 @@ def test_empty_and_single_rows(shape):
 def test_bad_arguments_are_named():
     x, v, a, b, _ = _case((3, 8), (1, 4), (3, 2), torch.float32)
     for error, message, arguments, options in (
-        (ValueError, r"v must have x's shape \(3, 8\), got \(3, 4\)", (x, v[:, :4], a, b), {}),
-        (
-            TypeError,
-            "v must have x's dtype torch.float32, got torch.float16",
-            (x, v.half(), a, b),
-            {},
-        ),
-        (ValueError, "v must be dense and on cpu", (x, v.to_sparse(), a, b), {}),
+        (ValueError, r"v must have x's shape \(3, 8\), .* got \(3, 4\)", (x, v[:, :4], a, b), {}),
+        (ValueError, "torch.float32, dense.* got .*torch.float16", (x, v.half(), a, b), {}),
+        (ValueError, "dense and on cpu, got .*sparse", (x, v.to_sparse(), a, b), {}),
         (ValueError, "form must be 'A' or 'B'", (x, v, a, b), {"form": "C"}),
         (ValueError, "impl must be None or one of 'reference'", (x, v, a, b), {"impl": "cuda"}),
     ):

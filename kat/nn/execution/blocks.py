@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from kat.nn.execution.layer import PARAMETERS, Layer
-from kat.ops.arguments import are_right, compute_dtype
+from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
-from kat.ops.torch_internals import is_ordinary
 
 _LEAST_ROWS = 32
 _LARGEST_BLOCK = 1 << 24
@@ -70,34 +69,6 @@ def widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
     return x.shape[:-1].numel() * width * x.element_size()
 
 
-def take(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
-    """Return True if the layers, whose widths fit, may and should run in blocks for x.
-
-    Not on another device, where something observes or rewrites operations, where the kernel does
-    not take the arguments, and where layers are smaller than :func:`least_bytes`. Nor in training
-    with products in bfloat16 or float16, whose sums over blocks would be rounded.
-    """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    if widest_bytes(x, layers) < least_bytes() or not is_ordinary(x):
-        return False
-    dtype = product_dtype(x)
-    if recorded and dtype not in (torch.float32, torch.float64):
-        return False
-    for form, numerator, denominator, weight, bias in layers:
-        if weight.device != x.device or weight.layout != x.layout:
-            return False
-        dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
-        if dtype == x.dtype and dtypes != {dtype}:
-            return False
-        if numerator is None or denominator is None:
-            continue
-        m, n = numerator.shape[-1] - 1, denominator.shape[-1]
-        if not are_right(weight, numerator, denominator, form) or not cpu.supports(x.dtype, m, n):
-            return False
-    return True
-
-
 def product_dtype(x: Tensor) -> torch.dtype:
     """The dtype of linear maps of x; autocast leaves float64 alone."""
     autocasts = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
@@ -107,7 +78,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def forward(
     x: Tensor, layers: Sequence[Layer], hidden: Sequence[Tensor | None] | None = None
 ) -> Tensor:
-    """The output of layers that :func:`take` has found to fit.
+    """The output of layers that may run in blocks.
 
     Args:
         x: (..., d_in).

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.rational import GroupRational
-from kat.ops import Form, rational
-from kat.ops.operators import gradients
+from kat.ops import Form
+from kat.ops.arguments import are_right
+from kat.ops.operators import gradients, value
 from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
 PLAIN = (Tensor, nn.Parameter)
@@ -37,7 +38,7 @@ class Layer(NamedTuple):
         """F(x)."""
         if self.numerator is None or self.denominator is None:
             return x
-        return rational(x, self.numerator, self.denominator, form=self.form)
+        return value(x, self.numerator, self.denominator, self.form)
 
     def output(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
@@ -147,23 +148,31 @@ def formulas(
     They must be called where one is patched (hooks, a derived class, a ``forward`` of its own,
     parameters of a tensor subclass), was given a backend by name, or does something between a
     rational and its linear map; where x is no plain tensor (an ``fx`` proxy, say); inside
-    ``torch.func`` transforms and in exported programs; and where widths do not fit, as the modules
-    say what is wrong.
+    ``torch.func`` transforms and in exported programs; and where tensors do not fit together, as
+    the modules say what is wrong. So nothing below checks the arguments again.
 
     Args:
         x: the input.
         modules: activations, each with the linear map after it; an ``nn.Identity`` is none.
         between: other modules of the call: dropouts and norms.
     """
-    if type(x) not in PLAIN or not x.dim() or in_function_transform() or is_exporting():
+    if type(x) not in PLAIN or not x.dim() or not x.is_floating_point():
+        return None
+    if in_function_transform() or is_exporting() or not all(map(has_no_effect, between)):
         return None
     layers: list[Layer] = []
     width = x.shape[-1]
     for activation, linear in modules:
         none = type(activation) is nn.Identity and has_no_effect(activation)
         layer = plain_layer(None if none else activation, linear)
-        if layer is None or layer.weight.shape[1] != width:
+        if layer is None:
+            return None
+        form, numerator, denominator, weight, _ = layer
+        if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
+            return None
+        f = None if numerator is None or denominator is None else (numerator, denominator)
+        if f is not None and not are_right(weight, *f, form):  # the weight is as wide as F(x)
             return None
         layers.append(layer)
-        width = layer.weight.shape[0]
-    return layers if all(map(has_no_effect, between)) else None
+        width = weight.shape[0]
+    return layers

@@ -18,9 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from kat.nn.execution import blocks
 from kat.nn.execution.layer import PARAMETERS, Layer
+from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import (
     constant_when_compiled,
     in_function_transform,
+    is_ordinary,
     is_plain_eager,
     refuse_forward_mode,
 )
@@ -45,7 +47,7 @@ def run_layers(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = True)
         return _value(x, layers)
     forms = [layer.form for layer in layers]
     y: Tensor
-    if blocks.take(x, layers, recorded=True):
+    if _in_blocks(x, layers, recorded=True):
         y = _Layers.apply(x, forms, True, keeps_hidden, *tensors)
     elif keeps_hidden or len(layers) == 1:
         y = x
@@ -59,11 +61,36 @@ def run_layers(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = True)
 
 
 def _value(x: Tensor, layers: Sequence[Layer]) -> Tensor:
-    if blocks.take(x, layers, recorded=False):
+    if _in_blocks(x, layers, recorded=False):
         return blocks.forward(x, layers)
     for layer in layers:
         x = layer.output(x)
     return x
+
+
+def _in_blocks(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
+    """Return True if the layers may and should run in blocks for x.
+
+    Not on another device, where something observes or rewrites operations, where the kernel does
+    not take the arguments, and where layers are small. Nor in training with products in bfloat16 or
+    float16, whose sums over blocks would be rounded.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if blocks.widest_bytes(x, layers) < blocks.least_bytes() or not is_ordinary(x):
+        return False
+    dtype = blocks.product_dtype(x)
+    if recorded and dtype not in (torch.float32, torch.float64):
+        return False
+    for _, numerator, denominator, weight, bias in layers:
+        dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
+        if dtype == x.dtype and dtypes != {dtype}:
+            return False
+        if numerator is None or denominator is None:
+            continue
+        if not cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
+            return False
+    return True
 
 
 class _Layers(torch.autograd.Function):
