@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from kat.extras import on_first_use
 
 if TYPE_CHECKING:
+    from kat.data.check import SplitReport, between_splits, check_split
     from kat.data.config import AugmentConfig, DataConfig, is_stream
     from kat.data.dataset import ImageDataset
     from kat.data.decoding import UnreadableImage, decode
@@ -25,6 +26,7 @@ else:
         __name__,
         "train",
         {
+            "kat.data.check": "SplitReport between_splits check_split",
             "kat.data.config": "AugmentConfig DataConfig is_stream",
             "kat.data.dataset": "ImageDataset",
             "kat.data.decoding": "UnreadableImage decode",
@@ -49,8 +51,11 @@ __all__ = [
     "ImageStream",
     "Loader",
     "Preprocessing",
+    "SplitReport",
     "UnreadableImage",
+    "between_splits",
     "check_classes",
+    "check_split",
     "data_record",
     "decode",
     "derived_seed",

@@ -21,13 +21,7 @@ from kat.errors import InputError, MissingFile
 from kat.text import quoted
 
 SPLITS = ("train", "val")
-"""The splits that a dataset may have.
-
-Examples:
-    >>> from kat.data.check import SPLITS
-    >>> SPLITS
-    ('train', 'val')
-"""
+"""The splits that a dataset may have."""
 _MISSING, _UNREADABLE = "missing images", "unreadable images"
 _NO_CLASS = "masks with values that are not a class"
 _USED = "training uses them as they are"
@@ -91,8 +85,7 @@ class SplitReport:
         name: maps an index to the name of the image.
 
     Examples:
-        >>> from kat.data import DataConfig
-        >>> from kat.data.check import check_split
+        >>> from kat.data import DataConfig, check_split
         >>> report = check_split(DataConfig("folder:photos"), "train")
         >>> report.contents, report.classes
         ('8 images, one class per image', {'cat': 4, 'dog': 4})
@@ -126,8 +119,7 @@ def check_split(
         InputError: the data cannot be opened at all.
 
     Examples:
-        >>> from kat.data import DataConfig
-        >>> from kat.data.check import check_split
+        >>> from kat.data import DataConfig, check_split
         >>> check_split(DataConfig("folder:photos"), "val").problems
         []
     """
@@ -226,8 +218,7 @@ def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
     Images are the same if their bytes have the same hash.
 
     Examples:
-        >>> from kat.data import DataConfig
-        >>> from kat.data.check import between_splits, check_split
+        >>> from kat.data import DataConfig, between_splits, check_split
         >>> config = DataConfig("folder:photos")
         >>> reports = [check_split(config, split) for split in ("train", "val")]
         >>> between_splits(reports)
