@@ -50,9 +50,9 @@ class DataConfig:
             ``data.holdout`` of each class of its training split (of digits, fashion_mnist and
             folder:PATH), so that its own validation split is left for ``kat eval`` as a test.
         image_size: side of the square that the model sees, in pixels; null: the data's own size;
-            auto: that of the model in model.init_from.
+            auto: as of the model in model.init_from.
         channels: channels that images are converted to: 1 for gray, 3 for RGB; null: the data's
-            own; auto: those of the model in model.init_from.
+            own; auto: as of the model in model.init_from.
         batch_size: images per step in each process; auto: from the number of images.
         num_workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do with an unreadable image: skip names it and takes the next image in
@@ -146,7 +146,7 @@ class AugmentConfig:
 
 
 def is_stream(name: str) -> bool:
-    """Whether a dataset of this name can only be read in order, batch by batch.
+    """Returns True if a dataset of this name can only be read in order, batch by batch.
 
     Examples:
         >>> from kat.data import is_stream

@@ -23,7 +23,7 @@ Transform = Callable[..., Any]
 """Maps an image to the input of a model; for a dense dataset, an image and its target to both."""
 
 Collate = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
-"""Maps the images and labels of items to those of a batch."""
+"""Maps the images and labels of items to a batch."""
 
 Encoded = bytes | Image.Image
 """The bytes of an image file, or an image if the source holds pixels."""
@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What a user would look for: the path of the image if it has one."""
+        """The path of the image, or another name that a user would look for."""
         ...
 
     def read(self, index: int) -> tuple[Encoded, Any]:

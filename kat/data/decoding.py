@@ -16,7 +16,7 @@ from kat.data.naming import IMAGE_FORMATS
 from kat.files import read_bytes
 
 Exif = Literal["upright", "ignore"]
-"""Whether images are turned as their EXIF orientation says."""
+"""Turn images as their EXIF orientation says, or take them as they are stored."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -104,7 +104,7 @@ def decode_bytes(
             Pillow turns TIFF and HEIC files in either case.
         annotated: returns the size that the annotations of the image are for, or None. If only
             the stored pixels have this size, the image is not turned.
-        rgb: whether to convert to RGB; a mask keeps its mode.
+        rgb: convert to RGB; a mask keeps its mode.
 
     Raises:
         UnreadableImage: the bytes are damaged or not an image, or the image is too large.
@@ -172,7 +172,7 @@ def upright(
 
 
 def turned_size(size: Size, orientation: int) -> Size:
-    """The size of an upright image, from that of the stored one and its EXIF orientation."""
+    """The size of an upright image, from the stored size and the EXIF orientation."""
     return size if orientation <= 4 else (size[1], size[0])
 
 
@@ -185,7 +185,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""The turns that make an image upright, by its EXIF orientation."""
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -210,7 +210,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     info = image.info
-    is_pgm = (image.mode, image.format) == ("I", "PPM")  # Pillow opens those of 16 bits so
+    is_pgm = (image.mode, image.format) == ("I", "PPM")  # Pillow opens 16 bits so
     if image.mode in ("I", "F") and not is_pgm:
         raise ValueError("its pixels have 32 bits; convert it to 8 or 16 bits")
     if is_pgm or image.mode.startswith("I;16"):  # Pillow would turn all values above 255 white

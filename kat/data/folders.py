@@ -35,7 +35,7 @@ class ImageWalk:
 
     Args:
         root: the folder.
-        apart: folders that no link may lead to, such as that of the other split.
+        apart: folders that no link may lead to, such as the folder of the other split.
 
     Attributes:
         ignored: files and folders that are left out, each with the reason. Hidden ones are not
@@ -51,7 +51,7 @@ class ImageWalk:
     def files(self, below: str = "") -> list[str]:
         """Returns the paths of the image files in a folder below the root, relative to the root.
 
-        The folders are in the order of their paths, and the files of each in that of their names.
+        The folders are in the order of their paths, the files of each in the order of their names.
         """
         found: list[tuple[str, list[str]]] = []
         walk = os.walk(os.path.join(self.root, below), onerror=self._ignore, followlinks=True)

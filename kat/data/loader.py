@@ -210,7 +210,7 @@ class Loader:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the data has an order of its own, and an estimated number of batches."""
+        """True if the data has an order of its own, and an estimated number of batches."""
         return not isinstance(self.order, ResumableSampler)
 
     def __len__(self) -> int:

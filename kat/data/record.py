@@ -1,4 +1,4 @@
-"""What a run records of its data: where it is, and what it is, for a later comparison."""
+"""The record of a run's data: its place and a digest of its contents, for a later comparison."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
 
     - ``paths``: the absolute path in the place of each relative one, for :func:`located`.
     - ``classes``, and by split the number of ``images`` and a ``digest``, for :func:`differences`.
-      The digest is that of the names of the files (relative to the folder of the data, which may
+      The digest is of the names of the files (relative to the folder of the data, which may
       move) with their labels, boxes, or masks' names. Files are not read. Of a stream, which cannot
       be listed, only the number of images is known; of Hugging Face tables the labels.
 
@@ -45,7 +45,7 @@ def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How a dataset differs from that of an earlier record: a phrase for each difference.
+    """Compares a dataset with an earlier record: a phrase for each difference.
 
     Examples:
         >>> from kat.data import DataConfig, data_record, differences, open_split
@@ -107,7 +107,7 @@ def _paths(config: DataConfig) -> dict[str, str]:
 
 
 def _exists(setting: str, value: str) -> bool:
-    """Whether the path in a setting exists; of a pattern with braces its folder."""
+    """Return True if the path in a setting exists; for a pattern with braces its folder."""
     whole = value.partition(":")[2] if setting == "name" else value
     path, braces, _ = whole.partition("{")
     return os.path.exists(os.path.dirname(path) if braces else path)

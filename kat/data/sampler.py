@@ -27,9 +27,9 @@ class ResumableSampler(Sampler[list[Key]]):
 
     The order is a function of (seed, epoch, rank). Rank r of w processes takes the indices at r,
     r + w, r + 2w, ... In training, these are taken from a permutation that is cut so that all
-    processes have equally many full batches; the batches of all processes together are those of one
-    process with their joint batch size. In evaluation, they are taken from the natural order and
-    nothing is cut or repeated, so that each image counts once.
+    processes have equally many full batches; all processes together have the batches of one process
+    with their joint batch size. In evaluation, they are taken from the natural order and nothing is
+    cut or repeated, so that each image counts once.
 
     Args:
         length: number of images in the dataset.

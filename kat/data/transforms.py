@@ -62,7 +62,7 @@ class Preprocessing(NamedTuple):
 
 
 def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Preprocessing:
-    """The preprocessing in the settings, completed with that of the dataset.
+    """The preprocessing in the settings, completed by the dataset's own.
 
     Raises:
         InputError: images differ in size and no image size is given.

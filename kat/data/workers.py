@@ -18,7 +18,7 @@ from kat.processes import REQUESTS_TO_STOP, accept_requests_to_stop, fork_server
 
 
 def worker_server() -> BaseContext | None:
-    """What starts workers beside threads; None where the system has no fork, and no need for it.
+    """Returns a starter of workers beside threads; None where the system has no fork.
 
     It starts now, and imports kat while this process goes on.
     """

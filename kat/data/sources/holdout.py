@@ -25,7 +25,7 @@ def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[
         share: share of each class, in (0, 1).
 
     Returns:
-        Whether each image is held out.
+        True for each image that is held out.
     """
     by_class = defaultdict(list)
     for index, label in enumerate(labels):

@@ -69,7 +69,7 @@ class TarSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The path of the tar file, followed by that of the image in it."""
+        """The path of the tar file, followed by the path of the image in it."""
         return f"{self.paths[self.shards[index]]}/{self.names[index]}"
 
     def read(self, index: int) -> tuple[bytes, int]:
