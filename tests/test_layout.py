@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kat"
 KNOWN_CIRCLES: set[tuple[str, ...]] = {
-    ("kat.data.loading", "kat.data.stream"),
     ("kat.models.checkpoints", "kat.models.dense", "kat.models.kat"),
     (
         "kat.training.callbacks", "kat.training.checkpoint", "kat.training.evaluation",
