@@ -102,12 +102,8 @@ def make_parser() -> Parser:
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
     parser.add_device()
-    add(
-        "--precision",
-        choices=["32-true", "bf16-mixed", "16-mixed"],
-        default="32-true",
-        help="floating-point format of the forward pass",
-    )
+    choices, what = ["32-true", "bf16-mixed", "16-mixed"], "precision of the forward pass"
+    add("--precision", choices=choices, default="32-true", help=what)
     parser.add_image_size()
     add_task_options(parser, "EvalOptions")
     parser.add_progress()

@@ -96,24 +96,16 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
     add = parser.add
     add("images", nargs="+", metavar="IMAGE", help="image files, and folders of them")
-    add(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="RUN",
-        help=f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file",
-    )
+    what = f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file"
+    add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
     parser.add_trust()
     add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
     parser.add_device()
     parser.add_image_size()
     parser.add_exif()
-    parser.add_folder(
-        "--out",
-        "draw into this folder, a new or an empty one: of a detector boxes and masks on the image,"
-        " of a segmentation model the classes over it, and NAME_mask.png with the index of each"
-        " pixel's class, in colors",
-    )
+    what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
+    what += " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
+    parser.add_folder("--out", what)
     add_task_options(parser, "PredictOptions", _COMMON)
     parser.add_json("the predictions")
     parser.add_csv("one row per class or object")

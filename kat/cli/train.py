@@ -36,13 +36,7 @@ from kat.errors import Interrupted, TrainingDiverged
 from kat.models import build_model
 from kat.tables import aligned
 from kat.text import say, scaled
-from kat.training import (
-    Summary,
-    TrainConfig,
-    is_first_process,
-    measure_dry_run,
-    train,
-)
+from kat.training import Summary, TrainConfig, is_first_process, measure_dry_run, train
 from kat.training.run_directory import STABILITY
 from kat.training.tasks.registry import TASKS
 
@@ -63,12 +57,9 @@ def main(arguments: list[str]) -> None:
 def make_parser(*, settings: bool = True) -> TrainingParser:
     """The parser of ``kat train``."""
     parser = TrainingParser(__doc__, settings=settings)
-    parser.add(
-        "--dry-run",
-        action="store_true",
-        help="build everything, check the data and the disk, make three steps, and say what the"
-        " run will take; writes nothing but caches",
-    )
+    what = "build everything, check the data and the disk, make three steps, and say what the run"
+    what += " will take; writes nothing but caches"
+    parser.add("--dry-run", action="store_true", help=what)
     return parser
 
 

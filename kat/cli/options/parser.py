@@ -131,40 +131,25 @@ class Parser(ArgumentParser):
 
     def add_image_size(self) -> None:
         """Adds ``--image-size N``."""
-        self.add(
-            "--image-size",
-            type=Count,
-            metavar="N",
-            help="side of the square that the model sees, in pixels; of a segmentation model the"
-            " shorter side of the image, of a detector the longer one (default: the model's)",
-        )
+        what = "side of the square that the model sees, in pixels; of a segmentation model the"
+        what += " shorter side of the image, of a detector the longer one (default: the model's)"
+        self.add("--image-size", type=Count, metavar="N", help=what)
 
     def add_exif(self) -> None:
         """Adds ``--exif``."""
-        self.add(
-            "--exif",
-            choices=("upright", "ignore"),
-            default="upright",
-            help="as data.exif in training",
-        )
+        choices, what = ("upright", "ignore"), "as data.exif in training"
+        self.add("--exif", choices=choices, default="upright", help=what)
 
     def add_trust(self) -> None:
         """Adds ``--trust``."""
-        self.add(
-            "--trust",
-            action="store_true",
-            help="open .pt2 files, which are programs: one from somebody you do not trust can do"
-            " anything that you can. No other file of a model runs code",
-        )
+        what = "open .pt2 files, which are programs: one from somebody you do not trust can do"
+        what += " anything that you can. No other file of a model runs code"
+        self.add("--trust", action="store_true", help=what)
 
     def add_progress(self) -> None:
         """Adds ``--progress`` and ``--no-progress``."""
-        self.add(
-            "--progress",
-            action=ActionYesNo(no_prefix="no-"),
-            default=True,
-            help="show a progress bar in a terminal",
-        )
+        action, what = ActionYesNo(no_prefix="no-"), "show a progress bar in a terminal"
+        self.add("--progress", action=action, default=True, help=what)
         self.spellings["__no_progress"] = "--no-progress"
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
