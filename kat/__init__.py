@@ -38,7 +38,7 @@ __all__ = [
 def _register_models() -> None:
     """Registers the models with timm, where it is installed.
 
-    What needs torch alone is of use beside a timm that is too old, or broken.
+    A timm that is too old or broken is a warning: the rest of the library needs only torch.
     """
     if importlib.util.find_spec("timm") is None:
         return

@@ -41,7 +41,7 @@ def parse_json(content: bytes | str, source: object) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The contents of a YAML file, plain types alone.
+    """The contents of a YAML file, of plain types only.
 
     Raises:
         InputError: the file cannot be read, is not valid YAML, has a key twice in a mapping, or has
@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(content: bytes | str, source: object) -> Any:
     """The value of a YAML text; see :func:`read_yaml`. ``source`` names it in the message."""
-    import yaml  # the core of the library reads JSON alone
+    import yaml  # the core of the library reads only JSON
 
     try:
         return yaml.load(content, _loader())

@@ -85,8 +85,8 @@ class ExportFailed(Failed):
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for an unknown name, with the one that is most likely meant.
 
-    That is the setting of this name in a section, if there is one alone (``optim.lr`` for ``lr``,
-    or for ``learning_rate``, as others call it), else the closest known name.
+    The likely name is the setting of this name in a section, if there is exactly one (``optim.lr``
+    for ``lr``, or for ``learning_rate``, as others call it), else the closest known name.
 
     Args:
         kind: what the name stands for, e.g. ``"model"``.

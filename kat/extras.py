@@ -1,6 +1,6 @@
 """Optional dependencies: the extra that brings each package, and imports on first use.
 
-The core of the library needs torch alone. Everything else is imported when it is used, so that what
+The core of the library needs only torch. Everything else is imported when it is used, so that what
 is missing is named, in one line, by what needs it.
 """
 

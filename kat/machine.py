@@ -17,8 +17,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def memory_bytes(device: torch.device) -> int:
     """The memory of training: on a GPU the most that was allocated there, else resident bytes now.
 
-    Resident bytes are those of this process and of the workers that load its images; pages that
-    they share count for each.
+    Resident bytes are counted for this process and for the workers that load its images; pages
+    that they share count for each.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -26,7 +26,7 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The peak of this process alone: on a GPU what was allocated there, else resident bytes."""
+    """The peak of this process without its workers: on a GPU what was allocated there, else resident bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _resident(os.getpid(), "VmHWM")

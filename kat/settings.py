@@ -126,7 +126,7 @@ _WORDS = {
     "a valid array": "a list",
     "an object": "a mapping",
 }
-"""Pydantic's words, and those of the command line."""
+"""Pydantic's words, and the command line's words for them."""
 
 
 def describe(messages: Iterable[str]) -> str:

@@ -113,7 +113,7 @@ def open_table(
 
 
 def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
-    """The columns that hold numbers alone; without rows none does.
+    """The columns that hold only numbers; without rows there is none.
 
     Args:
         rows: texts, row by row.

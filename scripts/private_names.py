@@ -17,7 +17,7 @@ from typing import TypeGuard, TypeVar
 Node = TypeVar("Node", bound=ast.AST)
 PRIVATE = re.compile(r"_(?!_)\w+")
 DOCUMENTED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
-"""Names with an underscore that are documented: those of named tuples, and os._exit."""
+"""Documented names with an underscore: of named tuples, and os._exit."""
 
 
 def find(trees: Mapping[Path, ast.Module]) -> list[str]:
@@ -51,7 +51,7 @@ def nodes_of(tree: ast.AST, kind: type[Node]) -> Iterator[Node]:
 
 
 def is_private(name: object) -> TypeGuard[str]:
-    """Whether this is a private name; a dunder name is not."""
+    """Return True if this is a private name; a dunder name is not."""
     return isinstance(name, str) and bool(PRIVATE.fullmatch(name)) and name not in DOCUMENTED
 
 

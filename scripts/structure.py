@@ -6,7 +6,7 @@
 
 Everything is read from the source; nothing of kat is imported. Imports count at the top of a module
 and inside functions, but not under TYPE_CHECKING; that a module also loads the packages it lies in
-does not count. Lines are those of a file, blank ones and comments too.
+does not count. Lines include blank ones and comments.
 """
 
 from __future__ import annotations

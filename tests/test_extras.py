@@ -1,4 +1,4 @@
-"""The core wants torch alone, and what is missing for the rest is named in one line."""
+"""The core needs only torch; a missing package of the rest is named in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release is made with: the job that may publish, the image, the bounds of requirements."""
+"""The parts of a release: the job that may publish, the image, the bounds of requirements."""
 
 from __future__ import annotations
 

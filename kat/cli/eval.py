@@ -2,7 +2,7 @@
 
 Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
 of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
-The dataset is that of the run, unless --data names another. A run with data.validate_on=holdout is
+The dataset is the run's own, unless --data names another. A run with data.validate_on=holdout is
 evaluated on the validation split of its data, which is then a test. The preprocessing is the one
 stored beside the weights, unless options change it. If a model is near chance level, it prints
 possible causes.
@@ -43,7 +43,7 @@ from kat.training.evaluation.run_data import data_to_test, take_one_split
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
-"""The evaluation of a checkpoint; it holds an ``error`` alone where that failed."""
+"""The evaluation of a checkpoint, or the ``error`` that prevented it."""
 
 _EVAL = ("device", "precision", "limit", "image_size", "progress")
 

@@ -1,4 +1,4 @@
-"""Whatever escapes a command is one line and an exit code."""
+"""Any exception of a command is one line and an exit code."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _NOT_FOR_EVALUATION = {
 }  # fmt: skip
 """The settings of data that evaluation takes from the model."""
 MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
-"""What stands for a trained model on the command line."""
+"""The forms of a trained model on the command line."""
 
 
 class Formatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
@@ -113,7 +113,7 @@ class Parser(ArgumentParser):
     ) -> None:
         """Adds an option for each field of a dataclass, and of the dataclasses nested in it.
 
-        One that is true or false may stand alone: ``--flip`` is ``--flip true``.
+        A setting that is true or false needs no value: ``--flip`` is ``--flip true``.
         """
         self.add_class_arguments(settings, section, skip=set(skip))
         for name, default, kind in settings_of(settings, f"{section}." if section else ""):
