@@ -26,7 +26,7 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The peak of this process without its workers: on a GPU what was allocated there, else resident bytes."""
+    """The peak of this process, without workers: of the GPU's memory, else of resident bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _resident(os.getpid(), "VmHWM")
