@@ -173,8 +173,6 @@ def check_folder(path: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=above) as file:  # has no name, or a hidden one
             file.write(bytes(4096))
-    except NotADirectoryError:
-        raise InputError(f"{path} cannot be a folder: {above} is a file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
 

@@ -53,17 +53,9 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-def _batches(limit: int | float) -> int | float:
-    if not (0 < limit <= 1 if isinstance(limit, float) else limit >= 1):
-        raise PydanticCustomError(
-            "batches", "Input should be at least 1 batch, or a share above 0.0 and at most 1.0"
-        )
-    return limit
-
-
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
-Batches = Annotated[int | float, AfterValidator(_batches)]
+Batches = Count | Share
 """A number of batches, or a share of them: 1 is one batch, 1.0 is all."""
 
 adapter = cache(TypeAdapter)

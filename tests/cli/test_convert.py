@@ -95,7 +95,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
     )
     assert [file.name for file in full.iterdir()] == ["note.txt"]
     below = full / "note.txt" / "kat" / "more"
-    assert "note.txt is a file" in refused(
+    assert "cannot be written: Not a directory" in refused(
         capsys, "convert", "no_source", "--model", "kat_micro", "--out", below
     )
 
