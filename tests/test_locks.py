@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -108,13 +107,3 @@ def test_threads_of_one_process_exclude_each_other(tmp_path):
     thread.join()
     assert [text.split()[1] for text in entered] == [str(os.getpid())]
     assert not path.exists()
-
-
-def test_without_fcntl_as_on_windows_it_is_one_line(tmp_path, monkeypatch):
-    for name in ("kat.locks", "fcntl"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    locks = importlib.import_module("kat.locks")
-    with pytest.raises(InputError, match=r"^runs are not locked on Windows; use Linux, macOS or"):
-        locks.locked(tmp_path / "lock").__enter__()
-    assert not list(tmp_path.iterdir())

@@ -27,16 +27,6 @@ def test_eval_repeats_the_runs_own_number(digits_run, tmp_path, capsys):
     assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
 
 
-def test_eval_of_a_ckpt_and_of_a_bare_model_folder(digits_run, tmp_path):
-    copy = tmp_path / "model"
-    copy.mkdir()
-    for name in ("model.safetensors", "config.json"):
-        (copy / name).write_bytes((digits_run / name).read_bytes())
-    for checkpoint in (digits_run / "best.ckpt", copy, copy / "model.safetensors"):
-        named = [] if checkpoint.name == "best.ckpt" else ["--data.name", "digits"]
-        assert run("eval", checkpoint, "--no-progress", *named) == 0
-
-
 def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsys):
     out, answers = tmp_path / "run", tmp_path / "answers.json"
     torn = imagenet / "val" / "n03" / "0.jpg"

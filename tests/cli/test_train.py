@@ -9,7 +9,6 @@ import sys
 
 import pytest
 import safetensors.torch
-import timm
 import torch
 import yaml
 
@@ -55,32 +54,6 @@ def test_average_of_the_weights_is_what_is_kept(tmp_path):
     name = "head.weight"
     torch.testing.assert_close(checkpoint["raw_state_dict"][name], plain[name])
     assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
-
-
-def test_options_of_training_run_together(tmp_path):
-    code = run(
-        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
-        "--optim.warmup_epochs", 0, "--precision", "bf16-mixed",
-        "--optim.accumulate_grad_batches", 2,
-        "--augment.mixup", 0.8, "--augment.cutmix", 1.0, "--augment.random_erasing", 0.25,
-        "--augment.auto_augment", "rand-m9-mstd0.5", "--model.grad_checkpointing", "true",
-        "--data.batch_size", 33, *QUICK,
-    )  # fmt: skip
-    assert code == 0
-
-
-def test_training_from_a_vit(tmp_path):
-    vit = timm.create_model("vit_micro_patch2_8", in_chans=1)
-    safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
-    code = run(
-        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
-        "--optim.warmup_epochs", 0, "--model.init_from", tmp_path / "vit.safetensors",
-        "--optim.lr", 1e-12, "--optim.min_lr", 0, "--optim.weight_decay", 0, *QUICK,
-    )  # fmt: skip
-    assert code == 0
-    state = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
-    for name, tensor in vit.state_dict().items():
-        torch.testing.assert_close(state[name], tensor)
 
 
 @pytest.mark.parametrize(

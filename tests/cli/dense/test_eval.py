@@ -37,18 +37,6 @@ def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_pat
     assert set(rows[0]) == {"class", "box_ap", "mask_ap"}
 
 
-def test_pycocotools_cannot_read_results_of_nothing_and_the_evaluation_says_so(items, runs):
-    model, record = load_model(runs / "detection")
-    model.roi_heads.score_thresh = 1.0
-    found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
-    assert found.documents == {"results_bbox": [], "results_segm": []}
-    assert found.notes == [
-        "note: no object was found; pycocotools cannot read files of results without one"
-    ]
-    with pytest.raises(IndexError):
-        COCO(str(items / "annotations" / "instances_validation.json")).loadRes([])
-
-
 @pytest.mark.parametrize("task", MODELS)
 def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path):
     """The set is the same, but the ids of its categories and the values of its masks are turned."""
