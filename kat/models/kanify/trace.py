@@ -68,11 +68,19 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _containers(model: nn.Module) -> list[Any]:
-    """The attributes that are containers, and the attributes of those that are plain objects."""
+    """The attributes that are containers, all in these, and the attributes of plain objects."""
     values = [value for module in model.modules() for value in vars(module).values()]
     objects = (v for v in values if not isinstance(v, torch.Tensor | nn.Module | type))
     inside = (v if type(v) in _CONTAINERS else getattr(v, "__dict__", None) for v in objects)
-    return [container for container in inside if container is not None]
+    found = {id(container): container for container in inside if container is not None}
+    queue = [*found.values()]
+    while queue:
+        value = queue.pop()
+        parts = value.values() if isinstance(value, dict) else value
+        new = {id(p): p for p in parts if type(p) in _CONTAINERS and id(p) not in found}
+        found |= new
+        queue += new.values()
+    return [*found.values()]
 
 
 def identities(model: nn.Module) -> list[list[int]]:

@@ -94,23 +94,6 @@ def logits(model):
     return model.eval()(TOKENS).logits
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers renames it
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_with_activation_checkpointing_are_those_without(kind):
-    model = bert(kind)
-    kat.adapt(model, kind)
-    trained(model).train()
-
-    def gradients():
-        model.zero_grad()
-        model(TOKENS, labels=LABELS).loss.backward()
-        return [p.grad.clone() for p in model.parameters() if p.requires_grad]
-
-    expected = gradients()
-    model.gradient_checkpointing_enable()
-    torch.testing.assert_close(gradients(), expected)
-
-
 def test_a_parallel_adapter_is_beside_gated_mlps_and_not_beside_heads():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

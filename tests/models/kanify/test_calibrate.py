@@ -105,20 +105,6 @@ def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
     assert "seen in" in str(as_mapping)
 
 
-@pytest.mark.parametrize("activation", [nn.SiLU, nn.Sigmoid, nn.Softplus])
-@pytest.mark.parametrize("scale", [0.3, 1, 3])
-def test_calibration_does_not_raise_the_error(activation, scale):
-    torch.manual_seed(0)
-    model = Mlp(64, 256, act_layer=activation)
-    x, others = scale * torch.randn(512, 64), scale * torch.randn(2048, 64)
-    before, moved = output(model, x), []
-    for calibration in (None, [others]):
-        changed = copy.deepcopy(model)
-        kat.kanify(changed, calibration=calibration)
-        moved.append((output(changed, x) - before).square().mean())
-    assert moved[1] <= moved[0]
-
-
 def test_calibration_weights_all_channels_equally_if_the_second_linear_map_is_zero():
     torch.manual_seed(0)
     model, x = nn.Sequential(Mlp(8, 16)), torch.randn(500, 8)

@@ -179,20 +179,6 @@ def test_a_second_plan_takes_what_the_first_left(name):
         kat.kanify(model)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SITES)
-def test_call_sites_are_compiled_and_exported(name):
-    torch.manual_seed(0)
-    model, x = SITES[name][0]().eval(), torch.randn(16, 8)
-    kat.kanify(model)
-    for rational in kat.nn.rationals(model).values():
-        rational.weight_numerator.data.mul_(1.5)
-    expected = output(model, x)
-    made = torch.compile(pickle.loads(pickle.dumps(model)), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(output(made, x), expected)
-    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
-
-
 class SharedOptional(Shared):
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         x = self.act(self.one(scale * x))

