@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,7 @@ def pictures(items, count=2):
 def said_of(path, checkpoint, folder, *options):
     """The answer of ``kat predict`` on an image, and the mask where there is one."""
     written, pictures = folder / "answers.json", folder / "pictures"
+    shutil.rmtree(pictures, ignore_errors=True)  # of the answer before
     assert run(
         "predict", path, "--checkpoint", checkpoint, "--json", written, "--out", pictures,
         "--trust", *options,
