@@ -147,7 +147,10 @@ class Adapters:
         shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (own, state))
         different = dict(set.symmetric_difference(*(set(of.items()) for of in shapes)))
         if different:
-            raise InputError(f"names or shapes differ, of {listing(sorted(different))}")
+            raise InputError(
+                f"the adapters do not fit the model: other names or shapes of"
+                f" {listing(sorted(different))}"
+            )
         for name, tensor in own.items():
             tensor.copy_(sharded_like(state[name].to(tensor.dtype), tensor))
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from kat.documents import read_json
-from kat.errors import InputError, UnreadableFile, unknown
+from kat.errors import InputError, unknown
 from kat.extras import require
 from kat.files import open_input
 from kat.models import pretrained
@@ -143,18 +143,14 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
     record = read_json(folder / CONFIG)
     if not isinstance(record, dict) or record.get(KEY) != VERSION:
         raise InputError(f"{folder / CONFIG} is not of kat.adapt, version {VERSION}")
-    safetensors = require("safetensors.torch", "loading adapters")
     open_input(folder / WEIGHTS).close()
-    try:
-        state = safetensors.load_file(folder / WEIGHTS)
-    except Exception as error:  # SafetensorError, of a damaged file, has no public base class
-        raise UnreadableFile(folder / WEIGHTS, str(error)) from None
+    state = require("safetensors.torch", "loading adapters").load_file(folder / WEIGHTS)
     adapters = _put(_of_record(model, {**record, "freeze": freeze}))
     try:
         adapters.load_state_dict(state)
-    except InputError as error:
+    except InputError:
         adapters.remove()
-        raise InputError(f"{folder} does not fit the model: {error}") from None
+        raise
     return adapters
 
 

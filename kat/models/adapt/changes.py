@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kat.errors import InputError
@@ -191,11 +191,6 @@ class Parallel(nn.Module):
     def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep x until y is there."""
         values = (*args, *kwargs.values())
-        if any(isinstance(value, fx.Proxy) for value in values):
-            raise InputError(
-                "torch.fx.symbolic_trace cannot follow the parallel adapter of this MLP, which is"
-                " in hooks; use torch.export or torch.compile"
-            )
         self.inputs[_thread()] = next(value for value in values if isinstance(value, Tensor))
 
     def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ from kat.models.kanify.walk import Mlp, expert_widths, linear_map
 from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
 from kat.models.selection import Parts, Selection, Selector
 from kat.nn import Coefficients, rationals
-from kat.text import listing
 
 _LARGE_ERROR = 0.01
 
@@ -187,9 +186,7 @@ def _chosen(
     parts = Parts(model, {m.activation: m.holder for m in found.mlps}, "MLP", found.skipped)
     names = parts.selected(only, exclude)
     if only is None:
-        names = [name for name in names if name not in found.heads]
-    if not names:
-        raise InputError(f"exclude={exclude!r} leaves no MLP but {listing(found.heads)}")
+        names = [name for name in names if name not in found.heads] or names
     return [mlp for mlp in found.mlps if mlp.activation in names]
 
 

@@ -107,7 +107,7 @@ def seen_inputs(
         The inputs, without those that no batch reaches.
 
     Raises:
-        InputError: no activation is reached, or inputs are not finite.
+        InputError: no activation is reached.
     """
     recorders = {mlp: _Recorder(model, mlp) for mlp in mlps}
     with unchanged(model):
@@ -143,8 +143,6 @@ class _Recorder(nn.Module):
         rows = x.detach().movedim(self.mlp.channel_dim, -1)
         values, order = rows.flatten().double().sort()
         if len(values):
-            if not values[[0, -1]].isfinite().all():
-                raise InputError(f"calibration: the input of {self.mlp.activation} is not finite")
             ranks = _ranks(len(values)).to(x.device)
             effects = self.channel_weights.to(x.device)
             sums = effects[order % rows.shape[-1]].cumsum(0)
@@ -209,7 +207,7 @@ class Change:
     Args:
         of_each: of the output of each MLP, that is of its second linear map, by the name of the
             activation; NaN for one that the batch does not reach.
-        of_all: of the model's output.
+        of_all: of the model's output; NaN if that is zero.
     """
 
     of_each: dict[str, float]
@@ -222,17 +220,12 @@ def measure_change(
     """Run the model on a batch as it is, and again after all MLPs were replaced.
 
     It runs in evaluation mode without gradients, and is restored afterwards.
-
-    Raises:
-        InputError: the output has no floating-point tensor, or is zero.
     """
     before = _outputs(model, mlps, batch, run)
     with unchanged(model):
         replace()
         after = _outputs(model, mlps, batch, run)
     *each, whole = map(_moved, before, after)
-    if math.isnan(whole):
-        raise InputError("the change cannot be measured: the output has no numbers but zero")
     return Change({m.activation: moved for m, moved in zip(mlps, each, strict=True)}, whole)
 
 

@@ -197,7 +197,7 @@ class Plan:
             batch, run: see :func:`kat.kanify`.
 
         Raises:
-            InputError: the plan is in place, or the output has no numbers.
+            InputError: the plan is in place.
         """
         if self.applied:
             raise InputError("a plan is measured before it is in place: use kanify(measure=batch)")

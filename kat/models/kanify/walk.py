@@ -250,8 +250,8 @@ class Walk:
             elif self._described(value) in _MOVES:
                 is_moved = True
             elif not self._keeps(value) and called(value) not in _SPLITS:
-                self._check_no_lora(value.all_input_nodes)
-                raise NoMlp(f"its input comes from {self._described(value)}, not a linear map")
+                reason = f"its input comes from {self._described(value)}, not a linear map"
+                raise self._no_mlp(reason, value.all_input_nodes)
             inside, value = [value], input_of(value)
         if value is None:
             raise NoMlp("its input does not appear in the code")
@@ -270,8 +270,7 @@ class Walk:
         while True:
             users = [user for user in value.users if not asks_size(user)]
             if len(users) != 1:
-                self._check_no_lora(users)
-                raise NoMlp("its output does not go to a linear map alone")
+                raise self._no_mlp("its output does not go to a linear map alone", users)
             user = users[0]
             if user.op == "output":
                 return None
@@ -299,11 +298,11 @@ class Walk:
                 return other.call
         raise NoMlp("it is multiplied by something else than a linear map of the same input")
 
-    def _check_no_lora(self, nodes: Iterable[fx.Node]) -> None:
-        for name in map(self._name, nodes):
-            if name.endswith(".base_layer"):
-                layer = name.removesuffix(".base_layer")
-                raise NoMlp(f"PEFT has changed {layer}: call kanify first, then PEFT")
+    def _no_mlp(self, reason: str, nodes: Iterable[fx.Node]) -> NoMlp:
+        for layer, _, name in (self._name(node).rpartition(".") for node in nodes):
+            if name == "base_layer":
+                reason = f"PEFT has changed {layer}: call kanify first, then PEFT"
+        return NoMlp(reason)
 
     def _called(self, node: fx.Node) -> nn.Module | None:
         if node.op != "call_module":

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import timm
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional
 
 import kat
@@ -67,17 +67,6 @@ def test_a_parallel_adapter_beside_an_mlp_that_drops_tokens_is_an_error():
     kat.adapt(model, "parallel")
     with pytest.raises(InputError, match="maps each token by itself"):
         model(torch.randn(5, 5, 16))
-
-
-def test_a_parallel_adapter_that_cannot_be_traced_says_so():
-    model = plain()
-    kat.adapt(model, "parallel")
-    trained(model)
-    torch.testing.assert_close(fx.symbolic_trace(model)(X), model(X))
-    model = timm.create_model("kat_micro_patch2_8", in_chans=1)
-    kat.adapt(model, "parallel", only=0)
-    with pytest.raises(InputError, match="which is in hooks"):
-        fx.symbolic_trace(model)
 
 
 def test_a_parallel_adapter_in_an_encoder_of_torch_takes_masks():
