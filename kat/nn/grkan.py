@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, SupportsIndex, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from kat.ops import Form, Impl
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
 Keep = Literal["hidden", "input"]
-"""What a GR-KAN MLP keeps for its backward pass.
+"""The tensors that a GR-KAN MLP keeps for its backward pass.
 
 Examples:
     >>> from typing import get_args
@@ -270,25 +270,17 @@ def pair(value: Any) -> tuple[Any, Any]:
     Raises:
         ValueError: more or fewer than two values.
     """
-    if not isinstance(value, tuple | list):
-        return value, value
-    if len(value) != 2:
-        raise ValueError(f"a pair must have two values, got {value!r}")
-    return value[0], value[1]
+    first, second = value if isinstance(value, tuple | list) else (value, value)
+    return first, second
 
 
 def count_groups(num_groups: int | str, name: str, width: int) -> int:
-    """The number of groups into which a width is divided.
+    """The number of groups into which a width is divided; ``"channels"``: one for each channel.
 
     Raises:
-        ValueError: a width that is no positive integer, or that the groups do not divide.
+        ValueError: the groups do not divide the width.
     """
-    if not isinstance(width, SupportsIndex) or width < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {width!r}")
-    if num_groups == "channels":
-        return width
-    if not isinstance(num_groups, SupportsIndex) or num_groups < 1:
-        raise ValueError(f"num_groups must be at least 1, or 'channels', got {num_groups!r}")
-    if width % num_groups:
+    groups: Any = width if num_groups == "channels" else num_groups
+    if width % groups:
         raise ValueError(f"{name}={width} is not divisible by num_groups={num_groups}")
-    return num_groups
+    return int(groups)

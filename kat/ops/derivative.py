@@ -37,7 +37,7 @@ def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) 
 def gradients(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of ``sum(grad * F(x))`` for x, numerator and denominator, to be differentiated again.
+    """The gradients of ``sum(grad * F(x))`` for x and the coefficients, differentiable again.
 
     Args:
         grad, x, numerator, denominator: such that there :func:`has_kernel`.
@@ -104,7 +104,7 @@ class _CoefficientGradients(torch.autograd.Function):
 
 
 def _gradients(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    """Those of ``sum(grad * F^(order)(x))`` for x, numerator and denominator, recorded or not.
+    """The gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients, recorded or not.
 
     ``inputs``: these three, form and order.
     """

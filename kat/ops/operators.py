@@ -8,8 +8,8 @@ An operator registered from Python costs tens of microseconds a training step in
 much as the kernel itself takes on a small layer. So ordinary tensors, where nothing observes or
 rewrites operators, go to the kernel directly (:func:`eager`). The arithmetic is the same.
 
-Throughout, ``arguments`` are those of an operator: x, v if it is gated, numerator, denominator and
-form. Gradients come in the order of the tensors.
+Throughout, ``arguments`` are an operator's arguments: x, v if it is gated, numerator, denominator
+and form. Gradients come in the order of the tensors.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _recorded_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     if not derivative.has_kernel(grad, x, numerator, denominator):
         found: tuple[Tensor, ...] = operator("_backward", arguments)(grad, *arguments)
         return found
-    of_f = grad * gate[0] if gate else grad
-    dx, da, db = derivative.gradients(of_f, x, numerator, denominator, form)
+    f_grad = grad * gate[0] if gate else grad
+    dx, da, db = derivative.gradients(f_grad, x, numerator, denominator, form)
     dv = [grad * value(x, numerator, denominator, form)] if gate else []
     return dx, *dv, da, db
 
@@ -196,7 +196,7 @@ def _gradients_once(ctx: Any, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, .
 
 
 def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of a backward operator, as those of the reference's formula."""
+    """The gradients of a backward operator, by differentiating the reference's formula."""
 
     def formula(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         *gate, numerator, denominator = tensors

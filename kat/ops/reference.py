@@ -213,7 +213,7 @@ def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _all_ordinary(grad: Tensor) -> bool:
-    """Whether all of grad is ordinary; assumed of batches of gradients, whose values are hidden."""
+    """Return True if all of grad is ordinary, or hidden as in batches of gradients."""
     return not is_plain_eager(grad) or bool(_is_ordinary(grad).all())
 
 
@@ -229,7 +229,7 @@ def _room(z: Tensor) -> int:
 
 
 def _can_read(*tensors: Tensor) -> bool:
-    """Whether Python may read the tensors' values to choose between plain and scaled arithmetic.
+    """Return True if Python may read the values to choose between plain and scaled arithmetic.
 
     Not where that is impossible or slow: while a graph is compiled or traced, under ``vmap``, and
     on a GPU, which Python would have to wait for.

@@ -28,7 +28,7 @@ def _never(tensor: Tensor) -> bool:
 
 
 def _has_no_memory(tensor: Tensor) -> bool:
-    """Whether there is no storage (batches of gradients) or an empty one (lazy zeros)."""
+    """Return True if there is no storage (batches of gradients) or an empty one (lazy zeros)."""
     try:
         return tensor.data_ptr() == 0 and tensor.numel() > 0
     except RuntimeError:
@@ -49,7 +49,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def is_plain_eager(*tensors: Tensor) -> bool:
-    """Whether the tensors are ordinary ones, and nothing compiles, traces or rewrites operations.
+    """Return True if the tensors are ordinary, and nothing compiles, traces or rewrites operations.
 
     Not ordinary are tensors that only the dispatcher makes right on the way to a kernel: batches of
     gradients (``is_grads_batched=True``) and lazy zeros, which have no memory, and lazily negated
@@ -76,7 +76,7 @@ def is_ordinary(*tensors: Tensor) -> bool:
 
 
 def _rewrites_functions() -> bool:
-    """Whether a mode may change what torch's functions do.
+    """Return True if a mode may change what torch's functions do.
 
     A default device is a mode too, but it only places new tensors that are given no device, and
     kat's own code gives each one.
@@ -93,17 +93,17 @@ def _is_default_device(mode: Any) -> bool:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether the tensor has values, unlike one on the meta device or of ``FakeTensorMode``."""
+    """Return False for a tensor on the meta device or of ``FakeTensorMode``."""
     return not tensor.is_meta and not isinstance(tensor, _FakeTensor)
 
 
 def is_profiling() -> bool:
-    """Whether a profiler is on, which should see every operator."""
+    """Return True if a profiler is on, which should see every operator."""
     return bool(_profiler_enabled())
 
 
 def is_exporting() -> bool:
-    """Whether ``torch.export`` or ``torch.jit.trace`` records a program for use elsewhere.
+    """Return True if ``torch.export`` or ``torch.jit.trace`` records a program for use elsewhere.
 
     A strict export silently drops the backward pass of an ``autograd.Function``.
     """
@@ -111,7 +111,7 @@ def is_exporting() -> bool:
 
 
 def is_exporting_onnx() -> bool:
-    """Whether ``torch.onnx.export`` records a graph."""
+    """Return True if ``torch.onnx.export`` records a graph."""
     return is_exporting() and torch.onnx.is_in_onnx_export()
 
 
@@ -127,7 +127,7 @@ def constant_when_compiled(function: Function) -> Function:
 
 @constant_when_compiled
 def in_function_transform() -> bool:
-    """Whether a ``torch.func`` transform or forward-mode AD is active.
+    """Return True if a ``torch.func`` transform or forward-mode AD is active.
 
     The compiler enters the transforms in the code that it traces, and recompiles code that is
     called under another ``torch.func`` transform. So the result holds in compiled code as well.
@@ -136,14 +136,14 @@ def in_function_transform() -> bool:
 
 
 def in_vmap() -> bool:
-    """Whether tensors may stand for batches of tensors, whose values cannot be read."""
+    """Return True if tensors may stand for batches of tensors, whose values cannot be read."""
     if _active_transforms is None:
         return in_function_transform()
     return any(transform.key().name == "Vmap" for transform in _active_transforms() or ())
 
 
 def in_forward_mode() -> bool:
-    """Whether forward-mode AD is active, by itself or under ``torch.func``."""
+    """Return True if forward-mode AD is active, by itself or under ``torch.func``."""
     level = getattr(forward_ad, "_current_level", None)
     if level is not None:
         return level >= 0
@@ -171,7 +171,7 @@ def refuse_forward_mode(operator: str = "rational") -> None:
 
 
 def is_patched(module: nn.Module) -> bool:
-    """Whether a call of the module may be more than the ``forward`` of its class.
+    """Return True if a call of the module may be more than the ``forward`` of its class.
 
     That is so if a hook is registered on it, or if the instance has a ``forward`` of its own, as
     accelerate gives modules one that moves their weights. Hooks on all modules do not count.

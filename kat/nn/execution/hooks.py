@@ -46,7 +46,7 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
 
 
 def has_grkan_hooks() -> bool:
-    """Whether any hook is registered by :func:`register_grkan_hook`."""
+    """Return True if any hook is registered by :func:`register_grkan_hook`."""
     return len(_hooks) > 0  # compiled code guards the length, and not whether there are any
 
 

@@ -83,14 +83,14 @@ PARAMETERS = len(Layer._fields) - 1
 
 
 def linear_gradients(
-    grad: Tensor, y: Tensor | None, dtype: torch.dtype, for_bias: bool
+    grad: Tensor, y: Tensor | None, dtype: torch.dtype, needs_bias: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """dW = G^T y, in the weight's dtype, None without y, and dbias = sum G, if that is needed."""
     rows = grad.reshape(-1, grad.shape[-1])
     d_weight = None
     if y is not None:
         d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(dtype)
-    return d_weight, rows.sum(0) if for_bias else None
+    return d_weight, rows.sum(0) if needs_bias else None
 
 
 def plain_layer(activation: nn.Module | None, linear: nn.Linear) -> Layer | None:

@@ -197,11 +197,8 @@ def find_compiler() -> list[str]:
     """
     if sys.platform == "win32":
         raise BuildError("the C++ kernel is not made for Windows; WSL has it")
-    command = shlex.split(os.environ.get("CXX", ""))
-    if command and shutil.which(command[0]):
+    if command := shlex.split(os.environ.get("CXX", "")):
         return command
-    if command:
-        raise BuildError(f"CXX={command[0]!r} does not exist; set it to a C++ compiler")
     for name in COMPILERS:
         if found := shutil.which(name):
             return [found]
@@ -215,7 +212,8 @@ def _run(command: list[str]) -> str:
             command, capture_output=True, text=True, errors="replace", timeout=SECONDS_TO_COMPILE
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"the C++ compiler did not run: {error}") from error
+        why = f"the C++ compiler did not run: {error}; install one, or set CXX to one"
+        raise BuildError(why) from error
     if done.returncode:
         last_lines = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise BuildError(

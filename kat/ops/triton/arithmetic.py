@@ -141,7 +141,7 @@ def any_beyond(largest, a, b):
 
 @triton.jit
 def any_not_finite(sums):
-    """Whether any lane's sum is infinite or NaN."""
+    """Return True if any lane's sum is infinite or NaN."""
     zero = 0.0
     for i in tl.static_range(len(sums)):
         zero += sums[i] * 0.0

@@ -261,11 +261,11 @@ def scaled_backward_kernel(
             for k in range(V):
                 offsets = vector * V + k
                 x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
-                of_y = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
-                grad = of_y
+                y_grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
+                grad = y_grad
                 if GATED:
                     v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
-                    grad = of_y * v
+                    grad = y_grad * v
                 f, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
                 sums_a = sum_terms(sums_a, terms_a)
                 sums_b = sum_terms(sums_b, terms_b)
@@ -275,7 +275,7 @@ def scaled_backward_kernel(
                 dx = narrowed(dx, dx_ptr.dtype.element_ty)
                 tl.store(dx_ptr + offsets + out_gaps, dx, mask=beyond | (mask & tiny))
                 if GATED:
-                    dv = narrowed(f * of_y, dv_ptr.dtype.element_ty)
+                    dv = narrowed(f * y_grad, dv_ptr.dtype.element_ty)
                     tl.store(dv_ptr + offsets + out_gaps, dv, mask=beyond)
                 if STORE_Y:
                     y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)

@@ -107,7 +107,7 @@ class CoefficientSums:
         self.sums_b = b.new_empty(b.shape[1], self.partials_b[0], dtype=torch.float64)
         self.again = torch.empty(share.programs, dtype=torch.int32, device=a.device)
         self.constants = segments(share, a.shape[0] == 1, b.shape[0] == 1)
-        """Those of the backward kernel."""
+        """Constants of the backward kernel."""
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,7 +256,7 @@ def _inputs(
 
 
 def multiprocessors(device: torch.device) -> int:
-    """Those of a GPU; 1 where the interpreter runs."""
+    """The number of multiprocessors of a GPU; 1 where the interpreter runs."""
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count

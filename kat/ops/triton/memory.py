@@ -26,10 +26,10 @@ import triton.language as tl
 from triton import knobs
 
 INTERPRETED = bool(knobs.runtime.interpret)
-"""Whether TRITON_INTERPRET=1 was set on import; the kernels then run on CPU tensors, slowly."""
+"""True if TRITON_INTERPRET=1 was set on import; the kernels then run on CPU tensors, slowly."""
 
 NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
-"""Whether PTX may be used where Triton emits several instructions for one."""
+"""True if PTX may be used where Triton emits several instructions for one."""
 
 
 @triton.jit

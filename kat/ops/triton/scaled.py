@@ -62,7 +62,7 @@ def zero_of(b):
 
 @triton.jit
 def is_negative(value):
-    """Whether the sign bit is set."""
+    """Return True if the sign bit is set."""
     BITS: tl.constexpr = tl.int64 if value.dtype == tl.float64 else tl.int32
     return value.to(BITS, bitcast=True) < 0
 

@@ -484,10 +484,10 @@ void backward(const Block& block) {
         V x = T::load(at.x + i);
         const V grad = T::load(at.grad + i);
         const V v = kGated ? T::load(at.v + i) : V{};
-        V of_f = kGated ? grad * v : grad;
+        V f_grad = kGated ? grad * v : grad;
         // A product that underflows is no exact zero.
-        policy.see(x, of_f, kGated ? (grad == 0) | (v == 0) : grad == 0);
-        T::store(at.dx + i, policy.mark(function.gradient(x, of_f, sums, y)));
+        policy.see(x, f_grad, kGated ? (grad == 0) | (v == 0) : grad == 0);
+        T::store(at.dx + i, policy.mark(function.gradient(x, f_grad, sums, y)));
         if (kGated) T::store(at.dv + i, grad * y);
         if (at.y) T::store(at.y + i, kGated ? y * v : y);
       }
