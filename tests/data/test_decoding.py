@@ -81,17 +81,6 @@ def test_huge_files_and_images_are_refused_before_they_take_memory(tmp_path):
             decode_bytes(png_header(side, side), "bomb.png")
 
 
-def test_decoding_yields_the_pixels_of_torchvisions_loader(tmp_path):
-    """torchvision and timm open an image, then convert it."""
-    from torchvision.datasets.folder import pil_loader
-
-    for kind, mode in (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("WEBP", "RGB")):
-        path = tmp_path / f"{mode}.{kind.lower()}"
-        path.write_bytes(encoded(noise(mode), kind))
-        theirs = np.asarray(pil_loader(str(path)))
-        np.testing.assert_array_equal(np.asarray(decode(str(path))), theirs)
-
-
 def test_an_rgb_image_is_not_copied():
     image = noise()
     assert as_rgb(image) is image

@@ -93,21 +93,6 @@ def _fail_in_the_second_epoch(loader):
         assert multiprocessing.active_children() == []
 
 
-def test_closing_stops_the_workers_of_an_iteration_in_which_one_failed():
-    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
-    data.transform = _divide_by_zero
-    loader = make_loader(data, config, training=True)
-    try:
-        next(iter(loader))
-    except ZeroDivisionError:
-        loader.close()
-    assert multiprocessing.active_children() == []
-
-
-def _divide_by_zero(image):
-    return 1 / 0
-
-
 @pytest.mark.slow
 def test_a_process_exits_with_an_open_loader():
     code = """

@@ -109,16 +109,6 @@ def test_classes_are_sorted_whatever_their_order_in_the_tar(tmp_path):
     assert [data.source.read(index)[1] for index in range(4)] == [2, 1, 0, 2]
 
 
-def test_the_images_are_those_of_timms_reader(one_tar):
-    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-
-    reader = ReaderImageInTar(str(one_tar / "train.tar"))
-    theirs = sorted((int(label), file.read()) for file, label in iter_items(reader))
-    source = _open(one_tar).source
-    ours = sorted((label, content) for content, label in map(source.read, range(len(source))))
-    assert ours == theirs
-
-
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
 def test_long_names_directories_and_hidden_files(tmp_path, kind):
     stem = "é" * 20 if kind == tarfile.USTAR_FORMAT else "é" * 120

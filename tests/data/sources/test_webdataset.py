@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
-import numpy as np
 import pytest
 
-from kat.data import DataConfig, make_loader, open_split
+from kat.data import DataConfig, open_split
 from kat.data.sources.webdataset import expand_braces
 from kat.errors import InputError
 from tests.images import picture, samples, write_tar
@@ -43,15 +40,6 @@ def test_labels_that_are_ids_of_something_else_are_refused(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_a_name(shards):
     (shards / "classes.txt").write_text("\ufeffcat\ndog\n", encoding="utf-8")
     assert _open(shards).classes == ["cat", "dog"]
-
-
-def test_the_samples_are_those_of_the_package_webdataset(shards):
-    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
-    urls = [str(shards / f"train-000{number}.tar") for number in range(3)]
-    theirs = webdataset.WebDataset(urls, shardshuffle=False)
-    data = _open(shards)
-    ours = [data.source.read(index) for index in range(len(data))]
-    assert ours == [(sample["jpg"], int(sample["cls"])) for sample in theirs]
 
 
 def test_words_in_the_names_of_shards_tell_their_split(tmp_path):
@@ -140,15 +128,3 @@ def test_of_several_validation_splits_one_is_taken(tmp_path):
     for name in ("val-0", "val-1"):
         (tmp_path / f"{name}.tar").unlink()
     assert _open(tmp_path, "val").name(0).startswith(f"{tmp_path}/test-0.tar")
-
-
-def test_shards_are_shuffled_over_all_of_them_and_each_image_once(shards):
-    config = DataConfig(name=f"wds:{shards}", image_size=16, batch_size=3)
-    data = open_split(config, "train")
-    data.transform = np.array
-    loader = make_loader(data, config, training=True)
-    colors = [batch.images[:, 0, 0, 0].tolist() for batch in loader]
-    assert sorted(chain.from_iterable(colors)) == sorted(
-        np.asarray(data[i][0])[0, 0, 0] for i in range(12)
-    )
-    assert len({color // 160 for color in colors[0]}) > 1  # of more than one shard
