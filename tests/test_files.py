@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import shutil
 import socket
 import stat
 from pathlib import Path
@@ -98,30 +97,6 @@ def test_a_full_disk_is_found_before_the_work(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def _write_everything(folder: Path) -> None:
-    check_folder(folder)
-    check_target(folder / "table.csv")
-    write_text(folder / "table.csv", "new")
-    link_or_copy(folder / "table.csv", folder / "other.csv")
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_nothing_is_written_through_a_link(tmp_path, monkeypatch, links):
-    victim, folder = tmp_path / "victim", tmp_path / "folder"
-    victim.write_text("mine")
-    folder.mkdir()
-    names = [f".partial-{name}" for name in ("table.csv", "other.csv")]
-    for name in names:
-        (folder / name).symlink_to(victim)
-    if not links:
-        monkeypatch.setattr(os, "link", _no_links)
-    _write_everything(folder)
-    assert victim.read_text() == "mine"
-    written = ["table.csv", "other.csv"]
-    assert sorted(os.listdir(folder)) == sorted([*names, *written])
-    assert (folder / "other.csv").read_text() == "new"
-
-
 def _no_links(*_):
     raise OSError("no hard links here")
 
@@ -211,19 +186,3 @@ def test_a_second_name_keeps_the_contents_when_the_first_is_replaced(tmp_path, m
     os.replace(fresh, path)
     assert (path.read_text(), other.read_text()) == ("2", "1")
     assert {p.name for p in tmp_path.iterdir()} == {"last", "previous"}
-
-
-def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOSPC, "no space")
-
-    def half(_, target):
-        target.write(b"ha")
-        fail()
-
-    monkeypatch.setattr(os, "link", fail)
-    monkeypatch.setattr(shutil, "copyfileobj", half)
-    (tmp_path / "last").write_text("half")
-    with pytest.raises(OSError, match="no space"):
-        link_or_copy(tmp_path / "last", tmp_path / "previous")
-    assert [p.name for p in tmp_path.iterdir()] == ["last"]

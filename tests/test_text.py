@@ -7,9 +7,7 @@ import pytest
 from kat.text import (
     capitalized,
     counted,
-    dimensions,
     duration,
-    either,
     listing,
     printable,
     quoted,
@@ -44,43 +42,16 @@ def test_nouns_agree_with_their_number():
     assert counted(2, "class", "classes") == "2 classes"
 
 
-def test_shapes():
-    assert dimensions((3, 224, 224)) == "3x224x224"
-
-
-def test_alternatives():
-    assert either(["val", "test"]) == "'val' or 'test'"
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [
-        (0, "0.0 s"),
-        (1.26, "1.3 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (200.4, "3 min 20 s"),
-        (3599.6, "1 h 00 min"),
-        (4065, "1 h 07 min"),
-        (86399.9, "1 d 00 h"),
-        (200_000, "2 d 07 h"),
-    ],
+    [(1.26, "1.3 s"), (59.96, "1 min 00 s"), (3599.6, "1 h 00 min"), (200_000, "2 d 07 h")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"),
-        (512, "512 B"),
-        (1000, "1 kB"),
-        (208_420, "208.4 kB"),
-        (47_661_000, "47.66 MB"),
-        (1.12749e9, "1.127 GB"),
-        (17.06e12, "17.06 TB"),
-    ],
+    ("number", "text"), [(0, "0 B"), (512, "512 B"), (208_420, "208.4 kB"), (17.06e12, "17.06 TB")]
 )
 def test_sizes(number, text):
     assert scaled(number, "B") == text
