@@ -133,7 +133,7 @@ class Adapters:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Their tensors by full name; those of a sharded model whole, on every process."""
+        """Their tensors by full name; of a sharded model whole, on every process."""
         return {name: whole(tensor).detach() for name, tensor in self._tensors().items()}
 
     @torch.no_grad()

@@ -52,7 +52,7 @@ def adapt(
         model: any model, before it is compiled, or wrapped for several processes.
         kind: of the adapters.
         only: the rationals, or the MLPs by their last linear map, all by default: an index; a name
-            or a glob that matches the name or that of a module around it, or the end of one
+            or a glob that matches the name, or the name of a module around it, or the end of one
             (``"blocks.0"``, ``"encoder.layer.[0-3]"``, ``"act2"``); a regular expression
             (``re.compile``) that matches such a name as a whole; a function of the module and its
             name; or several of these.
@@ -205,7 +205,7 @@ def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
 
 
 def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
-    """The MLPs of a model by the name of their last module: those of GR-KAN, and kanify's."""
+    """The MLPs of a model, of GR-KAN and plain ones, by the name of their last module."""
     ends = {
         name: (name, module.fc1.in_features, module.fc2.out_features)
         for name, module in model.named_modules()

@@ -28,6 +28,7 @@ from kat.models.kanify.fit import (
     kind_of,
 )
 from kat.models.kanify.plan import VERSION, Plan, Replacement, device_and_dtype
+from kat.models.kanify.regenerate import codes_of
 from kat.models.kanify.walk import Mlp, expert_widths, linear_map
 from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
 from kat.models.selection import Parts, Selection, Selector
@@ -92,8 +93,8 @@ def kanify(
         ``copy.deepcopy`` of it.
 
     Warns:
-        UserWarning: the error of a fit is above 1 % of the activation, as that of ReLU is, whose
-            kink no rational of degree (5, 4) follows.
+        UserWarning: the error of a fit is above 1 % of the activation, as for ReLU, whose kink no
+            rational of degree (5, 4) follows.
 
     Raises:
         InputError: nothing to replace, a selection that matches nothing, groups that do not divide
@@ -270,13 +271,16 @@ def _has(model: nn.Module, mlp: Mlp) -> bool:
         names = (mlp.owner, mlp.first, mlp.second)
         owner, first, second = (model.get_submodule(name) for name in names)
         activation = activation_of(model, mlp)
+        holders = [name.rpartition(".") for name in mlp.followed]
+        codes = [codes_of(model, holder)[function] for holder, _, function in holders]
     except (AttributeError, LookupError):
         return False
     before, after, experts = linear_map(first), linear_map(second), expert_widths(owner)
     widths = (before.d_in, after.d_in, after.d_out) if before and after else (experts or ())[:3]
     function = activation_function(activation)
     name = function.name if function else kind_of(activation)  # without values, on meta
-    return widths == mlp.widths and name == mlp.function
+    is_same = widths == mlp.widths and name == mlp.function
+    return is_same and all(code.graphs for code in codes)
 
 
 def note_shares(model: nn.Module) -> None:

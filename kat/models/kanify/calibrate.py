@@ -230,7 +230,7 @@ def measure_change(
 
 
 def _outputs(model: nn.Module, mlps: list[Mlp], batch: Any, run: Run) -> list[list[Tensor]]:
-    """The tensors in the outputs of all calls of each MLP and, last, in that of the model."""
+    """The tensors in the outputs of all calls of each MLP and, last, in the model's output."""
     outputs: list[list[Tensor]] = [[] for _ in mlps]
 
     def keep(seen: list[Tensor], module: nn.Module, args: Any, output: Any) -> None:

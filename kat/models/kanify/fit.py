@@ -35,7 +35,7 @@ class Activation:
     """The function of an activation.
 
     Args:
-        name: a known one, or that of the class or function.
+        name: a known one, or the name of the class or function.
         function: maps float64 on the CPU to float64.
         values: of a function that is not known, by which it equals others.
     """

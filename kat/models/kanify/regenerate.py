@@ -119,7 +119,7 @@ class Code:
     """One function of a module.
 
     Args:
-        regions: those of the graph in evaluation, or without graphs all that could be seen.
+        regions: of the graph in evaluation, or without graphs all that could be seen.
         graphs: in training and in evaluation; empty if they do not have all that the code does.
         why_not: the reason for that.
     """

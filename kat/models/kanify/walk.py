@@ -1,7 +1,7 @@
 """Linear maps, and the way to them from an activation in a graph, backward and forward.
 
 A replaced activation leaves the function of the model as it was, whatever stands around it; what is
-required here says which activations are those of MLPs.
+required here says which activations belong to MLPs.
 """
 
 from __future__ import annotations
