@@ -106,10 +106,8 @@ class ExportRecord(NamedTuple):
                 " preprocessing, without which its outputs mean nothing"
             )
         config = parse_json(text, source)
-        step = config["image_size_step"]
-        return cls(
-            ModelRecord.from_timm(config), step and tuple(step), config["task"], config["run"]
-        )
+        step, run = config["image_size_step"], config.get("run", {})  # older files have no run
+        return cls(ModelRecord.from_timm(config), step and tuple(step), config["task"], run)
 
     def check_size(self, images: torch.Size) -> None:
         """Checks the shape (B, C, H, W) of a batch.
