@@ -41,7 +41,7 @@ class ModelConfig:
         drop_path: rate of stochastic depth in the last block; it grows linearly from 0 in the
             first.
         drop: dropout rate before the classifier.
-        init_from: start from a trained ViT or KAT: a .safetensors, .pth or .npz file, the folder of
+        init_from: start from a trained ViT or KAT: a .safetensors or .pth file, the folder of
             a model or a run, or the name of a pretrained timm model (short: --init-from). All
             weights are carried over but the rationals, and a head for other classes. act2 is fitted
             to the ViT's activation unless args has an act_init, and what the ViT needs (LayerScale,
