@@ -50,7 +50,7 @@ def _check(x, a, b, form, order, times=1.0):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("degree", [(1, 1), (3, 2), (5, 4), (4, 6), (5, 0)])
+@pytest.mark.parametrize("degree", [(1, 1), (5, 4), (4, 6), (5, 0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_and_gradients_are_those_of_the_formula(order, form, degree, dtype, instruction_set):
     for rows in ((1, 3), (3, 1), (3, 3), (1, 1)):

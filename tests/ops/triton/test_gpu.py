@@ -1,4 +1,4 @@
-"""The GPU kernels on a GPU, through the public call."""
+"""The GPU kernels on a GPU, through the public calls."""
 
 from __future__ import annotations
 
@@ -45,6 +45,28 @@ def check(grad, x, a, b, form="A"):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_against_float64(shape, dtype, form):
     check(*inputs(shape, dtype), form)
+
+
+def gated_results(tensors, impl, form="A"):
+    grad, *leaves = (tensor.detach().clone().requires_grad_() for tensor in tensors)
+    y = kat.gated_rational(*leaves, form=form, impl=impl)
+    return y.detach(), *torch.autograd.grad(y, leaves, grad.detach(), materialize_grads=True)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_gate_against_float64_and_the_same_bits_again(shape, dtype, form):
+    grad, x, a, b = inputs(shape, dtype)
+    case = (grad, x, x.detach().flip(0), a, b)
+    found, eager = (gated_results(case, impl, form) for impl in ("triton", "reference"))
+    if dtype == torch.float64:  # float64 is no measure of its own error
+        torch.testing.assert_close(found, eager, rtol=1e-6, atol=1e-6)
+    else:
+        exact = gated_results([tensor.double() for tensor in case], "reference", form)
+        assert_near(found, exact, eager, names=("y", "dx", "dv", "da", "db"))
+    again = gated_results(case, "triton", form)
+    assert all(torch.equal(one, two) for one, two in zip(found, again, strict=True))
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
