@@ -35,16 +35,16 @@ from torch import Tensor, nn
 from kat.data import Batch, DataConfig, ImageDataset
 from kat.models import ModelRecord
 from kat.training import ModelConfig, OptimConfig, TrainConfig
-from kat.training.build import Run, build
-from kat.training.callbacks.callback import Callback
+from kat.training.build import build
 from kat.training.callbacks.loggers import open_loggers
 from kat.training.callbacks.throughput import Throughput
 from kat.training.distributed import World
 from kat.training.loop import fit
 from kat.training.optim.optimizer import make_optimizer
 from kat.training.resolve import ResolvedRun
-from kat.training.run import make_callbacks
-from kat.training.tasks.classification import Classification
+from kat.training.run import Callback, Run
+from kat.training.tasks.classification.task import Classification
+from kat.training.trainer import make_callbacks
 
 COLUMNS = ("model", "batch", "loop", "bare", "run", "overhead %")
 SIZE, CLASSES = (3, 224, 224), 1000

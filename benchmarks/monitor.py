@@ -5,7 +5,7 @@
 
   step       forward and backward pass, AdamW
   checked    the same, loss and gradient looked at before the optimizer uses them
-  monitored  the same again, recorded by the StabilityMonitor and written to TensorBoard
+  monitored  the same again, recorded by the StabilityMonitor
   csv        stability.csv written once, of all records of a run of so many epochs
 
 The candidates take turns, all on the same model; medians in ms of this process's own computing
@@ -31,8 +31,6 @@ from torch import nn
 
 from kat.nn import StabilityMonitor
 from kat.nn.monitoring.stability import write_rows
-from kat.training.callbacks.loggers import TensorBoardLogger
-from kat.training.callbacks.stability import scalars
 
 COLUMNS = (
     "model", "batch", "step", "checked", "monitored", "csv", "check %", "monitor %", "interval"
@@ -64,7 +62,7 @@ def measure(name: str, batch: str, options: argparse.Namespace) -> list[str | fl
     """The row of a model and a batch size."""
     clock = time.process_time if options.device == "cpu" else time.perf_counter
     with TemporaryDirectory() as folder:
-        steps, monitor = make_steps(name, int(batch), options.device, Path(folder))
+        steps, monitor = make_steps(name, int(batch), options.device)
         times = medians(take_turns(steps, options.seconds, options.device, clock))
         epoch = options.epoch_steps
         records = max(1, options.epochs * epoch // monitor.interval)
@@ -90,7 +88,7 @@ def _of_a_run(rows: list[dict[str, Any]], records: int) -> list[dict[str, Any]]:
 
 
 def make_steps(
-    name: str, batch: int, device: str, folder: Path
+    name: str, batch: int, device: str
 ) -> tuple[dict[str, Callable[[], None]], StabilityMonitor]:
     """The three candidates, and the monitor of the third."""
     torch.manual_seed(0)
@@ -100,7 +98,6 @@ def make_steps(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     monitor = StabilityMonitor()
     monitor.attach(model)
-    logger = TensorBoardLogger(folder, 0)
     recorded = count()
 
     def step(check: bool = False, watch: bool = False) -> None:
@@ -111,8 +108,7 @@ def make_steps(
         loss.backward()
         if watch:
             number = next(recorded)
-            logger.log(scalars(monitor.record(number)), number)
-            logger.writer.flush()  # else its own thread writes in the time of other steps
+            monitor.record(number)
         if check:
             numbers = [
                 0 * loss.detach(),

@@ -29,8 +29,8 @@ from kat.files import check_target, replacing
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import read_settings
-from kat.training.tasks.detection import find_objects
-from kat.training.tasks.segmentation import find_classes
+from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.segmentation.task import find_classes
 
 ROWS = ("annotated objects", "found", "annotated classes", "found")
 

@@ -80,6 +80,9 @@ def check_ranges(settings: Settings, section: str = "") -> Settings:
         text = json.dumps(asdict(cast(Any, settings)), default=_plain)
         return cast(Settings, adapter(cast(Any, type(settings))).validate_json(text, strict=True))
     except ValidationError as error:
+        for one in error.errors():
+            if one["type"] == "value_error":  # of a rule between settings, which is clear
+                raise one["ctx"]["error"] from None
         problems = [(_setting(settings, one["loc"]), one["msg"]) for one in error.errors()]
         name, value = problems[0][0]
         wanted = describe([message for (other, _), message in problems if other == name])

@@ -14,11 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kat"
 KNOWN_CIRCLES: set[tuple[str, ...]] = {
     ("kat.models.checkpoints", "kat.models.dense", "kat.models.kat"),
-    (
-        "kat.training.callbacks", "kat.training.checkpoint", "kat.training.evaluation",
-        "kat.training.tasks",
-    ),
-}  # fmt: skip
+}
 """The circles of folders that are left. None may be added; one that is gone leaves this list."""
 
 

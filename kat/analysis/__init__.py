@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kat.analysis.inspect.stability import Verdict
     from kat.analysis.inspect.symbolic import Reading, read_symbols
     from kat.tables import write_table
-    from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
+    from kat.training.tasks.classification.metrics import Calibration, calibration, confusion_matrix
 else:
     __getattr__, __dir__ = on_first_use(
         __name__,
@@ -31,7 +31,7 @@ else:
             "kat.analysis.inspect.stability": "Verdict",
             "kat.analysis.inspect.symbolic": "Reading read_symbols",
             "kat.tables": "write_table",
-            "kat.training.evaluation.confusion": "Calibration calibration confusion_matrix",
+            "kat.training.tasks.classification.metrics": "Calibration calibration confusion_matrix",
         },
     )
 

@@ -41,11 +41,10 @@ from kat.errors import InputError
 from kat.files import write_text
 from kat.locks import locked
 from kat.models.checkpoints.model_record import check_architecture, check_arguments
-from kat.settings import AUTO, Count
+from kat.settings import AUTO, Count, check_ranges
 from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
-from kat.training.config import check
 from kat.training.sweep.grid import Grid
 from kat.training.sweep.grid_file import check_seeds
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
@@ -146,7 +145,7 @@ def plan_grid(
 
     def configure(content: Settings, name: str) -> TrainConfig:
         config = config_from(parser, content, name)
-        check(config)
+        check_ranges(config)
         if config.model.name != AUTO:
             check_architecture(config.model.name)
         check_arguments(config.model.name, config.model.args)

@@ -4,8 +4,7 @@ Evaluates on the validation split: classifiers by top-1, top-5, loss, calibratio
 of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
 The dataset is the run's own, unless --data names another. A run with data.validate_on=holdout is
 evaluated on the validation split of its data, which is then a test. The preprocessing is the one
-stored beside the weights, unless options change it. If a model is near chance level, it prints
-possible causes.
+stored beside the weights, unless options change it. A warning says if a model is near chance level.
 
 RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
 with --trust an exported .pt2 file, or a file of an official KAT; or another folder, for each of
@@ -38,8 +37,7 @@ from kat.settings import Count
 from kat.tables import print_table, write_table
 from kat.text import say
 from kat.training import EvalConfig, evaluate
-from kat.training.evaluation.checkpoints import find_checkpoints
-from kat.training.evaluation.run_data import data_to_test, take_one_split
+from kat.training.evaluation.run_data import data_to_test, find_checkpoints, take_one_split
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
@@ -172,8 +170,7 @@ def _print(rows: Sequence[Row], several: bool) -> None:
     for row in rows:
         if row.get("warning"):
             subject = f"{row['checkpoint']}: " if several else ""
-            say(f"{subject}{row['warning']}; what was found out:")
-            say(*(f"  {finding}" for finding in row["findings"]))
+            say(f"warning: {subject}{row['warning']}")
 
 
 def _print_table(rows: Sequence[Row]) -> None:

@@ -32,7 +32,7 @@ from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import columns_of, print_table, write_table
 from kat.text import listing, warn
-from kat.training.evaluation.evaluation import EvalConfig, Subject, device_of
+from kat.training.tasks.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 

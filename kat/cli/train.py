@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
 def make_parser(*, settings: bool = True) -> TrainingParser:
     """The parser of ``kat train``."""
     parser = TrainingParser(__doc__, settings=settings)
-    what = "build everything, check the data and the disk, make three steps, and say what the run"
+    what = "build everything, make three steps, check the disk, and say what the run"
     what += " will take; writes nothing but caches"
     parser.add("--dry-run", action="store_true", help=what)
     return parser

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from kat.training.distributed import is_first_process
     from kat.training.dry_run import DryRun, measure_dry_run
     from kat.training.evaluation.evaluate import evaluate
-    from kat.training.evaluation.evaluation import EvalConfig, Evaluation
-    from kat.training.run import Summary, train
     from kat.training.run_directory import read_history, read_settings, settings_to_keep
+    from kat.training.tasks.evaluation import EvalConfig, Evaluation
+    from kat.training.trainer import Summary, train
 else:
     __getattr__, __dir__ = on_first_use(
         __name__,
@@ -23,8 +23,8 @@ else:
             "kat.training.distributed": "is_first_process",
             "kat.training.dry_run": "DryRun measure_dry_run",
             "kat.training.evaluation.evaluate": "evaluate",
-            "kat.training.evaluation.evaluation": "EvalConfig Evaluation",
-            "kat.training.run": "Summary train",
+            "kat.training.tasks.evaluation": "EvalConfig Evaluation",
+            "kat.training.trainer": "Summary train",
             "kat.training.run_directory": "read_history read_settings settings_to_keep",
         },
     )

@@ -1,12 +1,12 @@
-"""The settings that are auto, from the source model and the number of images."""
+"""The settings that are auto: from the run, from the source model, from the number of images."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import timm
 
@@ -14,18 +14,20 @@ from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.conversion.convert import make_record
-from kat.training.config import TrainConfig, automatic, setting, with_settings
-from kat.training.run_directory import read_settings
+from kat.settings import AUTO
+from kat.training.config import ModelConfig, TrainConfig
 
-_WARM_UPS = ("optim.warmup_epochs", "optim.rational_warmup_epochs")
 _RECIPE = ("input_size", "interpolation", "crop_pct")
+_WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
+"""The parts of a run, of which each warm-up takes one."""
 _VIT = re.compile(r"^(vit|deit3?)_")
+Settings = TypeVar("Settings")
 
 
 def choose(
     images: int, *, batch_size: int | None = None, epochs: int | None = None
 ) -> dict[str, Any]:
-    """Chooses settings of fine-tuning by the number of training images.
+    """Choose settings of fine-tuning by the number of training images.
 
     - batch_size: the power of two at or below images / 25, from 8 to 64. An epoch then
       has at least 25 steps, unless the data has fewer than 200 images.
@@ -46,7 +48,7 @@ def choose(
         epochs: number of epochs if it is not auto; the other settings follow it.
 
     Returns:
-        Values by the dotted names of the settings.
+        Values by the names of the settings, nested as in a recipe.
     """
     power = 2 ** math.floor(math.log2(max(1.0, images / 25)))
     batch_size = batch_size or min(max(8, min(power, 64)), max(1, images))
@@ -54,81 +56,74 @@ def choose(
     epochs = epochs or round(min(max(wanted, 5), 100))
     return {
         "epochs": epochs,
-        "data.batch_size": batch_size,
-        "optim.lr": round(1e-3 * math.sqrt(batch_size / 64), 7),
-        "optim.warmup_epochs": epochs / 20,
-        "optim.rational_warmup_epochs": epochs / 10,
-        "augment.mixup": 0.1 if images >= 20_000 else 0.0,
+        "data": {"batch_size": batch_size},
+        "optim": {
+            "lr": round(1e-3 * math.sqrt(batch_size / 64), 7),
+            **{name: epochs / part for name, part in _WARM_UPS.items()},
+        },
+        "augment": {"mixup": 0.1 if images >= 20_000 else 0.0},
     }
 
 
-def from_images(config: TrainConfig, images: int) -> TrainConfig:
-    """Fills in the settings that :func:`choose` derives from the number of training images.
+def without_auto(
+    config: TrainConfig, kept: Mapping[str, Any], source: ViTSource | None, images: int
+) -> TrainConfig:
+    """Return the settings without any auto.
 
-    It also chooses a warm-up that would not end before the run does.
+    The values come from run.yaml where the run is resumed. Else model and preprocessing are those
+    of the source, and :func:`choose` has the rest. A warm-up that would not end before the run does
+    is replaced, too.
+
+    Args:
+        config: the settings.
+        kept: the settings of the run that is resumed; empty for a new one.
+        source: the model that the run starts from.
+        images: number of training images.
+
+    Raises:
+        InputError: the model or the size of the images cannot be determined.
     """
-    auto = automatic(config)
+    name, args = config.model.name, config.model.args
+    if name == AUTO and kept:
+        name, args = kept["model"]["name"], {**kept["model"]["args"], **args}
+    elif name == AUTO:
+        name, args = _model_of(source, args)
+    model = replace(config.model, name=name, args=args)
+    values = {key: v for key, v in kept.items() if key == "epochs" or isinstance(v, dict)}
+    data = _filled(config.data, values["data"] if kept else _preprocessing(config, model, source))
+    given = replace(config, model=model, data=data)
     chosen = choose(
         images,
-        batch_size=None if "data.batch_size" in auto else config.data.batch_size,
-        epochs=None if "epochs" in auto else config.epochs,
+        batch_size=None if data.batch_size == AUTO else data.batch_size,
+        epochs=None if config.epochs == AUTO else config.epochs,
     )
-    too_long = [
-        name for name in _WARM_UPS if name not in auto and setting(config, name) >= chosen["epochs"]
-    ]
-    return with_settings(config, {n: chosen[n] for n in (*auto, *too_long) if n in chosen})
+    whole = _filled(given, values or chosen)
+    optim, epochs = whole.optim, whole.epochs
+    shorter: dict[str, Any] = {
+        n: epochs / p for n, p in _WARM_UPS.items() if getattr(optim, n) >= epochs
+    }
+    return replace(whole, optim=replace(optim, **shorter))
 
 
-def from_run(config: TrainConfig) -> TrainConfig:
-    """Fills in the auto settings of a resumed run from its run.yaml.
-
-    Raises:
-        InputError: run.yaml does not contain one of them.
-    """
-    auto = automatic(config)
-    if not auto:
-        return config
-    settings = read_settings(Path(config.out))
-    values = {name: _recorded(settings, name) for name in auto}
-    if "model.name" in values:
-        values["model.args"] = {**_recorded(settings, "model.args"), **config.model.args}
-    return with_settings(config, values)
+def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Return settings in which values of the same names replace what is auto, nested alike."""
+    changed: dict[str, Any] = {}
+    for name in (field.name for field in fields(settings) if field.name in values):  # type: ignore[arg-type]
+        value = getattr(settings, name)
+        if is_dataclass(value):
+            changed[name] = _filled(value, values[name])
+        elif value == AUTO:
+            changed[name] = values[name]
+    return replace(settings, **changed)  # type: ignore[type-var]
 
 
-def _recorded(settings: Mapping[str, Any], name: str) -> Any:
-    value: Any = settings
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise InputError(f"{name}=auto, but {name} is missing in run.yaml")
-        value = value[part]
-    return value
-
-
-def from_source(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
-    """Fills in the settings that depend on the model that the run starts from.
-
-    The model name and arguments come from the source's record; for a ViT, the model is the KAT of
-    the same size. Preprocessing also comes from the record, or from the registered configuration
-    of the model if there is no record. Without a source, channels, mean and std come from the data.
-
-    Raises:
-        InputError: the model cannot be determined.
-    """
-    auto = automatic(config)
-    if "model.name" in auto:
-        config = _with_model(config, source)
-    images = any(name.startswith("data.") for name in auto)
-    values = _preprocessing(config, source) if images else {}
-    return with_settings(config, {name: values[name] for name in auto if name in values})
-
-
-def _with_model(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
-    if source is None:
+def _model_of(source: ViTSource | None, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the model of a source, or for a ViT the KAT of the same size, and its arguments."""
+    if source is None or source.record is None:
         raise InputError(
-            "model.name=auto takes the model from a checkpoint: give --init-from or --model.name"
+            "model.name=auto takes the model from a checkpoint that names it: give --init-from or"
+            " --model.name"
         )
-    if source.record is None:
-        raise InputError(f"{source.name} does not name its model; give --model.name")
     name = source.record.architecture
     twin = name if source.is_kat else _VIT.sub("kat_", name)
     if not timm.is_model(twin) or (twin == name and not source.is_kat):
@@ -136,41 +131,36 @@ def _with_model(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
             f"no KAT corresponds to {name!r}; give --model.name, one of"
             f" {', '.join(timm.list_models('kat_*'))}"
         )
-    args = {**source.record.args, **config.model.args}
-    return with_settings(config, {"model.name": twin, "model.args": args})
+    return twin, {**source.record.args, **args}
 
 
-def _preprocessing(config: TrainConfig, source: ViTSource | None) -> dict[str, Any]:
-    own: dict[str, Any] = {"data.channels": None, "data.mean": None, "data.std": None}
+def _preprocessing(
+    config: TrainConfig, model: ModelConfig, source: ViTSource | None
+) -> dict[str, Any]:
+    """Return the preprocessing of the source, or as registered for the model; or nothing.
+
+    Without a source, channels, mean and std come from the data.
+    """
+    names = ("image_size", "channels", "mean", "std", "interpolation", "crop_pct")
+    if not any(getattr(config.data, name) == AUTO for name in names):
+        return {}
+    own: dict[str, Any] = {"channels": None, "mean": None, "std": None}
     if source is None:
-        recipe = registered_preprocessing(config.model.name)
+        recipe = registered_preprocessing(model.name)
     else:
-        record = source.record or make_record(source, config.model.name, config.model.args, None)
+        record = source.record or make_record(source, model.name, model.args, None)
         recipe = {name: getattr(record, name) for name in _RECIPE}
-        own = {"data.mean": list(record.mean), "data.std": list(record.std)}
-        own["data.channels"] = record.input_size[0]
+        own = {"channels": record.input_size[0], "mean": list(record.mean)}
+        own["std"] = list(record.std)
     _, height, width = recipe["input_size"]
-    if height != width:
+    if height != width and config.data.image_size == AUTO:
         raise InputError(
-            f"data.image_size=auto, but {config.model.init_from or config.model.name} takes images"
-            f" of {height}x{width}, which are not square; give data.image_size"
+            f"data.image_size=auto, but {config.model.init_from or model.name} takes images of"
+            f" {height}x{width}, which are not square; give data.image_size"
         )
     return {
         **own,
-        "data.image_size": height,
-        "data.interpolation": recipe["interpolation"],
-        "data.crop_pct": recipe["crop_pct"],
+        "image_size": height,
+        "interpolation": recipe["interpolation"],
+        "crop_pct": recipe["crop_pct"],
     }
-
-
-def describe(before: TrainConfig, after: TrainConfig) -> list[str]:
-    """One line for the settings that were auto, and one for each warm-up that was too long."""
-    auto = automatic(before)
-    chosen = ", ".join(f"{name}={setting(after, name)}" for name in auto)
-    shortened = [
-        f"{name}={setting(before, name):g} is shortened to {setting(after, name):g}: the run has"
-        f" {after.epochs} epochs"
-        for name in _WARM_UPS
-        if name not in auto and setting(after, name) != setting(before, name)
-    ]
-    return [f"chosen: {chosen}", *shortened] if chosen else shortened

@@ -1,20 +1,20 @@
-"""The checkpoint of a run: all that it takes to resume it, in one file with its own checksum.
+"""The checkpoint of a run: everything that resumes it, in one file with its own checksum.
 
 =================  ================================================================================
-run_id             of the run, as in its run.yaml
-record             what it takes to build the model
+run_id             the id in run.yaml
+record             the record of the model
 state_dict         the weights that are validated and deployed: the EMA where there is one
 raw_state_dict     the weights themselves, beside an EMA
 ema_steps          steps that the EMA has taken
 optimizer          its name, and the names of the parameters in each group
 optimizer_state    its moments and the like
-scaler             of the loss in 16-mixed
+scaler             the state of the loss scaler in 16-mixed
 state              a :class:`kat.training.state.TrainState`
-train_loss         sum and count of this epoch so far, of each rank
+train_loss         sum and count of this epoch so far, by rank
 callbacks          the state of each callback, by its name
 =================  ================================================================================
 
-Sharded tensors are stored whole, so that any number of processes resumes from the file.
+Sharded tensors are stored whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,21 +34,16 @@ from kat.errors import CheckpointFailed
 from kat.files import link_or_copy, replacing
 from kat.nn.sharded import sharded_like, whole
 from kat.text import scaled
-from kat.training.callbacks.callback import Callback
 from kat.training.distributed import assign, broadcast, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
+from kat.training.run import Callback, Run
 from kat.training.run_directory import LAST, PREVIOUS, Checkpoint
-from kat.training.state import UNKNOWN, TrainState, rounding_changes
-
-if TYPE_CHECKING:
-    from kat.training.build import Run
-
-_NOT_EXACT = "the results are not those of an uninterrupted run to the last bit"
+from kat.training.state import TrainState, rounding_changes
 
 
 def save_checkpoint(run: Run, path: Path) -> None:
-    """Writes the state of a run, whole or not at all; a collective.
+    """Write the state of a run, whole or not at all; a collective.
 
     What was last.ckpt becomes previous.ckpt.
 
@@ -66,7 +61,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
 
 
 def _write(content: dict[str, Any], path: Path) -> str:
-    """Writes a checkpoint; returns the reason if that fails."""
+    """Write a checkpoint; return the reason if that fails."""
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
@@ -105,27 +100,17 @@ def _content(run: Run) -> dict[str, Any]:
 
 
 def load_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
-    """Restores a run; one of another division of the data resumes at the same place of it.
-
-    The content of the checkpoint is then dropped, which frees the memory.
-    """
+    """Restore a run, and drop the content of the checkpoint, which frees the memory."""
     path, content = checkpoint.path, checkpoint.content
     saved = TrainState.from_dict(content["state"])
     changed = rounding_changes(saved.arithmetic, run.state.arithmetic)
     if changed:
-        run.print(f"resumed with {changed}: {_NOT_EXACT}")
+        run.print(
+            f"resumed with {changed}: the results are not those of an uninterrupted run to the"
+            " last bit"
+        )
     run.print(f"resumed from {path.name}, after step {saved.step}")
-    run.state = saved.divided(run.state.division, int(min(run.batches, UNKNOWN)))
-    if run.state.division == saved.division and run.state.step != saved.step:
-        run.print(
-            f"an epoch has {run.batches} batches now: the schedule continues at step"
-            f" {run.state.step}, the same place in the new epochs"
-        )
-    elif run.state is not saved:
-        run.print(
-            f"resumed by {run.state.division}, saved by {saved.division}: the data continues where"
-            f" it was, but {_NOT_EXACT}"
-        )
+    run.state = saved
     raw = content.get("raw_state_dict", content["state_dict"])
     for name, tensor in run.model.state_dict().items():
         assign(tensor, raw[name])
@@ -135,7 +120,7 @@ def load_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
     _load_optimizer(run.optimizer, content["optimizer_state"])
     run.schedule.set(run.state.step)
     run.precision.load_state_dict(content["scaler"])
-    run.train_loss.load(content["train_loss"], run.world)
+    run.train_loss.load(content["train_loss"][run.world.rank])
     for callback in run.callbacks:
         if callback.name in content["callbacks"]:
             callback.load_state_dict(content["callbacks"][callback.name])
@@ -144,7 +129,7 @@ def load_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads a state, of which sharded parameters take their shards."""
+    """Load a state, of which sharded parameters take their shards."""
     entries = dict(state["state"])
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
         for index, parameter in zip(saved["params"], group["params"], strict=True):
@@ -158,12 +143,12 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    """The unsharded tensor on the CPU, as it is saved."""
+    """Return the unsharded tensor on the CPU, as it is saved."""
     return whole(tensor.detach()).cpu()
 
 
 def _mapped(content: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Nested dictionaries and lists with a function applied to their tensors."""
+    """Apply a function to the tensors in nested dictionaries and lists."""
     if isinstance(content, Tensor):
         return function(content)
     if isinstance(content, Mapping):

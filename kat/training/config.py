@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
+from pydantic import field_validator, model_validator
 from timm.optim import get_optimizer_info, list_optimizers
 
 from kat.data import AugmentConfig, DataConfig, is_stream
@@ -26,11 +26,15 @@ from kat.settings import (
     Seed,
     Share,
     ShareBelowOne,
-    check_ranges,
 )
 
 
-@dataclass
+def _exclude(wrong: object, message: str) -> None:
+    if wrong:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The model to train.
 
@@ -75,8 +79,18 @@ class ModelConfig:
     compile: bool = False
     channels_last: bool = False
 
+    @field_validator("args")
+    @classmethod
+    def _known_arguments(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for name, value in args.items():
+            if name in ("num_classes", "in_chans"):
+                raise InputError(f"model.args may not set {name}: it comes from the data")
+            if value is None or (name == "global_pool" and value == ""):  # timm drops None
+                raise InputError(f"model.args.{name} is {value!r}: leave it out for its default")
+        return args
 
-@dataclass
+
+@dataclass(frozen=True)
 class OptimConfig:
     """The optimizer, its schedule, and the EMA of the weights.
 
@@ -134,13 +148,42 @@ class OptimConfig:
     accumulate_grad_batches: Count = 1
     ema_decay: ProbabilityBelowOne = 0.0
 
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Self:
+        if self.name not in list_optimizers():
+            raise unknown("optimizer", self.name, map(str, list_optimizers()))
+        info = get_optimizer_info(self.name)
+        lr = math.inf if self.lr == AUTO else self.lr
+        warms_up = self.warmup_epochs not in (0, AUTO)
+        has_two = info.has_betas and info.num_betas == 2
+        _exclude(
+            info.second_order,
+            f"optim.name={self.name} needs second derivatives, which training does not compute:"
+            " take another optimizer",
+        )
+        _exclude(
+            not has_two and self.betas != (0.9, 0.999),
+            f"optim.name={self.name} does not have two betas: leave optim.betas out",
+        )
+        _exclude(
+            self.schedule != "step" and self.min_lr > lr,
+            f"optim.min_lr={self.min_lr:g} is above optim.lr={self.lr}, so that the rate would"
+            " rise: give a lower one",
+        )
+        _exclude(
+            warms_up and self.warmup_lr > lr,
+            f"optim.warmup_lr={self.warmup_lr:g} is above optim.lr={self.lr}, so that the rate"
+            " would begin above its peak: give a lower one",
+        )
+        return self
 
-@dataclass
+
+@dataclass(frozen=True)
 class MonitorConfig:
     """The record of the GR-KAN layers during training; docs/stability.md.
 
     Args:
-        enabled: write stability.csv and TensorBoard scalars (short: --monitor).
+        enabled: write stability.csv (short: --monitor).
         every_n_steps: steps between two records.
 
     Examples:
@@ -153,7 +196,7 @@ class MonitorConfig:
     every_n_steps: Count = 50
 
 
-@dataclass
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When last.ckpt is written, other than after every epoch.
 
@@ -166,7 +209,7 @@ class CheckpointConfig:
     every_n_steps: Count | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainConfig:
     """All settings of a run.
 
@@ -189,8 +232,8 @@ class TrainConfig:
             (patience): none has a higher first metric of the task (top-1, box AP, mIoU), or an
             equal one and a lower validation loss. null: train all epochs.
         max_steps: stop after this many optimizer steps, and validate.
-        max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS, and validate. A resumed run
-            starts the clock anew.
+        max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS (in quotes in YAML), and
+            validate. A resumed run starts the clock anew.
         log_every_n_steps: steps between two lines of the logs.
         loggers: loggers besides CSV and TensorBoard: wandb, mlflow, or both.
         progress: show a progress bar in a terminal; otherwise lines report the progress.
@@ -241,150 +284,40 @@ class TrainConfig:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
-    def __post_init__(self) -> None:
-        self.out = os.fspath(self.out) if isinstance(self.out, os.PathLike) else self.out
+    @field_validator("max_time")
+    @classmethod
+    def _a_time(cls, time: str | None) -> str | None:
+        if time is not None:
+            parse_time(time)
+        return time
 
-
-MAY_BE_AUTO = (
-    "model.name",
-    "data.image_size",
-    "data.channels",
-    "data.mean",
-    "data.std",
-    "data.interpolation",
-    "data.crop_pct",
-    "epochs",
-    "data.batch_size",
-    "optim.lr",
-    "optim.warmup_epochs",
-    "optim.rational_warmup_epochs",
-    "augment.mixup",
-)
-"""The settings that may be "auto" until a run is resolved."""
-
-
-def check(config: TrainConfig) -> TrainConfig:
-    """Checks that every setting is in its range, and that the settings fit each other.
-
-    A setting that is "auto" counts as valid.
-
-    Returns:
-        The settings with the types that files keep, such as Python's numbers in place of NumPy's.
-
-    Raises:
-        InputError: names the first invalid setting, its value, and what it may be.
-    """
-    if isinstance(config.max_time, int):
-        raise InputError(
-            f"max_time must be text, got {config.max_time}: YAML reads 23:30:00 as a number, so put"
-            " it in quotes"
-        )
-    config = check_ranges(config)
-    if config.max_time is not None:
-        parse_time(config.max_time)
-    _check_optim(config)
-    _check_data(config)
-    _check_model(config)
-    if config.resume and config.overwrite:
-        raise InputError("resume and overwrite exclude each other")
-    return config
-
-
-def _check_optim(config: TrainConfig) -> None:
-    if config.optim.name not in list_optimizers():
-        raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
-    optimizer = get_optimizer_info(config.optim.name)
-    if optimizer.second_order:
-        raise InputError(
-            f"optim.name={config.optim.name} needs second derivatives, which training does not"
-            " compute: take another optimizer"
-        )
-    if not optimizer.has_betas and config.optim.betas != OptimConfig().betas:
-        raise InputError(f"optim.name={config.optim.name} has no betas: leave optim.betas out")
-    if optimizer.num_betas != 2 and config.optim.betas != OptimConfig().betas:
-        raise InputError(
-            f"optim.name={config.optim.name} has {optimizer.num_betas} betas, and optim.betas sets"
-            " two: leave it out"
-        )
-    optim = config.optim
-    if optim.schedule != "step" and optim.lr != AUTO and optim.min_lr > optim.lr:
-        raise InputError(
-            f"optim.min_lr={optim.min_lr:g} is above optim.lr={optim.lr:g}, so that the rate would"
-            f" rise: give an optim.min_lr of at most {optim.lr:g}"
-        )
-    if optim.warmup_epochs not in (0, AUTO) and optim.lr != AUTO and optim.warmup_lr > optim.lr:
-        raise InputError(
-            f"optim.warmup_lr={optim.warmup_lr:g} is above optim.lr={optim.lr:g}, so that the rate"
-            f" would begin above its peak: give an optim.warmup_lr of at most {optim.lr:g}"
-        )
-    if config.strategy == "fsdp" and config.optim.name.lower().endswith(("adamp", "sgdp")):
-        raise InputError(
-            f"optim.name={config.optim.name} fails where a process has no share of a weight,"
-            " as with strategy=fsdp: take ddp"
-        )
-
-
-def _check_data(config: TrainConfig) -> None:
-    if config.data.batch_size == AUTO and is_stream(config.data.name):
-        raise InputError(
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Self:
+        sharded = self.strategy == "fsdp"
+        _exclude(self.resume and self.overwrite, "resume and overwrite exclude each other")
+        _exclude(
+            self.data.batch_size == AUTO and is_stream(self.data.name),
             "data.batch_size=auto depends on the number of images, which a stream does not know:"
-            " give a number"
+            " give a number",
         )
-    mixed = config.augment.mixup not in (0, AUTO) or config.augment.cutmix > 0
-    if config.data.batch_size == 1 and mixed:
-        raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
-    if config.augment.auto_augment is not None and config.augment.interpolation == "lanczos":
-        raise InputError(
-            "augment.interpolation=lanczos cannot rotate and shear, as augment.auto_augment does:"
-            " take bicubic"
+        _exclude(
+            self.monitor.enabled and self.model.compile,
+            "monitor.enabled cannot see inside a compiled model: model.compile=false",
         )
-
-
-def _check_model(config: TrainConfig) -> None:
-    if config.model.args.get("global_pool") == "":
-        raise InputError("model.args.global_pool='' leaves logits of every token: give 'avg', say")
-    for name, value in config.model.args.items():
-        if value is None:  # timm drops such arguments silently
-            raise InputError(f"model.args.{name} is null: leave it out for its default")
-        if name in ("num_classes", "in_chans"):
-            raise InputError(f"model.args may not set {name}: it comes from the data")
-    if config.monitor.enabled and config.model.compile:
-        raise InputError("monitor.enabled cannot see inside a compiled model: model.compile=false")
-    if config.monitor.enabled and config.strategy == "fsdp":
-        raise InputError("monitor.enabled needs whole weights, and strategy=fsdp shards them")
-    if config.model.channels_last and config.strategy == "fsdp":
-        raise InputError("model.channels_last does not work with strategy=fsdp: take ddp")
+        _exclude(
+            sharded and self.monitor.enabled,
+            "monitor.enabled needs whole weights, and strategy=fsdp shards them",
+        )
+        _exclude(
+            sharded and self.precision == "16-mixed",
+            "precision=16-mixed does not work with strategy=fsdp: take bf16-mixed",
+        )
+        return self
 
 
 def parse_time(text: str) -> float:
-    """The seconds of ``HH:MM:SS``, or of ``DD:HH:MM:SS``.
-
-    Raises:
-        InputError: it is neither, or no time at all.
-    """
+    """Return the seconds of ``HH:MM:SS``, or of ``DD:HH:MM:SS``."""
     if not re.fullmatch(r"(\d+:)?\d+:[0-5]?\d:[0-5]?\d", text) or not re.search("[1-9]", text):
         raise InputError(f"max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got {text}")
     seconds, minutes, hours, days = [*map(int, reversed(text.split(":"))), 0][:4]
     return float(seconds + 60 * minutes + 3600 * hours + 86400 * days)
-
-
-def setting(config: Any, name: str) -> Any:
-    """The value of a setting by its dotted name."""
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config
-
-
-def with_settings(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The settings with other values for those of these dotted names."""
-    for name, value in values.items():
-        section, _, key = name.rpartition(".")
-        if section:
-            key, value = section, replace(getattr(config, section), **{key: value})
-        config = replace(config, **{key: value})
-    return config
-
-
-def automatic(config: TrainConfig) -> list[str]:
-    """The dotted names of the settings that are still auto."""
-    return [name for name in MAY_BE_AUTO if setting(config, name) == AUTO]

@@ -1,23 +1,22 @@
-"""Distributed training: finding ranks, starting processes, collectives.
+"""Distributed training: the place of a process, the launcher, collectives.
 
-A launcher says who a process is: ``torchrun`` and SLURM start all processes; without one, the first
-process on a machine starts the others, which run the same command.
+``torchrun`` and SLURM's ``srun`` start all processes of a run and say which one each is. Without
+them, ``--devices N`` starts torchrun's own launcher, which runs the same command N times.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,17 +26,21 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kat.errors import InputError
+from kat.errors import InputError, Interrupted
 from kat.nn.sharded import sharded_like
 
 Item = TypeVar("Item")
 
-_LAUNCHED_BY = "KAT_LAUNCHED_BY"
-"""The environment variable that holds the process that started this one."""
-_left_group: dist.ProcessGroup | None = None
+_LAUNCHER = "KAT_LAUNCHER"
+"""The environment variable with the process that started this one by :func:`launch`."""
+_ON_A_CPU = 8
+"""Processes that a CPU with fewer cores may run, to try out several processes."""
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 30.0
-"""How long a process may take to end by itself when one that it trains with is gone."""
+"""The time that a process has to end by itself when others have ended."""
+_ASKED_TO_STOP = 75
+"""The exit code of a run that can be resumed."""
+_left_group: dist.ProcessGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class World:
 
     Args:
         rank: the rank of this process among all.
-        local_rank: among those on this machine.
-        size: how many there are.
-        local_size: how many on this machine.
-        launched: whether all processes have been started by a launcher or another process.
+        local_rank: its rank on this machine.
+        size: the number of processes.
+        local_size: the number of processes on this machine.
+        launched: all processes have been started.
     """
 
     rank: int = 0
@@ -60,7 +63,7 @@ class World:
 
 
 def is_first_process() -> bool:
-    """Whether this process checks, writes and prints, also before the others have started.
+    """Return True in the process that checks, writes and prints.
 
     Examples:
         >>> from kat.training import is_first_process
@@ -69,20 +72,40 @@ def is_first_process() -> bool:
     """
     if dist.is_initialized():
         return dist.get_rank() == 0
-    node, local = _int("GROUP_RANK", "NODE_RANK", "SLURM_NODEID"), _int("LOCAL_RANK")
     if _under_slurm():
         return _int("SLURM_PROCID") == 0
-    return node == 0 and local == 0
+    return _int("GROUP_RANK") == _int("LOCAL_RANK") == 0
+
+
+def find_place(
+    accelerator: str, devices: int | Literal["auto"], num_nodes: int
+) -> tuple[torch.device, World]:
+    """Find the device of this process, and its place among all.
+
+    Args:
+        accelerator: the kind of device, as in the settings.
+        devices: processes on each machine; auto: as many as the launcher has started, or without
+            one as many as there are GPUs.
+        num_nodes: machines.
+
+    Raises:
+        InputError: there are too few devices, or the launcher has started another number of
+            processes.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    available = "cpu" if found is None else found.type
+    kind = {"auto": available, "gpu": "cuda"}.get(accelerator, accelerator)
+    gpus = torch.cuda.device_count() if kind == "cuda" else 1
+    world = find_world(devices, num_nodes, gpus)
+    most = gpus if kind == "cuda" else max(_ON_A_CPU, os.cpu_count() or 1)
+    if world.local_size > most:
+        has = f"{most} GPUs" if kind == "cuda" else f"a CPU for at most {most}"
+        raise InputError(f"{world.local_size} processes, but this machine has {has}")
+    return torch.device(f"cuda:{world.local_rank}" if kind == "cuda" else kind), world
 
 
 def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> World:
-    """Asks the launcher for the place of this process.
-
-    Args:
-        devices: processes on each machine; auto: as many as the launcher has started, or without
-            one as many as there are devices.
-        num_nodes: machines.
-        present: devices on this machine.
+    """Ask the launcher for the place of this process; ``present``: devices on this machine.
 
     Raises:
         InputError: the launcher has started another number of processes, or SLURM only one of
@@ -105,7 +128,7 @@ def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> 
         )
     else:
         local = present if devices == "auto" else devices
-        return World(_int("NODE_RANK") * local, 0, num_nodes * local, local)
+        return World(0, 0, num_nodes * local, local)
     if devices != "auto" and world.size != devices * num_nodes:
         raise InputError(
             f"devices={devices} and num_nodes={num_nodes} make {devices * num_nodes} processes, but"
@@ -114,33 +137,75 @@ def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> 
     return world
 
 
-def connect(world: World, device: torch.device) -> None:
-    """Joins the processes into one group; starts the others on this machine if nobody has.
+def launch(world: World) -> NoReturn:
+    """Run this command once for each device of this machine, and exit with its exit code.
 
-    Args:
-        world: from :func:`find_world`.
-        device: what this process computes on; it decides between NCCL and gloo.
+    torchrun's launcher passes SIGTERM and SIGUSR1 on, after which the processes save the run; a
+    terminal sends SIGINT to all of them itself.
+
+    Raises:
+        InputError: there are other machines.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher import LaunchConfig, elastic_launch
+
+    if world.size > world.local_size:
+        raise InputError("several machines need a launcher: torchrun or srun")
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=world.local_size, run_id="kat", max_restarts=0,
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=_POLL_SECONDS,
+        signals_to_handle="SIGTERM,SIGUSR1",
+    )  # fmt: skip
+    os.environ[_LAUNCHER] = str(os.getpid())
+    logging.disable()  # the processes themselves say what happens
+    try:
+        elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
+    except ChildFailedError as error:
+        sys.exit(max(1, error.get_first_failure()[1].exitcode))  # negative: killed by a signal
+    except (KeyboardInterrupt, SignalException):
+        sys.exit(_ASKED_TO_STOP)
+    sys.exit(0)
+
+
+def is_launched_here() -> bool:
+    """Return True in a process that :func:`launch` has started."""
+    return _LAUNCHER in os.environ and "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Leave the message of an error that all processes raise to the first one."""
+    try:
+        yield
+    except Exception as error:
+        if is_launched_here() and not is_first_process():
+            if isinstance(error, Interrupted):
+                sys.exit(_ASKED_TO_STOP)
+            time.sleep(_GRACE_SECONDS)  # the launcher ends this process after the first one
+        raise
+
+
+def connect(world: World, device: torch.device) -> None:
+    """Join the processes into one group; ``device`` decides between NCCL and gloo."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.size == 1 or dist.is_initialized():
         return
+    if is_launched_here():
+        _end_with_parent(int(os.environ[_LAUNCHER]))
+    if _under_slurm():
+        # the first host of a list of nodes such as gpu[01-04,7],login
+        first = re.sub(r"\[(\w+)[^]]*\]", r"\1", os.environ["SLURM_JOB_NODELIST"]).split(",")[0]
+        os.environ.setdefault("MASTER_ADDR", first)
+        port = 15000 + int(os.environ["SLURM_JOB_ID"][-4:])
+        os.environ.setdefault("MASTER_PORT", str(port))
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's own store is there already
-        dist.init_process_group(backend)
-        return
-    address, port = _rendezvous(world)
-    if not world.launched:
-        _start_others(world, address, port)
-    elif _LAUNCHED_BY in os.environ:
-        _end_with_parent(int(os.environ[_LAUNCHED_BY]))
-    dist.init_process_group(
-        backend, f"tcp://{address}:{port}", rank=world.rank, world_size=world.size
-    )
+    dist.init_process_group(backend, rank=world.rank, world_size=world.size)
 
 
 def disconnect() -> None:
-    """Leaves the group that :func:`connect` has joined.
+    """Leave the group that :func:`connect` has joined.
 
     The group object is kept until the next one is left. Where DDP's reducer has the last reference,
     it deletes the group while it holds the GIL, and waits for a thread of gloo that waits for the
@@ -152,70 +217,8 @@ def disconnect() -> None:
         dist.destroy_process_group()
 
 
-def _rendezvous(world: World) -> tuple[str, str]:
-    """Where the processes meet: what the environment says, SLURM's first node, or this machine."""
-    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    if _under_slurm():
-        address = address or _first_slurm_node(os.environ["SLURM_JOB_NODELIST"])
-        port = port or str(15000 + int(os.environ["SLURM_JOB_ID"][-4:]))
-    elif world.size == world.local_size and not world.launched:
-        address, port = address or "127.0.0.1", port or str(_free_port())
-    if address is None or port is None:
-        raise InputError(
-            "several machines need a launcher: torchrun, srun, or MASTER_ADDR, MASTER_PORT and"
-            " NODE_RANK in the environment of each"
-        )
-    return address, port
-
-
-def _first_slurm_node(nodes: str) -> str:
-    """The first host of a SLURM node list such as ``gpu[01-04,7],login``."""
-    return re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _start_others(world: World, address: str, port: str) -> None:
-    """Runs this program once more for each further device of this machine."""
-    processes = []
-    for local_rank in range(1, world.local_size):
-        place = {
-            "RANK": world.rank + local_rank,
-            "LOCAL_RANK": local_rank,
-            "WORLD_SIZE": world.size,
-            "LOCAL_WORLD_SIZE": world.local_size,
-            "MASTER_ADDR": address,
-            "MASTER_PORT": port,
-            _LAUNCHED_BY: os.getpid(),
-        }
-        environment = {**os.environ, **{name: str(value) for name, value in place.items()}}
-        command = [sys.executable, *sys.orig_argv[1:]]
-        processes.append(subprocess.Popen(command, env=environment))
-    threading.Thread(target=_end_with_others, args=(processes,), daemon=True).start()
-
-
-def _end_with_others(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends this process, and the others, when one of them has failed."""
-    codes = [process.poll() for process in processes]
-    while not any(codes):
-        if None not in codes:
-            return
-        time.sleep(_POLL_SECONDS)
-        codes = [process.poll() for process in processes]
-    time.sleep(_GRACE_SECONDS)  # what stops one usually stops all, and they say why
-    sys.stderr.write(f"kat: a process has ended with exit code {next(filter(None, codes))}\n")
-    for process in processes:
-        process.kill()
-    os._exit(1)
-
-
 def _end_with_parent(parent: int) -> None:
-    """Has this process stopped when its parent has ended, and killed if that takes too long."""
+    """Terminate this process when its parent exits, and kill it if that takes too long."""
 
     def follow() -> None:
         while os.getppid() == parent:
@@ -228,19 +231,18 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _under_slurm() -> bool:
-    """Whether ``srun`` has started this process; an interactive shell is no such task."""
+    """Return True if ``srun`` has started this process, which is no interactive shell."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     started = {"SLURM_NTASKS", "SLURM_PROCID"} <= os.environ.keys()
     return started and not interactive and "LOCAL_RANK" not in os.environ
 
 
-def _int(*names: str) -> int:
-    """The first of these environment variables that is set, as a number; else 0."""
-    return int(next((os.environ[name] for name in names if os.environ.get(name)), 0))
+def _int(name: str) -> int:
+    return int(os.environ.get(name) or 0)
 
 
 def gather(item: Item) -> list[Item]:
-    """The items of all ranks, in their order; a collective."""
+    """Return the items of all ranks, in their order; a collective."""
     if not dist.is_initialized():
         return [item]
     items: list[Item] = [item] * dist.get_world_size()
@@ -249,7 +251,7 @@ def gather(item: Item) -> list[Item]:
 
 
 def broadcast(item: Item) -> Item:
-    """The item of rank 0; a collective."""
+    """Return the item of rank 0; a collective."""
     if not dist.is_initialized():
         return item
     items = [item]
@@ -259,7 +261,7 @@ def broadcast(item: Item) -> Item:
 
 @torch.no_grad()
 def share_buffers(model: nn.Module) -> None:
-    """Gives all ranks the buffers of rank 0, which checkpoints keep; a collective.
+    """Give all ranks the buffers of rank 0, which checkpoints keep; a collective.
 
     A rank's own statistics of a batch norm would be lost in a resumed run.
     """
@@ -268,21 +270,16 @@ def share_buffers(model: nn.Module) -> None:
     buffers: dict[torch.dtype, list[Tensor]] = {}
     for buffer in map(local, model.buffers()):
         buffers.setdefault(buffer.dtype, []).append(buffer)
-    for of_dtype in buffers.values():  # together: each message waits for the others
-        values = torch.cat([buffer.reshape(-1) for buffer in of_dtype])
+    for group in buffers.values():  # one message a dtype
+        values = torch.cat([buffer.reshape(-1) for buffer in group])
         dist.broadcast(values, 0)
-        parts = values.split([buffer.numel() for buffer in of_dtype])
-        for buffer, part in zip(of_dtype, parts, strict=True):
+        parts = values.split([buffer.numel() for buffer in group])
+        for buffer, part in zip(group, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
 
 
 def any_of(here: bool, device: torch.device) -> bool:
-    """Whether a condition holds in any rank; a collective.
-
-    Args:
-        here: whether it holds in this one.
-        device: what this process computes on.
-    """
+    """Return True if a condition holds ``here`` or in any other rank; a collective."""
     if not dist.is_initialized():
         return here
     flag = torch.tensor(here, dtype=torch.int32, device=device)
@@ -292,15 +289,11 @@ def any_of(here: bool, device: torch.device) -> bool:
 
 @contextmanager
 def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object]) -> Iterator[None]:
-    """Within the context all ranks run a sharded model equally often; other models are left alone.
+    """Have all ranks run a sharded model equally often within the context.
 
     Each forward pass gathers the weights of all ranks, which may have different numbers of images.
-    So a rank that wants a pass says so first, and one that has no more joins in with blank ones.
-
-    Args:
-        model: what is run.
-        device: what this process computes on.
-        blank: runs the model once, and its output is not used.
+    So a rank that wants a pass says so first, and one that has no more calls ``blank``, which runs
+    the model without using its output.
     """
     if not is_fsdp(model):
         yield
@@ -319,21 +312,21 @@ def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object])
 
 
 def is_fsdp(model: nn.Module) -> bool:
-    """Whether each rank has only a part of the weights, which a forward pass gathers."""
+    """Return True if each rank has a part of the weights, which a forward pass gathers."""
     return isinstance(model, FSDPModule)
 
 
 def barrier() -> None:
-    """Waits until all ranks are here."""
+    """Wait until all ranks are here."""
     gather(None)
 
 
 def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) -> nn.Module:
-    """What training calls in place of the model: it exchanges gradients.
+    """Return the model as training calls it: with an exchange of gradients between processes.
 
-    One process alone calls the model. With ``fsdp`` the model itself is cut: each block, and the
-    rest together, have their parameters gathered for a forward or backward pass through them, and
-    given up after it. Else several processes get DDP, with batch norm over all of them on GPUs.
+    With ``fsdp`` the model itself is sharded: each block, and the rest together, gather their
+    parameters for a forward or backward pass. Else several processes use DDP, on GPUs with batch
+    norm over all of them.
 
     Args:
         model: on its device.
@@ -355,7 +348,7 @@ def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) ->
 
 
 def set_gradient_sync(model: nn.Module, wanted: bool) -> None:
-    """Whether the next backward pass exchanges gradients; those in between add up locally."""
+    """Set if the next backward pass exchanges gradients, which else add up locally."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(wanted)
     elif isinstance(model, DistributedDataParallel):
@@ -363,16 +356,11 @@ def set_gradient_sync(model: nn.Module, wanted: bool) -> None:
 
 
 def local(tensor: Tensor) -> Any:
-    """This rank's shard of a DTensor; other tensors as they are."""
+    """Return this rank's shard of a DTensor, and other tensors as they are."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def assign(target: Tensor, value: Tensor) -> None:
-    """target <- value, of which a DTensor takes its shard.
-
-    Args:
-        target: a parameter, buffer or average.
-        value: whole, in every rank.
-    """
+    """target <- value (whole, in every rank), of which a DTensor takes its shard."""
     local(target).copy_(local(sharded_like(value, target)))

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
-from kat.training.build import Run
-from kat.training.callbacks.callback import Callback
-from kat.training.callbacks.nonfinite import Attempt, random_state
 from kat.training.distributed import (
     any_of,
     gather,
@@ -25,13 +22,14 @@ from kat.training.distributed import (
     share_buffers,
 )
 from kat.training.optim.freeze import frozen_to_eval
+from kat.training.run import Attempt, Callback, Run
 from kat.training.tasks.task import Metrics
 
 Item = TypeVar("Item")
 
 
 def fit(run: Run) -> None:
-    """Trains a run from where it is to its last epoch, or until ``run.should_stop``.
+    """Train a run from where it is to its last epoch, or until ``run.should_stop``.
 
     A run that is resumed at its limit may have been killed before it validated what it had.
     """
@@ -53,7 +51,7 @@ def fit(run: Run) -> None:
 
 
 def train_epoch(run: Run) -> None:
-    """Trains on the rest of an epoch; it is whole when ``run.state.validating`` is set."""
+    """Train on the rest of an epoch; it is whole when ``run.state.validating`` is set."""
     state = run.state
     run.model.train()
     frozen_to_eval(run.model)
@@ -77,30 +75,29 @@ def train_epoch(run: Run) -> None:
 
 
 def batches_of_step(run: Run, index: int) -> float:
-    """The batches whose gradients one step adds up; the last step of an epoch may have fewer."""
+    """Return the number of batches of a step; the last step of an epoch may have fewer."""
     accumulate = run.state.division.accumulate
     return min(accumulate, run.batches - index // accumulate * accumulate)
 
 
 def forward_backward(run: Run, batch: Batch, batches: float) -> None:
-    """Adds the gradients of the batch's mean loss, divided by the batches of the step."""
+    """Add the gradients of the batch's mean loss, divided by the batches of the step."""
     run.report(batch.unreadable)
     if len(batch.labels) == 0:
         raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
     batch = run.prepared(batch, training=True)
     images, labels = run.task.mixed(batch.images, batch.labels)
     arguments = run.task.arguments(images, labels)
-    random = random_state(run.device)
     with run.precision.autocast():
         loss = run.task.loss(run.wrapped(*arguments), labels)
     run.loss = loss.detach()
-    run.attempt = Attempt(images, run.loss, random, partial(run.model, *arguments))
+    run.attempt = Attempt(images, run.loss, partial(run.model, *arguments))
     run.train_loss.update(run.loss, len(labels))
     run.precision.backward(loss / batches)
 
 
 def take_step(run: Run) -> None:
-    """Clips the gradients, has the optimizer use them, and updates EMA and learning rates."""
+    """Clip the gradients, take the step of the optimizer, and update EMA and learning rates."""
     run.precision.unscale(run.optimizer)
     run.notify(Callback.on_before_step)
     if run.config.optim.clip_grad > 0:
@@ -115,7 +112,7 @@ def take_step(run: Run) -> None:
 
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
-    """Metrics of the kept weights by ``val_loss``, ``top1``, ...; of the raw ones beside an EMA.
+    """Return metrics of the kept weights by ``val_loss``, ``top1``, ...; and of raw ones.
 
     Every readable image counts once.
     """
@@ -134,7 +131,7 @@ def validate(run: Run) -> dict[str, float]:
 
 
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
-    """The batches of this rank; None where it has no more, and others that share the weights do."""
+    """Yield the batches of this rank; with sharded weights None while others have more."""
     batches = islice(run.val_loader, run.val_limit)
     if not is_fsdp(run.model):
         yield from batches
@@ -146,7 +143,7 @@ def _validation_batches(run: Run) -> Iterator[Batch | None]:
 
 
 def _validate_batch(run: Run, batch: Batch | None) -> Tensor | None:
-    """Counts the predictions for a batch; returns the mean loss of the kept weights."""
+    """Count the predictions for a batch; return the mean loss of the kept weights."""
     if batch is not None:
         run.report(batch.unreadable)
         batch = run.prepared(batch) if len(batch.labels) else None
@@ -158,7 +155,7 @@ def _validate_batch(run: Run, batch: Batch | None) -> Tensor | None:
 
 
 def _count(run: Run, metrics: Metrics, batch: Batch | None) -> Tensor | None:
-    """Adds the predictions of the model as it is; returns their mean loss, None without images."""
+    """Count the predictions of the model as it is; return their mean loss, if it has one."""
 
     def blank() -> None:
         size = 1, *run.record.input_size
@@ -172,7 +169,7 @@ def _count(run: Run, metrics: Metrics, batch: Batch | None) -> Tensor | None:
 
 
 def _computed(run: Run) -> dict[str, float]:
-    """The metrics by column of history.csv; the first validation prints notes on the data."""
+    """Return the metrics by column of history.csv; the first validation prints notes."""
     values = {_column(name): value.item() for name, value in run.metrics.compute().items()}
     if run.ema is not None:
         raw = run.raw_metrics.compute()
@@ -189,7 +186,7 @@ def _column(metric: str) -> str:
 
 
 def end_epoch(run: Run, values: dict[str, float]) -> None:
-    """Adds the epoch's row to history and logs; one that a limit cut short stays open."""
+    """Add the epoch's row to history and logs; one that a limit cut short stays open."""
     state = run.state
     train_loss = run.train_loss.compute()
     run.train_loss.reset()
@@ -208,6 +205,6 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
 
 
 def _marked(items: Iterable[Item], count: int) -> Iterator[tuple[Item, bool]]:
-    """At most so many items, each with whether it is the last one."""
+    """Yield at most ``count`` items, each with True if it is the last one."""
     for index, item in enumerate(islice(items, count)):
         yield item, index + 1 == count

@@ -1,234 +1,294 @@
-"""``train``: resolve, build, fit; and the directory that a run leaves."""
+"""A training run, the callbacks that it calls, and the loggers that it writes to."""
 
 from __future__ import annotations
 
-import dataclasses
-import errno
-import json
-import math
-from contextlib import nullcontext
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from kat.errors import CheckpointFailed, InputError
-from kat.files import write_text
-from kat.models import load_model, save_model
-from kat.training.build import Run, build
-from kat.training.callbacks.callback import Callback
-from kat.training.callbacks.checkpoints import Checkpoints
-from kat.training.callbacks.coefficients import CoefficientRecorder
-from kat.training.callbacks.divergence import DivergenceGuard
-from kat.training.callbacks.limits import Limits
-from kat.training.callbacks.loggers import Status, close_loggers, open_loggers
-from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
-from kat.training.callbacks.stability import StabilityRecorder
-from kat.training.callbacks.throughput import Throughput
-from kat.training.checkpoint import load_checkpoint
+import torch
+from torch import Tensor, nn
+
+from kat.data import Batch, DeviceTransform, Loader
+from kat.errors import InputError
+from kat.models import Conversion, ModelRecord
+from kat.text import say
 from kat.training.config import TrainConfig
-from kat.training.distributed import barrier, broadcast, disconnect, is_first_process
-from kat.training.loop import fit
-from kat.training.resolve import ResolvedRun, resolve
-from kat.training.run_directory import (
-    BEST,
-    CONVERSION,
-    SUMMARY,
-    locked_run,
-    prepare_run_directory,
-    remove_run,
-    write_records,
-)
+from kat.training.distributed import World, gather
+from kat.training.meter import Meter
+from kat.training.optim.ema import EMA
+from kat.training.optim.optimizer import Schedule
+from kat.training.optim.precision import Precision
+from kat.training.run_directory import Checkpoint
+from kat.training.state import TrainState
+from kat.training.tasks.task import Metrics, Task
+
+Status = Literal["finished", "failed"]
+
+
+class Callback:
+    """Code that runs at fixed points of training; each method does nothing by default.
+
+    ``run.state`` has the step, the epoch and the batch.
+    """
+
+    name: str | None = None
+    """The name of its state in checkpoints; None: it has no state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a resumed run needs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`, before :meth:`on_fit_start`."""
+
+    def on_fit_start(self, run: Run) -> None:
+        """Training, or its resumption, begins."""
+
+    def on_epoch_start(self, run: Run) -> None:
+        """An epoch begins, or is resumed: within it, or in its validation."""
+
+    def on_batch_start(self, run: Run, index: int) -> None:
+        """The batch of this index within the epoch is about to be trained on."""
+
+    def on_before_step(self, run: Run) -> None:
+        """The gradients of a step are there, unscaled and not yet clipped."""
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """A batch is trained on; ``stepped``: the optimizer has taken its step."""
+
+    def on_validation_start(self, run: Run) -> None:
+        """Validation begins."""
+
+    def on_validation_batch_end(
+        self, run: Run, index: int, batch: Batch, loss: Tensor | None
+    ) -> None:
+        """A batch is validated; a task may have no validation loss."""
+
+    def on_validation_end(self, run: Run) -> None:
+        """Validation is over; its metrics are not yet logged."""
+
+    def on_epoch_end(self, run: Run) -> None:
+        """The epoch has its row in ``run.state.history``."""
+
+    def on_checkpoint(self, run: Run) -> None:
+        """The state of the run is about to be written."""
+
+    def on_fit_end(self, run: Run) -> None:
+        """The last epoch, or a limit, is reached."""
+
+    def on_exception(self, run: Run) -> None:
+        """The run is stopped, by an error or a signal."""
+
+
+class Logger:
+    """Destination of the numbers of a run; in the first process."""
+
+    run_id: str | None = None
+    """The id that a service has given the run."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values by name, at a step counted from 0."""
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Log the settings of the run, nested as in run.yaml."""
+
+    def close(self, status: Status) -> None:
+        """End the run of the service."""
+
+
+class Attempt(NamedTuple):
+    """A forward pass that can be repeated.
+
+    Args:
+        images: (B, C, H, W) or a list of images, the input of the model.
+        loss: resulting loss.
+        forward: repeats the forward pass.
+    """
+
+    images: Tensor | list[Tensor]
+    loss: Tensor
+    forward: Callable[[], object]
 
 
 @dataclass
-class Summary:
-    """The result of a run.
+class Run:
+    """Everything that the training loop works with.
 
     Args:
-        out: the run directory.
-        model: its name.
-        task: classification, detection or segmentation.
-        parameters: how many it has.
-        metrics: of the kept weights on the validation split, in percent, e.g. top1, box_ap, miou.
-        epochs: how many were trained.
-        best_epoch: the epoch whose weights are kept, from 1.
-        seconds: wall time of training and validation, resumptions included.
-        images_per_second: trained on, without validation.
-        memory_bytes: the peak: on a GPU of its memory, else of the first process without workers.
-        worker_memory_bytes: the peaks of the workers that load its training images, in all; pages
-            that they share count for each.
-        skipped: files that were left out: unreadable images, and files that are no images.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> import json
-        >>> summary = json.loads(Path("runs/digits/summary.json").read_text())
-        >>> summary["model"], summary["epochs"]
-        ('kat_micro_patch2_8', 2)
+        config: the settings, none of them auto.
+        task: the loss and the metrics.
+        record: the record of the model.
+        model: the model that is trained.
+        wrapped: the module that training calls: the model, or DDP around it.
+        conversion: the parameters that were carried over from a trained model.
+        optimizer, schedule, precision: how the model is trained.
+        ema: the EMA of the weights, which is validated and kept in their place.
+        train_loader, val_loader: the batches of the two splits.
+        val_limit: batches of a validation in this process; None: all.
+        batches, val_batches: batches of an epoch and a validation in this process; infinite where
+            the data does not know.
+        epochs: the number of epochs.
+        device: the device of this process.
+        world: its place among the processes that train together.
+        state: the progress of the run.
+        callbacks: in the order in which they are called.
+        loggers: in the first process.
+        should_stop: ends the epoch, which is still validated, and the run.
+        id: the id of the run in run.yaml and the checkpoints; the same in all processes.
+        resumed_from: the checkpoint; once it is restored, without its content.
+        attempt: the forward pass of the current batch, until its outcome has been checked.
+        loss: the loss of the last batch that was trained on.
     """
 
-    out: str
-    model: str
-    task: str
-    parameters: int
-    metrics: dict[str, float]
+    config: TrainConfig
+    task: Task
+    record: ModelRecord
+    model: nn.Module
+    wrapped: nn.Module
+    conversion: Conversion | None
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    ema: EMA | None
+    train_loader: Loader
+    val_loader: Loader
+    batches: int
+    val_batches: float
     epochs: int
-    best_epoch: int
-    seconds: float
-    images_per_second: float
-    memory_bytes: int
-    worker_memory_bytes: int
-    skipped: int
+    device: torch.device
+    world: World
+    state: TrainState
+    metrics: Metrics
+    raw_metrics: Metrics
+    prepare: DeviceTransform
+    train_loss: RunningMean
+    callbacks: list[Callback] = field(default_factory=list)
+    val_limit: int | None = None
+    loggers: list[Logger] = field(default_factory=list)
+    meter: Meter = field(default_factory=Meter)
+    should_stop: bool = False
+    id: str = ""
+    resumed_from: Checkpoint | None = None
+    attempt: Attempt | None = None
+    loss: Tensor | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The contents of summary.json: the metrics among the rest; JSON has no NaN."""
-        rest = dataclasses.asdict(self)
-        metrics: dict[str, float] = rest.pop("metrics")
-        return {**rest, **{n: None if math.isnan(value) else value for n, value in metrics.items()}}
+    @property
+    def out(self) -> Path:
+        """The run directory."""
+        return Path(self.config.out)
 
+    @property
+    def is_first(self) -> bool:
+        """True in the process that writes and prints."""
+        return self.world.rank == 0
 
-def train(config: TrainConfig) -> Summary:
-    """Trains a model and writes its run directory.
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs."""
+        return self.schedule.steps
 
-    The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before
-    it, previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row
-    an epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over
-    the training), skipped.csv (the files left out) and summary.json; where the run starts from a
-    ViT, conversion.json says what was carried over. data.json records the data. Nothing but a lock
-    is written before everything that can be checked has been.
+    def prepared(self, batch: Batch, *, training: bool = False) -> Batch:
+        """Move a batch to the device, normalize its images, and in training erase rectangles."""
+        batch = moved(batch, self.device)
+        if isinstance(batch.images, Tensor):
+            images = self.prepare(batch.images, batch.seeds if training else ())
+            return batch._replace(images=self._laid_out(images))
+        prepared = [self._laid_out(self.prepare(image[None]))[0] for image in batch.images]
+        return batch._replace(images=prepared)
 
-    A run that is stopped in any way and resumed, with the same processes, gives the same weights,
-    EMA and metrics, bit by bit, as one that is not.
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """Convert images to the precision and the memory format of the run."""
+        if self.config.model.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images.to(self.precision.dtype)
 
-    Args:
-        config: the settings.
+    def kept_weights(self) -> AbstractContextManager[None]:
+        """Swap the EMA into the model within the context, if there is one."""
+        return nullcontext() if self.ema is None else self.ema.swapped()
 
-    Raises:
-        InputError: bad settings or data, or a directory that already holds a run or is being
-            written by another.
-        TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
-            and the newest finite state are then in the directory.
-        CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
-        Interrupted: a signal asked to stop; the state is in last.ckpt.
+    def report(self, unreadable: Iterable[tuple[str, str]]) -> None:
+        """Report unreadable images, each once.
 
-    Examples:
-        >>> from kat.data import DataConfig
-        >>> from kat.training import ModelConfig, TrainConfig, train
-        >>> config = TrainConfig(
-        ...     out="runs/short",
-        ...     epochs=1,
-        ...     limit_train_batches=2,
-        ...     accelerator="cpu",
-        ...     model=ModelConfig("kat_micro_patch2_8", {"depth": 1}),
-        ...     data=DataConfig("digits"),
-        ... )
-        >>> summary = train(config)
-        epoch 1/1  train loss 2.3...
-        >>> sorted(summary.metrics)
-        ['top1', 'top5']
-    """
-    with locked_run(Path(config.out)) if is_first_process() else nullcontext():
-        resolved = resolve(config)
-        try:
-            return _train(build(resolved), resolved)
-        except OSError as error:
-            raise _explained(error, resolved.config.out) from None
-        finally:
-            disconnect()
+        Raises:
+            InputError: ``data.bad_images`` is ``fail``.
+        """
+        for path, reason in unreadable:
+            if self.config.data.bad_images == "fail":
+                raise InputError(f"{path} cannot be read as an image: {reason}")
+            self.skip(path, f"it cannot be read as an image: {reason}")
 
+    def skip(self, path: str, reason: str) -> None:
+        """Report a skipped file once."""
+        if path not in self.state.skipped:
+            self.state.skipped[path] = reason
+            say(f"skipped {path}: {reason}")
 
-def _train(run: Run, resolved: ResolvedRun) -> Summary:
-    throughput = Throughput()
-    run.callbacks = make_callbacks(run, throughput)
-    status: Status = "failed"
-    try:
-        _prepare(run, resolved)
-        fit(run)
-        status = "finished"
-    finally:
-        run.train_loader.close()
-        run.val_loader.close()
-        close_loggers(run.loggers, status)
-    return _finish(run, throughput)
+    def print(self, line: str) -> None:
+        """Print a line in the first process."""
+        if self.is_first:
+            say(line)
+            sys.stdout.flush()
 
+    def notify(self, hook: Callable[..., None], *args: Any) -> None:
+        """Call a hook of all callbacks, such as ``Callback.on_epoch_start``, in their order."""
+        for callback in self.callbacks:
+            getattr(callback, hook.__name__)(self, *args)
 
-def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
-    """The callbacks of a run, in the order in which they are called.
-
-    Raises:
-        InputError: the model has nothing to monitor.
-    """
-    config, guard = run.config, DivergenceGuard()
-    shown: Callback = Bar(throughput) if is_interactive(config) else StepLines(throughput)
-    callbacks = [throughput, EpochLines(throughput), shown, Limits(config), guard]
-    callbacks.append(CoefficientRecorder())
-    if config.monitor.enabled:
-        callbacks.append(StabilityRecorder(run.model, config.monitor.every_n_steps))
-    return [*callbacks, Checkpoints(config.checkpoint, guard)]
+    def log(self, values: Mapping[str, float]) -> None:
+        """Give values to all loggers, at the last step, counted from 0."""
+        for logger in self.loggers:
+            logger.log({"epoch": self.state.epoch, **values}, self.state.step - 1)
 
 
-def _prepare(run: Run, resolved: ResolvedRun) -> None:
-    """Writes what a run begins with, and restores one that is resumed."""
-    run.id = broadcast(
-        prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-        if run.is_first
-        else ""
-    )
-    if resolved.checkpoint is not None:
-        load_checkpoint(run, resolved.checkpoint)
-    if not run.is_first:
-        return
-    try:
-        run.loggers = open_loggers(run.config, run.state.step)
-    except InputError:
-        if not run.config.resume:
-            remove_run(run.out)
-        raise
-    for note in resolved.notes:
-        run.print(note)
-    if run.conversion is not None:
-        path = run.out / CONVERSION
-        run.conversion.save(path)
-        run.print(f"{run.conversion.summary()}; {path} lists them")
-    ignored = resolved.train_data.ignored | resolved.val_data.ignored
-    for name, reason in ignored.items():
-        run.skip(name, reason)
+class RunningMean:
+    """sum_i w_i x_i / sum_i w_i over all ranks, summed on the device without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.total = torch.zeros((), dtype=dtype, device=device)
+        self.weight = 0
+
+    def update(self, value: Tensor, weight: int) -> None:
+        """Add a value."""
+        self.total += value.to(self.total.dtype) * weight
+        self.weight += weight
+
+    def compute(self) -> float:
+        """Return the mean; a collective."""
+        states = gather(self.state())
+        return sum(total for total, _ in states) / max(1, sum(weight for _, weight in states))
+
+    def reset(self) -> None:
+        """Set it to zero."""
+        self.total.zero_()
+        self.weight = 0
+
+    def state(self) -> tuple[float, int]:
+        """Return sum and weight of this rank."""
+        return self.total.item(), self.weight
+
+    def load(self, state: tuple[float, int]) -> None:
+        """Restore :meth:`state`."""
+        total, self.weight = state
+        self.total.fill_(total)
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""The numbers of errors on a full or read-only disk."""
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch; labels may be tensors, or dictionaries of them for each image."""
 
+    def move(content: object) -> object:
+        if isinstance(content, Tensor):
+            return content.to(device, non_blocking=True)
+        if isinstance(content, dict):
+            return {name: move(item) for name, item in content.items()}
+        if isinstance(content, list | tuple):
+            return type(content)(map(move, content))
+        return content
 
-def _explained(error: OSError, out: str) -> Exception:
-    """The error, in a line where it says that there is no room."""
-    if error.errno in _NO_ROOM:
-        return CheckpointFailed(f"{out} cannot be written: {error}")
-    return error
-
-
-def _finish(run: Run, throughput: Throughput) -> Summary:
-    out, state = run.out, run.state
-    barrier()
-    model, record = load_model(out / BEST)
-    best = state.best
-    summary = Summary(
-        out=str(out),
-        model=run.config.model.name,
-        task=run.task.name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        metrics={metric.name: best[metric.name] for metric in run.task.metrics},
-        epochs=len(state.history),
-        best_epoch=int(best["epoch"]),
-        seconds=state.seconds,
-        images_per_second=throughput.total.images_per_second,
-        memory_bytes=throughput.peak,
-        worker_memory_bytes=throughput.worker_peak,
-        skipped=len(state.skipped),
-    )
-    if state.batch and summary.best_epoch < summary.epochs:
-        run.print(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
-    if run.is_first:
-        write_records(out, state)
-        save_model(model, record, out)
-        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
-    return summary
+    if device.type == "cpu":
+        return batch
+    return batch._replace(images=move(batch.images), labels=move(batch.labels))

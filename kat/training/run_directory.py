@@ -1,21 +1,20 @@
-"""The run directory: its files, and when it may be written to."""
+"""The run directory: its files, and what a resumed run finds there."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from kat.data import differences
 from kat.documents import read_json, read_yaml
 from kat.errors import InputError
 from kat.files import check_folder, read_text, write_text
@@ -27,7 +26,7 @@ from kat.training.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 TEST = "test.json"
-"""Of 'kat ablate': the results of the weights on test images."""
+"""The results of the weights on test images, of 'kat ablate'."""
 HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
@@ -37,55 +36,64 @@ COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
 LOCK = ".kat-lock"
-"""Is there while a run writes to the directory, or if one was killed; names its process."""
+"""Exists while a run writes to the directory, or after one was killed; names its process."""
 CHECKPOINTS_AT_ONCE = 4
-"""The most checkpoints on disk at once: best, last, previous, and one that is being written."""
+"""Checkpoints on disk at once, at most: best, last, previous, and one that is being written."""
 RESULTS = (SUMMARY, TEST, "model.safetensors", "config.json")
 """Files of a run that has finished; they are outdated once it is resumed."""
 CONTENTS = (
-    *RESULTS,
-    SETTINGS,
-    DATA,
-    HISTORY,
-    SKIPPED,
-    BEST,
-    LAST,
-    PREVIOUS,
-    LAST_GOOD,
-    DIVERGENCE,
-    CONVERSION,
-    STABILITY,
-    COEFFICIENTS,
-    REPORT,
-    LOGGER_RUNS,
-    METRICS,
-    TENSORBOARD,
-    "wandb",
-    "mlflow",
-)
+    *RESULTS, SETTINGS, DATA, HISTORY, SKIPPED, BEST, LAST, PREVIOUS, LAST_GOOD, DIVERGENCE,
+    CONVERSION, STABILITY, COEFFICIENTS, REPORT, LOGGER_RUNS, METRICS,
+    TENSORBOARD, "wandb", "mlflow",
+)  # fmt: skip
 """Everything that a run writes, and that ``overwrite`` removes."""
-_NUMBERS = ("parameters", "epochs", "seconds", "images_per_second", "memory_bytes")
-"""The numbers in summary.json that every run has."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = (
-    "resume",
-    "accept_changed_data",
-    "overwrite",
-    "progress",
-    "limit_epochs",
-    "max_steps",
+    "resume", "accept_changed_data", "overwrite", "progress", "limit_epochs", "max_steps",
     "max_time",
-)
+)  # fmt: skip
 """Settings of a single call, which run.yaml does not keep."""
-
-
 _ID = re.compile(r"^# run (\w+)\n")
 """The first line of run.yaml: a comment, since the file is a recipe, whose keys are settings."""
 
 
+class Checkpoint(NamedTuple):
+    """The checkpoint that a run continues from.
+
+    Args:
+        path: the file.
+        content: the loaded checkpoint.
+        damaged: a message for each newer checkpoint that is damaged.
+        without_best: why best.ckpt is not the best that this one records; empty if it is.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    damaged: list[str]
+    without_best: str
+
+
+class Resumption(NamedTuple):
+    """What a run finds in its directory.
+
+    Args:
+        resume: the run is resumed.
+        overwrite: the run there is deleted.
+        checkpoint: of a resumed run.
+        settings: run.yaml of a resumed run, else empty.
+        data: data.json of a resumed run, else empty.
+    """
+
+    resume: bool
+    overwrite: bool
+    checkpoint: Checkpoint | None = None
+    settings: dict[str, Any] = {}  # noqa: RUF012
+    data: dict[str, Any] = {}  # noqa: RUF012
+
+
 @contextmanager
 def locked_run(out: Path) -> Iterator[None]:
-    """Keeps other runs, of this process and of others, from the run directory within the context.
+    """Keep other runs, of this process and of others, from the run directory within the context.
 
     A folder that is still empty at the end is removed again.
 
@@ -106,61 +114,52 @@ def locked_run(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def with_resumption_decided(config: TrainConfig) -> TrainConfig:
-    """Replaces ``resume="auto"`` by true if the run has a checkpoint, else by false.
+def find_resumption(
+    out: Path, resume: bool | Literal["auto"], overwrite: bool, first: bool
+) -> Resumption:
+    """Read what a run resumes from, and check that it may write to its directory.
 
-    A run that was stopped before its first checkpoint is started again.
-    """
-    if config.resume != "auto":
-        return config
-    out = Path(config.out)
-    resume = any((out / name).exists() for name in _RESUMED)
-    begun = (out / SETTINGS).is_file() and not any((out / n).exists() for n in (BEST, *RESULTS))
-    return dataclasses.replace(config, resume=resume, overwrite=begun and not resume)
+    With ``resume="auto"`` a run with a checkpoint is resumed, and one that was stopped before its
+    first checkpoint is started again.
 
-
-def check_run_directory(config: TrainConfig) -> None:
-    """Checks that the run directory may be written to.
+    Args:
+        out: the run directory.
+        resume, overwrite: the settings.
+        first: check the directory of a run that is not resumed.
 
     Raises:
-        InputError: it exists and is not a run directory, or it holds a run that is neither resumed
-            nor overwritten.
+        InputError: the directory is not one of a run, or holds a run that is neither resumed nor
+            overwritten; or there is no intact checkpoint of this run.
     """
-    out = Path(config.out)
-    check_folder(out)
-    if config.resume or not out.exists():
-        return
-    names = [path.name for path in out.iterdir()]
-    names = [name for name in names if name != LOCK and not name.startswith(".partial-")]
-    if names and not (out / SETTINGS).is_file():
-        raise _not_a_run(out)
-    if names and not config.overwrite:
-        resuming = "--resume auto, " if any((out / name).exists() for name in _RESUMED) else ""
-        raise InputError(f"{out} already holds a run; give {resuming}--overwrite, or another --out")
+    checkpoints = any((out / name).exists() for name in _RESUMED)
+    begun = (out / SETTINGS).is_file()
+    if resume == "auto":
+        resume = checkpoints
+        overwrite = (
+            begun and not resume and not any((out / name).exists() for name in (BEST, *RESULTS))
+        )
+    above = next(path for path in (out, *out.parents) if path.exists())
+    if first and not (above.is_dir() and os.access(above, os.W_OK)):  # a dry run writes nothing
+        raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
+    if resume:
+        settings = read_settings(out) if begun else {}
+        return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
+    names = [path.name for path in out.iterdir()] if first and out.exists() else []
+    if any(name != LOCK and not name.startswith(".partial-") for name in names):
+        if not begun:
+            raise _not_a_run(out)
+        if not overwrite:
+            way = "--resume auto, --overwrite" if checkpoints else "--overwrite"
+            raise InputError(f"{out} already holds a run; give {way}, or another --out")
+    return Resumption(False, overwrite)
 
 
 def _not_a_run(out: Path) -> InputError:
     return InputError(f"{out} exists and is not a run directory; give another --out")
 
 
-class Checkpoint(NamedTuple):
-    """The checkpoint that a run continues from.
-
-    Args:
-        path: the file.
-        content: the loaded checkpoint.
-        damaged: a message for each newer checkpoint that is damaged.
-        without_best: why best.ckpt is not the best that this one records; empty if it is.
-    """
-
-    path: Path
-    content: dict[str, Any]
-    damaged: list[str]
-    without_best: str
-
-
 def newest_checkpoint(out: Path) -> Checkpoint:
-    """Reads the newest intact checkpoint, and compares best.ckpt with it.
+    """Read the newest intact checkpoint, and compare best.ckpt with it.
 
     The candidates are last.ckpt, previous.ckpt (the one before it) and last_good.ckpt (of a
     diverged run), in this order.
@@ -169,10 +168,7 @@ def newest_checkpoint(out: Path) -> Checkpoint:
         InputError: there is no intact checkpoint, or it or best.ckpt is of another run.
     """
     damaged: list[str] = []
-    for name in _RESUMED:
-        path = out / name
-        if not path.exists():
-            continue
+    for path in (out / name for name in _RESUMED if (out / name).exists()):
         try:
             content = read_training_checkpoint(path)
         except InputError as error:
@@ -181,9 +177,8 @@ def newest_checkpoint(out: Path) -> Checkpoint:
         _check_own(path, content)
         lines = [f"{line}; resuming from {path}" for line in damaged]
         return Checkpoint(path, content, lines, _without_best(path, content["state"]))
-    if damaged:
-        raise InputError(f"no checkpoint in {out} can be resumed: {'; '.join(damaged)}")
-    raise InputError(f"{out} holds no run to resume: there is no {LAST}")
+    why = "; ".join(damaged) or f"there is no {LAST}"
+    raise InputError(f"{out} holds no run to resume: {why}")
 
 
 def _without_best(path: Path, state: Mapping[str, Any]) -> str:
@@ -203,149 +198,107 @@ def _without_best(path: Path, state: Mapping[str, Any]) -> str:
 
 
 def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Checks that a checkpoint is of the run in whose directory it is."""
-    anew = f"a new run starts from its weights by --init-from {path}"
-    if "run_id" not in checkpoint:
-        raise InputError(
-            f"{path} was written by an older version, whose runs cannot be resumed; {anew}"
-        )
+    """Refuse a checkpoint of another run than that of its directory."""
     settings = path.with_name(SETTINGS)
-    own = _run_id(settings)
-    if checkpoint["run_id"] != own and not own:
-        raise InputError(
+    own, its = run_id(settings), checkpoint.get("run_id")
+    if its == own:
+        return
+    if its is None:
+        why = f"{path} was written by an older version, whose runs cannot be resumed"
+    elif not own:
+        why = (
             f"{settings} has lost its first line, the id of the run: if {path} is of this run, put"
-            f" back the line '# run {checkpoint['run_id']}'; {anew}"
+            f" back the line '# run {its}'"
         )
-    if checkpoint["run_id"] != own:
-        raise InputError(
-            f"{path} is of another run: its id is {checkpoint['run_id']}, and {settings} has"
-            f" {own}; put the run's own file in its place, or remove it; {anew}"
+    else:
+        why = (
+            f"{path} is of another run: its id is {its}, and {settings} has {own}; put the run's"
+            " own file in its place, or remove it"
         )
+    raise InputError(f"{why}; a new run starts from its weights by --init-from {path}")
 
 
-def _run_id(settings: Path) -> str:
-    """The id of the run of a run.yaml; empty if it has none."""
+def run_id(settings: Path) -> str:
+    """Return the id of the run of a run.yaml; empty if it has none."""
     found = _ID.match(read_text(settings))
     return "" if found is None else found[1]
 
 
-def check_data(config: TrainConfig, data: Mapping[str, Any]) -> str:
-    """Compares the data of a resumed run with what it began with.
-
-    Args:
-        config: the settings.
-        data: the result of :func:`kat.data.data_record`.
-
-    Returns:
-        What has changed, if that is accepted; else nothing.
-
-    Raises:
-        InputError: it has changed, and ``accept_changed_data`` is not set.
-    """
-    before = read_data_record(Path(config.out)) if config.resume else {}
-    changed = differences(before, data) if before else []
-    if changed and not config.accept_changed_data:
-        raise InputError(
-            f"{config.data.name} is not the data that {config.out} began with:"
-            f" {'; '.join(changed)}. Resume with the data as it was, or accept the change with"
-            " --accept-changed-data true"
-        )
-    return f"the data has changed since the run began: {'; '.join(changed)}" if changed else ""
-
-
 def read_data_record(out: Path) -> dict[str, Any]:
-    """The record of the data that a run began with; empty if there is none.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """Return the record of the data that a run began with; empty if there is none."""
     path = out / DATA
     record: dict[str, Any] = read_json(path) if path.is_file() else {}
-    wanted = {"paths": dict, "classes": list, "train": dict, "val": dict}
-    fits = isinstance(record, dict) and all(
-        isinstance(record.get(key), kind) for key, kind in wanted.items()
-    )
-    if record and not (fits and all(isinstance(path, str) for path in record["paths"].values())):
-        raise InputError(f"{path} is damaged; without it the data is not compared")
     return record
 
 
 def prepare_run_directory(
     config: TrainConfig, data: Mapping[str, Any], checkpoint: Checkpoint | None = None
 ) -> str:
-    """Creates the run directory and writes run.yaml and data.json.
+    """Create the run directory and write run.yaml and data.json.
 
     Removes the files of an overwritten run, and damaged or partial files of a resumed one.
 
     Args:
         config: the settings.
         data: the result of :func:`kat.data.data_record`.
-        checkpoint: what the run is resumed from, or None.
+        checkpoint: of a resumed run.
 
     Returns:
         The id of the run: a random one, which a resumed run keeps.
-
-    Raises:
-        InputError: the directory cannot be created or written.
     """
     out = Path(config.out)
-    try:
-        if config.overwrite:
-            remove_run(out)
-        if checkpoint is not None and checkpoint.path.name != LAST:
-            _remove(out, [LAST])  # else it would replace the intact previous.ckpt
-        out.mkdir(parents=True, exist_ok=True)
-        _remove(out, [path.name for path in out.glob(".partial-*")])
-        settings = out / SETTINGS
-        own = _run_id(settings) if checkpoint is not None else secrets.token_hex(8)
-        write_text(settings, f"# run {own}\n{yaml.safe_dump(settings_to_keep(config))}")
-        write_text(out / DATA, json.dumps(data, indent=2) + "\n")
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error}") from None
+    if config.overwrite:
+        remove_run(out)
+    if checkpoint is not None and checkpoint.path.name != LAST:
+        _remove(out, [LAST])  # else it would replace the intact previous.ckpt
+    out.mkdir(parents=True, exist_ok=True)
+    _remove(out, [path.name for path in out.glob(".partial-*")])
+    own = run_id(out / SETTINGS) if checkpoint is not None else secrets.token_hex(8)
+    write_text(out / SETTINGS, f"# run {own}\n{yaml.safe_dump(settings_to_keep(config))}")
+    write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     return own
 
 
 def remove_run(out: Path) -> None:
-    """Removes everything that a run writes."""
+    """Remove everything that a run writes."""
     _remove(out, CONTENTS)
 
 
 def remove_results(out: Path) -> None:
-    """Removes the results that a resumed run will write again."""
+    """Remove the results that a resumed run will write again."""
     _remove(out, RESULTS)
 
 
-def write_records(out: Path, state: TrainState) -> None:
-    """Writes history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
-    best = state.best.get("epoch")
-    rows = [{**row, "best": int(row["epoch"] == best)} for row in state.history]
-    write_history(rows, out / HISTORY)
-    write_table(out / SKIPPED, ("file", "reason"), sorted(state.skipped.items()))
-
-
-def _remove(out: Path, names: Sequence[str]) -> None:
-    for name in names:
-        path = out / name
+def _remove(out: Path, names: Iterable[str]) -> None:
+    for path in (out / name for name in names):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
 
+def write_records(out: Path, state: TrainState) -> None:
+    """Write history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
+    best = state.best.get("epoch")
+    rows = [{**row, "best": int(row["epoch"] == best)} for row in state.history]
+    write_history(rows, out / HISTORY)
+    write_table(out / SKIPPED, ("file", "reason"), sorted(state.skipped.items()))
+
+
 def settings_to_keep(config: TrainConfig) -> dict[str, Any]:
-    """The settings for run.yaml, as plain YAML types.
+    """Return the settings for run.yaml, as plain YAML types.
 
     Examples:
         >>> from kat.training import TrainConfig, settings_to_keep
         >>> settings_to_keep(TrainConfig(epochs=5))["epochs"]
         5
     """
-    settings = _plain(dataclasses.asdict(config))
-    return {name: v for name, v in settings.items() if name not in _ONCE}
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
+    return {name: value for name, value in settings.items() if name not in _ONCE}
 
 
 def read_settings(out: str | Path) -> dict[str, Any]:
-    """The settings that a run was started with.
+    """Return the settings that a run was started with.
 
     Raises:
         InputError: run.yaml is missing or damaged.
@@ -356,43 +309,21 @@ def read_settings(out: str | Path) -> dict[str, Any]:
         >>> read_settings(Path("runs/digits"))["model"]["name"]
         'kat_micro_patch2_8'
     """
-    out = Path(out)
-    path = out / SETTINGS
+    path = Path(out) / SETTINGS
     settings = read_yaml(path)
-    data = settings.get("data", {}) if isinstance(settings, dict) else None
-    if not isinstance(data, dict) or not isinstance(data.get("name", ""), str):
+    if not isinstance(settings, dict) or not isinstance(settings.get("data", {}), dict):
         raise InputError(f"{path} does not hold the settings of a run")
     return settings
 
 
 def read_summary(out: Path) -> dict[str, Any]:
-    """The contents of summary.json.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    path = out / SUMMARY
-    summary = read_json(path)
-    if not isinstance(summary, dict):
-        raise InputError(f"{path} does not hold the results of a run")
-    for name, value in summary.items():
-        if name in _NUMBERS and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise InputError(f"{path} is damaged: {name} is {str(value)[:100]!r}, not a number")
-    missing = [name for name in _NUMBERS if name not in summary]
-    if missing:
-        raise InputError(f"{path} is damaged: it has no {missing[0]}")
+    """Return the contents of summary.json."""
+    summary: dict[str, Any] = read_json(out / SUMMARY)
     return summary
 
 
-def _plain(value: Any) -> Any:
-    """Converts tuples to lists, which YAML's safe types require."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def read_history(out: str | Path) -> list[dict[str, float]]:
-    """Reads history.csv.
+    """Read history.csv.
 
     Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; ``best`` is 1
     for the epoch that is kept. With an EMA, the metrics are those of the EMA, and columns
@@ -410,8 +341,7 @@ def read_history(out: str | Path) -> list[dict[str, float]]:
         >>> [int(row["epoch"]) for row in read_history(Path("runs/digits"))]
         [1, 2]
     """
-    out = Path(out)
-    path = out / HISTORY
+    path = Path(out) / HISTORY
     if not path.is_file():
         return []
     with open_table(path, "the history of a run") as lines:
@@ -420,5 +350,5 @@ def read_history(out: str | Path) -> list[dict[str, float]]:
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Writes the rows as CSV."""
+    """Write the rows as CSV."""
     write_table(path, columns_of(rows, ["epoch"]), rows)

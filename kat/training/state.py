@@ -15,12 +15,12 @@ from kat.ops.cpu.library import find_library
 
 @dataclass(frozen=True)
 class Division:
-    """How the images of an epoch are cut into steps.
+    """Division of the images of an epoch into steps.
 
     Args:
-        processes: that share the data.
+        processes: the processes that share the data.
         batch_size: images in a batch of each.
-        accumulate: batches a step.
+        accumulate: batches of a step.
     """
 
     processes: int
@@ -31,26 +31,22 @@ class Division:
         return f"{self.processes} processes with batches of {self.batch_size} x {self.accumulate}"
 
 
-UNKNOWN = 2**62
-"""The batches of an epoch of a stream whose length is not known."""
-
-
 @dataclass
 class TrainState:
-    """Everything of a run that its weights and its optimizer do not hold; saved as it is.
+    """The state of a run besides weights and optimizer; saved as it is.
 
     Args:
-        division: how the images of an epoch are cut into steps.
-        arithmetic: of :func:`rounding_factors`, at the start of the run.
-        epoch: epochs that are over.
+        division: division of the images of an epoch into steps.
+        arithmetic: the :func:`rounding_factors` at the start of the run.
+        epoch: complete epochs.
         batch: batches of the current epoch, of each process, whose steps are taken.
         step: optimizer steps in all.
-        validating: whether all batches of the epoch are trained on, and it is to be validated.
+        validating: all batches of the epoch are trained on, and it is to be validated.
         best: the row of the best checkpoint, as in ``history``.
-        holds_best: whether the checkpoint with this state is to become the best one.
+        holds_best: the checkpoint with this state is to become the best one.
         history: one row an epoch, as history.csv has them.
         skipped: the files that were left out, and why.
-        seconds: spent on training and validation.
+        seconds: time of training and validation.
     """
 
     division: Division
@@ -66,16 +62,16 @@ class TrainState:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain types, for a checkpoint."""
+        """Return it as plain types, for a checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> TrainState:
-        """Undoes :meth:`to_dict`."""
+        """Undo :meth:`to_dict`."""
         return cls(**{**state, "division": Division(**state["division"])})
 
     def mark_best(self, metric: str) -> None:
-        """Takes the newest epoch as the best if no other has a higher :func:`order_of`.
+        """Take the newest epoch as the best if no other has a higher :func:`order_of`.
 
         An epoch that a limit cuts short counts only where there is no other.
         """
@@ -86,41 +82,19 @@ class TrainState:
         if self.holds_best:
             self.best = dict(row)
 
+    def is_divided_by(self, division: Division, batches: int) -> bool:
+        """Return True if it is a state of epochs of this division and so many batches."""
+        steps = (math.ceil(count / division.accumulate) for count in (batches, self.batch))
+        return division == self.division and self.step == self.epoch * next(steps) + next(steps)
+
     @property
     def epochs_since_best(self) -> int:
-        """Epochs that are over since the best one."""
+        """Complete epochs since the best one."""
         return self.epoch - int(self.best.get("epoch", self.epoch))
-
-    def divided(self, division: Division, batches: int) -> TrainState:
-        """The state with another division of the epoch.
-
-        The epoch resumes at the step that contains the first unseen image, so that a few images may
-        be seen twice, and the schedule at the step of the same place in the new epochs.
-
-        Args:
-            division: the new one.
-            batches: in an epoch of each process; :data:`UNKNOWN` if there is no telling.
-        """
-        last = math.ceil(batches / division.accumulate)
-        images = self.batch * self.division.processes * self.division.batch_size
-        size = division.processes * division.batch_size * division.accumulate
-        taken = min(images // size, last)
-        validating = self.validating or (self.batch > 0 and taken == last)
-        fits = self.batch == batches if validating else self.batch < batches
-        step = self.epoch * last + (last if validating else taken)
-        if division == self.division and fits and (step == self.step or batches >= UNKNOWN):
-            return self
-        return dataclasses.replace(
-            self,
-            division=division,
-            batch=batches if validating else taken * division.accumulate,
-            step=step,
-            validating=validating,
-        )
 
 
 def order_of(row: Mapping[str, float], metric: str) -> tuple[float, float]:
-    """The order of epochs: by a metric; of equal ones, by the lower validation loss.
+    """Return the key of epochs: a metric, and for equal ones the lower validation loss.
 
     On a small validation split many epochs have the same metric. NaN, such as the AP where nothing
     counts, is the lowest.
@@ -137,7 +111,7 @@ def order_of(row: Mapping[str, float], metric: str) -> tuple[float, float]:
 
 
 def rounding_factors(device: torch.device) -> dict[str, str]:
-    """What the rounding of a run depends on beside its settings, by name."""
+    """Return what the rounding of a run depends on besides its settings, by name."""
     found = {"PyTorch": str(torch.__version__)}
     if device.type == "cuda":
         return found | {"GPU": torch.cuda.get_device_name(device)}
@@ -150,7 +124,7 @@ def rounding_factors(device: torch.device) -> dict[str, str]:
 
 
 def rounding_changes(before: dict[str, str], now: dict[str, str]) -> str:
-    """What of :func:`rounding_factors` has changed, e.g. ``threads 2 (1 at the start)``."""
+    """Return the changes of :func:`rounding_factors`, e.g. ``threads 2 (1 at the start)``."""
     return ", ".join(
         f"{name} {now[name]} ({value} at the start)"
         for name, value in before.items()

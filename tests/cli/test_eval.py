@@ -148,15 +148,13 @@ def test_other_preprocessing_is_used_and_said(trained, tmp_path, capsys):
     assert "note: mean is (0.9,), but the checkpoint's record has (0.3054,)" in printed
     assert "note: crop_pct is 0.5, but the checkpoint's record has 1.0" in printed
     assert _row(out)["top1"] < plain - 10
-    assert "what was found out:" in printed
-    assert "preprocessing: mean is (0.9,) here and (0.3054,) in the checkpoint's record" in printed
     assert run(*common, "--image-size", 16) == 0
     assert "input_size is (1, 16, 16), but the checkpoint's record" in capsys.readouterr().out
     line = refused(capsys, *common, "--mean", "[1, 2]")
     assert "must have one number for each of the 1 channels" in line
 
 
-def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
+def test_a_permuted_head_is_warned_of(trained, tmp_path, capsys):
     def rotate(model):
         for parameter in (model.head.weight, model.head.bias):
             parameter.copy_(parameter.roll(3, 0).clone())
@@ -164,21 +162,8 @@ def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
     folder = _altered(trained, tmp_path / "permuted", rotate)
     assert run("eval", folder, *DIGITS) == 0
     printed = capsys.readouterr().out
-    assert "cannot be told from chance, which is 10.00 % with 10 classes; what was" in printed
-    line = next(line for line in printed.splitlines() if line.startswith("  class order: it seems"))
-    true, called = (int(part.split(")")[0]) for part in line.split("(class ")[1:])
-    assert called == (true + 3) % 10
-    assert "tensors were loaded, and none is missing" in printed
-    assert "classes: the model has 10, the data 10, matched by name" in printed
-
-
-def test_constant_predictions_and_other_pixels_are_found_out(trained, tmp_path, capsys):
-    def bias(model):
-        model.head.bias[7] += 1e3
-
-    folder = _altered(trained, tmp_path / "constant", bias)
-    assert run("eval", folder, *DIGITS) == 0
-    assert "constant predictions: '7' is predicted for 100.0 % of the" in capsys.readouterr().out
+    assert "warning: top-1 " in printed
+    assert "cannot be told from chance, which is 10.00 % with 10 classes: the class" in printed
 
 
 def test_missing_keys_and_layers_that_are_not_finite_are_named(trained, tmp_path, capsys):
@@ -195,10 +180,10 @@ def test_missing_keys_and_layers_that_are_not_finite_are_named(trained, tmp_path
     folder = _altered(trained, tmp_path / "poisoned", poison)
     line = refused(capsys, "eval", folder, *DIGITS)
     assert f"the logits of {folder} are not finite" in line
-    assert "blocks.2.attn.proj is the first layer that is not finite: its weight" in line
+    assert "blocks.2.attn.proj.weight[0, 0] is inf" in line
 
 
-def test_folders_of_class_names_are_set_against_imagenet(trained, tmp_path, capsys):
+def test_a_model_without_class_names_is_said_to_be_matched_by_position(trained, tmp_path, capsys):
     """A model without class names, on folders whose alphabetical order is not its own."""
     model = timm.create_model("resnet18", num_classes=4)
     config = {
@@ -222,9 +207,6 @@ def test_folders_of_class_names_are_set_against_imagenet(trained, tmp_path, caps
     assert run("eval", folder, *data) == 0
     printed = capsys.readouterr().out
     assert "note: one side has numbers instead of class names, so the names were" in printed
-    assert "stand in alphabetical order, which is not ImageNet's ('ant' to 'dog')" in printed
-    registered = timm.get_pretrained_cfg("resnet18").mean
-    assert f"mean is (0.5, 0.5, 0.5) in the checkpoint's record and {registered}" in printed
 
 
 def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
@@ -238,7 +220,7 @@ def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
             path.rename(old / f"ILSVRC2012_val_{number:08d}.JPEG")
         old.rename(old.with_name(synsets[label]))
     real = tmp_path / "real.json"
-    real.write_text(json.dumps([[0, 1], [], [0, 1], [0, 1]]))
+    real.write_text(json.dumps([[0, 1], [], [0, 1], [0, 1], *([[]] * 49_996)]))
     model = timm.create_model("vit_micro_patch4_28", in_chans=3, num_classes=2)
     three = {"input_size": (3, 28, 28), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     record = replace(RECORD, architecture="vit_micro_patch4_28", classes=synsets[:2], **three)
@@ -248,7 +230,7 @@ def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
     assert run(*common, *data, "--real-labels", real) == 0
     assert "real labels: top-1 100.00 %, top-5 100.00 % on 3 images" in capsys.readouterr().out
     line = refused(capsys, *common, "--data.name", "digits", "--real-labels", "timm")
-    assert "real labels need file names" in line
+    assert "real labels exist for ImageNet-1k only" in line
     line = refused(capsys, *common, *data, "--real-labels", tmp_path / "absent.json")
     assert "absent.json does not exist" in line
 

@@ -12,7 +12,7 @@ import yaml
 from kat.checksum import write_checksum
 from kat.models import load_model
 from kat.training import read_settings
-from kat.training.build import Run
+from kat.training.run import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
 
@@ -86,7 +86,7 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     (out / "previous.ckpt").unlink()
     (out / "last.ckpt").write_bytes(b"torn")
     line = refused(capsys, *common, "--resume", "true")
-    assert "can be resumed: " in line
+    assert "holds no run to resume: " in line
     assert "last.ckpt is not a complete file of torch.save" in line
     (out / "last.ckpt").unlink()
     (out / "last.ckpt").mkdir()
@@ -132,13 +132,3 @@ def test_a_run_that_is_resumed_with_its_recipe_keeps_what_neither_says(tmp_path,
     assert (settings["seed"], settings["optim"]["ema_decay"]) == (3, 0.9)
     assert settings["optim"]["lr"] == 0.002
     assert "resumed with other settings: optim.lr=0.002 (0.01 before)" in capsys.readouterr().out
-
-
-def test_a_damaged_log_is_named(tmp_path, capsys):
-    out = tmp_path / "run"
-    common = ["train", "--config", "digits", "--out", out, "--epochs", 3, *QUICK]
-    assert run(*common, "--limit_epochs", 1) == 0
-    (out / "metrics.csv").write_text("step,loss\nx,2\n")
-    capsys.readouterr()
-    assert run(*common, "--resume", "true") == 2
-    assert "metrics.csv cannot be read: a row has no step; remove it" in capsys.readouterr().err

@@ -12,14 +12,13 @@ from torch import nn
 
 from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
-from kat.training import TrainConfig
-from kat.training.build import Run, RunningMean
-from kat.training.callbacks.callback import Callback
+from kat.training import ModelConfig, TrainConfig
 from kat.training.checkpoint import load_checkpoint
 from kat.training.distributed import World
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
+from kat.training.run import Callback, Run, RunningMean
 from kat.training.run_directory import newest_checkpoint
 from kat.training.state import Division, TrainState
 from kat.training.tasks.registry import TASKS
@@ -92,6 +91,7 @@ def make_run(
     model: nn.Module | None = None,
     record: ModelRecord = RECORD,
     out: Path | None = None,
+    model_config: ModelConfig | None = None,
     **settings: Any,
 ) -> Run:
     """A run on the CPU that goes over these batches, and validates on them or on others.
@@ -102,12 +102,13 @@ def make_run(
         model: what is trained; by default a small KAT, the same in every call.
         record: of the model.
         out: the run directory.
+        model_config: the settings of the model.
         settings: of a TrainConfig.
     """
     if model is None:
         torch.manual_seed(0)
         model = timm.create_model("kat_micro_patch2_8", in_chans=1)
-    config = TrainConfig(out=str(out), **settings)
+    config = TrainConfig(out=str(out), model=model_config or ModelConfig(), **settings)
     train_loader, val_loader = (
         items if isinstance(items, Batches) else Batches(items)
         for items in (training, training if validation is None else validation)

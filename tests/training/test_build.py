@@ -7,10 +7,9 @@ import torch
 
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
+from kat.settings import check_ranges
 from kat.training import ModelConfig, TrainConfig
-from kat.training.build import RunningMean, build
-from kat.training.config import check
-from kat.training.distributed import World
+from kat.training.build import build
 from kat.training.resolve import resolve
 from tests.training.small import batches, make_run
 
@@ -18,7 +17,7 @@ DIGITS = {"data": DataConfig(name="digits", batch_size=32)}
 
 
 def test_defaults_are_valid():
-    check(TrainConfig())
+    check_ranges(TrainConfig())
     assert TrainConfig().model == ModelConfig(name="kat_micro")
 
 
@@ -57,8 +56,7 @@ def test_an_image_is_normalized_and_loses_a_rectangle_only_in_training():
 
 
 def test_images_have_the_layout_and_precision_of_the_run():
-    run = make_run(batches(1), precision="64-true")
-    run.config.model.channels_last = True
+    run = make_run(batches(1), precision="64-true", model_config=ModelConfig(channels_last=True))
     images = run.prepared(Batch(torch.zeros(2, 3, 4, 4), None, [])).images
     assert images.dtype == torch.float64
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -75,20 +73,3 @@ def test_unreadable_images_are_named_once_or_fatal(capsys):
     strict = make_run(batches(1), data=DataConfig(bad_images="fail"))
     with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image: torn"):
         strict.report([("a.jpg", "torn")])
-
-
-def test_a_running_mean_is_restored_by_any_number_of_ranks():
-    cpu = torch.device("cpu")
-    states = []
-    for values in ([1.0, 2.0], [6.0]):
-        mean = RunningMean(cpu)
-        for value in values:
-            mean.update(torch.tensor(value), 2)
-        states.append(mean.state())
-    assert states == [(6.0, 4), (12.0, 2)]
-    for size in (1, 2, 3):
-        restored = [RunningMean(cpu) for _ in range(size)]
-        for rank, mean in enumerate(restored):
-            mean.load(list(states), World(rank=rank, size=size))
-        total = [sum(part) for part in zip(*(mean.state() for mean in restored), strict=True)]
-        assert total == [18.0, 6]

@@ -11,11 +11,11 @@ import torch
 from kat.data import AugmentConfig
 from kat.models import load_model
 from kat.training import OptimConfig
-from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
+from kat.training.run import Callback
 from tests.training.small import RECORD, batches, make_run, restore
 
 pytestmark = pytest.mark.slow

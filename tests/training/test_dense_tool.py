@@ -24,9 +24,9 @@ from kat.models.dense import SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, build, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.evaluation.coco_metrics import DetectionMetrics
-from kat.training.tasks.detection import find_objects
-from kat.training.tasks.segmentation import find_classes
+from kat.training.tasks.detection.metrics import DetectionMetrics
+from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.segmentation.task import find_classes
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Several processes: equal to one, whole in what they write, and resumed by another number."""
+"""Several processes: equal to one, whole in what they write, and resumed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from torch import nn
 from torch.multiprocessing import spawn
 
 from kat.errors import InputError
-from kat.training.distributed import World, connect, find_world, is_first_process, share_buffers
+from kat.training.distributed import (
+    World,
+    connect,
+    find_world,
+    is_first_process,
+    launch,
+    share_buffers,
+)
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
 LAUNCHERS = {
     "none": {},
-    "first of two machines": {"NODE_RANK": 0},
-    "second of two machines": {"NODE_RANK": 1},
     "torchrun": {
         "RANK": 5, "LOCAL_RANK": 1, "GROUP_RANK": 1, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
     },
@@ -76,8 +81,6 @@ def launcher(monkeypatch):
         ("none", 1, 1, World(), True),
         ("none", "auto", 1, World(size=4, local_size=4), True),
         ("none", 2, 1, World(size=2, local_size=2), True),
-        ("first of two machines", 2, 2, World(size=4, local_size=2), True),
-        ("second of two machines", 2, 2, World(rank=2, size=4, local_size=2), False),
         ("torchrun", 4, 2, World(5, 1, 8, 4, launched=True), False),
         ("torchrun", "auto", 1, World(5, 1, 8, 4, launched=True), False),
         ("torchrun, first", "auto", 2, World(0, 0, 8, 4, launched=True), True),
@@ -120,7 +123,7 @@ def joined(monkeypatch):
     monkeypatch.setattr(
         torch.distributed,
         "init_process_group",
-        lambda *args, **options: calls.append((*args, *options.items())),
+        lambda *args, **options: calls.append((*args, *options.values())),
     )
     return calls
 
@@ -138,32 +141,23 @@ def joined(monkeypatch):
 def test_slurm_tasks_meet_on_the_first_node(launcher, joined, nodes, first):
     launcher(**LAUNCHERS["srun"], SLURM_JOB_NODELIST=nodes, SLURM_JOB_ID=123456)
     connect(find_world(4, 2, present=4), torch.device("cpu"))
-    assert joined == [("gloo", f"tcp://{first}:18456", ("rank", 5), ("world_size", 8))]
+    assert joined == [("gloo", 5, 8)]
+    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == (first, "18456")
 
 
 def test_processes_meet_where_the_environment_says(launcher, joined):
     place = {"MASTER_ADDR": "head", "MASTER_PORT": 29501}
     launcher(**LAUNCHERS["srun"], SLURM_JOB_NODELIST="a,b", SLURM_JOB_ID=1, **place)
     connect(find_world(4, 2, present=4), torch.device("cpu"))
-    launcher(**LAUNCHERS["second of two machines"], **place)
-    connect(find_world(1, 2, present=1), torch.device("cpu"))
-    assert joined == [
-        ("gloo", "tcp://head:29501", ("rank", rank), ("world_size", size))
-        for rank, size in ((5, 8), (1, 2))
-    ]
-
-
-def test_torchruns_processes_meet_at_its_own_store(launcher, joined):
-    launcher(**LAUNCHERS["torchrun"], TORCHELASTIC_RUN_ID="x", MASTER_ADDR="a", MASTER_PORT=1)
-    connect(find_world(4, 2, present=4), torch.device("cpu"))
-    assert joined == [("gloo",)]
+    assert joined == [("gloo", 5, 8)]
+    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("head", "29501")
 
 
 def test_one_process_joins_nothing_and_several_machines_need_a_launcher(launcher, joined):
     connect(find_world(1, 1, present=1), torch.device("cpu"))
     assert not joined
-    with pytest.raises(InputError, match="several machines need a launcher: torchrun, srun, or"):
-        connect(find_world(1, 2, present=1), torch.device("cpu"))
+    with pytest.raises(InputError, match="several machines need a launcher: torchrun or srun"):
+        launch(find_world(1, 2, present=1))
 
 
 SETTINGS = (
@@ -273,17 +267,24 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [("ddp", "one"), ("one", "ddp"), ("fsdp", "one")])
-def test_a_run_is_resumed_by_another_number_of_processes(runs, tmp_path, before, after):
+def test_a_run_of_another_number_of_processes_is_not_resumed(runs, tmp_path):
     out = tmp_path / "run"
-    shutil.copytree(runs / before, out)
-    strategy = ("--strategy", "auto") if before == "fsdp" else ()
-    printed = _train(
-        out, "--resume", "true", "--epochs", "3", "--devices", "1", *strategy, *DIVISIONS[after]
-    )
-    assert "not those of an uninterrupted run to the last bit" in printed
-    assert [row["epoch"] for row in _history(out)] == [1, 2, 3]
-    assert _state(out)["state"]["step"] == 15
+    shutil.copytree(runs / "ddp", out)
+    more = ("--resume", "true", "--epochs", "3", *DIVISIONS["one"], "--devices", "1")
+    process = _start(out, *more)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "last.ckpt is of 2 processes with batches of 32 x 1, and at step 10" in errors
+
+
+@pytest.mark.slow
+def test_a_wrong_setting_of_several_processes_is_one_line(tmp_path):
+    process = _start(tmp_path / "run", *DIVISIONS["ddp"], "--model.freeze", "nothing")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert errors.startswith("kat: model.freeze: 'nothing' is not a part of the model")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -305,7 +306,7 @@ def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, 
 
 @pytest.mark.slow
 def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
-    """It is killed as soon as the second is there, which then waits for it."""
+    """It is killed as soon as the processes are there, which then end by themselves."""
     process = _start(tmp_path / "run", *DIVISIONS["ddp"])
     wait_until(lambda: children(process.pid), process)
     process.kill()

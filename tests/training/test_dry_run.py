@@ -41,10 +41,10 @@ def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     for pattern in (
         r"parameters +202,490\n",
-        r"training data +1,437 images; 0 of 64 checked are unreadable\n",
-        r"validation data +360 images; 0 of 64 checked are unreadable\n",
+        r"training data +1,437 images\n",
+        r"validation data +360 images\n",
         r"speed +\d+(\.\d+)? images/s, \S+ s per step, data wait \d+ % \(3 steps after 1 to warm",
-        r"time +about .+ per epoch, .+ for 40\n",
+        r"time +about .+ per epoch\n",
         r"memory +peak \S+ [MG]B, of which weights 810 kB, gradients 810 kB, optimizer 1.62 MB,"
         r" ema 810 kB\n",
         r"loss +\d\.\d{4} after 4 steps\n",
@@ -65,11 +65,11 @@ def test_sizes_are_those_of_the_files_that_a_run_writes(tmp_path):
     found = measure_dry_run(_config(*QUICK[1:], "--out", tmp_path / "run", *settings))
     assert run(*QUICK, "--out", tmp_path / "run", *settings) == 0
     written = (tmp_path / "run/last.ckpt").stat().st_size
-    assert found.size.checkpoint < written < 1.1 * found.size.checkpoint
+    assert found.checkpoint < written < 1.1 * found.checkpoint
     weights = (tmp_path / "run/model.safetensors").stat().st_size
-    assert found.size.weights < weights < 1.05 * found.size.weights
+    assert found.size["weights"] < weights < 1.05 * found.size["weights"]
     kept = sum(path.stat().st_size for path in (tmp_path / "run").glob("*.ckpt"))
-    assert kept < found.size.directory
+    assert kept < found.directory
 
 
 @pytest.mark.parametrize(("optimizer", "share"), [("sgd", 1), ("adamw", 2), ("lion", 1)])
@@ -77,9 +77,9 @@ def test_the_optimizers_state_is_measured(tmp_path, optimizer, share):
     found = measure_dry_run(
         _config(*QUICK[1:], "--out", tmp_path / "run", "--optim.name", optimizer)
     )
-    assert found.size.optimizer == pytest.approx(share * found.size.gradients, rel=1e-3)
-    assert found.size.gradients == 4 * found.parameters
-    assert found.size.ema == 0
+    assert found.size["optimizer"] == pytest.approx(share * found.size["gradients"], rel=1e-3)
+    assert found.size["gradients"] == 4 * found.parameters
+    assert found.size["ema"] == 0
 
 
 def test_time_is_that_of_the_steps_and_of_validation(tmp_path):
@@ -88,7 +88,7 @@ def test_time_is_that_of_the_steps_and_of_validation(tmp_path):
         "--limit_train_batches", 0.5, "--limit_val_batches", 3,
     )  # fmt: skip
     found = measure_dry_run(config)
-    assert (found.steps, found.work.batches, found.work.images) == (3, 6, 192)
+    assert (found.work.batches, found.work.images) == (6, 192)
     training = 22 * found.work.seconds / 6  # half of 44
     assert training < found.epoch < training + 3
     assert found.peak > 50e6
@@ -136,7 +136,7 @@ def test_every_recipe_passes_a_dry_run(recipe, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
+def test_unreadable_images_are_left_out_or_refused(tmp_path, capsys):
     data = tmp_path / "data"
     write_folder(data, classes=2, train=4, val=1)
     torn = data / "train/n01/2.jpg"
@@ -148,16 +148,12 @@ def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
     )  # fmt: skip
     assert run(*common) == 0
     printed = capsys.readouterr().out
-    assert f"8 images; 1 of 8 checked are unreadable, first {torn}\n" in printed
-    assert "2 images; 0 of 2 checked are unreadable; 1 files are left out\n" in printed
+    assert f"skipped {torn}: it cannot be read as an image" in printed
+    assert "2 images; 1 files are left out\n" in printed
     (data / "val/n00/notes.txt").unlink()
     assert f"{torn} cannot be read as an image" in refused(
         capsys, *common, "--data.bad_images", "fail"
     )
-    for path in (data / "val").rglob("*.jpg"):
-        path.write_bytes(b"torn")
-    line = refused(capsys, *common)
-    assert "all 2 images checked in the val split are unreadable, first" in line
 
 
 def test_it_says_what_is_chosen_and_held_out_as_the_run_does(tmp_path, capsys):
@@ -168,7 +164,8 @@ def test_it_says_what_is_chosen_and_held_out_as_the_run_does(tmp_path, capsys):
     assert run("train", *settings, *model, "--out", tmp_path / "run", "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "4 of its 40 images, 0.1 of each class, are held out" in printed
-    assert "data.batch_size=8, optim.lr=0.0003536" in printed
+    assert "data.batch_size=8" in printed
+    assert "optim.lr=0.0003536" in printed
 
 
 def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
@@ -245,4 +242,4 @@ def test_it_opens_no_file_for_writing(tmp_path):
 def test_the_warm_up_is_not_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(dry_run, "WARM_UP", 3)
     found = measure_dry_run(_config(*QUICK[1:], "--out", tmp_path / "run"))
-    assert (found.steps, found.work.images) == (3, 96)
+    assert found.work.images == 96

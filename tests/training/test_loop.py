@@ -9,8 +9,8 @@ from torch.nn import functional
 from kat.data import Batch
 from kat.errors import InputError
 from kat.training import OptimConfig
-from kat.training.callbacks.callback import Callback
 from kat.training.loop import fit, validate
+from kat.training.run import Callback
 from tests.training.small import Batches, batches, make_run
 
 pytestmark = pytest.mark.slow

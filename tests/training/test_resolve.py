@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from kat.data import AugmentConfig, DataConfig
+from kat.data import DataConfig
 from kat.errors import InputError
 from kat.training import ModelConfig, OptimConfig, TrainConfig
 from kat.training.resolve import resolve
@@ -44,19 +44,6 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
             "16-mixed does not work with strategy",
         ),
         (
-            {"strategy": "fsdp", "model": ModelConfig(channels_last=True)},
-            "channels_last does not work with strategy",
-        ),
-        (
-            {"strategy": "fsdp", "optim": OptimConfig(name="sgdp")},
-            "sgdp fails where a process has no share of a weight",
-        ),
-        (
-            {"augment": AugmentConfig(auto_augment="original", interpolation="lanczos")},
-            "lanczos cannot rotate",
-        ),
-        ({"accelerator": "mps"}, "accelerator=mps is unavailable"),
-        (
             {"optim": OptimConfig(lr=5e-6)},
             "optim.min_lr=1e-05 is above optim.lr=5e-06, so that the rate would rise",
         ),
@@ -64,9 +51,12 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
             {"optim": OptimConfig(lr=1e-3, warmup_lr=1.0, warmup_epochs=1)},
             "optim.warmup_lr=1 is above optim.lr=0.001, so that the rate would begin above",
         ),
-        ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd has no betas"),
-        ({"max_time": 84600}, "max_time must be text, got 84600: .* put it in quotes"),
-        ({"model": ModelConfig(args={"global_pool": ""})}, "global_pool='' leaves logits"),
+        ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd does not have two betas"),
+        ({"max_time": 84600}, "max_time must be text, got 84600"),
+        (
+            {"model": ModelConfig(args={"global_pool": ""})},
+            "global_pool is '': leave it out",
+        ),
         (
             {"data": DataConfig("digits", val_split="test")},
             "data.val_split=test has no effect on digits: leave it out",
@@ -92,12 +82,8 @@ def _has(monkeypatch, kind):
 def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
     _has(monkeypatch, None)
     assert resolve(_config(tmp_path, accelerator="auto")).device == torch.device("cpu")
-    with pytest.raises(InputError, match="accelerator=gpu is unavailable: this machine has none"):
-        resolve(_config(tmp_path, accelerator="gpu"))
     _has(monkeypatch, "mps")
     assert resolve(_config(tmp_path, accelerator="auto")).device == torch.device("mps")
-    with pytest.raises(InputError, match="precision=64-true needs float64, which MPS does not"):
-        resolve(_config(tmp_path, accelerator="auto", precision="64-true"))
     _has(monkeypatch, "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve(_config(tmp_path, accelerator="cuda")).device.type == "cuda"
@@ -108,9 +94,15 @@ def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
 
 
 def test_the_folder_of_a_run_may_be_a_path(tmp_path):
-    assert TrainConfig(out=tmp_path / "run").out == str(tmp_path / "run")
+    config = dataclasses.replace(_config(tmp_path), out=tmp_path / "run")
+    assert resolve(config).config.out == str(tmp_path / "run")
 
 
 def test_a_rate_in_steps_has_no_least_rate(tmp_path):
     optim = OptimConfig(lr=5e-6, schedule="step")
     assert resolve(_config(tmp_path, optim=optim)).config.optim.lr == 5e-6
+
+
+def test_a_warm_up_that_is_shortened_is_said(tmp_path):
+    notes = resolve(_config(tmp_path, epochs=2, optim=OptimConfig(warmup_epochs=4))).notes
+    assert "optim.warmup_epochs=4 is shortened to 0.1: the run has 2 epochs" in notes

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from kat.training import checkpoint
 from kat.training.callbacks import checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
-from kat.training.tasks.classification import Classification, ClassificationMetrics
+from kat.training.tasks.classification.task import Classification, ClassificationMetrics
 from tests.cli.commands import QUICK, run
 from tests.processes import start, wait_until
 
@@ -341,28 +341,6 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(disk, ca
     assert {path.name: path.read_bytes() for path in (place / "run").glob("*.*")} == before
 
 
-@pytest.mark.parametrize(
-    ("more", "steps"),
-    [
-        (("--data.batch_size", 32), 8),  # 9 batches of 16 are 5 of 32, of which there are 4
-        (("--limit_train_batches", 3), 4),  # and the position was the sixth batch
-    ],
-)
-def test_other_batches_within_an_epoch_end_it_where_it_is_over(tmp_path, monkeypatch, more, steps):
-    out = tmp_path / "run"
-    settings = tuple("1" if before == "--optim.accumulate_grad_batches" else value
-                     for before, value in zip(("", *SETTINGS), SETTINGS, strict=False))  # fmt: skip
-    command = ("train", *settings, "--out", out, "--resume", "auto")
-    with monkeypatch.context() as patch:
-        patch.setattr(Classification, "loss", nth(8, kill)(Classification.loss))
-        with pytest.raises(Killed):
-            run(*command)
-    limit = ("--limit_train_batches", 4) if "--data.batch_size" in more else ()
-    assert run(*command, *limit, *more) == 0
-    history = (out / "history.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in history] == ["epoch", "1", "2"]
-
-
 def test_a_limit_given_twice_keeps_what_the_first_has_left(tmp_path, capsys):
     out = tmp_path / "run"
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto", "--max_steps", 2)
@@ -394,3 +372,16 @@ def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, 
     assert process.returncode in (0, 75), errors
     assert run(*command) == 0
     assert digest(out) == clean
+
+
+def test_other_batches_are_refused_and_nothing_is_changed(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    assert run(*command, "--limit_epochs", 1) == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    for more in (("--data.batch_size", 32), ("--limit_train_batches", 3)):
+        assert run(*command, *more) == 2
+        line = capsys.readouterr().err
+        assert "last.ckpt is of 1 processes with batches of 16 x 2, and at step 5" in line
+        assert "--init-from" in line
+    assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before

@@ -1,72 +1,14 @@
-"""The run directory: which checkpoint a run resumes from, and runs of an older layout."""
+"""The run directory: what a run resumes from, its data, its lock."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-import torch
-import yaml
 
-from kat.checksum import write_checksum
 from kat.errors import InputError
-from kat.models import build_model, load_model
-from kat.training import TrainConfig, settings_to_keep
 from kat.training.run_directory import LOCK, locked_run, newest_checkpoint
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
-from tests.records import RECORD
-
-
-@pytest.fixture
-def old_run(tmp_path):
-    """A run as the versions on Lightning left it: another layout, and names with a prefix."""
-    torch.manual_seed(0)
-    weights = build_model(RECORD).state_dict()
-    content = {
-        "epoch": 3,
-        "global_step": 40,
-        "pytorch-lightning_version": "2.6.6",
-        "state_dict": {f"model.{name}": value for name, value in weights.items()},
-        "optimizer_states": [{"state": {}, "param_groups": []}],
-        "hyper_parameters": {"record": dataclasses.asdict(RECORD)},
-        "average_steps": 0,
-    }
-    out = tmp_path / "old"
-    out.mkdir()
-    for name in ("best.ckpt", "last.ckpt"):
-        torch.save(content, out / name)
-        write_checksum(out / name)
-    (out / "run.yaml").write_text(yaml.safe_dump(settings_to_keep(TrainConfig(out=str(out)))))
-    return out, weights
-
-
-def test_weights_of_an_older_run_load(old_run):
-    out, weights = old_run
-    for path in (out, out / "last.ckpt"):
-        model, record = load_model(path)
-        assert record == RECORD
-        assert all(torch.equal(value, weights[n]) for n, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize("resume", ["true", "auto"])
-def test_an_older_run_is_refused_for_resuming_in_one_line(old_run, capsys, resume):
-    out, _ = old_run
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    line = refused(capsys, "train", "--out", out, "--resume", resume)
-    assert f"{out / 'last.ckpt'} was written by an older version" in line
-    assert f"--init-from {out / 'last.ckpt'}" in line
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-
-
-@pytest.mark.slow
-def test_a_new_run_starts_from_the_weights_of_an_older_one(old_run, tmp_path, capsys):
-    out, _ = old_run
-    quick = ("--limit_train_batches", 1, "--limit_val_batches", 1, "--progress", "false")
-    assert run("train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *quick,
-               "--init-from", out / "last.ckpt", "--out", tmp_path / "new") == 0  # fmt: skip
-    assert "72 carried, 0 resized, 0 dropped" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_checkpoint_holds_no_run(tmp_path):
@@ -94,8 +36,6 @@ def test_a_run_is_not_resumed_on_changed_data_unless_that_is_accepted(tmp_path, 
     data.rename(tmp_path / "moved")  # which is no change
     assert run(*resume, "--data", f"folder:{tmp_path / 'moved'}") == 0
     assert "changed" not in capsys.readouterr().out
-    (out / "data.json").write_text('{"classes": []}')
-    assert "data.json is damaged; without it the data is not compared" in refused(capsys, *resume)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from kat.checksum import write_checksum
-from kat.training.tasks.classification import ClassificationMetrics
+from kat.training.tasks.classification.task import ClassificationMetrics
 from tests.cli.commands import QUICK, refused, run
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Where a run is, and where it resumes with another division of the data."""
+"""The state of a run: its division of the images, its best epoch, its rounding."""
 
 from __future__ import annotations
 
@@ -8,45 +8,25 @@ import math
 import pytest
 import torch
 
-from kat.training.state import UNKNOWN, Division, TrainState, rounding_changes, rounding_factors
+from kat.training.state import Division, TrainState, rounding_changes, rounding_factors
 
 AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=25)
 
 
-def test_the_same_division_changes_nothing():
-    assert AT.divided(AT.division, batches=20) is AT
-
-
 @pytest.mark.parametrize(
-    ("processes", "batch_size", "accumulate", "batches", "batch", "step"),
+    ("changes", "division", "batches", "fits"),
     [
-        (1, 16, 2, 20, 10, 2 * 10 + 5),  # one process with both shares: the same place
-        (4, 8, 1, 20, 5, 2 * 20 + 5),  # 10 * 16 images are 5 * 32
-        (1, 8, 1, 40, 20, 2 * 40 + 20),
-        (1, 8, 3, 40, 18, 2 * 14 + 6),  # the step of 3 that image 160 is in begins with batch 18
-        (2, 100, 1, 2, 0, 2 * 2),  # the first batch of 200 is not whole yet
+        ({}, AT.division, 20, True),
+        ({"validating": True, "batch": 20, "step": 30}, AT.division, 20, True),
+        ({"batch": 0, "step": 20}, AT.division, 19, True),  # 10 steps an epoch, as 20 batches make
+        ({}, AT.division, 22, False),
+        ({}, Division(1, 16, 2), 20, False),
+        ({}, Division(2, 8, 1), 20, False),
     ],
 )
-def test_another_division_resumes_where_the_images_were(
-    processes, batch_size, accumulate, batches, batch, step
-):
-    moved = AT.divided(Division(processes, batch_size, accumulate), batches)
-    assert (moved.epoch, moved.batch, moved.step) == (2, batch, step)
-    assert moved.division == Division(processes, batch_size, accumulate)
-    seen, before = batch * processes * batch_size, AT.batch * 2 * 8
-    assert before - processes * batch_size * accumulate < seen <= before
-
-
-def test_the_schedule_is_at_the_same_place_of_longer_and_shorter_epochs():
-    ended = TrainState(Division(1, 8, 1), epoch=2, step=20)
-    assert [ended.divided(ended.division, n).step for n in (10, 100, 1)] == [20, 200, 2]
-    assert ended.divided(ended.division, UNKNOWN) is ended
-
-
-def test_an_epoch_that_is_to_be_validated_is_still_over():
-    over = dataclasses.replace(AT, validating=True, batch=20)
-    moved = over.divided(Division(1, 8, 3), batches=40)
-    assert (moved.validating, moved.batch, moved.step) == (True, 40, 3 * 14)
+def test_a_state_is_of_one_division_of_the_images(changes, division, batches, fits):
+    state = dataclasses.replace(AT, **changes)
+    assert state.is_divided_by(division, batches) == fits
 
 
 def _best(rows):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kat.analysis.figures.base import colors, draw_picture, hover, panels, plain
-from kat.training.evaluation.confusion import Calibration, most_confused
+from kat.training.tasks.classification.metrics import Calibration, most_confused
 
 _NAMED, _COUNTED = 40, 20
 """Up to so many classes have their names and their counts drawn."""

@@ -24,10 +24,14 @@ from kat.data import (
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training import TrainConfig
-from kat.training.evaluation.class_match import match_classes
-from kat.training.evaluation.confusion import ClassAccuracy, class_accuracies, confusion_matrix
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
 from kat.training.evaluation.run_data import data_of_run
+from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.classification.metrics import (
+    ClassAccuracy,
+    class_accuracies,
+    confusion_matrix,
+)
+from kat.training.tasks.evaluation import EvalConfig, Evaluation, Subject
 from kat.training.tasks.registry import TASKS, check_task
 
 _BATCH = 64

@@ -30,9 +30,9 @@ from kat.models.dense import task_of
 from kat.nn import LayerHistory, rationals, read_coefficient_history
 from kat.nn.monitoring.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
-from kat.training.evaluation.evaluation import Subject
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
 from kat.training.sweep.settings import kept_settings
+from kat.training.tasks.evaluation import Subject
 
 _WITH_ATTENTION = 3
 """Images whose attention is drawn."""

@@ -25,7 +25,7 @@ from kat.analysis.reports.page import Report
 from kat.analysis.runs import HEADLINES, METRICS, History
 from kat.settings import flat
 from kat.text import counted, duration, scaled
-from kat.training.tasks.detection import BOX_AP_BY_OVERLAP
+from kat.training.tasks.detection.task import BOX_AP_BY_OVERLAP
 
 _LISTED = 20
 """Classes with the lowest accuracy that are listed openly."""

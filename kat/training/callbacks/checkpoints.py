@@ -1,25 +1,21 @@
-"""Writes checkpoints, and stops a run on a signal."""
+"""Write checkpoints, and stop a run on a signal."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
-from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.checkpoint import save_checkpoint
 from kat.training.config import CheckpointConfig
 from kat.training.distributed import any_of, gather
+from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, LAST, Checkpoint, remove_results, write_records
 from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
-
-if TYPE_CHECKING:
-    from kat.training.build import Run
 
 
 class Checkpoints(Callback):
@@ -45,7 +41,7 @@ class Checkpoints(Callback):
         self._common_batches = 0.0
 
     def on_fit_start(self, run: Run) -> None:
-        """Takes over the signals; keeps the start of a run, and the best of a resumed one."""
+        """Take over the signals; keep the start of a run, and the best of a resumed one."""
         self.request.watch()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = run.state.step
@@ -57,7 +53,7 @@ class Checkpoints(Callback):
             self._save(run)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Saves if a checkpoint is due or the run is to stop, except at the end of an epoch."""
+        """Save if a checkpoint is due or the run is to stop, except at the end of an epoch."""
         if not stepped or run.state.validating:
             return
         wanted = run.should_stop or self._due(run) or self.request.signal is not None
@@ -67,7 +63,7 @@ class Checkpoints(Callback):
             self._stop_if_asked(run)
 
     def on_validation_start(self, run: Run) -> None:
-        """Counts the batches that every rank surely has; of a stream that timm divides, none."""
+        """Count the batches that every rank has; none of a stream that timm divides."""
         batches = gather(run.val_batches)
         known = 0 if run.val_loader.is_stream else min(batches)
         self._common_batches = batches[0] if len(batches) == 1 else known
@@ -75,14 +71,14 @@ class Checkpoints(Callback):
     def on_validation_batch_end(
         self, run: Run, index: int, batch: Batch, loss: Tensor | None
     ) -> None:
-        """Saves and stops, if the run is to, at a batch that all ranks have."""
+        """Save and stop, if the run is to, at a batch that all ranks have."""
         asked = self.request.signal is not None
         if index < self._common_batches and any_of(asked, run.device):
             self._save(run)
             self._stop_if_asked(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Saves the epoch, also as best.ckpt if it is the best."""
+        """Save the epoch, also as best.ckpt if it is the best."""
         state = run.state
         whole, better = state.batch == 0, state.holds_best
         if whole:
@@ -98,12 +94,12 @@ class Checkpoints(Callback):
             self._stop_if_asked(run)
 
     def on_fit_end(self, run: Run) -> None:
-        """Gives the signals back."""
+        """Release the signals."""
         self._count_seconds(run)
         self.request.release()
 
     def on_exception(self, run: Run) -> None:
-        """Gives the signals back."""
+        """Release the signals."""
         self.request.release()
 
     def _due(self, run: Run) -> bool:
@@ -133,7 +129,7 @@ class Checkpoints(Callback):
 
 
 def _restore_best(run: Run, checkpoint: Checkpoint) -> None:
-    """Makes up for a best.ckpt that a run was stopped before it could write, or that is damaged.
+    """Restore a best.ckpt that a run was stopped before it could write, or that is damaged.
 
     Where it is gone, or of another epoch than the best in the state, the best of the epochs to
     come takes its place.

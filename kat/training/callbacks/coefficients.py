@@ -1,9 +1,9 @@
-"""Records the coefficients of all rationals over a run."""
+"""Record the coefficients of all rationals over a run."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,11 +14,8 @@ from kat.nn import (
     write_coefficient_history,
 )
 from kat.nn.sharded import whole
-from kat.training.callbacks.callback import Callback
+from kat.training.run import Callback, Run
 from kat.training.run_directory import COEFFICIENTS
-
-if TYPE_CHECKING:
-    from kat.training.build import Run
 
 SNAPSHOTS = 100
 """Steps of a run at which the coefficients are recorded, at most."""
@@ -29,7 +26,7 @@ RECORDED_NUMBERS = 1_000_000
 class CoefficientRecorder(Callback):
     """Keeps the coefficients of all rationals in coefficients.csv.
 
-    They are those of the raw weights, not of their EMA: at the start, evenly over the run
+    Recorded are the raw weights, not their EMA: at the start, evenly over the run
     (:func:`snapshot_interval`), and at the end. The record is part of the checkpoints, so that a
     resumed run writes the file of one that was never stopped. A model without rationals has none.
     """
@@ -41,41 +38,41 @@ class CoefficientRecorder(Callback):
         self.interval = 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The record so far."""
+        """Return the record so far."""
         return {name: vars(layer) for name, layer in self.history.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores it."""
+        """Restore it."""
         self.history = {name: LayerHistory(**layer) for name, layer in state.items()}
 
     def on_fit_start(self, run: Run) -> None:
-        """Chooses the steps that are recorded."""
+        """Choose the steps that are recorded."""
         layers = rationals(run.model).values()
         numbers = sum(p.numel() for layer in layers for p in layer.parameters())
         self.interval = snapshot_interval(run.total_steps, numbers)
 
     def on_batch_start(self, run: Run, index: int) -> None:
-        """Records what a step that is due begins with."""
+        """Record the coefficients before a step that is due."""
         if run.state.step % self.interval == 0:
             self._record(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Writes the record so far, before the checkpoint that holds it; with the run's end."""
+        """Write the record so far, before the checkpoint that holds it; with the run's end."""
         if run.state.step >= run.total_steps:
             self._record(run)
         self._write(run)
 
     def on_fit_end(self, run: Run) -> None:
-        """Records where a limit has stopped the run."""
+        """Record the end of a run that a limit has stopped."""
         self._record(run)
         self._write(run)
 
     def on_exception(self, run: Run) -> None:
-        """Writes the record of a run that is stopped."""
+        """Write the record of a run that is stopped."""
         self._write(run)
 
     def _record(self, run: Run) -> None:
-        """Adds the step, unless it is there: several batches may make one."""
+        """Add the step, unless it is there: several batches may make one."""
         step = run.state.step
         if any(layer.steps[-1] == step for layer in self.history.values()):
             return
@@ -90,14 +87,14 @@ class CoefficientRecorder(Callback):
 
 
 def snapshot_interval(steps: int, numbers: int) -> int:
-    """Steps from one record of the coefficients to the next, in a run of so many steps.
+    """Return the steps from one record of the coefficients to the next.
 
     With the end there are at most :data:`SNAPSHOTS` records, and fewer where more than
     :data:`RECORDED_NUMBERS` would be recorded; start and end always are.
 
     Args:
-        steps: the steps of the run.
-        numbers: coefficients that the model has.
+        steps: steps of the run.
+        numbers: coefficients of the model.
     """
     snapshots = min(SNAPSHOTS, RECORDED_NUMBERS // max(numbers, 1))
     return max(1, math.ceil(steps / max(snapshots - 1, 1)))

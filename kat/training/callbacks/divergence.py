@@ -11,29 +11,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from kat.data import Batch
+from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.documents import read_json
-from kat.errors import InputError, TrainingDiverged
+from kat.errors import TrainingDiverged
 from kat.files import write_text
-from kat.training.callbacks.callback import Callback
-from kat.training.callbacks.nonfinite import (
-    ADVICE,
-    Attempt,
-    Finding,
-    diagnose,
-    diagnose_state,
-    random_state,
-)
 from kat.training.checkpoint import save_checkpoint
 from kat.training.distributed import any_of, broadcast, gather, local
+from kat.training.nonfinite import ADVICE, UNKNOWN, Finding, find_in_state, find_origin
+from kat.training.run import Attempt, Callback, Run
 from kat.training.run_directory import DIVERGENCE, LAST, LAST_GOOD
-
-if TYPE_CHECKING:
-    from kat.training.build import Run
 
 MOST_SKIPPED = 50
 """Steps in a row that a loss scaler may skip for a gradient that is not finite. Each halves the
@@ -42,10 +32,10 @@ overflow. Without a limit training would never end, and change nothing."""
 _NONE_KNOWN = "No finite state of this run is known."
 
 
-class _Trouble(NamedTuple):
-    """What one rank saw: ``symptom`` in ``batch``, for the reason that ``finding`` names."""
+class _Symptom(NamedTuple):
+    """An observation of one rank: ``text`` in ``batch``, for the reason of ``finding``."""
 
-    symptom: str
+    text: str
     batch: str
     finding: Finding
 
@@ -55,20 +45,21 @@ class DivergenceGuard(Callback):
 
     Loss and gradient are checked at every step, weights, buffers, their EMA and the optimizer's
     state before every validation and every checkpoint, the loss of every batch of a validation. So
-    best.ckpt and last.ckpt are finite. A run that is stopped leaves divergence.json, which holds
-    what was found, and last_good.ckpt, the state before the bad step, if that is finite; else it
-    names last.ckpt. A run that ends well has neither.
+    best.ckpt and last.ckpt are finite. A run that is stopped leaves divergence.json, with the
+    origin of the values, and last_good.ckpt, the state before the bad step, if that is finite; else
+    the message names last.ckpt. A run that ends well has neither.
     """
 
     def __init__(self) -> None:
-        self.batch = "batch 0"
+        self.index = 0
         self.skipped = 0
         self.scaler_before: dict[str, Any] = {}
         self.unbounded: set[str] = set()
-        self.trouble: _Trouble | None = None
+        """Buffers that were not finite at the start, such as limits, and need not be."""
+        self.symptom: _Symptom | None = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Checks that the run starts finite; removes the record of an earlier divergence."""
+        """Check that the run starts finite; remove the record of an earlier divergence."""
         if run.is_first:
             (run.out / DIVERGENCE).unlink(missing_ok=True)
         buffers = run.model.named_buffers()
@@ -76,73 +67,78 @@ class DivergenceGuard(Callback):
         self.check_state(run, kept=_NONE_KNOWN)
 
     def on_fit_end(self, run: Run) -> None:
-        """Removes last_good.ckpt of an earlier divergence, which best and last supersede."""
+        """Remove last_good.ckpt of an earlier divergence, which best and last supersede."""
         if run.is_first:
             (run.out / LAST_GOOD).unlink(missing_ok=True)
 
     def on_batch_start(self, run: Run, index: int) -> None:
-        """Records the name of the batch."""
-        self.batch = f"batch {index}"
+        """Record the batch."""
+        self.index = index
 
     def on_before_step(self, run: Run) -> None:
-        """Checks loss and gradient; a loss scaler may skip :data:`MOST_SKIPPED` steps in a row."""
+        """Check loss and gradient; a loss scaler may skip :data:`MOST_SKIPPED` steps in a row."""
         attempt = _attempt(run)
-        if _norm_is_finite(run, attempt.loss, _gradients(run.model)):
+        gradients = [local(p.grad) for p in run.model.parameters() if p.grad is not None]
+        # Where the norm is finite, so are the squares, of which optimizers make their moments.
+        norm = nn.utils.get_total_norm([0 * attempt.loss, *gradients])  # the loss may be any number
+        if not any_of(not norm.isfinite(), run.device):
             self.skipped = 0
         elif not self._skips(run, attempt.loss):
-            self._stop_step(run, attempt)
+            skips = f", in {self.skipped} steps in a row that the loss scaler skipped, last"
+            text = f"the norm of the gradient is {norm}{skips if self.skipped else ''}"
+            self._stop_step(run, attempt, text if attempt.loss.isfinite() else "")
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Checks the loss of a batch whose gradient waits for those of others."""
-        if not stepped and not _norm_is_finite(run, _attempt(run).loss, []):
+        """Check the loss of a batch whose gradient waits for those of others."""
+        if not stepped and any_of(not _attempt(run).loss.isfinite(), run.device):
             self._stop_step(run, _attempt(run))
 
     def on_validation_start(self, run: Run) -> None:
-        """Checks the state before it is validated and saved."""
-        self.trouble = None
+        """Check the state before it is validated and saved."""
+        self.symptom = None
         self.check_state(run)
 
     def on_validation_batch_end(
         self, run: Run, index: int, batch: Batch, loss: Tensor | None
     ) -> None:
-        """Looks for the reason of the first loss that is not finite.
+        """Look for the origin of the first loss that is not finite.
 
         The other ranks, which may have fewer batches, hear of it at the end.
         """
-        if loss is None or self.trouble is not None or bool(loss.isfinite()):
+        if loss is None or self.symptom is not None or bool(loss.isfinite()):
             return
         images = run.prepared(batch).images
 
         def forward() -> object:
             return list(run.task.predict(run.model, images))  # some tasks predict image by image
 
-        attempt = Attempt(images, loss, random_state(loss.device), forward)
         place = f"validation batch {index}"
-        with run.kept_weights():
-            finding = diagnose(run.model, attempt, place, run.precision.autocast())
-        self.trouble = _Trouble(f"the validation loss is {loss.item()}", place, finding)
+        with run.kept_weights(), run.precision.autocast():
+            finding = find_origin(run.model, images, forward, place)
+        self.symptom = _Symptom(f"the validation loss is {loss.item()}", place, finding)
 
     def on_validation_end(self, run: Run) -> None:
-        """Stops for such a loss, before it is logged and the epoch kept."""
-        if any_of(self.trouble is not None, run.device):
-            self._stop(run, self.trouble, self._keep(run))
+        """Stop for such a loss, before it is logged and the epoch kept."""
+        if any_of(self.symptom is not None, run.device):
+            self._stop(run, self.symptom, self._keep(run))
 
     def check_state(self, run: Run, kept: str | None = None) -> None:
-        """Stops the run where not all that a checkpoint keeps is finite.
+        """Stop the run unless everything that a checkpoint keeps is finite.
 
         Args:
+            run: the run.
             kept: where the newest finite state is, if that is known.
         """
-        state = _state(run, self.unbounded)
+        state = self._state(run)
         if not _all_finite(run, state.values()):
-            finding = diagnose_state(run.model, state)
-            trouble = _Trouble("the state of training is not finite", self.batch, finding)
-            self._stop(run, trouble, kept or self._keep(run))
+            finding = find_in_state(state, "state") or UNKNOWN
+            text = "the state of training is not finite"
+            self._stop(run, _Symptom(text, f"batch {self.index}", finding), kept or self._keep(run))
 
     def _skips(self, run: Run, loss: Tensor) -> bool:
-        """Whether the loss scaler may skip the step: a smaller scale may suffice."""
+        """Return True if the loss scaler may skip the step: a smaller scale may suffice."""
         scaler = run.precision.scaler
-        if scaler is None or not _norm_is_finite(run, loss, []):
+        if scaler is None or any_of(not loss.isfinite(), run.device):
             return False
         if self.skipped == 0:
             self.scaler_before = scaler.state_dict()
@@ -151,21 +147,20 @@ class DivergenceGuard(Callback):
             scaler.load_state_dict(self.scaler_before)
         return self.skipped < MOST_SKIPPED
 
-    def _stop_step(self, run: Run, attempt: Attempt) -> None:
-        kept = self._keep(run)
-        finding = diagnose(run.model, attempt, self.batch, run.precision.autocast())
-        symptom = f"the loss is {attempt.loss.item()}"
-        if attempt.loss.isfinite():
-            norm = nn.utils.get_total_norm(_gradients(run.model)).item()
-            skips = f", in {self.skipped} steps in a row that the loss scaler skipped, last"
-            symptom = f"the norm of the gradient is {norm}{skips if self.skipped else ''}"
-        self._stop(run, _Trouble(symptom, self.batch, finding), kept)
+    def _stop_step(self, run: Run, attempt: Attempt, text: str = "") -> None:
+        kept, batch = self._keep(run), f"batch {self.index}"
+        place = (run.config.seed, run.state.epoch, self.index, run.world.rank)
+        seed_all(derived_seed(STEP, *place))  # the random numbers of the step again
+        with run.precision.autocast():
+            finding = find_origin(run.model, attempt.images, attempt.forward, batch)
+        text = text or f"the loss is {attempt.loss.item()}"
+        self._stop(run, _Symptom(text, batch, finding), kept)
 
-    def _stop(self, run: Run, trouble: _Trouble | None, kept: str) -> None:
-        symptom, batch, finding = _agreed(trouble)
+    def _stop(self, run: Run, symptom: _Symptom | None, kept: str) -> None:
+        text, batch, finding = _agreed(symptom)
         state = run.state
         message = (
-            f"{symptom} at step {state.step} (epoch {state.epoch + 1}, {batch}):"
+            f"{text} at step {state.step} (epoch {state.epoch + 1}, {batch}):"
             f" {finding.detail}. {kept} {ADVICE[finding.cause]}."
         )
         if run.is_first:
@@ -174,20 +169,34 @@ class DivergenceGuard(Callback):
         raise TrainingDiverged(message)
 
     def _keep(self, run: Run) -> str:
-        """Keeps the state, if it is finite, and says where the newest finite one is."""
-        if _all_finite(run, _state(run, self.unbounded).values()):
+        """Keep the state, if it is finite, and say where the newest finite one is."""
+        if _all_finite(run, self._state(run).values()):
             save_checkpoint(run, run.out / LAST_GOOD)
             return f"The state before it is in {run.out / LAST_GOOD}."
         if not broadcast((run.out / LAST).is_file()):
             return _NONE_KNOWN
         return f"The newest finite state is in {run.out / LAST}."
 
+    def _state(self, run: Run) -> dict[str, Tensor]:
+        """Return the numbers that a checkpoint keeps, by name; this rank's share of sharded ones.
+
+        They are the weights, the buffers, their EMA and the optimizer's moments.
+        """
+        model = run.model
+        own: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        state = {name: tensor for name, tensor in own.items() if name not in self.unbounded}
+        names = {id(tensor): name for name, tensor in state.items()}
+        if run.ema is not None:
+            state |= {f"the EMA of {name}": run.ema.values[name] for name in list(state)}
+        for parameter, entries in run.optimizer.state.items():
+            name = names.get(id(parameter), "a parameter")
+            state |= {f"the optimizer's {key} of {name}": value for key, value in entries.items()}
+        shares = {name: local(t.detach()) for name, t in state.items() if isinstance(t, Tensor)}
+        return {name: t for name, t in shares.items() if t.is_floating_point() and t.numel() > 0}
+
 
 def read_divergence(out: str | Path) -> str | None:
-    """The divergence that stopped a run, in one sentence, or None.
-
-    Raises:
-        InputError: the record of it is damaged.
+    """Return the divergence that stopped a run, in one sentence, or None.
 
     Examples:
         >>> from pathlib import Path
@@ -195,75 +204,28 @@ def read_divergence(out: str | Path) -> str | None:
         >>> read_divergence(Path("runs/digits")) is None
         True
     """
-    out = Path(out)
-    path = out / DIVERGENCE
-    if not path.is_file():
-        return None
-    content = read_json(path)
-    message = content.get("message") if isinstance(content, dict) else None
-    if not isinstance(message, str):
-        raise InputError(f"{path} is damaged: it has no message")
-    return message
+    path = Path(out) / DIVERGENCE
+    return str(read_json(path)["message"]) if path.is_file() else None
 
 
 def _attempt(run: Run) -> Attempt:
-    """The last forward pass of the run."""
+    """Return the last forward pass of the run."""
     assert run.attempt is not None
     return run.attempt
 
 
-def _gradients(model: nn.Module) -> list[Tensor]:
-    return [local(p.grad) for p in model.parameters() if p.grad is not None]
-
-
-def _norm_is_finite(run: Run, loss: Tensor, gradients: list[Tensor]) -> bool:
-    """Whether loss and 2-norm of the gradient are finite in all ranks.
-
-    So then are the gradient's squares, and with them the moments that optimizers make of it.
-    """
-    norm = nn.utils.get_total_norm([0 * loss, *gradients])  # the loss may be as large as it likes
-    return not any_of(not norm.isfinite(), run.device)
-
-
 def _all_finite(run: Run, tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers in all ranks are finite, by the largest of them."""
+    """Return True if all numbers in all ranks are finite, by the largest of them."""
     norm = nn.utils.get_total_norm(list(tensors), norm_type=math.inf)
     return not any_of(not norm.isfinite(), run.device)
 
 
-def _state(run: Run, unbounded: set[str]) -> dict[str, Tensor]:
-    """All numbers that a checkpoint keeps, by name: weights, buffers, their EMA, moments.
-
-    Of sharded ones this rank's share.
-
-    Args:
-        unbounded: buffers that were not finite at the start, such as limits, and need not be.
-    """
-    model = run.model
-    own: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    state = {name: tensor for name, tensor in own.items() if name not in unbounded}
-    names = {id(tensor): name for name, tensor in state.items()}
-    if run.ema is not None:
-        state |= {f"the EMA of {name}": run.ema.values[name] for name in list(state)}
-    for parameter, entries in run.optimizer.state.items():
-        name = names.get(id(parameter), "a parameter")
-        state |= {f"the optimizer's {key} of {name}": value for key, value in entries.items()}
-    shares = {name: local(t.detach()) for name, t in state.items() if isinstance(t, Tensor)}
-    return {name: t for name, t in shares.items() if t.is_floating_point() and t.numel() > 0}
-
-
-def _agreed(trouble: _Trouble | None) -> _Trouble:
-    """What all ranks say: the trouble nearest to the source, in the order of the advice.
-
-    Their gradients are shared, their images are not: one knows why, the others see that.
-    """
-    troubles = gather(trouble)
+def _agreed(symptom: _Symptom | None) -> _Symptom:
+    """Return the symptom of all ranks that is nearest to the origin, in the order of the advice."""
     causes = list(ADVICE)
-    known = [(causes.index(seen.finding.cause), i) for i, seen in enumerate(troubles) if seen]
-    place = min(known)[1]
-    nearest = troubles[place]
-    assert nearest is not None
-    if len(troubles) == 1:
+    seen = [(rank, found) for rank, found in enumerate(gather(symptom)) if found is not None]
+    rank, nearest = min(seen, key=lambda pair: causes.index(pair[1].finding.cause))
+    if len(seen) == 1:
         return nearest
-    detail = f"{nearest.finding.detail} (in rank {place})"
+    detail = f"{nearest.finding.detail} (in rank {rank})"
     return nearest._replace(finding=replace(nearest.finding, detail=detail))

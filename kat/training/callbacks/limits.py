@@ -1,23 +1,19 @@
-"""When a run stops before its last epoch."""
+"""Stop a run before its last epoch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from kat.data import Batch
 from kat.text import counted
-from kat.training.callbacks.callback import Callback
 from kat.training.config import TrainConfig, parse_time
 from kat.training.distributed import any_of
-
-if TYPE_CHECKING:
-    from kat.training.build import Run
+from kat.training.run import Callback, Run
 
 
 class Limits(Callback):
-    """Stops a run at its first limit; what it has learned is kept.
+    """Stops a run at its first limit.
 
     The learning rate follows the schedule of the whole run, so that a resumed run is the run that
     was not stopped. ``limit_epochs`` and ``early_stopping`` stop at the end of an epoch;
@@ -36,13 +32,13 @@ class Limits(Callback):
         self.clock = clock
 
     def on_fit_start(self, run: Run) -> None:
-        """Starts the clock of max_time; a resumed run may be at its limit already."""
+        """Start the clock of max_time; a resumed run may be at its limit already."""
         self.start = self.clock()
         self._stop_at_epochs_or_steps(run)
         self._stop_early(run)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Stops after the last step that a limit allows, not between the batches of a step."""
+        """Stop after the last step that a limit allows, not between the batches of a step."""
         if not stepped:
             return
         self._stop_at_epochs_or_steps(run)
@@ -51,7 +47,7 @@ class Limits(Callback):
             run.should_stop |= any_of(over, run.device)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Stops after the last epoch that a limit allows."""
+        """Stop after the last epoch that a limit allows."""
         self._stop_at_epochs_or_steps(run)
         self._stop_early(run)
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: CSV and TensorBoard always, W&B and MLflow on request.
+"""Loggers of a run: CSV and TensorBoard always, W&B and MLflow on request.
 
 A resumed run continues its W&B and its MLflow run: their ids are in the run directory. Without a
 network both work too: W&B by WANDB_MODE=offline, MLflow by a database in the run directory, unless
@@ -15,40 +15,22 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from kat.documents import read_json
-from kat.errors import InputError, UnreadableFile, first_line
-from kat.extras import MissingPackage, is_installed
+from kat.errors import InputError, first_line
+from kat.extras import require
 from kat.files import open_input, open_to_append, write_text
 from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.text import say
 from kat.training.config import TrainConfig
+from kat.training.run import Logger, Status
 from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
 
-Status = Literal["finished", "failed"]
-
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
-
-
-class Logger:
-    """Takes the numbers of a run; used by the first process alone."""
-
-    run_id: str | None = None
-    """What the service calls the run."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Takes values by name, at a step counted from 0."""
-        raise NotImplementedError
-
-    def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Takes the settings of the run, nested as in run.yaml."""
-
-    def close(self, status: Status) -> None:
-        """Ends the run of the service."""
 
 
 class CsvLogger(Logger):
@@ -66,32 +48,29 @@ class CsvLogger(Logger):
         write_table(self.path, self.columns, self.rows)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Appends a row, or adds to the last one if that is of the same step."""
+        """Append a row, or add to the last one if that is of the same step."""
         row = {"step": str(step), **{name: repr(value) for name, value in values.items()}}
-        new = [name for name in row if name not in self.columns]
-        self.columns += new
-        same = bool(self.rows) and self.rows[-1]["step"] == row["step"]
-        if same:
+        known = row.keys() <= set(self.columns)
+        if self.rows and self.rows[-1]["step"] == row["step"]:
             self.rows[-1] |= row
+            known = False
         else:
             self.rows.append(row)
-        if new or same:
-            write_table(self.path, self.columns, self.rows)
-        else:
+        if known:
             with open_to_append(self.path) as file:
                 csv.DictWriter(file, self.columns).writerow(row)
+        else:
+            self.columns = columns_of(self.rows, self.columns)
+            write_table(self.path, self.columns, self.rows)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a file whose writer may have been killed: each but a last one without its end."""
+    """Return the rows of a file, without a last one that its writer, killed, has left half."""
     if not path.is_file():
         return []
     with io.TextIOWrapper(open_input(path), encoding="utf-8", newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
-    rows = [{name: value for name, value in r.items() if value} for r in csv.DictReader(lines)]
-    if not all(str(row.get("step", "")).isdecimal() for row in rows):
-        raise UnreadableFile(path, "a row has no step; remove it to log anew")
-    return rows
+    return [{name: value for name, value in r.items() if value} for r in csv.DictReader(lines)]
 
 
 class TensorBoardLogger(Logger):
@@ -99,7 +78,7 @@ class TensorBoardLogger(Logger):
 
     Args:
         folder: the folder of the files.
-        first_step: where the run starts or resumes; what the files have from there on is void.
+        first_step: where the run starts or resumes; later steps in the files become void.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -110,12 +89,12 @@ class TensorBoardLogger(Logger):
         self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Writes scalars."""
+        """Write scalars."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def close(self, status: Status) -> None:
-        """Writes what is left."""
+        """Write the rest."""
         self.writer.close()
 
 
@@ -141,15 +120,15 @@ class WandbLogger(Logger):
         self.run.define_metric("*", step_metric="step")  # W&B's own step may not go back
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Logs values against ``step``."""
+        """Log values against ``step``."""
         self.run.log({**values, "step": step})
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Updates the run's config."""
+        """Update the run's config."""
         self.run.config.update(dict(settings), allow_val_change=True)
 
     def close(self, status: Status) -> None:
-        """Ends the run, so that the next has its own."""
+        """End the run, so that the next has its own."""
         self.run.finish(exit_code=0 if status == "finished" else 1)
 
 
@@ -179,7 +158,7 @@ class MlflowLogger(Logger):
         self.client.update_run(self.run_id, status="RUNNING")  # a resumed one has ended
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Logs a batch of metrics."""
+        """Log a batch of metrics."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
@@ -187,13 +166,13 @@ class MlflowLogger(Logger):
         self.client.log_batch(self.run_id, metrics)
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Logs the settings as parameters, once: MLflow takes no second value of one."""
+        """Log the settings as parameters, once: MLflow takes no second value of one."""
         if self.new:
             for name, value in flat(settings, "/").items():
                 self.client.log_param(self.run_id, name, value)
 
     def close(self, status: Status) -> None:
-        """Ends the run."""
+        """End the run."""
         self.client.set_terminated(self.run_id, status.upper())
 
 
@@ -203,52 +182,57 @@ SERVICES: dict[str, Callable[[Path, str | None], Logger]] = {
 }
 
 
-def check_services(config: TrainConfig) -> None:
-    """Checks that what W&B and MLflow need is installed, where they are asked for.
+def check_services(names: Iterable[str]) -> None:
+    """Check that W&B and MLflow are installed, and that W&B knows an account or is offline.
 
     Raises:
-        MissingPackage: it is not.
-        InputError: W&B knows no account; says what to do.
+        MissingPackage: a package is not installed.
+        InputError: W&B knows no account; the message says what to do.
     """
-    for name in config.loggers:
+    for name in names:
         for package in _NEEDS[name]:
-            if not is_installed(package):
-                raise MissingPackage(f"loggers={name}", package)
-    if "wandb" in config.loggers:
-        check_wandb_account()
+            require(package, f"loggers={name}")
+        if name == "wandb" and not _has_wandb_account():
+            raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")
+
+
+def _has_wandb_account() -> bool:
+    import wandb
+
+    return wandb.setup().settings.mode != "online" or bool(wandb.login(prompt=False))
 
 
 def open_loggers(config: TrainConfig, first_step: int) -> list[Logger]:
-    """CSV, TensorBoard and the services asked for, with the settings logged; for the first process.
+    """Open CSV, TensorBoard and the services of the settings, and log the settings.
 
     Args:
         config: the settings.
-        first_step: where the run starts or resumes.
+        first_step: the step at which the run starts or resumes.
 
     Raises:
         InputError: a service refuses.
     """
     out = Path(config.out)
-    known = read_logger_runs(out) if config.resume else {}
-    runs, settings = dict(known), settings_to_keep(config)
+    path = out / LOGGER_RUNS
+    runs = read_json(path) if config.resume and path.is_file() else {}
     loggers: list[Logger] = [
         CsvLogger(out / METRICS, first_step), TensorBoardLogger(out / TENSORBOARD, first_step)
     ]  # fmt: skip
     for name in config.loggers:
         try:
-            loggers.append(SERVICES[name](out, known.get(name)))
-            loggers[-1].log_settings(settings)
+            loggers.append(SERVICES[name](out, runs.get(name)))
+            loggers[-1].log_settings(settings_to_keep(config))
         except Exception as error:  # each service has exceptions of its own
             close_loggers(loggers, "failed")
             raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
         runs[name] = str(loggers[-1].run_id)
     if runs:
-        write_text(out / LOGGER_RUNS, json.dumps(runs, indent=2) + "\n")
+        write_text(path, json.dumps(runs, indent=2) + "\n")
     return loggers
 
 
 def close_loggers(loggers: Iterable[Logger], status: Status) -> None:
-    """Closes each logger; says which service fails, since the run itself may be in order."""
+    """Close each logger, and print which service fails: the run itself may be in order."""
     for logger in loggers:
         try:
             logger.close(status)
@@ -256,21 +240,3 @@ def close_loggers(loggers: Iterable[Logger], status: Status) -> None:
             pass
         except Exception as error:  # each service has exceptions of its own
             say(f"{type(logger).__name__} was not closed: {first_line(error)}")
-
-
-def read_logger_runs(out: Path) -> dict[str, str]:
-    """The ids of a run's W&B and MLflow runs, by the service's name."""
-    path = out / LOGGER_RUNS
-    return read_json(path) if path.is_file() else {}
-
-
-def check_wandb_account() -> None:
-    """Checks that W&B knows an account, or is offline.
-
-    Raises:
-        InputError: neither.
-    """
-    import wandb
-
-    if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
-        raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")

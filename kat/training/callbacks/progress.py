@@ -1,4 +1,4 @@
-"""What a run prints while it trains: lines, and a bar in a terminal."""
+"""Print the progress of a run: lines, and a bar in a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from torch import Tensor
@@ -14,13 +14,10 @@ from torch import Tensor
 from kat.data import Batch
 from kat.machine import memory_bytes
 from kat.text import duration, scaled
-from kat.training.callbacks.callback import Callback
-from kat.training.callbacks.throughput import Throughput, Work
+from kat.training.callbacks.throughput import Throughput
 from kat.training.config import TrainConfig
-from kat.training.tasks.task import Metric
-
-if TYPE_CHECKING:
-    from kat.training.build import Run
+from kat.training.meter import Work
+from kat.training.run import Callback, Run
 
 QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""
@@ -37,11 +34,11 @@ class EpochLines(Callback):
         self.throughput = throughput
 
     def on_epoch_start(self, run: Run) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, run: Run) -> None:
-        """Prints the line; validation counts towards the time."""
+        """Print the line; validation counts towards the time."""
         row, skipped = run.state.history[-1], run.state.skipped
         values = {
             "epoch": f"{int(row['epoch'])}/{run.config.epochs}",
@@ -60,7 +57,7 @@ class StepLines(Callback):
     """Prints lines within long epochs where there is no bar, as in the log of a cluster.
 
     Args:
-        throughput: is called before this one; its rows are what is printed.
+        throughput: is called before this one; its rows are printed.
         seconds: the least time between two lines.
     """
 
@@ -69,11 +66,11 @@ class StepLines(Callback):
         self.seconds = seconds
 
     def on_epoch_start(self, run: Run) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self.rows, self.printed = 0, time.perf_counter()
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Prints a line if there is a new row, and the last line is long enough ago."""
+        """Print a line if there is a new row, and the last line is long enough ago."""
         rows, now = self.throughput.rows, time.perf_counter()
         if rows == self.rows or now - self.printed < self.seconds:
             return
@@ -88,7 +85,7 @@ class StepLines(Callback):
 
 
 class Bar(Callback):
-    """A progress bar in a terminal, with what :class:`StepLines` would print beside it.
+    """Shows a progress bar in a terminal, with the values of :class:`StepLines` beside it.
 
     Args:
         throughput: is called before this one.
@@ -101,11 +98,11 @@ class Bar(Callback):
         self.task = TaskID(0)
 
     def on_epoch_start(self, run: Run) -> None:
-        """Starts the epoch's bar."""
+        """Start the bar of the epoch."""
         self._start(run, f"Epoch {run.state.epoch + 1}/{run.config.epochs}", run.batches)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Moves on; the values are new with every row, not with every batch."""
+        """Advance the bar; the values are new with every row, not with every batch."""
         if self.throughput.rows != self.rows:
             self.rows = self.throughput.rows
             values = progress_values(run, self.throughput)
@@ -116,21 +113,21 @@ class Bar(Callback):
             self._update(index + 1)
 
     def on_validation_start(self, run: Run) -> None:
-        """Starts the bar of the validation."""
+        """Start the bar of the validation."""
         self._start(run, "Validation", run.val_batches)
 
     def on_validation_batch_end(
         self, run: Run, index: int, batch: Batch, loss: Tensor | None
     ) -> None:
-        """Moves on."""
+        """Advance the bar."""
         self._update(index + 1)
 
     def on_validation_end(self, run: Run) -> None:
-        """Leaves the line to the epoch's."""
+        """Remove the bar."""
         self._stop()
 
     def on_exception(self, run: Run) -> None:
-        """Gives the terminal back."""
+        """Remove the bar."""
         self._stop()
 
     def _start(self, run: Run, description: str, total: float) -> None:
@@ -158,12 +155,12 @@ class Bar(Callback):
 
 
 def is_interactive(config: TrainConfig) -> bool:
-    """Whether there is a terminal for a bar, and a bar is wanted."""
+    """Return True if a bar is wanted, and there is a terminal for it."""
     return config.progress and sys.stdout.isatty()
 
 
 def progress_values(run: Run, throughput: Throughput) -> dict[str, str]:
-    """How training goes within an epoch: loss, learning rate, throughput, memory, time left."""
+    """Return loss, learning rate, throughput, memory and the time left, within an epoch."""
     epoch, whole = throughput.seconds_left(run)
     return {
         **({} if run.loss is None else {"loss": f"{run.loss.item():.4f}"}),
@@ -175,7 +172,7 @@ def progress_values(run: Run, throughput: Throughput) -> dict[str, str]:
 
 
 def speed_values(run: Run, work: Work) -> dict[str, str]:
-    """Images per second of all processes; data wait and memory of the first one."""
+    """Return images per second of all processes; data wait and memory of the first one."""
     return {
         "images/s": f"{work.images_per_second:.4g}",
         "data wait": f"{100 * work.wait_share:.0f} %",
@@ -183,19 +180,21 @@ def speed_values(run: Run, work: Work) -> dict[str, str]:
     }
 
 
-def validation_values(row: Mapping[str, float], metrics: Iterable[Metric]) -> dict[str, str]:
-    """Validation loss and metrics of the kept weights, and of the raw ones beside an EMA.
+def validation_values(
+    row: Mapping[str, float], metrics: Iterable[tuple[str, str, str, bool]]
+) -> dict[str, str]:
+    """Return validation loss and metrics of the kept weights, and of the raw ones beside an EMA.
 
     Args:
         row: the row of the history.
-        metrics: the metrics of the task.
+        metrics: the metrics of the task: name, label, format, and where it is shown.
     """
     values = {}
-    for metric in (Metric("val_loss", "val loss", ".4f"), *metrics):
-        kept, raw = row.get(metric.name), row.get(f"raw_{metric.name}")
+    for name, label, spec, _ in (("val_loss", "val loss", ".4f", True), *metrics):
+        kept, raw = row.get(name), row.get(f"raw_{name}")
         if kept is not None:
-            beside = "" if raw is None else f" (raw {raw:{metric.format}})"
-            values[metric.label] = f"{kept:{metric.format}}{beside}"
+            beside = "" if raw is None else f" (raw {raw:{spec}})"
+            values[label] = f"{kept:{spec}}{beside}"
     return values
 
 

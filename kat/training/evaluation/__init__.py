@@ -1,1 +1,1 @@
-"""Evaluation of models on datasets, and diagnosis of poor results."""
+"""Evaluation of stored models on datasets."""

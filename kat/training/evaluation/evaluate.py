@@ -1,4 +1,4 @@
-"""Evaluates a model of any task on a dataset."""
+"""Evaluate a model of any task on a dataset."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 from torch import nn
 
 from kat.data import DataConfig, open_split
-from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.settings import AUTO, check_ranges
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, device_of
+from kat.settings import check_ranges
+from kat.training.tasks.evaluation import EvalConfig, Evaluation, Subject, device_of
 from kat.training.tasks.registry import TASKS, check_task
 
 
@@ -24,7 +23,7 @@ def evaluate(
     *,
     source: Path | str = "the model",
 ) -> Evaluation:
-    """Runs a model over the validation split of a dataset; every readable image counts once.
+    """Run a model over the validation split of a dataset; every readable image counts once.
 
     Args:
         model: the model; it is moved to the device, and in evaluation mode while it runs.
@@ -51,9 +50,6 @@ def evaluate(
     """
     config = config or EvalConfig()
     data, config = check_ranges(data, "data"), check_ranges(config)
-    for name, value in vars(data).items():
-        if value == AUTO:
-            raise InputError(f"data.{name}=auto is for training: give a value")
     images = open_split(data, "val")
     check_task(model, images, (str(source), data.name))
     task = TASKS[images.task]

@@ -1,7 +1,8 @@
-"""The data settings that an evaluation takes from the run of the model."""
+"""Find stored models, and the data settings that an evaluation takes from the run of a model."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,28 +11,48 @@ from typing import Any
 from kat.data import DataConfig, located
 from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
+from kat.models import is_model_folder
 from kat.settings import check_ranges
 from kat.training.run_directory import SETTINGS, read_data_record, read_settings
 
-_TAKEN_OVER = (
-    "name",
-    "root",
-    "val_split",
-    "num_classes",
-    "image_key",
-    "label_key",
-    "batch_size",
-    "num_workers",
-    "bad_images",
-    "exif",
-    "bad_annotations",
-    "boxes_only",
-)
-_HELD_OUT = ("holdout", "validate_on")
+_ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
+_TAKEN_OVER = {
+    "name", "root", "val_split", "num_classes", "image_key", "label_key", "batch_size",
+    "num_workers", "bad_images", "exif", "bad_annotations", "boxes_only",
+}  # fmt: skip
+_HELD_OUT = {"holdout", "validate_on"}
+
+
+def find_checkpoints(given: Sequence[Path]) -> list[Path]:
+    """Expand paths to the stored models that they refer to, without duplicates.
+
+    A run directory or a model folder is kept. Any other folder is replaced by the weight files and
+    model folders directly in it, in natural order, or kept if there are none.
+    """
+    found = [inner for path in given for inner in _inside(path)]
+    return list(dict.fromkeys(found))
+
+
+def _inside(path: Path) -> list[Path]:
+    if not path.is_dir() or is_model_folder(path) or (path / SETTINGS).is_file():
+        return [path]
+    inner = [
+        inside
+        for inside in path.iterdir()
+        if is_model_folder(inside)
+        or (inside.is_file() and inside.name.endswith(_ENDINGS) and inside.name[0] != ".")
+    ]
+    return sorted(inner, key=_natural) or [path]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key that puts epoch=9 before epoch=10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def settings_of_run(checkpoint: Path) -> dict[str, Any]:
-    """Reads the seed and the data settings of the run that a checkpoint belongs to.
+    """Read the seed and the data settings of the run that a checkpoint belongs to.
 
     Args:
         checkpoint: a run directory, or a file in one.
@@ -46,17 +67,15 @@ def settings_of_run(checkpoint: Path) -> dict[str, Any]:
     if not (folder / SETTINGS).is_file():
         return {}
     settings = read_settings(folder)
-    if not isinstance(settings.get("data"), dict):
-        raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
     data = located(settings["data"], read_data_record(folder))
-    kept = {name: data[name] for name in (*_TAKEN_OVER, *_HELD_OUT) if name in data}
+    kept = {name: value for name, value in data.items() if name in _TAKEN_OVER | _HELD_OUT}
     return {"data": kept, "seed": settings.get("seed")}
 
 
 def data_of_run(
     checkpoint: Path, typed: Mapping[str, Any], exported: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Reads the data settings of the run that a checkpoint belongs to.
+    """Read the data settings of the run that a checkpoint belongs to.
 
     With them, the validation split is the run's: where that is a holdout of the training split, so
     say ``holdout`` and ``validate_on``.
@@ -73,7 +92,7 @@ def data_of_run(
 
     Raises:
         InputError: the settings of the run are damaged, or name data that would be fetched over
-            the network or read from a command (``pipe:``): whoever made the run chose them, so the
+            the network or read from a command (``pipe:``): the author of the run chose them, so the
             user has to type them.
     """
     whole = {"holdout": 0.0}
@@ -81,9 +100,9 @@ def data_of_run(
     if data is None:
         return whole
     other = "name" in typed and _place(typed["name"]) != _place(data.get("name"))
-    wanted = {*_TAKEN_OVER, *([] if other else _HELD_OUT)} - {*typed}
+    wanted = (_TAKEN_OVER if other else _TAKEN_OVER | _HELD_OUT) - {*typed}
     if other:
-        wanted -= unused_settings(typed["name"])
+        wanted = wanted - unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted}
     for name, value in kept.items():
         if _is_fetched(value):
@@ -91,21 +110,18 @@ def data_of_run(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
             )
-    try:
-        check_ranges(DataConfig(**kept), "data")
-    except InputError as error:
-        raise InputError(f"the settings of the run of {checkpoint}: {error}") from None
+    check_ranges(DataConfig(**kept), "data")
     return {**whole, **kept}
 
 
 def data_to_test(
     checkpoint: Path, typed: Mapping[str, Any], exported: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], str]:
-    """As :func:`data_of_run`, but of the data's own validation split.
+    """Read the settings as :func:`data_of_run` does, but of the data's own validation split.
 
     Returns:
         The settings, and a remark if the run was validated on a holdout of the training split, for
-        which the data's own split is a test. What is typed is not changed.
+        which the data's own split is a test. Typed settings are not changed.
     """
     settings = data_of_run(checkpoint, typed, exported)
     if "validate_on" in typed or settings.pop("validate_on", "split") == "split":
@@ -117,7 +133,7 @@ def data_to_test(
 
 
 def take_one_split(settings: Sequence[dict[str, Any]]) -> None:
-    """Changes the settings of an evaluation of several models, so that all see the same images.
+    """Change the settings of an evaluation of several models, so that all see the same images.
 
     Of the images that are held out of a dataset, the smallest share counts for all models: larger
     shares include these images, so that no model was trained on them.
@@ -149,12 +165,12 @@ def take_one_split(settings: Sequence[dict[str, Any]]) -> None:
 
 
 def _place(name: object) -> tuple[str, Path | None]:
-    """The kind of a dataset and its path, which may be written in several ways."""
+    """Return the kind of a dataset and its path, which may be written in several ways."""
     kind, _, path = str(name).partition(":")
     return kind, Path(path).resolve() if path else None
 
 
 def _is_fetched(value: Any) -> bool:
-    """Whether a setting of data names what is read over the network or from a command."""
+    """Return True if a setting names data that is read over the network or from a command."""
     text = value if isinstance(value, str) else ""
     return text.startswith(("hfids/", "tfds/")) or "://" in text or "pipe:" in text

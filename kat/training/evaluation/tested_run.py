@@ -1,4 +1,4 @@
-"""The test of a run: its best and its last weights, once, on the data's own validation split."""
+"""Test a run: its best and its last weights, once, on the data's own validation split."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from kat.data import DataConfig
 from kat.documents import read_json
-from kat.errors import InputError
 from kat.files import write_text
 from kat.models import load_model
 from kat.training.evaluation.evaluate import evaluate
-from kat.training.evaluation.evaluation import EvalConfig
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.run_directory import BEST, LAST, TEST
-from kat.training.tasks.classification import Classification
+from kat.training.tasks.classification.task import Classification
+from kat.training.tasks.evaluation import EvalConfig
 
 _WEIGHTS = {"test": BEST, "test_last": LAST}
 """The checkpoints that are tested, by the prefix of their metrics."""
@@ -25,7 +24,7 @@ TEST_COLUMNS = tuple(f"{prefix}_{name}" for prefix in _WEIGHTS for name in _METR
 
 
 def write_test(out: Path, device: str) -> None:
-    """Evaluates the best and the last weights of a finished run, and writes test.json.
+    """Evaluate the best and the last weights of a finished run, and write test.json.
 
     Args:
         out: the run directory, of a run with ``data.validate_on=holdout``.
@@ -45,13 +44,7 @@ def write_test(out: Path, device: str) -> None:
 
 
 def read_test(out: Path) -> dict[str, Any]:
-    """The results of :func:`write_test`; empty if there are none.
-
-    Raises:
-        InputError: they are damaged.
-    """
+    """Return the results of :func:`write_test`; empty if there are none."""
     path = out / TEST
     results = read_json(path) if path.is_file() else {}
-    if not isinstance(results, dict):
-        raise InputError(f"{path} does not hold the results of a test")
     return {name: results[name] for name in TEST_COLUMNS if name in results}

@@ -36,12 +36,12 @@ class EMA:
         }
 
     def rate(self) -> float:
-        """d of the next step."""
+        """Return d of the next step."""
         return min(self.decay, (1 + self.steps) / (10 + self.steps))
 
     @torch.no_grad()
     def update(self) -> None:
-        """Updates the averages after a step."""
+        """Update the averages after a step."""
         averages, weights = [], []
         for name, tensor in self._current().items():
             average = local(self.values[name])
@@ -55,14 +55,14 @@ class EMA:
         self.steps += 1
 
     def by_every_name(self) -> dict[str, Tensor]:
-        """The averages by all names in the state dict: a tied tensor has several."""
+        """Return the averages by all names in the state dict: a tied tensor has several."""
         names = {id(tensor): name for name, tensor in _named_tensors(self.model)}
         every = _named_tensors(self.model, remove_duplicate=False)
         return {name: self.values[names[id(tensor)]] for name, tensor in every}
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Swaps the EMA into the model within the context."""
+        """Swap the EMA into the model within the context."""
         self._swap()
         try:
             yield
@@ -70,7 +70,7 @@ class EMA:
             self._swap()
 
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Restores unsharded averages, by state dict name, after this number of steps."""
+        """Restore unsharded averages, by state dict name, after this number of steps."""
         for name, value in self.values.items():
             if name in state:  # buffers that are not persistent are not
                 assign(value, state[name])

@@ -1,4 +1,4 @@
-"""Freezing parts of a model: they are not trained, and run in eval mode."""
+"""Freeze parts of a model: they are not trained, and run in eval mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKBONE, RATIONALS = "backbone", "rationals"
 
 
 def freeze(model: nn.Module, parts: str | int | None) -> None:
-    """Freezes parts of a model: disables their gradients and puts them into eval mode.
+    """Freeze parts of a model: disables their gradients and puts them into eval mode.
 
     ``model.train()`` resets the mode; call :func:`frozen_to_eval` after it.
 
@@ -26,13 +26,11 @@ def freeze(model: nn.Module, parts: str | int | None) -> None:
             parameter names, e.g. ``blocks.*.attn.*``. None freezes nothing.
 
     Raises:
-        InputError: the model does not have a part, or no parameter is left to train.
+        InputError: the model does not have a part.
     """
     if parts is None:
         return
     chosen = set[str]().union(*(_names(model, part.strip()) for part in str(parts).split(",")))
-    if not any(p.requires_grad for n, p in model.named_parameters() if n not in chosen):
-        raise InputError(f"model.freeze={parts} leaves no parameter to train")
     for name, parameter in model.named_parameters():
         if name in chosen:
             parameter.requires_grad_(False)
@@ -40,7 +38,7 @@ def freeze(model: nn.Module, parts: str | int | None) -> None:
 
 
 def frozen_to_eval(model: nn.Module) -> None:
-    """Puts every module whose parameters are all frozen into eval mode, with its submodules.
+    """Put every module whose parameters are all frozen into eval mode, with its submodules.
 
     Drop path and dropout are then off in a frozen block, and running statistics do not change. A
     module without parameters follows its parent.
@@ -52,10 +50,11 @@ def frozen_to_eval(model: nn.Module) -> None:
 
 
 def _names(model: Any, part: str) -> set[str]:
-    """The parameter names of a part."""
+    """Return the parameter names of a part."""
     names = [name for name, _ in model.named_parameters()]
     if part.isdecimal():
-        return _first_blocks(model, int(part))
+        layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+        return {name for name, layer in layers.items() if layer <= int(part)}
     if part == BACKBONE:
         heads = model.get_classifier()  # a tuple in models with two, such as distilled DeiTs
         heads = nn.ModuleList(heads if isinstance(heads, tuple | list) else [heads])
@@ -71,11 +70,3 @@ def _names(model: Any, part: str) -> set[str]:
             f" number of blocks, or a pattern of parameter names such as {names[-1]!r}"
         )
     return found
-
-
-def _first_blocks(model: Any, count: int) -> set[str]:
-    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    head = max(layers.values())
-    if count >= head:
-        raise InputError(f"model.freeze={count}, but the model has {head - 1} blocks")
-    return {name for name, layer in layers.items() if layer <= count}

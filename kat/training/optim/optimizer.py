@@ -19,7 +19,7 @@ store the schedule.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ _OWN = ("lr_scale", "weight_decay", "betas")
 
 
 def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """Creates timm's optimizer for the parameters that are not frozen.
+    """Create timm's optimizer for the parameters that are not frozen.
 
     Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay, but that
     rational coefficients have ``rational_weight_decay``. With ``clip_coefficients`` c > 0, every
@@ -50,19 +50,13 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     Loading a state does not change the settings of the groups.
 
     Raises:
-        InputError: the optimizer is unavailable or rejects a setting, an initial coefficient is
-            outside [-c, c], or no parameter is left to train.
+        InputError: an initial coefficient is outside [-c, c].
     """
     groups = parameter_groups(model, optim)
-    if not groups:
-        raise InputError("no parameter is left to train")
     betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
     info = get_optimizer_info(optim.name)
     known = betas if info.has_betas and info.num_betas == 2 else {}
-    try:
-        optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
-    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"optimizer {optim.name!r} cannot be used: {error}") from None
+    optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
     optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
     if optim.clip_coefficients > 0:
         _check_clipping(model, optim.clip_coefficients)
@@ -71,7 +65,7 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """The groups of :func:`kat.param_groups`, or timm's of layer decay split in the same way.
+    """Return the groups of :func:`kat.param_groups`, or timm's of layer decay, split likewise.
 
     Returns:
         Groups with ``params``, ``weight_decay``, ``lr_scale`` (s_p above) and ``rational``, without
@@ -145,7 +139,7 @@ class Schedule:
         self.set(0)
 
     def set(self, step: int) -> None:
-        """Sets the learning rates of the step with this index, counted from 0."""
+        """Set the learning rates of the step with this index, counted from 0."""
         ramp = min(1.0, step / self.rational_warmup) if self.rational_warmup > 0 else 1.0
         self.learning_rate = self.common_rate(step)
         for group in self.optimizer.param_groups:
@@ -153,7 +147,7 @@ class Schedule:
             group["lr"] = self.learning_rate * own
 
     def common_rate(self, step: int) -> float:
-        """c(t)."""
+        """Return c(t)."""
         optim = self.optim
         if step < self.warmup:
             return optim.warmup_lr + step * (optim.lr - optim.warmup_lr) / self.warmup
@@ -169,14 +163,14 @@ class Schedule:
 
 
 def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:
-    """The layout of an optimizer's state: its name and the parameter names of each group."""
+    """Return the layout of an optimizer's state: its name and the parameter names of each group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [[names[id(p)] for p in g["params"]] for g in parameter_groups(model, optim)]
     return {"name": optim.name, "groups": groups}
 
 
 def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, Any]) -> None:
-    """Checks that the optimizer's state in a checkpoint fits the settings.
+    """Check that the optimizer's state in a checkpoint fits the settings.
 
     Args:
         model: the model, with its frozen parts.
@@ -186,21 +180,11 @@ def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, 
     Raises:
         InputError: the state belongs to another optimizer or to other parameter groups.
     """
-    before, now = checkpoint.get("optimizer"), optimizer_layout(model, optim)
-    if before is None or before == now:
-        return
-    if before["name"] != now["name"]:
-        what = f"is of {before['name']}, but optim.name={now['name']}"
-        advice = "give the same, or start a new run from the old one with --init-from"
-    else:
-        what = f"has {_size(before['groups'])}, but the settings make {_size(now['groups'])}"
-        advice = (
-            "model.freeze must be as it was, and optim.layer_decay and optim.weight_decay may be"
-            " changed but not switched on or off"
+    before, now = checkpoint["optimizer"], optimizer_layout(model, optim)
+    if before != now:
+        raise InputError(
+            f"the optimizer's state in the checkpoint is of {before['name']} with"
+            f" {len(before['groups'])} groups of parameters, and the settings make {now['name']}"
+            f" with {len(now['groups'])}: optim.name and model.freeze must be as they were, and"
+            " optim.layer_decay and optim.weight_decay may be changed but not switched on or off"
         )
-    raise InputError(f"the optimizer's state in the checkpoint {what}: {advice}")
-
-
-def _size(groups: Iterable[list[str]]) -> str:
-    counts = [len(names) for names in groups]
-    return f"{len(counts)} groups of {sum(counts)} parameters in all"

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch.amp import GradScaler
 
-from kat.errors import unknown
-
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 NAMES = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -27,15 +25,13 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        if name not in NAMES:
-            raise unknown("precision", name, NAMES)
         self.dtype = torch.float64 if name == "64-true" else torch.float32
         self.device = device
         self.autocast_dtype = _AUTOCAST.get(name)
         self.scaler = GradScaler(device.type) if name == "16-mixed" else None
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context in which to run the forward pass and compute the loss."""
+        """Return the context in which to run the forward pass and compute the loss."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype)
@@ -46,16 +42,16 @@ class Precision:
         return 1.0 if self.scaler is None else self.scaler.get_scale()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of ``loss_scale * loss``."""
+        """Add the gradients of ``loss_scale * loss``."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divides the gradients by the loss scale, before they are clipped or inspected."""
+        """Divide the gradients by the loss scale, before they are clipped or inspected."""
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Takes the step, unless a scaled gradient is not finite, and adjusts the scale."""
+        """Take the step, unless a scaled gradient is not finite, and adjusts the scale."""
         if self.scaler is None:
             optimizer.step()
         else:
@@ -63,10 +59,10 @@ class Precision:
             self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale and what adjusts it."""
+        """Return the state of the loss scaler."""
         return {} if self.scaler is None else self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`; a state of another precision is ignored."""
+        """Restore :meth:`state_dict`; a state of another precision is ignored."""
         if self.scaler is not None and state:
             self.scaler.load_state_dict(state)

@@ -35,9 +35,9 @@ from kat.processes import (
 from kat.text import warn
 from kat.training.config import TrainConfig
 from kat.training.evaluation.tested_run import write_test
-from kat.training.run import train
 from kat.training.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
+from kat.training.trainer import train
 
 _STOPPED, _FAILED = 75, 1
 

@@ -1,1 +1,1 @@
-"""The tasks, one file each: classification, detection, segmentation."""
+"""The tasks, a folder each: classification, detection, segmentation."""

@@ -1,4 +1,4 @@
-"""The interface of a task: all that differs between classification, detection, segmentation."""
+"""The interface of a task, by which classification, detection and segmentation differ."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from kat.data import DataConfig, ImageDataset, ImageStream
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
-from kat.training.evaluation.prediction import Prediction
+from kat.training.tasks.evaluation import EvalConfig, Evaluation, Prediction, Subject
 
 Transforms = tuple[Transform, Transform]
 """The transforms of training and of validation images."""
@@ -38,7 +37,7 @@ class Metric(NamedTuple):
         name: name in logs, the history and files.
         label: name in printed text and figures.
         format: format specification of its value.
-        in_table: whether it is a column of a printed table of checkpoints.
+        in_table: it is a column of a printed table of checkpoints.
     """
 
     name: str
@@ -52,23 +51,23 @@ class Metrics(nn.Module):
 
     @abstractmethod
     def update(self, predictions: Any, labels: Any) -> Tensor | None:
-        """Adds the predictions of a batch; returns its mean loss if the task has one."""
+        """Add the predictions of a batch; return its mean loss if the task has one."""
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """The metrics by name, and ``loss`` if the task has one; a collective."""
+        """Return the metrics by name, and ``loss`` if the task has one; a collective."""
 
     def notes(self, classes: Sequence[str]) -> list[str]:
-        """Remarks on the validation data, one line each; a collective."""
+        """Return remarks on the validation data, one line each; a collective."""
         return []
 
     @abstractmethod
     def reset(self) -> None:
-        """Resets the metrics to their initial state."""
+        """Reset the metrics to their initial state."""
 
 
 class Task(ABC):
-    """How models are trained, evaluated and used for prediction on one kind of data.
+    """Training, evaluation and prediction of models on one kind of data.
 
     Args:
         config: the settings of the run.
@@ -94,11 +93,11 @@ class Task(ABC):
     entry_figure: ClassVar[str]
     """The name of the value of an entry, e.g. score."""
     ranked: ClassVar[bool] = True
-    """Whether entries are classes, of which only the first ones need be printed."""
+    """The entries are classes, of which only the first ones need be printed."""
     on_grid: ClassVar[bool] = True
-    """Whether models keep the patches of an image as a grid of any size."""
+    """Models keep the patches of an image as a grid of any size."""
     draws: ClassVar[bool] = True
-    """Whether predictions include pictures."""
+    """Predictions include pictures."""
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         self.config = config
@@ -109,15 +108,15 @@ class Task(ABC):
     @staticmethod
     @abstractmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """The transforms of training and of validation images, with their labels."""
+        """Make the transforms of training and of validation images, with their labels."""
 
     @abstractmethod
     def make_metrics(self) -> Metrics:
-        """Creates the metrics of a validation."""
+        """Create the metrics of a validation."""
 
     @abstractmethod
     def loss(self, output: Any, labels: Any) -> Tensor:
-        """The mean loss of a batch.
+        """Return the mean loss of a batch.
 
         Args:
             output: output of the model in training mode, called with :meth:`arguments`.
@@ -126,11 +125,11 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, model: nn.Module, images: Any) -> Any:
-        """The predictions for a batch of images, as :meth:`Metrics.update` takes them."""
+        """Return the predictions for a batch of images, as :meth:`Metrics.update` takes them."""
 
     @classmethod
     def model_args(cls, given: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
-        """The arguments of the model, with those that follow from the data.
+        """Return the arguments of the model, with those that follow from the data.
 
         Args:
             given: the arguments without them.
@@ -141,19 +140,12 @@ class Task(ABC):
         """
         return given
 
-    def check_model(self, model: nn.Module) -> None:  # noqa: B027 (most tasks have nothing to check)
-        """Checks that the model can be trained with the settings.
-
-        Raises:
-            InputError: the model does not fit the settings.
-        """
-
     def mixed(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        """Applies augmentation across the images of a batch, such as mixup."""
+        """Apply augmentation across the images of a batch, such as mixup."""
         return images, labels
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
-        """The arguments of the model in training."""
+        """Return the arguments of the model in training."""
         return (images,)
 
     @classmethod
@@ -166,7 +158,7 @@ class Task(ABC):
         config: EvalConfig,
         options: Any,
     ) -> Evaluation:
-        """Evaluates a model; see :func:`kat.training.evaluation.evaluate.evaluate`.
+        """Evaluate a model; see :func:`kat.training.evaluation.evaluate.evaluate`.
 
         Args:
             subject: the model and its record.
@@ -178,7 +170,7 @@ class Task(ABC):
 
     @classmethod
     def draw_beside_truth(cls, subject: Subject, images: Any, index: int) -> tuple[Tensor, Tensor]:
-        """Draws an image with its ground truth, and with what the model predicts.
+        """Draw an image with its ground truth, and with the predictions of the model.
 
         Args:
             subject: the model, in evaluation mode.
@@ -199,7 +191,7 @@ class Task(ABC):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: Any
     ) -> Iterator[Prediction]:
-        """Yields the prediction for each image, in order.
+        """Yield the prediction for each image, in order.
 
         Args:
             subject: the model, in evaluation mode.

@@ -10,7 +10,7 @@ from kat.analysis.figures.predictions import (
     draw_mistakes,
     draw_reliability,
 )
-from kat.training.evaluation.confusion import calibration
+from kat.training.tasks.classification.metrics import calibration
 
 
 def test_no_confusion_vanishes_in_the_figure_of_many_classes():

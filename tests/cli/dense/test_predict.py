@@ -15,8 +15,8 @@ from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
 from kat.tables import open_table
 from kat.training import evaluate
-from kat.training.tasks.detection import find_objects
-from kat.training.tasks.segmentation import find_classes
+from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.segmentation.task import find_classes
 from tests.cli.commands import run
 from tests.cli.dense.small_dense import pictures, said_of
 

@@ -12,7 +12,7 @@ import yaml
 
 from kat.data import DataConfig
 from kat.models import build_model, save_model
-from kat.training import ModelConfig, TrainConfig, settings_to_keep
+from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
 from kat.training.run_directory import write_history
 from tests import records
 
@@ -29,9 +29,8 @@ def write_run(folder: Path, *, top1: float = 90.0, seed: int = 0, lr: float = 0.
     save_model(build_model(RECORD), RECORD, folder)
     config = TrainConfig(
         out=str(folder), seed=seed, model=ModelConfig(name=RECORD.architecture),
-        data=DataConfig(name="digits"),
+        data=DataConfig(name="digits"), optim=OptimConfig(lr=lr),
     )  # fmt: skip
-    config.optim.lr = lr
     (folder / "run.yaml").write_text(yaml.safe_dump(settings_to_keep(config)))
     (folder / "summary.json").write_text(json.dumps({**SUMMARY, "top1": top1}))
     write_history([_row(1, top1 - 10), _row(2, top1)], folder / "history.csv")

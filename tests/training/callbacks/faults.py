@@ -13,11 +13,11 @@ from kat.data import AugmentConfig
 from kat.errors import TrainingDiverged
 from kat.models import load_model
 from kat.training import OptimConfig
-from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
+from kat.training.run import Callback
 from tests.training import small
 
 RECORD = dataclasses.replace(small.RECORD, args={"depth": 2})

@@ -10,7 +10,7 @@ import torch
 
 from kat.checksum import write_checksum
 from kat.errors import TrainingDiverged
-from kat.training.callbacks.callback import Callback
+from kat.training.run import Callback
 from tests.training.callbacks.faults import STEPS, Fault, make_batches, step_of, stopped, train
 
 pytestmark = pytest.mark.slow
@@ -54,15 +54,15 @@ def _break_ema(run):
 @pytest.mark.parametrize(
     ("action", "layer", "cause", "detail"),
     [
-        (_break_weight, "head", "weight", "its weight bias[0] is nan"),
-        (_break_buffer, "", "state", "statistic is inf (1 of 3 are not finite)"),
+        (_break_weight, "head", "state", "head.bias[0] is nan"),
+        (_break_buffer, "", "state", "statistic[1] is inf (1 of 3 are not finite)"),
         (
             _break_moment,
             "blocks.0.mlp.fc1",
             "state",
-            "exp_avg_sq of blocks.0.mlp.fc1.weight is inf",
+            "exp_avg_sq of blocks.0.mlp.fc1.weight[0, 0] is inf",
         ),
-        (_break_ema, "head", "state", "the EMA of head.bias is nan"),
+        (_break_ema, "head", "state", "the EMA of head.bias[2] is nan"),
     ],
 )
 def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
@@ -109,7 +109,7 @@ def test_a_start_that_is_not_finite_is_refused_and_no_checkpoint_is_named(tmp_pa
         train(tmp_path, make_batches(), Broken())
     message = str(caught.value)
     assert message.startswith("the state of training is not finite at step 0 (epoch 1, batch 0)")
-    assert "blocks.1.norm2 is the first layer that is not finite" in message
+    assert "blocks.1.norm2.weight[7] is nan" in message
     assert "No finite state of this run is known" in message
     assert "ckpt" not in message
     assert {path.name for path in tmp_path.iterdir()} == {"divergence.json"}
@@ -139,7 +139,7 @@ def test_a_validation_loss_that_is_not_finite(tmp_path, ema):
     assert message.startswith(
         f"the validation loss is nan at step {STEPS} (epoch 1, validation batch 1): the images"
     )
-    assert "number 4 of the 8 in validation batch 1" in message
+    assert "number 4 in validation batch 1" in message
     assert (found["layer"], found["cause"]) == ("images", "input")
     assert "The state before it is in" in message
     assert step_of(tmp_path / "last_good.ckpt") == STEPS

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kat.training.callbacks import divergence
-from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.divergence import MOST_SKIPPED
+from kat.training.run import Callback
 from tests.training.callbacks.faults import (
     STEPS,
     Fault,

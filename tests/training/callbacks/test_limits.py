@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from kat.training import TrainConfig
-from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
 from kat.training.config import CheckpointConfig, parse_time
 from kat.training.loop import fit
+from kat.training.run import Callback
 from tests.cli.commands import refused, run
 from tests.training.small import batches, make_run, restore
 

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.training import TrainConfig
+from kat.extras import is_installed
 from kat.training.callbacks import loggers
-from kat.training.callbacks.loggers import CsvLogger, Logger, TensorBoardLogger
+from kat.training.callbacks.loggers import CsvLogger, TensorBoardLogger
+from kat.training.run import Logger
 from tests.cli.commands import refused, run
 
 pytestmark = pytest.mark.slow
@@ -51,8 +52,8 @@ def services(monkeypatch):
     numbers = iter(range(100))
     opener = lambda out, run_id: Recorder(run_id or f"run{next(numbers)}")  # noqa: E731
     monkeypatch.setattr(loggers, "SERVICES", {"wandb": opener, "mlflow": opener})
-    monkeypatch.setattr(loggers, "is_installed", lambda module: True)
-    monkeypatch.setattr(loggers, "check_wandb_account", lambda: None)
+    monkeypatch.setattr(loggers, "require", lambda package, what: None)
+    monkeypatch.setattr(loggers, "_has_wandb_account", lambda: True)
 
 
 def test_services_get_settings_and_metrics_and_a_resumed_run_keeps_its_ids(services, tmp_path):
@@ -80,14 +81,11 @@ def test_overwriting_a_run_starts_new_runs_of_the_services(services, tmp_path):
     assert json.loads((tmp_path / "run/loggers.json").read_text()) == {"wandb": "run1"}
 
 
-def test_what_is_not_installed_is_named_before_anything_is_written(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(loggers, "is_installed", lambda module: module == "mlflow")
-    for service, message in (
-        ("wandb", "loggers=wandb needs the package wandb: pip install"),
-        ("mlflow", "loggers=mlflow needs the package sqlalchemy: pip install"),
-    ):
-        line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", service)
-        assert message in line
+def test_a_missing_package_is_named_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    for package in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, package, None)
+        line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", package)
+        assert f"loggers={package} needs the package {package}: pip install" in line
     assert "comet" in refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "comet")
     assert not (tmp_path / "run").exists()
 
@@ -98,15 +96,14 @@ def test_wandb_without_an_account_is_refused_unless_it_is_offline(tmp_path, caps
         setup=lambda: SimpleNamespace(settings=settings), login=lambda prompt: known.account
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(loggers, "is_installed", lambda module: True)
+    monkeypatch.setattr(loggers, "require", lambda package, what: None)
     line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "wandb")
     assert "loggers=wandb needs an account: wandb login, or WANDB_MODE=offline" in line
     assert not (tmp_path / "run").exists()
-    config = TrainConfig(loggers=["wandb"])
     known.account = True
-    loggers.check_services(config)
+    loggers.check_services(["wandb"])
     settings.mode, known.account = "offline", False
-    loggers.check_services(config)
+    loggers.check_services(["wandb"])
 
 
 def test_a_service_that_refuses_is_one_line(services, tmp_path, capsys, monkeypatch):
@@ -185,7 +182,7 @@ def test_a_run_that_fails_ends_as_failed(services, tmp_path, capsys):
 
 
 def _installed(*modules):
-    return all(map(loggers.is_installed, modules))
+    return all(map(is_installed, modules))
 
 
 @pytest.mark.skipif(not _installed("wandb"), reason="wandb is not installed")

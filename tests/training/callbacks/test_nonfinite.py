@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import nn
 
-from kat.training.callbacks.nonfinite import Attempt, diagnose, first_not_finite, random_state
+from kat.training.nonfinite import find_layer, find_origin
 
 
-def test_a_sum_between_modules_counts_as_the_module_around_it():
+def test_a_sum_between_modules_is_found_at_the_input_of_the_next():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()
@@ -26,19 +24,18 @@ def test_a_sum_between_modules_counts_as_the_module_around_it():
             return x
 
     model = Named(Sum(), Sum())
-    assert first_not_finite(model, lambda: model(torch.zeros(1, 1))) is None
+    assert find_layer(model, lambda: model(torch.zeros(1, 1))) is None
     with torch.no_grad():
         for part in (model[1].left, model[1].right):
             part.bias.fill_(3e38)
-    finding = first_not_finite(model, lambda: model(torch.zeros(1, 1)))
-    assert (finding.layer, finding.cause) == ("1", "overflow")
+    finding = find_layer(model, lambda: model(torch.zeros(1, 1)))
+    assert (finding.layer, finding.cause) == ("1.last", "overflow")
+    assert finding.detail == "1.last is the first layer that is not finite, at its input"
     model(torch.full((1, 1), torch.nan))  # nothing watches any more
 
 
 def test_images_that_are_not_finite_are_found_in_a_list():
     images = [torch.zeros(3, 8, 8), torch.full((3, 4, 8), torch.nan)]
-    random = random_state(torch.device("cpu"))
-    attempt = Attempt(images, torch.tensor(torch.nan), random, lambda: None)
-    finding = diagnose(nn.Identity(), attempt, "batch 3", nullcontext())
+    finding = find_origin(nn.Identity(), images, lambda: None, "batch 3")
     assert finding.cause == "input"
-    assert "number 1 of the 2 in batch 3" in finding.detail
+    assert "number 1 in batch 3" in finding.detail

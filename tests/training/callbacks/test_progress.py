@@ -9,11 +9,10 @@ import pytest
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.training import TrainConfig
-from kat.training import run as training_run
+from kat.training import TrainConfig, trainer
 from kat.training.callbacks import progress
 from kat.training.callbacks.progress import StepLines, is_interactive, validation_values
-from kat.training.tasks.classification import Classification
+from kat.training.tasks.classification.task import Classification
 from tests.cli.commands import run
 
 pytestmark = pytest.mark.slow
@@ -77,9 +76,7 @@ def test_a_resumed_run_adds_to_its_history_and_its_logs(tmp_path):
 def test_lines_within_an_epoch_come_with_the_rows_and_not_too_often(
     tmp_path, capsys, monkeypatch, seconds, count
 ):
-    monkeypatch.setattr(
-        training_run, "StepLines", lambda throughput: StepLines(throughput, seconds)
-    )
+    monkeypatch.setattr(trainer, "StepLines", lambda throughput: StepLines(throughput, seconds))
     assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--log_every_n_steps", 2,
                "--limit_train_batches", 7) == 0  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if "batch" in line]
@@ -104,7 +101,7 @@ def test_a_bar_shows_the_same_values_in_a_terminal(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(progress, "Progress", Noted)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes any output for a terminal
-    monkeypatch.setattr(training_run, "is_interactive", lambda config: True)
+    monkeypatch.setattr(trainer, "is_interactive", lambda config: True)
     assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 2, "--log_every_n_steps", 2,
                "--limit_train_batches", 4) == 0  # fmt: skip
     printed = capsys.readouterr().out

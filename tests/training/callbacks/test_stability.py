@@ -10,12 +10,12 @@ import torch
 from kat.errors import InputError
 from kat.nn.monitoring.stability import QUANTITIES, StabilityMonitor
 from kat.training import MonitorConfig
-from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
+from kat.training.run import Callback
 from tests.training.small import batches, make_run
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from kat.training import OptimConfig
 from kat.training.callbacks import throughput as throughput_module
-from kat.training.callbacks.callback import Callback
-from kat.training.callbacks.throughput import Meter, Throughput, Work
+from kat.training.callbacks.throughput import Throughput
 from kat.training.loop import fit
+from kat.training.meter import Meter, Work
+from kat.training.run import Callback
 from tests.training.small import Batches, Clock, batches, make_run
 
 pytestmark = pytest.mark.slow

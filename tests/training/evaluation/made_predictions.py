@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kat.training.evaluation.prediction import ClassPredictions
+from kat.training.tasks.classification.metrics import ClassPredictions
 
 
 def made_predictions(

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from kat.data.dense import open_coco
-from kat.training.evaluation.coco_metrics import DetectionMetrics, coco_results
+from kat.training.tasks.detection.metrics import DetectionMetrics, coco_results
 from tests.data.dense.coco_files import evaluated, official
 
 pytestmark = pytest.mark.slow

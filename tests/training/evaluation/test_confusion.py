@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from kat.training.evaluation.confusion import (
+from kat.training.tasks.classification.metrics import (
     calibration,
     class_accuracies,
     confusion_matrix,

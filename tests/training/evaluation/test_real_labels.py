@@ -12,17 +12,18 @@ from PIL import Image
 from timm.data import ImageNetInfo, RealLabelsImagenet
 from torch import nn
 
-from kat.data import DataConfig, open_split
+from kat.data import DataConfig
 from kat.errors import InputError
 from kat.training import EvalConfig, evaluate
-from kat.training.evaluation.real_labels import (
-    check_real_labels,
+from kat.training.tasks.classification.report import (
+    check_imagenet,
     read_real_labels,
     real_accuracy,
 )
 from tests.training.evaluation.test_evaluate import COLOURS
 
 CLASSES, IMAGES = 10, 24
+NAMES = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, IMAGES + 1)]
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def validation(tmp_path):
     """ImageNet's validation layout, ten of its classes; and what is right in each image."""
     rng = np.random.default_rng(0)
     synsets = ImageNetInfo().label_names()[:CLASSES]
-    for number in range(1, IMAGES + 1):
+    for number, name in enumerate(NAMES):
         folder = tmp_path / "val" / synsets[number * 7 % CLASSES]
         folder.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+        Image.fromarray(pixels).save(folder / name)
     labels = [sorted(map(int, rng.integers(0, CLASSES, rng.integers(0, 4)))) for _ in range(IMAGES)]
-    (tmp_path / "real.json").write_text(json.dumps(labels))
+    (tmp_path / "real.json").write_text(json.dumps(labels + [[]] * (50_000 - IMAGES)))
     return tmp_path
 
 
@@ -51,7 +52,8 @@ def _evaluation(root):
 def test_real_accuracy_is_timms(validation):
     evaluation = _evaluation(validation)
     answers = evaluation.predictions
-    theirs = RealLabelsImagenet(answers.names, str(validation / "real.json"))
+    files = answers.names + [""] * (50_000 - IMAGES)
+    theirs = RealLabelsImagenet(files, str(validation / "real.json"))
     theirs.add_result(torch.from_numpy(answers.logits))
     ours = real_accuracy(
         evaluation.predictions, evaluation.classes, read_real_labels(str(validation / "real.json"))
@@ -64,37 +66,22 @@ def test_real_accuracy_is_timms(validation):
 def test_timms_copy_is_of_the_whole_validation_set():
     labels = read_real_labels("timm")
     assert len(labels) == 50_000
-    assert labels[0] == frozenset(
-        RealLabelsImagenet([""] * 50_000).real_labels["ILSVRC2012_val_00000001.JPEG"]
-    )
+    assert labels["ILSVRC2012_val_00000002.JPEG"] == [970, 795]
 
 
 def test_images_without_labels_give_no_score(validation):
-    (validation / "real.json").write_text(json.dumps([[]] * IMAGES))
     evaluation = _evaluation(validation)
-    ours = real_accuracy(
-        evaluation.predictions, evaluation.classes, read_real_labels(str(validation / "real.json"))
-    )
+    ours = real_accuracy(evaluation.predictions, evaluation.classes, {name: [] for name in NAMES})
     none = {"real_top1": nan, "real_top5": nan, "real_images": 0}
     assert ours == pytest.approx(none, nan_ok=True)
 
 
-def test_other_files_and_classes_are_refused(validation):
-    evaluation = _evaluation(validation)
-    with pytest.raises(InputError, match=r"ILSVRC2012_val_00000001.JPEG to 00000002, got ILSVRC"):
-        real_accuracy(evaluation.predictions, evaluation.classes, [frozenset()] * 2)
-    labels = [frozenset({1})] * IMAGES
-    split = open_split(DataConfig(name=f"folder:{validation}"), "val")
-    check_real_labels(split, labels)
-    split.classes[0] = "shark"
-    with pytest.raises(InputError, match="its synsets or class indices, got 'shark'"):
-        check_real_labels(split, labels)
-    with pytest.raises(InputError, match="ILSVRC2012_val_"):
-        check_real_labels(open_split(DataConfig(), "val"), labels)
-    bad = validation / "bad.json"
-    for content in ("[1, 2]", "{", '[["a"]]'):
-        bad.write_text(content)
-        with pytest.raises(InputError, match=r"bad.json (does not list|is not valid JSON)"):
-            read_real_labels(str(bad))
+def test_other_files_and_classes_are_refused():
+    synsets, labels = ImageNetInfo().label_names()[:CLASSES], {NAMES[0]: [1]}
+    assert check_imagenet(synsets, [f"val/{NAMES[0]}"], labels) == list(range(CLASSES))
+    with pytest.raises(InputError, match=r"its synsets or class indices, .* got 'shark'"):
+        check_imagenet(["shark"], NAMES[:1], labels)
+    with pytest.raises(InputError, match=r"ILSVRC2012_val_00000001.JPEG to .* got 'a.jpg'"):
+        check_imagenet(synsets, ["a.jpg"], labels)
     with pytest.raises(InputError, match=r"absent.json does not exist"):
-        read_real_labels(str(validation / "absent.json"))
+        read_real_labels("absent.json")

@@ -11,9 +11,8 @@ from timm.optim import create_optimizer_v2, list_optimizers
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
+from kat.settings import check_ranges
 from kat.training import OptimConfig, TrainConfig
-from kat.training.callbacks.callback import Callback
-from kat.training.config import check
 from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import (
@@ -23,6 +22,7 @@ from kat.training.optim.optimizer import (
     optimizer_layout,
     parameter_groups,
 )
+from kat.training.run import Callback
 from tests.training.small import batches, make_run
 
 DEPTH = 4
@@ -135,20 +135,15 @@ def test_rationals_have_a_weight_decay_of_their_own(model, layer_decay):
     assert {value for name, value in decay.items() if name not in coefficients} == {0.0}
 
 
-def test_an_optimizer_that_is_unavailable_is_named(model):
-    with pytest.raises(InputError, match="optimizer 'fusedadam' cannot be used"):
-        make_optimizer(model, OptimConfig(name="fusedadam"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in list_optimizers() if not n.startswith("kron")])
 def test_every_optimizer_of_timm_trains_or_is_refused_at_the_start(model, name):
     """kron does, too, but compiles itself for a minute first."""
     config = TrainConfig(epochs=1, optim=OptimConfig(name=name))
     try:
-        check(config)
+        check_ranges(config)
         make_optimizer(model, config.optim)
-    except InputError as error:
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         assert f"optim.name={name} needs second deriv" in str(error) or "CUDA" in str(error)  # noqa: PT017
         return
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -158,10 +153,8 @@ def test_every_optimizer_of_timm_trains_or_is_refused_at_the_start(model, name):
 
 
 def test_betas_of_an_optimizer_with_three_are_refused():
-    with pytest.raises(
-        InputError, match=r"optim\.name=adan has 3 betas, and optim\.betas sets two"
-    ):
-        check(TrainConfig(optim=OptimConfig(name="adan", betas=(0.9, 0.99))))
+    with pytest.raises(InputError, match=r"optim\.name=adan does not have two betas"):
+        check_ranges(TrainConfig(optim=OptimConfig(name="adan", betas=(0.9, 0.99))))
 
 
 def test_groups_are_timms_with_the_rationals_apart(model):
@@ -276,14 +269,14 @@ def test_a_loaded_state_does_not_bring_its_settings(model):
 def test_another_optimizer_or_other_groups_are_named(model):
     checkpoint = {"optimizer": optimizer_layout(model, OptimConfig())}
     check_layout(model, OptimConfig(lr=1, rational_lr_scale=2), checkpoint)
-    with pytest.raises(InputError, match=r"is of adamw, but optim\.name=sgd"):
+    with pytest.raises(InputError, match=r"is of adamw with .*, and the settings make sgd"):
         check_layout(model, OptimConfig(name="sgd"), checkpoint)
-    with pytest.raises(InputError, match=r"has 3 groups .*, but the settings make 16 groups"):
+    with pytest.raises(InputError, match=r"with 3 groups .*, and the settings make adamw with 16"):
         check_layout(model, OptimConfig(layer_decay=0.5), checkpoint)
     # the same number of parameters of the same shapes, but others
     freeze(model, "blocks.0.*")
     checkpoint = {"optimizer": optimizer_layout(model, OptimConfig())}
     other = timm.create_model("kat_micro_patch2_8", in_chans=1)
     freeze(other, "blocks.1.*")
-    with pytest.raises(InputError, match=r"model\.freeze must be as it was"):
+    with pytest.raises(InputError, match=r"model\.freeze must be as they were"):
         check_layout(other, OptimConfig(), checkpoint)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from kat.data import AugmentConfig
 from kat.training import TrainConfig
-from kat.training.tasks.classification import Classification, ClassificationMetrics
+from kat.training.tasks.classification.task import Classification, ClassificationMetrics
 from tests.training.small import RECORD, batches
 
 

@@ -16,8 +16,8 @@ from kat.errors import InputError
 from kat.models import ModelRecord, build_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate
-from kat.training.tasks.detection import find_objects
-from kat.training.tasks.segmentation import find_classes
+from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.segmentation.task import find_classes
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
-from kat.training.evaluation.coco_metrics import DetectionMetrics
-from kat.training.tasks.detection import Detection
+from kat.training.tasks.detection.metrics import DetectionMetrics
+from kat.training.tasks.detection.task import Detection
 from tests.data.dense.coco_files import official
 from tests.records import RECORD
 
@@ -27,14 +26,14 @@ pytestmark = pytest.mark.slow
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 
 
-def settings(items, out, **more):
+def settings(items, out, args=SMALL, model="kat_det_micro", scale=(0.8, 1.2), boxes=False, **more):
     return TrainConfig(
         out=str(out),
         epochs=1,
         progress=False,
-        model=ModelConfig(name="kat_det_micro", args=SMALL),
-        data=DataConfig(name=f"coco:{items}", image_size=64, batch_size=4),
-        detection=DetectionAugmentConfig(scale=(0.8, 1.2)),
+        model=ModelConfig(name=model, args=args),
+        data=DataConfig(name=f"coco:{items}", image_size=64, batch_size=4, boxes_only=boxes),
+        detection=DetectionAugmentConfig(scale=scale),
         **more,
     )
 
@@ -86,9 +85,8 @@ def without_masks(items, out):
 
 def test_data_without_masks_trains_and_evaluates_boxes_alone(items, tmp_path, capsys):
     boxes = without_masks(items, tmp_path / "boxes")
-    config = settings(boxes, tmp_path / "run")
-    config.model.args = {**SMALL, "rcnn": {"box_score_thresh": 0.0}}
-    summary = train(config)
+    args = {**SMALL, "rcnn": {"box_score_thresh": 0.0}}
+    summary = train(settings(boxes, tmp_path / "run", args))
     assert set(summary.metrics) == {"box_ap", "box_ap50"}
     assert "mask" not in (tmp_path / "run" / "history.csv").read_text()
     model, record = load_model(tmp_path / "run")
@@ -103,16 +101,11 @@ def test_data_without_masks_trains_and_evaluates_boxes_alone(items, tmp_path, ca
     # Masks of the data do not matter to a model of boxes; by the setting they do to none.
     again = evaluate(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
     assert again.metrics == pytest.approx(found.metrics, nan_ok=True)
-    config = replace(config, out=str(tmp_path / "chosen"))
-    config.data = DataConfig(**{**vars(config.data), "name": f"coco:{items}", "boxes_only": True})
+    config = settings(items, tmp_path / "chosen", args, boxes=True)
     assert train(config).metrics == pytest.approx(summary.metrics)
 
 
 def test_masks_of_the_model_follow_the_data(items, tmp_path):
-    config = settings(items, tmp_path / "none")
-    config.model.args = {**SMALL, "masks": False}
-    with pytest.raises(InputError, match=r"but the data has masks: data.boxes_only=true"):
-        train(config)
     boxes = without_masks(items, tmp_path / "boxes")
     name = "instances_training.json"
     shutil.copy(items / "annotations" / name, boxes / "annotations" / name)
@@ -134,16 +127,14 @@ def test_stopped_and_resumed_it_ends_the_same(items, tmp_path):
 
 
 def test_a_model_for_another_task_is_refused(items, tmp_path):
-    config = settings(items, tmp_path / "none")
-    config.model.name, config.model.args = "kat_micro", {}
+    config = settings(items, tmp_path / "none", {}, "kat_micro")
     with pytest.raises(InputError, match=r"data for detection, but kat_micro is for classif"):
         train(config)
     assert not (tmp_path / "none").exists()
 
 
 def test_ranges_are_checked(items, tmp_path):
-    config = settings(items, tmp_path / "none")
-    config.detection.scale = (2.0, 1.0)
+    config = settings(items, tmp_path / "none", scale=(2.0, 1.0))
     with pytest.raises(
         InputError, match=r"detection\.scale must be two numbers, the smaller first, got \(2"
     ):

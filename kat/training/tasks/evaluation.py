@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
-from kat.data import Batch, DataConfig, ImageDataset, ImageStream, make_loader
+from kat.data import (
+    Batch,
+    DataConfig,
+    DeviceTransform,
+    ImageDataset,
+    ImageStream,
+    make_loader,
+)
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Count, Side
-from kat.training.evaluation.confusion import Calibration
-from kat.training.evaluation.prediction import ClassPredictions
+from kat.training.nonfinite import check_weights
+from kat.training.optim.precision import Precision
+from kat.training.tasks.class_match import match_classes
+
+_LOADED = 8
+"""The maximum number of images loaded at once, since they are not resized."""
 
 
 @dataclass
@@ -31,8 +44,8 @@ class EvalConfig:
         precision: what the forward pass is computed in.
         limit: evaluate on no more than this many images, evenly spread over the split (the first
             ones of a stream).
-        image_size: side of the square that a classifier sees, in pixels; of a segmentation model
-            the shorter side of the image, of a detector the longer one; None: as stored.
+        image_size: side of the square that a classifier sees, in pixels, or of a segmentation model
+            the shorter side of the image; None: as stored.
         keep_logits: keep every logit of a classifier, 4 bytes per image and class.
         progress: show a progress bar.
 
@@ -64,6 +77,20 @@ class Subject(NamedTuple):
     source: Path | str = "the model"
 
 
+@dataclass
+class Prediction:
+    """The prediction for a single image.
+
+    Args:
+        entries: classes or objects, the most important first; each has a ``class`` and the task's
+            value, e.g. ``probability``.
+        pictures: images to save, by the suffix that is added to the image's name.
+    """
+
+    entries: list[dict[str, Any]]
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+
+
 class Table(NamedTuple):
     """A table: column names and rows of cells."""
 
@@ -85,13 +112,13 @@ class Evaluation:
         per_class: metrics per class, one row per class with images.
         notes: remarks on the data, one line each.
         warning: why the metrics are suspiciously low, or None.
-        findings: possible causes of the warning, one line each.
         details: further results as JSON types.
         tables: further results as tables, by name.
         documents: further results to save as separate JSON files, by name.
         confusion: (K, K), confusion matrix.
-        calibration: calibration of a classifier.
-        predictions: predictions of a classifier for each image.
+        calibration: a :class:`kat.analysis.Calibration` of a classifier.
+        predictions: predictions of a classifier for each image:
+            :class:`kat.training.tasks.classification.metrics.ClassPredictions`.
 
     Examples:
         >>> from pathlib import Path
@@ -114,13 +141,12 @@ class Evaluation:
     per_class: Table
     notes: list[str] = field(default_factory=list)
     warning: str | None = None
-    findings: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     documents: dict[str, Any] = field(default_factory=dict)
     confusion: np.ndarray | None = None
-    calibration: Calibration | None = None
-    predictions: ClassPredictions | None = None
+    calibration: Any = None
+    predictions: Any = None
 
     @property
     def images_per_second(self) -> float:
@@ -128,7 +154,7 @@ class Evaluation:
         return self.images / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything except tables and documents, as JSON types; NaN becomes None."""
+        """Return everything except tables and documents, as JSON types; NaN becomes None."""
         named = [dict(zip(self.per_class.columns, r, strict=True)) for r in self.per_class.rows]
         content = {
             **self.metrics,
@@ -137,7 +163,6 @@ class Evaluation:
             "images_per_second": self.images_per_second,
             "notes": self.notes,
             "warning": self.warning,
-            "findings": self.findings,
             "skipped_files": self.skipped,
             **self.details,
             "per_class": named,
@@ -155,13 +180,11 @@ def _without_nan(content: Any) -> Any:
 
 
 def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
-    """The device to evaluate on.
+    """Return the device to evaluate on.
 
     Raises:
-        InputError: the device is unavailable, or an exported model cannot run on it.
+        InputError: an exported model cannot run on it.
     """
-    if config.limit is not None and config.limit < 1:
-        raise InputError(f"limit must be at least 1, got {config.limit}")
     if not any(True for _ in model.parameters()):
         if config.precision != "32-true" or config.device not in ("auto", "cpu"):
             raise InputError(
@@ -172,16 +195,11 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     if config.device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
-    try:
-        torch.empty(0, device=config.device)
-        return torch.device(config.device)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {config.device!r} is unavailable: {reason}") from None
+    return torch.device(config.device)
 
 
 def device_of_weights(model: nn.Module) -> torch.device:
-    """The device on which a model takes its inputs; the CPU for an exported one."""
+    """Return the device on which a model takes its inputs; the CPU for an exported one."""
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
 
@@ -189,19 +207,73 @@ def device_of_weights(model: nn.Module) -> torch.device:
 def batches_of(
     images: ImageDataset | ImageStream, data: DataConfig, progress: bool
 ) -> Iterator[Batch]:
-    """Yields the batches of a split, with a progress bar in a terminal.
+    """Yield the batches of a split, with a progress bar in a terminal.
 
     Raises:
-        InputError: an image cannot be read, and ``data.bad_images`` is ``fail``.
+        InputError: an image cannot be read, and ``data.bad_images`` is ``fail``; or none can.
     """
     loader = make_loader(images, data, training=False)
     console = Console(stderr=True)
     hidden = not progress or not console.is_terminal
     total = len(loader) if isinstance(images, ImageDataset) else None
+    read = 0
     for batch in track(
         loader, "evaluating", total=total, console=console, transient=True, disable=hidden
     ):
         if batch.unreadable and data.bad_images == "fail":
             name, reason = batch.unreadable[0]
             raise InputError(f"{name} cannot be read as an image: {reason}")
+        read += len(batch.labels)
         yield batch
+    if not read:
+        raise InputError("the validation split has no image that can be read")
+
+
+class ImagePass:
+    """Iterates over the images of a split for a detector or a segmentation model.
+
+    Args:
+        subject: the model, on the device of the evaluation, and its record.
+        images: the split, with its transform set.
+        data: settings of data loading.
+        config: settings of the evaluation.
+
+    Raises:
+        InputError: the classes of the data are not those of the model.
+    """
+
+    def __init__(
+        self, subject: Subject, images: ImageDataset, data: DataConfig, config: EvalConfig
+    ) -> None:
+        record = subject.record
+        columns, self.notes = match_classes(record.classes, images.classes)
+        if len(columns) < len(record.classes):
+            raise InputError(
+                f"{subject.source} has {len(record.classes)} classes and {data.name} has"
+                f" {len(columns)}"
+            )
+        check_weights(subject.source, subject.model)
+        self.notes += [images.note] if images.note else []
+        self.device = device_of(subject.model, config)
+        self.model = subject.model.eval()
+        self.columns = torch.tensor(columns)
+        """(K,): for each class of the data, its index among the K classes of the model."""
+        self.counted = 0
+        self.skipped = dict(images.ignored)
+        self._images = images if config.limit is None else images.evenly_spaced(config.limit)
+        self._data = replace(data, batch_size=min(data.batch_size, _LOADED))
+        self._progress = config.progress
+        self._prepare = DeviceTransform(record.mean, record.std)
+        self._precision = Precision(config.precision, self.device)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        """Yield each normalized image (C, H, W), on the device, with its target."""
+        for batch in batches_of(self._images, self._data, self._progress):
+            self.skipped |= dict(batch.unreadable)
+            for image, target in zip(batch.images, batch.labels, strict=True):
+                self.counted += 1
+                yield self._prepare(image[None].to(self.device))[0], target
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which to run the forward pass."""
+        return self._precision.autocast()

@@ -14,7 +14,7 @@ from torchvision.ops import box_convert
 
 from kat.data.dense import DetectionDataset
 from kat.training.distributed import gather
-from kat.training.evaluation.evaluation import Table
+from kat.training.tasks.evaluation import Table
 from kat.training.tasks.task import Metrics
 
 Objects = dict[str, Tensor]
@@ -35,11 +35,11 @@ FIGURES = {
 """COCO metrics by name: their labels, and their names in torchmetrics."""
 
 KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
-"""What is compared, with its name in COCO's tools."""
+"""Boxes and masks, with their names in COCO's tools."""
 
 
 def kinds_of(has_masks: bool) -> tuple[str, ...]:
-    """What is compared, with masks or without."""
+    """Return the kinds that are compared, with masks or without."""
     return ("box", "mask") if has_masks else ("box",)
 
 
@@ -49,33 +49,33 @@ class DetectionMetrics(Metrics):
     A metric without objects, such as AP large if there are no large objects, is NaN.
 
     Args:
-        kinds: what is compared: ``box``, or ``box`` and ``mask``.
-        by_class: whether :meth:`by_class` and :meth:`by_overlap` will be called.
+        kinds: the kinds that are compared: ``box``, or ``box`` and ``mask``.
+        by_class: :meth:`by_class` and :meth:`by_overlap` will be called.
     """
 
     def __init__(self, kinds: Sequence[str] = ("box", "mask"), by_class: bool = False) -> None:
         super().__init__()
         self.precision = _precision(kinds, by_class)
         self.prefixes = {kind: f"{KINDS[kind]}_" if len(kinds) > 1 else "" for kind in kinds}
-        """Of torchmetrics' names, by kind."""
+        """The prefixes of torchmetrics' names, by kind."""
         self.figures: dict[str, Tensor] | None = None
         """The cached result of torchmetrics for the images so far."""
 
     def update(self, output: Iterable[Objects], labels: Sequence[Objects]) -> None:
-        """Adds the objects of images at their original size, one image at a time."""
+        """Add the objects of images at their original size, one image at a time."""
         # zip would keep an image's objects until the next ones are computed
         for _ in map(self._count, output, labels):
             self.figures = None
 
     def _count(self, found: Objects, there: Objects) -> None:
-        """Adds the objects of an image; torchmetrics keeps only the run lengths of their masks."""
+        """Add the objects of an image; torchmetrics keeps only the run lengths of their masks."""
         there = {**there, "area": there["area"].clamp(min=_NO_AREA)}
         if "mask" in self.prefixes:
             there["masks"] = there["masks"].bool()
         self.precision.update([found], [there])
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics by name, e.g. ``box_ap50``."""
+        """Return the metrics by name, e.g. ``box_ap50``."""
         given = self._compute()
         return {
             f"{kind}_{name}": _per_cent(given[f"{prefix}{key}"])
@@ -84,7 +84,7 @@ class DetectionMetrics(Metrics):
         }
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """The APs, e.g. ``box_ap``, of each class with objects, by class index."""
+        """Return the APs, e.g. ``box_ap``, of each class with objects, by class index."""
         given = self._compute()
         classes = given["classes"].reshape(-1).tolist()
         parts = {
@@ -97,7 +97,7 @@ class DetectionMetrics(Metrics):
         }
 
     def by_overlap(self, names: Sequence[str]) -> Table:
-        """The box AP of each class with objects, by the least IoU of a hit, in percent.
+        """Return the box AP of each class with objects, by the least IoU of a hit, in percent.
 
         Args:
             names: the names of all classes.
@@ -112,7 +112,7 @@ class DetectionMetrics(Metrics):
         return Table(("class", *columns), rows)
 
     def reset(self) -> None:
-        """Resets the metrics to their initial state."""
+        """Reset the metrics to their initial state."""
         self.precision.reset()
         self.figures = None
 
@@ -133,7 +133,7 @@ class DetectionMetrics(Metrics):
 
 
 def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
-    """torchmetrics' metric, without synchronization between processes."""
+    """Make torchmetrics' metric, without synchronization between processes."""
     metric = MeanAveragePrecision(
         iou_type=tuple(KINDS[kind] for kind in kinds),
         class_metrics=by_class,
@@ -146,7 +146,7 @@ def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
 
 
 def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The lists of a metric's state, moved to the CPU, since other ranks have other devices."""
+    """Move the lists of a metric's state to the CPU, since other ranks have other devices."""
     return {
         name: [item.cpu() if isinstance(item, Tensor) else item for item in items]
         for name, items in state.items()
@@ -154,7 +154,7 @@ def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def encode_mask(mask: Tensor) -> dict[str, Any]:
-    """Encodes a mask (H, W) as COCO run lengths, as JSON types."""
+    """Encode a mask (H, W) as COCO run lengths, as JSON types."""
     from faster_coco_eval.core import mask as coco
 
     encoded = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
@@ -162,14 +162,14 @@ def encode_mask(mask: Tensor) -> dict[str, Any]:
 
 
 def _per_cent(value: Tensor) -> Tensor:
-    """Converts to percent; COCO's -1, a metric without objects, becomes NaN."""
+    """Convert to percent; COCO's -1, a metric without objects, becomes NaN."""
     return torch.where(value < 0, math.nan, 100 * value)
 
 
 def coco_results(
     objects: Objects, image_id: int, images: DetectionDataset
 ) -> dict[str, list[dict[str, Any]]]:
-    """The detected objects of an image as entries of COCO result files, ``bbox`` and any ``segm``.
+    """Return the detected objects of an image as entries of COCO result files: ``bbox``, ``segm``.
 
     There are two files because COCO's evaluator takes the area of an entry from its box, if it has
     one.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,12 +22,11 @@ from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense import Detector
 from kat.settings import Probability
-from kat.training.callbacks.nonfinite import finite_within
 from kat.training.config import TrainConfig
-from kat.training.evaluation.class_match import match_classes
-from kat.training.evaluation.coco_metrics import (
+from kat.training.nonfinite import check_weights
+from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.detection.metrics import (
     FIGURES,
     KINDS,
     DetectionMetrics,
@@ -37,15 +35,15 @@ from kat.training.evaluation.coco_metrics import (
     encode_mask,
     kinds_of,
 )
-from kat.training.evaluation.evaluation import (
+from kat.training.tasks.evaluation import (
     EvalConfig,
     Evaluation,
+    ImagePass,
+    Prediction,
     Subject,
     Table,
     device_of_weights,
 )
-from kat.training.evaluation.image_pass import ImagePass
-from kat.training.evaluation.prediction import Prediction
 from kat.training.tasks.task import (
     ONLY_CLASSIFICATION,
     Metric,
@@ -63,7 +61,7 @@ _AREAS = ("small", "medium", "large")
 
 @dataclass
 class DetectOptions:
-    """How a detector predicts.
+    """Options of the predictions of a detector.
 
     Args:
         threshold: lowest score of the objects that are kept.
@@ -102,44 +100,35 @@ class Detection(Task):
 
     @classmethod
     def model_args(cls, given: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
-        """A detector has masks if the data has."""
+        """Give a detector masks if the data has."""
         if training.has_masks and not validation.has_masks:
             raise InputError(
                 "the annotations of the train split have masks, those of the val split have none:"
                 " data.boxes_only=true trains on boxes alone"
             )
-        if not training.has_masks:
-            if given.get("masks"):
-                raise InputError("model.args.masks=true, but the data has no masks: leave it out")
-            return {**given, "masks": False}
-        if not given.get("masks", True):
-            raise InputError(
-                "model.args.masks=false, but the data has masks: data.boxes_only=true leaves them"
-                " out, and chooses the model"
-            )
-        return given
+        return given if training.has_masks else {**given, "masks": False}
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """Resizes, flips and crops images with their boxes and masks."""
+        """Resize, flip and crop images with their boxes and masks."""
         channels, size, _ = record.input_size
         training = DetectionTrainTransform(size, config.detection, record.mean)
         return training, DetectionEvalTransform(channels)
 
     def make_metrics(self) -> Metrics:
-        """Creates the COCO metrics."""
+        """Create the COCO metrics."""
         return DetectionMetrics(self.kinds)
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
-        """Images and their objects; the model then returns its losses."""
+        """Return images and their objects, with which the model returns its losses."""
         return images, labels
 
     def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
-        """The sum of the losses of proposals, classes, boxes and, if there are any, masks."""
+        """Return the sum of the losses of proposals, classes, boxes and any masks."""
         return torch.stack(list(output.values())).sum()
 
     def predict(self, model: nn.Module, images: Sequence[Tensor]) -> Iterator[Objects]:
-        """Yields the objects of one image at a time, since masks have the size of the image."""
+        """Yield the objects of one image at a time, since masks have the size of the image."""
         for image in images:
             yield model([image])[0]
 
@@ -153,7 +142,7 @@ class Detection(Task):
         config: EvalConfig,
         options: NoOptions,
     ) -> Evaluation:
-        """Computes COCO metrics, also per class, and COCO result files.
+        """Compute COCO metrics, also per class, and COCO result files.
 
         Boxes are compared, and masks if both the model and the data have them.
         """
@@ -165,16 +154,15 @@ class Detection(Task):
         metrics = DetectionMetrics(kinds, by_class=True)
         results: dict[str, list[dict[str, Any]]] = {KINDS[kind]: [] for kind in kinds}
         labels = seen.columns.argsort()
-        with _at_size(subject.model, config.image_size):
-            for image, target in seen:
-                with seen.autocast(), _finite(subject.source, seen.model, image):
-                    (found,) = seen.model([image])
-                found = {name: value.cpu() for name, value in found.items()}
-                found["labels"] = labels[found["labels"]]
-                metrics.update([found], [target])
-                for kind, rows in coco_results(found, int(target["image_id"]), images).items():
-                    if kind in results:
-                        results[kind] += rows
+        for image, target in seen:
+            with seen.autocast():
+                (found,) = seen.model([image])
+            found = {name: value.cpu() for name, value in found.items()}
+            found["labels"] = labels[found["labels"]]
+            metrics.update([found], [target])
+            for kind, rows in coco_results(found, int(target["image_id"]), images).items():
+                if kind in results:
+                    results[kind] += rows
         figures = {name: float(value) for name, value in metrics.compute().items()}
         summaries = [_summary(kind, figures) for kind in kinds]
         columns = [f"{kind}_ap" for kind in kinds]
@@ -202,7 +190,7 @@ class Detection(Task):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: DetectOptions
     ) -> Iterator[Prediction]:
-        """Yields classes, scores, boxes and any masks, the highest score first, and a picture."""
+        """Yield classes, scores, boxes and any masks, the highest score first, and a picture."""
         classes = subject.record.classes
         for image in images:
             found = find_objects(
@@ -218,7 +206,7 @@ class Detection(Task):
     def draw_beside_truth(
         cls, subject: Subject, images: DetectionDataset, index: int
     ) -> tuple[Tensor, Tensor]:
-        """Draws an image with its annotated objects, and with those that are found."""
+        """Draw an image with its annotated objects, and with the detected ones."""
         images.transform = no_transform
         image, target = images[index]
         named = subject.record.classes
@@ -236,12 +224,12 @@ class Detection(Task):
 
 
 def predicts_masks(record: ModelRecord) -> bool:
-    """Whether the detector of a record predicts masks."""
+    """Return True if the detector of a record predicts masks."""
     return bool(record.args.get("masks", True))
 
 
 def described(found: Objects, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The objects as JSON types: ``class``, ``score``, ``box`` and any ``segmentation``."""
+    """Return the objects as JSON types: ``class``, ``score``, ``box`` and any ``segmentation``."""
     names = [classes[label] for label in found["labels"].tolist()]
     columns = (names, found["scores"].tolist(), found["boxes"].tolist())
     objects: list[dict[str, Any]] = [
@@ -273,7 +261,7 @@ def find_objects(
     threshold: float = 0.5,
     source: object = "the model",
 ) -> Objects:
-    """Detects objects in an image, the highest score first.
+    """Detect objects in an image, the highest score first.
 
     Args:
         model: detector in evaluation mode.
@@ -283,7 +271,7 @@ def find_objects(
         source: path of the model, or a name for it in error messages.
 
     Raises:
-        InputError: feature maps, scores or boxes are not finite.
+        InputError: weights are not finite, for which a detector finds nothing.
 
     Returns:
         ``boxes`` (N, 4) as x1, y1, x2, y2 and, if the model predicts them, ``masks`` (N, H, W)
@@ -291,39 +279,16 @@ def find_objects(
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
     prepared = DeviceTransform(record.mean, record.std)(pixels[None].to(device_of_weights(model)))
-    with _nothing_below(model, threshold), _finite(source, model, prepared[0]):
+    check_weights(source, model)
+    with _nothing_below(model, threshold):
         found = {name: value.cpu() for name, value in model(prepared)[0].items()}
     kept = found["scores"] >= threshold
     return {name: value[kept] for name, value in found.items()}
 
 
 @contextmanager
-def _at_size(model: Any, side: int | None) -> Iterator[None]:
-    """Within the context a detector scales images to this longer side, if one is given."""
-    if side is None or not isinstance(model, Detector):  # a file has the size that it has
-        yield
-        return
-    before = model.transform.min_size, model.transform.max_size
-    model.set_image_size(side)
-    try:
-        yield
-    finally:
-        model.transform.min_size, model.transform.max_size = before
-
-
-def _finite(source: object, detector: Any, image: Tensor) -> AbstractContextManager[None]:
-    """Refuses what is not finite, which a detector drops without a word: it finds nothing."""
-    heads = getattr(detector, "roi_heads", None)
-    if heads is None:  # an exported one
-        return nullcontext()
-    parts = (detector.backbone, detector.rpn.head, heads.box_predictor, heads.mask_predictor)
-    there = [part for part in parts if part is not None]
-    return finite_within(source, detector, there, partial(detector, [image]))
-
-
-@contextmanager
 def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
-    """Makes a detector return the objects from a score on, whatever its own threshold is.
+    """Have a detector return the objects from a score on, whatever its own threshold is.
 
     It drops others before it resizes masks to the image. The objects that are left do not change,
     since an object never suppresses one with a higher score.
@@ -340,7 +305,7 @@ def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
 def _drawn(
     image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]], classes: int
 ) -> Tensor:
-    """Draws the objects on their image."""
+    """Draw the objects on their image."""
     pixels = pil_to_tensor(image.convert("RGB"))
     captions = [
         f"{one['class']} {one['score']:.2f}" if "score" in one else one["class"] for one in objects

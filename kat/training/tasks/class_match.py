@@ -1,4 +1,4 @@
-"""Matches the logits of a model to the classes of a dataset."""
+"""Match the logits of a model with the classes of a dataset."""
 
 from __future__ import annotations
 
@@ -20,24 +20,21 @@ class ClassMatch(NamedTuple):
 
     Args:
         columns: for each class of the data, its index among the model's classes.
-        basis: how they were matched: ``"names"``, ``"ImageNet"`` (synsets on one side, class
-            indices on the other) or ``"position"``, if one side has numbers instead of names.
         notes: remarks for the user, one line each.
     """
 
     columns: list[int]
-    basis: str
     notes: list[str]
 
 
 @cache
 def imagenet_synsets() -> tuple[str, ...]:
-    """The 1000 synsets of ImageNet-1k in the order of their class indices, from timm."""
+    """Return the 1000 synsets of ImageNet-1k in the order of their class indices, from timm."""
     return tuple(ImageNetInfo().label_names())
 
 
 def imagenet_indices(names: Sequence[str]) -> list[int] | None:
-    """The ImageNet-1k indices of classes that are named by synset or by index.
+    """Return the ImageNet-1k indices of classes that are named by synset or by index.
 
     None if a name is neither, or if both kinds are mixed.
     """
@@ -49,7 +46,7 @@ def imagenet_indices(names: Sequence[str]) -> list[int] | None:
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
-    """Finds each class of the data among those of the model.
+    """Find each class of the data among those of the model.
 
     A wrong class order silently gives metrics near chance. Classes are therefore matched by name
     whenever both sides have names.
@@ -64,13 +61,13 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
     same = list(ours) == list(theirs)  # also where two classes have one name
     by_name = list(range(len(ours))) if same else _lookup(ours, theirs)
     if by_name is not None:
-        return ClassMatch(by_name, "names", _notes(by_name, len(ours)))
+        return ClassMatch(by_name, _notes(by_name, len(ours)))
     indices, wanted = imagenet_indices(ours), imagenet_indices(theirs)
     if len(ours) == IMAGENET and indices is not None and wanted is not None:
         columns = _lookup(indices, wanted)
         if columns is not None:
             note = "note: ImageNet synsets were matched with ImageNet class indices"
-            return ClassMatch(columns, "ImageNet", [note, *_notes(columns, len(ours))])
+            return ClassMatch(columns, [note, *_notes(columns, len(ours))])
     if len(ours) != len(theirs):
         strange = next(name for name in theirs if name not in ours)
         raise InputError(
@@ -80,7 +77,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
     all_numbers = all(name.isdecimal() for name in (*ours, *theirs))
     if numbered(len(ours)) in (list(ours), list(theirs)) and not all_numbers:
         note = "note: one side has numbers instead of class names, so the names were not compared"
-        return ClassMatch(list(range(len(ours))), "position", [note])
+        return ClassMatch(list(range(len(ours))), [note])
     index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
     raise InputError(
         f"class {index} is {ours[index]!r} in the model and {theirs[index]!r} in the data; the"
@@ -89,7 +86,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
 
 
 def _lookup(ours: Sequence[Any], theirs: Sequence[Any]) -> list[int] | None:
-    """The index in ours of each of theirs; None if one is missing or there are duplicates."""
+    """Return the index in ours of each of theirs; None if one is missing or a duplicate."""
     index = {name: i for i, name in enumerate(ours)}
     whole = len(index) == len(ours) and len(set(theirs)) == len(theirs)
     return [index[name] for name in theirs] if whole and index.keys() >= set(theirs) else None

@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
@@ -25,28 +23,26 @@ from kat.data.dense import (
 from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_classes, palette_image
 from kat.data.dense.transforms import resized
-from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import (
     SlidingWindowConfig,
     check_sliding_window,
     predicted_classes,
-    resized_strips,
     sliding_window_inference,
 )
-from kat.text import quoted
-from kat.training.callbacks.nonfinite import not_finite
 from kat.training.config import TrainConfig
-from kat.training.evaluation.class_match import match_classes
-from kat.training.evaluation.evaluation import (
+from kat.training.nonfinite import not_finite
+from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.evaluation import (
     EvalConfig,
     Evaluation,
+    ImagePass,
+    Prediction,
     Subject,
     Table,
     device_of_weights,
 )
-from kat.training.evaluation.image_pass import ImagePass
-from kat.training.evaluation.prediction import Prediction
+from kat.training.tasks.segmentation.metrics import SegmentationMetrics
 from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
 AUXILIARY = 0.4
@@ -81,35 +77,22 @@ class Segmentation(Task):
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """Resizes, flips and crops images with their masks."""
+        """Resize, flip and crop images with their masks."""
         channels, size, _ = record.input_size
         training = SegmentationTrainTransform(size, config.segmentation, record.mean)
         return training, SegmentationEvalTransform(size, channels)
 
-    def check_model(self, model: nn.Module) -> None:
-        """Checks that batch norm has more than one value per channel in its coarsest feature map.
-
-        Raises:
-            InputError: the model has batch norm and the batch size is 1.
-        """
-        norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
-        if norms and self.config.data.batch_size == 1:
-            raise InputError(
-                "data.batch_size=1 is too small for the model's batch norm: give 2 or more, or"
-                " model.args.norm=layer"
-            )
-
     def make_metrics(self) -> Metrics:
-        """Creates the metrics: loss, mIoU, pixel accuracy and mean class accuracy."""
+        """Create the metrics: loss, mIoU, pixel accuracy and mean class accuracy."""
         return SegmentationMetrics(len(self.record.classes))
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
-        """Cross entropy of the head plus 0.4 times that of the auxiliary head."""
+        """Return the cross entropy of the head plus 0.4 times that of the auxiliary head."""
         main, auxiliary = (pixel_loss(logits, labels) for logits in output)
         return main + AUXILIARY * auxiliary
 
     def predict(self, model: nn.Module, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yields the probabilities (K, H, W) of one image at a time; image sizes may differ.
+        """Yield the probabilities (K, H, W) of one image at a time; image sizes may differ.
 
         For 150 classes and an image of 512 x 683 pixels, they take 210 MB.
         """
@@ -126,7 +109,7 @@ class Segmentation(Task):
         config: EvalConfig,
         options: SlidingWindowConfig,
     ) -> Evaluation:
-        """Computes mIoU, accuracies, the IoU of each class and the confusion matrix."""
+        """Compute mIoU, accuracies, the IoU of each class and the confusion matrix."""
         assert isinstance(images, SegmentationDataset)
         check_sliding_window(options)
         channels, size, _ = subject.record.input_size
@@ -158,7 +141,7 @@ class Segmentation(Task):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: SlidingWindowConfig
     ) -> Iterator[Prediction]:
-        """Yields the share of pixels of each class, the largest first, and two pictures.
+        """Yield the share of pixels of each class, the largest first, and two pictures.
 
         One picture shows the classes over the image, with a legend; the other is a mask of class
         indices with the same colors as its palette.
@@ -177,7 +160,7 @@ class Segmentation(Task):
     def draw_beside_truth(
         cls, subject: Subject, images: SegmentationDataset, index: int
     ) -> tuple[Tensor, Tensor]:
-        """Draws an image with the classes of its pixels, true and predicted."""
+        """Draw an image with the classes of its pixels, true and predicted."""
         images.transform = no_transform
         image, there = images[index]
         how = SlidingWindowConfig()
@@ -193,7 +176,7 @@ class Segmentation(Task):
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels that have a class; 0 if none has.
+    """Return the mean cross entropy over the pixels that have a class; 0 if none has.
 
     Args:
         logits: (B, K, H, W).
@@ -203,81 +186,6 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
         logits.float(), mask.long(), ignore_index=IGNORE, reduction="sum"
     )
     return total / (mask != IGNORE).sum().clamp(min=1)
-
-
-class SegmentationMetrics(Metrics):
-    """Mean loss of the images, mIoU and accuracies in percent, over all ranks.
-
-    With n_ij the number of pixels of class i that are predicted as class j,
-
-        IoU_i           = n_ii / (sum_j n_ij + sum_j n_ji - n_ii)
-        pixel accuracy  = sum_i n_ii / sum_ij n_ij
-        class accuracy  = mean of n_ii / sum_j n_ij over the classes that occur
-
-    mIoU is the mean over the classes that occur or are predicted.
-
-    Args:
-        classes: number of classes K.
-    """
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.loss = MeanMetric(nan_strategy="disable")
-        self.confusion = MulticlassConfusionMatrix(
-            classes, ignore_index=IGNORE, validate_args=False
-        )
-
-    def update(self, output: Iterable[Tensor], labels: Any) -> Tensor:
-        """Adds images by their probabilities (K, h, w), which are resized to the masks."""
-        labels = list(labels)
-        # zip would keep an image's prediction until the next one is computed
-        loss = torch.stack(list(map(self._count, output, labels)))
-        labeled = torch.stack([(mask != IGNORE).any() for mask in labels])
-        self.loss.update(loss[labeled])  # an image without labels has no loss
-        return loss.mean()
-
-    def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:
-        """Adds an image and returns its loss, which is finite even if a probability is 0."""
-        total = probabilities.new_zeros(())
-        for rows, part in resized_strips(probabilities, mask.shape):
-            true = mask[None, rows].long()
-            self.confusion.update(part.argmax(0)[None], true)
-            likelihood = part.clamp(min=torch.finfo(part.dtype).tiny).log()[None]
-            total += functional.nll_loss(likelihood, true, ignore_index=IGNORE, reduction="sum")
-        return total / (mask != IGNORE).sum().clamp(min=1)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``loss``, ``miou``, ``pixel_accuracy`` and ``class_accuracy``."""
-        counts = self._counts()
-        right, there = counts.diagonal(), counts.sum(1)
-        return {
-            "loss": self.loss.compute(),
-            "miou": 100 * self.by_class().nanmean(),
-            "pixel_accuracy": 100 * right.sum() / there.sum(),
-            "class_accuracy": 100 * (right / there).nanmean(),
-        }
-
-    def by_class(self) -> Tensor:
-        """(K,) float64: the IoU of each class; NaN if it neither occurs nor is predicted."""
-        counts = self._counts()
-        right = counts.diagonal()
-        return right / (counts.sum(0) + counts.sum(1) - right)
-
-    def notes(self, classes: Sequence[str]) -> list[str]:
-        """A note on classes without pixels, which mIoU does not measure."""
-        there = self._counts().sum(1).tolist()
-        absent = [name for name, pixels in zip(classes, there, strict=True) if not pixels]
-        listed = quoted(absent, "class", "classes")
-        return [f"note: validation has no pixel of {listed}"] if absent else []
-
-    def _counts(self) -> Tensor:
-        """The confusion matrix of all ranks in float64, on the CPU, since MPS has no float64."""
-        return self.confusion.compute().cpu().double()
-
-    def reset(self) -> None:
-        """Resets the metrics to their initial state."""
-        self.loss.reset()
-        self.confusion.reset()
 
 
 def _summary(figures: Mapping[str, float]) -> str:
@@ -294,7 +202,7 @@ def find_classes(
     how: SlidingWindowConfig,
     source: object = "the model",
 ) -> Tensor:
-    """Predicts the class of each pixel of an image.
+    """Predict the class of each pixel of an image.
 
     Args:
         model: segmentation model in evaluation mode.
@@ -320,7 +228,7 @@ def find_classes(
 def _probabilities(
     model: nn.Module, image: Tensor, how: SlidingWindowConfig, source: object
 ) -> Tensor:
-    """The probabilities (K, H, W) of a normalized image."""
+    """Compute the probabilities (K, H, W) of a normalized image."""
     forward = partial(sliding_window_inference, model, image, how)
     probabilities = forward()
     if not probabilities.isfinite().all():
@@ -329,7 +237,7 @@ def _probabilities(
 
 
 def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The share of pixels of each class that occurs, the largest first."""
+    """Return the share of pixels of each class that occurs, the largest first."""
     counts = torch.bincount(mask.flatten(), minlength=len(classes))
     order = counts.argsort(descending=True, stable=True).tolist()
     return [

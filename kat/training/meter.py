@@ -1,0 +1,96 @@
+"""The work of a training loop by the wall clock: images, batches, time, waiting for data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Work(NamedTuple):
+    """Work of a training loop in some time.
+
+    Args:
+        images: images of all processes.
+        batches: batches of this process.
+        seconds: wall time, without validation.
+        waited: the part of ``seconds`` in which this process waited for its loader.
+    """
+
+    images: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def since(self, earlier: Work) -> Work:
+        """Return the work after ``earlier``."""
+        return Work._make(now - then for now, then in zip(self, earlier, strict=True))
+
+    def after(self, earlier: Work) -> Work:
+        """Return the sum of both."""
+        return Work._make(now + then for now, then in zip(self, earlier, strict=True))
+
+    @property
+    def images_per_second(self) -> float:
+        """images / seconds."""
+        return self.images / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_per_batch(self) -> float:
+        """seconds / batches."""
+        return self.seconds / self.batches if self.batches > 0 else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """waited / seconds."""
+        return self.waited / self.seconds if self.seconds > 0 else 0.0
+
+
+class Meter:
+    """Sums the work of a training loop by the wall clock; it never waits for the device.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.work = Work()
+        self._since: float | None = None
+
+    def timed(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items; the time until each is there counts as waiting."""
+        iterator = iter(items)
+        while True:
+            asked = self.clock()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            self.work = self.work._replace(waited=self.work.waited + self.clock() - asked)
+            yield item
+
+    def resume(self) -> None:
+        """Start the clock."""
+        if self._since is None:
+            self._since = self.clock()
+
+    def pause(self) -> None:
+        """Stop the clock until it is resumed."""
+        self.read()
+        self._since = None
+
+    def count(self, images: int) -> None:
+        """Count a batch."""
+        work = self.work
+        self.work = work._replace(images=work.images + images, batches=work.batches + 1)
+
+    def read(self) -> Work:
+        """Return the work so far."""
+        if self._since is not None:
+            now = self.clock()
+            self.work = self.work._replace(seconds=self.work.seconds + now - self._since)
+            self._since = now
+        return self.work

@@ -1,0 +1,211 @@
+"""The report of a classifier's evaluation: metrics, lines, tables, ImageNet's other labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binom
+from timm.data import RealLabelsImagenet
+
+from kat.errors import InputError
+from kat.files import open_input
+from kat.training.tasks.class_match import imagenet_indices
+from kat.training.tasks.classification.metrics import (
+    Calibration,
+    ClassAccuracy,
+    ClassPredictions,
+    Confused,
+    calibration,
+    class_accuracies,
+    confusion_matrix,
+    most_confused,
+)
+from kat.training.tasks.evaluation import Evaluation, Table
+
+_PAIRS = 20
+"""The number of most confused pairs of classes in an evaluation."""
+_SHOWN = 3
+"""The number of worst classes, best classes and confused pairs that are printed."""
+_SIGNIFICANCE = 0.01
+"""The level at which an accuracy is significantly above chance."""
+_CLASS_COLUMNS = (
+    "class", "images", "correct", "accuracy", "predicted", "precision", "mistaken_for",
+)  # fmt: skip
+SHIPPED = "timm"
+"""The name of the reassessed labels that timm ships."""
+
+
+def from_predictions(
+    predictions: ClassPredictions,
+    classes: list[str],
+    data: str,
+    seconds: float,
+    skipped: dict[str, str] | None = None,
+    real: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Evaluate the predictions of a classifier.
+
+    Args:
+        predictions: predictions for all images.
+        classes: class names of the data.
+        data: name of the dataset.
+        seconds: time of the predictions.
+        skipped: skipped files, with the reason for each.
+        real: accuracies by ImageNet's reassessed labels.
+    """
+    hits, confidence = predictions.hits, predictions.probabilities[:, 0]
+    matrix = confusion_matrix(predictions.labels, predictions.top[:, 0], len(classes))
+    bins = calibration(confidence, hits[:, 0])
+    by_class = class_accuracies(matrix, classes)
+    pairs = most_confused(matrix, classes, _PAIRS)
+    evaluation = Evaluation(
+        classes=classes,
+        metrics={
+            "top1": 100 * float(hits[:, 0].mean()),
+            "top5": 100 * float(hits.any(axis=1).mean()),
+            "loss": float(predictions.losses.mean(dtype=np.float64)),
+            "ece": bins.ece,
+            "mean_confidence": float(confidence.mean(dtype=np.float64)),
+            **(real or {}),
+        },
+        images=len(predictions.labels),
+        skipped=skipped or {},
+        seconds=seconds,
+        lines=[],
+        per_class=Table(
+            _CLASS_COLUMNS,
+            [
+                [getattr(row, "name" if c == "class" else c) for c in _CLASS_COLUMNS]
+                for row in by_class
+            ],
+        ),
+        details={
+            "calibration": _calibration_rows(bins),
+            "most_confused": [dataclasses.asdict(pair) for pair in pairs],
+        },
+        tables={"predictions": _prediction_table(predictions, classes)},
+        confusion=matrix,
+        calibration=bins,
+        predictions=predictions,
+    )
+    evaluation.lines = _lines(evaluation, data, by_class, pairs)
+    return evaluation
+
+
+def _lines(
+    found: Evaluation, data: str, by_class: Sequence[ClassAccuracy], pairs: Sequence[Confused]
+) -> list[str]:
+    metrics = found.metrics
+    lines = [
+        f"{data}: top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, loss"
+        f" {metrics['loss']:.4f} on {found.images} images ({len(found.skipped)} files skipped)",
+        f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, mean confidence"
+        f" {100 * metrics['mean_confidence']:.2f} %",
+    ]
+    if not math.isnan(metrics.get("real_top1", math.nan)):
+        lines.append(
+            f"real labels: top-1 {metrics['real_top1']:.2f} %, top-5 {metrics['real_top5']:.2f} %"
+            f" on {metrics['real_images']:.0f} images"
+        )
+    seen = sorted((row for row in by_class if row.images), key=lambda row: row.correct / row.images)
+    ranked = [f"{row.name} {row.accuracy:.1f} %" for row in seen]
+    for which, listed in (("worst", ranked[:_SHOWN]), ("best", ranked[_SHOWN:][::-1][:_SHOWN])):
+        if listed:
+            lines.append(f"{which} classes: {', '.join(listed)}")
+    confused = [
+        f"{pair.true} taken for {pair.predicted} ({pair.count} of {pair.images})"
+        for pair in pairs[:_SHOWN]
+    ]
+    return lines + ([f"most confused: {', '.join(confused)}"] if confused else [])
+
+
+def _calibration_rows(found: Calibration) -> list[dict[str, float]]:
+    columns = (found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy)
+    names = ("from", "to", "images", "confidence", "accuracy")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _prediction_table(predictions: ClassPredictions, classes: Sequence[str]) -> Table:
+    """Return a table of all images with their true and most likely classes."""
+    ranks = range(1, predictions.top.shape[1] + 1)
+    columns = ["file", "label", *(f"{kind}{k}" for k in ranks for kind in ("class", "p"))]
+    rows = []
+    columns_of_rows = (predictions.labels, predictions.top, predictions.probabilities)
+    for name, label, top, probabilities in zip(
+        predictions.names, *(column.tolist() for column in columns_of_rows), strict=True
+    ):
+        pairs = [(classes[i], f"{p:.6g}") for i, p in zip(top, probabilities, strict=True)]
+        rows.append([name, classes[label], *itertools.chain.from_iterable(pairs)])
+    return Table(columns, rows)
+
+
+def suspicion(predictions: ClassPredictions, classes: int) -> str | None:
+    """Return a warning if guessing would reach the top-1 accuracy, or None.
+
+    Top-1 is near chance if guessing among K classes reaches it with probability
+    P(X >= hits) > 0.01, X ~ Binomial(N, 1/K), and N is large enough for the test.
+    """
+    hits = predictions.hits[:, 0]
+    possible = classes ** -float(len(hits)) <= _SIGNIFICANCE
+    if not possible or binom.sf(hits.sum() - 1, len(hits), 1 / classes) <= _SIGNIFICANCE:
+        return None
+    return (
+        f"top-1 {100 * hits.mean():.2f} % on {len(hits)} images cannot be told from chance, which"
+        f" is {100 / classes:.2f} % with {classes} classes: the class order, the preprocessing or"
+        " the weights may be wrong"
+    )
+
+
+def read_real_labels(source: str) -> dict[str, list[int]]:
+    """Read the correct classes of ImageNet's validation images, by file name.
+
+    Args:
+        source: path of a ``real.json`` of github.com/google-research/reassessed-imagenet (Beyer et
+            al. 2020, arXiv 2006.07159), or ``"timm"`` for the copy that timm ships.
+    """
+    if source != SHIPPED:
+        open_input(source).close()
+    file_names = range(50_000)  # timm's class compares their number alone
+    reader = RealLabelsImagenet(file_names, None if source == SHIPPED else source)
+    labels: dict[str, list[int]] = reader.real_labels
+    return labels
+
+
+def real_accuracy(
+    predictions: ClassPredictions, classes: Sequence[str], labels: Mapping[str, list[int]]
+) -> dict[str, float]:
+    """Compute top-1 and top-5 in percent by the reassessed labels, over the images that have any.
+
+    Raises:
+        InputError: the classes are not ImageNet's, or a file is not in its validation set.
+    """
+    names = [Path(name).name for name in predictions.names]
+    indices = check_imagenet(classes, names, labels)
+    pairs = zip(names, np.array(indices)[predictions.top].tolist(), strict=True)
+    hits = [[guess in labels[name] for guess in top] for name, top in pairs if labels[name]]
+    return {
+        "real_top1": 100 * sum(row[0] for row in hits) / len(hits) if hits else math.nan,
+        "real_top5": 100 * sum(map(any, hits)) / len(hits) if hits else math.nan,
+        "real_images": len(hits),
+    }
+
+
+def check_imagenet(
+    classes: Sequence[str], names: Iterable[str], labels: Mapping[str, list[int]]
+) -> list[int]:
+    """Return ImageNet's indices of classes, and check that images are of its validation set."""
+    indices = imagenet_indices(classes)
+    strange = next((name for name in names if Path(name).name not in labels), None)
+    if indices is None or strange is not None:
+        raise InputError(
+            "real labels exist for ImageNet-1k only: the classes of the data must be its synsets or"
+            " class indices, and the files ILSVRC2012_val_00000001.JPEG to ..._00050000.JPEG, got"
+            f" {strange or classes[0]!r}"
+        )
+    return indices

@@ -1,0 +1,239 @@
+"""Image classification: cross entropy, mixup, top-1 and top-5 accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from timm.data.mixup import Mixup, mixup_target
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kat.data import (
+    AugmentConfig,
+    DataConfig,
+    ImageDataset,
+    ImageStream,
+    eval_transform,
+    train_transform,
+)
+from kat.models import ModelRecord
+from kat.settings import Count
+from kat.training.config import TrainConfig
+from kat.training.nonfinite import not_finite
+from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.classification.metrics import ClassificationMetrics, predict_classes
+from kat.training.tasks.classification.report import (
+    check_imagenet,
+    from_predictions,
+    read_real_labels,
+    real_accuracy,
+    suspicion,
+)
+from kat.training.tasks.evaluation import (
+    EvalConfig,
+    Evaluation,
+    Prediction,
+    Subject,
+    device_of_weights,
+)
+from kat.training.tasks.task import Metric, Metrics, Task, Transforms
+
+_PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
+
+
+@dataclass
+class ClassificationOptions:
+    """Preprocessing in place of what is stored with a classifier, and ImageNet's other labels.
+
+    Args:
+        crop_pct: the share of the resized image that the central crop keeps.
+        interpolation: how images are resized.
+        mean: the mean of each channel, after scaling pixels to [0, 1].
+        std: the standard deviation of each channel.
+        real_labels: also evaluate on ImageNet's reassessed labels: the path of real.json, or
+            ``timm`` for the copy that timm ships.
+    """
+
+    crop_pct: float | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    real_labels: str | None = None
+
+
+@dataclass
+class ClassifyOptions:
+    """Options of the predictions of a classifier.
+
+    Args:
+        batch_size: images at a time.
+        top: number of the most likely classes.
+    """
+
+    batch_size: Count = 32
+    top: Count = 5
+
+
+class Classification(Task):
+    """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
+
+    name: ClassVar[str] = "classification"
+    metrics: tuple[Metric, ...] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    example_models: ClassVar[str] = "kat_tiny_patch16_224, kat_micro"
+    unused_settings: ClassVar[tuple[str, ...]] = (
+        "detection",
+        "segmentation",
+        "data.bad_annotations",
+        "data.boxes_only",
+    )
+    eval_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1", "top-1 %"),
+        Metric("top5", "top-5 %"),
+        Metric("loss", "loss", ".4f"),
+        Metric("ece", "ECE", ".4f"),
+        Metric("real_top1", "ReaL top-1 %", in_table=False),
+        Metric("real_top5", "ReaL top-5 %", in_table=False),
+    )
+    EvalOptions: ClassVar[type] = ClassificationOptions
+    PredictOptions: ClassVar[type] = ClassifyOptions
+    entries: ClassVar[str] = "top"
+    entry_figure: ClassVar[str] = "probability"
+    on_grid: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+
+    def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
+        super().__init__(config, record)
+        self.random_erasing = config.augment.random_erasing
+        self.mixup = _mixup(config.augment, len(record.classes))
+
+    @staticmethod
+    def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
+        """Return timm's transforms, without normalization, which runs on the device."""
+        return train_transform(record, config.augment), eval_transform(record, normalize=False)
+
+    def make_metrics(self) -> Metrics:
+        """Create the metrics: loss, top-1 and top-5."""
+        return ClassificationMetrics(len(self.record.classes))
+
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply mixup and cutmix, if they are enabled; labels then become soft."""
+        if self.mixup is None:
+            return images, labels
+        even = len(labels) - len(labels) % 2  # timm's Mixup needs pairs: a last image stays alone
+        parts = [self.mixup(images[:even], labels[:even])] if even else []
+        if even < len(labels):
+            smoothing, classes = self.mixup.label_smoothing, self.mixup.num_classes
+            target = mixup_target(labels[even:], classes, smoothing=smoothing)
+            parts.append((images[even:], target))
+        mixed, soft = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return mixed, soft
+
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy; mixup applies label smoothing itself."""
+        smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
+        return functional.cross_entropy(output, labels, label_smoothing=smoothing)
+
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Return the logits (B, classes)."""
+        logits: Tensor = model(images)
+        return logits
+
+    @classmethod
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageDataset | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: ClassificationOptions,
+    ) -> Evaluation:
+        """Evaluate top-1, top-5, loss, calibration and accuracy per class."""
+        labels = read_real_labels(options.real_labels) if options.real_labels else {}
+        if labels:
+            first = images.name(0) if isinstance(images, ImageDataset) else "a stream"
+            check_imagenet(images.classes, [first], labels)
+        size = config.image_size
+        given = {name: getattr(options, name) for name in _PREPROCESSING}
+        if size is not None:
+            given["input_size"] = (subject.record.input_size[0], size, size)
+        record, notes = with_preprocessing(subject.record, **given)
+        match = match_classes(record.classes, images.classes)
+        if config.limit is not None and isinstance(images, ImageDataset):
+            images = images.evenly_spaced(config.limit)
+        images.transform = eval_transform(record, normalize=False)
+        start = time.perf_counter()
+        predictions, unreadable = predict_classes(
+            subject._replace(record=record), images, match.columns, data, config
+        )
+        seconds = time.perf_counter() - start
+        real = real_accuracy(predictions, images.classes, labels) if labels else {}
+        skipped = images.ignored | {
+            name: f"it cannot be read as an image: {why}" for name, why in unreadable.items()
+        }
+        found = from_predictions(predictions, images.classes, data.name, seconds, skipped, real)
+        found.notes = [*match.notes, *notes]
+        found.warning = suspicion(predictions, len(images.classes))
+        return found
+
+    @classmethod
+    @torch.inference_mode()
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: ClassifyOptions
+    ) -> Iterator[Prediction]:
+        """Yield the most likely classes of each image, with their probabilities."""
+        device = device_of_weights(subject.model)
+        transform, remaining = eval_transform(subject.record), iter(images)
+        while batch := [transform(image) for image in islice(remaining, options.batch_size)]:
+            forward = partial(subject.model, torch.stack(batch).to(device))
+            logits = forward()
+            if not logits.isfinite().all():
+                raise not_finite(subject.source, subject.model, forward)
+            classes = subject.record.classes
+            best = logits.softmax(-1).topk(min(options.top, len(classes)))
+            for row in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                pairs = zip(*row, strict=True)
+                yield Prediction([{"class": classes[i], "probability": p} for p, i in pairs])
+
+
+def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:
+    if augment.mixup == 0 and augment.cutmix == 0:
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mixup_prob,
+        switch_prob=augment.mixup_switch_prob,
+        label_smoothing=augment.label_smoothing,
+        num_classes=classes,
+    )
+
+
+def with_preprocessing(record: ModelRecord, **given: Any) -> tuple[ModelRecord, list[str]]:
+    """Replace preprocessing settings in a record.
+
+    Args:
+        record: record of the model.
+        given: input_size, mean, std, interpolation, crop_pct; None keeps the stored value.
+
+    Returns:
+        The new record, and a note for each setting that differs.
+    """
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    notes = [
+        f"note: {name} is {value}, but the checkpoint's record has {getattr(record, name)}"
+        for name, value in given.items()
+        if value != getattr(record, name)
+    ]
+    return dataclasses.replace(record, **given), notes

@@ -1,0 +1,230 @@
+"""Train a model: resolve, build, fit; and write the run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kat.errors import InputError
+from kat.files import write_text
+from kat.models import load_model, save_model
+from kat.training.build import build
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.coefficients import CoefficientRecorder
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.callbacks.limits import Limits
+from kat.training.callbacks.loggers import check_services, close_loggers, open_loggers
+from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
+from kat.training.callbacks.stability import StabilityRecorder
+from kat.training.callbacks.throughput import Throughput
+from kat.training.checkpoint import load_checkpoint
+from kat.training.config import TrainConfig
+from kat.training.distributed import (
+    barrier,
+    broadcast,
+    disconnect,
+    is_first_process,
+    is_launched_here,
+    launch,
+    one_message,
+)
+from kat.training.loop import fit
+from kat.training.resolve import ResolvedRun, resolve
+from kat.training.run import Callback, Run, Status
+from kat.training.run_directory import (
+    BEST,
+    CONVERSION,
+    SUMMARY,
+    locked_run,
+    prepare_run_directory,
+    remove_run,
+    write_records,
+)
+
+
+@dataclass
+class Summary:
+    """The result of a run.
+
+    Args:
+        out: the run directory.
+        model: name of the model.
+        task: classification, detection or segmentation.
+        parameters: number of parameters.
+        metrics: metrics of the kept weights on the validation split, in percent, e.g. top1, miou.
+        epochs: number of epochs trained.
+        best_epoch: the epoch whose weights are kept, from 1.
+        seconds: wall time of training and validation, resumptions included.
+        images_per_second: throughput of training, without validation.
+        memory_bytes: peak of the GPU's memory, else of the first process without workers.
+        worker_memory_bytes: sum of the peaks of the workers that load training images; pages that
+            they share count for each.
+        skipped: files that were left out: unreadable images, and files that are no images.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import json
+        >>> summary = json.loads(Path("runs/digits/summary.json").read_text())
+        >>> summary["model"], summary["epochs"]
+        ('kat_micro_patch2_8', 2)
+    """
+
+    out: str
+    model: str
+    task: str
+    parameters: int
+    metrics: dict[str, float]
+    epochs: int
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+    memory_bytes: int
+    worker_memory_bytes: int
+    skipped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of summary.json: the metrics among the rest; JSON has no NaN."""
+        rest = dataclasses.asdict(self)
+        metrics: dict[str, float] = rest.pop("metrics")
+        return {**rest, **{n: None if math.isnan(value) else value for n, value in metrics.items()}}
+
+
+def train(config: TrainConfig) -> Summary:
+    """Train a model and write its run directory.
+
+    The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before
+    it, previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row
+    an epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over
+    the training), skipped.csv (the files left out) and summary.json; where the run starts from a
+    ViT, conversion.json lists the parameters that were carried over. data.json records the data.
+    Nothing but a lock is written before everything that can be checked has been.
+
+    A run that is stopped in any way and resumed gives the same weights, EMA and metrics, bit by
+    bit, as one that is not. With several devices, this process starts the command that it runs once
+    for each, and exits with their exit code.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        InputError: bad settings or data, or a directory that already holds a run or is being
+            written by another.
+        TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
+            and the newest finite state are then in the directory.
+        CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
+        Interrupted: a signal asked to stop; the state is in last.ckpt.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.training import ModelConfig, TrainConfig, train
+        >>> config = TrainConfig(
+        ...     out="runs/short",
+        ...     epochs=1,
+        ...     limit_train_batches=2,
+        ...     accelerator="cpu",
+        ...     model=ModelConfig("kat_micro_patch2_8", {"depth": 1}),
+        ...     data=DataConfig("digits"),
+        ... )
+        >>> summary = train(config)
+        epoch 1/1  train loss 2.3...
+        >>> sorted(summary.metrics)
+        ['top1', 'top5']
+    """
+    alone = is_first_process() and not is_launched_here()  # else the launcher holds the lock
+    with one_message(), locked_run(Path(config.out)) if alone else nullcontext():
+        resolved = resolve(config)
+        check_services(resolved.config.loggers)
+        if not resolved.world.launched and resolved.world.size > 1:
+            launch(resolved.world)
+        try:
+            return _train(build(resolved), resolved)
+        finally:
+            disconnect()
+
+
+def _train(run: Run, resolved: ResolvedRun) -> Summary:
+    throughput = Throughput()
+    run.callbacks = make_callbacks(run, throughput)
+    status: Status = "failed"
+    try:
+        _prepare(run, resolved)
+        fit(run)
+        status = "finished"
+    finally:
+        run.train_loader.close()
+        run.val_loader.close()
+        close_loggers(run.loggers, status)
+    return _finish(run, throughput)
+
+
+def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
+    """Make the callbacks of a run, in the order in which they are called.
+
+    Raises:
+        InputError: the model has nothing to monitor.
+    """
+    config, guard = run.config, DivergenceGuard()
+    shown: Callback = Bar(throughput) if is_interactive(config) else StepLines(throughput)
+    callbacks = [throughput, EpochLines(throughput), shown, Limits(config), guard]
+    callbacks.append(CoefficientRecorder())
+    if config.monitor.enabled:
+        callbacks.append(StabilityRecorder(run.model, config.monitor.every_n_steps))
+    return [*callbacks, Checkpoints(config.checkpoint, guard)]
+
+
+def _prepare(run: Run, resolved: ResolvedRun) -> None:
+    """Write what a run begins with, and restore one that is resumed."""
+    own = ""
+    if run.is_first:
+        own = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
+    run.id = broadcast(own)
+    if resolved.checkpoint is not None:
+        load_checkpoint(run, resolved.checkpoint)
+    if not run.is_first:
+        return
+    try:
+        run.loggers = open_loggers(run.config, run.state.step)
+    except InputError:
+        if not run.config.resume:
+            remove_run(run.out)
+        raise
+    for note in resolved.notes:
+        run.print(note)
+    if run.conversion is not None:
+        run.conversion.save(run.out / CONVERSION)
+        run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
+    for name, reason in (resolved.train_data.ignored | resolved.val_data.ignored).items():
+        run.skip(name, reason)
+
+
+def _finish(run: Run, throughput: Throughput) -> Summary:
+    out, state = run.out, run.state
+    barrier()
+    model, record = load_model(out / BEST)
+    best = state.best
+    summary = Summary(
+        out=str(out),
+        model=run.config.model.name,
+        task=run.task.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        metrics={metric.name: best[metric.name] for metric in run.task.metrics},
+        epochs=len(state.history),
+        best_epoch=int(best["epoch"]),
+        seconds=state.seconds,
+        images_per_second=throughput.total.images_per_second,
+        memory_bytes=throughput.peak,
+        worker_memory_bytes=throughput.worker_peak,
+        skipped=len(state.skipped),
+    )
+    if state.batch and summary.best_epoch < summary.epochs:
+        run.print(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
+    if run.is_first:
+        write_records(out, state)
+        save_model(model, record, out)
+        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
+    return summary
