@@ -30,7 +30,7 @@ from timing import header, keep_freed_memory, medians, print_table, take_turns, 
 from torch import nn
 
 from kat.nn import StabilityMonitor
-from kat.nn.monitoring.stability import write_rows
+from kat.nn.stability import write_rows
 
 COLUMNS = (
     "model", "batch", "step", "checked", "monitored", "csv", "check %", "monitor %", "interval"

@@ -24,7 +24,7 @@ from kat.analysis.figures.base import save_figure
 from kat.analysis.figures.grids import draw_cells, draw_forest
 from kat.analysis.runs import Row, read_runs
 from kat.files import write_text
-from kat.nn.monitoring.stability import read_rows
+from kat.nn.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
 from kat.training.evaluation.tested_run import TEST_COLUMNS
 from kat.training.sweep.plan import find_grids

@@ -20,7 +20,7 @@ from kat.analysis import Verdict, plot_stability
 from kat.analysis.inspect.stability import TABLE, table
 from kat.cli.options.parser import Parser
 from kat.files import PICTURES, check_exists
-from kat.nn.monitoring.stability import read_rows
+from kat.nn.stability import read_rows
 from kat.tables import print_table
 from kat.text import say
 from kat.training import read_divergence

@@ -1,17 +1,16 @@
 """GR-KAN layers, their initialization and monitoring, and the B-spline KAN layer."""
 
 from kat.nn.bspline import BSplineKANLinear, BSplineKANMlp
+from kat.nn.coefficient_history import (
+    LayerHistory,
+    read_coefficient_history,
+    write_coefficient_history,
+)
 from kat.nn.coefficients import Coefficients, Init
 from kat.nn.execution.hooks import register_grkan_hook
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
-from kat.nn.monitoring.coefficient_history import (
-    LayerHistory,
-    read_coefficient_history,
-    write_coefficient_history,
-)
-from kat.nn.monitoring.stability import StabilityMonitor
 from kat.nn.optimizer_groups import param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.quadrature import expectation, gain
@@ -23,6 +22,7 @@ from kat.nn.rational import (
     rationals,
 )
 from kat.nn.smooth import keep_even
+from kat.nn.stability import StabilityMonitor
 
 __all__ = [
     "BSplineKANLinear",

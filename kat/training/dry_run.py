@@ -16,7 +16,7 @@ from kat.data import Batch, ImageStream
 from kat.errors import InputError
 from kat.machine import peak_bytes
 from kat.models import ModelRecord
-from kat.nn.monitoring.stability import StabilityMonitor
+from kat.nn.stability import StabilityMonitor
 from kat.text import duration, scaled
 from kat.training.build import build
 from kat.training.callbacks.loggers import check_services

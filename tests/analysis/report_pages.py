@@ -14,7 +14,7 @@ from kat.analysis import count, learned_activations
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.runs import Row
 from kat.nn import GroupRational, LayerHistory
-from kat.nn.monitoring.stability import QUANTITIES
+from kat.nn.stability import QUANTITIES
 from tests.records import RECORD
 
 STEPS = [0, 5, 10]

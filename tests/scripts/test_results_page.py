@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from kat.analysis.runs import METRICS, read_runs, write_runs
-from kat.nn.monitoring.stability import COLUMNS, write_rows
+from kat.nn.stability import COLUMNS, write_rows
 from scripts import results_page
 
 

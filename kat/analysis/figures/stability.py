@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from kat.analysis.figures.base import plain, save_figure
 from kat.analysis.inspect.stability import layers_of, rational_rows
-from kat.nn.monitoring.stability import Row
+from kat.nn.stability import Row
 
 _MOST_STEPS = 300
 """More steps could not be told apart."""
@@ -31,7 +31,7 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], path: str | Path) -> None:
     Examples:
         >>> from pathlib import Path
         >>> from kat.analysis import plot_stability
-        >>> from kat.nn.monitoring.stability import read_rows
+        >>> from kat.nn.stability import read_rows
         >>> rows = read_rows(Path("runs/digits/stability.csv"))
         >>> plot_stability({"": rows}, Path("gain.svg"))
     """

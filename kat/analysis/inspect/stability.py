@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kat.errors import InputError
-from kat.nn.monitoring.stability import Row
+from kat.nn.stability import Row
 
 PRESERVED = (0.5, 2.0)
 """A gain in this range counts as preserved."""
@@ -28,7 +28,7 @@ class Verdict:
     Examples:
         >>> from pathlib import Path
         >>> from kat.analysis import Verdict
-        >>> from kat.nn.monitoring.stability import read_rows
+        >>> from kat.nn.stability import read_rows
         >>> verdict = Verdict.of(read_rows(Path("runs/digits/stability.csv")))
         >>> print(verdict.lines[2])
         Step 5: preserved in 2 of 2 layers.

@@ -28,7 +28,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.models.dense import task_of
 from kat.nn import LayerHistory, rationals, read_coefficient_history
-from kat.nn.monitoring.stability import Row, read_rows
+from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
 from kat.training.sweep.settings import kept_settings

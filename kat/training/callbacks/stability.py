@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from kat.nn.monitoring.stability import StabilityMonitor
+from kat.nn.stability import StabilityMonitor
 from kat.training.run import Callback, Run
 from kat.training.run_directory import STABILITY
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kat.errors import InputError
-from kat.nn.monitoring.stability import QUANTITIES, StabilityMonitor
+from kat.nn.stability import QUANTITIES, StabilityMonitor
 from kat.training import MonitorConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard

@@ -14,7 +14,7 @@ from torch.nn import functional
 import kat
 from kat.errors import InputError
 from kat.nn import StabilityMonitor
-from kat.nn.monitoring.stability import COLUMNS, read_rows
+from kat.nn.stability import COLUMNS, read_rows
 from tests.hooks import forward_hooks, grkan_hooks
 
 INTERVAL = (-3.0, 3.0)
