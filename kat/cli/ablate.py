@@ -46,11 +46,16 @@ from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.sweep.grid import Grid
-from kat.training.sweep.grid_file import check_seeds
-from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
-from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
+from kat.training.sweep.launcher import Job, run_jobs, slots
+from kat.training.sweep.plan import (
+    PlannedRun,
+    find_grids,
+    grid_names,
+    plan_runs,
+    tuned_grid,
+    tuning_grid,
+)
 from kat.training.sweep.settings import Settings, nested
-from kat.training.sweep.tuning import check_tuning_seed, tuned_grid, tuning_grid
 from kat.training.tasks.task import Metric
 
 Plans = dict[str, list[PlannedRun]]
@@ -60,10 +65,14 @@ Plans = dict[str, list[PlannedRun]]
 def main(arguments: list[str]) -> int:
     """Trains what is missing, writes tables and plots; 1 if a run failed."""
     options = make_parser().parse_args(arguments)
-    check_seeds(options.seeds or [], "--seeds")
+    options.seeds = options.seeds and list(dict.fromkeys(options.seeds))
     grids = find_grids(options.grids)
     for grid in grids:
-        check_tuning_seed(grid, options.seeds or grid.seeds)
+        if grid.tune is not None and grid.tune.seed in (seeds := options.seeds or grid.seeds):
+            raise InputError(
+                f"the tuning seed {grid.tune.seed} of {grid.name} must not be one of the seeds that"
+                f" are compared, got {seeds}"
+            )
     earlier = earlier_runs(options.reuse)
     plan = partial(plan_grid, options=options, earlier=earlier)
     plans = {grid.name: plan(grid) for grid in grids}  # of tuned ones a check alone
@@ -221,14 +230,13 @@ def _train(
             line = f"{verb} {run.cell.name}, seed {run.seed}{more}"
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
-        def ended(outcome: Outcome) -> None:
-            folder = Path(outcome.job.config.out)
-            if outcome.error:
-                results.errors[folder] = outcome.error
+        def ended(job: Job, error: str) -> None:
+            folder = Path(job.config.out)
+            if error:
+                results.errors[folder] = error
             keep()
             bar.advance(task)
-            said = outcome.error or _result(runs[folder])
-            tell("ended  ", outcome.job, f": {said}")
+            tell("ended  ", job, f": {error or _result(runs[folder])}")
 
         keep()
         on_cpu = all(job.config.accelerator == "cpu" for job in todo)

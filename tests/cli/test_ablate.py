@@ -203,7 +203,6 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
         (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
         (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is null"),
-        (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
         (
             ["components", "--set", "model.name=vit_micro"],
             r"model.name=vit_mlp_\* needs the size of a kat_\* model, but the grid has 'vit_micro'",

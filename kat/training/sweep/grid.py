@@ -1,10 +1,59 @@
-"""Grids of runs: cells, combinations of the levels of factors, each trained with several seeds."""
+"""Grids of runs, in YAML files: cells, combinations of levels, each trained with several seeds.
+
+A grid:
+
+    title: What do the groups bring?
+    recipe: fashion_mnist            # the settings of every run
+    settings: {epochs: 2}            # override the recipe
+    seeds: [0, 1, 2]
+    vary: one                        # one factor at a time; all: every combination
+    factors:
+      groups:                        # the first level of each factor is the reference
+        "8": {}
+        "4": {model.args.num_groups: 4}
+    tune: {setting: optim.lr, values: [0.001, 0.002, 0.004], seed: 100}    # optional, each cell;
+                          # with settings of these runs if they differ: settings: {epochs: 10}
+    test: true            # optional: the best and the last weights on the data's own split
+    reached: "8"          # optional: a cell, whose result the others may reach earlier
+
+Several grids of one study, with what they have in common; the first is named FILE_models:
+
+    recipe: fashion_mnist
+    seeds: [0, 1, 2]
+    grids:
+      models: {factors: {model: {KAT: {}, ViT: {model.name: vit_mlp_*}}}}
+      groups: {title: What do the groups bring?, factors: {model.args.num_groups: [8, 4]}}
+
+A factor that varies a single setting can be a list: ``model.args.num_groups: [8, 4]``. A star in a
+level's model.name is replaced by the size of the recipe's KAT: if the recipe trains
+``kat_tiny_patch16_224``, then ``vit_mlp_*`` is ``vit_mlp_tiny_patch16_224``.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from kat.training.sweep.settings import Settings
+from pydantic import BaseModel, Field, ValidationError
+
+from kat.documents import read_yaml
+from kat.errors import InputError, unknown
+from kat.settings import flat
+from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.sweep.settings import Settings, merged, nested
+from kat.training.tasks.registry import TASKS
+
+_COLUMNS = (
+    "cell", "seed", "status", "run", "folder", "parameters", "flops", "seconds", "epochs",
+    "best_epoch", "images_per_second", "memory_bytes", "tuned", "title", "settings",
+    "epochs_to_reference", "validation_curve", *TEST_COLUMNS,
+    *(metric.name for task in TASKS.values() for metric in task.metrics),
+)  # fmt: skip
+"""The columns of a table of runs besides its factors."""
 
 
 @dataclass
@@ -24,9 +73,8 @@ class Cell:
     tuned: str = ""
 
 
-@dataclass
-class Tuning:
-    """A setting that is chosen for each cell; see :mod:`kat.training.sweep.tuning`.
+class Tuning(BaseModel, extra="forbid"):
+    """A setting that is chosen for each cell; see :func:`kat.training.sweep.plan.tuned_grid`.
 
     Args:
         setting: dotted name of the setting.
@@ -36,14 +84,14 @@ class Tuning:
     """
 
     setting: str
-    values: list[float]
+    values: Annotated[list[int | float], Field(min_length=2)]
     seed: int
-    settings: Settings = field(default_factory=dict)
+    settings: Settings = {}
 
 
 @dataclass
 class Grid:
-    """A grid of runs; see :func:`kat.training.sweep.grid_file.read_grids`.
+    """A grid of runs; see :func:`read_grids`.
 
     Args:
         name: file name without its extension, and the grid's own name where a file has several.
@@ -73,3 +121,148 @@ class Grid:
     def names_of_tables(self) -> list[str]:
         """The names of the tables of runs that it makes."""
         return [self.name] if self.tune is None else [self.name, f"{self.name}_tuning"]
+
+
+class _Document(BaseModel, extra="forbid"):
+    """A grid as it is written. The levels of a factor are settings by name, or plain values."""
+
+    factors: Annotated[
+        dict[Any, Annotated[dict[Any, Settings | None] | list[Any], Field(min_length=1)]],
+        Field(min_length=1),
+    ]
+    title: Any = None
+    recipe: str | None = None
+    settings: Settings | None = None
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    vary: Literal["one", "all"] = "all"
+    tune: Tuning | None = None
+    test: bool = False
+    reached: Any = None
+
+
+def read_grids(path: Path) -> list[Grid]:
+    """Reads the grid of a YAML file, or its several grids.
+
+    Raises:
+        InputError: the file cannot be read, or an entry is unknown, missing or of the wrong type.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not isinstance(content.get("grids"), dict):
+        return [_grid(path.stem, str(path), content)]
+    common = {name: value for name, value in content.items() if name not in ("title", "grids")}
+    found = []
+    for name, own in content["grids"].items():
+        joined = own
+        if isinstance(own, dict):
+            settings = (nested(entries.get("settings") or {}) for entries in (common, own))
+            joined = {**common, **own, "settings": merged(*settings)}
+        found.append(_grid(f"{path.stem}_{name}", f"{name} of {path}", joined))
+    return found
+
+
+def _grid(name: str, where: str, content: Any) -> Grid:
+    """The grid of a YAML document; ``where`` names it in messages."""
+    try:
+        given = _Document.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(map(str, first["loc"])) or "the content"
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"entry of {where}", entry, _Document.model_fields) from None
+        message = f"{entry} of {where}: {first['msg']}, got {first['input']!r}"
+        raise InputError(message) from None
+    factors = {str(factor): _levels(str(factor), own) for factor, own in given.factors.items()}
+    for factor in factors:
+        if factor in _COLUMNS:
+            raise InputError(
+                f"the factor {factor!r} of {where} has the name of a column of the results;"
+                " rename it"
+            )
+    cells = _cells(where, factors, given.vary)
+    reached = None if given.reached is None else _text(given.reached)
+    names = [cell.name for cell in cells]
+    if reached is not None and reached not in names:
+        raise unknown(f"cell in reached of {where}", reached, names)
+    if given.tune is not None:
+        given.tune.settings = nested(given.tune.settings)
+        tuned = {given.tune.setting, *flat(given.tune.settings)}
+        for cell in cells:
+            for taken in tuned & {*cell.levels, *flat(cell.settings)}:
+                raise InputError(f"{where} cannot tune {taken}: the cell {cell.name!r} sets it")
+    return Grid(
+        name=name,
+        title=str(given.title or name),
+        recipe=given.recipe,
+        settings=nested(given.settings or {}),
+        seeds=list(dict.fromkeys(given.seeds)),
+        cells=cells,
+        factors=list(factors),
+        tune=given.tune,
+        test=given.test,
+        reached=reached,
+    )
+
+
+def _levels(factor: str, given: dict[Any, Settings | None] | list[Any]) -> dict[str, Settings]:
+    """The settings of each level."""
+    if isinstance(given, list):
+        return {_text(value): nested({factor: value}) for value in given}
+    return {_text(level): nested(settings or {}) for level, settings in given.items()}
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, str | date) else json.dumps(value, default=str)
+
+
+def _cells(
+    where: str, factors: dict[str, dict[str, Settings]], vary: Literal["one", "all"]
+) -> list[Cell]:
+    """The cells of a grid.
+
+    Raises:
+        InputError: two factors give a setting different values in one cell.
+    """
+    names = list(factors)
+    reference = [next(iter(levels)) for levels in factors.values()]
+    if vary == "all":
+        combinations = [list(levels) for levels in itertools.product(*factors.values())]
+    else:
+        combinations = [reference]
+        for place, levels in enumerate(factors.values()):
+            combinations += [
+                [*reference[:place], level, *reference[place + 1 :]] for level in list(levels)[1:]
+            ]
+    return [
+        Cell(
+            name=_name(names, combination, reference, vary),
+            levels=dict(zip(names, combination, strict=True)),
+            settings=_together(where, factors, dict(zip(names, combination, strict=True))),
+        )
+        for combination in combinations
+    ]
+
+
+def _together(
+    where: str, factors: dict[str, dict[str, Settings]], levels: dict[str, str]
+) -> Settings:
+    """The settings of the levels, which must not contradict each other."""
+    given: dict[str, tuple[Any, str]] = {}
+    for factor, level in levels.items():
+        for name, value in flat(factors[factor][level]).items():
+            other, by = given.setdefault(name, (value, f"{factor}: {level}"))
+            if other != value:
+                raise InputError(
+                    f"{where}: {by!r} and '{factor}: {level}' are in one cell, and give {name} the"
+                    f" values {other!r} and {value!r}"
+                )
+    return merged(*(factors[factor][level] for factor, level in levels.items()))
+
+
+def _name(names: list[str], levels: list[str], reference: list[str], vary: str) -> str:
+    """The levels; if one factor varies at a time, only the level that is not the reference."""
+    if len(names) == 1:
+        return levels[0]
+    pairs = list(zip(names, levels, reference, strict=True))
+    if vary == "one":
+        pairs = [pair for pair in pairs if pair[1] != pair[2]]
+    return ", ".join(f"{name}: {level}" for name, level, _ in pairs) or "reference"

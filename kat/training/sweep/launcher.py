@@ -6,8 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -67,14 +66,6 @@ class Job:
         return self.trained and (not self.test or (Path(self.config.out) / TEST).is_file())
 
 
-@dataclass
-class Outcome:
-    """The result of a job; ``error`` is empty if the run finished."""
-
-    job: Job
-    error: str = ""
-
-
 def slots(jobs: int | None, threads: int, *, on_cpu: bool = False) -> int:
     """The number of runs to train at once: one per GPU, or as many as the CPU cores allow."""
     if jobs is not None:
@@ -88,7 +79,7 @@ def run_jobs(
     at_once: int,
     threads: int,
     started: Callable[[Job], None],
-    ended: Callable[[Outcome], None],
+    ended: Callable[[Job, str], None],
 ) -> None:
     """Trains all runs, several at a time.
 
@@ -101,7 +92,7 @@ def run_jobs(
         at_once: number of runs at a time; they are distributed over the GPUs in turn.
         threads: number of CPU threads of each run.
         started: called with each job when it starts.
-        ended: called with each outcome.
+        ended: called with each job when it ends, and with the error; empty if the run finished.
 
     Raises:
         Interrupted: a signal asked to stop; all runs have saved a checkpoint.
@@ -109,7 +100,9 @@ def run_jobs(
     context: Any = _context()
     waiting, running = list(jobs), dict[Any, tuple[Any, Job, int]]()
     free = list(range(at_once))
-    with _stop_request() as request, _stopped_with(running):
+    request = StopRequest()
+    request.watch()
+    try:
         while running or (waiting and request.signal is None):
             while waiting and free and request.signal is None:
                 job, slot = waiting.pop(0), free.pop(0)
@@ -124,21 +117,17 @@ def run_jobs(
                 process.join()
                 free.append(slot)
                 if process.exitcode == 0 or request.signal is None:
-                    ended(Outcome(job, _error(process.exitcode, job.log)))
+                    ended(job, _error(process.exitcode, job.log))
             if request.signal is not None:
-                _stop([process for process, _, _ in running.values()])
+                break
+    finally:  # those that still run save a checkpoint, also if this call fails
+        for process, _, _ in running.values():
+            process.terminate()
+        for process, _, _ in running.values():
+            process.join()
+        request.release()
     if request.signal is not None:
         raise Interrupted(f"stopped by {request.signal.name}; run the command again to resume")
-
-
-@contextmanager
-def _stop_request() -> Iterator[StopRequest]:
-    request = StopRequest()
-    request.watch()
-    try:
-        yield request
-    finally:
-        request.release()
 
 
 def _context() -> BaseContext:
@@ -151,24 +140,6 @@ def _context() -> BaseContext:
     return (fork_server(__name__) if on_cpu else None) or multiprocessing.get_context("spawn")
 
 
-@contextmanager
-def _stopped_with(running: dict[Any, tuple[Any, Job, int]]) -> Iterator[None]:
-    """Stops the running jobs if the body fails; otherwise this process would wait for them."""
-    try:
-        yield
-    except BaseException:
-        _stop([process for process, _, _ in running.values()])
-        raise
-
-
-def _stop(processes: Sequence[Any]) -> None:
-    """Asks runs to save a checkpoint and stop, and waits for them."""
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
-
-
 def _error(exit_code: int | None, log: Path) -> str:
     """The last line of the log of a failed run."""
     if exit_code == 0:
@@ -178,20 +149,14 @@ def _error(exit_code: int | None, log: Path) -> str:
     return last if exit_code == _FAILED else f"exit code {exit_code}, last output: {last}"
 
 
-def _gpu(slot: int) -> str | None:
-    """The GPU of a slot, among those visible to this process; None without GPUs."""
+def _environment(slot: int) -> dict[str, str]:
+    """This process's environment, with the GPU of a slot among those visible to this process."""
     gpus = torch.cuda.device_count()
     if not gpus:
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(gpus)))
-    return names[slot % gpus].strip()
-
-
-def _environment(slot: int) -> dict[str, str]:
-    """This process's environment, with the GPU of a slot."""
-    gpu = _gpu(slot)
-    return {**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
+        return dict(os.environ)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+    gpu = visible.split(",")[slot % gpus].strip()
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
 
 
 def _work(job: Job, environment: Mapping[str, str], threads: int) -> None:
@@ -206,16 +171,12 @@ def _work(job: Job, environment: Mapping[str, str], threads: int) -> None:
         os.dup2(log.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
     with locked(job.log.with_suffix(".lock"), wait=True):
-        sys.exit(_run(job))
-
-
-def _run(job: Job) -> int:
-    try:
-        if not job.trained:
-            train(replace(job.config, resume="auto", progress=False))
-        if job.test:
-            write_test(Path(job.config.out), "cpu" if job.config.accelerator == "cpu" else "auto")
-    except (CheckpointFailed, InputError, Interrupted, TrainingDiverged) as error:
-        warn(f"{first_line(error)}")
-        return _STOPPED if isinstance(error, Interrupted) else _FAILED
-    return 0
+        try:
+            if not job.trained:
+                train(replace(job.config, resume="auto", progress=False))
+            if job.test:
+                on_cpu = job.config.accelerator == "cpu"
+                write_test(Path(job.config.out), "cpu" if on_cpu else "auto")
+        except (CheckpointFailed, InputError, Interrupted, TrainingDiverged) as error:
+            warn(f"{first_line(error)}")
+            sys.exit(_STOPPED if isinstance(error, Interrupted) else _FAILED)

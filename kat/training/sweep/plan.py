@@ -1,7 +1,14 @@
-"""The runs of a grid: their settings, their run directories, and which of them are finished."""
+"""The runs of a grid: their settings, their run directories, and which of them are finished.
+
+A setting can be tuned: every cell of a grid is trained with every value on the tuning seed. The
+value with the best validation metric is the cell's in all runs of the grid; of equally good ones
+the first.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +22,14 @@ from kat.settings import flat
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
 from kat.training.run_directory import read_summary
-from kat.training.sweep.grid import Cell, Grid
-from kat.training.sweep.grid_file import read_grids
+from kat.training.sweep.grid import Cell, Grid, Tuning, read_grids
 from kat.training.sweep.launcher import Job
 from kat.training.sweep.settings import (
     OF_ONE_CALL,
     Settings,
     fingerprint,
     merged,
+    nested,
     with_model_of_size,
 )
 from kat.training.tasks.registry import TASKS
@@ -107,20 +114,16 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
 def _find(name: str) -> list[Grid]:
     file, colon, own = name.rpartition(":")
     if not colon or Path(name).is_file():
-        return read_grids(_find_file(name))
-    path = _find_file(file)
+        file, own = name, ""
+    path = Path(file)
+    if not path.is_file():
+        if file not in grid_names():
+            raise unknown("grid (nor is there a file of this name)", file, grid_names())
+        path = Path(str(files("kat.recipes.grids") / f"{file}.yaml"))
     grids = {grid.name.removeprefix(f"{path.stem}_"): grid for grid in read_grids(path)}
-    if own not in grids:
+    if own and own not in grids:
         raise unknown(f"grid of {file}", own, grids)
-    return [grids[own]]
-
-
-def _find_file(name: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    if name not in grid_names():
-        raise unknown("grid (nor is there a file of this name)", name, grid_names())
-    return Path(str(files("kat.recipes.grids") / f"{name}.yaml"))
+    return [grids[own]] if own else list(grids.values())
 
 
 def plan_runs(
@@ -155,7 +158,16 @@ def plan_runs(
     for seed in seeds:
         for cell in grid.cells:
             name = f"the cell {cell.name!r} of {grid.name}"
-            _check_settings(grid, cell, overrides, name)
+            own, over = flat(cell.settings), flat(overrides)
+            for setting in {**flat(grid.settings), **own, **over}:
+                if setting in OF_ONE_CALL:
+                    raise InputError(
+                        f"{name} may not set {setting}: the grid sets seeds and run directories;"
+                        " to shorten its runs, set epochs or limit_train_batches"
+                    )
+            star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
+            for setting in (own.keys() & over.keys()) - star:
+                raise InputError(f"--set {setting} would override a setting of {name}")
             content = merged(base, cell.settings, {"seed": seed})
             config = configure(with_model_of_size(content, base), name)
             key = f"{config.model.name}-{fingerprint(config)}"
@@ -167,34 +179,63 @@ def plan_runs(
             config = replace(config, out=str(out / "runs" / key))
             job = Job(config, out / "logs" / f"{key}.log", grid.test)
             runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
-    _check_distinct(grid, runs)
-    metrics = {run.metric.name: run for run in runs}
-    if len(metrics) > 1:
-        cells = ", ".join(f"{run.cell.name!r} by {run.metric.label}" for run in metrics.values())
-        raise InputError(f"the cells of {grid.name} must be of one task to be compared: {cells}")
-    return runs
-
-
-def _check_settings(grid: Grid, cell: Cell, overrides: Settings, name: str) -> None:
-    own, over = flat(cell.settings), flat(overrides)
-    given = {**flat(grid.settings), **own, **over}
-    for setting in given:
-        if setting in OF_ONE_CALL:
-            raise InputError(
-                f"{name} may not set {setting}: the grid sets seeds and run directories; to"
-                " shorten its runs, set epochs or limit_train_batches"
-            )
-    star = "*" in str(own.get("model.name", ""))
-    for setting in own.keys() & over.keys() - ({"model.name"} if star else set()):
-        raise InputError(f"--set {setting} would override a setting of {name}")
-
-
-def _check_distinct(grid: Grid, runs: Sequence[PlannedRun]) -> None:
-    """Checks that no two cells have the same settings, as when a factor is overridden."""
-    cells: dict[Path, str] = {}
+    cells: dict[Path, str] = {}  # of a factor that is overridden, two cells are the same
     for run in runs:
         other = cells.setdefault(run.folder, run.cell.name)
         if other != run.cell.name:
             raise InputError(
                 f"the cells {other!r} and {run.cell.name!r} of {grid.name} have the same settings"
             )
+    metrics = {run.metric.name: run for run in runs}
+    if len(metrics) > 1:
+        each = ", ".join(f"{run.cell.name!r} by {run.metric.label}" for run in metrics.values())
+        raise InputError(f"the cells of {grid.name} must be of one task to be compared: {each}")
+    return runs
+
+
+def tuning_grid(grid: Grid, tuning: Tuning) -> Grid:
+    """The grid GRID_tuning: each cell with each value, on the tuning seed, never tested."""
+    cells = []
+    for cell, value in itertools.product(grid.cells, tuning.values):
+        text = json.dumps(value)
+        name = f"{cell.name}, {tuning.setting}: {text}"
+        levels = {**cell.levels, tuning.setting: text}
+        settings = merged(cell.settings, nested({tuning.setting: value}))
+        cells.append(Cell(name, levels, settings))
+    return replace(
+        grid,
+        name=grid.names_of_tables[-1],
+        title=f"{grid.title} Tuning of {tuning.setting}",
+        seeds=[tuning.seed],
+        settings=merged(grid.settings, tuning.settings),
+        cells=cells,
+        factors=[*grid.factors, tuning.setting],
+        tune=None,
+        test=False,
+        reached=None,
+    )
+
+
+def tuned_grid(grid: Grid, tuning: Tuning, runs: Sequence[PlannedRun]) -> Grid:
+    """The grid, each cell with its best value; without cells that have none yet.
+
+    Args:
+        grid: the grid.
+        tuning: what is tuned.
+        runs: the runs of its :func:`tuning_grid`, in its order. A cell with a run that has neither
+            finished nor diverged has no value: another call trains that run first.
+    """
+    count = len(tuning.values)
+    cells = []
+    for place, cell in enumerate(grid.cells):
+        own = runs[place * count : (place + 1) * count]
+        done = [(run, v) for run, v in zip(own, tuning.values, strict=True) if run.done]
+        found = [(run.validated, v) for run, v in done if run.validated is not None]
+        if not found or not all(run.finished for run in own):
+            continue
+        _, value = max(found, key=lambda pair: pair[0])
+        edge = " (edge)" if value in (min(tuning.values), max(tuning.values)) else ""
+        settings = merged(cell.settings, nested({tuning.setting: value}))
+        tuned = f"{tuning.setting}={json.dumps(value)}{edge}"
+        cells.append(replace(cell, settings=settings, tuned=tuned))
+    return replace(grid, cells=cells)

@@ -30,14 +30,8 @@ def nested(settings: Mapping[str, Any]) -> Settings:
     """
     result: Settings = {}
     for name, value in settings.items():
-        *sections, key = str(name).split(".")
-        one: Settings = {key: value}
-        inner: Any = result
-        for section in sections:
-            inner = inner.get(section, {})
-            if not isinstance(inner, dict):
-                raise InputError(f"{name!r}: {section!r} already has the value {inner!r}")
-        for section in reversed(sections):
+        one = value
+        for section in reversed(str(name).split(".")):
             one = {section: one}
         result = merged(result, one)
     return result

@@ -10,7 +10,7 @@ import yaml
 from kat.errors import InputError
 from kat.settings import flat
 from kat.training import TrainConfig
-from kat.training.sweep.grid_file import read_grids
+from kat.training.sweep.grid import read_grids
 from kat.training.sweep.plan import find_grids
 from kat.training.sweep.settings import (
     fingerprint,
@@ -90,22 +90,10 @@ def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
     assert [grid.name for grid in find_grids([str(colon)])] == ["a:b"]
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"grids": []}, "grids of .*study.yaml must map names to grids"),
-        ({"grids": {"a": {"factors": FACTORS}}, "factors": FACTORS}, "each with its own 'factors'"),
-        ({"grids": {"a": {}}}, "a of .*study.yaml is not a grid: it needs 'factors'"),
-        ({"grids": {"a": 1}}, "a of .*study.yaml is not a grid"),
-        ({"grids": {"a": {"factors": FACTORS, "seed": 1}}}, "entry of a of .*study.yaml 'seed'"),
-        ({"grids": {"a": {"factors": FACTORS, "settings": 1}}}, "settings of a of .* must map"),
-        ({"grids": {"a": {"factors": FACTORS}}, "seeds": 1}, "seeds of a of .* must be a list"),
-    ],
-)
-def test_what_is_wrong_in_one_of_several_grids_is_named(tmp_path, content, says):
+def test_what_is_wrong_in_one_of_several_grids_is_named(tmp_path):
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError, match=says):
+    path.write_text(yaml.safe_dump({"grids": {"a": {"factors": FACTORS, "seed": 1}}}))
+    with pytest.raises(InputError, match=r"entry of a of .*study\.yaml 'seed'"):
         read_grids(path)
 
 
@@ -127,22 +115,14 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"factors": None}, "is not a grid: it needs 'factors'"),
-        ({"factors": {"a": 3}}, "the factor 'a' of .* must map levels to settings"),
-        ({"factors": {"a": {}}}, "the factor 'a' of .* must map levels to settings"),
-        ({"factors": {"a": {"b": 3}}}, "a: b of .* must map settings to values, got 3"),
+        ({"factors": {"a": {"b": 3}}}, r"factors\.a\..* of .*grid.yaml: .*, got 3"),
         ({"sedes": [1]}, "unknown entry of .* 'sedes'; did you mean 'seeds'"),
-        ({"seeds": []}, "seeds of .* must be a list of whole numbers"),
-        ({"seeds": [0, "x"]}, "seeds of .* must be a list of whole numbers"),
-        ({"seeds": [0, 0]}, "seeds of .* must differ"),
-        ({"vary": "some"}, "vary of .* must be 'one' or 'all', got 'some'"),
-        ({"factors": {}}, "has no factor"),
-        ({"factors": {"seed": {"a": {}}}}, "factor 'seed' .* has the name of a column"),
+        ({"seeds": [0, "x"]}, r"seeds\.1 of .*: Input should be a valid integer.*, got 'x'"),
+        ({"vary": "some"}, "vary of .*: Input should be 'one' or 'all', got 'some'"),
+        ({"factors": {}}, "factors of .* at least 1 item"),
         ({"factors": {"box_ap": {"a": {}}}}, "factor 'box_ap' .* has the name of a column"),
-        ({"factors": {"parameters": {"a": {}}}}, "'parameters' .* has the name of a column"),
-        ({"recipe": ["digits"]}, "recipe of .* must be a name or a path"),
-        ({"settings": [1]}, "settings of .* must map settings to values"),
-        ({"settings": {"a": 1, "a.b": 2}}, "'a.b': 'a' already has the value 1"),
+        ({"recipe": ["digits"]}, "recipe of .*: Input should be a valid string"),
+        ({"settings": [1]}, r"settings of .*: .* valid dictionary, got \[1\]"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, says):
@@ -224,24 +204,8 @@ def test_a_test_and_the_cell_that_is_reached(tmp_path):
     factors = {"groups": {8: {}, 1: {"model.args.num_groups": 1}}}
     grid = read_grid(_write(tmp_path, factors=factors, test=True, reached=1))
     assert (grid.test, grid.reached) == (True, "1")
-    with pytest.raises(InputError, match=r"test of .* must be true or false, got 'yes please'"):
-        read_grid(_write(tmp_path, test="yes please"))
     with pytest.raises(InputError, match=r"unknown cell in reached of .* '9'"):
         read_grid(_write(tmp_path, factors=factors, reached=9))
-
-
-@pytest.mark.parametrize(
-    ("factors", "message"),
-    [
-        ({"model.args.num_groups": [8, "8"]}, "names level '8' more than once"),
-        ({"f": {True: {}, "true": {"epochs": 2}}}, "names level 'true' more than once"),
-        ({1: [1, 2], "1": [3, 4]}, "names factor '1' more than once"),
-        ({"folder": {"a": {}, "b": {"epochs": 2}}}, "has the name of a column of the results"),
-    ],
-)
-def test_what_would_be_one_cell_or_column_is_refused(tmp_path, factors, message):
-    with pytest.raises(InputError, match=message):
-        read_grid(_write(tmp_path, factors=factors))
 
 
 @pytest.mark.parametrize("vary", ["one", "all"])
@@ -261,10 +225,11 @@ def test_a_model_without_a_name_is_left_to_the_check_of_settings(content):
         with_model_of_size(starred, content)
 
 
-def test_a_date_is_a_level_and_a_name_of_a_grid_is_one_of_a_file(tmp_path):
+def test_a_date_is_a_level(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text("factors: {f: {2020-01-02: {}, x: {epochs: 2}}}")
     assert [cell.name for cell in read_grid(path).cells] == ["2020-01-02", "x"]
-    path.write_text("grids: {a/b: {factors: {epochs: [1, 2]}}}")
-    with pytest.raises(InputError, match=r"'a/b' of .* cannot be the name of a file"):
-        read_grids(path)
+
+
+def test_a_seed_that_is_given_twice_counts_once(tmp_path):
+    assert read_grid(_write(tmp_path, seeds=[1, 0, 1])).seeds == [1, 0]

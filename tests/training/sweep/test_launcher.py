@@ -10,7 +10,7 @@ import torch
 from kat.data import DataConfig
 from kat.training import TrainConfig
 from kat.training.config import ModelConfig
-from kat.training.sweep.launcher import Job, _gpu, run_jobs, slots
+from kat.training.sweep.launcher import Job, _environment, run_jobs, slots
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,8 @@ def test_runs_have_the_gpus_that_this_process_may_use(monkeypatch, visible, name
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [_gpu(slot) for slot in range(3)] == names
+    found = [_environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert found == names
     assert slots(None, 1) == 2
     monkeypatch.setattr("kat.training.sweep.launcher.cores", lambda: 6)
     assert slots(None, 2, on_cpu=True) == 3
@@ -45,7 +46,7 @@ def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
         )
         return Job(config, tmp_path / f"{name}.log")
 
-    def full(outcome):
+    def full(job, error):
         raise OSError("no space left")
 
     jobs = [job("long"), job("bad", widht=3)]
@@ -68,7 +69,7 @@ def test_a_run_has_the_environment_of_its_call(tmp_path, monkeypatch, forked):
             data=DataConfig("digits"),
         )
         log = tmp_path / f"{name}.log"
-        run_jobs([Job(config, log)], 1, 1, lambda _: None, lambda _: None)
+        run_jobs([Job(config, log)], 1, 1, lambda _: None, lambda *_: None)
         monkeypatch.setenv("KAT_CPU_KERNEL", "no such kernel")
         logs.append("no such kernel" in log.read_text())
     assert logs == [False, True]
