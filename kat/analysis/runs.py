@@ -9,7 +9,7 @@ from typing import Any
 
 from kat.analysis.cost.flops import count
 from kat.errors import InputError
-from kat.files import check_exists, short_names
+from kat.files import short_names
 from kat.models import load_model
 from kat.tables import columns_of, open_table, write_table
 from kat.training import read_divergence, read_settings
@@ -85,16 +85,14 @@ def read_runs(path: Path) -> list[Row]:
 def read_rows(path: Path) -> list[Row]:
     """Reads as :func:`read_runs`, also a table that has no rows yet."""
     with open_table(path, "a table of runs as kat ablate writes it") as lines:
-        rows = [_read_row(line) for line in lines]
-    if not all(row.get("run") for row in rows):
-        raise InputError(f"{path} does not name the run directory of each row")
-    return rows
+        return [_read_row(line) for line in lines]
 
 
 def _read_row(line: dict[str, str]) -> Row:
     numbers = (*MEASURES, *_EPOCHS)
     row: Row = {**line, **dict.fromkeys(numbers)}
-    row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
+    row |= {"seed": int(line["seed"])}
+    row |= {name: line[name] for name in ("cell", "status", "run")}  # which every table has
     for name in numbers:
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])
@@ -125,7 +123,6 @@ def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | Non
                 for row in read_runs(path)
             ]
             continue
-        check_exists(path)
         if not (path / SETTINGS).is_file():
             raise InputError(f"{path} is neither a run directory nor a .csv of 'kat ablate'")
         settings = read_settings(path)

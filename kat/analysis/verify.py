@@ -206,7 +206,8 @@ def _evaluate(
         case.a.to(own).repeat(points, 1),
         case.b.to(own).repeat(points, 1),
     )
-    x, a, b = (leaf.to(device).requires_grad_() for leaf in leaves)
+    x, a, b = (leaf.to(device) for leaf in leaves)
+    x.requires_grad = a.requires_grad = b.requires_grad = True
     grad = _OUTPUT_GRADIENTS.to(x).view(_ROWS, _CHANNELS).repeat(1, points)
     y = function(x, a, b, form=case.form)
     dx, da, db = (t.double().cpu() for t in torch.autograd.grad(y, (x, a, b), grad))

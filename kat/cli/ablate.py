@@ -77,9 +77,12 @@ def main(arguments: list[str]) -> int:
     plan = partial(plan_grid, options=options, earlier=earlier)
     plans = {grid.name: plan(grid) for grid in grids}  # of tuned ones a check alone
     tuning = plan_tuning(grids, options, earlier)
-    _check_kept(options, [*plans, *tuning])
+    written = {(options.out / f"{name}.csv").resolve() for name in [*plans, *tuning]}
+    for path in options.reuse:
+        if path.resolve() in written:  # by a table with other rows
+            raise InputError(f"{path} would be overwritten: give another --out")
     if options.dry_run:
-        _list_all(grids, tuning, plan, options)
+        _list(grids, tuning, plan, options)
         return 0
     out: Path = options.out
     for name in ("runs", "logs"):
@@ -174,14 +177,6 @@ def plan_tuning(
     return {tuning.name: plan_grid(tuning, own_seeds, earlier) for tuning in tunings}
 
 
-def _check_kept(options: Namespace, names: Sequence[str]) -> None:
-    """Checks that no table that is reused would be replaced by one with other rows."""
-    written = {(options.out / f"{name}.csv").resolve() for name in names}
-    for path in options.reuse:
-        if path.resolve() in written:
-            raise InputError(f"{path} would be overwritten: give another --out")
-
-
 def _tuned(grid: Grid, tuning: Plans) -> Grid:
     """The grid, each cell with the value that its tuning runs have chosen."""
     if grid.tune is None:
@@ -203,10 +198,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set takes NAME=VALUE, got {text!r}")
-    try:
-        return name, parse_yaml(value, name)
-    except InputError:
-        raise InputError(f"--set {name}: {value!r} is not a value as YAML spells it") from None
+    return name, parse_yaml(value, f"--set {name}")
 
 
 def _train(
@@ -267,7 +259,7 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 
-def _list_all(
+def _list(
     grids: Sequence[Grid],
     tuning: Plans,
     plan: Callable[[Grid], list[PlannedRun]],
@@ -275,22 +267,17 @@ def _list_all(
 ) -> None:
     """Lists tuning runs, and those of the grids where it is known what they are."""
     for grid in grids:
-        tuned = _tuned(grid, tuning)
-        if grid.tune:
-            name = grid.names_of_tables[-1]
-            _list({name: tuning[name]})
+        tuned, name = _tuned(grid, tuning), grid.names_of_tables[-1]
+        known = {name: tuning[name]} if grid.tune else {}
         if len(tuned.cells) == len(grid.cells):
-            _list({grid.name: plan(tuned)})
-            continue
-        seeds = " ".join(map(str, options.seeds or grid.seeds))
-        say(
-            f"{grid.name}: its runs follow from these: {len(grid.cells)} cells, each with its best"
-            f" {grid.tune.setting if grid.tune else ''}, seeds {seeds}"
-        )
-
-
-def _list(plans: Plans) -> None:
-    for name, runs in plans.items():
-        for run in runs:
-            state = "finished" if run.finished else "to do"
-            say(f"{name}: {run.cell.name}, seed {run.seed}: {state}")
+            known[grid.name] = plan(tuned)
+        for name, runs in known.items():
+            for run in runs:
+                state = "finished" if run.finished else "to do"
+                say(f"{name}: {run.cell.name}, seed {run.seed}: {state}")
+        if grid.tune and grid.name not in known:
+            seeds = " ".join(map(str, options.seeds or grid.seeds))
+            say(
+                f"{grid.name}: its runs follow from these: {len(grid.cells)} cells, each with its"
+                f" best {grid.tune.setting}, seeds {seeds}"
+            )

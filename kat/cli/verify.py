@@ -45,10 +45,9 @@ def main(arguments: list[str]) -> int:
     by_name = {backend.name: backend for backend in backends}
     chosen = list(by_name) if options.backends is None else options.backends
     for name in chosen:
-        if name in absent:
-            raise InputError(f"the backend {name} is unavailable: {absent[name]}")
         if name not in by_name:
-            raise unknown("backend", name, by_name)
+            reason = absent.get(name, f"there are {', '.join(by_name)}")
+            raise InputError(f"the backend {name} is unavailable: {reason}")
     for name in options.dtypes:
         if name not in DTYPES:
             raise unknown("dtype", name, DTYPES)

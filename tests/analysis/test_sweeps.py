@@ -96,7 +96,7 @@ def test_tables_that_disagree_are_named(row, tmp_path):
 
 def test_a_table_of_something_else_is_named(row, tmp_path):
     nameless = {name: value for name, value in row().items() if name != "run"}
-    with pytest.raises(InputError, match=r"0\.csv does not name the run directory"):
+    with pytest.raises(InputError, match=r"0\.csv is not a table of runs"):
         _read(tmp_path, [nameless])
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"other\.csv"):

@@ -201,7 +201,6 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         ),
         (["groups", "--set", "max_steps=20"], "may not set max_steps: .* to shorten its runs"),
         (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
-        (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
         (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is null"),
         (
             ["components", "--set", "model.name=vit_micro"],
@@ -258,7 +257,7 @@ def test_a_grid_of_detectors_is_compared_by_box_ap(items, tmp_path, capsys):
     assert "top-1" not in printed + (out / "small.md").read_text()
     assert [row["box_ap"] is not None for row in read_runs(out / "small.csv")] == [True, True]
     assert run("report", out / "small.csv") == 0
-    assert "Validation box AP by cell: one seed." in (out / "small.html").read_text()
+    assert "Validation box AP by cell, and" in (out / "small.html").read_text()
 
 
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):

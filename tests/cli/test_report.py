@@ -132,7 +132,7 @@ def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
     csv = tmp_path / "grid.csv"
     csv.write_text("a,b\n1,2\n")
     for arguments, says in [
-        ([tmp_path / "none"], "none does not exist"),
+        ([tmp_path / "none"], "none"),
         ([tmp_path], "run.yaml (cannot be read|does not exist)"),
         ([csv], "grid.csv is not a table of runs"),
         ([kat_run, csv], "either tables of 'kat ablate' or run directories"),

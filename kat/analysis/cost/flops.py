@@ -14,9 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from kat import ops  # noqa: F401  (registers the operator that is counted)
-from kat.errors import InputError, first_line
 from kat.models.dense import Detector
-from kat.text import dimensions
 
 
 def rational_flops(elements: int, degree: tuple[int, int]) -> int:
@@ -164,9 +162,6 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
         model: takes (1, *input_size); for detectors, see :class:`FixedBoxes`.
         input_size: (C, H, W) of an image; any shape, for other models.
 
-    Raises:
-        InputError: the model fails on such an input.
-
     Examples:
         >>> import torch
         >>> import kat
@@ -231,9 +226,6 @@ def run_by_layer(
     Returns:
         By name of the layer, ``""`` for the model itself, how much the counters grew while it was
         the innermost layer that ran.
-
-    Raises:
-        InputError: the model fails on this input.
     """
     names = {module: name for name, module in model.named_modules()}
     running = [""]
@@ -259,9 +251,6 @@ def run_by_layer(
     hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
     try:
         model(x)
-    except Exception as error:
-        kind, shape = type(model).__name__, dimensions(x.shape[1:])
-        raise InputError(f"{kind} fails on an input of {shape}: {first_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()

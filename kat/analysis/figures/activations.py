@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 
 from kat.analysis.figures.base import hover, panels, save_figure
 from kat.analysis.inspect.activations import Activation, Array, spread
-from kat.errors import InputError
 from kat.files import replacing
 from kat.nn import LayerHistory
 
@@ -72,15 +71,13 @@ def plot_evolution(
 ) -> None:
     """Draws rationals over the training: a row per layer, a column per step, a line per group.
 
-    A path that ends in ``.gif`` or ``.mp4`` becomes an animation with one panel per layer instead.
+    A path that ends in ``.gif`` or ``.mp4`` (by ffmpeg) becomes an animation with one panel per
+    layer instead.
 
     Args:
         history: what :func:`kat.nn.read_coefficient_history` returns.
         path: the path of the file; its suffix chooses the format.
         width: the panels show x from -width to width.
-
-    Raises:
-        InputError: an .mp4 is wanted, and ffmpeg is not installed.
 
     Examples:
         >>> from pathlib import Path
@@ -126,10 +123,6 @@ def draw_evolution(history: Mapping[str, LayerHistory], *, width: float = 3.0) -
 
 
 def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], path: Path) -> None:
-    if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
-        raise InputError(
-            f"{path} needs the program ffmpeg, which is not installed; or write a .gif"
-        )
     kind = PillowWriter if path.suffix == ".gif" else FFMpegWriter
     writer = kind(fps=_FRAMES_PER_SECOND)
     figure, drawn = panels(len(functions), _COLUMNS, _PANEL)

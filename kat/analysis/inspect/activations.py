@@ -87,14 +87,14 @@ def learned_activations(
     Args:
         model: with :class:`kat.GroupRational` layers; put it in eval mode first.
         images: batches (B, C, H, W) on the model's device, which the model runs on.
-        width: x from -width to width; by default as wide as the inputs, or 3 without images.
+        width: x from -width to width, at most 64; by default as wide as the inputs, or 3 without
+            images.
         points: N, the number of points.
         history: the recorded coefficients of the run, by layer. A model that was fine-tuned did not
             start from the initial functions of its layers.
 
     Raises:
-        InputError: the model has no rational, the width is out of range, inputs or coefficients are
-            not finite, or no image reaches a rational.
+        InputError: the model has no rational, or inputs or coefficients are not finite.
 
     Examples:
         >>> import torch
@@ -107,8 +107,6 @@ def learned_activations(
         >>> activations[1].histogram.shape
         (8, 67)
     """
-    if width is not None and not 0 < width <= _LIMIT:
-        raise InputError(f"width must be above 0 and at most {_LIMIT:g}, got {width:g}")
     counts = {} if images is None else _count_inputs(model, images)
     return [
         _activation(name, layer, counts.get(name), width, points, (history or {}).get(name))
@@ -135,16 +133,13 @@ def watch_inputs(
         see: called for each batch with the name of a layer and its input by group, (groups, k).
 
     Raises:
-        InputError: the model has no rational, or one of them gets no input, or one that is not
-            finite.
+        InputError: the model has no rational, or one of them gets an input that is not finite.
     """
     layers = _rationals_of(model)
-    reached = set()
 
     def note(name: str, layer: GroupRational, x: Tensor) -> None:
         if not x.isfinite().all():
             raise InputError(f"the inputs of {name} are not finite")
-        reached.add(name)
         grouped = x.movedim(layer.channel_dim, 0).unflatten(0, (layer.num_groups, -1))
         see(name, grouped.flatten(1))
 
@@ -158,9 +153,6 @@ def watch_inputs(
     finally:
         for hook in hooks:
             hook.remove()
-    for name in layers:
-        if name not in reached:
-            raise InputError(f"{name} got no input: there are no images, or the layer is not used")
 
 
 def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array]:
@@ -213,7 +205,7 @@ def _shown_bins(counts: Array | None, width: float | None) -> tuple[int, int]:
         first, last = max(int(low) - 1, 0), min(int(high), _BINS)
     else:
         first = last = _BINS // 2
-    least = math.ceil((_LEAST_WIDTH if width is None else width) * _PER_UNIT)
+    least = math.ceil(min(_LEAST_WIDTH if width is None else width, _LIMIT) * _PER_UNIT)
     return min(first, _BINS // 2 - least), max(last, _BINS // 2 + least)
 
 

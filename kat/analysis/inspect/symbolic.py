@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat.analysis.inspect.activations import Activation, Array
-from kat.errors import InputError
 from kat.nn.fitting import FUNCTIONS
 from kat.nn.fitting.targets import Function
 from kat.tables import write_table
@@ -177,9 +176,6 @@ class _Fits:
 def read_symbols(activation: Activation) -> list[Reading]:
     """The nearest known function of each group, over its histogram, or over N(0, 1) without one.
 
-    Raises:
-        InputError: a function is not finite.
-
     Examples:
         >>> import kat
         >>> from kat.analysis import learned_activations, read_symbols
@@ -189,8 +185,6 @@ def read_symbols(activation: Activation) -> list[Reading]:
         blocks.0.mlp.act1 {'identity'}
         blocks.0.mlp.act2 {'gelu'}
     """
-    if not np.isfinite(activation.learned).all():
-        raise InputError(f"{activation.name} has a function that is not finite")
     total = activation.densities().sum(1)
     missing = (NOT_SHOWN, "", math.nan, "", math.nan, math.nan)
     readings = [Reading(activation.name, group, *missing) for group in range(len(total))]

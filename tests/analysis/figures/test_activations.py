@@ -15,8 +15,6 @@ from kat.analysis import (
     plot_activations,
     plot_evolution,
 )
-from kat.analysis.figures import activations as activation_plots
-from kat.errors import InputError
 from kat.nn import LayerHistory
 
 
@@ -98,10 +96,3 @@ def test_an_animation_has_a_frame_a_step_and_moves(tmp_path, history):
     plot_evolution(history, path)
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_mp4_without_ffmpeg(tmp_path, monkeypatch, history):
-    monkeypatch.setattr(activation_plots.FFMpegWriter, "isAvailable", lambda: False)
-    with pytest.raises(InputError, match="needs the program ffmpeg, which is not installed; or"):
-        plot_evolution(history, tmp_path / "x.mp4")
-    assert not list(tmp_path.iterdir())

@@ -19,7 +19,6 @@ from kat.analysis.inspect.symbolic import (
     read_symbols,
     write_readings,
 )
-from kat.errors import InputError
 from kat.nn.fitting import fit
 
 TARGETS = {
@@ -171,8 +170,3 @@ def test_the_table(tmp_path):
     assert tuple(rows[0]) == COLUMNS
     assert [(row["group"], row["nearest"]) for row in rows] == [("0", "identity"), ("1", "abs")]
     assert float(rows[1]["second_distance"]) == readings[1].second_distance
-
-
-def test_bad_input():
-    with pytest.raises(InputError, match="layer has a function that is not finite"):
-        read_symbols(activation(np.where(X > 2, np.nan, X)))

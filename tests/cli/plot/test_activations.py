@@ -114,7 +114,7 @@ def test_bad_input(folder, tmp_path, capsys, monkeypatch):
     assert "--images must be at least 0, got -1" in line
     line = refused(capsys, *common, folder, "--images", 0, "--data", "digits")
     assert "--data has no effect with --images 0" in line
-    assert "width must be above 0" in refused(capsys, *common, folder, "--width", -3)
+    assert "--width must be above 0" in refused(capsys, *common, folder, "--width", -3)
     assert "unknown dataset 'diggits'" in refused(capsys, *common, folder, "--data", "diggits")
     vit = replace(RECORD, architecture="vit_micro_patch2_8")
     save_model(timm.create_model("vit_micro_patch2_8", in_chans=1, depth=2), vit, tmp_path / "vit")
