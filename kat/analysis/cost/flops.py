@@ -171,6 +171,9 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
         (688, 2624)
     """
     ghost = deepcopy(countable(model)).to("meta").eval()
+    layers: list[Any] = [module for module in ghost.modules() if hasattr(module, "fused")]
+    for layer in layers:
+        layer.fused = False  # each layer of an MLP is called
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def called(name: str, x: Tensor, y: Tensor) -> None:
@@ -184,12 +187,12 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     own: Counter[str] = Counter()  # parameters that no earlier module has
     for name, parameter in model.named_parameters():
         own[name.rpartition(".")[0]] += parameter.numel()
-    layers = []
+    found = []
     for name, module in model.named_modules():
         x, y = shapes.get(name, (None, None))
         terms = Terms(**counts.get(name, Counter()))
-        layers.append(LayerCost(name, type(module).__name__, x, y, own[name], terms))
-    return Cost(tuple(layers))
+        found.append(LayerCost(name, type(module).__name__, x, y, own[name], terms))
+    return Cost(tuple(found))
 
 
 def _read(counter: FlopCounterMode) -> Counter[str]:
