@@ -24,7 +24,7 @@ History = Sequence[Mapping[str, float]]
 """One row per epoch, as :func:`kat.training.read_history` reads it."""
 
 METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
-"""What validation measures, in per cent, by its column."""
+"""The metrics of validation, in per cent, by column."""
 HEADLINES = tuple(task.metrics[0].name for task in TASKS.values())
 """The main metric of each task."""
 MEASURES = (
@@ -36,7 +36,7 @@ MEASURES = (
     "images_per_second",
     "memory_bytes",
 )
-"""What is measured of a run."""
+"""The measured columns of a run."""
 CURVE = "validation_curve"
 """The column of the main validation metric after each epoch, separated by spaces."""
 _EPOCHS = ("epochs", "best_epoch", "epochs_to_reference")

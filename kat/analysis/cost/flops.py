@@ -37,7 +37,7 @@ def _count_rational(
 def _count_gated_rational(
     x: torch.Size, v: torch.Size, numerator: torch.Size, denominator: torch.Size, *_: Any, **__: Any
 ) -> int:
-    """Counts those of the rational: the product with v is elementwise."""
+    """Counts the FLOPs of the rational: the product with v is elementwise."""
     return _count_rational(x, numerator, denominator)
 
 

@@ -1,1 +1,1 @@
-"""What models have learned and what they predict: activations, attention, symbols, confusion."""
+"""Inspection of models: activations, attention, predictions, stability, symbols."""

@@ -151,7 +151,7 @@ class _Target:
         self.spread = float(np.sqrt(pooled @ (x - self.center) ** 2))
 
     def is_constant(self, group: int) -> bool:
-        """Whether the function of a group is constant."""
+        """Return True if the function of a group is constant."""
         moment = self.variance[group] + self.mean[group] ** 2
         return bool(self.variance[group] <= CONSTANT**2 * moment)
 

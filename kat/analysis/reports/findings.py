@@ -40,7 +40,7 @@ _WITH_ATTENTION = 3
 
 @dataclass
 class RunFindings:
-    """What is known of a run; missing parts are empty or None.
+    """Known facts of a run; missing parts are empty or None.
 
     Args:
         name: the name of the run.

@@ -57,12 +57,12 @@ class Job:
 
     @property
     def trained(self) -> bool:
-        """Whether the run has a result."""
+        """Return True if the run has a result."""
         return (Path(self.config.out) / SUMMARY).is_file()
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return True if nothing is left to do."""
         return self.trained and (not self.test or (Path(self.config.out) / TEST).is_file())
 
 

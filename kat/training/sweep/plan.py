@@ -68,12 +68,12 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        """Whether the run has a result."""
+        """Return True if the run has a result."""
         return self.job.trained or (self.earlier is not None and self.earlier["status"] == "done")
 
     @property
     def finished(self) -> bool:
-        """Whether the run has all results, or has diverged and would diverge again."""
+        """Return True if the run has all results, or has diverged and would diverge again."""
         if self.job.done or self.earlier is not None:
             return True
         return not self.job.trained and read_divergence(self.folder) is not None
