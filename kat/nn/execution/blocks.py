@@ -63,16 +63,10 @@ def second_level_cache() -> int:
     return size
 
 
-def widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
-    """The size of the widest of x (..., d_in) and the outputs of the layers."""
-    width = max(x.shape[-1], *(layer.weight.shape[0] for layer in layers))
-    return x.shape[:-1].numel() * width * x.element_size()
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of linear maps of x; autocast leaves float64 alone."""
-    autocasts = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if autocasts else x.dtype
+def product_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of linear maps of x of a dtype; autocast leaves float64 alone."""
+    autocasts = torch.is_autocast_enabled("cpu") and dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if autocasts else dtype
 
 
 def forward(
@@ -87,7 +81,7 @@ def forward(
             None: nowhere.
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    dtype = product_dtype(x)
+    dtype = product_dtype(x.dtype)
     output = x.new_empty(*x.shape[:-1], len(layers[-1].weight), dtype=dtype)
     places = (*(hidden or [None] * (len(layers) - 1)), output.view(len(rows), output.shape[-1]))
     size, blocks = _block_layers(rows, layers, dtype)

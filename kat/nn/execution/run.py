@@ -77,9 +77,9 @@ def _in_blocks(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if blocks.widest_bytes(x, layers) < blocks.least_bytes() or not is_ordinary(x):
+    if _widest_bytes(x, layers) < blocks.least_bytes() or not is_ordinary(x):
         return False
-    dtype = blocks.product_dtype(x)
+    dtype = blocks.product_dtype(x.dtype)
     if recorded and dtype not in (torch.float32, torch.float64):
         return False
     for _, numerator, denominator, weight, bias in layers:
@@ -91,6 +91,12 @@ def _in_blocks(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
         if not cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
             return False
     return True
+
+
+def _widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
+    """The size of the widest of x (..., d_in) and the outputs of the layers."""
+    width = max(x.shape[-1], *(layer.weight.shape[0] for layer in layers))
+    return x.shape[:-1].numel() * width * x.element_size()
 
 
 class _Layers(torch.autograd.Function):
@@ -174,7 +180,7 @@ def _compiled(x: Tensor, layers: Sequence[Layer]) -> Tensor:
 
     one = len(layers) > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     one = one and all(layer.weight.dtype == x.dtype for layer in layers)
-    if not one or statically_known_true(blocks.widest_bytes(x, layers) < _least_bytes()):
+    if not one or statically_known_true(_widest_bytes(x, layers) < _least_bytes()):
         return _value(x, layers)
     parameters = [tensor for layer in layers for tensor in layer.tensors]
     forms = [layer.form for layer in layers]
