@@ -122,7 +122,7 @@ for axis, (name, layer) in zip(axes, rationals.items(), strict=True):
 import tempfile
 from pathlib import Path
 
-from kat.models.pretrained import register_pretrained
+from kat.models import register_pretrained
 
 folder = Path(tempfile.mkdtemp())
 model.save_pretrained(folder)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kat.models.conversion.convert import Conversion, Movement, convert_vit, init_from_vit
     from kat.models.conversion.source import ViTSource, read_vit
     from kat.models.kat import KAT, GatedKAT
+    from kat.models.pretrained import register_pretrained
     from kat.models.vit import KANViT, SwiGLUViT, ViT
     from kat.nn import rational_parameter_names
 else:
@@ -58,6 +59,7 @@ else:
             "kat.models.conversion.convert": "Conversion Movement convert_vit init_from_vit",
             "kat.models.conversion.source": "ViTSource read_vit",
             "kat.models.kat": "KAT GatedKAT",
+            "kat.models.pretrained": "register_pretrained",
             "kat.models.vit": "KANViT SwiGLUViT ViT",
             "kat.nn": "rational_parameter_names",
         },
@@ -92,6 +94,7 @@ __all__ = [
     "read_state_dict",
     "read_training_checkpoint",
     "read_vit",
+    "register_pretrained",
     "registered_preprocessing",
     "save_model",
     "save_pretrained",

@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {}
 
 @cache
 def register_pretrained() -> None:
-    """Lets ``from_pretrained`` of transformers load models with rationals and adapters.
+    """Let ``from_pretrained`` of transformers load models with rationals and adapters.
 
     Call it once in a process, before the first such model is loaded; :func:`kat.kanify` and
     :func:`kat.adapt` call it for a model of transformers. A process without it loads the model
@@ -60,7 +60,7 @@ def register_pretrained() -> None:
 
     Examples:
         >>> import kat
-        >>> from kat.models.pretrained import register_pretrained
+        >>> from kat.models import register_pretrained
         >>> register_pretrained()
         >>> from transformers import LlamaConfig, LlamaModel
         >>> size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
@@ -136,7 +136,7 @@ def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
         missing = sorted(name for name in names if end(name) in lacking)
         raise InputError(
             f"the configuration has changes of kat, but the weights lack {listing(missing)}: a"
-            " process that had not called kat.models.pretrained.register_pretrained() has loaded"
+            " process that had not called kat.models.register_pretrained() has loaded"
             " and saved the model, without them, or the model shared its configuration with one"
             " that was changed"
         )

@@ -103,7 +103,7 @@ def test_a_kanified_model_of_transformers_keeps_no_weight_decay_when_it_is_loade
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
     kat.kanify(model)
     model.save_pretrained(tmp_path)
-    kat.models.pretrained.register_pretrained()
+    kat.models.register_pretrained()
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert len(in_rationals(again)) == 4
     for each in (model, again):

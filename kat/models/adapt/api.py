@@ -185,7 +185,7 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
     if not all(is_adapted(modules.get(name)) for r in records for name in r["places"]):
         raise InputError(
             "the configuration names adapters that the model lacks: call"
-            " kat.models.pretrained.register_pretrained() before from_pretrained"
+            " kat.models.register_pretrained() before from_pretrained"
         )
     return [
         Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)

@@ -144,7 +144,7 @@ def test_another_process_loads_them(tmp_path):
     model.save_pretrained(tmp_path)
     code = (
         "import sys, torch, transformers\n"
-        "from kat.models.pretrained import register_pretrained\n"
+        "from kat.models import register_pretrained\n"
         "register_pretrained()\n"
         "model = transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1])\n"
         "torch.save(model(torch.arange(20).reshape(2, 10)).logits.detach(), sys.argv[2])\n"
