@@ -56,12 +56,6 @@ def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -
     raise UnreadableFile(path, reason)
 
 
-def check_exists(path: Path) -> None:
-    """Raises MissingFile if a file or folder that the user names does not exist."""
-    if not path.exists():
-        raise MissingFile(path, "it does not exist")
-
-
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The bytes of a file; see :func:`open_input`."""
     with open_input(path, limit=limit) as file:
@@ -99,7 +93,7 @@ def replacing(path: Path) -> Iterator[Path]:
     put a link in its place: a body that opens the path by mode "x" follows none. If the body fails,
     ``path`` is left as it was and the temporary file is removed.
     """
-    folder = _partial(path)
+    folder = path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")  # unforeseeable
     partial = folder / folder.name
     try:
         folder.mkdir(0o700 if os.name == "posix" else 0o777)  # files on Windows inherit it
@@ -204,8 +198,3 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [f"{index}_{path.name}" for index, path in enumerate(whole)]
-
-
-def _partial(path: Path) -> Path:
-    """A name that nobody can foresee, of a file or folder that is created and not opened."""
-    return path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")

@@ -34,8 +34,12 @@ from kat.analysis.runs import Row, write_runs
 from kat.analysis.sweeps import SweepResults, earlier_runs, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
-from kat.cli.options.recipes import read_recipe, recipe_path
-from kat.cli.options.training_settings import TrainingParser, config_from
+from kat.cli.options.training_settings import (
+    TrainingParser,
+    config_from,
+    read_recipe,
+    recipe_path,
+)
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
@@ -111,39 +115,20 @@ def make_parser() -> Parser:
     """The parser of ``kat ablate``."""
     parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(grid_names())}")
     add = parser.add
-    add(
-        "grids",
-        nargs="+",
-        metavar="GRID",
-        help="a shipped grid, or a YAML file; FILE:GRID: one of its grids",
-    )
+    what = "a shipped grid, or a YAML file; FILE:GRID: one of its grids"
+    add("grids", nargs="+", metavar="GRID", help=what)
     parser.add_folder("--out", "folder of results and runs", default=Path("runs/ablation"))
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
-    add(
-        "--set",
-        nargs="+",
-        action="extend",
-        metavar="NAME=VALUE",
-        help="settings of all runs, over those of the recipe and the grid's own",
-    )
-    add(
-        "--jobs",
-        type=Count,
-        metavar="N",
-        help="runs at once (default: one a GPU, or as many as the cores allow)",
-    )
+    what = "settings of all runs, over those of the recipe and the grid's own"
+    add("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=what)
+    what = "runs at once (default: one a GPU, or as many as the cores allow)"
+    add("--jobs", type=Count, metavar="N", help=what)
     add("--threads", type=Count, default=1, metavar="N", help="threads of each run on the CPU")
-    add(
-        "--reuse",
-        nargs="+",
-        action="extend",
-        type=Path,
-        default=[],
-        metavar="TABLE",
-        help="tables (GRID.csv) of earlier calls: their rows are taken over, not trained again",
-    )
+    what = "tables (GRID.csv) of earlier calls: their rows are taken over, not trained again"
+    more: dict[str, Any] = {"action": "extend", "type": Path, "default": []}
+    add("--reuse", nargs="+", metavar="TABLE", help=what, **more)
     add("--dry-run", action="store_true", help="list the runs, and train nothing")
-    parser.add_progress()
+    parser.add_common("--progress")
     return parser
 
 

@@ -29,9 +29,7 @@ import torch
 from torch import Tensor
 
 from kat.cli.options.parser import Parser
-from kat.data import UnreadableImage, decode, eval_transform
-from kat.errors import InputError
-from kat.files import check_new_folder
+from kat.data import decode, eval_transform
 from kat.models import ModelRecord, convert_vit, read_vit, save_model
 from kat.tables import aligned
 from kat.text import say
@@ -43,7 +41,6 @@ def main(arguments: list[str]) -> None:
     """Converts, saves, prints a table."""
     options = make_parser().parse_args(arguments)
     out: Path = options.out
-    check_new_folder(out)
     source = read_vit(options.source)
     given = {n: tuple(getattr(options, n)) for n in ("mean", "std") if getattr(options, n)}
     model, record, report = convert_vit(
@@ -71,38 +68,20 @@ def make_parser() -> Parser:
     add = parser.add
     add("source", metavar="SOURCE", help="the trained ViT, see above")
     add("--model", required=True, metavar="NAME", help="the KAT, e.g. kat_tiny_patch16_224")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="a new or empty folder")
-    add(
-        "--args",
-        type=dict[str, Any],
-        default={},
-        help="further arguments of the KAT's constructor, e.g. '{degree: [9, 8]}' for a closer fit",
-    )
+    parser.add_folder("--out", "a new or empty folder", new=True, required=True)
+    what = "further arguments of the KAT's constructor, e.g. '{degree: [9, 8]}' for a closer fit"
+    add("--args", type=dict[str, Any], default={}, help=what)
     add("--num-classes", type=int, metavar="N", help="make a new head for this number of classes")
-    add(
-        "--activation",
-        metavar="NAME",
-        help="the ViT's, if SOURCE is a file: gelu (the default), quick_gelu, silu, ...",
-    )
-    add(
-        "--images",
-        nargs="+",
-        metavar="IMAGE",
-        help="images to measure the inputs of the activation and the outputs on (default: noise)",
-    )
+    what = "the ViT's, if SOURCE is a file: gelu (the default), quick_gelu, silu, ..."
+    add("--activation", metavar="NAME", help=what)
+    what = "images to measure the inputs of the activation and the outputs on (default: noise)"
+    add("--images", nargs="+", metavar="IMAGE", help=what)
     for name in ("mean", "std"):
-        add(
-            f"--{name}",
-            nargs="+",
-            type=float,
-            help=f"the {name} of each channel in the ViT's training, if SOURCE does not say",
-        )
+        what = f"the {name} of each channel in the ViT's training, if SOURCE does not say"
+        add(f"--{name}", nargs="+", type=float, help=what)
     return parser
 
 
 def _read_images(paths: list[str], record: ModelRecord) -> Tensor:
     transform = eval_transform(record)
-    try:
-        return torch.stack([transform(decode(path)) for path in paths])
-    except UnreadableImage as error:
-        raise InputError(str(error)) from None
+    return torch.stack([transform(decode(path)) for path in paths])

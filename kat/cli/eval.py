@@ -31,7 +31,7 @@ from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.deploy.formats import FORMATS
 from kat.errors import InputError
-from kat.files import check_exists, short_names, write_text
+from kat.files import short_names, write_text
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
@@ -93,33 +93,28 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "RUN...")
     add = parser.add
     add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
-    parser.add_trust()
+    parser.add_common("--trust", "--device", "--image-size", "--progress")
     parser.add_data()
     parser.add_folder("--out", "write tables and figures to this folder")
     parser.add_csv("one row per model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
-    parser.add_device()
     choices, what = ["32-true", "bf16-mixed", "16-mixed"], "precision of the forward pass"
     add("--precision", choices=choices, default="32-true", help=what)
-    parser.add_image_size()
     add_task_options(parser, "EvalOptions")
-    parser.add_progress()
     return parser
 
 
 def _data(path: Path, options: Namespace) -> tuple[dict[str, Any], str]:
     """The data to evaluate a checkpoint on, its run's by default, and a remark."""
     named = given(options.data)
-    check_exists(path)
     is_exported = path.suffix[1:] in FORMATS and path.is_file()
     exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
     settings, remark = data_to_test(path, named, exported)
     settings |= named
     if "name" not in settings:
-        raise InputError(
-            f"{path} does not belong to a run: name the dataset to evaluate on with --data"
-        )
+        reason = "does not belong to a run: name the dataset to evaluate on with --data"
+        raise InputError(f"{path} {reason if path.exists() else 'does not exist'}")
     return settings, remark
 
 

@@ -30,14 +30,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from kat.cli.options.parser import MODEL, Parser, refuse_options
-from kat.deploy import (
-    FILE_FORMATS,
-    Exported,
-    FeatureMaps,
-    export_model,
-    make_resizable,
-)
+from kat.cli.options.parser import Parser, refuse_options
+from kat.deploy import FILE_FORMATS, Exported, FeatureMaps, export_model, make_resizable
 from kat.deploy.formats import PROGRAMS
 from kat.deploy.run_record import training_record
 from kat.errors import InputError
@@ -70,24 +64,15 @@ def make_parser() -> Parser:
     """The parser of ``kat export``."""
     parser = Parser(__doc__, "RUN")
     add = parser.add
-    add("run", type=Path, metavar="RUN", help=MODEL)
+    parser.add_common("run")
     add("--out", type=Path, required=True, metavar="PATH", help="the file; of safetensors a folder")
-    add(
-        "--format",
-        choices=[*FILE_FORMATS, _FOLDER],
-        help="by default the ending of --out, or safetensors if it has none",
-    )
-    add(
-        "--int8",
-        action="store_true",
-        help="store the weights of linear layers in int8: about a third of the size",
-    )
+    what = "by default the ending of --out, or safetensors if it has none"
+    add("--format", choices=[*FILE_FORMATS, _FOLDER], help=what)
+    what = "store the weights of linear layers in int8: about a third of the size"
+    add("--int8", action="store_true", help=what)
     add("--dynamic-size", action="store_true", help="make .pt2 and ONNX take images of any size")
-    add(
-        "--backbone",
-        action="store_true",
-        help="export only the transformer with its pyramid, of a detector or segmentation model",
-    )
+    what = "export only the transformer with its pyramid, of a detector or segmentation model"
+    add("--backbone", action="store_true", help=what)
     add("--license", metavar="NAME", help="license of the weights, for the model card")
     return parser
 

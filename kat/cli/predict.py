@@ -27,16 +27,16 @@ from kat.data.folders import image_files
 from kat.data.naming import NOT_AN_IMAGE
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_new_folder, replacing, write_text
+from kat.files import replacing, short_names, write_text
 from kat.models.dense import task_of
-from kat.settings import Count
 from kat.tables import columns_of, print_table, write_table
 from kat.text import listing, warn
 from kat.training.tasks.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
-_COMMON = ("top",)
+_CLASSES = 5
+"""The most classes of an image's pixels that are printed; the files have all."""
 
 
 def main(arguments: list[str]) -> None:
@@ -50,15 +50,12 @@ def main(arguments: list[str]) -> None:
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
-    own = task_options(parser, options, task.name, "PredictOptions", _COMMON)
-    if not task.ranked:
-        refuse_options(parser, options, ("top",), f"on a model for {task.name}")
+    own = task_options(parser, options, task.name, "PredictOptions")
     out: Path | None = options.out
     names = picture_names(options.images)
+    if not task.draws:
+        refuse_options(parser, options, ("out",), f"on a model for {task.name}")
     if out is not None:
-        if not task.draws:
-            raise InputError(f"--out is for pictures, and a model for {task.name} gives none")
-        check_new_folder(out)
         out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = [{"image": path} for path in options.images]
     readable: list[int] = []
@@ -79,9 +76,9 @@ def main(arguments: list[str]) -> None:
         results[index][task.entries] = prediction.entries
         if out is not None:
             for ending, picture in prediction.pictures.items():
-                with replacing(out / f"{names[options.images[index]]}{ending}.png") as partial:
+                with replacing(out / f"{names[index]}{ending}.png") as partial:
                     picture.save(partial, format="PNG")
-    _print(results, task, options.top if task.ranked else None)
+    _print(results, task, getattr(own, "top", _CLASSES) if task.ranked else None)
     if options.json:
         write_text(options.json, json.dumps(results, indent=2) + "\n")
     if options.csv:
@@ -98,18 +95,13 @@ def make_parser() -> Parser:
     add("images", nargs="+", metavar="IMAGE", help="image files, and folders of them")
     what = f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file"
     add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
-    parser.add_trust()
-    add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
-    parser.add_device()
-    parser.add_image_size()
-    parser.add_exif()
+    parser.add_common("--trust", "--device", "--image-size", "--exif", "--progress")
     what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
     what += " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
-    parser.add_folder("--out", what)
-    add_task_options(parser, "PredictOptions", _COMMON)
+    parser.add_folder("--out", what, new=True)
+    add_task_options(parser, "PredictOptions")
     parser.add_json("the predictions")
     parser.add_csv("one row per class or object")
-    parser.add_progress()
     return parser
 
 
@@ -124,22 +116,11 @@ def _files(paths: Sequence[str]) -> list[str]:
     return files
 
 
-def picture_names(paths: Sequence[str]) -> dict[str, str]:
-    """A name for the picture of each file, and with _mask for its mask.
-
-    It is the file's own, with a number if a picture or a mask has it already.
-    """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for path in dict.fromkeys(paths):
-        stem, number = Path(path).stem, 1
-        name = stem
-        while taken & {name, f"{name}_mask"}:
-            number += 1
-            name = f"{stem}_{number}"
-        names[path] = name
-        taken |= {name, f"{name}_mask"}
-    return names
+def picture_names(paths: Sequence[str]) -> list[str]:
+    """Names for the pictures of files: without the suffix, if no picture or mask is another's."""
+    names = [Path(path).stem for path in paths]
+    written = {*names, *(f"{name}_mask" for name in names)}
+    return names if len(written) == 2 * len(names) else short_names(list(map(Path, paths)))
 
 
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:

@@ -52,27 +52,14 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> Parser:
     """The parser of ``kat report``."""
     parser = Parser(__doc__, "RUN...")
-    parser.add(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="run directories, or .csv tables of 'kat ablate'",
-    )
-    parser.add_file(
-        "--out",
-        "the page (default: report.html in the run directory, GRID.html beside a table, report.html"
-        " beside the first of several runs)",
-        (".html",),
-    )
-    parser.add("--data", metavar="NAME", help="dataset of the images (default: the run's own)")
-    parser.add(
-        "--images",
-        type=CountOrZero,
-        default=256,
-        metavar="N",
-        help="validation images on the page of a run; 0: none",
-    )
+    what = "run directories, or .csv tables of 'kat ablate'"
+    parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)
+    what = "the page (default: report.html in the run directory, GRID.html beside a table,"
+    what += " report.html beside the first of several runs)"
+    parser.add_file("--out", what, (".html",))
+    parser.add_common("--data")
+    what = "validation images on the page of a run; 0: none"
+    parser.add("--images", type=CountOrZero, default=256, metavar="N", help=what)
     return parser
 
 

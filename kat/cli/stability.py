@@ -19,7 +19,7 @@ from pathlib import Path
 from kat.analysis import Verdict, plot_stability
 from kat.analysis.inspect.stability import TABLE, table
 from kat.cli.options.parser import Parser
-from kat.files import PICTURES, check_exists
+from kat.files import PICTURES, short_names
 from kat.nn.stability import read_rows
 from kat.tables import print_table
 from kat.text import say
@@ -31,11 +31,8 @@ def main(arguments: list[str]) -> None:
     """Draws the figure, and prints the reports."""
     options = make_parser().parse_args(arguments)
     runs = [Path(run) for run in options.runs]
-    for run in runs:
-        check_exists(run)
     if options.out:
-        names = [run.name for run in runs]
-        labels = names if len(set(names)) == len(runs) else [str(run) for run in runs]
+        labels = short_names(runs)
         rows = {label: read_rows(run / STABILITY) for label, run in zip(labels, runs, strict=True)}
         plot_stability(rows if len(rows) > 1 else {"": rows[labels[0]]}, options.out)
     for run in runs:

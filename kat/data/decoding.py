@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kat.data.naming import IMAGE_FORMATS
+from kat.errors import InputError
 from kat.files import read_bytes
 
 Exif = Literal["upright", "ignore"]
@@ -31,7 +32,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "(Possibly c|C)orrupt EXIF data", UserWarning)
 
 
-class UnreadableImage(Exception):
+class UnreadableImage(InputError):
     """An image that cannot be read or decoded.
 
     Args:

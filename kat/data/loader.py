@@ -146,10 +146,10 @@ class _StreamItems(IterableDataset):
                     item = error
             if item is None:
                 return
-            if isinstance(item, InputError):
-                yield from itertools.repeat(item)  # full batches, as a partial one is dropped
-            elif isinstance(item, UnreadableImage):
+            if isinstance(item, UnreadableImage):
                 yield None, [(item.name, item.reason)]
+            elif isinstance(item, InputError):
+                yield from itertools.repeat(item)  # full batches, as a partial one is dropped
             else:
                 yield (*item, seed), []
 

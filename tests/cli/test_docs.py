@@ -48,7 +48,7 @@ def commands_of_page(page: Path) -> list[str]:
 def parse(monkeypatch, tmp_path):
     """Parses a line as its command does, whatever files there are."""
     monkeypatch.chdir(tmp_path)
-    for check in ("check_target", "check_folder"):
+    for check in ("check_target", "check_folder", "check_new_folder"):
         monkeypatch.setattr(parsing, check, lambda *_, **__: None)
     recipe_path = training_settings.recipe_path
 

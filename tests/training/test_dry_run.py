@@ -16,8 +16,7 @@ import timm
 import torch
 
 from examples.items import make_items
-from kat.cli.options.recipes import recipe_names
-from kat.cli.options.training_settings import TrainingParser, parse_training
+from kat.cli.options.training_settings import TrainingParser, parse_training, recipe_names
 from kat.training import dry_run, measure_dry_run
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import fields
+from functools import partial
+from operator import itemgetter
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
@@ -38,7 +40,7 @@ _OPENING = (
 )  # fmt: skip
 """The settings of data by which a dataset is opened."""
 _LISTED = 12
-"""The most classes whose counts are printed one by one."""
+"""The most classes whose counts are printed: the smallest of more."""
 
 
 def main(arguments: list[str]) -> int:
@@ -71,7 +73,9 @@ def main(arguments: list[str]) -> int:
             "fatal": fatal,
         }
         write_text(options.json, json.dumps(found, indent=2) + "\n")
-    say(_verdict(len(problems), fatal, options.skip))
+    kinds = f"{counted(len(problems), 'kind')} of problems, {fatal} fatal"
+    hint = "; --skip lists what training can leave out" if fatal and not options.skip else ""
+    say(kinds + hint if problems else "nothing is wrong")
     return FAILED if fatal else 0
 
 
@@ -83,17 +87,12 @@ def make_parser() -> Parser:
     parser.add_settings(DataConfig, "data", others)
     parser.add("--split", choices=SPLITS, help="check this split only")
     parser.add("--skip", action="store_true", help="as data.bad_annotations=skip in training")
-    parser.add(
-        "--bad-images",
-        choices=("skip", "fail"),
-        default="skip",
-        help="as data.bad_images in training",
-    )
-    parser.add_exif()
+    choices, what = ("skip", "fail"), "as data.bad_images in training"
+    parser.add("--bad-images", choices=choices, default="skip", help=what)
+    parser.add_common("--exif", "--progress")
     parser.add("--boxes-only", action="store_true", help="as data.boxes_only=true in training")
     parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")
     parser.add_json("all cases of all problems, and the number of images of each class")
-    parser.add_progress()
     return parser
 
 
@@ -107,53 +106,32 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
         boxes_only=options.boxes_only,
     )
     reports, errors = [], []
-    for split in splits:
-        try:
-            reports.append(_with_progress(config, split, options.progress))
-        except InputError as error:
-            errors.append(error)
-            problem = Problem("splits that cannot be opened", [str(error)])
-            reports.append(SplitReport(split, "not opened", {}, [problem], np.zeros(0)))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    screen, hidden = Console(stderr=True), not options.progress
+    with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
+        for split in splits:
+            tell = partial(_tell, bar, bar.add_task(split, total=None))
+            try:
+                reports.append(check_split(config, split, tell=tell))
+            except InputError as error:
+                errors.append(error)
+                problem = Problem("splits that cannot be opened", [str(error)])
+                reports.append(SplitReport(split, "not opened", {}, [problem], np.zeros(0)))
     if len(errors) == len(splits):
         raise errors[0]
     return reports
 
 
-def _with_progress(config: DataConfig, split: str, shown: bool) -> SplitReport:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task(split, total=None)
-        return check_split(
-            config, split, tell=lambda done, count: bar.update(task, completed=done, total=count)
-        )
-
-
 def _print(report: SplitReport, skipped: Collection[str]) -> None:
     say(f"{report.split}: {report.contents}, {len(report.classes)} classes")
-    if report.classes:
-        say(f"  classes  {_counts(report.classes)}")
+    if counts := list(report.classes.items()):
+        if len(counts) > _LISTED:
+            counts.sort(key=itemgetter(1))
+        say(f"  classes  {listing((f'{name!r} {count}' for name, count in counts), _LISTED)}")
     _print_problems(report.problems, skipped)
     if report.unused:
         listed = quoted(report.unused, "class", "classes")
         say(f"  note     {len(report.unused)} without an example: {listed}")
-
-
-def _counts(classes: Mapping[str, int]) -> str:
-    """The number of examples of each class, or of the smallest and the largest ones."""
-    ordered = sorted(classes, key=lambda name: classes[name])
-    if len(ordered) <= _LISTED:
-        return listing((f"{name!r} {count}" for name, count in classes.items()), _LISTED)
-    smallest, largest = ordered[:3], ordered[:-4:-1]
-    return "; ".join(
-        f"{which} {listing(f'{name!r} {classes[name]}' for name in names)}"
-        for which, names in (("smallest", smallest), ("largest", largest))
-    )
 
 
 def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
@@ -163,9 +141,5 @@ def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
         say(f"  {severity:8} {problem}{remedy}")
 
 
-def _verdict(problems: int, fatal: int, skip: bool) -> str:
-    if not problems:
-        return "nothing is wrong"
-    kinds = f"{counted(problems, 'kind')} of problems, {fatal} fatal"
-    hint = "" if skip or not fatal else "; --skip lists what training can leave out"
-    return kinds + hint
+def _tell(bar: Progress, split: TaskID, done: int, count: int) -> None:
+    bar.update(split, completed=done, total=count)

@@ -16,14 +16,8 @@ from kat.settings import Count
 def main(arguments: list[str]) -> None:
     """Counts, prints a table."""
     options = make_parser().parse_args(arguments)
-    rows = compare_layers(
-        options.d_in,
-        options.d_out,
-        degree=tuple(options.degree),
-        groups=options.groups,
-        grid=options.grid,
-        order=options.order,
-    )
+    kept = {name: getattr(options, name) for name in ("groups", "grid", "order")}
+    rows = compare_layers(options.d_in, options.d_out, degree=tuple(options.degree), **kept)
     print_rows("for one token", rows)
     write_rows(options, rows, rows)
 
@@ -34,14 +28,8 @@ def make_parser() -> Parser:
     add = parser.add
     add("d_in", type=Count, metavar="D_IN", help="input features")
     add("d_out", type=Count, metavar="D_OUT", help="output features")
-    add(
-        "--degree",
-        nargs=2,
-        type=int,
-        default=[5, 4],
-        metavar=("M", "N"),
-        help="degrees of the rationals of the GR-KAN layer",
-    )
+    what = "degrees of the rationals of the GR-KAN layer"
+    add("--degree", nargs=2, type=int, default=[5, 4], metavar=("M", "N"), help=what)
     add("--groups", type=Count, default=8, help="groups of the GR-KAN layer")
     add("--grid", type=Count, default=5, help="grid intervals of the splines of the KAN layer")
     add("--order", type=Count, default=3, help="degree of the splines of the KAN layer")

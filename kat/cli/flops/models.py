@@ -48,9 +48,7 @@ def main(arguments: list[str]) -> None:
                 "kept for backward": scaled(model.memory.per_image, "B"),
             }
         )
-    print_rows(
-        "for one image; with the authors' figures (arXiv 2409.10594) where there are", summed
-    )
+    print_rows("for one image; beside the authors' figures (arXiv 2409.10594)", summed)
     for model in costs if options.layers else ():
         rows = [{k: v for k, v in row.items() if k != "model"} for row in model.layer_rows()]
         print_rows(model.model, rows)
@@ -97,15 +95,11 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "[MODEL...]")
     add = parser.add
     add("models", nargs="*", metavar="MODEL", help=f"a model of timm's registry, {MODEL}")
-    add(
-        "--args",
-        type=dict[str, Any],
-        default={},
-        help="further arguments of the constructor, for names: e.g. '{num_groups: 4}'",
-    )
+    what = "further arguments of the constructor, for names: e.g. '{num_groups: 4}'"
+    add("--args", type=dict[str, Any], default={}, help=what)
     add("--image-size", type=Count, metavar="N", help="side of the images in pixels, for names")
     add("--layers", action="store_true", help="also print a table of each model's layers")
     parser.add_csv("one row per model, with --layers one per layer,")
     parser.add_json("all counts")
-    parser.add_progress()
+    parser.add_common("--progress")
     return parser

@@ -21,8 +21,8 @@ from rich.progress import track
 
 from kat.data import DataConfig
 from kat.errors import InputError, unknown
-from kat.files import PICTURES, check_folder, check_target
-from kat.settings import Count, Seed, adapter, describe
+from kat.files import PICTURES, check_folder, check_new_folder, check_target
+from kat.settings import Count, adapter, describe
 
 T = TypeVar("T")
 
@@ -32,6 +32,24 @@ _NOT_FOR_EVALUATION = {
 """The settings of data that evaluation takes from the model."""
 MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
 """The forms of a trained model on the command line."""
+
+_SIZE = "side of the square that the model sees, in pixels; of a segmentation model the shorter"
+_SIZE += " side of the image, of a detector the longer one (default: the model's)"
+_TRUST = "open .pt2 files, which are programs: one from somebody you do not trust can do anything"
+_TRUST += " that you can. No other file of a model runs code"
+_DEVICES = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+_EXIF, _ORIGIN = "as data.exif in training", "dataset of the images (default: the run's own)"
+_BAR = "show a progress bar in a terminal"
+_COMMON: dict[str, dict[str, Any]] = {
+    "run": {"type": Path, "metavar": "RUN", "help": MODEL},
+    "--data": {"metavar": "NAME", "help": _ORIGIN},
+    "--device": {"default": "auto", "help": _DEVICES},
+    "--exif": {"choices": ("upright", "ignore"), "default": "upright", "help": _EXIF},
+    "--image-size": {"type": Count, "metavar": "N", "help": _SIZE},
+    "--progress": {"action": ActionYesNo(no_prefix="no-"), "default": True, "help": _BAR},
+    "--trust": {"action": "store_true", "help": _TRUST},
+}
+"""The options that mean the same in all commands, for ``add_argument``."""
 
 
 class Formatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
@@ -77,13 +95,17 @@ class Parser(ArgumentParser):
         action = self.add(name, type=Path, metavar="FILE", help=what, **more)
         self.outputs[action.dest] = partial(check_target, endings=endings)
 
-    def add_folder(self, name: str, what: str, **more: Any) -> None:
+    def add_folder(self, name: str, what: str, *, new: bool = False, **more: Any) -> None:
         """Adds an option for a folder to write to; before the work begins, the folder is checked.
 
-        The folder is created if it does not exist.
+        Args:
+            name: of the option.
+            what: its help.
+            new: the folder must be missing or empty.
+            more: passed on to :meth:`add`.
         """
         action = self.add(name, type=Path, metavar="FOLDER", help=what, **more)
-        self.outputs[action.dest] = check_folder
+        self.outputs[action.dest] = check_new_folder if new else check_folder
 
     def add_json(self, what: str) -> None:
         """Adds ``--json FILE``."""
@@ -99,14 +121,12 @@ class Parser(ArgumentParser):
         what = f"the figure: {', '.join(endings[:-1])} or {endings[-1]}"
         self.add_file("--out", what, endings, default=Path(default))
 
-    def add_device(self) -> None:
-        """Adds ``--device NAME``."""
-        what = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
-        self.add("--device", default="auto", help=what)
-
-    def add_seed(self, what: str) -> None:
-        """Adds ``--seed N``."""
-        self.add("--seed", type=Seed, default=0, metavar="N", help=f"seed of {what}")
+    def add_common(self, *names: str) -> None:
+        """Adds options that mean the same in all commands: ``--device``, ``--trust`` and others."""
+        for name in names:
+            self.add(name, **_COMMON[name])
+            if name == "--progress":
+                self.spellings["__no_progress"] = "--no-progress"
 
     def add_settings(
         self, settings: type, section: str | None = None, skip: Collection[str] = ()
@@ -128,29 +148,6 @@ class Parser(ArgumentParser):
         names = {field.name for field in fields(DataConfig)} - _NOT_FOR_EVALUATION
         self.set_defaults({f"data.{name}": None for name in names})
         self.spellings["__data"] = "--data.name"
-
-    def add_image_size(self) -> None:
-        """Adds ``--image-size N``."""
-        what = "side of the square that the model sees, in pixels; of a segmentation model the"
-        what += " shorter side of the image, of a detector the longer one (default: the model's)"
-        self.add("--image-size", type=Count, metavar="N", help=what)
-
-    def add_exif(self) -> None:
-        """Adds ``--exif``."""
-        choices, what = ("upright", "ignore"), "as data.exif in training"
-        self.add("--exif", choices=choices, default="upright", help=what)
-
-    def add_trust(self) -> None:
-        """Adds ``--trust``."""
-        what = "open .pt2 files, which are programs: one from somebody you do not trust can do"
-        what += " anything that you can. No other file of a model runs code"
-        self.add("--trust", action="store_true", help=what)
-
-    def add_progress(self) -> None:
-        """Adds ``--progress`` and ``--no-progress``."""
-        action, what = ActionYesNo(no_prefix="no-"), "show a progress bar in a terminal"
-        self.add("--progress", action=action, default=True, help=what)
-        self.spellings["__no_progress"] = "--no-progress"
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parses arguments; the files to write are checked."""

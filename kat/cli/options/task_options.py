@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -14,23 +13,14 @@ from kat.training.tasks.registry import TASKS
 Which = Literal["EvalOptions", "PredictOptions"]
 
 
-def add_task_options(parser: Parser, which: Which, common: Collection[str] = ()) -> None:
-    """Adds the options of every task.
-
-    Args:
-        parser: the parser of a command.
-        which: the options of :class:`kat.training.tasks.task.Task`.
-        common: those that the command adds itself.
-    """
+def add_task_options(parser: Parser, which: Which) -> None:
+    """Adds the options of every task: ``which`` of :class:`kat.training.tasks.task.Task`."""
     for task in TASKS.values():
-        options = getattr(task, which)
-        if set(_names(options)) - set(common):
-            parser.add_settings(options, skip=set(common) & set(_names(options)))
+        if fields(getattr(task, which)):
+            parser.add_settings(getattr(task, which))
 
 
-def task_options(
-    parser: Parser, parsed: Namespace, task: str, which: Which, common: Collection[str] = ()
-) -> Any:
+def task_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> Any:
     """The options of a task, from what was parsed.
 
     Raises:
@@ -38,9 +28,8 @@ def task_options(
     """
     settings = getattr(TASKS[task], which)
     own = _names(settings)
-    names = [name for other in TASKS.values() for name in _names(getattr(other, which))]
-    others = [name for name in names if name not in (*own, *common)]
-    refuse_options(parser, parsed, others, f"on a model for {task}")
+    names = {name for other in TASKS.values() for name in _names(getattr(other, which))}
+    refuse_options(parser, parsed, sorted(names - {*own}), f"on a model for {task}")
     return check_ranges(settings(**{name: getattr(parsed, name) for name in own}))
 
 

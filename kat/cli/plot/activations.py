@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
 from kat.analysis.inspect.predictions import images_of_run, normalized
 from kat.analysis.inspect.symbolic import median, write_readings
-from kat.cli.options.parser import MODEL, Parser, refuse_options
+from kat.cli.options.parser import Parser, refuse_options
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.nn import read_coefficient_history
@@ -58,15 +57,9 @@ def make_parser() -> Parser:
     """The parser of ``kat plot activations``."""
     parser = Parser(__doc__, "RUN")
     add = parser.add
-    add("run", type=Path, metavar="RUN", help=MODEL)
-    add("--data", metavar="NAME", help="dataset of the images (default: the run's own)")
-    add(
-        "--images",
-        type=CountOrZero,
-        default=512,
-        metavar="N",
-        help="number of validation images; 0: draw without images",
-    )
+    parser.add_common("run", "--data")
+    what = "number of validation images; 0: draw without images"
+    add("--images", type=CountOrZero, default=512, metavar="N", help=what)
     add("--width", type=Positive, help="draw x from -WIDTH to WIDTH (default: the range of inputs)")
     add("--symbolic", action="store_true", help="print the nearest known functions")
     parser.add_csv("the nearest known function of every group")

@@ -21,10 +21,9 @@ from kat.analysis.figures.attention import draw_attention, true_classes, with_pr
 from kat.analysis.figures.base import save_figure
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.predictions import images_of_run
-from kat.cli.options.parser import MODEL, Parser, refuse_options
-from kat.data import DeviceTransform, UnreadableImage, decode, eval_transform
+from kat.cli.options.parser import Parser, refuse_options
+from kat.data import DeviceTransform, decode, eval_transform
 from kat.deploy import open_model
-from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Count
 from kat.text import say
@@ -53,16 +52,10 @@ def make_parser() -> Parser:
     """The parser of ``kat plot attention``."""
     parser = Parser(__doc__, "RUN [IMAGE...]")
     add = parser.add
-    add("run", type=Path, metavar="RUN", help=MODEL)
+    parser.add_common("run", "--data")
     add("files", nargs="*", metavar="IMAGE", help="image files")
-    add("--data", metavar="NAME", help="dataset of the images (default: the run's own)")
-    add(
-        "--images",
-        type=Count,
-        default=4,
-        metavar="N",
-        help="validation images, if there are no files",
-    )
+    what = "validation images, if there are no files"
+    add("--images", type=Count, default=4, metavar="N", help=what)
     add("--block", type=int, metavar="N", help="draw each head of this block, counted from 0")
     add("--image-size", type=Count, metavar="N", help="side of the square that the model sees")
     parser.add_picture("attention.png")
@@ -72,8 +65,5 @@ def make_parser() -> Parser:
 def _read(paths: list[str], record: ModelRecord) -> tuple[Tensor, list[str]]:
     """The images of files, as the model takes them but for normalization, and their names."""
     transform = eval_transform(record, normalize=False)
-    try:
-        pictures = [transform(decode(path)) for path in paths]
-    except UnreadableImage as error:
-        raise InputError(str(error)) from None
-    return torch.stack(pictures), [Path(path).name for path in paths]
+    pictures = torch.stack([transform(decode(path)) for path in paths])
+    return pictures, [Path(path).name for path in paths]

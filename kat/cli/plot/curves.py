@@ -49,28 +49,16 @@ def make_parser() -> Parser:
     """The parser of ``kat plot curves``."""
     parser = Parser(__doc__, "RUN...")
     add_run_arguments(parser)
-    parser.add(
-        "--metric",
-        nargs="+",
-        choices=list(CURVES),
-        metavar="NAME",
-        help=f"a panel each, of {', '.join(CURVES)} (default: the loss, and the first metric of"
-        " the task)",
-    )
+    what = f"a panel each, of {', '.join(CURVES)} (default: the loss, and the task's first metric)"
+    parser.add("--metric", nargs="+", choices=list(CURVES), metavar="NAME", help=what)
     parser.add_picture("curves.png")
     return parser
 
 
 def add_run_arguments(parser: Parser) -> None:
     """Adds the arguments of :func:`kat.analysis.runs.find_runs`."""
-    parser.add(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run directory, or the .csv of 'kat ablate', whose cells are a line each",
-    )
-    parser.add(
-        "--group", action="store_true", help="put runs together that differ in the seed only"
-    )
+    what = "a run directory, or the .csv of 'kat ablate', whose cells are a line each"
+    parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)
+    what = "put runs together that differ in the seed only"
+    parser.add("--group", action="store_true", help=what)
     parser.add("--labels", nargs="+", metavar="NAME", help="names in place of those found")

@@ -50,8 +50,7 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> Parser:
     """The parser of ``kat plot forest``."""
     parser = Parser(__doc__, "GRID.csv...")
-    parser.add(
-        "tables", nargs="+", type=Path, metavar="GRID.csv", help="a .csv table of 'kat ablate'"
-    )
+    what = "a .csv table of 'kat ablate'"
+    parser.add("tables", nargs="+", type=Path, metavar="GRID.csv", help=what)
     parser.add_picture("forest.svg")
     return parser

@@ -84,17 +84,14 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("train", "--config", "KEYS"), "unknown setting 'optim.learning_rate'; did you mean"),
         (("train", "--config", "TWICE"), "write all of 'optim' in one"),
         (("train", "--config", "digit"), "'digit'; did you mean 'digits'? (there are: "),
-        (("predict", "a.png", "--checkpoint", "x", "--top", 0), "--top must be at least 1, got 0"),
-        (
-            ("predict", "a", "--checkpoint", "x", "--top", "a"),
-            "--top must be an integer, got a",
-        ),
+        (("data", "check", "x", "--num-workers", 0), "--num-workers must be at least 1, got 0"),
+        (("predict", "a", "--checkpoint", "x", "--top", "a"), "--top must be an integer, got a"),
         (("predict", "a.png"), "arguments are required: checkpoint; 'kat predict --help' explains"),
         (("eval",), "arguments are required: runs; 'kat eval --help' explains"),
         (("eval", "nope"), "nope does not exist"),
-        (("report", "nope"), "nope does not exist"),
-        (("stability", "nope"), "nope does not exist"),
-        (("plot", "cost", "nope"), "nope does not exist"),
+        (("report", "nope"), "nope/run.yaml does not exist"),
+        (("stability", "nope"), "nope/stability.csv does not exist"),
+        (("plot", "cost", "nope"), "nope is neither a run"),
         (("predict", "a.png", "--checkpoint", "nope"), "nope does not exist"),
         (("fit", "gelu", "--degree", 5), "argument --degree: expected 2 arguments; "),
         (("help", "nope"), "unknown command 'nope'"),
@@ -116,12 +113,12 @@ def test_quiet_prints_errors_only(tmp_path, capsys):
     assert run("flops", "layers", 8, 8, "--quiet", "--csv", table) == 0
     assert capsys.readouterr() == ("", "")
     assert table.is_file()
-    assert "num_groups" in refused(capsys, "flops", "layers", 12, 8, "--quiet")
+    assert "d_in must be" in refused(capsys, "flops", "layers", 0, 8, "--quiet")
 
 
 def test_quiet_shows_no_progress_bar():
     parser = Parser("``kat x``: do nothing.")
-    parser.add_progress()
+    parser.add_common("--progress")
     assert parser.parse_args([]).progress
     assert not parser.parse_args(["--quiet"]).progress
     assert not parser.parse_args(["--no_progress"]).progress
