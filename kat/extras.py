@@ -6,10 +6,11 @@ is missing is named, in one line, by what needs it.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,20 +100,21 @@ def require(package: str, what: str) -> Any:
         return importlib.import_module(package)
 
 
-def on_first_use(
-    package: str, extra: str, names: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_first_use(package: str, extra: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A package's ``__getattr__`` and ``__dir__``: its public names are imported on first use.
 
-    Type checkers read the same imports under ``if TYPE_CHECKING:``.
+    They are the imports under its ``if TYPE_CHECKING:``, which type checkers read too. Names that
+    come from the package itself are modules in it.
 
     Args:
         package: ``__name__`` of the package.
         extra: brings all that it needs.
-        names: the names that come from each module, with spaces between them. Names that come from
-            the package itself are modules in it.
     """
-    sources = {name: module for module, line in names.items() for name in line.split()}
+    specification: Any = sys.modules[package].__spec__
+    code = ast.parse(specification.loader.get_source(package))
+    (block,) = (statement for statement in code.body if isinstance(statement, ast.If))
+    imports = (statement for statement in block.body if isinstance(statement, ast.ImportFrom))
+    sources = {alias.name: str(each.module) for each in imports for alias in each.names}
 
     def getattribute(name: str) -> Any:
         if name not in sources:

@@ -17,23 +17,7 @@ if TYPE_CHECKING:
     from kat.tables import write_table
     from kat.training.tasks.classification.metrics import Calibration, calibration, confusion_matrix
 else:
-    __getattr__, __dir__ = on_first_use(
-        __name__,
-        "plot",
-        {
-            "kat.analysis.cost.activation_memory": "ActivationMemory activation_memory",
-            "kat.analysis.cost.flops": "Cost count",
-            "kat.analysis.figures.activations": "plot_activations plot_evolution",
-            "kat.analysis.figures.fit": "plot_fit",
-            "kat.analysis.figures.learning_curves": "plot_learning_curves",
-            "kat.analysis.figures.stability": "plot_stability",
-            "kat.analysis.inspect.activations": "Activation learned_activations",
-            "kat.analysis.inspect.stability": "Verdict",
-            "kat.analysis.inspect.symbolic": "Reading read_symbols",
-            "kat.tables": "write_table",
-            "kat.training.tasks.classification.metrics": "Calibration calibration confusion_matrix",
-        },
-    )
+    __getattr__, __dir__ = on_first_use(__name__, "plot")
 
 __all__ = [
     "Activation",

@@ -22,24 +22,7 @@ if TYPE_CHECKING:
         train_transform,
     )
 else:
-    __getattr__, __dir__ = on_first_use(
-        __name__,
-        "train",
-        {
-            "kat.data.check": "SplitReport between_splits check_split",
-            "kat.data.config": "AugmentConfig DataConfig is_stream",
-            "kat.data.dataset": "ImageDataset",
-            "kat.data.decoding": "UnreadableImage decode",
-            "kat.data.loader": "Batch Loader make_loader",
-            "kat.data.record": "data_record differences located",
-            "kat.data.seeds": "STEP derived_seed seed_all",
-            "kat.data.sources.registry": "check_classes open_split task_of_data",
-            "kat.data.stream": "ImageStream",
-            "kat.data.transforms": (
-                "DeviceTransform Preprocessing eval_transform preprocessing train_transform"
-            ),
-        },
-    )
+    __getattr__, __dir__ = on_first_use(__name__, "train")
 
 __all__ = [
     "STEP",

@@ -13,19 +13,7 @@ if TYPE_CHECKING:
     from kat.deploy.run_record import training_record
     from kat.deploy.runtime import Runtime, open_file, open_model
 else:
-    __getattr__, __dir__ = on_first_use(
-        __name__,
-        "export",
-        {
-            "kat.deploy.export": "DETECTIONS_TOLERANCE TOLERANCE Exported export_model",
-            "kat.deploy.export_record": "ExportRecord",
-            "kat.deploy.formats": "FILE_FORMATS",
-            "kat.deploy.freezing": "FrozenRational freeze quantize_int8",
-            "kat.deploy.model_forms": "FeatureMaps make_resizable",
-            "kat.deploy.runtime": "Runtime open_file open_model",
-            "kat.deploy.run_record": "training_record",
-        },
-    )
+    __getattr__, __dir__ = on_first_use(__name__, "export")
 
 __all__ = [
     "DETECTIONS_TOLERANCE",

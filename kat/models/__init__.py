@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         load_model,
         read_training_checkpoint,
         save_model,
-        stored_weights,
     )
     from kat.models.checkpoints.weight_files import read_state_dict
     from kat.models.conversion.convert import Conversion, Movement, convert_vit, init_from_vit
@@ -41,62 +40,13 @@ if TYPE_CHECKING:
     from kat.models.vit import KANViT, SwiGLUViT, ViT
     from kat.nn import rational_parameter_names
 else:
-    __getattr__, __dir__ = on_first_use(
-        __name__,
-        "vision",
-        {
-            "kat.models": "baselines dense micro",
-            "kat.models.baseline_mlps": "FixedMlp SwiGLUMlp",
-            "kat.models.checkpoints.hub": "TrainingRecord from_pretrained save_pretrained",
-            "kat.models.checkpoints.model_record": (
-                "ModelRecord build_model create_model input_args registered_preprocessing"
-            ),
-            "kat.models.checkpoints.state_dict": "load_weights",
-            "kat.models.checkpoints.storage": (
-                "is_model_folder load_model read_training_checkpoint save_model stored_weights"
-            ),
-            "kat.models.checkpoints.weight_files": "read_state_dict",
-            "kat.models.conversion.convert": "Conversion Movement convert_vit init_from_vit",
-            "kat.models.conversion.source": "ViTSource read_vit",
-            "kat.models.kat": "KAT GatedKAT",
-            "kat.models.pretrained": "register_pretrained",
-            "kat.models.vit": "KANViT SwiGLUViT ViT",
-            "kat.nn": "rational_parameter_names",
-        },
-    )
+    __getattr__, __dir__ = on_first_use(__name__, "vision")
 
 __all__ = [
-    "KAT",
-    "Conversion",
-    "FixedMlp",
-    "GatedKAT",
-    "KANViT",
-    "ModelRecord",
-    "Movement",
-    "SwiGLUMlp",
-    "SwiGLUViT",
-    "TrainingRecord",
-    "ViT",
-    "ViTSource",
-    "baselines",
-    "build_model",
-    "convert_vit",
-    "create_model",
-    "dense",
-    "from_pretrained",
-    "init_from_vit",
-    "input_args",
-    "is_model_folder",
-    "load_model",
-    "load_weights",
-    "micro",
-    "rational_parameter_names",
-    "read_state_dict",
-    "read_training_checkpoint",
-    "read_vit",
-    "register_pretrained",
-    "registered_preprocessing",
-    "save_model",
-    "save_pretrained",
-    "stored_weights",
-]
+    "KAT", "Conversion", "FixedMlp", "GatedKAT", "KANViT", "ModelRecord", "Movement", "SwiGLUMlp",
+    "SwiGLUViT", "TrainingRecord", "ViT", "ViTSource", "baselines", "build_model", "convert_vit",
+    "create_model", "dense", "from_pretrained", "init_from_vit", "input_args", "is_model_folder",
+    "load_model", "load_weights", "micro", "rational_parameter_names", "read_state_dict",
+    "read_training_checkpoint", "read_vit", "register_pretrained", "registered_preprocessing",
+    "save_model", "save_pretrained",
+]  # fmt: skip

@@ -14,20 +14,7 @@ if TYPE_CHECKING:
     from kat.training.tasks.evaluation import EvalConfig, Evaluation
     from kat.training.trainer import Summary, train
 else:
-    __getattr__, __dir__ = on_first_use(
-        __name__,
-        "train",
-        {
-            "kat.training.callbacks.divergence": "read_divergence",
-            "kat.training.config": "ModelConfig MonitorConfig OptimConfig TrainConfig",
-            "kat.training.distributed": "is_first_process",
-            "kat.training.dry_run": "DryRun measure_dry_run",
-            "kat.training.evaluation.evaluate": "evaluate",
-            "kat.training.tasks.evaluation": "EvalConfig Evaluation",
-            "kat.training.trainer": "Summary train",
-            "kat.training.run_directory": "read_history read_settings settings_to_keep",
-        },
-    )
+    __getattr__, __dir__ = on_first_use(__name__, "train")
 
 __all__ = [
     "DryRun",

@@ -15,7 +15,7 @@ from kat.text import listing
 STEM = "patch_embed.proj.weight"
 """The name of a ViT's patch embedding."""
 
-NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
+_NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 """The keys under which training programs store weights; the EMA comes first."""
 
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model)\.)+")
@@ -34,7 +34,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     in this order, and have the prefixes of wrappers (``module.``). Coefficients may be called
     ``numerator_v`` and ``denominator_v``. The count of torch's ``AveragedModel`` is left out.
     """
-    for key in NESTED_UNDER:
+    for key in _NESTED_UNDER:
         nested = content.get(key)
         content = nested if isinstance(nested, Mapping) and nested else content
     return {

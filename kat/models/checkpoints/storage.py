@@ -21,12 +21,7 @@ from kat.documents import read_json
 from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
-from kat.models.checkpoints.state_dict import (
-    NESTED_UNDER,
-    canonical,
-    is_coefficient,
-    load_weights,
-)
+from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights
 from kat.models.checkpoints.weight_files import (
     CONFIG,
     WEIGHTS,
@@ -123,29 +118,6 @@ def is_model_folder(path: str | Path) -> bool:
         (True, False)
     """
     return any(Path(path, name).is_file() for name in (WEIGHTS, BEST))
-
-
-def stored_weights(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights that :func:`load_model` would load, and what other weights the file has.
-
-    Returns:
-        The tensors by name, and the keys of further sets of weights in the file, which are unused
-        (e.g. ``"state_dict"`` beside ``"state_dict_ema"``).
-
-    Raises:
-        InputError: see :func:`load_model`.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> from kat.models import stored_weights
-        >>> weights, unused = stored_weights(Path("runs/digits"))
-        >>> len(weights), unused
-        (24, [])
-    """
-    file = _file_in(Path(path))
-    weights, *_ = _read(file)
-    content = {} if file.suffix == ".safetensors" else read_torch_file(file)
-    return weights, [key for key in NESTED_UNDER if isinstance(content.get(key), Mapping)][1:]
 
 
 def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
