@@ -24,7 +24,6 @@ from kat.models.adapt.changes import (
 )
 from kat.models.kanify.api import note_shares
 from kat.models.kanify.calibrate import disable_fused_inference
-from kat.models.pretrained import forget, remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn.sharded import is_sharded, sharded_like, whole
 from kat.tables import aligned
@@ -120,7 +119,6 @@ class Adapters:
                 add_change(module.to(_trained_dtype(self._dtypes[name])), place["rank"])
         self._in_place = True
         update_no_weight_decay(self.model)
-        remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
         """All that :func:`kat.models.adapt.load_adapters` needs beside the tensors, for JSON."""
@@ -244,7 +242,6 @@ class Adapters:
             parameter.requires_grad_(self._trainable.get(name, parameter.requires_grad))
         self._in_place = False
         update_no_weight_decay(self.model)
-        forget(self.model, self.record())
 
 
 def _trained_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -12,13 +12,11 @@ from kat.documents import read_json
 from kat.errors import InputError, unknown
 from kat.extras import require
 from kat.files import open_input
-from kat.models import pretrained
 from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
 from kat.models.adapt.changes import is_adapted
 from kat.models.kanify.api import check_plain
 from kat.models.kanify.find import find
 from kat.models.kanify.walk import linear_map
-from kat.models.pretrained import noted
 from kat.models.selection import Parts, Selection
 from kat.nn import GRKANMlp, GroupRational, rationals
 from kat.text import listing
@@ -154,45 +152,6 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
     return adapters
 
 
-def adapters_of(model: nn.Module) -> list[Adapters]:
-    """The adapters in a model that ``from_pretrained`` of transformers has loaded.
-
-    They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
-    are saved with them as they were loaded, and what is frozen frozen.
-
-    Args:
-        model: of transformers.
-
-    Returns:
-        Those in place, in the order in which they were made.
-
-    Raises:
-        InputError: the configuration names adapters, and the model does not have them.
-
-    Examples:
-        >>> import kat
-        >>> from kat.models.adapt import adapters_of
-        >>> from transformers import LlamaConfig, LlamaModel
-        >>> size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-        >>> model = LlamaModel(LlamaConfig(num_hidden_layers=1, vocab_size=50, **size))
-        >>> adapters = kat.adapt(model, "parallel")
-        >>> model.save_pretrained("folder")
-        >>> again = LlamaModel.from_pretrained("folder")
-        >>> list(adapters_of(again)[0].modules)
-        ['layers.0.mlp.down_proj.parallel']
-    """
-    records, modules = [r for r in noted(model) if KEY in r], dict(model.named_modules())
-    if not all(is_adapted(modules.get(name)) for r in records for name in r["places"]):
-        raise InputError(
-            "the configuration names adapters that the model lacks: call"
-            " kat.models.register_pretrained() before from_pretrained"
-        )
-    return [
-        Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)
-        for r in records
-    ]
-
-
 def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
     """The rationals of a model by name."""
     found = rationals(model)
@@ -257,25 +216,3 @@ def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
             " model that was kanified for training must be kanified before loading, by kanify_like"
         )
     return Adapters(model, record["kind"], dict(record["places"]), saved, record["freeze"])
-
-
-def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
-    """Make the adapters of a record, with the values of the start.
-
-    A model without its head lacks modules that were saved with them.
-    """
-    modules = dict(model.named_modules())
-    saved = [name for name in record["modules_to_save"] if name in modules]
-    _put(_of_record(model, {**record, "modules_to_save": saved}))
-
-
-def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, Any]:
-    places = {
-        rename(name): {**place, "first": rename(place["first"])} if "first" in place else place
-        for name, place in record["places"].items()
-    }
-    saved = [*map(rename, record["modules_to_save"])]
-    return {**record, "places": places, "modules_to_save": saved}
-
-
-pretrained.KINDS[KEY] = pretrained.Kind(_make, _renamed)

@@ -1,12 +1,10 @@
-"""Runs of a model with other modules in the places of activations: calibration, measurement."""
+"""Runs of a model with other modules in the places of activations: calibration."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from kat.errors import InputError
 from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
-from kat.models.kanify.regenerate import codes_of, regenerate
+from kat.models.kanify.regenerate import code_of, regenerate
 from kat.models.kanify.trace import unchanged
 from kat.models.kanify.walk import Mlp, linear_map
 
@@ -35,15 +33,12 @@ def put(model: nn.Module, modules: Mapping[Mlp, nn.Module]) -> None:
     Raises:
         LookupError: code that calls one cannot be regenerated. Others may be in place.
     """
-    codes: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
+    calls: dict[str, dict[int, str]] = defaultdict(dict)
     for mlp in modules:
-        for name in mlp.followed:  # closures call the present activation
-            holder, _, function = name.rpartition(".")
-            codes[holder][function] |= {}
         if mlp.call is not None:
-            codes[mlp.owner][mlp.code][mlp.call] = mlp.attribute
-    for holder, places in codes.items():
-        regenerate(model, holder, places)
+            calls[mlp.owner][mlp.call] = mlp.attribute
+    for owner, children in calls.items():
+        regenerate(model, owner, children)
     for mlp, module in modules.items():
         setattr(model.get_submodule(mlp.owner), mlp.attribute, module)
         disable_fused_inference(model, mlp.activation)
@@ -59,7 +54,7 @@ def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
     if mlp.call is None:
         activation: Callable[..., Any] = getattr(owner, mlp.attribute)
         return activation
-    return codes_of(model, mlp.owner)[mlp.code].regions[mlp.call].module(owner)
+    return code_of(model, mlp.owner).regions[mlp.call].module(owner)
 
 
 def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module, dict[str, Any]]]:
@@ -198,63 +193,3 @@ def channel_weights(linear: nn.Module) -> Tensor | None:
         zero = linear.forward(torch.zeros_like(unit[:1]))
         columns = [(linear.forward(rows) - zero).flatten(1) for rows in unit.split(1024)]
     return torch.cat([column.double().square().sum(-1) for column in columns])
-
-
-@dataclass(frozen=True)
-class Change:
-    """|y' - y| / |y| on a batch, in the 2-norm, with all MLPs replaced.
-
-    Args:
-        of_each: of the output of each MLP, that is of its second linear map, by the name of the
-            activation; NaN for one that the batch does not reach.
-        of_all: of the model's output; NaN if that is zero.
-    """
-
-    of_each: dict[str, float]
-    of_all: float
-
-
-def measure_change(
-    model: nn.Module, mlps: list[Mlp], replace: Callable[[], None], batch: Any, run: Run
-) -> Change:
-    """Run the model on a batch as it is, and again after all MLPs were replaced.
-
-    It runs in evaluation mode without gradients, and is restored afterwards.
-    """
-    before = _outputs(model, mlps, batch, run)
-    with unchanged(model):
-        replace()
-        after = _outputs(model, mlps, batch, run)
-    *each, whole = map(_moved, before, after)
-    return Change({m.activation: moved for m, moved in zip(mlps, each, strict=True)}, whole)
-
-
-def _outputs(model: nn.Module, mlps: list[Mlp], batch: Any, run: Run) -> list[list[Tensor]]:
-    """The tensors in the outputs of all calls of each MLP and, last, in the model's output."""
-    outputs: list[list[Tensor]] = [[] for _ in mlps]
-
-    def keep(seen: list[Tensor], module: nn.Module, args: Any, output: Any) -> None:
-        seen.extend(tensor.clone() for tensor in _tensors(output))
-
-    with unchanged(model), evaluation_mode(model):
-        for mlp, seen in zip(mlps, outputs, strict=True):
-            model.get_submodule(mlp.second).register_forward_hook(partial(keep, seen))
-        return [*outputs, list(_tensors(run(model, batch)))]
-
-
-def _moved(before: list[Tensor], after: list[Tensor]) -> float:
-    """|y' - y| / |y|; NaN if y is zero, or nothing."""
-    pairs = list(zip(before, after, strict=True))
-    size = sum(b.double().square().sum().item() for b, _ in pairs)
-    moved = sum((a.double() - b.double()).square().sum().item() for b, a in pairs)
-    return math.sqrt(moved / size) if size else math.nan
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in an output of any structure."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output.cpu()
-    elif isinstance(output, Mapping | list | tuple):
-        for part in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(part)
