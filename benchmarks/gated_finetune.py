@@ -27,7 +27,6 @@ Arms of the source with gated MLPs:
   rational     kat.kanify, then kat.adapt(model, "rational")
   per_channel  as rational, with 171 groups that share nothing
   low_rank     kat.kanify, then kat.adapt(model, "low_rank", rank=2)
-  parallel     kat.adapt(model, "parallel", width=16)
 
 Arms of the source with plain MLPs, to see whether the rational before the first linear map helps:
   head             the head alone
@@ -77,7 +76,6 @@ RATES = {
         "rational": RATIONAL,
         "per_channel": RATIONAL,
         "low_rank": RATIONAL,
-        "parallel": (3e-3, 1e-2, 3e-2),
     },
     "plain": {
         "head": HEAD,
@@ -201,9 +199,8 @@ def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Modul
                 name.startswith("head") or (arm == "bitfit" and name.endswith(".bias"))
             )
     kind = "rational" if arm == "per_channel" else arm.removesuffix("_second")
-    if kind in ("rational", "low_rank", "parallel"):
-        sizes = {"low_rank": {"rank": 2}, "parallel": {"width": 16}}.get(kind, {})
-        kat.adapt(model, kind, modules_to_save="head", **sizes)
+    if kind in ("rational", "low_rank"):
+        kat.adapt(model, kind, rank=2 if kind == "low_rank" else None, modules_to_save="head")
     return model
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
 from kat.models.kanify.regenerate import code_of, regenerate
 from kat.models.kanify.trace import unchanged
@@ -41,7 +41,10 @@ def put(model: nn.Module, modules: Mapping[Mlp, nn.Module]) -> None:
         regenerate(model, owner, children)
     for mlp, module in modules.items():
         setattr(model.get_submodule(mlp.owner), mlp.attribute, module)
-        disable_fused_inference(model, mlp.activation)
+        parts = mlp.activation.split(".")[:-1]
+        for count in range(len(parts) + 1):
+            around = vars(model.get_submodule(".".join(parts[:count])))
+            around.update({n: v for n, v in _FUSED_INFERENCE.items() if n in around})
 
 
 def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
@@ -57,25 +60,27 @@ def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
     return code_of(model, mlp.owner).regions[mlp.call].module(owner)
 
 
-def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module, dict[str, Any]]]:
-    """Make ``nn.TransformerEncoder`` call the modules around an attribute of this full name.
-
-    Returns:
-        The modules around it, and the attributes that they had.
-    """
-    parts, before = name.split(".")[:-1], []
-    for count in range(len(parts) + 1):
-        around = model.get_submodule(".".join(parts[:count]))
-        before.append((around, {n: vars(around)[n] for n in _FUSED_INFERENCE if n in vars(around)}))
-        vars(around).update({n: v for n, v in _FUSED_INFERENCE.items() if n in vars(around)})
-    return before
-
-
 def run_batch(model: nn.Module, batch: Any) -> Any:
     """``model(batch)``; ``model(**batch)`` for a mapping, ``model(*batch)`` for a tuple or list."""
     if isinstance(batch, Mapping):
         return model(**batch)
     return model(*batch) if isinstance(batch, tuple | list) else model(batch)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, in which every linear map is called; then as before."""
+    modes = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    try:
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the linear maps
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, training in modes.items():
+            module.training = training
 
 
 def seen_inputs(
@@ -107,7 +112,7 @@ def seen_inputs(
     recorders = {mlp: _Recorder(model, mlp) for mlp in mlps}
     with unchanged(model):
         put(model, recorders)
-        with evaluation_mode(model):
+        with _evaluation_mode(model):
             for batch in batches:
                 run(model, batch)
     reached = {mlp: recorder for mlp, recorder in recorders.items() if recorder.x}

@@ -7,7 +7,7 @@ from torch import nn
 
 import kat
 
-KINDS = ("rational", "low_rank", "parallel")
+KINDS = ("rational", "low_rank")
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -16,11 +16,10 @@ def plain():
     return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
 
 
-def model_for(kind, make=plain):
-    """The same model each time, with rationals unless the adapters are beside the MLPs."""
+def model_for(make=plain):
+    """The same model each time, with rationals."""
     model = make()
-    if kind != "parallel":
-        kat.kanify(model)
+    kat.kanify(model)
     return model
 
 

@@ -18,15 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 import kat
 
 WRAPPERS = {"ddp": DistributedDataParallel, "fsdp": fully_shard}
-CASES = list(itertools.product(("rational", "low_rank", "parallel"), WRAPPERS))
+CASES = list(itertools.product(("rational", "low_rank"), WRAPPERS))
 X = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
 
 
-def make(kind: str) -> nn.Module:
+def make() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
-    if kind != "parallel":
-        kat.kanify(model)
+    kat.kanify(model)
     return model
 
 
@@ -42,7 +41,7 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for kind, wrap in CASES:
-        model = make(kind)
+        model = make()
         adapters = kat.adapt(model, kind, modules_to_save="0")
         train(WRAPPERS[wrap](model), X.chunk(2)[dist.get_rank()])
         adapters.save(Path(out) / f"{kind}-{wrap}")
