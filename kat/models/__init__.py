@@ -25,14 +25,13 @@ if TYPE_CHECKING:
         input_args,
         registered_preprocessing,
     )
-    from kat.models.checkpoints.state_dict import load_weights
     from kat.models.checkpoints.storage import (
         is_model_folder,
         load_model,
         read_training_checkpoint,
         save_model,
     )
-    from kat.models.checkpoints.weight_files import read_state_dict
+    from kat.models.checkpoints.weight_files import load_weights, read_state_dict
     from kat.models.conversion.convert import Conversion, Movement, convert_vit, init_from_vit
     from kat.models.conversion.source import ViTSource, read_vit
     from kat.models.kat import KAT, GatedKAT

@@ -16,7 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from kat.models.baseline_mlps import FixedMlp, gated_width
-from kat.models.checkpoints.state_dict import filter_released, published_name
+from kat.models.checkpoints.weight_files import filter_released, published_name
 from kat.models.timm_registry import register
 from kat.models.vit import ViT
 from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share

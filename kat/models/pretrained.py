@@ -129,7 +129,7 @@ def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
 def renames(model: Any) -> tuple[Rename, ...]:
     """Functions that rename modules for a model that has got or lost a head since it was saved."""
     base = f"{model.base_model_prefix}."
-    return (str, lambda name: base + name, lambda name: name.removeprefix(base))
+    return (lambda name: base + name, lambda name: name.removeprefix(base), str)
 
 
 def noted(model: nn.Module) -> list[Record]:

@@ -22,20 +22,13 @@ from torch import nn
 from kat.errors import InputError
 from kat.files import write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model
-from kat.models.checkpoints.state_dict import load_weights
 from kat.models.checkpoints.storage import load_model, save_model
-from kat.models.checkpoints.weight_files import CONFIG, WEIGHTS
+from kat.models.checkpoints.weight_files import CONFIG, WEIGHTS, load_weights
 from kat.models.dense import task_of
 from kat.text import dimensions
 from kat.version import __version__
 
 CARD = "README.md"
-
-_HUB_TASKS = {
-    "classification": "image-classification",
-    "detection": "object-detection",
-    "segmentation": "image-segmentation",
-}
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,8 @@ def save_pretrained(
     source = f"the model, which is not the one of its record {record.architecture},"
     load_weights(build_model(record), model.state_dict(), source=source)
     save_model(model, record, folder)
-    name, tag = name or folder.resolve().name, _HUB_TASKS[task_of(model)]
+    name, task = name or folder.resolve().name, task_of(model)
+    tag = "object-detection" if task == "detection" else f"image-{task}"
     metadata = ModelCardData(
         license=license,
         library_name="timm",

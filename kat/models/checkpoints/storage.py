@@ -21,10 +21,12 @@ from kat.documents import read_json
 from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
-from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights
 from kat.models.checkpoints.weight_files import (
     CONFIG,
     WEIGHTS,
+    canonical,
+    is_coefficient,
+    load_weights,
     read_torch_file,
     read_weights,
     warn_without,

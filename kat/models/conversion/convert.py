@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kat.errors import InputError
 from kat.files import write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
-from kat.models.checkpoints.state_dict import STEM, is_coefficient, load_weights
+from kat.models.checkpoints.weight_files import STEM, is_coefficient, load_weights
 from kat.models.conversion.source import ViTSource, own_weights, rational_args, read_vit
 from kat.models.dense import DenseModel
 from kat.models.dense.attention import offsets_of_grid

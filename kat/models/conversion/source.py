@@ -16,9 +16,14 @@ from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
 from kat.models.checkpoints.model_record import ModelRecord, create_model, preprocessing_of
-from kat.models.checkpoints.state_dict import STEM, is_coefficient
 from kat.models.checkpoints.storage import load_model, record_of_released
-from kat.models.checkpoints.weight_files import CONFIG, read_weights, warn_without
+from kat.models.checkpoints.weight_files import (
+    CONFIG,
+    STEM,
+    is_coefficient,
+    read_weights,
+    warn_without,
+)
 from kat.models.dense import DenseModel
 from kat.models.dense.model import TRANSFORMER
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational

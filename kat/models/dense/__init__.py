@@ -24,24 +24,8 @@ from kat.models.dense.sliding_window import (
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [
-    "DenseBackbone",
-    "DenseModel",
-    "Detector",
-    "EvaluationSize",
-    "Features",
-    "KATDetector",
-    "KATUperNet",
-    "MultiLevel",
-    "SimpleFeaturePyramid",
-    "SlidingWindowConfig",
-    "UperNet",
-    "ViTDetector",
-    "ViTUperNet",
-    "check_sliding_window",
-    "placed_in_image",
-    "predicted_classes",
-    "resized_strips",
-    "sliding_window_inference",
-    "task_of",
-    "variants",
-]
+    "DenseBackbone", "DenseModel", "Detector", "EvaluationSize", "Features", "KATDetector",
+    "KATUperNet", "MultiLevel", "SimpleFeaturePyramid", "SlidingWindowConfig", "UperNet",
+    "ViTDetector", "ViTUperNet", "check_sliding_window", "placed_in_image", "predicted_classes",
+    "resized_strips", "sliding_window_inference", "task_of", "variants",
+]  # fmt: skip

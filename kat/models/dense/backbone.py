@@ -94,8 +94,7 @@ class DenseBackbone(nn.Module):
     @property
     def patch(self) -> int:
         """The side of a patch in pixels, which is the stride of the maps."""
-        side: int = self.vit.patch_embed.patch_size[0]
-        return side
+        return int(self.vit.patch_embed.patch_size[0])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The maps of ``out_blocks`` of images (B, C, H, W), normalized."""

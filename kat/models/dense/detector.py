@@ -23,7 +23,6 @@ from kat.models.dense.rcnn_parts import (
     Target,
     TopKInOrder,
     box_parts,
-    check_targets,
     mask_parts,
     proposal_parts,
 )
@@ -145,8 +144,7 @@ class Detector(DenseModel, FasterRCNN):
     @property
     def score_threshold(self) -> float:
         """The score that detections exceed, in evaluation: ``box_score_thresh``."""
-        threshold: float = self.roi_heads.score_thresh
-        return threshold
+        return float(self.roi_heads.score_thresh)
 
     @score_threshold.setter
     def score_threshold(self, threshold: float) -> None:
@@ -166,13 +164,8 @@ class Detector(DenseModel, FasterRCNN):
         Returns:
             In training the losses by name, to be added up. In evaluation for each image ``boxes``
             and ``labels`` as above, ``scores`` (N,), decreasing, and ``masks`` (N, H, W) bool.
-
-        Raises:
-            InputError: in training, boxes without a width or height, or labels of no class.
         """
-        if self.training:
-            check_targets(targets or (), self.num_classes)
-        elif not len(images):
+        if not self.training and not len(images):
             return []
         own = list(targets or ()) if self.training else None
         sizes = [tuple(image.shape[-2:]) for image in images]

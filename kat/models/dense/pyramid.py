@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from kat.errors import InputError
 
 Norm = Callable[[int], nn.Module]
 """Builds the norm of a number of channels, channels first."""
@@ -31,9 +27,6 @@ class SimpleFeaturePyramid(nn.Module):
         channels: the number of channels of the maps.
         scales: the scales of the maps, powers of two, each half of the one before.
 
-    Raises:
-        InputError: a scale that is not a power of two, or not half of the one before.
-
     Source: arXiv 2203.16527.
 
     Examples:
@@ -48,9 +41,7 @@ class SimpleFeaturePyramid(nn.Module):
         self, width: int, patch: int, channels: int = 256, scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
-        if any(a != 2 * b for a, b in pairwise(scales)):
-            raise InputError(f"each of the scales must be half of the one before, got {scales}")
-        self.strides = _strides(patch, scales)
+        self.strides = [patch / scale for scale in scales]
         self.strides.append(2 * self.strides[-1])
         self.out_channels = channels
         self.levels = nn.ModuleList(_level(width, scale, channels) for scale in scales)
@@ -59,13 +50,6 @@ class SimpleFeaturePyramid(nn.Module):
         """The map of each of ``strides``, computed from the transformer's last."""
         pyramid = [level(maps[-1]) for level in self.levels]
         return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]
-
-
-def _strides(patch: int, scales: Sequence[float]) -> list[float]:
-    """The strides of maps at these scales of a map with stride ``patch``."""
-    if not all(scale > 0 and math.log2(scale).is_integer() for scale in scales):
-        raise InputError(f"scales must be powers of two, such as 0.5, 1 and 2, got {scales}")
-    return [patch / scale for scale in scales]
 
 
 def _level(width: int, scale: float, channels: int) -> nn.Sequential:
@@ -103,7 +87,7 @@ class MultiLevel(nn.Module):
         self, width: int, patch: int, norm: Norm = LayerNorm2d, scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
-        self.strides = _strides(patch, scales)
+        self.strides = [patch / scale for scale in scales]
         self.out_channels = width
         self.levels = nn.ModuleList(
             nn.Sequential(*resample(width, scale, norm, narrowing=1)[0]) for scale in scales

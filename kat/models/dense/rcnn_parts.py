@@ -23,7 +23,6 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from kat.errors import InputError
 from kat.models.dense.image_sizes import resized
 
 Target = dict[str, Tensor]
@@ -57,8 +56,7 @@ class _Anchors(AnchorGenerator):
         self.strides = strides
 
     def grid_anchors(self, grid_sizes: list[list[int]], strides: Any) -> list[Tensor]:
-        anchors: list[Tensor] = super().grid_anchors(grid_sizes, [[s, s] for s in self.strides])
-        return anchors
+        return list(super().grid_anchors(grid_sizes, [[s, s] for s in self.strides]))
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         # Only dtype and size of the maps matter: one channel has both.
@@ -153,22 +151,6 @@ class TopKInOrder(TorchFunctionMode):
 def _topk_in_order(x: Tensor, k: int, dim: int = -1) -> Any:
     values, indices = x.sort(dim=dim, descending=True, stable=True)
     return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
-
-
-def check_targets(targets: Sequence[Target], classes: int) -> None:
-    """Checks the ground truth of a batch, which torchvision would turn into a loss of inf or NaN.
-
-    Raises:
-        InputError: boxes without a width or height; labels of no class.
-    """
-    for index, target in enumerate(targets):
-        boxes, labels = target["boxes"], target["labels"]
-        sized = (boxes[:, 2:] > boxes[:, :2]).all()
-        if not sized or ((labels < 0) | (labels >= classes)).any():
-            raise InputError(
-                f"target {index} has boxes without a width or height (x1, y1, x2, y2), or labels"
-                f" that are none of the {classes} classes"
-            )
 
 
 class EvaluationSize(GeneralizedRCNNTransform):

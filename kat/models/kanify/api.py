@@ -6,6 +6,7 @@ import copy
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -308,16 +309,12 @@ def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
 
 def _make(model: Any, record: Mapping[str, Any]) -> None:
     """Kanify a model of the same class as before, or of one with or without a head."""
-    errors = []
-    for rename in renames(model):
-        try:
+    *others, last = renames(model)
+    for rename in others:
+        with suppress(InputError):
             kanify_like(model, _renamed(record, rename))
             return
-        except InputError as error:
-            errors.append(error)
-    raise InputError(
-        f"a change saved with the model does not fit {type(model).__name__}: {errors[0]}"
-    )
+    kanify_like(model, _renamed(record, last))
 
 
 MAKE.append(_make)

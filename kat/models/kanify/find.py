@@ -27,6 +27,7 @@ from kat.models.kanify.walk import (
     input_of,
     linear_map,
 )
+from kat.nn.functions import FUNCTIONS
 from kat.text import listing
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
@@ -123,7 +124,7 @@ class _Search:
             return True
         except NoMlp as reason:
             # Most that code calls is no activation, such as a norm or a scale.
-            if not function or (code and (code.why_not or not function.is_known)):
+            if not function or (code and (code.why_not or function.name not in FUNCTIONS)):
                 return False
             found.skipped[name] = str(reason)
             return True

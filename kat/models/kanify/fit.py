@@ -44,11 +44,6 @@ class Activation:
     function: Function = field(compare=False)
     values: tuple[float, ...] = field(default=(), repr=False)
 
-    @property
-    def is_known(self) -> bool:
-        """Return True if the package has coefficients for it."""
-        return self.name in FUNCTIONS
-
 
 def activation_function(activation: Callable[..., Any]) -> Activation | None:
     """The function of an activation, None if it is not the same function of every value by itself.
@@ -102,8 +97,7 @@ def _as_function(activation: Callable[..., Any]) -> Function:
 
 def kind_of(activation: object) -> str:
     """The name of a function, or of the class of a module."""
-    name: str = getattr(activation, "__name__", type(activation).__name__)
-    return name
+    return str(getattr(activation, "__name__", type(activation).__name__))
 
 
 _EVEN_SHARE = 1e-4
@@ -192,7 +186,7 @@ def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.d
         InputError: an invalid degree, form or interval, or a function that is not finite there.
         MissingPackage: the fit is not among the stored ones, and NumPy or SciPy is missing.
     """
-    if activation.is_known:
+    if activation.name in FUNCTIONS:
         coefficients = minimax(activation.name, config.degree, config.form, config.interval)
     else:
         with needed_by(f"a fit of {activation.name}", "fit"):

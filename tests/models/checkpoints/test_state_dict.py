@@ -7,7 +7,7 @@ import torch
 
 from kat.errors import InputError
 from kat.models import load_weights
-from kat.models.checkpoints.state_dict import canonical
+from kat.models.checkpoints.weight_files import canonical
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
 

@@ -267,12 +267,6 @@ def test_its_features_can_be_exported():
         torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize(("boxes", "labels"), [([[4, 4, 4, 30]], [0]), ([[4, 4, 30, 30]], [3])])
-def test_targets_that_give_no_loss_are_refused(boxes, labels):
-    with pytest.raises(InputError, match=r"target 0 has boxes without .*none of the 3 classes"):
-        detector().train()([torch.randn(3, 64, 64)], [target(boxes, labels, (64, 64))])
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_without_autocast(dtype):
     model = detector().eval()

@@ -9,7 +9,6 @@ import pickle
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import kat
 from kat.errors import InputError
