@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
         if path.resolve() in written:  # by a table with other rows
             raise InputError(f"{path} would be overwritten: give another --out")
     if options.dry_run:
-        _list(grids, tuning, plan, options)
+        _list(grids, tuning, plan)
         return 0
     out: Path = options.out
     for name in ("runs", "logs"):
@@ -244,12 +244,7 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 
-def _list(
-    grids: Sequence[Grid],
-    tuning: Plans,
-    plan: Callable[[Grid], list[PlannedRun]],
-    options: Namespace,
-) -> None:
+def _list(grids: Sequence[Grid], tuning: Plans, plan: Callable[[Grid], list[PlannedRun]]) -> None:
     """Lists tuning runs, and those of the grids where it is known what they are."""
     for grid in grids:
         tuned, name = _tuned(grid, tuning), grid.names_of_tables[-1]
@@ -261,8 +256,4 @@ def _list(
                 state = "finished" if run.finished else "to do"
                 say(f"{name}: {run.cell.name}, seed {run.seed}: {state}")
         if grid.tune and grid.name not in known:
-            seeds = " ".join(map(str, options.seeds or grid.seeds))
-            say(
-                f"{grid.name}: its runs follow from these: {len(grid.cells)} cells, each with its"
-                f" best {grid.tune.setting}, seeds {seeds}"
-            )
+            say(f"{grid.name}: its runs follow from these, with the best {grid.tune.setting}")

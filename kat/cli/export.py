@@ -1,10 +1,10 @@
 """``kat export``: write a trained model in a form that runs elsewhere.
 
-The file or folder holds the classes and the preprocessing, too:
+The ending of --out chooses the form, which holds the classes and the preprocessing, too:
 
-  pt2          a torch.export program; loads in any PyTorch program, without kat
-  onnx         ONNX, standard operators only
-  safetensors  a folder of model.safetensors, config.json and README.md (a model card) in timm's
+  .pt2         a torch.export program; loads in any PyTorch program, without kat
+  .onnx        ONNX, standard operators only
+  no ending    a folder of model.safetensors, config.json and README.md (a model card) in timm's
                format for the Hugging Face Hub; loads in timm and transformers after 'import kat'
 
 A .pt2 or .onnx file takes batches of any size. It is run beside the model before it is kept, and
@@ -39,9 +39,7 @@ from kat.models import load_model, save_pretrained
 from kat.text import say, scaled
 from kat.training.evaluation.run_data import settings_of_run
 
-_FOLDER = "safetensors"
 _OF_FILES = ("int8", "dynamic_size", "backbone")
-_OF_FOLDERS = ("license",)
 
 
 def main(arguments: list[str]) -> None:
@@ -49,15 +47,18 @@ def main(arguments: list[str]) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     out: Path = options.out
-    kind = options.format or _format_of(out)
-    unused = _OF_FILES if kind == _FOLDER else _OF_FOLDERS
-    refuse_options(parser, options, unused, f"with --format {kind}")
-    if kind == _FOLDER:
+    ending = out.suffix.removeprefix(".")
+    if ending in FILE_FORMATS:
+        refuse_options(parser, options, ["license"], f"on a .{ending} file")
+        _export_file(options, out)
+    elif ending.isalpha():
+        known = " or ".join(f".{name}" for name in FILE_FORMATS)
+        raise InputError(f"--out {out.name!r} must end in {known}; a folder has no ending")
+    else:
+        refuse_options(parser, options, _OF_FILES, "on a folder")
         training = training_record(options.run)
         save_pretrained(*load_model(options.run), out, training=training, license=options.license)
         say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    else:
-        _export_file(options, out, kind)
 
 
 def make_parser() -> Parser:
@@ -65,9 +66,8 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "RUN")
     add = parser.add
     parser.add_common("run")
-    add("--out", type=Path, required=True, metavar="PATH", help="the file; of safetensors a folder")
-    what = "by default the ending of --out, or safetensors if it has none"
-    add("--format", choices=[*FILE_FORMATS, _FOLDER], help=what)
+    what = "a .pt2 or .onnx file, or a folder for safetensors"
+    add("--out", type=Path, required=True, metavar="PATH", help=what)
     what = "store the weights of linear layers in int8: about a third of the size"
     add("--int8", action="store_true", help=what)
     add("--dynamic-size", action="store_true", help="make .pt2 and ONNX take images of any size")
@@ -77,22 +77,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def _format_of(out: Path) -> str:
-    ending = out.suffix.removeprefix(".")
-    if ending in FILE_FORMATS:
-        return ending
-    if ending.isalpha():
-        known = ", ".join(f".{name}" for name in FILE_FORMATS)
-        raise InputError(
-            f"no format for --out {out.name!r}: a file ends in one of {known}; for a folder named"
-            " so, add --format safetensors"
-        )
-    return "safetensors"
-
-
-def _export_file(options: Namespace, out: Path, kind: str) -> None:
-    if out.suffix != f".{kind}":
-        raise InputError(f"--out must end in .{kind} for --format {kind}, got {out.name!r}")
+def _export_file(options: Namespace, out: Path) -> None:
     model, record = load_model(options.run)
     if options.dynamic_size:
         model = make_resizable(model, record)

@@ -37,13 +37,17 @@ def main(arguments: list[str]) -> None:
     tables = [path for path in runs if path.suffix == ".csv"]
     if tables and tables != runs:
         raise InputError("give either tables of 'kat ablate' or run directories: got both")
-    out = options.out or _default_target(runs)
+    beside = runs[0].parent if len(runs) > 1 else runs[0]
+    out = options.out or (runs[0].with_suffix(".html") if runs == tables[:1] else beside / REPORT)
     if tables or len(runs) > 1:
         refuse_options(parser, options, ("data", "images"), "on the page of several runs")
     if tables:
         _report_grids(tables, out)
     elif len(runs) > 1:
-        _report_comparison(runs, out)
+        rows = [with_results(row) for row in find_runs(runs, group=False, labels=None)]
+        histories = {row["cell"]: read_history(row["folder"]) for row in rows}
+        settings = {row["cell"]: kept_settings(row["folder"]) for row in rows}
+        write_comparison_report(rows, histories, settings, out)
     else:
         write_run_report(read_findings(runs[0], options.images, options.data), out)
     say(out)
@@ -63,13 +67,6 @@ def make_parser() -> Parser:
     return parser
 
 
-def _default_target(given: Sequence[Path]) -> Path:
-    first = given[0]
-    if len(given) > 1:
-        return first.parent / REPORT
-    return first.with_suffix(".html") if first.suffix == ".csv" else first / REPORT
-
-
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
     grids = {path.stem: read_runs(path) for path in tables}
     if len(grids) < len(tables):
@@ -79,10 +76,3 @@ def _report_grids(tables: Sequence[Path], out: Path) -> None:
         for path in tables
     }
     write_ablation_report(grids, histories, out)
-
-
-def _report_comparison(folders: Sequence[Path], out: Path) -> None:
-    rows = [with_results(row) for row in find_runs(folders, group=False, labels=None)]
-    histories = {row["cell"]: read_history(row["folder"]) for row in rows}
-    settings = {row["cell"]: kept_settings(row["folder"]) for row in rows}
-    write_comparison_report(rows, histories, settings, out)

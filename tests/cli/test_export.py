@@ -109,18 +109,10 @@ def test_what_is_printed(exported, tmp_path, capsys):
 def test_bad_input(exported, tmp_path, capsys):
     source = exported / "run"
     for arguments, message in (
-        ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "invalid choice: 'onx'"),
-        ([source, "--out", tmp_path / "m.bin", "--format", "onnx"], "--out must end in .onnx"),
-        ([source, "--out", tmp_path / "m.onx"], "no format for --out 'm.onx'"),
+        ([source, "--out", tmp_path / "m.onx"], "--out 'm.onx' must end in .pt2 or .onnx"),
         ([source, "--out", tmp_path / "no" / "m.onnx"], "does not exist"),
-        (
-            [source, "--out", tmp_path / "m", "--int8"],
-            "--int8 has no effect with --format safetensors",
-        ),
-        (
-            [source, "--out", tmp_path / "m.pt2", "--license", "mit"],
-            "--license has no effect with --format pt2",
-        ),
+        ([source, "--out", tmp_path / "m", "--int8"], "--int8 has no effect on a folder"),
+        ([source, "--out", tmp_path / "m.pt2", "--license", "mit"], "no effect on a .pt2 file"),
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
         ([tmp_path, "--out", tmp_path / "m.onnx"], "holds no model"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),

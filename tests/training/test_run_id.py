@@ -148,4 +148,4 @@ def test_a_run_without_an_id_is_evaluated_but_not_resumed(ours, capsys):
     assert _content(ours) == before
     for path in (ours, ours / "best.ckpt", ours / "last.ckpt"):
         assert run("eval", path, "--no-progress") == 0
-    assert run("export", ours, "--format", "safetensors", "--out", ours / "exported") == 0
+    assert run("export", ours, "--out", ours / "exported") == 0

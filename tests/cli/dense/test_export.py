@@ -124,7 +124,7 @@ def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
     line = refused(capsys, "export", detector, "--out", tmp_path / "d.onnx", "--dynamic-size")
     assert "can be exported for one image size only" in line
     line = refused(capsys, "export", detector, "--out", tmp_path / "d", "--backbone")
-    assert "--backbone has no effect with --format safetensors" in line
+    assert "--backbone has no effect on a folder" in line
     line = refused(
         capsys, "export", runs / "segmentation", "--out", tmp_path / "model.pt2", "--dynamic-size"
     )
