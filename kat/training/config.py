@@ -296,6 +296,10 @@ class TrainConfig:
         sharded = self.strategy == "fsdp"
         _exclude(self.resume and self.overwrite, "resume and overwrite exclude each other")
         _exclude(
+            self.data.validate_on == "holdout" and self.data.holdout == 0,
+            "data.validate_on=holdout needs a share to hold out: give data.holdout, e.g. 0.1",
+        )
+        _exclude(
             self.data.batch_size == AUTO and is_stream(self.data.name),
             "data.batch_size=auto depends on the number of images, which a stream does not know:"
             " give a number",

@@ -61,6 +61,10 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
             {"data": DataConfig("digits", val_split="test")},
             "data.val_split=test has no effect on digits: leave it out",
         ),
+        (
+            {"data": DataConfig("folder:x", validate_on="holdout", holdout=0)},
+            "data.validate_on=holdout needs a share to hold out: give data.holdout, e.g. 0.1",
+        ),
         ({"data": DataConfig("digits", num_classes=7)}, "data.num_classes=7 has no effect"),
         (
             {"data": DataConfig("folder:x", val_split="test")},
