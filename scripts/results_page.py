@@ -26,7 +26,7 @@ from kat.analysis.runs import Row, read_runs
 from kat.files import write_text
 from kat.nn.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
-from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.sweep.plan import find_grids
 from kat.training.tasks.task import Metric
 

@@ -22,7 +22,7 @@ from scipy.stats import t
 from kat.analysis.runs import HEADLINES, METRICS, Row, common_headline
 from kat.errors import InputError
 from kat.text import scaled
-from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.tasks.task import Metric
 
 _BESIDE: dict[str, Callable[[Estimate], str]] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kat.analysis.runs import CURVE, MEASURES, METRICS, History, Row, measure, read_rows
 from kat.errors import InputError, first_line
-from kat.training.evaluation.tested_run import TEST_COLUMNS, read_test
+from kat.training.evaluation.evaluate import TEST_COLUMNS, read_test
 from kat.training.run_directory import read_history
 from kat.training.sweep.plan import PlannedRun
 from kat.training.sweep.settings import settings_of

@@ -31,7 +31,7 @@ from kat.training.tasks.classification.metrics import (
     class_accuracies,
     confusion_matrix,
 )
-from kat.training.tasks.evaluation import EvalConfig, Evaluation, Subject
+from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject
 from kat.training.tasks.registry import TASKS, check_task
 
 _BATCH = 64
@@ -200,7 +200,7 @@ def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> 
     images, task = seen.images, TASKS[seen.images.task]
     assert isinstance(images, ImageDataset)
     config = EvalConfig(device="cpu", progress=False)
-    found = task.evaluate(subject, images, seen.data, config, task.EvalOptions())
+    found = task.evaluate(EvalJob(subject, images, seen.data, config, task.EvalOptions()))
     return DenseFindings(found, list(_pairs(subject, images.evenly_spaced(drawn))))
 
 

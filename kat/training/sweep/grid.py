@@ -43,7 +43,7 @@ from pydantic import BaseModel, Field, ValidationError
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat
-from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.sweep.settings import Settings, merged, nested
 from kat.training.tasks.registry import TASKS
 

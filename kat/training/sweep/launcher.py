@@ -33,7 +33,7 @@ from kat.processes import (
 )
 from kat.text import warn
 from kat.training.config import TrainConfig
-from kat.training.evaluation.tested_run import write_test
+from kat.training.evaluation.evaluate import write_test
 from kat.training.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
 from kat.training.trainer import train
@@ -48,7 +48,7 @@ class Job:
     Args:
         config: settings of the run; an unfinished run in ``config.out`` is resumed.
         log: file to which the output of the run is appended.
-        test: whether the finished run is tested; see :mod:`kat.training.evaluation.tested_run`.
+        test: the finished run is tested by :func:`kat.training.evaluation.evaluate.write_test`.
     """
 
     config: TrainConfig

@@ -77,6 +77,24 @@ class Subject(NamedTuple):
     source: Path | str = "the model"
 
 
+class EvalJob(NamedTuple):
+    """An evaluation of a model on a dataset.
+
+    Args:
+        subject: the model, on the device of the evaluation, and its record.
+        images: a split of a dataset for the task of the model.
+        data: settings of data loading.
+        config: settings of the evaluation.
+        options: options of the task, an instance of its ``EvalOptions``.
+    """
+
+    subject: Subject
+    images: Any
+    data: DataConfig
+    config: EvalConfig
+    options: Any = None
+
+
 @dataclass
 class Prediction:
     """The prediction for a single image.
@@ -233,18 +251,14 @@ class ImagePass:
     """Iterates over the images of a split for a detector or a segmentation model.
 
     Args:
-        subject: the model, on the device of the evaluation, and its record.
-        images: the split, with its transform set.
-        data: settings of data loading.
-        config: settings of the evaluation.
+        job: the evaluation; the transform of its images is set.
 
     Raises:
         InputError: the classes of the data are not those of the model.
     """
 
-    def __init__(
-        self, subject: Subject, images: ImageDataset, data: DataConfig, config: EvalConfig
-    ) -> None:
+    def __init__(self, job: EvalJob) -> None:
+        subject, images, data, config, _ = job
         record = subject.record
         columns, self.notes = match_classes(record.classes, images.classes)
         if len(columns) < len(record.classes):

@@ -10,11 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image
 from torch import Tensor, nn
 
-from kat.data import DataConfig, ImageDataset, ImageStream
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
-from kat.training.tasks.evaluation import EvalConfig, Evaluation, Prediction, Subject
+from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
 
 Transforms = tuple[Transform, Transform]
 """The transforms of training and of validation images."""
@@ -150,23 +149,8 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def evaluate(
-        cls,
-        subject: Subject,
-        images: ImageDataset | ImageStream,
-        data: DataConfig,
-        config: EvalConfig,
-        options: Any,
-    ) -> Evaluation:
-        """Evaluate a model; see :func:`kat.training.evaluation.evaluate.evaluate`.
-
-        Args:
-            subject: the model and its record.
-            images: a split of a dataset for this task.
-            data: settings of data loading.
-            config: settings of the evaluation.
-            options: an instance of ``EvalOptions``.
-        """
+    def evaluate(cls, job: EvalJob) -> Evaluation:
+        """Evaluate a model; see :func:`kat.training.evaluation.evaluate.evaluate`."""
 
     @classmethod
     def draw_beside_truth(cls, subject: Subject, images: Any, index: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from kat.training import EvalConfig, evaluate
 from kat.training.tasks.classification.metrics import predict_classes
 from kat.training.tasks.classification.report import suspicion
 from kat.training.tasks.classification.task import with_preprocessing
-from kat.training.tasks.evaluation import Subject
+from kat.training.tasks.evaluation import EvalJob, Subject
 from tests.images import picture, turned, write_folder
 from tests.training.evaluation.made_predictions import made_predictions
 from tests.training.small import RECORD
@@ -159,8 +159,8 @@ def test_images_of_a_stream_are_numbered_without_those_that_cannot_be_read():
     items = [("a", picture(0), 0), torn, ("c", picture(1), 1), ("d", b"", 1), ("e", picture(2), 2)]
     stream = ImageStream(lambda epoch, part: iter(items), 5, COLOURS.classes, None)
     stream.transform = eval_transform(COLOURS, normalize=False)
-    subject, config = Subject(_by_colour(), COLOURS), DataConfig(batch_size=2)
-    found, unreadable = predict_classes(subject, stream, range(10), config, QUIET)
+    job = EvalJob(Subject(_by_colour(), COLOURS), stream, DataConfig(batch_size=2), QUIET)
+    found, unreadable = predict_classes(job, range(10))
     assert found.names == [f"image {index} of the stream" for index in range(3)]
     assert found.labels.tolist() == [0, 1, 2]
     assert list(unreadable) == ["shard.tar/b", "d"]
@@ -269,7 +269,7 @@ def test_other_preprocessing_is_told_apart():
     assert (record.crop_pct, record.mean) == (0.5, (0.5, 0.5, 0.5))
     assert notes == ["note: crop_pct is 0.5, but the checkpoint's record has 1.0"]
     for name, value in (("mean", [0.5]), ("crop_pct", 0.0), ("interpolation", "magic")):
-        with pytest.raises(InputError, match=f"{name} must"):
+        with pytest.raises(InputError, match=rf"{name}\b.* must"):
             with_preprocessing(COLOURS, **{name: value})
 
 

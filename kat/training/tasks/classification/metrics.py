@@ -18,10 +18,10 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data import Batch, DeviceTransform, ImageDataset, ImageStream
 from kat.training.nonfinite import not_finite
 from kat.training.optim.precision import Precision
-from kat.training.tasks.evaluation import EvalConfig, Subject, batches_of, device_of
+from kat.training.tasks.evaluation import EvalJob, batches_of, device_of
 from kat.training.tasks.task import Metrics
 
 BINS = 15
@@ -238,20 +238,13 @@ class ClassPredictions:
 
 @torch.inference_mode()
 def predict_classes(
-    subject: Subject,
-    images: ImageDataset | ImageStream,
-    columns: Sequence[int],
-    data: DataConfig,
-    config: EvalConfig,
+    job: EvalJob, columns: Sequence[int]
 ) -> tuple[ClassPredictions, dict[str, str]]:
     """Run a classifier over a split; every readable image counts once.
 
     Args:
-        subject: the model, on the device of the evaluation, and its record.
-        images: the split, with the transform of the model set.
+        job: the evaluation; the transform of its images is set.
         columns: for each class of the data, its index among the model's classes.
-        data: settings of data loading.
-        config: settings of the evaluation.
 
     Returns:
         The predictions, and the unreadable images with the reason for each.
@@ -259,6 +252,7 @@ def predict_classes(
     Raises:
         InputError: no image can be read, or logits are not finite.
     """
+    subject, images, data, config, _ = job
     device = device_of(subject.model, config)
     model = subject.model.eval()
     prepare = DeviceTransform(subject.record.mean, subject.record.std)

@@ -16,14 +16,7 @@ from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.data import (
-    AugmentConfig,
-    DataConfig,
-    ImageDataset,
-    ImageStream,
-    eval_transform,
-    train_transform,
-)
+from kat.data import AugmentConfig, ImageDataset, eval_transform, train_transform
 from kat.models import ModelRecord
 from kat.settings import Count
 from kat.training.config import TrainConfig
@@ -38,7 +31,7 @@ from kat.training.tasks.classification.report import (
     suspicion,
 )
 from kat.training.tasks.evaluation import (
-    EvalConfig,
+    EvalJob,
     Evaluation,
     Prediction,
     Subject,
@@ -147,15 +140,9 @@ class Classification(Task):
         return logits
 
     @classmethod
-    def evaluate(
-        cls,
-        subject: Subject,
-        images: ImageDataset | ImageStream,
-        data: DataConfig,
-        config: EvalConfig,
-        options: ClassificationOptions,
-    ) -> Evaluation:
+    def evaluate(cls, job: EvalJob) -> Evaluation:
         """Evaluate top-1, top-5, loss, calibration and accuracy per class."""
+        subject, images, data, config, options = job
         labels = read_real_labels(options.real_labels) if options.real_labels else {}
         if labels:
             first = images.name(0) if isinstance(images, ImageDataset) else "a stream"
@@ -170,9 +157,8 @@ class Classification(Task):
             images = images.evenly_spaced(config.limit)
         images.transform = eval_transform(record, normalize=False)
         start = time.perf_counter()
-        predictions, unreadable = predict_classes(
-            subject._replace(record=record), images, match.columns, data, config
-        )
+        job = job._replace(subject=subject._replace(record=record), images=images)
+        predictions, unreadable = predict_classes(job, match.columns)
         seconds = time.perf_counter() - start
         real = real_accuracy(predictions, images.classes, labels) if labels else {}
         skipped = images.ignored | {

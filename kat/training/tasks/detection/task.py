@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data import DeviceTransform
 from kat.data.decoding import in_channels
 from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
 from kat.data.dense.dataset import no_transform
@@ -36,7 +36,7 @@ from kat.training.tasks.detection.metrics import (
     kinds_of,
 )
 from kat.training.tasks.evaluation import (
-    EvalConfig,
+    EvalJob,
     Evaluation,
     ImagePass,
     Prediction,
@@ -134,23 +134,16 @@ class Detection(Task):
 
     @classmethod
     @torch.inference_mode()
-    def evaluate(
-        cls,
-        subject: Subject,
-        images: ImageDataset | ImageStream,
-        data: DataConfig,
-        config: EvalConfig,
-        options: NoOptions,
-    ) -> Evaluation:
+    def evaluate(cls, job: EvalJob) -> Evaluation:
         """Compute COCO metrics, also per class, and COCO result files.
 
         Boxes are compared, and masks if both the model and the data have them.
         """
-        assert isinstance(images, DetectionDataset)
-        images.transform = DetectionEvalTransform(subject.record.input_size[0])
+        images, record = job.images, job.subject.record
+        images.transform = DetectionEvalTransform(record.input_size[0])
         start = time.perf_counter()
-        seen = ImagePass(subject, images, data, config)
-        kinds = kinds_of(predicts_masks(subject.record) and images.has_masks)
+        seen = ImagePass(job)
+        kinds = kinds_of(predicts_masks(record) and images.has_masks)
         metrics = DetectionMetrics(kinds, by_class=True)
         results: dict[str, list[dict[str, Any]]] = {KINDS[kind]: [] for kind in kinds}
         labels = seen.columns.argsort()
@@ -172,7 +165,7 @@ class Detection(Task):
             images=seen.counted,
             skipped=seen.skipped,
             seconds=time.perf_counter() - start,
-            lines=[f"{data.name}: {summaries[0]}", *summaries[1:]],
+            lines=[f"{job.data.name}: {summaries[0]}", *summaries[1:]],
             per_class=Table(
                 ("class", *columns),
                 [

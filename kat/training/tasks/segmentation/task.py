@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data import DeviceTransform
 from kat.data.dense import (
     IGNORE,
     SegmentationDataset,
@@ -26,7 +26,6 @@ from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
 from kat.models.dense import (
     SlidingWindowConfig,
-    check_sliding_window,
     predicted_classes,
     sliding_window_inference,
 )
@@ -34,7 +33,7 @@ from kat.training.config import TrainConfig
 from kat.training.nonfinite import not_finite
 from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.evaluation import (
-    EvalConfig,
+    EvalJob,
     Evaluation,
     ImagePass,
     Prediction,
@@ -101,26 +100,18 @@ class Segmentation(Task):
 
     @classmethod
     @torch.inference_mode()
-    def evaluate(
-        cls,
-        subject: Subject,
-        images: ImageDataset | ImageStream,
-        data: DataConfig,
-        config: EvalConfig,
-        options: SlidingWindowConfig,
-    ) -> Evaluation:
+    def evaluate(cls, job: EvalJob) -> Evaluation:
         """Compute mIoU, accuracies, the IoU of each class and the confusion matrix."""
-        assert isinstance(images, SegmentationDataset)
-        check_sliding_window(options)
+        subject, images = job.subject, job.images
         channels, size, _ = subject.record.input_size
-        images.transform = SegmentationEvalTransform(config.image_size or size, channels)
+        images.transform = SegmentationEvalTransform(job.config.image_size or size, channels)
         start = time.perf_counter()
-        seen = ImagePass(subject, images, data, config)
+        seen = ImagePass(job)
         metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
         columns = seen.columns.to(seen.device)
         for image, mask in seen:
             with seen.autocast():
-                probabilities = _probabilities(seen.model, image, options, subject.source)
+                probabilities = _probabilities(seen.model, image, job.options, subject.source)
             metrics.update([probabilities[columns]], [mask.to(seen.device)])
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
@@ -130,7 +121,7 @@ class Segmentation(Task):
             images=seen.counted,
             skipped=seen.skipped,
             seconds=time.perf_counter() - start,
-            lines=[f"{data.name}: {_summary(figures)}"],
+            lines=[f"{job.data.name}: {_summary(figures)}"],
             per_class=Table(("class", "iou"), list(by_class)),
             notes=[*seen.notes, *metrics.notes(images.classes)],
             confusion=metrics.confusion.compute().cpu().numpy(),
@@ -146,7 +137,6 @@ class Segmentation(Task):
         One picture shows the classes over the image, with a legend; the other is a mask of class
         indices with the same colors as its palette.
         """
-        check_sliding_window(options)
         classes = subject.record.classes
         for image in images:
             mask = find_classes(subject.model, subject.record, image, options, subject.source)
