@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from kat.text import scaled
 from kat.training.distributed import assign, broadcast, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
-from kat.training.run import Callback, Run
+from kat.training.run import Callback, Run, map_tensors
 from kat.training.run_directory import LAST, PREVIOUS, Checkpoint
 from kat.training.state import TrainState, rounding_changes
 
@@ -84,7 +83,7 @@ def _content(run: Run) -> dict[str, Any]:
         "record": dataclasses.asdict(run.record),
         "state_dict": weights,
         "optimizer": optimizer_layout(run.model, run.config.optim),
-        "optimizer_state": _mapped(run.optimizer.state_dict(), _stored),
+        "optimizer_state": map_tensors(run.optimizer.state_dict(), _stored),
         "scaler": run.precision.state_dict(),
         "state": run.state.to_dict(),
         "train_loss": gather(run.train_loss.state()),
@@ -134,7 +133,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
         for index, parameter in zip(saved["params"], group["params"], strict=True):
             if index in entries:
-                entries[index] = _mapped(entries[index], partial(_like, parameter))
+                entries[index] = map_tensors(entries[index], partial(_like, parameter))
     optimizer.load_state_dict({**state, "state": entries})
 
 
@@ -145,14 +144,3 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 def _stored(tensor: Tensor) -> Tensor:
     """Return the unsharded tensor on the CPU, as it is saved."""
     return whole(tensor.detach()).cpu()
-
-
-def _mapped(content: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a function to the tensors in nested dictionaries and lists."""
-    if isinstance(content, Tensor):
-        return function(content)
-    if isinstance(content, Mapping):
-        return {name: _mapped(item, function) for name, item in content.items()}
-    if isinstance(content, list | tuple):
-        return type(content)(_mapped(item, function) for item in content)
-    return content

@@ -316,11 +316,6 @@ def is_fsdp(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def barrier() -> None:
-    """Wait until all ranks are here."""
-    gather(None)
-
-
 def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) -> nn.Module:
     """Return the model as training calls it: with an exchange of gradients between processes.
 

@@ -19,9 +19,8 @@ from kat.models import ModelRecord
 from kat.nn.stability import StabilityMonitor
 from kat.text import duration, scaled
 from kat.training.build import build
-from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig
-from kat.training.distributed import disconnect, launch
+from kat.training.distributed import disconnect
 from kat.training.loop import fit
 from kat.training.meter import Work
 from kat.training.resolve import ResolvedRun, resolve
@@ -109,9 +108,6 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
         52310
     """
     resolved = resolve(config)
-    check_services(resolved.config.loggers)
-    if not resolved.world.launched and resolved.world.size > 1:
-        launch(resolved.world)
     run = build(resolved)
     for note in resolved.notes:
         run.print(note)
@@ -159,21 +155,16 @@ class _Steps(Callback):
         self.validation = 0.0
         self.peak = 0
 
-    def on_epoch_start(self, run: Run) -> None:
-        """Start the clock."""
-        run.meter.resume()
-
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Count the batch; the last step ends the run."""
-        run.meter.count(len(batch.labels) * run.world.size)
+        """Note where the timed steps begin; the last one ends the run."""
         if stepped and run.state.step == WARM_UP:
             self.start = _read(run)
         run.should_stop |= stepped and run.state.step == WARM_UP + STEPS
+        if run.should_stop or run.state.validating:
+            self.work = _read(run).since(self.start)
 
     def on_validation_start(self, run: Run) -> None:
-        """Stop the training clock and start the clock of the validation."""
-        self.work = _read(run).since(self.start)
-        run.meter.pause()
+        """Start the clock of the validation."""
         self.validation = run.meter.clock()
 
     def on_validation_end(self, run: Run) -> None:

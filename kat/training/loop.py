@@ -66,6 +66,7 @@ def train_epoch(run: Run) -> None:
         if stepping:
             take_step(run)
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
+        run.meter.count(len(batch.labels) * run.world.size)
         run.notify(Callback.on_batch_end, index, batch, stepping)
         run.attempt = None
         if run.should_stop:

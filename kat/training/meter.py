@@ -61,26 +61,16 @@ class Meter:
         self._since: float | None = None
 
     def timed(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items; the time until each is there counts as waiting."""
-        iterator = iter(items)
-        while True:
-            asked = self.clock()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            self.work = self.work._replace(waited=self.work.waited + self.clock() - asked)
-            yield item
-
-    def resume(self) -> None:
-        """Start the clock."""
-        if self._since is None:
-            self._since = self.clock()
-
-    def pause(self) -> None:
-        """Stop the clock until it is resumed."""
-        self.read()
-        self._since = None
+        """Yield the items, while the clock runs; the time until each is there is waiting."""
+        asked = self._since = self.clock()
+        try:
+            for item in items:
+                self.work = self.work._replace(waited=self.work.waited + self.clock() - asked)
+                yield item
+                asked = self.clock()
+        finally:
+            self.read()
+            self._since = None
 
     def count(self, images: int) -> None:
         """Count a batch."""

@@ -30,12 +30,7 @@ from kat.settings import AUTO, check_ranges, flat
 from kat.training.auto_settings import without_auto
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
-from kat.training.run_directory import (
-    Checkpoint,
-    Resumption,
-    find_resumption,
-    settings_to_keep,
-)
+from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
 from kat.training.tasks.registry import TASKS, check_used
 from kat.training.tasks.task import Task
 
@@ -90,10 +85,14 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     device, world = find_place(given.accelerator, given.devices, given.num_nodes)
     resumption = find_resumption(Path(given.out), given.resume, given.overwrite, is_first_process())
     seed_all(given.seed)
-    source = None if resumption.resume else _source(given.model.init_from)
+    name = None if resumption.resume else given.model.init_from
+    source = None if name is None else read_vit(name)
     data = _data(given, resumption)
     check_used(given, data.train.task)
-    settled = check_ranges(_settled(given, resumption, source, data))
+    known = replace(
+        given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
+    )
+    settled = check_ranges(without_auto(known, resumption.settings, source, len(data.train)))
     final, record, task, source = _record(settled, source, data)
     return ResolvedRun(
         config=final,
@@ -108,10 +107,6 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         world=world,
         notes=_notes(given, final, resumption, data),
     )
-
-
-def _source(name: str | None) -> ViTSource | None:
-    return None if name is None else read_vit(name)
 
 
 def _data(config: TrainConfig, resumption: Resumption) -> RunData:
@@ -131,16 +126,6 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
             " the data as it was, or accept the change with --accept-changed-data true"
         )
     return RunData(where, train, val, record, changed)
-
-
-def _settled(
-    config: TrainConfig, resumption: Resumption, source: ViTSource | None, data: RunData
-) -> TrainConfig:
-    """Return the settings without any auto."""
-    config = replace(
-        config, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
-    )
-    return without_auto(config, resumption.settings, source, len(data.train))
 
 
 def _record(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -279,16 +280,19 @@ class RunningMean:
 
 def moved(batch: Batch, device: torch.device) -> Batch:
     """Move a batch; labels may be tensors, or dictionaries of them for each image."""
-
-    def move(content: object) -> object:
-        if isinstance(content, Tensor):
-            return content.to(device, non_blocking=True)
-        if isinstance(content, dict):
-            return {name: move(item) for name, item in content.items()}
-        if isinstance(content, list | tuple):
-            return type(content)(map(move, content))
-        return content
-
     if device.type == "cpu":
         return batch
-    return batch._replace(images=move(batch.images), labels=move(batch.labels))
+    move = partial(Tensor.to, device=device, non_blocking=True)
+    images, labels = map_tensors(batch.images, move), map_tensors(batch.labels, move)
+    return batch._replace(images=images, labels=labels)
+
+
+def map_tensors(content: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to the tensors in nested dictionaries and lists."""
+    if isinstance(content, Tensor):
+        return function(content)
+    if isinstance(content, Mapping):
+        return {name: map_tensors(item, function) for name, item in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map_tensors(item, function) for item in content)
+    return content

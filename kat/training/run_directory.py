@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -131,13 +131,11 @@ def find_resumption(
         InputError: the directory is not one of a run, or holds a run that is neither resumed nor
             overwritten; or there is no intact checkpoint of this run.
     """
-    checkpoints = any((out / name).exists() for name in _RESUMED)
-    begun = (out / SETTINGS).is_file()
+    there = {name for name in CONTENTS if (out / name).exists()}
+    checkpoints, begun = bool(there & {*_RESUMED}), SETTINGS in there
     if resume == "auto":
         resume = checkpoints
-        overwrite = (
-            begun and not resume and not any((out / name).exists() for name in (BEST, *RESULTS))
-        )
+        overwrite = begun and not resume and not there & {BEST, *RESULTS}
     above = next(path for path in (out, *out.parents) if path.exists())
     if first and not (above.is_dir() and os.access(above, os.W_OK)):  # a dry run writes nothing
         raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
@@ -201,21 +199,12 @@ def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another run than that of its directory."""
     settings = path.with_name(SETTINGS)
     own, its = run_id(settings), checkpoint.get("run_id")
-    if its == own:
-        return
-    if its is None:
-        why = f"{path} was written by an older version, whose runs cannot be resumed"
-    elif not own:
-        why = (
-            f"{settings} has lost its first line, the id of the run: if {path} is of this run, put"
-            f" back the line '# run {its}'"
+    if its != own:
+        raise InputError(
+            f"{path} is of another run: its id is {its}, and that of {settings} is {own or None}."
+            " Put the run's own file in its place; if that has only lost its first line, write it"
+            f" again: '# run {its}'. A new run starts from the weights by --init-from {path}"
         )
-    else:
-        why = (
-            f"{path} is of another run: its id is {its}, and {settings} has {own}; put the run's"
-            " own file in its place, or remove it"
-        )
-    raise InputError(f"{why}; a new run starts from its weights by --init-from {path}")
 
 
 def run_id(settings: Path) -> str:
@@ -248,28 +237,19 @@ def prepare_run_directory(
     """
     out = Path(config.out)
     if config.overwrite:
-        remove_run(out)
+        remove(out, CONTENTS)
     if checkpoint is not None and checkpoint.path.name != LAST:
-        _remove(out, [LAST])  # else it would replace the intact previous.ckpt
+        remove(out, [LAST])  # else it would replace the intact previous.ckpt
     out.mkdir(parents=True, exist_ok=True)
-    _remove(out, [path.name for path in out.glob(".partial-*")])
+    remove(out, [path.name for path in out.glob(".partial-*")])
     own = run_id(out / SETTINGS) if checkpoint is not None else secrets.token_hex(8)
     write_text(out / SETTINGS, f"# run {own}\n{yaml.safe_dump(settings_to_keep(config))}")
     write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     return own
 
 
-def remove_run(out: Path) -> None:
-    """Remove everything that a run writes."""
-    _remove(out, CONTENTS)
-
-
-def remove_results(out: Path) -> None:
-    """Remove the results that a resumed run will write again."""
-    _remove(out, RESULTS)
-
-
-def _remove(out: Path, names: Iterable[str]) -> None:
+def remove(out: Path, names: Iterable[str]) -> None:
+    """Remove files and folders of these names, as far as they exist."""
     for path in (out / name for name in names):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -281,7 +261,7 @@ def write_records(out: Path, state: TrainState) -> None:
     """Write history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
     best = state.best.get("epoch")
     rows = [{**row, "best": int(row["epoch"] == best)} for row in state.history]
-    write_history(rows, out / HISTORY)
+    write_table(out / HISTORY, columns_of(rows, ["epoch"]), rows)
     write_table(out / SKIPPED, ("file", "reason"), sorted(state.skipped.items()))
 
 
@@ -347,8 +327,3 @@ def read_history(out: str | Path) -> list[dict[str, float]]:
     with open_table(path, "the history of a run") as lines:
         rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
         return [{**row, "epoch": int(row["epoch"])} for row in rows]
-
-
-def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Write the rows as CSV."""
-    write_table(path, columns_of(rows, ["epoch"]), rows)

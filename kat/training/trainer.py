@@ -18,19 +18,18 @@ from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
-from kat.training.callbacks.loggers import check_services, close_loggers, open_loggers
+from kat.training.callbacks.loggers import close_loggers, open_loggers
 from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
 from kat.training.distributed import (
-    barrier,
     broadcast,
     disconnect,
+    gather,
     is_first_process,
     is_launched_here,
-    launch,
     one_message,
 )
 from kat.training.loop import fit
@@ -38,11 +37,12 @@ from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Callback, Run, Status
 from kat.training.run_directory import (
     BEST,
+    CONTENTS,
     CONVERSION,
     SUMMARY,
     locked_run,
     prepare_run_directory,
-    remove_run,
+    remove,
     write_records,
 )
 
@@ -138,9 +138,6 @@ def train(config: TrainConfig) -> Summary:
     alone = is_first_process() and not is_launched_here()  # else the launcher holds the lock
     with one_message(), locked_run(Path(config.out)) if alone else nullcontext():
         resolved = resolve(config)
-        check_services(resolved.config.loggers)
-        if not resolved.world.launched and resolved.world.size > 1:
-            launch(resolved.world)
         try:
             return _train(build(resolved), resolved)
         finally:
@@ -191,7 +188,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
         run.loggers = open_loggers(run.config, run.state.step)
     except InputError:
         if not run.config.resume:
-            remove_run(run.out)
+            remove(run.out, CONTENTS)
         raise
     for note in resolved.notes:
         run.print(note)
@@ -204,7 +201,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
 
 def _finish(run: Run, throughput: Throughput) -> Summary:
     out, state = run.out, run.state
-    barrier()
+    gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
     summary = Summary(

@@ -13,7 +13,7 @@ from kat.checksum import write_checksum
 from kat.models import load_model
 from kat.training import read_settings
 from kat.training.run import Run
-from kat.training.run_directory import remove_results
+from kat.training.run_directory import RESULTS, remove
 from tests.cli.commands import QUICK, refused, run
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     best["state_dict"]["head.bias"] += 1
     torch.save(best, out / "best.ckpt")
     write_checksum(out / "best.ckpt")
-    remove_results(out)
+    remove(out, RESULTS)
     model, _ = load_model(out)
     assert torch.equal(model.head.bias, best["state_dict"]["head.bias"])
 

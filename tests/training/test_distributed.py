@@ -179,7 +179,7 @@ def _start(out, *more):
 
 def _train(out, *more):
     process = _start(out, *more)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     return printed
 
@@ -239,7 +239,7 @@ def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
 def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
     out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
     process = _start(out, *DIVISIONS["fsdp"], *rate)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 1, errors
     assert "the layer where it arose is not searched for in sharded weights" in errors
     assert f"The state before it is in {out / 'last_good.ckpt'}" in errors
@@ -272,7 +272,7 @@ def test_a_run_of_another_number_of_processes_is_not_resumed(runs, tmp_path):
     shutil.copytree(runs / "ddp", out)
     more = ("--resume", "true", "--epochs", "3", *DIVISIONS["one"], "--devices", "1")
     process = _start(out, *more)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 2
     assert "last.ckpt is of 2 processes with batches of 32 x 1, and at step 10" in errors
 
@@ -280,7 +280,7 @@ def test_a_run_of_another_number_of_processes_is_not_resumed(runs, tmp_path):
 @pytest.mark.slow
 def test_a_wrong_setting_of_several_processes_is_one_line(tmp_path):
     process = _start(tmp_path / "run", *DIVISIONS["ddp"], "--model.freeze", "nothing")
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 2
     assert errors.startswith("kat: model.freeze: 'nothing' is not a part of the model")
     assert errors.count("\n") == 1
@@ -295,7 +295,7 @@ def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, 
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
     wait_until((out / "metrics.csv").exists, process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode in (0, 75, -signal.SIGTERM), errors  # sooner or later than training
     _train(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
     ours, theirs = _state(out), _state(runs / name)

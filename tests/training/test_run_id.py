@@ -67,7 +67,7 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_line(ours, runs, capsys, 
     for more in ((), ("--dry-run",)):
         line = refused(capsys, *TRAIN, "--out", ours, "--resume", resume, *more)
         assert f"{ours / name} is of another run: its id is {_id(runs / 'theirs')}" in line
-        assert f"{ours / 'run.yaml'} has {_id(ours)}" in line
+        assert f"and that of {ours / 'run.yaml'} is {_id(ours)}" in line
         assert _content(ours) == before
 
 
@@ -128,8 +128,8 @@ def test_a_run_without_an_id_is_evaluated_but_not_resumed(ours, capsys):
     own, settings, last = _id(ours), ours / "run.yaml", ours / "last.ckpt"
     settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text())))
     line = refused(capsys, *TRAIN, "--out", ours, "--resume", "auto")
-    assert f"{settings} has lost its first line, the id of the run: if {last} is" in line
-    assert f"put back the line '# run {own}'" in line
+    assert f"{last} is of another run: its id is {own}, and that of {settings} is None" in line
+    assert f"if that has only lost its first line, write it again: '# run {own}'" in line
     bare = settings.read_text()
     settings.write_text(f"# run {own}\n{bare}")
     assert run(*TRAIN, "--out", ours, "--resume", "auto", "--dry-run") == 0
@@ -144,7 +144,7 @@ def test_a_run_without_an_id_is_evaluated_but_not_resumed(ours, capsys):
     (ours / "config.json").write_text(config.replace('"sha256"', '"other"'))
     before = _content(ours)
     line = refused(capsys, *TRAIN, "--out", ours, "--resume", "auto")
-    assert "last.ckpt was written by an older version, whose runs cannot be resumed" in line
+    assert "last.ckpt is of another run: its id is None" in line
     assert _content(ours) == before
     for path in (ours, ours / "best.ckpt", ours / "last.ckpt"):
         assert run("eval", path, "--no-progress") == 0

@@ -14,7 +14,7 @@ from kat.training.checkpoint import save_checkpoint
 from kat.training.config import CheckpointConfig
 from kat.training.distributed import any_of, gather
 from kat.training.run import Callback, Run
-from kat.training.run_directory import BEST, LAST, Checkpoint, remove_results, write_records
+from kat.training.run_directory import BEST, LAST, RESULTS, Checkpoint, remove, write_records
 from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
 
 
@@ -48,7 +48,7 @@ class Checkpoints(Callback):
         if run.resumed_from is not None:
             _restore_best(run, run.resumed_from)
         if run.is_first:
-            remove_results(run.out)
+            remove(run.out, RESULTS)
         if run.resumed_from is None:
             self._save(run)
 

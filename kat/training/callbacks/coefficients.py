@@ -7,12 +7,7 @@ from typing import Any
 
 import torch
 
-from kat.nn import (
-    GroupRational,
-    LayerHistory,
-    rationals,
-    write_coefficient_history,
-)
+from kat.nn import GroupRational, LayerHistory, rationals, write_coefficient_history
 from kat.nn.sharded import whole
 from kat.training.run import Callback, Run
 from kat.training.run_directory import COEFFICIENTS

@@ -69,15 +69,13 @@ class Throughput(Callback):
         self.meter, self._device = run.meter, run.device
 
     def on_epoch_start(self, run: Run) -> None:
-        """Start the clock."""
-        self.meter.resume()
+        """Note where the work of the epoch begins."""
         self._epoch = self._row = self.meter.read()
         if run.state.batch == 0:
             self.rows = 0
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Count the batch, and log when it is time."""
-        self.meter.count(len(batch.labels) * run.world.size)
+        """Log when it is time."""
         due = stepped and run.state.step % run.config.log_every_n_steps == 0
         if due or run.state.validating:  # the workers of a stream end with the epoch
             self.worker_peak = max(self.worker_peak, worker_peak_bytes())
@@ -87,14 +85,13 @@ class Throughput(Callback):
             self._log(run)
 
     def on_validation_start(self, run: Run) -> None:
-        """Stop the clock for validation, which is timed apart; log an epoch without a row.
+        """Start the clock of the validation; log an epoch without a row.
 
         A run that is resumed in its validation has trained on nothing, and logs nothing.
         """
         if self.rows == 0 and self.epoch.batches > 0:
             self.recent = self.epoch
             self._log(run)
-        self.meter.pause()
         self._validating = self.meter.clock()
 
     def on_validation_end(self, run: Run) -> None:

@@ -24,11 +24,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.optim import (
-    create_optimizer_v2,
-    get_optimizer_info,
-    param_groups_layer_decay,
-)
+from timm.optim import create_optimizer_v2, get_optimizer_info, param_groups_layer_decay
 from torch import nn
 
 from kat.errors import InputError

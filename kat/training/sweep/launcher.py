@@ -15,13 +15,7 @@ from typing import Any
 
 import torch
 
-from kat.errors import (
-    CheckpointFailed,
-    InputError,
-    Interrupted,
-    TrainingDiverged,
-    first_line,
-)
+from kat.errors import CheckpointFailed, InputError, Interrupted, TrainingDiverged, first_line
 from kat.files import open_to_append
 from kat.locks import locked
 from kat.machine import cores

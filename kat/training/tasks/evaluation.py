@@ -16,14 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from kat.data import (
-    Batch,
-    DataConfig,
-    DeviceTransform,
-    ImageDataset,
-    ImageStream,
-    make_loader,
-)
+from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream, make_loader
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Count, Side

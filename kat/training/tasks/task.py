@@ -60,9 +60,11 @@ class Metrics(nn.Module):
         """Return remarks on the validation data, one line each; a collective."""
         return []
 
-    @abstractmethod
     def reset(self) -> None:
         """Reset the metrics to their initial state."""
+        metric: Any
+        for metric in self.children():
+            metric.reset()
 
 
 class Task(ABC):

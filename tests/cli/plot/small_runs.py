@@ -12,8 +12,8 @@ import yaml
 
 from kat.data import DataConfig
 from kat.models import build_model, save_model
+from kat.tables import write_table
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
-from kat.training.run_directory import write_history
 from tests import records
 
 RECORD = replace(records.RECORD, mean=(0.3,), std=(0.4,), crop_pct=0.8, args={"depth": 2})
@@ -33,7 +33,8 @@ def write_run(folder: Path, *, top1: float = 90.0, seed: int = 0, lr: float = 0.
     )  # fmt: skip
     (folder / "run.yaml").write_text(yaml.safe_dump(settings_to_keep(config)))
     (folder / "summary.json").write_text(json.dumps({**SUMMARY, "top1": top1}))
-    write_history([_row(1, top1 - 10), _row(2, top1)], folder / "history.csv")
+    rows = [_row(1, top1 - 10), _row(2, top1)]
+    write_table(folder / "history.csv", list(rows[0]), rows)
     return folder
 
 

@@ -21,23 +21,21 @@ def test_throughput_and_waiting_leave_out_what_is_paused():
     clock = Clock()
     meter = Meter(clock)
 
-    def loaded():
-        for wait in (1.0, 0.5, 50.0):
+    def loaded(waits):
+        for wait in waits:
             clock.passes(wait)
             yield wait
 
-    items = meter.timed(loaded())
-    meter.resume()
-    for compute in (3.0, 3.5):
-        next(items)
+    items = meter.timed(loaded((1.0, 0.5, 50.0)))
+    for compute, _ in zip((3.0, 3.5), items, strict=False):
         clock.passes(compute)
         meter.count(16)
+    items.close()
     first = meter.read()
-    meter.pause()
     clock.passes(100)
-    meter.resume()
-    clock.passes(2)
-    meter.count(8)
+    for _ in meter.timed(loaded((0.0,))):
+        clock.passes(2)
+        meter.count(8)
     assert first == Work(images=32, batches=2, seconds=8.0, waited=1.5)
     assert (first.images_per_second, first.seconds_per_batch) == (4.0, 4.0)
     assert first.wait_share == 1.5 / 8

@@ -55,11 +55,6 @@ class ClassificationMetrics(Metrics):
         top1, top5 = self.top1.compute(), self.top5.compute()
         return {"loss": self.loss.compute(), "top1": 100 * top1, "top5": 100 * top5}
 
-    def reset(self) -> None:
-        """Reset the metrics to their initial state."""
-        for metric in (self.loss, self.top1, self.top5):
-            metric.reset()
-
 
 class ClassAccuracy(NamedTuple):
     """The accuracy of one class.

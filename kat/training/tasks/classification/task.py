@@ -16,7 +16,7 @@ from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.data import AugmentConfig, ImageDataset, eval_transform, train_transform
+from kat.data import ImageDataset, eval_transform, train_transform
 from kat.models import ModelRecord
 from kat.settings import Count
 from kat.training.config import TrainConfig
@@ -105,7 +105,16 @@ class Classification(Task):
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
         self.random_erasing = config.augment.random_erasing
-        self.mixup = _mixup(config.augment, len(record.classes))
+        augment, self.mixup = config.augment, None
+        if augment.mixup > 0 or augment.cutmix > 0:
+            self.mixup = Mixup(
+                mixup_alpha=augment.mixup,
+                cutmix_alpha=augment.cutmix,
+                prob=augment.mixup_prob,
+                switch_prob=augment.mixup_switch_prob,
+                label_smoothing=augment.label_smoothing,
+                num_classes=len(record.classes),
+            )
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
@@ -187,19 +196,6 @@ class Classification(Task):
             for row in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 pairs = zip(*row, strict=True)
                 yield Prediction([{"class": classes[i], "probability": p} for p, i in pairs])
-
-
-def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:
-    if augment.mixup == 0 and augment.cutmix == 0:
-        return None
-    return Mixup(
-        mixup_alpha=augment.mixup,
-        cutmix_alpha=augment.cutmix,
-        prob=augment.mixup_prob,
-        switch_prob=augment.mixup_switch_prob,
-        label_smoothing=augment.label_smoothing,
-        num_classes=classes,
-    )
 
 
 def with_preprocessing(record: ModelRecord, **given: Any) -> tuple[ModelRecord, list[str]]:

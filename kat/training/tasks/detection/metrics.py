@@ -113,7 +113,7 @@ class DetectionMetrics(Metrics):
 
     def reset(self) -> None:
         """Reset the metrics to their initial state."""
-        self.precision.reset()
+        super().reset()
         self.figures = None
 
     def _compute(self) -> dict[str, Tensor]:

@@ -85,8 +85,3 @@ class SegmentationMetrics(Metrics):
     def _counts(self) -> Tensor:
         """Return the confusion matrix of all ranks in float64, which MPS does not have."""
         return self.confusion.compute().cpu().double()
-
-    def reset(self) -> None:
-        """Reset the metrics to their initial state."""
-        self.loss.reset()
-        self.confusion.reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,11 +24,7 @@ from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_classes, palette_image
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
-from kat.models.dense import (
-    SlidingWindowConfig,
-    predicted_classes,
-    sliding_window_inference,
-)
+from kat.models.dense import SlidingWindowConfig, predicted_classes, sliding_window_inference
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import not_finite
 from kat.training.tasks.class_match import match_classes
@@ -121,7 +117,11 @@ class Segmentation(Task):
             images=seen.counted,
             skipped=seen.skipped,
             seconds=time.perf_counter() - start,
-            lines=[f"{job.data.name}: {_summary(figures)}"],
+            lines=[
+                f"{job.data.name}: mIoU {figures['miou']:.2f}, pixel accuracy"
+                f" {figures['pixel_accuracy']:.2f}, class accuracy"
+                f" {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}"
+            ],
             per_class=Table(("class", "iou"), list(by_class)),
             notes=[*seen.notes, *metrics.notes(images.classes)],
             confusion=metrics.confusion.compute().cpu().numpy(),
@@ -176,13 +176,6 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
         logits.float(), mask.long(), ignore_index=IGNORE, reduction="sum"
     )
     return total / (mask != IGNORE).sum().clamp(min=1)
-
-
-def _summary(figures: Mapping[str, float]) -> str:
-    return (
-        f"mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}, class"
-        f" accuracy {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}"
-    )
 
 
 def find_classes(
