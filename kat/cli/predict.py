@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
         results[index][task.entries] = prediction.entries
         if out is not None:
             for ending, picture in prediction.pictures.items():
-                with replacing(out / f"{names[index]}{ending}.png") as partial:
+                with replacing(out / f"{names[options.images[index]]}{ending}.png") as partial:
                     picture.save(partial, format="PNG")
     _print(results, task, getattr(own, "top", _CLASSES) if task.ranked else None)
     if options.json:
@@ -116,11 +116,13 @@ def _files(paths: Sequence[str]) -> list[str]:
     return files
 
 
-def picture_names(paths: Sequence[str]) -> list[str]:
+def picture_names(paths: Sequence[str]) -> dict[str, str]:
     """Names for the pictures of files: without the suffix, if no picture or mask is another's."""
-    names = [Path(path).stem for path in paths]
+    files = list(map(Path, dict.fromkeys(paths)))
+    names = [file.stem for file in files]
     written = {*names, *(f"{name}_mask" for name in names)}
-    return names if len(written) == 2 * len(names) else short_names(list(map(Path, paths)))
+    distinct = names if len(written) == 2 * len(names) else short_names(files)
+    return dict(zip(dict.fromkeys(paths), distinct, strict=True))
 
 
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
