@@ -7,14 +7,13 @@ import csv
 import pytest
 import safetensors.torch
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.commands import QUICK, refused, run
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
+def test_a_monitored_run_leaves_record_and_report(tmp_path, capsys):
     out = tmp_path / "run"
     common = ["--config", "digits", "--optim.warmup_epochs", 0, *QUICK, "--out", out]
     assert run("train", "--monitor", *common, "--epochs", 2, "--monitor.every_n_steps", 2) == 0
@@ -23,12 +22,6 @@ def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     rows = list(csv.DictReader((out / "stability.csv").open()))
     assert {row["step"] for row in rows} == {"0", "2", "3"}  # every second, and the last
     assert len(rows) == 3 * (4 * 2 + 4)
-    events = EventAccumulator(str(out / "tensorboard"))
-    events.Reload()
-    scalars = events.Scalars("stability/blocks.3.mlp.act2/gain")
-    gains = [row["gain"] for row in rows if row["layer"] == "blocks.3.mlp.act2"]
-    assert [scalar.step for scalar in scalars] == [0, 2, 3]
-    assert [scalar.value for scalar in scalars] == pytest.approx(list(map(float, gains)))
     assert run("stability", out, "--out", tmp_path / "gain.svg") == 0
     report = capsys.readouterr().out
     assert report in printed
