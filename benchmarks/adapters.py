@@ -27,6 +27,7 @@ Arms, each with a linear head on the mean of the tokens:
   bitfit    the biases
   rational  kat.kanify with 64 groups, then kat.adapt(model, "rational")
   low_rank  the same, then kat.adapt(model, "low_rank", rank=2)
+  parallel  kat.adapt(model, "parallel", width=16)
   unscaled  as rational, but the coefficients themselves, as PEFT's modules_to_save trains them
 
 Columns: trained parameters without the head's 385; bytes of the optimizer's state with them; CPU
@@ -62,6 +63,7 @@ RATES = {
     "bitfit": (3e-4, 1e-3, 3e-3),
     "rational": (3e-3, 1e-2, 3e-2),
     "low_rank": (3e-3, 1e-2, 3e-2),
+    "parallel": (3e-4, 1e-3, 3e-3),
     "unscaled": (3e-6, 1e-5, 3e-5),
 }
 HEAD_RATE = 3e-3
@@ -169,7 +171,8 @@ def adapted(model: Rater, arm: str, train: list[Rated]) -> nn.Module:
         for act in kat.nn.rationals(model).values():
             act.requires_grad_(True)
         return model
-    kat.adapt(model, arm, rank=2 if arm == "low_rank" else None, modules_to_save="head")
+    sizes = {"low_rank": {"rank": 2}, "parallel": {"width": 16}}.get(arm, {})
+    kat.adapt(model, arm, modules_to_save="head", **sizes)
     return model
 
 

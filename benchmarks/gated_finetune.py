@@ -27,6 +27,7 @@ Arms of the source with gated MLPs:
   rational     kat.kanify, then kat.adapt(model, "rational")
   per_channel  as rational, with 171 groups that share nothing
   low_rank     kat.kanify, then kat.adapt(model, "low_rank", rank=2)
+  parallel     kat.adapt(model, "parallel", width=16)
 
 Arms of the source with plain MLPs, to see whether the rational before the first linear map helps:
   head             the head alone
@@ -76,6 +77,7 @@ RATES = {
         "rational": RATIONAL,
         "per_channel": RATIONAL,
         "low_rank": RATIONAL,
+        "parallel": (3e-3, 1e-2, 3e-2),
     },
     "plain": {
         "head": HEAD,
@@ -199,15 +201,18 @@ def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Modul
                 name.startswith("head") or (arm == "bitfit" and name.endswith(".bias"))
             )
     kind = "rational" if arm == "per_channel" else arm.removesuffix("_second")
-    if kind in ("rational", "low_rank"):
-        kat.adapt(model, kind, rank=2 if kind == "low_rank" else None, modules_to_save="head")
+    if kind in ("rational", "low_rank", "parallel"):
+        sizes = {"low_rank": {"rank": 2}, "parallel": {"width": 16}}.get(kind, {})
+        kat.adapt(model, kind, modules_to_save="head", **sizes)
     return model
 
 
-def kanified(model: nn.Module, config: kat.KanifyConfig, images: Tensor) -> kat.models.kanify.Plan:
+def kanified(
+    model: nn.Module, config: kat.KanifyConfig, images: Tensor, measure: Any = None
+) -> kat.models.kanify.Plan:
     """Puts rationals in the place of the activations, fitted to their inputs on some images."""
     batches = images[:CALIBRATION].split(BATCH)
-    return kat.kanify(model, config=config, calibration=batches)
+    return kat.kanify(model, config=config, calibration=batches, measure=measure)
 
 
 def with_lora(model: nn.Module, arm: str) -> nn.Module:
@@ -222,13 +227,14 @@ def with_lora(model: nn.Module, arm: str) -> nn.Module:
 
 def show_change(source: str, state: dict[str, Tensor], task: Task) -> None:
     """Prints how far the logits of the source move on test images when it is turned."""
-    model = built(source).eval()
+    model = built(source)
     model.load_state_dict(state)
-    with torch.no_grad():
-        before = model(task.test[0][:1000])
-        print(kanified(model, kat.KanifyConfig(groups=GROUPS[source]), task.draw(0)[0]))
-        moved = (model(task.test[0][:1000]) - before).norm() / before.norm()
-    print(f"{source}: the logits of the source move by {moved:.1e}", flush=True)
+    images = task.draw(0)[0]
+    config = kat.KanifyConfig(groups=GROUPS[source])
+    plan = kanified(model, config, images, measure=task.test[0][:1000])
+    print(plan)
+    assert plan.change is not None
+    print(f"{source}: the logits of the source move by {plan.change.of_all:.1e}", flush=True)
 
 
 def built(source: str) -> nn.Module:

@@ -1,8 +1,8 @@
-"""Kanified models of transformers through ``save_pretrained`` and ``from_pretrained``.
+"""Changed models of transformers through ``save_pretrained`` and ``from_pretrained``.
 
-:func:`kat.kanify` notes the records of its plans in the configuration of the model, as its
-``quantization_config``. transformers builds a model of its class, lets the method that this entry
-names change the model, and then loads the weights. Ours is such a method.
+:func:`kat.kanify` and :func:`kat.adapt` note the records of their changes in the configuration of
+the model, as its ``quantization_config``. transformers builds a model of its class, lets the
+method that this entry names change the model, and then loads the weights. Ours is such a method.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -33,17 +33,30 @@ Record = dict[str, Any]
 Rename = Callable[[str], str]
 
 
-MAKE: list[Callable[[Any, Record], object]] = []
-"""The function that makes a recorded change in a model, which :mod:`kat.models.kanify.api` adds."""
+class Kind(NamedTuple):
+    """The operations on the records of one kind of change.
+
+    Args:
+        make: makes the change in a model; raises InputError, and leaves the model unchanged, if the
+            record does not fit.
+        renamed: a copy of the record with other names of modules.
+    """
+
+    make: Callable[[nn.Module, Record], object]
+    renamed: Callable[[Record, Rename], Record]
+
+
+KINDS: dict[str, Kind] = {}
+"""By a key that only the records of this kind have."""
 
 
 @cache
 def register_pretrained() -> None:
-    """Let ``from_pretrained`` of transformers load models with rationals.
+    """Let ``from_pretrained`` of transformers load models with rationals and adapters.
 
-    Call it once in a process, before the first such model is loaded; :func:`kat.kanify` calls it
-    for a model of transformers. A process without it loads the model without its rationals, and
-    transformers warns of an unknown method.
+    Call it once in a process, before the first such model is loaded; :func:`kat.kanify` and
+    :func:`kat.adapt` call it for a model of transformers. A process without it loads the model
+    without its rationals, and transformers warns of an unknown method.
 
     Examples:
         >>> import kat
@@ -90,13 +103,16 @@ def register_pretrained() -> None:
             before = {name for name, _ in model.named_parameters()}
             with torch.device("cpu"):  # activations are evaluated
                 for record in self.quantization_config.changes:
-                    MAKE[0](model, record)
+                    _make(model, record)
+            self.frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
             added = {name for name, _ in model.named_parameters()} - before
             _check_stored(added, checkpoint_files or ())
 
         def postprocess_model(self, model: Any, **others: Any) -> None:
-            """Leaves a model that counts as what it is: not quantized."""
+            """Leaves a model that counts as what it is: not quantized, and frozen in part."""
             del model.hf_quantizer
+            for name in self.frozen:
+                model.get_parameter(name).requires_grad_(False)
 
 
 def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
@@ -122,7 +138,7 @@ def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
             f"the configuration has changes of kat, but the weights lack {listing(missing)}: a"
             " process that had not called kat.models.register_pretrained() has loaded"
             " and saved the model, without them, or the model shared its configuration with one"
-            " that was changed; or it was saved with adapters, which adapters.save() saves alone"
+            " that was changed"
         )
 
 
@@ -130,6 +146,21 @@ def renames(model: Any) -> tuple[Rename, ...]:
     """Functions that rename modules for a model that has got or lost a head since it was saved."""
     base = f"{model.base_model_prefix}."
     return (lambda name: base + name, lambda name: name.removeprefix(base), str)
+
+
+def _make(model: Any, record: Record) -> None:
+    """Makes a change in a model of the same class as before, or of one with or without a head."""
+    (kind,) = [kind for key, kind in KINDS.items() if key in record]
+    errors = []
+    for rename in renames(model):
+        try:
+            kind.make(model, kind.renamed(record, rename))
+            return
+        except InputError as error:
+            errors.append(error)
+    raise InputError(
+        f"a change saved with the model does not fit {type(model).__name__}: {errors[0]}"
+    )
 
 
 def noted(model: nn.Module) -> list[Record]:
@@ -155,8 +186,7 @@ def remember(model: Any, record: Record) -> None:
         return
     sharing = [one for one in model.modules() if vars(one).get("config") is model.config]
     is_foreign = bool(before) and not any(vars(one).get(_CHANGES) is before for one in sharing)
-    as_saved = json.loads(json.dumps(record))
-    changes = [*(() if is_foreign else before), as_saved]
+    changes = [*(() if is_foreign else before), _as_json(record)]
     # Without a head it may be a part, saved by the whole, which has the same configuration.
     own = is_foreign or (not before and model.base_model is not model)
     config = copy.copy(model.config) if own else model.config
@@ -164,3 +194,17 @@ def remember(model: Any, record: Record) -> None:
     for module in sharing:
         module.config = config
         setattr(module, _CHANGES, changes)
+
+
+def forget(model: Any, record: Record) -> None:
+    """Removes the record of a change, if it is there."""
+    records = noted(model)
+    if _as_json(record) in records:
+        records.remove(_as_json(record))
+        if not records:
+            del model.config.quantization_config
+
+
+def _as_json(record: Record) -> Any:
+    """The record as it is after it was saved and loaded."""
+    return json.loads(json.dumps(record))

@@ -72,6 +72,11 @@ def test_an_ordinary_model_is_frozen_too():
     assert torch.equal(freeze(model)(x), model(x))
 
 
+def with_parallel_adapter(model: nn.Module) -> None:
+    for part in kat.adapt(model, "parallel").modules.values():
+        nn.init.normal_(part.up.fc.weight, std=0.1)
+
+
 def with_hook(model: nn.Module) -> None:
     model.blocks[0].attn.proj.register_forward_hook(lambda module, inputs, output: output + 1)
 
@@ -84,7 +89,9 @@ def with_tied_weights(model: nn.Module) -> None:
     model.blocks[1].attn.proj.weight = model.blocks[0].attn.proj.weight
 
 
-@pytest.mark.parametrize("change", [with_hook, with_tied_mlps, with_tied_weights])
+@pytest.mark.parametrize(
+    "change", [with_parallel_adapter, with_hook, with_tied_mlps, with_tied_weights]
+)
 def test_a_layer_scale_stays_where_something_else_follows_or_uses_the_linear_map(change):
     model, _ = make_model(init_values=0.5)
     change(model)

@@ -14,21 +14,30 @@ from torch import Tensor, nn
 from kat.errors import InputError
 from kat.extras import require
 from kat.files import check_folder, replacing, write_text
-from kat.models.adapt.changes import Change, LowRankChange, add_change, remove_change
+from kat.models.adapt.changes import (
+    NAME,
+    Change,
+    LowRankChange,
+    Parallel,
+    add_change,
+    remove_change,
+)
 from kat.models.kanify.api import note_shares
+from kat.models.kanify.calibrate import disable_fused_inference
+from kat.models.pretrained import forget, remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn.sharded import is_sharded, sharded_like, whole
 from kat.tables import aligned
 from kat.text import listing
 
-Kind = Literal["rational", "low_rank"]
+Kind = Literal["rational", "low_rank", "parallel"]
 """The kinds of adapters, see :func:`kat.adapt`.
 
 Examples:
     >>> from typing import get_args
     >>> from kat.models.adapt import Kind
     >>> get_args(Kind)
-    ('rational', 'low_rank')
+    ('rational', 'low_rank', 'parallel')
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KEY, VERSION = "kat_adapter", 1
@@ -45,7 +54,7 @@ class Adapters:
 
     Args:
         model: the model.
-        kind: ``"rational"`` or ``"low_rank"``, see :func:`kat.adapt`.
+        kind: ``"rational"``, ``"low_rank"`` or ``"parallel"``, see :func:`kat.adapt`.
         places: the settings of each by its name.
         modules_to_save: the names of other modules that are trained and saved with them.
         freeze: all else is frozen.
@@ -69,6 +78,8 @@ class Adapters:
     _in_place: bool = False
     _trainable: dict[str, bool] = field(default_factory=dict)
     _dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    _saved: dict[str, Tensor] = field(default_factory=dict)
+    _fused: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -79,25 +90,37 @@ class Adapters:
         """
         if not self._in_place:
             raise InputError("these adapters were merged or removed; call kat.adapt again")
-        names = (*self.places, *self.modules_to_save)
-        return {name: self.model.get_submodule(name) for name in names}
+        suffix = f".{NAME}" if self.kind == "parallel" else ""
+        names = [f"{place}{suffix}".strip(".") for place in self.places]
+        return {name: self.model.get_submodule(name) for name in (*names, *self.modules_to_save)}
 
     def put(self) -> None:
         """Put them into the model, trainable; adapters that were there before stay so."""
         self._trainable = {n: p.requires_grad for n, p in self.model.named_parameters()}
         if self.freeze:
-            adapters = [m for m in self.model.modules() if isinstance(m, Change | LowRankChange)]
+            others = (Change, LowRankChange, Parallel)
+            adapters = [m for m in self.model.modules() if isinstance(m, others)]
             kept = {parameter for module in adapters for parameter in module.parameters()}
             for parameter in {*self.model.parameters()} - kept:
                 parameter.requires_grad_(False)
         for name in self.modules_to_save:
-            self.model.get_submodule(name).requires_grad_(True)
+            saved = self.model.get_submodule(name).requires_grad_(True)
+            for key, tensor in (*saved.named_parameters(), *saved.named_buffers()):
+                self._saved[f"{name}.{key}".strip(".")] = tensor.detach().clone()
         for name, place in self.places.items():
             module: Any = self.model.get_submodule(name)
-            self._dtypes[name] = module.weight_numerator.dtype
-            add_change(module.to(_trained_dtype(self._dtypes[name])), place["rank"])
+            if self.kind == "parallel":
+                first = self.model.get_submodule(place["first"])
+                weight, (d_in, width, d_out) = next(first.parameters()), place["widths"]
+                widths = (d_in, width, d_out)
+                Parallel(widths, weight.device, _trained_dtype(weight.dtype)).put(first, module)
+                self._fused += disable_fused_inference(self.model, name)
+            else:
+                self._dtypes[name] = module.weight_numerator.dtype
+                add_change(module.to(_trained_dtype(self._dtypes[name])), place["rank"])
         self._in_place = True
         update_no_weight_decay(self.model)
+        remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
         """All that :func:`kat.models.adapt.load_adapters` needs beside the tensors, for JSON."""
@@ -162,15 +185,19 @@ class Adapters:
         Low-rank changes become coefficients, a row for each group (``share="none"``).
 
         Raises:
-            InputError: the adapters were merged or removed, or the model is sharded.
+            InputError: the adapters are parallel, or were merged or removed, or the model is
+                sharded.
         """
+        if self.kind == "parallel":
+            raise InputError(
+                "parallel adapters cannot be merged: they have activations of their own, which no"
+                " weight of the model can hold. They stay in place"
+            )
         self._take_out(merge=True)
         note_shares(self.model)
 
     def remove(self) -> None:
-        """Take them out: the coefficients are those of before, and the same is trainable.
-
-        Modules that were saved with them keep what they learned.
+        """Take them out: the model computes what it did before, and the same is trainable.
 
         Raises:
             InputError: the adapters were merged or removed, or the model is sharded.
@@ -180,6 +207,9 @@ class Adapters:
             act: Any = self.model.get_submodule(name)
             if act.weight_numerator.dtype == _trained_dtype(dtype):  # else the model was moved
                 act.to(dtype)
+        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        for name, value in self._saved.items():
+            state[name].data = value.to(state[name])
 
     def __repr__(self) -> str:
         """The table of what is trainable."""
@@ -203,12 +233,18 @@ class Adapters:
                 "the model is sharded; save the adapters, load them into the whole model, and"
                 " change that"
             )
-        for _, module in zip(self.places, self.modules.values(), strict=False):
-            remove_change(module, merge=merge)  # type: ignore[arg-type]
+        for place, module in zip(self.places, self.modules.values(), strict=False):
+            if isinstance(module, Parallel):
+                module.take_out(self.model.get_submodule(place))
+            else:
+                remove_change(module, merge=merge)  # type: ignore[arg-type]
+        for around, before in reversed(self._fused):
+            vars(around).update(before)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self._trainable.get(name, parameter.requires_grad))
         self._in_place = False
         update_no_weight_decay(self.model)
+        forget(self.model, self.record())
 
 
 def _trained_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 from kat.documents import read_json
 from kat.errors import InputError, unknown
 from kat.extras import require
 from kat.files import open_input
+from kat.models import pretrained
 from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
+from kat.models.adapt.changes import is_adapted
 from kat.models.kanify.api import check_plain
+from kat.models.kanify.find import find
+from kat.models.kanify.walk import linear_map
+from kat.models.pretrained import noted
 from kat.models.selection import Parts, Selection
-from kat.nn import GroupRational, rationals
+from kat.nn import GRKANMlp, GroupRational, rationals
 from kat.text import listing
 
 
@@ -27,6 +31,7 @@ def adapt(
     *,
     exclude: Selection | None = None,
     rank: int | None = None,
+    width: int | None = None,
     modules_to_save: Selection | None = None,
     freeze: bool = True,
 ) -> Adapters:
@@ -34,23 +39,26 @@ def adapt(
 
         "rational"    F with A + D diag(s), A its coefficients, D trained
         "low_rank"    F with A + (U V) diag(s), U (G, rank) and V (rank, k) trained
+        "parallel"    y + W_2 F(W_1 x + b_1) + b_2 beside an MLP from x to y, all of it trained
 
-    D and U are 0 at the start. s_c = 1 / max |dF/dc| on [-6, 6] for the coefficients c of each
-    power, so that steps of one size move F by as much at every power. Trained parameters are
-    float32 where the model is in lower precision. :func:`kat.param_groups` gives D, U and V a
-    learning rate of their own and no weight decay.
+    D, U, W_2 and b_2 are 0 at the start. s_c = 1 / max |dF/dc| on [-6, 6] for the coefficients c of
+    each power, so that steps of one size move F by as much at every power.
+
+    The first two are for models with rationals: a KAT, or one after :func:`kat.kanify`. Trained
+    parameters are float32 where the model is in lower precision. :func:`kat.param_groups` gives
+    D, U, V and the bottleneck's coefficients a learning rate of their own and no weight decay.
 
     Args:
-        model: a model with rationals, such as a KAT, or one after :func:`kat.kanify`, before it is
-            compiled, or wrapped for several processes.
+        model: any model, before it is compiled, or wrapped for several processes.
         kind: of the adapters.
-        only: the rationals, all by default: an index; a name or a glob that matches the name, or
-            the name of a module around it, or the end of one (``"blocks.0"``,
-            ``"encoder.layer.[0-3]"``, ``"act2"``); a regular expression (``re.compile``) that
-            matches such a name as a whole; a function of the module and its name; or several of
-            these.
+        only: the rationals, or the MLPs by their last linear map, all by default: an index; a name
+            or a glob that matches the name, or the name of a module around it, or the end of one
+            (``"blocks.0"``, ``"encoder.layer.[0-3]"``, ``"act2"``); a regular expression
+            (``re.compile``) that matches such a name as a whole; a function of the module and its
+            name; or several of these.
         exclude: what is left out, selected in the same ways.
         rank: of low-rank changes, 2 by default.
+        width: of the bottleneck of parallel adapters, 16 by default.
         modules_to_save: other modules that are trained and saved too, such as a new head, selected
             in the same ways.
         freeze: freeze all else but adapters that were made before. False leaves it as it is, beside
@@ -62,10 +70,11 @@ def adapt(
         ``remove()`` the model before.
 
     Raises:
-        InputError: a model without rationals, or one that is wrapped or adapted there already; a
-            selection that matches nothing; an unknown kind; a rank for another kind.
+        InputError: a model without rationals or MLPs, or one that is wrapped or adapted there
+            already; a selection that matches nothing; an unknown kind; a rank or width that is not
+            of this kind.
 
-    Source: low-rank coefficients: NoRA, arXiv 2509.13240.
+    Source: low-rank coefficients: NoRA, arXiv 2509.13240; parallel: AdaptFormer, arXiv 2205.13535.
 
     Examples:
         >>> import torch
@@ -82,18 +91,16 @@ def adapt(
     """
     if kind not in KINDS:
         raise unknown("kind of adapter", str(kind), KINDS)
-    if rank is not None and kind != "low_rank":
-        raise InputError(f"rank={rank!r} has no meaning for adapters of the kind {kind!r}")
+    for name, value, applies in (("rank", rank, "low_rank"), ("width", width, "parallel")):
+        if value is not None and kind != applies:
+            raise InputError(f"{name}={value!r} has no meaning for adapters of the kind {kind!r}")
     check_plain(model)
-    if kind == "low_rank" and rank is None:
-        rank = 2
-    found = {name: {**_shape(act), "rank": rank} for name, act in rationals(model).items()}
-    if not found:
-        raise InputError(
-            f"{type(model).__name__} has no rational; kat.kanify(model) puts rationals in the place"
-            " of its activations"
-        )
-    names = Parts(model, {name: name for name in found}, "rational").selected(only, exclude)
+    if kind == "parallel":
+        found, what = _mlps(model, 16 if width is None else width), "MLP"
+    else:
+        rank = (2 if rank is None else rank) if kind == "low_rank" else None
+        found, what = _rationals(model, rank), "rational"
+    names = Parts(model, {name: name for name in found}, what).selected(only, exclude)
     saved: list[str] = []
     if modules_to_save is not None:
         modules = {name: name for name, _ in model.named_modules() if name}
@@ -104,7 +111,7 @@ def adapt(
 
 def _put(adapters: Adapters) -> Adapters:
     for name in adapters.places:
-        if parametrize.is_parametrized(adapters.model.get_submodule(name)):
+        if is_adapted(adapters.model.get_submodule(name)):
             raise InputError(f"{name} has an adapter already; merge() or remove() it first")
     adapters.put()
     return adapters
@@ -147,23 +154,128 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
     return adapters
 
 
+def adapters_of(model: nn.Module) -> list[Adapters]:
+    """The adapters in a model that ``from_pretrained`` of transformers has loaded.
+
+    They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
+    are saved with them as they were loaded, and what is frozen frozen.
+
+    Args:
+        model: of transformers.
+
+    Returns:
+        Those in place, in the order in which they were made.
+
+    Raises:
+        InputError: the configuration names adapters, and the model does not have them.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.adapt import adapters_of
+        >>> from transformers import LlamaConfig, LlamaModel
+        >>> size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        >>> model = LlamaModel(LlamaConfig(num_hidden_layers=1, vocab_size=50, **size))
+        >>> adapters = kat.adapt(model, "parallel")
+        >>> model.save_pretrained("folder")
+        >>> again = LlamaModel.from_pretrained("folder")
+        >>> list(adapters_of(again)[0].modules)
+        ['layers.0.mlp.down_proj.parallel']
+    """
+    records, modules = [r for r in noted(model) if KEY in r], dict(model.named_modules())
+    if not all(is_adapted(modules.get(name)) for r in records for name in r["places"]):
+        raise InputError(
+            "the configuration names adapters that the model lacks: call"
+            " kat.models.register_pretrained() before from_pretrained"
+        )
+    return [
+        Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)
+        for r in records
+    ]
+
+
+def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
+    """The rationals of a model by name."""
+    found = rationals(model)
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} has no rational; kat.kanify(model) puts rationals in the place"
+            " of its activations"
+        )
+    return {name: {**_shape(act), "rank": rank} for name, act in found.items()}
+
+
+def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
+    """The MLPs of a model, of GR-KAN and plain ones, by the name of their last module."""
+    ends = {
+        name: (name, module.fc1.in_features, module.fc2.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, GRKANMlp)
+    }
+    found = find(model)
+    for mlp in found.mlps:
+        maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
+        if mlp.activation not in found.heads and all(m and m.channel_dim == -1 for m in maps):
+            ends[mlp.second] = (mlp.first, *mlp.widths[::2])  # not experts, nor convolutions
+    if not ends:
+        raise InputError(
+            f"{type(model).__name__} has no MLP that an adapter could be put beside, but plain ones"
+            " and GRKANMlps have: not gated ones of kat, and none with an adapter. kat.kanify hides"
+            " those that it takes: adapt first"
+        )
+    return {
+        last: {"first": first, "widths": [d_in, width, d_out]}
+        for last, (first, d_in, d_out) in ends.items()
+    }
+
+
 def _shape(act: GroupRational) -> Place:
     """The settings that must be equal in a model that the coefficients are loaded into."""
     settings = {"num_groups": act.num_groups, "degree": list(act.degree)}
     return {**settings, "form": act.form, "share": act.share}
 
 
+def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
+    """Return True if a model has the rational or the MLP of a record."""
+    last = modules.get(name)
+    if "widths" not in place:
+        return isinstance(last, GroupRational) and _shape(last).items() <= place.items()
+    first, widths = modules.get(place["first"]), place["widths"][::2]
+    if isinstance(last, GRKANMlp):
+        return [last.fc1.in_features, last.fc2.out_features] == widths
+    before, after = (linear_map(module) if module else None for module in (first, last))
+    return before is not None and after is not None and [before.d_in, after.d_out] == widths
+
+
 def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     """The adapters of a record, checked against the model, and not yet in place."""
     modules, saved = dict(model.named_modules()), list(record["modules_to_save"])
-    lacking = [name for name in saved if name not in modules]
-    for name, place in record["places"].items():
-        act = modules.get(name)
-        if not isinstance(act, GroupRational) or not _shape(act).items() <= place.items():
-            lacking.append(name)
+    lacking = [name for name, place in record["places"].items() if not _has(modules, name, place)]
+    lacking += [name for name in saved if name not in modules]
     if lacking:
         raise InputError(
             f"the adapters are of another model, which has {listing(lacking)} of other shapes; a"
             " model that was kanified for training must be kanified before loading, by kanify_like"
         )
     return Adapters(model, record["kind"], dict(record["places"]), saved, record["freeze"])
+
+
+def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
+    """Make the adapters of a record, with the values of the start.
+
+    A model without its head lacks modules that were saved with them.
+    """
+    modules = dict(model.named_modules())
+    saved = [name for name in record["modules_to_save"] if name in modules]
+    _put(_of_record(model, {**record, "modules_to_save": saved}))
+
+
+def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, Any]:
+    places = {
+        rename(name): {**place, "first": rename(place["first"])} if "first" in place else place
+        for name, place in record["places"].items()
+    }
+    saved = [*map(rename, record["modules_to_save"])]
+    return {**record, "places": places, "modules_to_save": saved}
+
+
+pretrained.KINDS[KEY] = pretrained.Kind(_make, _renamed)

@@ -1,17 +1,21 @@
-"""Adapters as modules: changes of a rational's coefficients."""
+"""Adapters as modules: changes of a rational's coefficients, and a bottleneck beside an MLP."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from kat.nn import GroupRational
+from kat.errors import InputError
+from kat.nn import GRKANLinear, GroupRational, init_grkan_
 from kat.nn.rational import largest_slopes
 
 _COEFFICIENTS = ("weight_numerator", "weight_denominator")
+NAME = "parallel"
+"""Of the bottleneck in the module whose output it is added to."""
 
 
 class Change(nn.Module):
@@ -108,14 +112,19 @@ def _inverse(x: Tensor) -> Tensor:
     return torch.where(x > 0, 1 / x, 1.0)
 
 
+def is_adapted(module: nn.Module | None) -> bool:
+    """Return True if a module has an adapter: a rational a change, another one a bottleneck."""
+    if isinstance(module, GroupRational):
+        return parametrize.is_parametrized(module)
+    return hasattr(module, NAME)
+
+
 def remove_change(act: GroupRational, *, merge: bool) -> None:
     """Leave A_0, or the changed coefficients: a row for each group after a low-rank change."""
     if merge and any(isinstance(module, LowRankChange) for module in act.modules()):
         act.share = "none"
     changed: Any = act
-    if parametrize.is_parametrized(
-        act
-    ):  # torch takes properties from the class, which copies of the model share
+    if is_adapted(act):  # torch takes properties from the class, which copies of the model share
         kind = type(act)
         changed.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
     for name in _COEFFICIENTS:
@@ -124,3 +133,71 @@ def remove_change(act: GroupRational, *, merge: bool) -> None:
                 change = changed.parametrizations[name]
                 change.original = nn.Parameter(change.original.detach().clone())
             parametrize.remove_parametrizations(act, name, leave_parametrized=merge)
+
+
+def _thread() -> int:
+    """The thread that calls, since several may; a compiled graph has one."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
+
+
+class Parallel(nn.Module):
+    """y + W_2 F(W_1 x + b_1) + b_2, x and y input and output of an MLP, W_2 = b_2 = 0 at the start.
+
+    Args:
+        widths: d_in, the width of the bottleneck, d_out. F has the largest number of groups up to 8
+            that divides the second.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self, widths: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        d_in, width, d_out = widths
+        groups = max(count for count in range(1, 9) if width % count == 0)
+        self.inputs: dict[int, Tensor] = {}  # of the passes that run, by thread
+        self.down = nn.Linear(d_in, width, device=device, dtype=dtype)
+        self.up = GRKANLinear(width, d_out, num_groups=groups, device=device, dtype=dtype)
+        init_grkan_(self.down, nn.Identity(), "variance_preserving")
+        nn.init.zeros_(self.up.fc.weight)
+        nn.init.zeros_(self.up.fc.bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "inputs": {}}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W_2 F(W_1 x + b_1) + b_2."""
+        y: Tensor = self.up(self.down(x))
+        return y
+
+    def put(self, first: nn.Module, last: nn.Module) -> None:
+        """Put it beside an MLP, as a child of its last module.
+
+        Args:
+            first: gets x.
+            last: returns y; runs after ``first``, or is the same module.
+        """
+        last.add_module(NAME, self.train(last.training))
+        # Hooks that are methods belong to the copy, in a copy of the model.
+        before = first.register_forward_pre_hook(self._take, with_kwargs=True)
+        self.hooks = [before, last.register_forward_hook(self._add)]
+
+    def take_out(self, last: nn.Module) -> None:
+        """Take it out of the last module."""
+        for hook in self.hooks:
+            hook.remove()
+        delattr(last, NAME)
+
+    def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep x until y is there."""
+        values = (*args, *kwargs.values())
+        self.inputs[_thread()] = next(value for value in values if isinstance(value, Tensor))
+
+    def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:
+        x = self.inputs.pop(_thread())
+        if x.shape[:-1] != y.shape[:-1]:
+            raise InputError(
+                f"a parallel adapter maps each token by itself, and its MLP turns {tuple(x.shape)}"
+                f" into {tuple(y.shape)}: leave that MLP out of kat.adapt"
+            )
+        return y + self(x.to(self.down.weight.dtype)).to(y.dtype)

@@ -6,8 +6,6 @@ import copy
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,14 +28,13 @@ from kat.models.kanify.fit import (
     kind_of,
 )
 from kat.models.kanify.plan import VERSION, Plan, Replacement, device_and_dtype
-from kat.models.kanify.regenerate import code_of
+from kat.models.kanify.regenerate import codes_of
 from kat.models.kanify.walk import Mlp, expert_widths, linear_map
-from kat.models.pretrained import MAKE, Rename, noted, renames
+from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
 from kat.models.selection import Parts, Selection, Selector
 from kat.nn import Coefficients, rationals
 
 _LARGE_ERROR = 0.01
-_FIELDS = {field.name for field in fields(Mlp)}
 
 
 def kanify(
@@ -48,6 +45,7 @@ def kanify(
     config: KanifyConfig | Mapping[Selector, KanifyConfig] | None = None,
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
+    measure: Any = None,
     dry_run: bool = False,
 ) -> Plan:
     """Replace W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place, and in gated
@@ -85,6 +83,8 @@ def kanify(
             extra ``[fit]``.
         run: how to run a batch, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
+        measure: a batch. The plan then shows how much the outputs of each MLP and of the model move
+            on it; the model runs twice more.
         dry_run: only make the plan.
 
     Returns:
@@ -147,6 +147,8 @@ def kanify(
     heads = {name: head for name in found.heads if all(name != mlp.activation for mlp in mlps)}
     plan = Plan(model, replacements, found.skipped | heads)
     _warn_of_large_errors(replacements)
+    if measure is not None:
+        plan.measure(measure, run)
     if not dry_run:
         plan.apply()
     return plan
@@ -214,9 +216,9 @@ def _warn_of_large_errors(replacements: list[Replacement]) -> None:
         warnings.warn(
             f"kanify: the fit to {worst.function} in {worst.activation} is off by"
             f" {100 * max(errors):.2g} % of its size, and {large} of {len(errors)} fits by more"
-            f" than {100 * _LARGE_ERROR:.0f} %, so the model's output changes."
-            " calibration=BATCHES reduces that, as do a narrower interval and a higher degree in"
-            " config=kat.KanifyConfig(...)",
+            f" than {100 * _LARGE_ERROR:.0f} %, so the model's output changes. measure=BATCH"
+            " measures it; calibration=BATCHES reduces it, as do a narrower interval and a higher"
+            " degree in config=kat.KanifyConfig(...)",
             stacklevel=3,
         )
 
@@ -246,10 +248,8 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
         raise InputError(f"this is no record of kanify of version {VERSION}")
     replacements = []
     for entry in content["mlps"]:
-        # Records were written with further entries, which said "forward" and [] of most models.
-        given = {n: v for n, v in entry["mlp"].items() if n in _FIELDS or v not in ("forward", [])}
-        mlp = Mlp(**{**given, "widths": tuple(given["widths"])})
-        errors = entry["max_error"], entry["rms_error"]
+        lists = {key: tuple(value) for key, value in entry["mlp"].items() if type(value) is list}
+        mlp, errors = Mlp(**{**entry["mlp"], **lists}), (entry["max_error"], entry["rms_error"])
         if not _has(model, mlp):
             raise InputError(
                 f"the record is of another model: there is no MLP at {mlp.activation} of the widths"
@@ -271,14 +271,16 @@ def _has(model: nn.Module, mlp: Mlp) -> bool:
         names = (mlp.owner, mlp.first, mlp.second)
         owner, first, second = (model.get_submodule(name) for name in names)
         activation = activation_of(model, mlp)
+        holders = [name.rpartition(".") for name in mlp.followed]
+        codes = [codes_of(model, holder)[function] for holder, _, function in holders]
     except (AttributeError, LookupError):
         return False
     before, after, experts = linear_map(first), linear_map(second), expert_widths(owner)
     widths = (before.d_in, after.d_in, after.d_out) if before and after else (experts or ())[:3]
     function = activation_function(activation)
     name = function.name if function else kind_of(activation)  # without values, on meta
-    is_whole = mlp.call is None or bool(code_of(model, mlp.owner).graphs)
-    return widths == mlp.widths and name == mlp.function and is_whole
+    is_same = widths == mlp.widths and name == mlp.function
+    return is_same and all(code.graphs for code in codes)
 
 
 def note_shares(model: nn.Module) -> None:
@@ -301,20 +303,11 @@ def note_shares(model: nn.Module) -> None:
 
 def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
     renamed = copy.deepcopy(dict(record))
-    for entry in renamed.get("mlps", ()):
+    for entry in renamed["mlps"]:
         for part in ("activation", "first", "second", "gate"):
             entry["mlp"][part] = entry["mlp"][part] and rename(entry["mlp"][part])
+        entry["mlp"]["followed"] = [rename(name) for name in entry["mlp"].get("followed", ())]
     return renamed
 
 
-def _make(model: Any, record: Mapping[str, Any]) -> None:
-    """Kanify a model of the same class as before, or of one with or without a head."""
-    *others, last = renames(model)
-    for rename in others:
-        with suppress(InputError):
-            kanify_like(model, _renamed(record, rename))
-            return
-    kanify_like(model, _renamed(record, last))
-
-
-MAKE.append(_make)
+KINDS["kanify"] = Kind(kanify_like, _renamed)

@@ -1,19 +1,21 @@
-"""Runs of a model with other modules in the places of activations: calibration."""
+"""Runs of a model with other modules in the places of activations: calibration, measurement."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
+from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
-from kat.models.kanify.regenerate import code_of, regenerate
+from kat.models.kanify.regenerate import codes_of, regenerate
 from kat.models.kanify.trace import unchanged
 from kat.models.kanify.walk import Mlp, linear_map
 
@@ -33,18 +35,18 @@ def put(model: nn.Module, modules: Mapping[Mlp, nn.Module]) -> None:
     Raises:
         LookupError: code that calls one cannot be regenerated. Others may be in place.
     """
-    calls: dict[str, dict[int, str]] = defaultdict(dict)
+    codes: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
     for mlp in modules:
+        for name in mlp.followed:  # closures call the present activation
+            holder, _, function = name.rpartition(".")
+            codes[holder][function] |= {}
         if mlp.call is not None:
-            calls[mlp.owner][mlp.call] = mlp.attribute
-    for owner, children in calls.items():
-        regenerate(model, owner, children)
+            codes[mlp.owner][mlp.code][mlp.call] = mlp.attribute
+    for holder, places in codes.items():
+        regenerate(model, holder, places)
     for mlp, module in modules.items():
         setattr(model.get_submodule(mlp.owner), mlp.attribute, module)
-        parts = mlp.activation.split(".")[:-1]
-        for count in range(len(parts) + 1):
-            around = vars(model.get_submodule(".".join(parts[:count])))
-            around.update({n: v for n, v in _FUSED_INFERENCE.items() if n in around})
+        disable_fused_inference(model, mlp.activation)
 
 
 def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
@@ -57,7 +59,21 @@ def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
     if mlp.call is None:
         activation: Callable[..., Any] = getattr(owner, mlp.attribute)
         return activation
-    return code_of(model, mlp.owner).regions[mlp.call].module(owner)
+    return codes_of(model, mlp.owner)[mlp.code].regions[mlp.call].module(owner)
+
+
+def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """Make ``nn.TransformerEncoder`` call the modules around an attribute of this full name.
+
+    Returns:
+        The modules around it, and the attributes that they had.
+    """
+    parts, before = name.split(".")[:-1], []
+    for count in range(len(parts) + 1):
+        around = model.get_submodule(".".join(parts[:count]))
+        before.append((around, {n: vars(around)[n] for n in _FUSED_INFERENCE if n in vars(around)}))
+        vars(around).update({n: v for n, v in _FUSED_INFERENCE.items() if n in vars(around)})
+    return before
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -65,22 +81,6 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return model(**batch)
     return model(*batch) if isinstance(batch, tuple | list) else model(batch)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, in which every linear map is called; then as before."""
-    modes = {module: module.training for module in model.modules()}
-    fused = torch.backends.mha.get_fastpath_enabled()
-    try:
-        model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the linear maps
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for module, training in modes.items():
-            module.training = training
 
 
 def seen_inputs(
@@ -112,7 +112,7 @@ def seen_inputs(
     recorders = {mlp: _Recorder(model, mlp) for mlp in mlps}
     with unchanged(model):
         put(model, recorders)
-        with _evaluation_mode(model):
+        with evaluation_mode(model):
             for batch in batches:
                 run(model, batch)
     reached = {mlp: recorder for mlp, recorder in recorders.items() if recorder.x}
@@ -198,3 +198,63 @@ def channel_weights(linear: nn.Module) -> Tensor | None:
         zero = linear.forward(torch.zeros_like(unit[:1]))
         columns = [(linear.forward(rows) - zero).flatten(1) for rows in unit.split(1024)]
     return torch.cat([column.double().square().sum(-1) for column in columns])
+
+
+@dataclass(frozen=True)
+class Change:
+    """|y' - y| / |y| on a batch, in the 2-norm, with all MLPs replaced.
+
+    Args:
+        of_each: of the output of each MLP, that is of its second linear map, by the name of the
+            activation; NaN for one that the batch does not reach.
+        of_all: of the model's output; NaN if that is zero.
+    """
+
+    of_each: dict[str, float]
+    of_all: float
+
+
+def measure_change(
+    model: nn.Module, mlps: list[Mlp], replace: Callable[[], None], batch: Any, run: Run
+) -> Change:
+    """Run the model on a batch as it is, and again after all MLPs were replaced.
+
+    It runs in evaluation mode without gradients, and is restored afterwards.
+    """
+    before = _outputs(model, mlps, batch, run)
+    with unchanged(model):
+        replace()
+        after = _outputs(model, mlps, batch, run)
+    *each, whole = map(_moved, before, after)
+    return Change({m.activation: moved for m, moved in zip(mlps, each, strict=True)}, whole)
+
+
+def _outputs(model: nn.Module, mlps: list[Mlp], batch: Any, run: Run) -> list[list[Tensor]]:
+    """The tensors in the outputs of all calls of each MLP and, last, in the model's output."""
+    outputs: list[list[Tensor]] = [[] for _ in mlps]
+
+    def keep(seen: list[Tensor], module: nn.Module, args: Any, output: Any) -> None:
+        seen.extend(tensor.clone() for tensor in _tensors(output))
+
+    with unchanged(model), evaluation_mode(model):
+        for mlp, seen in zip(mlps, outputs, strict=True):
+            model.get_submodule(mlp.second).register_forward_hook(partial(keep, seen))
+        return [*outputs, list(_tensors(run(model, batch)))]
+
+
+def _moved(before: list[Tensor], after: list[Tensor]) -> float:
+    """|y' - y| / |y|; NaN if y is zero, or nothing."""
+    pairs = list(zip(before, after, strict=True))
+    size = sum(b.double().square().sum().item() for b, _ in pairs)
+    moved = sum((a.double() - b.double()).square().sum().item() for b, a in pairs)
+    return math.sqrt(moved / size) if size else math.nan
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in an output of any structure."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output.cpu()
+    elif isinstance(output, Mapping | list | tuple):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(part)

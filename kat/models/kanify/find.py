@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from kat.models.kanify.fit import LINEAR, Activation, activation_function, kind_of
-from kat.models.kanify.regenerate import Code, code_of
+from kat.models.kanify.regenerate import Code, codes_of
 from kat.models.kanify.trace import LINE, NotWhole, Tracer, held_functions, joined, named_children
 from kat.models.kanify.walk import (
     IDENTITIES,
@@ -73,14 +73,16 @@ class _Search:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.found = Found()
-        self.code = cache(partial(code_of, model))
+        self.codes = cache(partial(codes_of, model))
         self.trace = cache(self._trace)
 
     def attributes(self, owner: str, module: nn.Module) -> None:
         """Look at the children and the held functions of a module that may be activations."""
-        children = named_children(module).items()
-        candidates: dict[str, Any] = {name: child for name, child in children if _may_act(child)}
-        candidates |= held_functions(module)
+        held = held_functions(module).items()
+        candidates: dict[str, Any] = {
+            **{name: child for name, child in named_children(module).items() if _may_act(child)},
+            **{name: function for name, function in held if name not in self.codes(owner)},
+        }
         for attribute, activation in candidates.items():
             name = joined(owner, attribute)
             self._consider(name, activation, partial(self._around_attribute, owner, name))
@@ -91,13 +93,13 @@ class _Search:
         Each gets the first name that neither the module nor a call before it has.
         """
         taken = set(dir(module))
-        code = self.code(owner)
-        for number, region in enumerate(code.regions):
-            names = (f"act_{n}" if n > 1 else "act" for n in itertools.count(1))
-            name = joined(owner, next(n for n in names if n not in taken))
-            around = partial(self._around_call, owner, name, number)
-            if self._consider(name, region.module(module), around, code):
-                taken.add(name.rpartition(".")[2])
+        for code_name, code in self.codes(owner).items():
+            for number, region in enumerate(code.regions):
+                names = (f"act_{n}" if n > 1 else "act" for n in itertools.count(1))
+                name = joined(owner, next(n for n in names if n not in taken))
+                around = partial(self._around_call, owner, name, code_name, number)
+                if self._consider(name, region.module(module), around, code):
+                    taken.add(name.rpartition(".")[2])
 
     def _consider(
         self,
@@ -130,9 +132,9 @@ class _Search:
             return True
         return mlp is not None
 
-    def _around_call(self, owner: str, name: str, number: int) -> Mlp | None:
+    def _around_call(self, owner: str, name: str, code_name: str, number: int) -> Mlp | None:
         """The MLP around a call; None if it is of a module that is looked at as an attribute."""
-        code = self.code(owner)
+        code = self.codes(owner)[code_name]
         region = code.regions[number]
         if region.after.op == "call_module":
             calls, _ = self._calls(owner, str(region.after.target))
@@ -144,7 +146,7 @@ class _Search:
             raise NoMlp(f"{call} has no linear map on either side of it")
         if code.why_not:
             raise NotWhole(f"{call} cannot be regenerated: {code.why_not}")
-        return replace(mlp, call=number)
+        return replace(mlp, call=number, code=code_name)
 
     def _around_attribute(self, owner: str, name: str) -> Mlp | None:
         """The MLP around an attribute; None if each call of it is looked at by itself."""
@@ -160,15 +162,24 @@ class _Search:
             stopped += stops if not calls else []
             mlps = self._mlps(path, name, calls)
             if len(mlps) > 1:
-                code = self.code(path)
+                codes = self.codes(path).values()
+                whys = [
+                    c.why_not for c in codes if any(r.after.target == target for r in c.regions)
+                ]
+                if "" in whys:
+                    return None
                 why = "; such a module is taken if it has no parameters, and one code calls it"
-                if any(region.after.target == target for region in code.regions):
-                    if not code.why_not:
-                        return None
-                    why = f", in code that cannot be regenerated: {code.why_not}"
+                if whys:
+                    why = f", in code that cannot be regenerated: {whys[0]}"
                 raise NoMlp(f"it is called more than once{_at(lines)}{why}")
-            if mlps - {None}:
-                return mlps.pop()
+            for mlp in filter(None, mlps):
+                for followed in mlp.followed:
+                    holder, _, function = followed.rpartition(".")
+                    why = self.codes(holder)[function].why_not
+                    if why:
+                        at = f"{followed}, which calls it{_at(lines)},"
+                        raise NotWhole(f"{at} cannot be regenerated: {why}")
+                return mlp
         if lines:
             raise NoMlp(
                 f"the code that calls it{_at(lines)} has no linear map on either side of it"

@@ -1,6 +1,8 @@
 """Code that is regenerated from a graph of ``torch.fx``, with modules where it calls activations.
 
-A call is of functions, such as ``F.relu(x).square()``, or of a module that is called several times.
+A call is of functions, such as ``F.relu(x).square()``, or of a module that the code calls several
+times. The code is ``forward``, or a function that the module holds as an attribute and that calls
+modules, as minGPT's ``mlpf`` does: it becomes a method, so that a copy calls its own modules.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import inspect
 import operator
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,7 @@ from kat.models.kanify.trace import (
     DEVICES,
     NotWhole,
     Tracer,
+    held_functions,
     identities,
     line_of_error,
     unchanged,
@@ -113,7 +116,7 @@ def _regions(graph: fx.Graph, owner: nn.Module) -> list[Region]:
 
 @dataclass(frozen=True)
 class Code:
-    """The ``forward`` of a module.
+    """One function of a module.
 
     Args:
         regions: of the graph in evaluation, or without graphs all that could be seen.
@@ -126,20 +129,26 @@ class Code:
     why_not: str = ""
 
 
-def code_of(model: nn.Module, path: str) -> Code:
-    """The code of a module; nothing of one without children, or whose ``forward`` was replaced."""
-    owner = model.get_submodule(path)
-    if "forward" in vars(owner) or not any(owner.children()):
-        return Code([])
-    seen = Tracer().graph_or_none(owner)
+def codes_of(model: nn.Module, path: str) -> dict[str, Code]:
+    """The code of a module: ``forward``, and held functions that call modules, as lambdas do."""
+    codes, owner = {}, model.get_submodule(path)
+    names = [] if "forward" in vars(owner) or not any(owner.children()) else ["forward"]
+    for name in (*names, *held_functions(owner)):
+        seen = Tracer(name).graph_or_none(owner)
+        if name == "forward" or (seen and any(node.op == "call_module" for node in seen.nodes)):
+            codes[name] = _code(model, owner, name, seen)
+    return codes
+
+
+def _code(model: nn.Module, owner: nn.Module, name: str, seen: fx.Graph | None) -> Code:
     try:
         found = _regions(seen, owner) if seen else []
     except AttributeError:  # of a tensor that is not the module's
         found = []
-    if not found:
+    if name == "forward" and not found:
         return Code([])
     try:
-        graphs = {mode: _whole_graph(model, owner, mode) for mode in (True, False)}
+        graphs = {mode: _whole_graph(model, owner, name, mode) for mode in (True, False)}
     except NotWhole as reason:
         return Code(found, why_not=str(reason))
     regions = {mode: _regions(graph, owner) for mode, graph in graphs.items()}
@@ -148,8 +157,8 @@ def code_of(model: nn.Module, path: str) -> Code:
     return Code(regions[False], graphs)
 
 
-def _whole_graph(model: nn.Module, owner: nn.Module, training: bool) -> fx.Graph:
-    """The graph of a module's ``forward`` with its children as steps.
+def _whole_graph(model: nn.Module, owner: nn.Module, name: str, training: bool) -> fx.Graph:
+    """The graph of a function of a module with its children as steps.
 
     It does the same as the code with the present values of attributes that are no tensors.
 
@@ -158,14 +167,14 @@ def _whole_graph(model: nn.Module, owner: nn.Module, training: bool) -> fx.Graph
     """
     if isinstance(owner, fx.GraphModule):  # its copies are made of its graph
         raise NotWhole("it is a graph of torch.fx: kanify the model that was traced")
-    parameters = inspect.signature(owner.forward).parameters.values()
+    parameters = inspect.signature(getattr(owner, name)).parameters.values()
     if any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
         raise NotWhole("it has optional arguments")
     # A checkpoint is no step of a graph: it is known by the hooks that it needs.
     no_hooks = disable_saved_tensors_hooks("a checkpoint is no step of a graph")
     with unchanged(model), torch.random.fork_rng(), _in_mode(training), no_hooks:
         model.train(training)
-        tracer = Tracer(strict=True)
+        tracer = Tracer(name, strict=True)
         tracer.prepare(owner)
         before, drawn = identities(model), (torch.get_rng_state(), random.getstate())
         try:
@@ -199,32 +208,36 @@ def _in_mode(training: bool) -> Iterator[None]:
             torch.set_autocast_enabled(device, enabled)
 
 
-def regenerate(model: nn.Module, path: str, children: Mapping[int, str]) -> None:
-    """Give a module a ``forward`` with children in the place of regions.
+def regenerate(model: nn.Module, path: str, places: Mapping[str, Mapping[int, str]]) -> None:
+    """Make functions of a module methods of its class, with children in the place of regions.
 
     Args:
         model: with the module.
         path: the name of the module; it gets a class derived from its own.
-        children: their names, by the numbers of the regions.
+        places: by the name of the function, the names of children by the numbers of regions.
 
     Raises:
         LookupError: there is no such code, or it cannot be regenerated.
     """
-    owner, code, made = model.get_submodule(path), code_of(model, path), {}
-    for training in (True, False):
-        graph = code.graphs[training]
-        found = _regions(graph, owner)
-        for region, child in [(found[number], child) for number, child in children.items()]:
-            with graph.inserting_before(region.after):
-                call = graph.call_module(child, (region.before,))
-            region.after.replace_all_uses_with(call)
-            for step in reversed(region.steps):
-                if not step.users:
-                    graph.erase_node(step)
-        made[training] = _without_modules(graph)
-    before: _Regenerated | None = vars(type(owner)).get(_REGENERATED)
-    kind: Any = _Regenerated(before.base if before else type(owner), made).derived
+    owner, codes = model.get_submodule(path), codes_of(model, path)
+    made: _Regenerated | None = vars(type(owner)).get(_REGENERATED)
+    graphs = {**made.graphs} if made else {}
+    for function, children in places.items():
+        for training in (True, False):
+            graph = codes[function].graphs[training]
+            found = _regions(graph, owner)
+            for region, child in [(found[number], child) for number, child in children.items()]:
+                with graph.inserting_before(region.after):
+                    call = graph.call_module(child, (region.before,))
+                region.after.replace_all_uses_with(call)
+                for step in reversed(region.steps):
+                    if not step.users:
+                        graph.erase_node(step)
+            graphs[function, training] = _without_modules(graph)
+    kind: Any = _Regenerated(made.base if made else type(owner), graphs).derived
     owner.__class__ = kind
+    for function in places:
+        vars(owner).pop(function, None)
 
 
 def _without_modules(graph: fx.Graph) -> fx.GraphModule:
@@ -240,31 +253,28 @@ def _without_modules(graph: fx.Graph) -> fx.GraphModule:
 
 
 class _Regenerated:
-    """A class with a regenerated ``forward``, derived from a module's class, and with its name.
+    """A class with regenerated functions, derived from a module's class, and with its name.
 
     ``torch.nn.utils.parametrize`` does the same. So what looks at the class finds the code that
     runs: ``torch.fx``, ``torch.export``, copies. The class cannot be pickled, and is made anew.
 
     Args:
         base: the class as it was written.
-        graphs: in training and in evaluation.
+        graphs: by the name of the function, in training or not.
     """
 
-    def __init__(self, base: Any, graphs: dict[bool, fx.GraphModule]) -> None:
-        codes = {training: type(graph).forward for training, graph in graphs.items()}
-
-        @functools.wraps(base.forward)
-        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            return codes[module.training](module, *args, **kwargs)
-
+    def __init__(self, base: Any, graphs: dict[tuple[str, bool], fx.GraphModule]) -> None:
         def reduced(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
             _, _, *state = base.__reduce_ex__(module, protocol)
             return (_new, (self,), *state)
 
         self.base = base
         self.graphs = graphs
-        names = {"forward": forward, "__reduce_ex__": reduced, _REGENERATED: self}
+        names: dict[str, Any] = {"__reduce_ex__": reduced, _REGENERATED: self}
         names |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
+        for function in {function for function, _ in graphs}:
+            codes = {mode: type(graphs[function, mode]).forward for mode in (False, True)}
+            names[function] = _method(codes, getattr(base, function, None))
         self.derived = type(base)(base.__name__, (base,), names)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -272,6 +282,15 @@ class _Regenerated:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Regenerated:
         return self
+
+
+def _method(codes: dict[bool, Callable[..., Any]], before: Any) -> Callable[..., Any]:
+    in_evaluation, in_training = codes[False], codes[True]
+
+    def method(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return (in_training if module.training else in_evaluation)(module, *args, **kwargs)
+
+    return functools.wraps(before)(method) if before else method
 
 
 def _new(made: _Regenerated) -> nn.Module:

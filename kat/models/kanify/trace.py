@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-LINE = "line"
-"""The key in ``node.meta`` of the line of the code, "" if unknown."""
+LINE, THROUGH = "line", "through"
+"""Keys in ``node.meta``: the line of the code, "" if unknown; the held functions that led there."""
 DEVICES = ("cpu", "cuda")
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<eval_with_key>")
 """The beginnings of the names of files that are no code of the model."""
@@ -94,11 +94,13 @@ class NotWhole(Exception):
 
 
 class Tracer(fx.Tracer):
-    """A tracer of the ``forward`` of a module, that notes lines. Held functions are single steps.
+    """A tracer of one function of a module, that notes lines.
 
     Args:
-        is_step: which modules with children are single steps; all others are entered. By
-            default each child is a step.
+        name: ``forward``, or a function that the module holds.
+        is_step: which modules with children are single steps; all others are entered, and held
+            functions that call modules are followed. By default each child is a step, and each held
+            function.
         strict: a condition on data, or a change of the mode, ends the trace. Else conditions count
             as not met.
     """
@@ -106,14 +108,19 @@ class Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
     def __init__(
-        self, is_step: Callable[[nn.Module], bool] | None = None, strict: bool = False
+        self,
+        name: str = "forward",
+        is_step: Callable[[nn.Module], bool] | None = None,
+        strict: bool = False,
     ) -> None:
         super().__init__()
+        self.name = name
         self.is_step = is_step
         self.strict = strict
         self.stops: dict[str, str] = {}
         """The lines at which tracing failed or code depends on data, by the modules' names."""
         self.path = ""
+        self.through: tuple[str, ...] = ()
         self.mode: tuple[Any, ...] = ()
 
     def graph_or_none(self, root: nn.Module) -> fx.Graph | None:
@@ -132,7 +139,7 @@ class Tracer(fx.Tracer):
 
     def prepare(self, root: nn.Module) -> None:
         """Change a module, so that each name of a child, and each held function, is a step."""
-        self.function, seen = root.forward, set()
+        self.function, seen = getattr(root, self.name), set()
         for path, part in [*root.named_modules()]:
             for name, child in named_children(part).items():
                 if child in seen and not any(child.children()):
@@ -140,11 +147,8 @@ class Tracer(fx.Tracer):
                     vars(twin).update(vars(child))
                     part.add_module(name, twin)
                 seen.add(child)
-            for name in held_functions(part):
-                vars(part)[name] = functools.partial(self._step, joined(path, name))
-
-    def _step(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return self.create_proxy("call_module", path, args, kwargs)
+            for name, function in held_functions(part).items():
+                vars(part)[name] = functools.partial(self.held, joined(path, name), function)
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -159,11 +163,11 @@ class Tracer(fx.Tracer):
         ]
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Note the line of the code."""
+        """Note the line of the code, and the held functions that are followed."""
         if self.strict and _mode() != self.mode:
             raise NotWhole("it changes whether gradients or mixed precision are on")
         node = super().create_node(*args, **kwargs)
-        node.meta[LINE] = self._line()
+        node.meta |= {LINE: self._line(), THROUGH: self.through}
         return node
 
     def call_module(
@@ -179,6 +183,27 @@ class Tracer(fx.Tracer):
                 self.stops[path] = line_of_error(error)
             finally:
                 self.path = outside
+        return self.create_proxy("call_module", path, args, kwargs)
+
+    def held(self, path: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Follow a held function that calls modules; any other is a single step."""
+        if self.is_step:
+            before, outside, line = len(self.graph.nodes), self.through, None
+            self.through = (*outside, path)
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:  # as in graph_or_none()
+                line = line_of_error(error)
+            finally:
+                self.through = outside
+            steps = [*self.graph.nodes][before:]
+            if any(step.op == "call_module" for step in steps):
+                if line is None:
+                    return result
+                self.stops[path] = line
+            for step in reversed(steps):
+                if step.op != "get_attr":  # the tracer keeps it for the next use
+                    self.graph.erase_node(step)
         return self.create_proxy("call_module", path, args, kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-from kat.models.kanify.trace import joined
+from kat.models.kanify.trace import THROUGH, joined
 
 _MOVES = {
     "transpose", "permute", "flatten", "unflatten", "reshape", "view", "movedim", "swapaxes",
@@ -82,6 +82,8 @@ class Mlp:
         channel_dim: the dimension of the channels in the input of f.
         call: the number of the call in the code of the module around ``activation``; None if f is
             an attribute.
+        code: the name of the function of that module whose code has the call.
+        followed: functions that modules hold and that call parts of the MLP, as a lambda does.
     """
 
     activation: str
@@ -92,6 +94,8 @@ class Mlp:
     gate: str | None = None
     channel_dim: int = -1
     call: int | None = None
+    code: str = "forward"
+    followed: tuple[str, ...] = ()
 
     @property
     def owner(self) -> str:
@@ -212,6 +216,8 @@ class Walk:
             raise NoMlp(f"its {first.d_out} channels are not the {hidden} of the next linear map")
         if source.is_moved and is_moved:
             raise NoMlp("the dimension of its channels is unclear: they are moved before and after")
+        steps = (source.call, *inside, gate or call, call)
+        followed = dict.fromkeys(name for node in steps for name in node.meta.get(THROUGH, ()))
         return Mlp(
             activation,
             self._name(source.call),
@@ -220,6 +226,7 @@ class Walk:
             "",
             gate=None if gate is None else self._name(gate),
             channel_dim=(second if source.is_moved else first).channel_dim,
+            followed=tuple(joined(self.path, name) for name in followed),
         )
 
     def _source(self, value: fx.Node | None, inside: list[fx.Node]) -> _Source | None:

@@ -7,7 +7,7 @@ from torch import nn
 
 import kat
 
-KINDS = ("rational", "low_rank")
+KINDS = ("rational", "low_rank", "parallel")
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -16,10 +16,11 @@ def plain():
     return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
 
 
-def model_for(make=plain):
-    """The same model each time, with rationals."""
+def model_for(kind, make=plain):
+    """The same model each time, with rationals unless the adapters are beside the MLPs."""
     model = make()
-    kat.kanify(model)
+    if kind != "parallel":
+        kat.kanify(model)
     return model
 
 

@@ -14,7 +14,7 @@ from tests.models.adapt.models import KINDS, X, model_for, output, plain, traine
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_function_is_unchanged_and_only_adapters_get_gradients(kind):
-    model = model_for()
+    model = model_for(kind)
     before, names = output(model), {name for name, _ in model.named_parameters()}
     adapters = kat.adapt(model, kind)
     assert torch.equal(output(model), before)
@@ -62,7 +62,7 @@ def test_ranks_are_no_larger_than_the_matrix_and_polynomials_have_no_denominator
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_is_trained_in_float32(kind, tmp_path):
-    model = model_for().to(torch.bfloat16)
+    model = model_for(kind).to(torch.bfloat16)
     before = output(model, X.bfloat16())
     adapters = kat.adapt(model, kind)
     y = output(model, X.bfloat16())
@@ -75,7 +75,7 @@ def test_half_precision_is_trained_in_float32(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_coefficients_have_a_rate_of_their_own(kind):
-    model = model_for()
+    model = model_for(kind)
     kat.adapt(model, kind, modules_to_save="0")
     groups = kat.param_groups(model, 0.1, coefficient_lr=0.01, weight_decay=0.2)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
@@ -88,7 +88,7 @@ def test_coefficients_have_a_rate_of_their_own(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_and_checkpointed_models_have_the_same_gradients(kind):
-    model = model_for()
+    model = model_for(kind)
     kat.adapt(model, kind)
     trained(model)
 
@@ -107,7 +107,7 @@ def test_compiled_and_checkpointed_models_have_the_same_gradients(kind):
 
 
 def test_other_trainable_parameters_stay_where_nothing_is_frozen():
-    model = model_for().requires_grad_(False)
+    model = model_for("rational").requires_grad_(False)
     model[2].bias.requires_grad_(True)
     kat.adapt(model, "rational", "1", freeze=False)
     found = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -119,16 +119,13 @@ def test_other_trainable_parameters_stay_where_nothing_is_frozen():
     ("call", "message"),
     [
         (lambda: kat.adapt(plain(), "rational"), "Sequential has no rational; kat.kanify"),
+        (lambda: kat.adapt(nn.Linear(2, 2), "parallel"), "Linear has no MLP"),
+        (lambda: kat.adapt(model_for("rational"), "parallel"), "adapt first"),
         (lambda: kat.adapt(plain(), "lora"), "unknown kind of adapter 'lora'"),
-        (
-            lambda: kat.adapt(model_for(), "rational", "5"),
-            "unknown rational '5'.*there are: 0.act1",
-        ),
-        (
-            lambda: kat.adapt(model_for(), "rational", modules_to_save="head"),
-            "unknown module 'head'",
-        ),
-        (lambda: kat.adapt(model_for(), "rational", rank=2), "rank=2 has no meaning"),
+        (lambda: kat.adapt(plain(), "parallel", "5"), "unknown MLP '5'.*there are: 2"),
+        (lambda: kat.adapt(plain(), "parallel", modules_to_save="head"), "unknown module 'head'"),
+        (lambda: kat.adapt(plain(), "parallel", rank=2), "rank=2 has no meaning"),
+        (lambda: kat.adapt(plain(), "parallel").merge(), "parallel adapters cannot be merged"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -138,7 +135,7 @@ def test_bad_input_is_named(call, message):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_adapter_in_one_place_is_refused(kind):
-    model = model_for(lambda: nn.Sequential(plain(), plain()))
+    model = model_for(kind, lambda: nn.Sequential(plain(), plain()))
     kat.adapt(model, kind, "0")
     with pytest.raises(InputError, match=r"^0\.\S+ has an adapter already; .*remove\(\)"):
         kat.adapt(model, kind)
@@ -147,7 +144,7 @@ def test_a_second_adapter_in_one_place_is_refused(kind):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("compiled", [torch.compile, lambda model: torch.jit.trace(model, X)])
-@pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "rational")])
+@pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "parallel")])
 def test_a_compiled_model_is_refused(change, compiled):
     model = compiled(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
     with pytest.raises(InputError, match="compiled already; change the model first"):
@@ -155,7 +152,7 @@ def test_a_compiled_model_is_refused(change, compiled):
 
 
 def test_autocast_leaves_the_change_of_coefficients_in_float32():
-    model = model_for()
+    model = model_for("low_rank")
     kat.adapt(model, "low_rank")
     trained(model)
     expected = model[1].weight_numerator

@@ -16,13 +16,13 @@ from tests.models.adapt.models import KINDS, model_for, output, plain, trained
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_adapters_give_a_fresh_model_the_same_outputs(kind, tmp_path):
-    model = model_for()
+    model = model_for(kind)
     adapters = kat.adapt(model, kind, modules_to_save="0")
     trained(model)
     adapters.save(tmp_path / "new" / "folder")
     files = {path.name: path.stat().st_size for path in (tmp_path / "new" / "folder").iterdir()}
     assert files.keys() == {"adapter_config.json", "adapter_model.safetensors"}
-    fresh = model_for()
+    fresh = model_for(kind)
     load_adapters(fresh, tmp_path / "new" / "folder")
     assert torch.equal(output(fresh), output(model))
     assert [p.requires_grad for p in fresh.parameters()] == [
@@ -46,8 +46,8 @@ def test_tied_weights_are_saved(tmp_path):
     assert torch.equal(fresh.fc2.weight, model.fc2.weight)
 
 
-def _saved(folder):
-    kat.adapt(model_for(), "low_rank").save(folder)
+def _saved(folder, kind="low_rank"):
+    kat.adapt(model_for(kind), kind).save(folder)
     return json.loads((folder / "adapter_config.json").read_text())
 
 
@@ -65,7 +65,7 @@ def test_a_folder_that_does_not_fit_is_refused_and_the_model_unchanged(change, m
     config = {**_saved(tmp_path), **change}
     config = {name: value for name, value in config.items() if value is not None}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    _refused(model_for(), tmp_path, message)
+    _refused(model_for("low_rank"), tmp_path, message)
 
 
 def _refused(model, folder, message):
@@ -76,11 +76,14 @@ def _refused(model, folder, message):
 
 
 def test_a_model_of_another_shape_is_refused(tmp_path):
-    _saved(tmp_path)
+    for kind in ("low_rank", "parallel"):
+        _saved(tmp_path / kind, kind)
     other = plain()
     kat.kanify(other, config=kat.KanifyConfig(groups=4))
-    _refused(other, tmp_path, "which has 0.act1, 1 of other shapes")
-    _refused(plain(), tmp_path, "kanified before loading, by kanify_like")
+    _refused(other, tmp_path / "low_rank", "which has 0.act1, 1 of other shapes")
+    _refused(plain(), tmp_path / "low_rank", "kanified before loading, by kanify_like")
+    wider = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 16))
+    _refused(wider, tmp_path / "parallel", "which has 2 of other shapes")
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
@@ -89,6 +92,6 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(Exception, match=r"[Hh]eader"):
-        load_adapters(model_for(), tmp_path)
+        load_adapters(model_for("low_rank"), tmp_path)
     weights.unlink()
-    _refused(model_for(), tmp_path, "adapter_model.safetensors does not exist")
+    _refused(model_for("low_rank"), tmp_path, "adapter_model.safetensors does not exist")

@@ -36,19 +36,25 @@ def test_merged_coefficients_are_plain(kind, share):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_removed_adapters_leave_the_model_before(kind):
-    model = model_for()
+    model = model_for(kind)
     model[0].bias.requires_grad_(False)
     before = [(name, p.requires_grad) for name, p in model.named_parameters()], output(model)
-    adapters = kat.adapt(model, kind)
+    adapters = kat.adapt(model, kind, modules_to_save="2")
     trained(model)
     adapters.remove()
     assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before[0]
     assert torch.equal(output(model), before[1])
+    assert not [hook for m in model for hook in (*m._forward_hooks, *m._forward_pre_hooks)][1:]
 
 
-def test_removed_adapters_follow_the_dtype_of_the_model():
-    model = kat.GRKANMlp(16, 32)
-    adapters = kat.adapt(model, "rational")
+def test_removed_adapters_restore_buffers_and_follow_the_dtype_of_the_model():
+    model = nn.Sequential(kat.GRKANMlp(16, 32), nn.BatchNorm1d(16)).train()
+    adapters = kat.adapt(model, "rational", modules_to_save="1")
+    model(X)
+    adapters.remove()
+    assert model[1].running_mean.eq(0).all()
+    assert model[1].num_batches_tracked == 0
+    adapters = kat.adapt(model, "rational", modules_to_save="1")
     model.to(torch.bfloat16)
     adapters.remove()
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -60,8 +66,11 @@ def test_adapters_after_others_leave_them_trainable():
     before = [(name, p.requires_grad) for name, p in model.named_parameters()]
     first = kat.adapt(model, "rational", "0.act1")
     second = kat.adapt(model, "low_rank", "1.act2")
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert {name.split(".parametrizations")[0] for name in trainable} == {"0.act1", "1.act2"}
+    third = kat.adapt(model, "parallel", "1")
+    owners = {name.split(".parametrizations")[0].split(".parallel")[0]
+              for name, p in model.named_parameters() if p.requires_grad}  # fmt: skip
+    assert owners == {"0.act1", "1.act2", "1"}
+    third.remove()
     second.merge()
     first.remove()
     assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
@@ -70,7 +79,7 @@ def test_adapters_after_others_leave_them_trainable():
 @pytest.mark.parametrize("leave", ["merge", "remove"])
 @pytest.mark.parametrize("kind", ["rational", "low_rank"])
 def test_a_copy_of_the_model_keeps_its_adapters(kind, leave):
-    model = model_for()
+    model = model_for(kind)
     adapters = kat.adapt(model, kind)
     copied = copy.deepcopy(trained(model))
     expected = output(copied)
@@ -86,3 +95,15 @@ def test_tied_coefficients_are_merged_once(kind):
     expected = output(trained(model))
     adapters.merge()
     assert torch.equal(output(model), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_removed_after_other_tensors_were_assigned(kind):
+    model = model_for(kind)
+    before = output(model)
+    adapters = kat.adapt(model, kind, modules_to_save="2")
+    trained(model)
+    model.load_state_dict({n: t.clone() for n, t in model.state_dict().items()}, assign=True)
+    adapters.remove()
+    assert torch.equal(output(model), before)
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -1,10 +1,15 @@
-"""Merged and adapted models through ``save_pretrained`` and ``from_pretrained`` of transformers."""
+"""Adapted models through ``save_pretrained`` and ``from_pretrained`` of transformers."""
+
+import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import kat
 from kat.errors import InputError
+from kat.models.adapt import adapters_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -14,6 +19,7 @@ SIZES = {
 }  # fmt: skip
 GPT2 = {"n_embd": 24, "n_layer": 2, "n_head": 2, "vocab_size": 100}
 TOKENS = torch.arange(20).reshape(2, 10)
+KINDS = ("rational", "low_rank", "parallel")
 
 
 def build(kind: str) -> torch.nn.Module:
@@ -21,7 +27,8 @@ def build(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SIZES, num_labels=3, pad_token_id=0)
     model = transformers.LlamaForSequenceClassification(config).eval()
-    kat.kanify(model)
+    if kind != "parallel":
+        kat.kanify(model)
     adapters = kat.adapt(model, kind, "layers.0", modules_to_save="score")
     with torch.no_grad():
         for module in adapters.modules.values():
@@ -29,6 +36,61 @@ def build(kind: str) -> torch.nn.Module:
                 if parameter.requires_grad:
                     parameter.add_(0.05 * torch.randn_like(parameter))
     return model
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(TOKENS).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapted_model_is_loaded_with_its_adapters(kind, tmp_path):
+    model = build(kind)
+    model.save_pretrained(tmp_path / "one")
+    again = type(model).from_pretrained(tmp_path / "one")
+    assert torch.equal(logits(again), logits(model))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in again.named_parameters() if p.requires_grad}
+    again.save_pretrained(tmp_path / "two")
+    again = type(model).from_pretrained(tmp_path / "two", dtype=torch.bfloat16)
+    assert again.score.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(logits(again).float(), logits(model), rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loaded_adapters_are_merged_or_removed(kind, tmp_path):
+    model = build(kind)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    (adapters,) = adapters_of(again)
+    assert str(adapters) == str(adapters_of(model)[0])
+    if kind == "parallel":
+        with pytest.raises(InputError, match="cannot be merged"):
+            adapters.merge()
+        adapters.remove()
+        assert not adapters_of(again)
+        assert not any("parallel" in name for name in again.state_dict())
+    else:
+        adapters.merge()
+        assert not adapters_of(again)
+        torch.testing.assert_close(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_else_is_trainable_stays_so(kind, tmp_path):
+    torch.manual_seed(0)
+    model = transformers.GPT2Model(transformers.GPT2Config(**GPT2))
+    model.wte.requires_grad_(False)
+    if kind != "parallel":
+        kat.kanify(model)
+    kat.adapt(model, kind, freeze=False)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert adapters_of(again)[0].freeze is False
+    frozen = {name for name, p in again.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, p in model.named_parameters() if not p.requires_grad} - {
+        "wte.weight"  # frozen by hand, which no record has
+    }
 
 
 @pytest.mark.parametrize("share", ["numerator", "none"])
@@ -51,9 +113,74 @@ def test_a_merged_model_is_loaded_as_a_kanified_one(only, share, tmp_path):
     other.load_state_dict(model.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["rational", "low_rank"])
-def test_weights_with_adapters_are_refused(kind, tmp_path):
+def test_a_model_without_its_head_has_the_adapters_too(tmp_path):
+    model = build("rational")
+    model.save_pretrained(tmp_path)
+    base = transformers.LlamaModel.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(base(TOKENS)[0], model.model(TOKENS)[0])
+    base.save_pretrained(tmp_path / "base")
+    again = type(model).from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        assert torch.equal(again.model(TOKENS)[0], model.model(TOKENS)[0])
+
+
+def test_removed_adapters_leave_no_note(tmp_path):
+    torch.manual_seed(0)
+    model = transformers.GPT2Model(transformers.GPT2Config(**GPT2))
+    kat.adapt(model, "parallel").remove()
+    assert not hasattr(model.config, "quantization_config")
+    plan = kat.kanify(model)
+    adapters = kat.adapt(model, "rational", "act")
+    others = kat.adapt(model, "low_rank", "act1", freeze=False)
+    others.remove()
+    assert [list(a.places) for a in adapters_of(model)] == [list(adapters.places)]
+    adapters.remove()
+    assert model.config.quantization_config["changes"] == json.loads(json.dumps([plan.record()]))
+
+
+def test_another_process_loads_them(tmp_path):
+    model = build("low_rank")
+    model.save_pretrained(tmp_path)
+    code = (
+        "import sys, torch, transformers\n"
+        "from kat.models import register_pretrained\n"
+        "register_pretrained()\n"
+        "model = transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1])\n"
+        "torch.save(model(torch.arange(20).reshape(2, 10)).logits.detach(), sys.argv[2])\n"
+    )
+    saved = tmp_path / "logits.pt"
+    subprocess.run([sys.executable, "-c", code, tmp_path, saved], check=True)
+    assert torch.equal(torch.load(saved), logits(model))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
+    """A process that had not registered kat's loader has loaded and saved the model."""
     model = build(kind)
     model.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"the weights lack .*saved with adapters"):
+    plain = transformers.LlamaForSequenceClassification(
+        transformers.LlamaConfig(**SIZES, num_labels=3, pad_token_id=0)
+    )
+    plain.config.quantization_config = model.config.quantization_config
+    plain.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"the weights lack .*register_pretrained"):
         type(model).from_pretrained(tmp_path)
+
+
+def test_adapters_that_were_not_loaded_are_named(tmp_path):
+    model = build("low_rank")
+    plain = transformers.LlamaModel(transformers.LlamaConfig(**SIZES))
+    plain.config.quantization_config = model.config.quantization_config
+    with pytest.raises(InputError, match=r"adapters that the model lacks: call .*register_pretr"):
+        adapters_of(plain)
+
+
+def test_a_record_that_does_not_fit_is_refused(tmp_path):
+    build("rational").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["changes"][1]["places"]["layers.7.mlp.act_fn"] = {}
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"does not fit .*layers.7.mlp.act_fn"):
+        transformers.LlamaForSequenceClassification.from_pretrained(tmp_path)

@@ -46,11 +46,11 @@ def trained_by_two(tmp_path_factory):
 @pytest.mark.parametrize(("kind", "wrap"), CASES)
 def test_two_processes_train_as_one(kind, wrap, trained_by_two):
     """The mean of the gradients of two halves is that of the whole."""
-    alone = make()
+    alone = make(kind)
     expected = kat.adapt(alone, kind, modules_to_save="0")
     start = {name: tensor.clone() for name, tensor in expected.state_dict().items()}
     train(alone, X)
-    loaded = load_adapters(make(), trained_by_two / f"{kind}-{wrap}").state_dict()
+    loaded = load_adapters(make(kind), trained_by_two / f"{kind}-{wrap}").state_dict()
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(loaded[name], tensor)
     moved = {
@@ -68,23 +68,24 @@ def process_group(tmp_path):
 
 
 def test_wrapped_models_are_refused_with_the_order(process_group):
-    model = nn.parallel.DistributedDataParallel(make())
-    sharded = torch.distributed.fsdp.fully_shard(make())
+    model = nn.parallel.DistributedDataParallel(make("parallel"))
+    sharded = torch.distributed.fsdp.fully_shard(make("parallel"))
     for wrapped in (model, sharded):
         with pytest.raises(InputError, match=r"first change the model by kat"):
-            kat.adapt(wrapped, "rational")
-    adapted = make()
+            kat.adapt(wrapped, "parallel")
+    adapted = make("low_rank")
     adapters = kat.adapt(adapted, "low_rank")
     torch.distributed.fsdp.fully_shard(adapted)
     with pytest.raises(InputError, match="the model is sharded"):
         adapters.merge()
 
 
-def bert():
+def bert(kind):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**CONFIG))
-    kat.kanify(model, "layer.*", config=kat.KanifyConfig(share="none"))
+    if kind != "parallel":
+        kat.kanify(model, "layer.*", config=kat.KanifyConfig(share="none"))
     return model.eval()
 
 
@@ -93,12 +94,28 @@ def logits(model):
     return model.eval()(TOKENS).logits
 
 
+def test_a_parallel_adapter_is_beside_gated_mlps_and_not_beside_heads():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    small = {**{name: CONFIG[name] for name in names}, "vocab_size": 100}
+    for model in (
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**small)).eval(),
+        transformers.BertForMaskedLM(transformers.BertConfig(**CONFIG)).eval(),
+    ):
+        before = logits(model)
+        adapters = kat.adapt(model, "parallel")
+        assert len(adapters.modules) == 2
+        assert torch.equal(logits(model), before)
+        trained(model)
+        assert not torch.allclose(logits(model), before, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_trainer_trains_the_adapters_alone(kind, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate, which Trainer needs, is not installed")
     from transformers import Trainer, TrainingArguments
 
-    model = bert()
+    model = bert(kind)
     adapters = kat.adapt(model, kind, modules_to_save="classifier")
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     start = logits(model)
@@ -113,7 +130,7 @@ def test_trainer_trains_the_adapters_alone(kind, tmp_path):
     assert all(torch.equal(model.get_parameter(name), p) for name, p in frozen.items())
     assert not torch.allclose(logits(model), start, atol=1e-4)
     adapters.save(tmp_path / "adapter")
-    fresh = bert()
+    fresh = bert(kind)
     load_adapters(fresh, tmp_path / "adapter")
     assert torch.equal(logits(fresh), logits(model))
 
@@ -123,7 +140,7 @@ def test_adapters_beside_lora_of_peft(kind, tmp_path):
     """LoRA first; then both are trained, saved in folders of their own, and loaded again."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
     config = peft.LoraConfig(target_modules=["query", "value"])
-    model = peft.get_peft_model(bert(), config)
+    model = peft.get_peft_model(bert(kind), config)
     lora = {name for name, p in model.named_parameters() if p.requires_grad}
     adapters = kat.adapt(model.get_base_model(), kind, freeze=False)
     trained(model)
@@ -131,7 +148,7 @@ def test_adapters_beside_lora_of_peft(kind, tmp_path):
     assert all("lora" in name for name in lora)
     model.save_pretrained(tmp_path / "lora")
     adapters.save(tmp_path / "ours")
-    fresh = peft.PeftModel.from_pretrained(bert(), tmp_path / "lora")
+    fresh = peft.PeftModel.from_pretrained(bert(kind), tmp_path / "lora")
     load_adapters(fresh.get_base_model(), tmp_path / "ours", freeze=False)
     assert torch.equal(logits(fresh), logits(model))
     torch.testing.assert_close(logits(fresh.merge_and_unload()), logits(model))
@@ -142,7 +159,7 @@ def test_adapters_beside_lora_of_peft(kind, tmp_path):
 def test_peft_carries_coefficients_by_itself(kind, tmp_path):
     """The example of docs/adapters.md: PEFT's files, switching and merging."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
-    model = bert()
+    model = bert(kind)
     names = list(kat.nn.rationals(model))
     if kind == "rational":
         config = peft.LoraConfig(target_modules=["query", "value"], modules_to_save=names)
@@ -159,7 +176,7 @@ def test_peft_carries_coefficients_by_itself(kind, tmp_path):
     with model.disable_adapter():
         torch.testing.assert_close(logits(model), before)
     model.save_pretrained(tmp_path)
-    loaded = peft.PeftModel.from_pretrained(bert(), tmp_path)
+    loaded = peft.PeftModel.from_pretrained(bert(kind), tmp_path)
     torch.testing.assert_close(logits(loaded), after, atol=1e-6, rtol=0)
     merged = loaded.merge_and_unload()
     torch.testing.assert_close(logits(merged), after, atol=1e-6, rtol=0)
@@ -180,7 +197,8 @@ def test_weights_in_8_and_4_bits_stay_frozen_under_adapters(kind, bits, dtype, t
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).to(dtype)
         quantization.quantize_(model, weights)
-        kat.kanify(model)
+        if kind != "parallel":
+            kat.kanify(model)
         return model
 
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(1)).to(dtype)

@@ -18,14 +18,15 @@ from torch.nn.parallel import DistributedDataParallel
 import kat
 
 WRAPPERS = {"ddp": DistributedDataParallel, "fsdp": fully_shard}
-CASES = list(itertools.product(("rational", "low_rank"), WRAPPERS))
+CASES = list(itertools.product(("rational", "low_rank", "parallel"), WRAPPERS))
 X = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
 
 
-def make() -> nn.Module:
+def make(kind: str) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
-    kat.kanify(model)
+    if kind != "parallel":
+        kat.kanify(model)
     return model
 
 
@@ -41,7 +42,7 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for kind, wrap in CASES:
-        model = make()
+        model = make(kind)
         adapters = kat.adapt(model, kind, modules_to_save="0")
         train(WRAPPERS[wrap](model), X.chunk(2)[dist.get_rank()])
         adapters.save(Path(out) / f"{kind}-{wrap}")

@@ -34,7 +34,7 @@ def test_calibration_lowers_the_error_on_other_inputs(build):
         kat.kanify(changed, calibration=calibration)
         assert changed.training
         moved[calibration is None] = (output(changed, batches[0]) - before).square().mean().sqrt()
-        kat.kanify(model, calibration=calibration, dry_run=True)
+        kat.kanify(model, calibration=calibration, measure=batches[0], dry_run=True)
         assert state(model) == at_first  # no hooks are left
     assert moved[False] < 0.3 * moved[True]
     assert torch.backends.mha.get_fastpath_enabled()

@@ -1,14 +1,19 @@
-"""Activations that are called several times."""
+"""MLPs that run through lambdas and closures, and activations that are called several times."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import inspect
 import pickle
+import types
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import kat
 from kat.errors import InputError
@@ -16,6 +21,56 @@ from kat.models.kanify import kanify_like
 from tests.models.kanify.models import output, state
 
 pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+
+
+class MinGptBlock(nn.Module):
+    """As in karpathy/minGPT: a lambda over the modules of a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ln_2 = nn.LayerNorm(8)
+        self.mlp = nn.ModuleDict(
+            {
+                "c_fc": nn.Linear(8, 32),
+                "c_proj": nn.Linear(32, 8),
+                "act": nn.GELU(),
+                "dropout": nn.Dropout(0.1),
+            }
+        )
+        m = self.mlp
+        self.mlpf = lambda x: m.dropout(m.c_proj(m.act(m.c_fc(x))))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x + self.mlpf(self.ln_2(x))
+
+
+class Closure(nn.Module):
+    """A function over the modules themselves, not their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.proj = nn.Linear(8, 32), nn.SiLU(), nn.Linear(32, 8)
+        fc, act, proj = self.fc, self.act, self.proj
+
+        def run(x: Tensor) -> Tensor:
+            return proj(act(fc(x)))
+
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+class CallsInLambda(nn.Module):
+    """A lambda that calls a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 32), nn.Linear(32, 8)
+        self.mlp = lambda x: self.two(functional.gelu(self.one(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x)
 
 
 class Shared(nn.Module):
@@ -28,6 +83,20 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.three(self.act(self.two(self.act(self.one(x)))))
+
+
+class SharedInLambda(nn.Module):
+    """A function held, called twice by a lambda."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = functional.gelu
+        self.maps = nn.ModuleList([nn.Linear(8, 16), nn.Linear(16, 32), nn.Linear(32, 8)])
+        a, b, c = self.maps
+        self.run = lambda x: c(self.act(b(self.act(a(x)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
 
 
 class Rounds(nn.Module):
@@ -45,7 +114,11 @@ class Rounds(nn.Module):
 
 
 SITES = {
+    "minGPT": (MinGptBlock, {"mlp.act": "gelu"}),
+    "closure": (Closure, {"act": "silu"}),
+    "call in a lambda": (CallsInLambda, {"act": "gelu"}),
     "shared": (Shared, {"act_2": "relu", "act_3": "relu"}),
+    "shared in a lambda": (SharedInLambda, {"act_2": "gelu", "act_3": "gelu"}),
     "rounds": (Rounds, {"acts.0": "gelu"}),
 }
 
@@ -56,7 +129,7 @@ def test_each_call_site_has_a_rational_which_copies_and_records_keep(name):
     torch.manual_seed(0)
     model, x = nn.ModuleList([build()]).eval(), torch.randn(64, 8)
     before, expected = state(model), output(model[0], x)
-    settings = {"calibration": [x], "run": lambda model, x: model[0](x)}
+    settings = {"calibration": [x], "measure": x, "run": lambda model, x: model[0](x)}
     kat.kanify(model, **settings, dry_run=True)
     assert state(model) == before
     plan = kat.kanify(model, **settings)
@@ -113,22 +186,12 @@ class SharedOptional(Shared):
 
 
 class Branching(nn.Module):
-    """Code that depends on data."""
+    """A lambda that depends on data."""
 
     def __init__(self) -> None:
         super().__init__()
         self.act, self.one, self.two = nn.GELU(), nn.Linear(8, 16), nn.Linear(16, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.two(self.act(self.one(x))) if x.sum() > 0 else x
-
-
-class InLambda(Branching):
-    """As in karpathy/minGPT: a lambda over the modules."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.run = lambda x: self.two(self.act(self.one(x)))
+        self.run = lambda x: self.two(self.act(self.one(x))) if x.sum() > 0 else x
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x)
@@ -141,6 +204,15 @@ class Untraceable(Branching):
         for row in x:
             x = self.two(self.act(self.one(row)))
         return x
+
+
+class Measured(Branching):
+    """A lambda that uses a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        scale = torch.rand(16)
+        self.run = lambda x: self.two(self.act(self.one(x))) * scale
 
 
 def line_of(kind: type, text: str) -> str:
@@ -156,7 +228,7 @@ def line_of(kind: type, text: str) -> str:
         (
             Branching,
             "act",
-            ["return self.two"],
+            ["self.run = "],
             "torch.fx sees no call of it: it cannot follow the code at",
         ),
         (
@@ -165,7 +237,7 @@ def line_of(kind: type, text: str) -> str:
             ["for row"],
             "torch.fx sees no call of it: it cannot follow the code at",
         ),
-        (InLambda, "act", [], "torch.fx sees no call of it"),
+        (Measured, "act", ["* scale"], "cannot be regenerated: it uses tensors that are not"),
         (lambda: Shared(nn.PReLU()), "act", [], "taken if it has no parameters"),
     ],
 )
@@ -179,3 +251,100 @@ def test_what_cannot_be_followed_is_named_with_its_line(build, name, lines, why)
     assert why in message
     assert all(line_of(type(model), text) in message for text in lines)
     assert state(model) == before
+
+
+class Holder(nn.Module):
+    """Linear maps and an activation in a dictionary, called by a function from elsewhere.
+
+    Args:
+        hold: from the module to that function.
+    """
+
+    def __init__(self, hold: Callable[[Holder], Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        self.m = nn.ModuleDict(
+            {"a": nn.Linear(8, 16), "act": nn.GELU(), "c": nn.Linear(16, 8)},
+        )
+        self.register_buffer("calls", torch.zeros(()))
+        self.count = 0
+        self.run = hold(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+def _drop(holder: Holder, x: Tensor) -> Tensor:
+    m = holder.m
+    return functional.dropout(m["c"](m["act"](m["a"](x))), 0.5, holder.training)
+
+
+def _in_closure(holder: Holder) -> Callable[[Tensor], Tensor]:
+    return lambda x: _drop(holder, x)
+
+
+def _in_object(holder: Holder) -> Callable[[Tensor], Tensor]:
+    held = types.SimpleNamespace(holder=holder)
+    m = holder.m
+    return lambda x: functional.dropout(m.c(m.act(m.a(x))), 0.5, held.holder.training)
+
+
+HOLDS = {
+    "closure": _in_closure,
+    "partial": lambda holder: functools.partial(_drop, holder),
+    "method": lambda holder: types.MethodType(_drop, holder),
+    "object": _in_object,
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_held_function_drops_in_training_only(name, training):
+    model, x = Holder(HOLDS[name]).train(training), torch.randn(64, 8)
+    kat.kanify(model)
+    assert not (model.eval()(x) == 0).any()
+    dropped = (model.train()(x) == 0).float().mean()
+    assert 0.3 < dropped < 0.7
+    copied = copy.deepcopy(model.eval())  # the method is the copy's
+    nn.init.zeros_(copied.m.c.weight)
+    assert torch.equal(output(copied, x), copied.m.c.bias.expand(64, 8))
+
+
+def _in_object(holder: Holder) -> Callable[[Tensor], Tensor]:
+    held = types.SimpleNamespace(holder=holder)
+    m = holder.m
+    return lambda x: functional.dropout(m.c(m.act(m.a(x))), 0.5, held.holder.training)
+
+
+class Outside(nn.Module):
+    """Its child's function reads the mode of the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = Holder(lambda holder: lambda x: _drop(holder, x) * (2 if self.training else 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole(x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_held_function_may_read_the_mode_of_a_module_around_its_own(training):
+    model, x = Outside().train(training), torch.randn(64, 8)
+    kat.kanify(model)
+    assert not model.eval()(x).any()
+    assert 0.3 < (model.train()(x) == 0).float().mean() < 0.7
+
+
+def _counts(holder: Holder) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        holder.calls += 1
+        holder.count += 1
+        return _drop(holder, x)
+
+    return run
+
+
+def test_the_search_changes_no_attribute_or_buffer():
+    model = Holder(_counts)
+    with contextlib.suppress(InputError):
+        kat.kanify(model, dry_run=True)
+    assert model.count == model.calls.item() == 0

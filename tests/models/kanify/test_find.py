@@ -117,7 +117,7 @@ class Calls(nn.Module):
 def test_calls_in_one_code_have_names_of_their_own():
     model, x = Calls(), torch.randn(5, 8)
     before = model(x)
-    plan = kat.kanify(model)
+    plan = kat.kanify(model, measure=x)
     assert list(kat.nn.rationals(model)) == ["one.act1", "act", "act_2"]
     functions = {r.mlp.activation: r.mlp.function for r in plan.replacements}
     assert functions == {"act": "silu", "act_2": "tanh"}

@@ -84,13 +84,14 @@ def test_a_mixture_of_gated_experts_is_taken():
             parameter.mul_(3)
     x = inputs("GPT2")
     before = output(model, x)
-    plan = kat.kanify(model, calibration=[x])
+    plan = kat.kanify(model, calibration=[x], measure=x)
     assert [r.mlp.activation for r in plan.replacements] == [
         f"layers.{layer}.mlp.experts.act_fn" for layer in range(2)
     ]
     assert plan.replacements[0].mlp.widths == (24, 48, 24)
     moved = (output(model, x) - before).norm() / before.norm()
     assert 0 < moved < 1e-3
+    assert all(0 < change < 1e-2 for change in plan.change.of_each.values())
 
 
 @pytest.mark.parametrize("name", ["Bert", "GPT2"])
@@ -117,6 +118,7 @@ def test_a_mixture_that_is_stored_under_other_names_is_loaded(tmp_path):
     config = transformers.MixtralConfig(**SMALL, **TEXT, **sizes)
     model, x = transformers.MixtralForCausalLM(config).eval(), inputs("GPT2")
     kat.kanify(model)
+    kat.adapt(model, "low_rank", freeze=False)
     model.save_pretrained(tmp_path)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(output(again.model, x), output(model.model, x))
