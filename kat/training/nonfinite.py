@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,19 +101,14 @@ def find_layer(model: nn.Module, forward: Callable[[], object]) -> Finding | Non
     found: list[Finding] = []
     names = {module: name or "the model" for name, module in model.named_modules()}
 
-    def look(module: nn.Module, content: Any, where: str) -> None:
-        if not _is_finite(content):
+    def look(where: str, module: nn.Module, args: Any, content: Any) -> None:
+        if not _is_finite((args, content)):
             name = names[module]
             detail = f"{name} is the first layer that is not finite, at its {where}"
             found.append(Finding(name.replace("the model", ""), "overflow", detail))
             raise _Found
 
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        look(module, (args, kwargs), "input")
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        look(module, output, "output")
-
+    before, after = partial(look, "input"), partial(look, "output")  # content: keywords, or output
     handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in names]
     handles += [m.register_forward_hook(after) for m in names]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -25,9 +26,9 @@ class Limits(Callback):
     """
 
     def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self.epochs = config.limit_epochs
-        self.patience = config.early_stopping
-        self.steps = config.max_steps
+        self.epochs = config.limit_epochs or math.inf
+        self.patience = config.early_stopping or math.inf
+        self.steps = config.max_steps or math.inf
         self.seconds = None if config.max_time is None else parse_time(config.max_time)
         self.clock = clock
 
@@ -53,7 +54,7 @@ class Limits(Callback):
 
     def _stop_early(self, run: Run) -> None:
         since = run.state.epochs_since_best
-        if self.patience is not None and self.patience <= since and run.state.epoch < run.epochs:
+        if self.patience <= since and run.state.epoch < run.epochs:
             run.should_stop = True
             run.print(
                 f"stopped early: none of {counted(since, 'epoch')} since epoch"
@@ -61,8 +62,4 @@ class Limits(Callback):
             )
 
     def _stop_at_epochs_or_steps(self, run: Run) -> None:
-        state = run.state
-        if self.epochs is not None and state.epoch >= self.epochs:
-            run.should_stop = True
-        if self.steps is not None and state.step >= self.steps:
-            run.should_stop = True
+        run.should_stop |= run.state.epoch >= self.epochs or run.state.step >= self.steps

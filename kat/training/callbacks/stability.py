@@ -60,14 +60,11 @@ class StabilityRecorder(Callback):
 
     def on_checkpoint(self, run: Run) -> None:
         """Write the record so far, which a run resumed from the checkpoint extends."""
-        self._save(run)
+        if run.is_first:
+            self.monitor.save(run.out / STABILITY)
 
     def on_exception(self, run: Run) -> None:
         """Write the record of a run that is stopped, unless it never started."""
         self.monitor.stop()
         if self._started:
-            self._save(run)
-
-    def _save(self, run: Run) -> None:
-        if run.is_first:
-            self.monitor.save(run.out / STABILITY)
+            self.on_checkpoint(run)

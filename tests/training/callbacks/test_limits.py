@@ -137,10 +137,10 @@ def test_times():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--limit_train_batches", "0.01"], "limit_train_batches=0.01 of 44 batches is less than"),
-        (["--limit_train_batches", "0.0"], "or a share above 0.0 and at most 1.0, got 0.0"),
-        (["--limit_val_batches", "1.5"], "or a share above 0.0 and at most 1.0, got 1.5"),
-        (["--limit_val_batches", "0"], "limit_val_batches must be at least 1 batch"),
+        (["--limit_train_batches", "0.01"], "or limit_train_batches leaves none of its batches"),
+        (["--limit_train_batches", "0.0"], " or above 0, got 0.0"),
+        (["--limit_val_batches", "1.5"], " or at most 1, got 1.5"),
+        (["--limit_val_batches", "0"], "limit_val_batches must be at least 1 or above 0, got 0"),
         (["--early_stopping", "0"], "early_stopping must be at least 1, got 0"),
         (["--limit_epochs", "0"], "limit_epochs must be at least 1, got 0"),
         (["--max_steps", "-1"], "max_steps must be at least 1, got -1"),

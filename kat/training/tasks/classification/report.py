@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +85,7 @@ def from_predictions(
         ),
         details={
             "calibration": _calibration_rows(bins),
-            "most_confused": [dataclasses.asdict(pair) for pair in pairs],
+            "most_confused": [vars(pair) for pair in pairs],
         },
         tables={"predictions": _prediction_table(predictions, classes)},
         confusion=matrix,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -248,7 +247,7 @@ def _text(value: float) -> str:
 
 @torch.inference_mode()
 def find_objects(
-    model: nn.Module,
+    model: Any,
     record: ModelRecord,
     image: Image.Image,
     threshold: float = 0.5,
@@ -273,26 +272,16 @@ def find_objects(
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
     prepared = DeviceTransform(record.mean, record.std)(pixels[None].to(device_of_weights(model)))
     check_weights(source, model)
-    with _nothing_below(model, threshold):
+    own = model.score_threshold
+    # The detector drops objects below its threshold before it resizes masks to the image. Those
+    # that are left do not change, since an object never suppresses one with a higher score.
+    model.score_threshold = float(np.nextafter(np.float32(threshold), np.float32(-1)))
+    try:
         found = {name: value.cpu() for name, value in model(prepared)[0].items()}
+    finally:
+        model.score_threshold = own
     kept = found["scores"] >= threshold
     return {name: value[kept] for name, value in found.items()}
-
-
-@contextmanager
-def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
-    """Have a detector return the objects from a score on, whatever its own threshold is.
-
-    It drops others before it resizes masks to the image. The objects that are left do not change,
-    since an object never suppresses one with a higher score.
-    """
-    own = detector.score_threshold
-    # torchvision keeps scores above its threshold; ours is inclusive
-    detector.score_threshold = float(np.nextafter(np.float32(threshold), np.float32(-1)))
-    try:
-        yield
-    finally:
-        detector.score_threshold = own
 
 
 def _drawn(
