@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kat.errors import InputError
 from kat.nn.coefficients import Init
 from kat.nn.execution.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.execution.layer import formulas, linear_gradients, plain_coefficients
@@ -99,7 +100,7 @@ class GatedGRKANMlp(nn.Module):
     ) -> None:
         super().__init__()
         if gate_last and not packed:
-            raise ValueError("gate_last=True needs packed=True: fc1_g and fc1_x have no order")
+            raise InputError("gate_last=True needs packed=True: fc1_g and fc1_x have no order")
         width = _gate_width(hidden_features or in_features, packed, align_to)
         groups = count_groups(num_groups, "the gate's width", width)
         biases, drops = pair(bias), pair(drop)
@@ -209,6 +210,6 @@ class _GatedLinear(torch.autograd.Function):
 
 def _gate_width(hidden_features: int, packed: bool, align_to: int) -> int:
     if packed and hidden_features % 2:
-        raise ValueError(f"hidden_features must be even if packed, got {hidden_features}")
+        raise InputError(f"hidden_features must be even if packed, got {hidden_features}")
     width = hidden_features // 2 if packed else hidden_features
     return width + (-width % align_to if align_to else 0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kat.errors import InputError
 from kat.nn.coefficients import Init
 from kat.nn.execution.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.execution.layer import formulas, has_no_effect
@@ -182,7 +183,7 @@ class GRKANMlp(nn.Module):
     ) -> None:
         super().__init__()
         if keep not in KEEPS:
-            raise ValueError(f"keep must be one of {KEEPS}, got {keep!r}")
+            raise InputError(f"keep must be one of {KEEPS}, got {keep!r}")
         hidden_features = hidden_features or in_features
         out_features = out_features or in_features
         self.num_groups = num_groups
@@ -282,5 +283,5 @@ def count_groups(num_groups: int | str, name: str, width: int) -> int:
     """
     groups: Any = width if num_groups == "channels" else num_groups
     if width % groups:
-        raise ValueError(f"{name}={width} is not divisible by num_groups={num_groups}")
+        raise InputError(f"{name}={width} is not divisible by num_groups={num_groups}")
     return int(groups)

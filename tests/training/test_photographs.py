@@ -8,8 +8,7 @@ import torch
 from kat.data import DataConfig, DeviceTransform, make_loader, open_split
 from kat.models import build_model
 from kat.training import ModelConfig, TrainConfig, evaluate
-from kat.training.resolve import make_record
-from kat.training.tasks.registry import TASKS
+from kat.training.resolve import resolve
 from tests.data.dense import photographs
 
 pytestmark = pytest.mark.slow
@@ -22,13 +21,13 @@ def looked_at(kind, root, name, model, batch_size, **args):
     photographs.write(root, photographs.photograph(name))
     args = {"embed_dim": 32, "num_heads": 2, "channels": 16, **args}
     config = TrainConfig(
+        out=str(root / "run"),
         model=ModelConfig(name=model, args=args),
         data=DataConfig(name=f"{kind}:{root}", image_size=64, batch_size=batch_size),
+        accelerator="cpu",
     )
-    data = open_split(config.data, "train")
-    record = make_record(config, data)
-    task = TASKS[data.task](config, record)
-    data.transform, _ = task.transforms(record, config)
+    resolved = resolve(config)
+    record, task, data = resolved.record, resolved.task, resolved.train_data
     torch.manual_seed(0)
     model = build_model(record).train()
     (batch,) = make_loader(data, config.data, training=True)

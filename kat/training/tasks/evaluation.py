@@ -194,7 +194,7 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     """Return the device to evaluate on.
 
     Raises:
-        InputError: an exported model cannot run on it.
+        InputError: this machine has no such device, or an exported model cannot run on it.
     """
     if not any(True for _ in model.parameters()):
         if config.precision != "32-true" or config.device not in ("auto", "cpu"):
@@ -206,7 +206,11 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     if config.device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
-    return torch.device(config.device)
+    try:
+        return torch.empty(0, device=config.device).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {config.device} is unavailable: {reason}") from None
 
 
 def device_of_weights(model: nn.Module) -> torch.device:
