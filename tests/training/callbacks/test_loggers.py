@@ -82,10 +82,10 @@ def test_overwriting_a_run_starts_new_runs_of_the_services(services, tmp_path):
 
 
 def test_a_missing_package_is_named_before_anything_is_written(tmp_path, capsys, monkeypatch):
-    for package in ("wandb", "mlflow"):
+    for package, installed_as in (("wandb", "wandb"), ("mlflow", "mlflow-skinny")):
         monkeypatch.setitem(sys.modules, package, None)
         line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", package)
-        assert f"loggers={package} needs the package {package}: pip install" in line
+        assert f"loggers={package} needs the package {installed_as}: pip install" in line
     assert "comet" in refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "comet")
     assert not (tmp_path / "run").exists()
 
