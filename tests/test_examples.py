@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import subprocess
 import sys
 import tarfile
@@ -120,17 +119,6 @@ def test_benchmark_of_the_mlp_counts_what_is_saved(tmp_path):
     rows = {row["MLP"]: row for row in _table(tmp_path, "mlp.py", *options)}
     assert float(rows["gelu"]["saved MB"]) == 0.001 * round(197 * (192 + 768 + 768) * 4 / 1e3)
     assert float(rows["fused"]["saved MB"]) < 0.6 * float(rows["gelu"]["saved MB"])
-
-
-def test_study_of_the_derivatives_writes_its_tables_and_figures(tmp_path):
-    options = ["--degrees", "5", "--draws", "3", "--out", str(tmp_path)]
-    rows = _table(tmp_path, "derivatives.py", *options)
-    gelu = [row for row in rows if row["function"] == "gelu" and row["form"] != "B"]
-    assert [row["degree"] for row in gelu] == ["exact", "(5, 4)"]
-    assert gelu[0]["F'', max (RMS)"].startswith(f"{2 / (2 * math.pi) ** 0.5:.3g} ")
-    assert float(gelu[1]["error of F''"]) < 0.03
-    for name in ("derivatives-presets.svg", "derivatives-kinks.svg"):
-        assert (tmp_path / name).stat().st_size > 10_000
 
 
 def test_pinn_shows_the_jumps_that_the_loss_does_not_see(tmp_path):
