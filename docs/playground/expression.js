@@ -1,5 +1,5 @@
 // Expressions in x, such as "x * sigmoid(1.702 * x)", as functions of a number: the grammar and the
-// names of kat/nn/fitting/expression.py. The text is parsed here, and never run as JavaScript.
+// names of kat/nn/fitting/targets.py. The text is parsed here, and never run as JavaScript.
 //
 //   sum     = product (("+" | "-") product)*
 //   product = signed (("*" | "/") signed)*
@@ -42,7 +42,7 @@ const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 const silu = (x) => x * sigmoid(x);
 
-/** The named activations of kat/nn/fitting/functions.py. */
+/** The named activations of kat/nn/functions.py. */
 export const FUNCTIONS = {
   identity: (x) => x,
   silu,
