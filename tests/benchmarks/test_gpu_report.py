@@ -288,7 +288,7 @@ def test_without_a_gpu_nothing_is_written(report, tmp_path, capsys):
     ("arguments", "named"),
     [
         (("--seconds", "0"), "--seconds must be above 0, got 0.0"),
-        (("--out", __file__), "cannot be a folder"),
+        (("--out", __file__), "cannot be written: Not a directory"),
         (("--steps", "everything"), "'everything'"),
     ],
 )
