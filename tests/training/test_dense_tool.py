@@ -113,7 +113,7 @@ def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tm
 
 SETTINGS = {
     "augment.mixup=0.8": {"augment": AugmentConfig(mixup=0.8)},
-    "augment.scale=[0.5, 1.0]": {"augment": AugmentConfig(scale=(0.5, 1.0))},
+    "augment.scale=(0.5, 1.0)": {"augment": AugmentConfig(scale=(0.5, 1.0))},
     "model.drop=0.1": {"model": {"drop": 0.1}},
     "data.crop_pct=0.9": {"data": {"crop_pct": 0.9}},
     "data.interpolation=lanczos": {"data": {"interpolation": "lanczos"}},
