@@ -268,6 +268,9 @@ def test_other_preprocessing_is_told_apart():
     record, notes = with_preprocessing(COLOURS, crop_pct=0.5, mean=[0.5, 0.5, 0.5], std=None)
     assert (record.crop_pct, record.mean) == (0.5, (0.5, 0.5, 0.5))
     assert notes == ["note: crop_pct is 0.5, but the checkpoint's record has 1.0"]
+    for name in ("mean", "std"):
+        with pytest.raises(InputError, match=rf"{name}\b.* must"):
+            with_preprocessing(COLOURS, **{name: [0.5]})
 
 
 def test_a_folder_and_its_turned_copy_have_equal_logits(tmp_path):
