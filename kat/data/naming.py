@@ -75,7 +75,7 @@ def class_names(names: Sequence[str], count: int | None, largest: int, title: ob
 
 
 def wrong_label(name: object, label: int, count: int) -> str:
-    """Says that the label of an image, or the largest of a dataset, is none of so many classes."""
+    """Return the message for a label that is outside the classes."""
     return f"{name} has the label {label}, but the {count} classes are 0 to {count - 1}"
 
 

@@ -74,7 +74,7 @@ class Checkpoint(NamedTuple):
 
 
 class Resumption(NamedTuple):
-    """What a run finds in its directory.
+    """The state that a run finds in its directory.
 
     Args:
         resume: the run is resumed.

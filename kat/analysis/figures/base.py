@@ -48,7 +48,7 @@ def svg(figure: Figure, salt: str = "kat") -> str:
 
 
 def hover(artist: Artist, text: str) -> None:
-    """Gives a part of a figure a title, which SVG shows where the mouse rests on it."""
+    """Give a part of a figure a title, which SVG shows where the mouse rests on it."""
     artist.set_gid(_HOVER + printable(text))
 
 

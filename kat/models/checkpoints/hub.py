@@ -33,7 +33,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is known about the training of a model; either part may be empty.
+    """The training of a model, as far as it is known; either part may be empty.
 
     Args:
         settings: the settings of the run, as in run.yaml.

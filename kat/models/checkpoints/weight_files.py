@@ -46,7 +46,7 @@ _WRAPPERS = re.compile(r"^((module|_orig_mod|model)\.)+")
 """The prefixes that DistributedDataParallel, torch.compile and Lightning add to every name."""
 
 _AVERAGED = "n_averaged"
-"""What torch.optim.swa_utils.AveragedModel counts."""
+"""The number of updates, as torch.optim.swa_utils.AveragedModel counts them."""
 _OTHER_VARIANT = re.compile(r"\b(numerator|denominator)_v$")
 """The names of the coefficients in the second published variant of the layer."""
 

@@ -69,7 +69,7 @@ class Movement:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What happened to the weights of a ViT.
+    """The record of how the weights of a ViT were carried over.
 
     Args:
         source: the ViT.
