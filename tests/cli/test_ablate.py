@@ -201,7 +201,10 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         ),
         (["groups", "--set", "max_steps=20"], "may not set max_steps: .* to shorten its runs"),
         (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
-        (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is None: leave it out for"),
+        (
+            ["groups", "--set", "model.args.act_init=null"],
+            "model.args.act_init is None: leave it out for",
+        ),
         (
             ["components", "--set", "model.name=vit_micro"],
             r"model.name=vit_mlp_\* needs the size of a kat_\* model, but the grid has 'vit_micro'",
