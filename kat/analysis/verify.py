@@ -177,13 +177,15 @@ def verify_interpreted() -> list[Result]:
 
     They run in another process: Triton reads TRITON_INTERPRET when it is imported.
     """
-    before = os.environ.get("TRITON_INTERPRET", "0")
+    before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             return pool.submit(_verify_interpreted).result()
     finally:
-        os.environ["TRITON_INTERPRET"] = before
+        del os.environ["TRITON_INTERPRET"]
+        if before is not None:
+            os.environ["TRITON_INTERPRET"] = before
 
 
 def _verify_interpreted() -> list[Result]:
