@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import timm
@@ -174,15 +175,24 @@ def check_architecture(name: str) -> None:
 
 
 def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
-    """Checks that nothing is fetched: the name is in timm's registry, no argument is timm's own.
+    """Checks that nothing is fetched, and that a model of this library takes the arguments.
+
+    The name must be in timm's registry, and no argument may be timm's own.
 
     Raises:
-        InputError: names the argument.
+        InputError: names the argument, and the closest one.
     """
     if ":" in architecture:
         raise InputError(f"architecture must be a name in timm's registry, got {architecture!r}")
     if own := sorted(_TIMMS & args.keys()):
         raise InputError(f"{own[0]} is an argument of timm, not of {architecture}")
+    create: Any = timm.model_entrypoint(architecture) if timm.is_model(architecture) else None
+    if isinstance(create, partial):
+        made = create.args[0]
+        classes = made.__mro__ + getattr(made, "transformer_class", nn.Module).__mro__
+        known = {name for c in classes for name in inspect.signature(c.__init__).parameters}
+        if strange := sorted(args.keys() - known):
+            raise unknown(f"argument of {architecture}", strange[0], known)
 
 
 def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
