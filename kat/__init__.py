@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kat import deploy as deploy
     from kat import training as training
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "train")
+    __getattr__, __dir__ = on_first_use(__name__, "train", {".": "analysis data deploy training"})
 
 __all__ = [
     "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",

@@ -6,7 +6,6 @@ is missing is named, in one line, by what needs it.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import sys
@@ -100,30 +99,27 @@ def require(package: str, what: str) -> Any:
         return importlib.import_module(package)
 
 
-def on_first_use(package: str, extra: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_first_use(
+    package: str, extra: str, names: dict[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A package's ``__getattr__`` and ``__dir__``: its public names are imported on first use.
-
-    They are the imports under its ``if TYPE_CHECKING:``, which type checkers read too. Names that
-    come from the package itself are modules in it.
 
     Args:
         package: ``__name__`` of the package.
         extra: brings all that it needs.
+        names: by module, as of the package, the names that it defines; of ``"."``, the package
+            itself, the names are modules. Its ``if TYPE_CHECKING:`` imports the same names.
     """
-    specification: Any = sys.modules[package].__spec__
-    code = ast.parse(specification.loader.get_source(package))
-    (block,) = (statement for statement in code.body if isinstance(statement, ast.If))
-    imports = (statement for statement in block.body if isinstance(statement, ast.ImportFrom))
-    sources = {alias.name: str(each.module) for each in imports for alias in each.names}
+    sources = {name: module for module, text in names.items() for name in text.split()}
 
     def getattribute(name: str) -> Any:
         if name not in sources:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         source = sources[name]
         with needed_by(f"{package}.{name}", extra):
-            if source == package:
-                return importlib.import_module(f"{package}.{name}")
-            value = getattr(importlib.import_module(source), name)
+            if source == ".":
+                return importlib.import_module(f".{name}", package)
+            value = getattr(importlib.import_module(source, package), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import compileall
 import importlib
 import json
+import shutil
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -304,32 +307,38 @@ def test_all_and_dev_bring_every_extra():
     assert everything - loggers <= {r.name for r in requirements("dev")}
 
 
-FIRST_USE = ("models", "data", "training", "analysis", "deploy")
-"""Packages whose public names are imported on first use."""
-
-
-@pytest.mark.parametrize("name", FIRST_USE)
-def test_public_names_that_come_on_first_use_are_those_of_the_package(name):
-    package = importlib.import_module(f"kat.{name}")
+@pytest.mark.parametrize("name", ["", ".models", ".data", ".training", ".analysis", ".deploy"])
+def test_type_checkers_see_the_names_that_come_on_first_use(name):
+    """In the only table and the only ``if`` of the package; every name is what its module has."""
+    package = importlib.import_module(f"kat{name}")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = package.nothing
-    assert set(package.__all__) <= set(dir(package))
-    seen = set()
-    for module, public in _imported_for_types(PACKAGE / name / "__init__.py"):
-        source = importlib.import_module(module)
-        inner = importlib.import_module(f"{module}.{public}") if source is package else None
-        assert getattr(package, public) is (inner or getattr(source, public)), public
-        seen.add(public)
-    assert seen == set(package.__all__)
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    (table,) = (ast.literal_eval(node) for node in ast.walk(tree) if isinstance(node, ast.Dict))
+    (block,) = (node.body for node in tree.body if isinstance(node, ast.If))
+    seen = {(node.module, alias.name) for node in block for alias in node.names}
+    for module, names in table.items():
+        source = importlib.import_module(module, package.__name__)
+        for public in names.split():
+            assert public in dir(package)
+            assert getattr(package, public) is getattr(source, public)
+            seen.remove((source.__name__, public))
+    assert not seen
 
 
-def _imported_for_types(path: Path) -> list[tuple[str, str]]:
-    """The modules and names that type checkers see, from under ``if TYPE_CHECKING:``."""
-    return [
-        (str(node.module), alias.name)
-        for block in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    ]
+@pytest.mark.slow
+def test_the_library_works_without_its_sources(tmp_path):
+    """As in a frozen application: every public name, from compiled files alone."""
+    copy = shutil.copytree(PACKAGE, tmp_path / "kat", ignore=shutil.ignore_patterns("__pycache__"))
+    assert compileall.compile_dir(copy, legacy=True, quiet=1)
+    for path in copy.rglob("*.py"):
+        path.unlink()
+    code = """
+import kat
+assert kat.__file__.endswith(".pyc")
+from kat.deploy import export_model
+for package in (kat.models, kat.data, kat.training, kat.analysis, kat.deploy):
+    for name in package.__all__:
+        getattr(package, name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -4,6 +4,19 @@ from typing import TYPE_CHECKING
 
 from kat.extras import on_first_use
 
+_NAMES = {
+    ".cost.activation_memory": "ActivationMemory activation_memory",
+    ".cost.flops": "Cost count",
+    ".figures.activations": "plot_activations plot_evolution",
+    ".figures.fit": "plot_fit",
+    ".figures.learning_curves": "plot_learning_curves",
+    ".figures.stability": "plot_stability",
+    ".inspect.activations": "Activation learned_activations",
+    ".inspect.stability": "Verdict",
+    ".inspect.symbolic": "Reading read_symbols",
+    "kat.tables": "write_table",
+    "kat.training.tasks.classification.metrics": "Calibration calibration confusion_matrix",
+}
 if TYPE_CHECKING:
     from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
     from kat.analysis.cost.flops import Cost, count
@@ -17,7 +30,7 @@ if TYPE_CHECKING:
     from kat.tables import write_table
     from kat.training.tasks.classification.metrics import Calibration, calibration, confusion_matrix
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "plot")
+    __getattr__, __dir__ = on_first_use(__name__, "plot", _NAMES)
 
 __all__ = [
     "Activation",

@@ -4,6 +4,18 @@ from typing import TYPE_CHECKING
 
 from kat.extras import on_first_use
 
+_NAMES = {
+    ".check": "SplitReport between_splits check_split",
+    ".config": "AugmentConfig DataConfig is_stream",
+    ".dataset": "ImageDataset",
+    ".decoding": "UnreadableImage decode",
+    ".loader": "Batch Loader make_loader",
+    ".record": "data_record differences located",
+    ".seeds": "STEP derived_seed seed_all",
+    ".sources.registry": "check_classes open_split task_of_data",
+    ".stream": "ImageStream",
+    ".transforms": "DeviceTransform Preprocessing eval_transform preprocessing train_transform",
+}
 if TYPE_CHECKING:
     from kat.data.check import SplitReport, between_splits, check_split
     from kat.data.config import AugmentConfig, DataConfig, is_stream
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
         train_transform,
     )
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "train")
+    __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
 
 __all__ = [
     "STEP",

@@ -4,6 +4,15 @@ from typing import TYPE_CHECKING
 
 from kat.extras import on_first_use
 
+_NAMES = {
+    ".export": "DETECTIONS_TOLERANCE TOLERANCE Exported export_model",
+    ".export_record": "ExportRecord",
+    ".formats": "FILE_FORMATS",
+    ".freezing": "FrozenRational freeze quantize_int8",
+    ".model_forms": "FeatureMaps make_resizable",
+    ".run_record": "training_record",
+    ".runtime": "Runtime open_file open_model",
+}
 if TYPE_CHECKING:
     from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
     from kat.deploy.export_record import ExportRecord
@@ -13,7 +22,7 @@ if TYPE_CHECKING:
     from kat.deploy.run_record import training_record
     from kat.deploy.runtime import Runtime, open_file, open_model
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "export")
+    __getattr__, __dir__ = on_first_use(__name__, "export", _NAMES)
 
 __all__ = [
     "DETECTIONS_TOLERANCE",

@@ -14,6 +14,21 @@ from typing import TYPE_CHECKING
 
 from kat.extras import on_first_use
 
+_NAMES = {
+    ".": "baselines dense micro",
+    ".baseline_mlps": "FixedMlp SwiGLUMlp",
+    ".checkpoints.hub": "TrainingRecord from_pretrained save_pretrained",
+    ".checkpoints.model_record": "ModelRecord build_model create_model input_args"
+    " registered_preprocessing",
+    ".checkpoints.storage": "is_model_folder load_model read_training_checkpoint save_model",
+    ".checkpoints.weight_files": "load_weights read_state_dict",
+    ".conversion.convert": "Conversion Movement convert_vit init_from_vit",
+    ".conversion.source": "ViTSource read_vit",
+    ".kat": "KAT GatedKAT",
+    ".pretrained": "register_pretrained",
+    ".vit": "KANViT SwiGLUViT ViT",
+    "kat.nn": "rational_parameter_names",
+}
 if TYPE_CHECKING:
     from kat.models import baselines, dense, micro
     from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
@@ -39,7 +54,7 @@ if TYPE_CHECKING:
     from kat.models.vit import KANViT, SwiGLUViT, ViT
     from kat.nn import rational_parameter_names
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "vision")
+    __getattr__, __dir__ = on_first_use(__name__, "vision", _NAMES)
 
 __all__ = [
     "KAT", "Conversion", "FixedMlp", "GatedKAT", "KANViT", "ModelRecord", "Movement", "SwiGLUMlp",

@@ -4,6 +4,16 @@ from typing import TYPE_CHECKING
 
 from kat.extras import on_first_use
 
+_NAMES = {
+    ".callbacks.divergence": "read_divergence",
+    ".config": "ModelConfig MonitorConfig OptimConfig TrainConfig",
+    ".distributed": "is_first_process",
+    ".dry_run": "DryRun measure_dry_run",
+    ".evaluation.evaluate": "evaluate",
+    ".run_directory": "read_history read_settings settings_to_keep",
+    ".tasks.evaluation": "EvalConfig Evaluation",
+    ".trainer": "Summary train",
+}
 if TYPE_CHECKING:
     from kat.training.callbacks.divergence import read_divergence
     from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
@@ -14,7 +24,7 @@ if TYPE_CHECKING:
     from kat.training.tasks.evaluation import EvalConfig, Evaluation
     from kat.training.trainer import Summary, train
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "train")
+    __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
 
 __all__ = [
     "DryRun",
