@@ -16,7 +16,8 @@ from kat.deploy.formats import FORMATS, detector_onnx, pt2
 from kat.deploy.freezing import freeze, quantize_int8
 from kat.deploy.model_forms import size_step
 from kat.deploy.runtime import DetectorRuntime, open_file
-from kat.errors import ExportFailed, InputError, unknown
+from kat.errors import ExportFailed, InputError
+from kat.extras import needed_by
 from kat.files import check_target, replacing
 from kat.models import ModelRecord
 from kat.models.dense import Detector, task_of
@@ -79,6 +80,7 @@ class _Export:
     moved: float = 0.0
 
 
+@needed_by("export")
 @torch.no_grad()
 def export_model(
     model: nn.Module,
@@ -122,9 +124,7 @@ def export_model(
         PosixPath('digits.onnx')
     """
     path = Path(path)
-    if path.suffix[1:] not in FORMATS:
-        raise unknown("ending of an exported file", path.suffix[1:], FORMATS)
-    check_target(path)
+    check_target(path, [f".{ending}" for ending in FORMATS])
     if isinstance(model, Detector):
         export = _detector_export(model, record, path, int8, run or {})
     else:

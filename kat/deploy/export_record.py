@@ -102,8 +102,8 @@ class ExportRecord(NamedTuple):
         """
         if text is None:
             raise InputError(
-                f"{source} was not written by 'kat export': it has no record of classes and"
-                " preprocessing, without which its outputs mean nothing"
+                f"{source} was not written by 'kat export', or was changed since: it has no record"
+                " of classes and preprocessing, without which its outputs mean nothing"
             )
         config = parse_json(text, source)
         step, run = config["image_size_step"], config.get("run", {})  # older files have no run

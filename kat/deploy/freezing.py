@@ -14,7 +14,7 @@ from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from kat.extras import require
+from kat.extras import needed_by
 from kat.models.kanify.trace import named_children
 from kat.models.kanify.walk import DROPOUTS
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
@@ -156,6 +156,7 @@ def _fold_scale(
     setattr(block, scale_name, nn.Identity())
 
 
+@needed_by("int8")
 def quantize_int8(model: nn.Module) -> nn.Module:
     """A copy with the weights of linear maps in int8: W_ij = s_i q_ij, with one float s_i a row.
 
@@ -178,11 +179,11 @@ def quantize_int8(model: nn.Module) -> nn.Module:
         'Int8Tensor'
     """
     with _quiet_import():
-        quantization = require("torchao.quantization", "int8")
-        unwrap = require("torchao.utils", "int8").unwrap_tensor_subclass
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        from torchao.utils import unwrap_tensor_subclass
     quantized = copy.deepcopy(model)
-    quantization.quantize_(quantized, quantization.Int8WeightOnlyConfig())
-    return unwrap(quantized).requires_grad_(False)
+    quantize_(quantized, Int8WeightOnlyConfig())
+    return unwrap_tensor_subclass(quantized).requires_grad_(False)
 
 
 @contextmanager

@@ -26,8 +26,6 @@ from kat.text import either
 
 _VERSION = 5
 """Of the indices in the cache."""
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-"""How files begin that gzip, bzip2, xz and zstd have written."""
 
 
 class Member(NamedTuple):
@@ -206,9 +204,6 @@ def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iter
     Raises:
         InputError: the tar file is compressed, damaged or truncated.
     """
-    if file.read(8).startswith(_COMPRESSED):
-        raise InputError(f"{path} is compressed, and could only be read in order: unpack it once")
-    file.seek(0)
     at = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -233,5 +228,5 @@ def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iter
     except tarfile.TarError as error:
         damage = str(error)
     if damage:  # to tarfile, any block without a header is the end
-        where = f"{path} is damaged or truncated at byte {start + at}"
-        raise InputError(f"{where}: {damage}; copy it again")
+        where = f"{path} is compressed, damaged or truncated at byte {start + at}"
+        raise InputError(f"{where}: {damage}; unpack it once, or copy it again")

@@ -22,7 +22,6 @@ from torchvision.models.detection.transform import resize_boxes
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats.onnx import OPSET, save_proto
 from kat.deploy.freezing import freeze
-from kat.extras import require
 from kat.models import ModelRecord
 from kat.models.dense import Detector
 from kat.models.dense.image_sizes import pad_to_patches
@@ -96,11 +95,9 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
     """Writes a detector for one image in one ONNX file, with the record as metadata.
 
     The score threshold is an optional input.
-
-    Raises:
-        InputError: onnx is not installed.
     """
-    onnx = require("onnx", "ONNX export")
+    import onnx
+
     frozen: Any = freeze(detector)
     traced = OneImage(frozen).eval()
     threshold = torch.tensor(detector.score_threshold)

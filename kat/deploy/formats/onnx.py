@@ -13,8 +13,7 @@ from torch.export import ExportedProgram
 from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.formats.pt2 import quiet_warnings
-from kat.errors import InputError
-from kat.extras import require
+from kat.extras import needed_by
 from kat.version import __version__
 
 OPSET = 18
@@ -28,11 +27,7 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """Writes the program in one file, checked by ``onnx.checker``, with the record as metadata.
 
     Outputs have the names that the program gives them, or ``logits``.
-
-    Raises:
-        InputError: onnx or onnxscript is not installed.
     """
-    require("onnxscript", "ONNX export")  # which needs onnx
     outputs = program.call_spec.out_spec
     names = list(outputs.context) if outputs.type is dict else [OUTPUT]
     with quiet_warnings():
@@ -55,7 +50,8 @@ def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
 
     Both are metadata. The notes of the exporter, most of a small file, are left out.
     """
-    onnx = require("onnx", "ONNX export")
+    import onnx
+
     graph = proto.graph
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -76,18 +72,19 @@ def _name_dimensions(graph: Any, *, resizable: bool) -> None:
                 dim.dim_param = name
 
 
+@needed_by("an ONNX file")
 def read_record(path: Path) -> ExportRecord:
     """The record, without loading the model."""
+    import onnx
+
     if not verify_checksum(path):
-        raise InputError(
-            f"{path} was not written by 'kat export', or was changed since: the checksum at its end"
-            " is missing"
-        )
-    proto = require("onnx", "an ONNX file").load(path, load_external_data=False)
+        return ExportRecord.from_json(None, str(path))
+    proto = onnx.load(path, load_external_data=False)
     props = {entry.key: entry.value for entry in proto.metadata_props}
     return ExportRecord.from_json(props.get(KEY), str(path))
 
 
+@needed_by("an ONNX file")
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     """The model in onnxruntime, on the CPU with torch's number of threads, and the record.
 
@@ -97,12 +94,13 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
         InputError: onnxruntime is not installed; the file does not exist, is damaged, or was not
             written by 'kat export'.
     """
-    runtime = require("onnxruntime", "an ONNX file")
+    import onnxruntime
+
     record = read_record(path)
-    options = runtime.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERROR
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
     outputs = [x.name for x in session.get_outputs()]
 

@@ -43,23 +43,7 @@ def test_fashion_mnist_from_idx_files(fashion):
     assert np.asarray(image).tobytes() == raw[16 + 13 * 784 : 16 + 14 * 784]
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda d: (d / "train-labels-idx1-ubyte.gz").unlink(), "train-labels.* is missing"),
-        (
-            lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"abcdefgh")),
-            "not an idx file of bytes with 3 dimensions",
-        ),
-        (
-            lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(
-                gzip.compress(bytes([0, 0, 8, 3, *[0, 0, 0, 2] * 3]) + bytes(1 << 24))
-            ),
-            "not an idx file of bytes with 3 dimensions",
-        ),
-    ],
-)
-def test_damaged_idx_files_are_named(fashion, damage, message):
-    damage(fashion)
-    with pytest.raises(InputError, match=message):
+def test_a_missing_idx_file_is_named(fashion):
+    (fashion / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(InputError, match=r"train-labels.* is missing"):
         open_split(DataConfig(name=f"fashion_mnist:{fashion}"), "train")
