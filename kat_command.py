@@ -1,9 +1,9 @@
 """The ``kat`` command. It lives outside the package so that ``kat --help`` does not import torch.
 
 A command is a file of ``kat/cli``, found by itself: its docstring begins with its name and summary,
-"``kat eval``: evaluate checkpoints", and it has ``main(arguments) -> int | None``. A folder there
-is a group of commands, such as ``kat plot curves``; the docstring of its ``__init__.py`` is the
-group's help. A command is imported when it is called.
+"``kat eval``: evaluate checkpoints", and it has ``main(arguments) -> int | None``. A file without
+``main`` is a group, such as ``kat plot``: its functions are the commands, such as ``kat plot
+curves``, each with such a docstring. A command is imported when it is called.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ def _run(arguments: list[str] | None) -> int:
         return 0
     path = _command_folder()
     names = ["kat"]
-    while path.is_dir():
-        commands = find_commands(path)
+    while commands := find_commands(path):
         name, *rest = rest or ["--help"]
         if name == "help" and rest:  # kat help train
             name, *rest = [*rest, "--help"]
@@ -89,7 +88,9 @@ def _run(arguments: list[str] | None) -> int:
         if name not in commands:
             return _refuse(names, name, commands)
         names.append(name)
-        path = path / name if (path / name).is_dir() else path / f"{name}.py"
+        if path.is_file():
+            break
+        path /= f"{name}.py"
     from kat.cli.errors import run_command
     from kat.extras import EXTRA_OF_COMMAND, MissingPackage, needed_by
 
@@ -97,28 +98,32 @@ def _run(arguments: list[str] | None) -> int:
         called = " ".join(names)
         try:
             with needed_by(called, EXTRA_OF_COMMAND.get(names[1], "train")):
-                module = importlib.import_module(".".join(["kat.cli", *names[1:]]))
+                module = importlib.import_module(f"kat.cli.{names[1]}")
         except MissingPackage as error:
             if not {"-h", "--help"} & set(rest):
                 raise
-            sys.stdout.write(f"{_docstring(path)}\n\nTo see the options as well: {error}\n")
+            sys.stdout.write(
+                f"{_docstrings(path)[names[-1]]}\n\nTo see the options as well: {error}\n"
+            )
             return 0
         with needed_by(called):
-            code: int | None = module.main(rest)
+            code: int | None = getattr(module, names[2] if names[2:] else "main")(rest)
         return code
 
     return run_command(command, rest)
 
 
-def find_commands(folder: Path) -> dict[str, str]:
-    """The commands of a folder: their names, with the summary in the docstring of each."""
+def find_commands(path: Path) -> dict[str, str]:
+    """The commands of a folder, or of a group's file: their names and summaries."""
     found = {}
-    for path in sorted(folder.iterdir()):
-        file = path / "__init__.py" if path.is_dir() else path
-        if path.name != "__init__.py" and file.suffix == ".py" and file.is_file():
-            match = re.match(r"``kat [\w ]+``: (.*?)\.?\n", _docstring(file) + "\n")
-            if match:
-                found[path.stem] = match[1]
+    if path.is_dir():
+        docs = {file.stem: _docstrings(file)[file.stem] for file in path.glob("*.py")}
+    else:
+        docs = {name: doc for name, doc in _docstrings(path).items() if name != path.stem}
+    for name, doc in sorted(docs.items()):
+        match = re.match(r"``kat [\w ]+``: (.*?)\.?\n", doc + "\n")
+        if match:
+            found[name] = match[1]
     return found
 
 
@@ -129,17 +134,21 @@ def _command_folder() -> Path:
     return Path(spec.origin).parent / "cli"
 
 
-def _docstring(file: Path) -> str:
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+def _docstrings(file: Path) -> dict[str, str]:
+    """The docstrings of a file, under its own name, and of its functions."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    docs = {function.name: ast.get_docstring(function) or "" for function in functions}
+    return docs | {file.stem: ast.get_docstring(tree) or ""}
 
 
-def _usage(names: list[str], folder: Path, commands: dict[str, str]) -> str:
+def _usage(names: list[str], path: Path, commands: dict[str, str]) -> str:
     """The text of ``kat --help``, or of the help of a group of commands."""
     if len(names) == 1:
         about = "The Kolmogorov-Arnold Transformer (arXiv 2409.10594): train, evaluate and use KAT."
         examples = _EXAMPLES
     else:
-        doc = _docstring(folder / "__init__.py").partition(": ")[2]
+        doc = _docstrings(path)[path.stem].partition(": ")[2]
         about, _, examples = (doc[:1].upper() + doc[1:]).partition("\n\n")
     rows = "\n".join(f"  {name:<11} {summary}" for name, summary in commands.items())
     return (

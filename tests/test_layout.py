@@ -100,9 +100,11 @@ def test_a_file_is_a_command_by_its_docstring(tmp_path):
 
     (tmp_path / "sing.py").write_text('"""``kat sing``: sing a song.\n\nLoudly."""\n')
     (tmp_path / "helper.py").write_text('"""What the commands share."""\n')
-    (tmp_path / "dance").mkdir()
-    (tmp_path / "dance" / "__init__.py").write_text('"""``kat dance``: dances."""\n')
+    group = '"""``kat dance``: dances."""\ndef waltz(): """``kat dance waltz``: turn."""\n'
+    (tmp_path / "dance.py").write_text(group + "def step(): pass\n")
     assert find_commands(tmp_path) == {"dance": "dances", "sing": "sing a song"}
+    assert find_commands(tmp_path / "dance.py") == {"waltz": "turn"}
+    assert find_commands(tmp_path / "sing.py") == {}
 
 
 def test_the_commands_are_those_of_the_design():
@@ -113,8 +115,12 @@ def test_the_commands_are_those_of_the_design():
         "ablate", "completion", "convert", "data", "eval", "export", "fit", "flops",
         "plot", "predict", "report", "stability", "train", "verify",
     }  # fmt: skip
-    groups = {name: set(find_commands(PACKAGE / "cli" / name)) for name in ("data",)}
-    assert groups == {"data": {"check"}}
+    groups = {name: set(find_commands(PACKAGE / "cli" / f"{name}.py")) for name in commands}
+    assert {name: inner for name, inner in groups.items() if inner} == {
+        "data": {"check"},
+        "flops": {"layers", "models"},
+        "plot": {"activations", "attention", "cost", "curves", "evolution", "forest"},
+    }
 
 
 def test_no_module_takes_the_place_of_a_name_of_its_package():

@@ -28,7 +28,19 @@ def main(arguments: list[str]) -> None:
     """Prints the script."""
     shell = make_parser().parse_args(arguments).shell
     parser = ArgumentParser(prog="kat")
-    _add_commands(parser, [])
+    folder = Path(__file__).parent
+    commands = parser.add_subcommands(required=False)
+    for name, summary in kat_command.find_commands(folder).items():
+        module = importlib.import_module(f"kat.cli.{name}")
+        group = kat_command.find_commands(folder / f"{name}.py")
+        if not group:
+            commands.add_subcommand(name, module.make_parser(), help=summary)
+            continue
+        inner = ArgumentParser()
+        commands.add_subcommand(name, inner, help=summary)
+        own = inner.add_subcommands(required=False)
+        for each, what in group.items():
+            own.add_subcommand(each, getattr(module, f"{each}_parser")(), help=what)
     sys.stdout.write(shtab.complete(parser, shell))
 
 
@@ -37,18 +49,3 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "SHELL")
     parser.add("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))
     return parser
-
-
-def _add_commands(parser: ArgumentParser, group: list[str]) -> None:
-    """Adds the parsers of the commands of a group as subcommands."""
-    folder = Path(__file__).parent.joinpath(*group)
-    subcommands = parser.add_subcommands(required=False)
-    for name, summary in kat_command.find_commands(folder).items():
-        words = [*group, name]
-        if (folder / name).is_dir():
-            inner = ArgumentParser()
-            subcommands.add_subcommand(name, inner, help=summary)
-            _add_commands(inner, words)
-        else:
-            module = importlib.import_module(".".join(["kat.cli", *words]))
-            subcommands.add_subcommand(name, module.make_parser(), help=summary)

@@ -18,20 +18,19 @@ examples:
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kat.cli.options.parser import Parser, given
+from kat.cli.options.parser import Parser, given, write_json
 from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.deploy.formats import FORMATS
 from kat.errors import InputError
-from kat.files import short_names, write_text
+from kat.files import short_names
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
@@ -43,6 +42,8 @@ from kat.training.tasks.registry import TASKS
 Row = dict[str, Any]
 """The evaluation of a checkpoint, or the ``error`` that prevented it."""
 
+Data = tuple[dict[str, Any], str]
+"""The settings of data that a checkpoint is evaluated on, and a remark."""
 _EVAL = ("device", "precision", "limit", "image_size", "progress")
 
 
@@ -65,20 +66,18 @@ def main(arguments: list[str]) -> None:
                 raise
             rows[path]["error"] = " ".join(str(error).split())
 
-    data: dict[Path, dict[str, Any]] = {}
+    data: dict[Path, Data] = {}
     for path in paths:
-        with row_of(path) as row:
-            data[path], row["remark"] = _data(path, options)
-    take_one_split(list(data.values()))
+        with row_of(path):
+            data[path] = _data(path, options)
+    take_one_split([settings for settings, _ in data.values()])
     for path, name in zip(paths, names, strict=True):
         if path in data:
             with row_of(path) as row:
                 folder = options.out / name if options.out else None
-                row |= _evaluate(path, data[path], row.pop("remark"), parser, options, folder)
+                row |= _evaluate(path, data[path], folder, parser, options)
     _print(list(rows.values()), several)
-    if options.json:
-        content = list(rows.values()) if several else rows[paths[0]]
-        write_text(options.json, json.dumps(content, indent=2) + "\n")
+    write_json(options, list(rows.values()) if several else rows[paths[0]])
     if options.csv:
         write_table(options.csv, _columns(rows.values()), rows.values())
     failed = [str(path) for path, row in rows.items() if "error" in row]
@@ -105,7 +104,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def _data(path: Path, options: Namespace) -> tuple[dict[str, Any], str]:
+def _data(path: Path, options: Namespace) -> Data:
     """The data to evaluate a checkpoint on, its run's by default, and a remark."""
     named = given(options.data)
     is_exported = path.suffix[1:] in FORMATS and path.is_file()
@@ -119,24 +118,19 @@ def _data(path: Path, options: Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _evaluate(
-    path: Path,
-    settings: dict[str, Any],
-    remark: str,
-    parser: Parser,
-    options: Namespace,
-    folder: Path | None,
+    path: Path, data: Data, folder: Path | None, parser: Parser, options: Namespace
 ) -> Row:
     """Evaluates a checkpoint, and writes tables and figures."""
+    settings, remark = data
     model, record = open_model(path, trust=options.trust)
     task, size = task_of(model), options.image_size
     if size is not None and (task == "detection" or record.input_size[1:] != (size, size)):
         model, _ = open_model(path, size, trust=options.trust)  # the record stays the stored one
     config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
-    data = DataConfig(**settings)
-    found = evaluate(model, record, data, config, own, source=path)
+    found = evaluate(model, record, DataConfig(**settings), config, own, source=path)
     found.notes += [remark] if remark else []
-    row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
+    row = {"checkpoint": str(path), "data": settings["name"], "task": task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)

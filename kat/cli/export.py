@@ -48,14 +48,15 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     out: Path = options.out
     ending = out.suffix.removeprefix(".")
-    if ending in FILE_FORMATS:
-        refuse_options(parser, options, ["license"], f"on a .{ending} file")
-        _export_file(options, out)
-    elif ending.isalpha():
+    is_file = ending in FILE_FORMATS
+    if ending.isalpha() and not is_file:
         known = " or ".join(f".{name}" for name in FILE_FORMATS)
         raise InputError(f"--out {out.name!r} must end in {known}; a folder has no ending")
+    others, on = (["license"], f".{ending} file") if is_file else (_OF_FILES, "folder")
+    refuse_options(parser, options, others, f"on a {on}")
+    if is_file:
+        _export_file(options, out)
     else:
-        refuse_options(parser, options, _OF_FILES, "on a folder")
         training = training_record(options.run)
         save_pretrained(*load_model(options.run), out, training=training, license=options.license)
         say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

@@ -12,14 +12,13 @@ examples:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked
+from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked, write_json
 from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import UnreadableImage, decode
 from kat.data.decoding import in_channels
@@ -27,7 +26,7 @@ from kat.data.folders import image_files
 from kat.data.naming import NOT_AN_IMAGE
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import replacing, short_names, write_text
+from kat.files import replacing, short_names
 from kat.models.dense import task_of
 from kat.tables import columns_of, print_table, write_table
 from kat.text import listing, warn
@@ -79,8 +78,7 @@ def main(arguments: list[str]) -> None:
                 with replacing(out / f"{names[options.images[index]]}{ending}.png") as partial:
                     picture.save(partial, format="PNG")
     _print(results, task, getattr(own, "top", _CLASSES) if task.ranked else None)
-    if options.json:
-        write_text(options.json, json.dumps(results, indent=2) + "\n")
+    write_json(options, results)
     if options.csv:
         rows = list(_rows(results, task))
         write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)

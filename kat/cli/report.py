@@ -22,6 +22,7 @@ from kat.analysis.reports.run import write_run_report
 from kat.analysis.runs import find_runs, read_runs, with_results
 from kat.cli.options.parser import Parser, refuse_options
 from kat.errors import InputError
+from kat.files import short_names
 from kat.settings import CountOrZero
 from kat.text import say
 from kat.training import read_history
@@ -68,11 +69,10 @@ def make_parser() -> Parser:
 
 
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
-    grids = {path.stem: read_runs(path) for path in tables}
-    if len(grids) < len(tables):
-        raise InputError(f"two tables have the same name: {', '.join(map(str, tables))}")
+    names = [name.removesuffix(".csv") for name in short_names(tables)]
+    grids = {name: read_runs(path) for name, path in zip(names, tables, strict=True)}
     histories = {
-        path.stem: {row["run"]: read_history(path.parent / row["run"]) for row in grids[path.stem]}
-        for path in tables
+        name: {row["run"]: read_history(path.parent / row["run"]) for row in grids[name]}
+        for name, path in zip(names, tables, strict=True)
     }
     write_ablation_report(grids, histories, out)

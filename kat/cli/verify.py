@@ -12,8 +12,6 @@ examples:
 
 from __future__ import annotations
 
-import json
-
 import torch
 
 from kat.analysis.verify import (
@@ -26,9 +24,8 @@ from kat.analysis.verify import (
     verify_interpreted,
 )
 from kat.cli.errors import FAILED
-from kat.cli.options.parser import Parser, tracked
+from kat.cli.options.parser import Parser, tracked, write_json
 from kat.errors import InputError, unknown
-from kat.files import write_text
 from kat.ops.cpu.library import find_library
 from kat.tables import print_table
 from kat.text import say
@@ -57,16 +54,12 @@ def main(arguments: list[str]) -> int:
     )
     if options.interpreter:
         found += verify_interpreted()
-    if not found:
-        raise InputError("nothing would be compared: --backends or --dtypes is empty")
     _print(found)
     failures = sorted((r for r in found if not r.ratio <= 1), key=lambda r: -r.ratio)
     say(*(f"unavailable: {name}: {reason}" for name, reason in absent.items()))
     say(*(f"FAILED {result}" for result in failures[:_LISTED]))
-    if options.json:
-        rows = [result._asdict() for result in found]
-        content = {"passed": not failures, "results": rows}
-        write_text(options.json, json.dumps(content) + "\n")
+    rows = [result._asdict() for result in found]
+    write_json(options, {"passed": not failures, "results": rows})
     say(
         f"{len(failures)} of {len(found)} comparisons FAILED"
         if failures

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.cli.commands import refused, run
+from tests.cli.commands import run
 
 CASES = {
     "kat tr": {"train"},
@@ -35,7 +35,3 @@ def test_the_shell_completes_commands_options_and_values(capsys, tmp_path):
     assert ended.stderr == ""
     completed = [set(line.split()) for line in ended.stdout.splitlines()]
     assert completed == list(CASES.values())
-
-
-def test_an_unknown_shell_is_named(capsys):
-    assert "invalid choice: 'csh'" in refused(capsys, "completion", "csh")

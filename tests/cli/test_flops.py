@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import timm
 
-import kat.cli.flops.models
+from kat.cli import flops
 from kat.models import build_model, save_model
 from tests.cli.commands import refused, run
 from tests.records import RECORD
@@ -28,13 +28,8 @@ def _read(path):
 
 
 def test_without_a_model_it_is_the_papers_table(monkeypatch, tmp_path, capsys):
-    assert list(kat.cli.flops.models.PUBLISHED) == [
-        f"{family}_{size}_patch16_224"
-        for family in ("vit", "kat")
-        for size in ("tiny", "small", "base")
-    ]
-    tiny = {n: figures for n, figures in kat.cli.flops.models.PUBLISHED.items() if "tiny" in n}
-    monkeypatch.setattr(kat.cli.flops.models, "PUBLISHED", tiny)  # the others take seconds
+    tiny = {n: figures for n, figures in flops.PUBLISHED.items() if "tiny" in n}
+    monkeypatch.setattr(flops, "PUBLISHED", tiny)  # the others take seconds
     assert run("flops", "models", "--csv", tmp_path / "costs.csv") == 0
     printed = capsys.readouterr().out
     assert "authors' figures" in printed
@@ -67,28 +62,23 @@ def test_layers_add_up_to_the_model(tmp_path, capsys):
 
 
 def test_a_stored_model_is_counted_as_it_is_stored(folder, tmp_path, capsys):
-    assert (
-        run("flops", "models", folder, folder / "model.safetensors", "--json", tmp_path / "a.json")
-        == 0
-    )
-    stored, again = json.loads((tmp_path / "a.json").read_text())
+    out = tmp_path / "a.json"
+    assert run("flops", "models", folder, folder / "model.safetensors", "--json", out) == 0
+    stored, again = json.loads(out.read_text())
     assert stored["input"] == "1x8x8"
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=2, num_groups=4)
     assert stored["parameters"] == sum(p.numel() for p in model.parameters())
-    assert {**again, "model": ""}.keys() == stored.keys()
     assert again["flops"] == stored["flops"]
 
 
 def test_image_size_and_channels(tmp_path, capsys):
     options = ("--image-size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
-    assert run("flops", "models", "vit_micro", "resnet18", *options) == 0
+    names = ("kat_tiny_patch16_224", "resnet18")
+    assert run("flops", "models", *names, *options) == 0
     assert [row["input"] for row in _read(tmp_path / "a.csv")] == ["1x64x64", "1x64x64"]
-    assert "resnet18: keeps another 38,400 bytes per batch of any size" in capsys.readouterr().out
-
-
-def test_another_size_is_not_the_authors_model(capsys):
-    assert run("flops", "models", "kat_tiny_patch16_224", "--image-size", 64) == 0
-    assert " yes " not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "resnet18: keeps another 38,400 bytes per batch of any size" in printed
+    assert " yes " not in printed  # of the authors' figures
 
 
 def test_pixels_that_the_patches_leave_out_are_named(capsys):
@@ -124,13 +114,8 @@ def test_bad_input_of_flops(folder, tmp_path, capsys):
 
     assert "did you mean 'kat_tiny_patch16_224'?" in line("kat_tiny_patch16_225")
     assert "cannot be built with" in line("kat_micro", "--args", "{num_groups: 5}")
-    assert "--image-size must be at least 1, got 0" in line("kat_micro", "--image-size", 0)
     assert "is stored with its own" in line(folder, "--image-size", 16)
-    assert "is stored with its own" in line(folder, "--args", "{num_groups: 2}")
     assert "holds no model" in line(tmp_path)
-    assert "unknown option '--groups'" in line("--groups", 4)
-    assert "unknown option '--args'" in refused(capsys, "flops", "layers", 8, 8, "--args", "{}")
-    assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
 
 
 def test_dense_models_are_counted(tmp_path, capsys):

@@ -57,7 +57,6 @@ def test_a_choice_of_backends(tmp_path):
         (("--dtypes", "[float8]"), "unknown dtype 'float8'"),
         (("--dtypes", "float32"), "must be a list, got float32"),
         (("--backends", "[gpu]"), "the backend gpu is unavailable: there are reference, cpu"),
-        (("--backends", "[]"), "nothing would be compared"),
         (("--interpeter",), "did you mean '--interpreter'"),
     ],
 )

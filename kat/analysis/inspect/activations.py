@@ -94,7 +94,7 @@ def learned_activations(
             start from the initial functions of its layers.
 
     Raises:
-        InputError: the model has no rational, or inputs or coefficients are not finite.
+        InputError: the model has no rational, or inputs are not finite.
 
     Examples:
         >>> import torch
@@ -182,8 +182,6 @@ def _activation(
     x = torch.linspace(_EDGES[first], _EDGES[last], points, dtype=torch.float64)
     learned = layer.functions(x).numpy()
     start = (layer.initial_functions(x) if history is None else history.functions(x)[0]).numpy()
-    if not np.isfinite(learned).all():
-        raise InputError(f"{name} has coefficients that are not finite: the model is damaged")
     activation = Activation(
         name=name,
         form=layer.form,

@@ -48,17 +48,14 @@ class AttentionMaps:
 
 
 @torch.no_grad()
-def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
+def attention_maps(model: VisionTransformer, images: Tensor) -> AttentionMaps:
     """Runs a copy of a model in eval mode, and keeps the maps of each block.
 
     Args:
-        model: a Vision Transformer of timm; it is left unchanged.
+        model: it is left unchanged; see :func:`check_attention`.
         images: (B, C, H, W), normalized.
-
-    Raises:
-        InputError: the model is of another kind, or has no attention layer of timm's usual kind.
     """
-    transformer = deepcopy(check_attention(model))
+    transformer = deepcopy(model)
     layers: list[Any] = [m for m in transformer.modules() if isinstance(m, Attention)]
     for layer in layers:
         layer.fused_attn = False  # the fused kernel returns no probabilities

@@ -131,7 +131,7 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
             raise
         findings.predictions = str(error)
     try:
-        check_attention(model)
+        transformer = check_attention(model)
     except InputError as error:
         findings.attention = str(error)
         return findings
@@ -140,7 +140,7 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
         return findings
     pictures, titles = true_classes(batches[:1], images.images.classes)
     pictures, titles = pictures[:_WITH_ATTENTION], titles[:_WITH_ATTENTION]
-    maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
+    maps = attention_maps(transformer, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(titles, maps.logits, record.classes)
     findings.attention = draw_attention(pictures, titles, maps)
     return findings

@@ -9,6 +9,7 @@ from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescri
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
+from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -21,7 +22,7 @@ from rich.progress import track
 
 from kat.data import DataConfig
 from kat.errors import InputError, unknown
-from kat.files import PICTURES, check_folder, check_new_folder, check_target
+from kat.files import PICTURES, check_folder, check_new_folder, check_target, write_text
 from kat.settings import Count, adapter, describe
 
 T = TypeVar("T")
@@ -63,17 +64,18 @@ class Parser(ArgumentParser):
     :class:`InputError`. ``--quiet`` and ``--debug`` are options of every command.
 
     Args:
-        doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
+        doc: the docstring of the command's module or function: "``kat NAME``: summary", then the
+            help.
         subject: what the command acts on, for its usage, e.g. ``"RUN..."``.
         options: passed on to jsonargparse's parser.
     """
 
-    def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
+    def __init__(self, doc: str | None = "", subject: str = "", **options: Any) -> None:
         self.spellings: dict[str, str] = {}
         self.types: dict[str, Any] = {}
         self.switches: set[str] = set()
         self.outputs: dict[str, Callable[[Path], None]] = {}
-        match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
+        match = re.match(r"``(kat [\w ]+)``: (.*)", cleandoc(doc or ""), re.DOTALL)
         if match:
             usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
             about = match[2][:1].upper() + match[2][1:]
@@ -189,19 +191,19 @@ class Parser(ArgumentParser):
             raise unknown("setting", ".".join(filter(None, match.groups())), self.types)
         values = re.findall(r"(?:Got|Given) value: ?(.*)", message)
         match = re.match(r'Parser key "([\w.]+)": *(.*)', text)
-        if match is None or not values:
-            raise InputError(f"{text}; '{self.prog} --help' explains")
-        name = self.spellings.get(f"__{match[1]}", match[1])
-        try:
-            value = json.dumps(yaml.safe_load(values[-1]), default=str)
-            adapter(self.types[match[1]]).validate_json(value, strict=True)
-        except (KeyError, ValueError, yaml.YAMLError) as error:
-            if isinstance(error, ValidationError):
+        text += f"; '{self.prog} --help' explains"
+        if match and values:
+            name = self.spellings.get(f"__{match[1]}", match[1])
+            text = f"{name} is not valid: {match[2]}"
+            try:
+                value = json.dumps(yaml.safe_load(values[-1]), default=str)
+                adapter(self.types[match[1]]).validate_json(value, strict=True)
+            except ValidationError as error:
                 wanted = describe(problem["msg"] for problem in error.errors())
-                raise InputError(
-                    f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
-                ) from None
-        raise InputError(f"{name} is not valid: {match[2]}")
+                text = f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
+            except (KeyError, yaml.YAMLError):
+                pass
+        raise InputError(text)
 
 
 _SWITCH_VALUES = ("true", "false", "auto")
@@ -236,6 +238,12 @@ def settings_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any, An
 def given(settings: Namespace) -> dict[str, Any]:
     """The settings that were given, of a section whose defaults are None."""
     return {name: value for name, value in vars(settings).items() if value is not None}
+
+
+def write_json(options: Namespace, content: object) -> None:
+    """Writes the file of ``--json``, if it was given."""
+    if options.json:
+        write_text(options.json, json.dumps(content, indent=2) + "\n")
 
 
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:

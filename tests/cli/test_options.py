@@ -8,7 +8,7 @@ import pytest
 
 from kat.cli.options.parser import Parser, settings_of
 from kat.cli.options.training_settings import TrainingParser, parse_training
-from kat.cli.plot import attention
+from kat.cli.plot import attention_parser
 from kat.errors import InputError
 from kat.training import TrainConfig
 from tests.cli.commands import refused, run
@@ -18,12 +18,9 @@ def settings(*arguments: str) -> TrainConfig:
     return parse_training(TrainingParser("``kat train``: train."), arguments)[0]
 
 
-@pytest.mark.parametrize("size", ["--image-size=8", "--image_size=8"])
-def test_hyphens_and_underscores_mean_the_same(size):
-    assert attention.make_parser().parse_args(["runs/x", size]).image_size == 8
-
-
-def test_so_they_do_in_settings():
+def test_hyphens_and_underscores_mean_the_same():
+    for size in ("--image-size=8", "--image_size=8"):
+        assert attention_parser().parse_args(["runs/x", size]).image_size == 8
     words = ("--data.num-workers", "3", "--model.drop_path", "0.1", "--limit-epochs", "2")
     config = settings(*words)
     assert (config.data.num_workers, config.model.drop_path, config.limit_epochs) == (3, 0.1, 2)
@@ -31,9 +28,7 @@ def test_so_they_do_in_settings():
 
 
 def test_the_short_forms_of_settings():
-    config = settings(
-        "--data=coco:x", "--init-from", "runs/vit", "--monitor", "--device", "cuda"
-    )  # fmt: skip
+    config = settings("--data=coco:x", "--init-from", "runs/vit", "--monitor", "--device", "cuda")
     assert (config.data.name, config.model.init_from) == ("coco:x", "runs/vit")
     assert (config.monitor.enabled, config.accelerator) == (True, "cuda")
 
@@ -60,14 +55,10 @@ def test_recipes_and_options_in_turn_the_later_wins():
     ("arguments", "line"),
     [
         (["--epochs", "few"], "--epochs must be an integer or 'auto', got few"),
-        (["--strategy", "magic"], "--strategy must be 'auto', 'ddp' or 'fsdp', got magic"),
         (["--overwrite=perhaps"], "--overwrite must be true or false, got perhaps"),
         (["--optim.betas", "3"], "--optim.betas must be a list, got 3"),
-        (["--model.args", "3"], "--model.args must be a mapping, got 3"),
         (["--epoch", "3"], "unknown option '--epoch'; did you mean '--epochs'?"),
         (["--seed"], "argument --seed: expected one argument; 'kat train --help' explains"),
-        (["--data.mean", "[x]"], "--data.mean must be a number or 'auto', got ['x']"),
-        (["--optim.betas", "[1]"], "--optim.betas must be "),
         (["--epochs="], "--epochs must be an integer or 'auto', got nothing"),
         (["digits"], "unrecognized arguments: digits; 'kat train --help' explains"),
     ],
@@ -87,15 +78,9 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("data", "check", "x", "--num-workers", 0), "--num-workers must be at least 1, got 0"),
         (("predict", "a", "--checkpoint", "x", "--top", "a"), "--top must be an integer, got a"),
         (("predict", "a.png"), "arguments are required: checkpoint; 'kat predict --help' explains"),
-        (("eval",), "arguments are required: runs; 'kat eval --help' explains"),
         (("eval", "nope"), "nope does not exist"),
         (("report", "nope"), "nope/run.yaml does not exist"),
-        (("stability", "nope"), "nope/stability.csv does not exist"),
-        (("plot", "cost", "nope"), "nope is neither a run"),
-        (("predict", "a.png", "--checkpoint", "nope"), "nope does not exist"),
         (("fit", "gelu", "--degree", 5), "argument --degree: expected 2 arguments; "),
-        (("help", "nope"), "unknown command 'nope'"),
-        (("plot", "cost", "x", "--x", "flop"), "--x: invalid choice: 'flop' (choose from "),
         (("fit", "gelu", "--out", "no/x.json"), "the folder 'no' for x.json does not exist"),
         (("plto",), "unknown command 'plto'; did you mean 'plot'? ('kat --help' lists them)"),
         (("plot", "cots"), "unknown command 'cots'; did you mean 'cost'? ('kat plot --help'"),
@@ -115,8 +100,6 @@ def test_quiet_prints_errors_only(tmp_path, capsys):
     assert table.is_file()
     assert "d_in must be" in refused(capsys, "flops", "layers", 0, 8, "--quiet")
 
-
-def test_quiet_shows_no_progress_bar():
     parser = Parser("``kat x``: do nothing.")
     parser.add_common("--progress")
     assert parser.parse_args([]).progress

@@ -1,21 +1,11 @@
-"""``kat data check``: find invalid images and annotations before training.
-
-Opens every image and every annotation of both splits, and prints one line for each kind of problem,
-with the count and the first case; --json lists all cases. "fatal" stops training, "skipped" is left
-out, and "warning" is used as it is, such as an image in two classes or two splits. Exit code: 0
-nothing is fatal, 1 something is, 2 the data cannot be opened at all.
+"""``kat data``: check a dataset before training.
 
 examples:
   kat data check coco:/data/coco
-  kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16 --json problems.json
-  kat data check coco:/data/mine --skip                     as with data.bad_annotations=skip
-  kat data check folder:/data/imagenet                      a dataset of classification
-  kat data check torch/cifar10 --data.root /data
 """
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Collection
 from dataclasses import fields
@@ -27,11 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from kat.cli.errors import FAILED
-from kat.cli.options.parser import Parser
+from kat.cli.options.parser import Parser, write_json
 from kat.data.check import SPLITS, Problem, SplitReport, between_splits, check_split
 from kat.data.config import DataConfig
 from kat.errors import InputError
-from kat.files import write_text
 from kat.settings import Count
 from kat.text import counted, listing, quoted, say
 
@@ -43,9 +32,22 @@ _LISTED = 12
 """The most classes whose counts are printed: the smallest of more."""
 
 
-def main(arguments: list[str]) -> int:
-    """Checks and prints; 1 if something is fatal."""
-    options = make_parser().parse_args(arguments)
+def check(arguments: list[str]) -> int:
+    """``kat data check``: find invalid images and annotations before training.
+
+    Opens every image and every annotation of both splits, and prints one line for each kind of
+    problem, with the count and the first case; --json lists all cases. "fatal" stops training,
+    "skipped" is left out, and "warning" is used as it is, such as an image in two classes or two
+    splits. Exit code: 0 nothing is fatal, 1 something is, 2 the data cannot be opened at all.
+
+    examples:
+      kat data check coco:/data/coco
+      kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16 --json problems.json
+      kat data check coco:/data/mine --skip                     as with data.bad_annotations=skip
+      kat data check folder:/data/imagenet                      a dataset of classification
+      kat data check torch/cifar10 --data.root /data
+    """
+    options = check_parser().parse_args(arguments)
     splits = SPLITS if options.split is None else (options.split,)
     reports = _reports(options, splits)
     between = between_splits([report for report in reports if report.classes])
@@ -56,32 +58,28 @@ def main(arguments: list[str]) -> int:
     _print_problems(between, skipped)
     problems = between + [problem for report in reports for problem in report.problems]
     fatal = sum(problem.severity(skipped) == "fatal" for problem in problems)
-    if options.json:
-        found = {
-            "data": options.dataset,
-            "splits": [
-                {
-                    "split": report.split,
-                    "images": len(report.hashes),
-                    "contents": report.contents,
-                    "classes": report.classes,
-                    "problems": [problem.to_dict(skipped) for problem in report.problems],
-                }
-                for report in reports
-            ],
-            "problems": [problem.to_dict(skipped) for problem in between],
-            "fatal": fatal,
+    listed = [
+        {
+            "split": report.split,
+            "images": len(report.hashes),
+            "contents": report.contents,
+            "classes": report.classes,
+            "problems": [problem.to_dict(skipped) for problem in report.problems],
         }
-        write_text(options.json, json.dumps(found, indent=2) + "\n")
+        for report in reports
+    ]
+    both = [problem.to_dict(skipped) for problem in between]
+    found = {"data": options.dataset, "splits": listed, "problems": both, "fatal": fatal}
+    write_json(options, found)
     kinds = f"{counted(len(problems), 'kind')} of problems, {fatal} fatal"
     hint = "; --skip lists what training can leave out" if fatal and not options.skip else ""
     say(kinds + hint if problems else "nothing is wrong")
     return FAILED if fatal else 0
 
 
-def make_parser() -> Parser:
+def check_parser() -> Parser:
     """The parser of ``kat data check``."""
-    parser = Parser(__doc__, "DATA")
+    parser = Parser(check.__doc__, "DATA")
     parser.add("dataset", metavar="DATA", help="the dataset, as --data of 'kat train'")
     others = {field.name for field in fields(DataConfig)} - set(_OPENING)
     parser.add_settings(DataConfig, "data", others)

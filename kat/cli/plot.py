@@ -1,0 +1,343 @@
+"""``kat plot``: figures of trained models and of comparisons.
+
+The ending of --out chooses the format. 'kat report' makes a page of a run.
+
+examples:
+  kat plot activations runs/digits --out activations.svg
+  kat plot evolution runs/digits --out evolution.gif
+  kat plot attention runs/digits --out attention.png
+  kat plot curves runs/kat runs/vit --out curves.png
+  kat plot cost runs/ablation/models.csv --out cost.svg
+  kat plot forest runs/ablation/models.csv runs/ablation/groups.csv --out forest.svg
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kat.analysis import (
+    Reading,
+    learned_activations,
+    plot_activations,
+    plot_evolution,
+    plot_learning_curves,
+    read_symbols,
+)
+from kat.analysis.ablation import compared, main_metric, summarize, with_split
+from kat.analysis.figures.activations import ANIMATED
+from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
+from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.grids import COSTS, draw_costs, draw_forest, pareto_front
+from kat.analysis.figures.learning_curves import CURVES, usual_curves
+from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.inspect.predictions import images_of_run, normalized
+from kat.analysis.inspect.symbolic import median, write_readings
+from kat.analysis.runs import History, Row, find_runs, read_runs, with_results
+from kat.cli.options.parser import Parser, refuse_options
+from kat.data import DeviceTransform, decode, eval_transform
+from kat.deploy import open_model
+from kat.errors import InputError
+from kat.files import short_names
+from kat.models import ModelRecord, load_model
+from kat.nn import read_coefficient_history
+from kat.settings import Count, CountOrZero, Positive
+from kat.tables import print_table
+from kat.text import say, warn
+from kat.training import read_history
+from kat.training.run_directory import COEFFICIENTS
+
+_ALL = "all"
+
+
+def activations(arguments: list[str]) -> None:
+    """``kat plot activations``: the learned rationals of a model, over the inputs that they see.
+
+    One panel per layer, one line per group, with its initial function. The inputs are those of
+    validation images: the run's own, or those of --data. --symbolic names the nearest known
+    function of each: c f(a x + b) + d with f such as identity, relu, gelu, tanh, and its distance
+    in standard deviations of the learned function.
+
+    examples:
+      kat plot activations runs/digits --out activations.svg
+      kat plot activations runs/digits --symbolic --csv readings.csv
+      kat plot activations model.safetensors --images 0 --width 4     without images
+    """
+    parser = activations_parser()
+    options = parser.parse_args(arguments)
+    if options.images == 0:
+        refuse_options(parser, options, ["data"], "with --images 0")
+    model, record = load_model(options.run)
+    inputs, note = _inputs(options, model, record)
+    path = options.run / COEFFICIENTS
+    history = read_coefficient_history(path) if path.is_file() else None
+    found = learned_activations(model, inputs, width=options.width, history=history)
+    plot_activations(found, options.out)
+    say(note)
+    if options.symbolic or options.csv:
+        readings = [reading for activation in found for reading in read_symbols(activation)]
+        _print(readings)
+        if options.csv:
+            write_readings(readings, options.csv)
+            say(options.csv)
+    say(options.out)
+
+
+def activations_parser() -> Parser:
+    """The parser of ``kat plot activations``."""
+    parser = Parser(activations.__doc__, "RUN")
+    parser.add_common("run", "--data")
+    what = "number of validation images; 0: draw without images"
+    parser.add("--images", type=CountOrZero, default=512, metavar="N", help=what)
+    what = "draw x from -WIDTH to WIDTH (default: the range of inputs)"
+    parser.add("--width", type=Positive, help=what)
+    parser.add("--symbolic", action="store_true", help="print the nearest known functions")
+    parser.add_csv("the nearest known function of every group")
+    parser.add_picture("activations.png")
+    return parser
+
+
+def _inputs(
+    options: Namespace, model: nn.Module, record: ModelRecord
+) -> tuple[Iterator[Tensor] | None, str]:
+    """Batches of inputs, if there are images, and a line that says which."""
+    if options.images == 0:
+        return None, "drawn without images"
+    try:
+        images = images_of_run(options.run, model, record, options.images, options.data)
+    except InputError as error:
+        if options.data:
+            raise
+        return None, f"drawn without images: {error}"
+    note = f"in gray the inputs of validation images of {images.data.name}, {images.count} at most"
+    return normalized(images.batches(), record), note
+
+
+def _print(readings: Sequence[Reading]) -> None:
+    """A row for each function that is nearest to groups of a layer."""
+    found: dict[tuple[str, str], list[Reading]] = {}
+    for reading in readings:
+        found.setdefault((reading.layer, reading.nearest), []).append(reading)
+    rows = []
+    for (layer, nearest), own in found.items():
+        typical = min(own, key=lambda reading: reading.distance)
+        distance = median(reading.distance for reading in own)
+        from_start = median(reading.from_start for reading in own)
+        numbers = (len(own), f"{distance:.3f}", f"{from_start:.3f}")
+        rows.append((layer, nearest, *numbers, typical.formula))
+    print_table(("layer", "nearest", "groups", "distance", "from start", "e.g."), rows)
+
+
+def attention(arguments: list[str]) -> None:
+    """``kat plot attention``: where a model looks, on images.
+
+    Draws what the class token of a Vision Transformer attends to (or its patches on average, if the
+    model averages them): attention rollout, and the mean over the heads of each block, over the
+    image as the model sees it. The images are files, or a few of the run's own validation images.
+
+    examples:
+      kat plot attention runs/digits
+      kat plot attention runs/digits --block 3 --images 6      the heads of the last of four blocks
+      kat plot attention runs/mine cat.jpg dog.jpg --out attention.svg
+    """
+    parser = attention_parser()
+    options = parser.parse_args(arguments)
+    if options.files:
+        refuse_options(parser, options, ["data", "images"], "beside image files")
+    model, record = open_model(options.run, options.image_size)
+    transformer = check_attention(model)
+    if options.files:
+        transform = eval_transform(record, normalize=False)
+        pictures = torch.stack([transform(decode(path)) for path in options.files])
+        names = [Path(path).name for path in options.files]
+    else:
+        images = images_of_run(options.run, model, record, options.images, options.data)
+        pictures, names = true_classes(list(images.batches()), images.images.classes)
+    maps = attention_maps(transformer, DeviceTransform(record.mean, record.std)(pictures))
+    titles = with_predictions(names, maps.logits, record.classes)
+    save_figure(draw_attention(pictures, titles, maps, options.block), options.out)
+    say(options.out)
+
+
+def attention_parser() -> Parser:
+    """The parser of ``kat plot attention``."""
+    parser = Parser(attention.__doc__, "RUN [IMAGE...]")
+    add = parser.add
+    parser.add_common("run", "--data")
+    add("files", nargs="*", metavar="IMAGE", help="image files")
+    what = "validation images, if there are no files"
+    add("--images", type=Count, default=4, metavar="N", help=what)
+    add("--block", type=int, metavar="N", help="draw each head of this block, counted from 0")
+    add("--image-size", type=Count, metavar="N", help="side of the square that the model sees")
+    parser.add_picture("attention.png")
+    return parser
+
+
+def curves(arguments: list[str]) -> None:
+    """``kat plot curves``: learning curves of one or several runs.
+
+    Draws loss and accuracy against epochs, one color a run. Of runs that belong together (the cells
+    of a table, or run directories with --group) it draws the mean over the epochs that all of them
+    have, in a band from the lowest to the highest. A circle marks the epoch that a single run
+    keeps.
+
+    examples:
+      kat plot curves runs/kat runs/vit --labels KAT ViT
+      kat plot curves runs/kat-seed* runs/vit-seed* --group --metric top1
+      kat plot curves runs/ablation/models.csv --out curves.svg
+    """
+    options = curves_parser().parse_args(arguments)
+    lines: dict[str, list[History]] = {}
+    left_out = []
+    for row in _find(options):
+        history = read_history(row["folder"]) if row["status"] == "done" else []
+        if history:
+            lines.setdefault(row["cell"], []).append(history)
+        elif row["status"] == "done":
+            left_out.append(row["folder"])
+    if not lines:
+        raise InputError(
+            f"no run of {', '.join(map(str, options.runs))} is done and has a history.csv with an"
+            " epoch in it"
+        )
+    for folder in left_out:
+        warn(f"note: {folder} is left out: it has no history.csv with an epoch in it")
+    usual = usual_curves(next(iter(lines.values()))[0][-1])
+    plot_learning_curves(lines, options.out, options.metric or usual)
+    say(options.out)
+
+
+def curves_parser() -> Parser:
+    """The parser of ``kat plot curves``."""
+    parser = _runs_parser(curves.__doc__)
+    what = f"a panel each, of {', '.join(CURVES)} (default: the loss, and the task's first metric)"
+    parser.add("--metric", nargs="+", choices=list(CURVES), metavar="NAME", help=what)
+    parser.add_picture("curves.png")
+    return parser
+
+
+def _runs_parser(doc: str | None) -> Parser:
+    """The parser of a figure of runs, with the arguments of :func:`find_runs`."""
+    parser = Parser(doc, "RUN...")
+    what = "a run directory, or the .csv of 'kat ablate', whose cells are a line each"
+    parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)
+    what = "put runs together that differ in the seed only"
+    parser.add("--group", action="store_true", help=what)
+    parser.add("--labels", nargs="+", metavar="NAME", help="names in place of those found")
+    return parser
+
+
+def _find(options: Namespace) -> list[Row]:
+    return find_runs(options.runs, group=options.group, labels=options.labels)
+
+
+def cost(arguments: list[str]) -> None:
+    """``kat plot cost``: accuracy against parameters, FLOPs, seconds and memory.
+
+    Draws the first metric of a task (top-1, box AP, mIoU), with its 95 % interval over the seeds,
+    against the costs of a model, and joins the Pareto front. A cell of a table, or the run
+    directories that --group puts together, is one point. The metric is that of the test in tables
+    of grids with 'test: true', else that of the validation; the axis says which. Seconds depend on
+    the machine: runs at the same time slow each other down.
+
+    examples:
+      kat plot cost runs/ablation/models.csv
+      kat plot cost runs/kat runs/vit --labels KAT ViT --x flops --out flops.svg
+    """
+    options = cost_parser().parse_args(arguments)
+    rows = [with_results(row) for row in _find(options)]
+    done = [row for row in rows if row["status"] == "done"]
+    if not done:
+        raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")
+    metric = compared(main_metric(done), done)
+    results = summarize(rows, measure=metric.name)
+    costs = list(COSTS) if options.x == _ALL else [options.x]
+    save_figure(draw_costs(results, metric, costs), options.out)
+    for result in results:
+        if result.estimate is None:
+            has_run = result.row["status"] == "done"
+            reason = f"no run has a {with_split(metric)}" if has_run else "no run is done"
+            say(f"left out, {reason}: {result.name}")
+    for name in costs:
+        front = ", ".join(result.name for result in pareto_front(results, name))
+        say(f"Pareto front in {name}: {front}")
+    say(options.out)
+
+
+def cost_parser() -> Parser:
+    """The parser of ``kat plot cost``."""
+    parser = _runs_parser(cost.__doc__)
+    parser.add("--x", choices=[*COSTS, _ALL], default=_ALL, help="the cost; all: a panel each")
+    parser.add_picture("cost.svg")
+    return parser
+
+
+def evolution(arguments: list[str]) -> None:
+    """``kat plot evolution``: how the rationals of a run changed during training.
+
+    Draws them from the coefficients in coefficients.csv: as small multiples, one row per layer and
+    one column per step, or as an animation (.gif, .mp4).
+
+    examples:
+      kat plot evolution runs/digits --out evolution.gif
+      kat plot evolution runs/digits --out evolution.svg --width 4
+    """
+    options = evolution_parser().parse_args(arguments)
+    history = read_coefficient_history(options.run / COEFFICIENTS)
+    plot_evolution(history, options.out, width=options.width)
+    say(options.out)
+
+
+def evolution_parser() -> Parser:
+    """The parser of ``kat plot evolution``."""
+    parser = Parser(evolution.__doc__, "RUN")
+    parser.add("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add("--width", type=Positive, default=3.0, help="draw x from -WIDTH to WIDTH")
+    parser.add_picture("evolution.png", ANIMATED)
+    return parser
+
+
+def forest(arguments: list[str]) -> None:
+    """``kat plot forest``: the differences of all cells of several grids, one line each.
+
+    Draws, for each cell of the tables of 'kat ablate', the paired difference from the first cell of
+    its grid, in points of the metric that cells are compared by (that of the test in grids with
+    'test: true', else that of the validation), with its 95 % interval over the seeds. Intervals are
+    not corrected for the number of comparisons.
+
+    examples:
+      kat plot forest runs/ablation/models.csv runs/ablation/groups.csv
+      kat plot forest runs/ablation/components.csv --out components.png
+    """
+    options = forest_parser().parse_args(arguments)
+    paths: list[Path] = list(dict.fromkeys(options.tables))
+    names = [name.removesuffix(".csv") for name in short_names(paths)]
+    rows = {name: read_runs(path) for name, path in zip(names, paths, strict=True)}
+    metrics = {name: compared(main_metric(own), own) for name, own in rows.items()}
+    if len(set(metrics.values())) > 1:
+        each = ", ".join(f"{name!r} by {with_split(metric)}" for name, metric in metrics.items())
+        raise InputError(f"grids in one figure must be compared by one metric: {each}")
+    metric = next(iter(metrics.values()))
+    grids = {name: summarize(own, measure=metric.name) for name, own in rows.items()}
+    if not any(cell.difference for results in grids.values() for cell in results):
+        raise InputError("no cell can be compared with the first of its grid")
+    save_figure(draw_forest(grids, metric), options.out)
+    for name, results in grids.items():
+        for cell in results[1:]:
+            if cell.difference is None:
+                reference = results[0].name
+                say(f"left out, no seed in common with {reference!r}: {name}: {cell.name}")
+    say(options.out)
+
+
+def forest_parser() -> Parser:
+    """The parser of ``kat plot forest``."""
+    parser = Parser(forest.__doc__, "GRID.csv...")
+    what = "a .csv table of 'kat ablate'"
+    parser.add("tables", nargs="+", type=Path, metavar="GRID.csv", help=what)
+    parser.add_picture("forest.svg")
+    return parser
