@@ -78,7 +78,7 @@ release-check: has-repository $(TOOLS) lint docs
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(PIP_INSTALL) --editable '.[all]'
 	$(BIN)/python scripts/licenses.py all
-	$(BIN)/python -m pytest -q tests/scripts/test_kernel_hub.py
+	$(BIN)/python -m pytest -q -m "release or slow" tests/scripts/test_kernel_hub.py
 	rm -rf dist
 	$(BIN)/python scripts/check_wheel.py --out dist -m ""
 	$(BIN)/python scripts/version_matrix.py dist/*.whl --csv benchmarks/results/version_matrix.csv

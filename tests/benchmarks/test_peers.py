@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(
         importlib.util.find_spec("triton") is None,
         reason="triton is not installed; get it with: pip install triton",
@@ -88,38 +88,33 @@ def Rational_PYTORCH_A_F(x, a, b, training):
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("peers")
-    write(folder / "flashkat/rational_kat/kernels/flash_rational_triton.py", COPIES)
-    write(folder / "rational_kat_cu/kat_rational/rational_triton.py", BROKEN)
-    write(folder / "rational_kat_cu/kat_rational/kat_1dgroup_torch.py", RELU)
-    functions = "rational_activations/rational/torch/rational_pytorch_functions.py"
-    write(folder / functions, EXACT)
+    for path, text in {
+        "flashkat/rational_kat/kernels/flash_rational_triton.py": COPIES,
+        "rational_kat_cu/kat_rational/rational_triton.py": BROKEN,
+        "rational_kat_cu/kat_rational/kat_1dgroup_torch.py": RELU,
+        "rational_activations/rational/torch/rational_pytorch_functions.py": EXACT,
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
     return folder
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 @pytest.fixture(scope="module")
 def rows(peers):
     table = peers / "table.csv"
     names = ("flashkat", "rational_kat_cu", "rational_activations")
-    result = run(
+    command = [
+        *(sys.executable, str(SCRIPT)),
         *(word for name in names for word in ("--peer", f"{name}={peers / name}")),
         *("--arch", "90", "--shape", "x".join(map(str, SHAPE))),
         *("--image", "2x64", "--batches", "1", "16", "--order-batch", "32", "--orders", "6"),
         *("--seconds", "0.01", "--csv", str(table)),
-    )
+    ]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     lines = table.read_text().splitlines()
     assert lines[0].startswith("# python ")
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-
-def run(*arguments):
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def values(rows, **wanted):
@@ -198,34 +193,3 @@ def test_code_that_fails_has_a_row_with_the_error(rows):
     assert ("backward", "ValueError: no backward pass") in errors
     (forward,) = {error for operation, error in errors if operation == "forward"}
     assert "no_such_function" in forward
-
-
-def test_skipped_parts_and_no_peers(tmp_path):
-    table = tmp_path / "table.csv"
-    parts = ("--skip", "compiled", "gradient-error", "program-order")
-    result = run(*parts, "--shape", "1x2x16", "--seconds", "0.01", "--csv", str(table))
-    assert result.returncode == 0, result.stderr[-2000:]
-    with table.open() as file:
-        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    assert {row["basis"] for row in lines} == {"source", "timed"}
-    assert {row["provider"] for row in lines if row["basis"] == "timed"} == {"F.gelu", "kat"}
-
-
-def test_an_unknown_peer_is_one_clear_error():
-    result = run("--peer", "liger=somewhere")
-    assert result.returncode == 2
-    names = "rational_kat_cu, flashkat, rational_activations"
-    message = f"error: --peer no peer is called 'liger'; there are: {names}"
-    assert result.stderr.splitlines()[-1].endswith(message)
-
-
-def test_a_folder_without_the_files_of_a_peer_and_no_folder(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    import peer_code
-
-    checkout = "no rational_kat/kernels/.* a checkout of https://github.com/OSU-STARLAB/FlashKAT"
-    with pytest.raises(peer_code.PeerError, match=checkout):
-        peer_code.parse_peer(f"flashkat={tmp_path}")
-    for text in ("flashkat", "flashkat="):
-        with pytest.raises(peer_code.PeerError, match=f"'{text}' is not NAME=PATH"):
-            peer_code.parse_peer(text)

@@ -41,19 +41,15 @@ def package(tmp_path):
     )
 
 
-def test_a_public_name_becomes_a_link_to_where_it_is_defined(package):
-    assert "[`pack.parts.Part`][pack.parts.Part]" in package.docstring.value
-    assert "[`shape`][pack.forms.shape]" in package.docstring.value
+def test_a_public_name_becomes_a_link_and_what_is_not_public_is_code(package):
+    part, docstring = package["parts.Part"].docstring.value, package.docstring.value
+    assert "[`pack.parts.Part`][pack.parts.Part]" in docstring
+    assert "[`shape`][pack.forms.shape]" in docstring
+    assert docstring.endswith("and `LIMIT`.")
     assert "as [`Part`][pack.parts.Part] says" in package["parts.Part.cut"].docstring.value
-    assert "[`cut`][pack.parts.Part.cut]" in package["parts.Part"].docstring.value
-
-
-def test_what_is_not_public_or_not_there_is_code(package):
-    assert package.docstring.value.endswith("and `LIMIT`.")
-    assert "or `_glue` it" in package["parts.Part"].docstring.value
-    assert package["parts.Part"].docstring.value.endswith("and `nothing`.")
-
-
-def test_a_name_is_looked_up_where_the_docstring_stands(package):
-    docstring = package["forms.shape"].docstring.value
-    assert docstring == "The shape of a `Part`, or of a [`pack.Part`][pack.parts.Part]."
+    assert "[`cut`][pack.parts.Part.cut]" in part
+    assert "or `_glue` it" in part
+    assert part.endswith("and `nothing`.")
+    assert package["forms.shape"].docstring.value == (
+        "The shape of a `Part`, or of a [`pack.Part`][pack.parts.Part]."
+    )

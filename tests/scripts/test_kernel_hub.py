@@ -74,29 +74,22 @@ def results_of(environment, tmp_path):
     return run
 
 
-def assert_same_bits(found, expected):
-    assert len(found) == len(expected) == 16
-    assert all(map(torch.equal, found, expected))
-    assert all(each.isfinite().all() for each in found)
-
-
-@pytest.mark.parametrize("loader", ["kernels", "importlib"])
-def test_on_the_cpu(loader, package, results_of):
-    if loader == "kernels" and not find_spec("kernels"):
-        pytest.skip("kernels is not installed")
-    folder = package if loader == "kernels" else package / "build" / "torch-cpu"
-    assert_same_bits(results_of(loader, folder, "-"), results_of("kat", "", "-"))
-
-
-@pytest.mark.parametrize("loader", ["kernels", "importlib"])
-def test_on_a_gpu_in_the_interpreter(loader, package, results_of):
-    pytest.importorskip("triton", reason="Triton is not installed")
-    if loader == "kernels" and not find_spec("kernels"):
-        pytest.skip("kernels is not installed")
-    folder = package / "build" / "torch-cuda"
-    interpreter = {"TRITON_INTERPRET": "1"}
-    expected = results_of("kat", "", "triton", **interpreter)
-    assert_same_bits(results_of(loader, folder, "triton", **interpreter), expected)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.release)])
+def test_the_package_gives_the_same_bits(device, package, results_of):
+    """On a GPU by Triton's interpreter; loaded by ``kernels`` where that is installed."""
+    impl, variables = "-", {}
+    if device == "cuda":
+        pytest.importorskip("triton", reason="Triton is not installed")
+        impl, variables = "triton", {"TRITON_INTERPRET": "1"}
+    expected = results_of("kat", "", impl, **variables)
+    build = package / "build" / f"torch-{device}"
+    loaders = {"importlib": build, "kernels": package if device == "cpu" else build}
+    for loader, folder in loaders.items():
+        if loader == "importlib" or find_spec("kernels"):
+            found = results_of(loader, folder, impl, **variables)
+            assert len(found) == len(expected) == 16
+            assert all(map(torch.equal, found, expected))
+            assert all(each.isfinite().all() for each in found)
 
 
 def test_beside_kat_in_one_process_and_its_layer_has_forward_alone(package):

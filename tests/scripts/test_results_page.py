@@ -75,7 +75,6 @@ def test_forest_has_the_tested_grids_alone(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(results_page, "save_figure", lambda figure, path: path.touch())
     results_page.write_page(runs, page, tmp_path / "figures")
     assert drawn == ["models", "depth"]  # as declared
-    assert (tmp_path / "figures/paper_search.svg").exists()
 
 
 def test_times_of_runs_that_shared_the_machine_are_marked():
@@ -122,28 +121,23 @@ def test_corrected_p_values_never_fall_with_their_rank():
     assert results_page.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_records_are_evenly_spaced(runs, tmp_path):
+def test_records_are_evenly_spaced_and_those_made_elsewhere_are_kept(runs, tmp_path):
     (row, *_) = read_runs(runs / "paper_depth.csv")
     records = results_page.recorded(row, runs, 3)
-    assert [record["step"] for record in records[::3]] == [0, 5, 9]
-    assert [record["part"] for record in records[::3]] == ["0", "1/2", "1"]
-
-
-def test_records_are_those_of_the_first_and_the_last_step(runs, tmp_path):
+    assert [(each["step"], each["part"]) for each in records[::3]] == [
+        (0, "0"), (5, "1/2"), (9, "1"),
+    ]  # fmt: skip
     results_page.take_over(runs, tmp_path)
-    with (tmp_path / "moments/paper_depth.csv").open() as file:
+    moments = tmp_path / "moments/paper_depth.csv"
+    before = moments.read_bytes()
+    with moments.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 2 * 3
     assert {(row["part"], row["step"]) for row in rows} == {("0", "0"), ("1", "9")}
     assert read_runs(tmp_path / "paper_models.csv") == read_runs(runs / "paper_models.csv")
-
-
-def test_records_of_runs_that_were_made_elsewhere_are_kept(runs, tmp_path):
-    results_page.take_over(runs, tmp_path)
-    before = (tmp_path / "moments/paper_depth.csv").read_bytes()
     (runs / "runs/a/stability.csv").unlink()
     results_page.take_over(runs, tmp_path)
-    assert (tmp_path / "moments/paper_depth.csv").read_bytes() == before
+    assert moments.read_bytes() == before
 
 
 def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):

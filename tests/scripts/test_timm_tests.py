@@ -37,7 +37,7 @@ def test_torchscript(name):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_kats_classifiers_run_as_vits_and_scripting_is_left_out(tmp_path):
     (tmp_path / "test_models.py").write_text(TESTS)
     command = [sys.executable, ROOT / "scripts/timm_tests.py", tmp_path / "test_models.py"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
@@ -20,12 +17,6 @@ from tests.browser import unavailable
 
 pytestmark = pytest.mark.slow
 
-FONTS = [
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold",
-    "DejaVuSerif", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralItalic", "cmr10", "cmss10",
-    "cmtt10",
-]  # fmt: skip
-"""Fonts that matplotlib brings; the model has not seen any."""
 SEVEN = [(-80, -90), (70, -90), (-20, 100)]
 """Where the pen goes, from the middle of the canvas."""
 
@@ -91,15 +82,6 @@ def draw(page, points):
         actions.move_to_element_with_offset(canvas, *point)
     actions.release().perform()
     page.run("return new Promise((done) => setTimeout(done, 300))")
-
-
-def glyph(font, digit):
-    """A printed digit, (280, 280) in [0, 1]."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
-    image = Image.new("L", (280, 280))
-    letter = ImageFont.truetype(path, 200)
-    ImageDraw.Draw(image).text((140, 140), str(digit), font=letter, fill=255, anchor="mm")
-    return torch.tensor(np.asarray(image) / 255.0)
 
 
 def test_drawings_become_images_as_in_python(page, playground_model):
@@ -172,21 +154,11 @@ def test_the_accuracy_is_that_on_the_validation_images(page, model, playground_m
     assert f" {100 * right.double().mean():.1f} % of the validation images" in text
 
 
-def test_examples_are_shown_as_they_are(page, assets):
+@pytest.mark.parametrize("width", [1400, 400])
+def test_examples_are_shown_as_they_are_and_the_page_fits_its_window(page, assets, width):
     about = json.loads(assets["digit.json"].read_text())
     Select(page.driver.find_element(By.CSS_SELECTOR, "#kat-example")).select_by_visible_text("6")
     page.wait_for("return document.querySelector('#kat-bars .best span').textContent == '6'")
     assert seen(page).mul(16).flatten().tolist() == about["examples"][6]
-
-
-@pytest.mark.parametrize("width", [1400, 400])
-def test_the_page_fits_its_window(page, width):
     page.resize(width)
     page.wait_for(f"return document.documentElement.scrollWidth <= {width}")
-
-
-def test_printed_digits_are_recognized(model, playground_model):
-    drawings = torch.stack([glyph(font, digit) for font in FONTS for digit in range(10)])
-    logits = model(playground_model.normalized(playground_model.to_digits(drawings)))
-    right = logits.argmax(1).view(len(FONTS), 10) == torch.arange(10)
-    assert right.double().mean() > 0.93, right

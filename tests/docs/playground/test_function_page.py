@@ -78,7 +78,7 @@ def shown(page):
 
 def test_values_are_those_of_kat(page):
     rng = np.random.default_rng(0)
-    for m, n, form in itertools.product((1, 2, 5, 9), (0, 1, 4, 8), "AB"):
+    for m, n, form in itertools.product((1, 5, 9), (0, 1, 8), "AB"):
         c = {"form": form, "a": rng.normal(size=m + 1).tolist(), "b": rng.normal(size=n).tolist()}
         found = run_modules(page, f"{X.tolist()}.map((x) => R.evaluate({json.dumps(c)}, x))")
         f, slope, p, q = (np.array([one[key] for one in found]) for key in ("f", "slope", "p", "q"))
@@ -88,13 +88,6 @@ def test_values_are_those_of_kat(page):
         np.testing.assert_allclose(slope, want_slope, rtol=1e-8, atol=1e-9)
         np.testing.assert_allclose(p, want_p, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(q * want_f, want_p, rtol=1e-10, atol=1e-11)
-
-
-def test_kinks_have_the_derivative_that_kat_takes(page):
-    for form in "AB":
-        c = {"form": form, "a": [1.0, 2.0], "b": [3.0]}
-        found = run_modules(page, f"R.evaluate({json.dumps(c)}, 0).slope")
-        assert found == pytest.approx(by_kat(c, [0.0])[1][0])
 
 
 def test_moments_and_limits_are_those_of_kat(page):
@@ -129,12 +122,9 @@ def test_expressions_mean_what_they_mean_in_python(page):
 
 def test_other_texts_are_refused(page):
     for text, message in [
-        ("", "Type a function"), ("x +", "ends too early"), ("x^2", "write ** for a power"),
+        ("x +", "ends too early"), ("x^2", "write ** for a power"),
         ("alert(1)", "no function “alert”"), ("x.constructor", "is not supported"),
-        ("constructor(x)", "no function"), ("toString", "unknown"), ("max(x)", "takes 2 arguments"),
-        ("gelu + 1", "needs an argument"), ("(x", "missing at the end"), ("x x", "not expected"),
-        ("(" * 300 + "x", "too deeply"), ("-" * 300 + "x", "too deeply"),
-        ("x" * 1001, "at most 1000"),
+        ("constructor(x)", "no function"), ("(" * 300 + "x", "too deeply"),
     ]:  # fmt: skip
         found = run_modules(
             page,
@@ -203,25 +193,12 @@ def test_a_fitted_function_is_copied_as_python(page):
     assert (state["f"], state["form"], state["from"]) == ("x * sigmoid(2*x)", "A", "-2")
 
 
-def test_an_unknown_error_is_copied_as_none(page):
-    text = "return document.querySelector('#kat-python').textContent"
-    for typed, why in ((Keys.DELETE, "no function typed"), ("log(x)", "f is not finite")):
-        type_into(page, "#kat-expression", typed)
-        assert math.isnan(python_of(page).init.max_error)
-        assert f"# {why}" in page.run(text)
-
-
-def test_without_a_clipboard_the_text_is_selected(page):
-    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
-    for button, place in (("1", "python"), ("2", "address")):
-        page.click(f".kat-code button:nth-of-type({button})")
-        page.wait_for("return document.querySelector('.kat-code').innerText.includes('Selected')")
-        selected = page.run("return getSelection().toString().trim()")
-        assert selected == page.run(
-            f"return document.querySelector('#kat-{place}').innerText.trim()"
-        )
-    assert selected.startswith("http://127.0.0.1:")
-    assert "#form=A&a=" in selected
+def test_an_unknown_error_is_copied_as_none_and_what_cannot_be_fitted_is_said(page):
+    type_into(page, "#kat-expression", "log(x)")
+    assert math.isnan(python_of(page).init.max_error)
+    page.click("#kat-fit")
+    message = page.run("return document.querySelector('#kat-message').textContent")
+    assert message == "The function is not finite at x = -3."
 
 
 def test_the_address_holds_the_state(page, address):
@@ -236,42 +213,8 @@ def test_the_address_holds_the_state(page, address):
     c = {"form": "B", "a": layer.init.numerator, "b": layer.init.denominator}
     f, slope = (value[0] for value in by_kat(c, [x]))
     assert f"x = {x:g}: F = {f:.4g}, F{PRIME} = {slope:.4g}".replace("-", MINUS) in values
-    for damaged in (
-        "form=C&a=1,2",
-        "form=A&a=1,nan",
-        "form=A&a=1",
-        f"form=A&a={'1,' * 30}1",
-        "top",
-    ):
+    for damaged in ("form=C&a=1,2", "form=A&a=1,nan", "form=A&a=1", "top"):
         assert run_modules(page, f"U.fromHash({json.dumps('#' + damaged)})") is None
-
-
-def test_sliders_answer_to_keys_and_follow_numbers(page):
-    choose(page, "#kat-preset", "identity")
-    slider = "[aria-label='a₁, slider']"
-    page.driver.find_element(By.CSS_SELECTOR, slider).send_keys(Keys.ARROW_RIGHT)
-    moved = python_of(page).init.numerator[1]
-    assert 1 < moved < 1.1
-    assert page.run("return document.querySelector('#kat-preset').value") == ""
-    type_into(page, "#kat-a1", "-1.5")
-    assert python_of(page).init.numerator[1] == -1.5
-    assert page.run(f'return document.querySelector("{slider}").valueAsNumber') == pytest.approx(
-        -1.5
-    )
-    assert python_of(page).init.max_error == pytest.approx(7.5)
-
-
-def test_what_cannot_be_fitted_is_said(page):
-    message = "return document.querySelector('#kat-message').textContent"
-    before = page.run("return document.querySelector('#kat-python').textContent")
-    type_into(page, "#kat-expression", "log(x)")
-    page.click("#kat-fit")
-    assert page.run(message) == "The function is not finite at x = -3."
-    type_into(page, "#kat-expression", "x^2")
-    page.click("#kat-fit")
-    assert "write ** for a power" in page.run(message)
-    after = page.run("return document.querySelector('#kat-python').textContent")
-    assert after.splitlines()[:5] == before.splitlines()[:5]
 
 
 @pytest.mark.parametrize("width", [1400, 400])

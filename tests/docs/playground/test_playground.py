@@ -21,38 +21,18 @@ def playground(script):
     return script("playground")
 
 
-def write_package(path, names):
-    with tarfile.open(path, "w:gz") as package:
-        for name in names:
-            content = f"content of {name}".encode()
-            member = tarfile.TarInfo(f"package/dist/{name}")
-            member.size = len(content)
-            package.addfile(member, io.BytesIO(content))
-
-
-def test_a_package_of_another_hash_is_refused(tmp_path, playground):
-    archive = tmp_path / "package.tgz"
-    archive.write_bytes(b"a package")
-    digest = base64.b64encode(hashlib.sha512(b"a package").digest()).decode()
-    playground.check_integrity(archive, f"sha512-{digest}")
-    with pytest.raises(SystemExit, match=r"package\.tgz has the hash sha512-.* do not use it"):
-        playground.check_integrity(archive, playground.INTEGRITY)
-
-
-def test_only_what_a_page_loads_is_unpacked(tmp_path, playground):
-    write_package(tmp_path / "package.tgz", [*playground.RUNTIME_FILES, "ort.all.js"])
-    playground.unpack(tmp_path / "package.tgz", tmp_path / "out")
-    found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert found == {name: f"content of {name}" for name in playground.RUNTIME_FILES}
-
-
-def test_files_of_another_version_are_not_kept(tmp_path, monkeypatch, playground):
-    fetched = []
+def test_files_of_another_version_or_hash_are_not_kept(tmp_path, monkeypatch, playground):
+    archive, fetched = tmp_path / "package.tgz", []
 
     def fetch(folder):
         fetched.append(folder.name)
-        write_package(tmp_path / "package.tgz", playground.RUNTIME_FILES)
-        playground.unpack(tmp_path / "package.tgz", folder)
+        with tarfile.open(archive, "w:gz") as package:
+            for name in (*playground.RUNTIME_FILES, "ort.all.js"):
+                content = f"content of {name}".encode()
+                member = tarfile.TarInfo(f"package/dist/{name}")
+                member.size = len(content)
+                package.addfile(member, io.BytesIO(content))
+        playground.unpack(archive, folder)
 
     monkeypatch.setattr(playground, "fetch_runtime", fetch)
     monkeypatch.setattr(playground, "make_model", lambda out: None)
@@ -60,14 +40,15 @@ def test_files_of_another_version_are_not_kept(tmp_path, monkeypatch, playground
         monkeypatch.setattr(playground, "RUNTIME", f"onnxruntime-web@{version}")
         made = playground.make(tmp_path)
     assert fetched == ["onnxruntime-web-1.0.0", "onnxruntime-web-1.0.1"]
-    name = playground.RUNTIME_FILES[0]
-    assert made[f"onnxruntime/{name}"] == tmp_path / "onnxruntime-web-1.0.1" / name
-
-
-def test_npm_is_asked_for(tmp_path, monkeypatch, playground):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="npm is missing: install Node"):
-        playground.fetch_runtime(tmp_path / "out")
+    folder = tmp_path / "onnxruntime-web-1.0.1"
+    assert {path.name for path in folder.iterdir()} == {*playground.RUNTIME_FILES}
+    for name in playground.RUNTIME_FILES:
+        assert made[f"onnxruntime/{name}"] == folder / name
+        assert (folder / name).read_text() == f"content of {name}"
+    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    playground.check_integrity(archive, f"sha512-{digest}")
+    with pytest.raises(SystemExit, match=r"package\.tgz has the hash sha512-.* do not use it"):
+        playground.check_integrity(archive, playground.INTEGRITY)
 
 
 @pytest.mark.slow
