@@ -72,12 +72,12 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # ## Kanify
 #
 # `kanify` looks at what the code computes, not at names. With a few batches for calibration, each rational is
-# fitted to the actual inputs. `measure` shows how far the output of each MLP moved, and that of the model.
+# fitted to the actual inputs.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
 before = bits_per_byte(model)
-plan = kat.kanify(model, calibration=calibration, measure=calibration[0])
+plan = kat.kanify(model, calibration=calibration)
 print(plan)
 print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 

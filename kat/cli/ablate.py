@@ -44,7 +44,7 @@ from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.locks import locked
-from kat.models.checkpoints.model_record import check_architecture, check_arguments
+from kat.models.checkpoints.model_record import check_arguments
 from kat.settings import AUTO, Count, check_ranges
 from kat.tables import print_table
 from kat.text import printable, say, warn
@@ -144,8 +144,7 @@ def plan_grid(
         config = config_from(parser, content, name)
         check_ranges(config)
         if config.model.name != AUTO:
-            check_architecture(config.model.name)
-        check_arguments(config.model.name, config.model.args)
+            check_arguments(config.model.name, config.model.args)
         return config
 
     seeds = options.seeds or grid.seeds

@@ -1,24 +1,21 @@
-"""Selection of parts of a model by index, name, glob, regular expression or function."""
+"""Selection of parts of a model by index, name, glob or regular expression."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
-from torch import nn
-
 from kat.errors import InputError, unknown
 
-Selector = str | int | re.Pattern[str] | Callable[[nn.Module, str], bool]
+Selector = str | int | re.Pattern[str]
 """One of
 
 - an index in the order of the parts,
 - a name or a glob: it matches the full name of the part or of a module around it, or the end of
   such a name after a dot (``"blocks.0"``, ``"layers.[0-3]"``, ``"mlp"``),
-- a regular expression, as ``re.compile(...)`` makes it: it matches such a full name as a whole,
-- a function of the module that holds the part and of the module's name.
+- a regular expression, as ``re.compile(...)`` makes it: it matches such a full name as a whole.
 """
 Selection = Selector | Iterable[Selector]
 
@@ -29,21 +26,15 @@ class Parts:
     """The parts of a model that a selection chooses from.
 
     Args:
-        model: the model.
-        holders: by the full name of each part, the name of the module that a function is given.
+        names: the full names of the parts.
         kind: what the parts are, for messages.
         passed_over: other names, which no selection finds, and why.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        holders: Mapping[str, str],
-        kind: str,
-        passed_over: Mapping[str, str] | None = None,
+        self, names: Iterable[str], kind: str, passed_over: Mapping[str, str] | None = None
     ) -> None:
-        self.model = model
-        self.holders = holders
+        self.names = list(names)
         self.kind = kind
         self.passed_over = passed_over or {}
 
@@ -57,9 +48,9 @@ class Parts:
         Raises:
             InputError: a selector that matches nothing; nothing is left.
         """
-        chosen = set(self.holders) if only is None else self._any(only, "only")
+        chosen = set(self.names) if only is None else self._any(only, "only")
         left_out = set() if exclude is None else self._any(exclude, "exclude")
-        names = [name for name in self.holders if name in chosen - left_out]
+        names = [name for name in self.names if name in chosen - left_out]
         if not names:
             what = f"only={only!r}" if exclude is None else f"exclude={exclude!r}"
             raise InputError(f"{what} leaves no {self.kind}")
@@ -74,7 +65,7 @@ class Parts:
         matches = {key: self._matching(key, "config") for key in settings}
         return {
             name: next((settings[key] for key in settings if name in matches[key]), default)
-            for name in self.holders
+            for name in self.names
         }
 
     def _any(self, selection: Selection, argument: str) -> set[str]:
@@ -82,24 +73,17 @@ class Parts:
         selectors: Iterable[Any] = selection if several else [selection]  # type: ignore[assignment]
         return {name for each in selectors for name in self._matching(each, argument)}
 
-    def _matching(self, selector: Any, argument: str) -> list[str]:
-        names = list(self.holders)
+    def _matching(self, selector: Selector, argument: str) -> list[str]:
         if isinstance(selector, int):
-            return [names[selector]]
-        if isinstance(selector, str | re.Pattern):
-            return self._named(selector, argument)
-        holders = self.holders.items()
-        return [name for name, at in holders if selector(self.model.get_submodule(at), at)]
-
-    def _named(self, pattern: str | re.Pattern[str], argument: str) -> list[str]:
-        matching = [name for name in self.holders if _matches(name, pattern)]
+            return [self.names[selector]]
+        matching = [name for name in self.names if _matches(name, selector)]
         if matching:
             return matching
         for name, reason in self.passed_over.items():
-            if _matches(name, pattern):
-                raise InputError(f"{argument}={pattern!r}: {name} is passed over: {reason}")
-        text = pattern if isinstance(pattern, str) else pattern.pattern
-        raise unknown(self.kind, text, self.holders)
+            if _matches(name, selector):
+                raise InputError(f"{argument}={selector!r}: {name} is passed over: {reason}")
+        text = selector if isinstance(selector, str) else selector.pattern
+        raise unknown(self.kind, text, self.names)
 
 
 def _matches(name: str, pattern: str | re.Pattern[str]) -> bool:

@@ -54,8 +54,7 @@ def adapt(
         only: the rationals, or the MLPs by their last linear map, all by default: an index; a name
             or a glob that matches the name, or the name of a module around it, or the end of one
             (``"blocks.0"``, ``"encoder.layer.[0-3]"``, ``"act2"``); a regular expression
-            (``re.compile``) that matches such a name as a whole; a function of the module and its
-            name; or several of these.
+            (``re.compile``) that matches such a name as a whole; or several of these.
         exclude: what is left out, selected in the same ways.
         rank: of low-rank changes, 2 by default.
         width: of the bottleneck of parallel adapters, 16 by default.
@@ -100,11 +99,11 @@ def adapt(
     else:
         rank = (2 if rank is None else rank) if kind == "low_rank" else None
         found, what = _rationals(model, rank), "rational"
-    names = Parts(model, {name: name for name in found}, what).selected(only, exclude)
+    names = Parts(found, what).selected(only, exclude)
     saved: list[str] = []
     if modules_to_save is not None:
-        modules = {name: name for name, _ in model.named_modules() if name}
-        chosen = Parts(model, modules, "module").selected(modules_to_save)
+        modules = [name for name, _ in model.named_modules() if name]
+        chosen = Parts(modules, "module").selected(modules_to_save)
         saved = [n for n in chosen if not any(n.startswith(f"{other}.") for other in chosen)]
     return _put(Adapters(model, kind, {name: found[name] for name in names}, saved, freeze))
 

@@ -165,12 +165,12 @@ def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str,
 
 
 def check_architecture(name: str) -> None:
-    """Checks that timm knows a model; of one on a hub (``hf-hub:...``), nothing.
+    """Checks that a name is in timm's registry.
 
     Raises:
         InputError: names the closest model.
     """
-    if ":" not in name and not timm.is_model(name):
+    if not timm.is_model(name):
         raise unknown("model", name, timm.list_models())
 
 
@@ -180,13 +180,12 @@ def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
     The name must be in timm's registry, and no argument may be timm's own.
 
     Raises:
-        InputError: names the argument, and the closest one.
+        InputError: names the model or the argument, and the closest one.
     """
-    if ":" in architecture:
-        raise InputError(f"architecture must be a name in timm's registry, got {architecture!r}")
+    check_architecture(architecture)
     if own := sorted(_TIMMS & args.keys()):
         raise InputError(f"{own[0]} is an argument of timm, not of {architecture}")
-    create: Any = timm.model_entrypoint(architecture) if timm.is_model(architecture) else None
+    create: Any = timm.model_entrypoint(architecture)
     if isinstance(create, partial):
         made = create.args[0]
         classes = made.__mro__ + getattr(made, "transformer_class", nn.Module).__mro__
@@ -242,12 +241,26 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
             ...
         kat.errors.InputError: unknown model 'kat_mikro'; did you mean 'kat_micro'?
     """
-    check_architecture(name)
+    if ":" not in name:  # of a hub
+        check_architecture(name)
     try:
         return timm.create_model(name, **kwargs)
     except Exception as error:  # timm and its models raise many kinds for invalid arguments
         reason = first_line(error)
         raise InputError(f"model {name!r} cannot be built with {kwargs}: {reason}") from None
+
+
+def task_of(model: nn.Module) -> str:
+    """The task of a model; ``"classification"`` for a model without the attribute.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.models.dense import task_of
+        >>> task_of(kat.models.create_model("kat_det_micro")), task_of(torch.nn.Linear(2, 2))
+        ('detection', 'classification')
+    """
+    return str(getattr(model, "task", "classification"))
 
 
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:

@@ -8,10 +8,11 @@ Examples:
     torch.Size([1, 5, 64, 96])
 """
 
+from kat.models.checkpoints.model_record import task_of
 from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
-from kat.models.dense.model import DenseModel, Features, task_of
+from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.rcnn_parts import EvaluationSize, placed_in_image
 from kat.models.dense.sliding_window import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from kat.errors import unknown
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
@@ -28,13 +26,6 @@ from kat.models.dense.rcnn_parts import (
 )
 from kat.models.kat import KAT
 from kat.models.vit import ViT
-
-_RCNN = frozenset(
-    name
-    for name, parameter in inspect.signature(FasterRCNN).parameters.items()
-    if name.startswith(("rpn_", "box_")) and isinstance(parameter.default, int | float)
-)
-"""torchvision's settings of training and of the selection of boxes."""
 
 
 class Detector(DenseModel, FasterRCNN):
@@ -113,9 +104,6 @@ class Detector(DenseModel, FasterRCNN):
             global_blocks=global_blocks,
             relative_position=relative_position,
         )
-        for name in rcnn or {}:
-            if name not in _RCNN:
-                raise unknown("entry of rcnn", name, _RCNN)
         neck = SimpleFeaturePyramid(body.vit.embed_dim, body.patch, channels, scales)
         strides, convs = neck.strides[:-1], [channels] * convolutions
         parts = {

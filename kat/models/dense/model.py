@@ -71,19 +71,6 @@ class Features(nn.Module):
         return maps
 
 
-def task_of(model: nn.Module) -> str:
-    """The task of a model; ``"classification"`` for a model without the attribute.
-
-    Examples:
-        >>> import torch
-        >>> import kat
-        >>> from kat.models.dense import task_of
-        >>> task_of(kat.models.create_model("kat_det_micro")), task_of(torch.nn.Linear(2, 2))
-        ('detection', 'classification')
-    """
-    return str(getattr(model, "task", "classification"))
-
-
 class DenseModel(nn.Module):
     """A model for a dense task on a ``backbone`` of :class:`Features`, with timm's interface.
 

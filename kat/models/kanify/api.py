@@ -45,7 +45,6 @@ def kanify(
     config: KanifyConfig | Mapping[Selector, KanifyConfig] | None = None,
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
-    measure: Any = None,
     dry_run: bool = False,
 ) -> Plan:
     """Replace W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place, and in gated
@@ -70,8 +69,7 @@ def kanify(
         only: the MLPs to replace: an index in the order in which they are found; a name or a glob
             that matches the name of the activation or of a module around it, or the end of one
             (``"blocks.0"``, ``"encoder.layer.[0-3]"``, ``"mlp"``); a regular expression, as
-            ``re.compile`` makes it, that matches such a name as a whole; a function of the
-            innermost module with all of the MLP and of that module's name; or several of these. By
+            ``re.compile`` makes it, that matches such a name as a whole; or several of these. By
             default all but heads: those that change the width outside of the numbered blocks which
             have the others, as BERT's prediction head does.
         exclude: MLPs that are left as they are, selected in the same ways.
@@ -83,8 +81,6 @@ def kanify(
             extra ``[fit]``.
         run: how to run a batch, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
-        measure: a batch. The plan then shows how much the outputs of each MLP and of the model move
-            on it; the model runs twice more.
         dry_run: only make the plan.
 
     Returns:
@@ -126,7 +122,7 @@ def kanify(
     found = find(model)
     mlps = _chosen(model, found, only, exclude)
     settings: Any = config if isinstance(config, Mapping) else {"*": config or KanifyConfig()}
-    parts = Parts(model, {mlp.activation: mlp.holder for mlp in mlps}, "MLP")
+    parts = Parts([mlp.activation for mlp in mlps], "MLP")
     assigned = parts.assigned(settings, KanifyConfig())
     configs = {mlp: assigned[mlp.activation] for mlp in mlps}
     on_interval = cache(fit_on_interval)
@@ -147,8 +143,6 @@ def kanify(
     heads = {name: head for name in found.heads if all(name != mlp.activation for mlp in mlps)}
     plan = Plan(model, replacements, found.skipped | heads)
     _warn_of_large_errors(replacements)
-    if measure is not None:
-        plan.measure(measure, run)
     if not dry_run:
         plan.apply()
     return plan
@@ -184,7 +178,7 @@ def _chosen(
             f" and a linear map{'; it has rationals already' if rationals(model) else ''}"
             + "".join(reasons[:3])
         )
-    parts = Parts(model, {m.activation: m.holder for m in found.mlps}, "MLP", found.skipped)
+    parts = Parts([mlp.activation for mlp in found.mlps], "MLP", found.skipped)
     names = parts.selected(only, exclude)
     if only is None:
         names = [name for name in names if name not in found.heads] or names
@@ -216,9 +210,9 @@ def _warn_of_large_errors(replacements: list[Replacement]) -> None:
         warnings.warn(
             f"kanify: the fit to {worst.function} in {worst.activation} is off by"
             f" {100 * max(errors):.2g} % of its size, and {large} of {len(errors)} fits by more"
-            f" than {100 * _LARGE_ERROR:.0f} %, so the model's output changes. measure=BATCH"
-            " measures it; calibration=BATCHES reduces it, as do a narrower interval and a higher"
-            " degree in config=kat.KanifyConfig(...)",
+            f" than {100 * _LARGE_ERROR:.0f} %, so the model's output changes."
+            " calibration=BATCHES reduces this, as do a narrower interval and a higher degree in"
+            " config=kat.KanifyConfig(...)",
             stacklevel=3,
         )
 

@@ -1,12 +1,10 @@
-"""Runs of a model with other modules in the places of activations: calibration, measurement."""
+"""Runs of a model with other modules in the places of activations: calibration."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -198,63 +196,3 @@ def channel_weights(linear: nn.Module) -> Tensor | None:
         zero = linear.forward(torch.zeros_like(unit[:1]))
         columns = [(linear.forward(rows) - zero).flatten(1) for rows in unit.split(1024)]
     return torch.cat([column.double().square().sum(-1) for column in columns])
-
-
-@dataclass(frozen=True)
-class Change:
-    """|y' - y| / |y| on a batch, in the 2-norm, with all MLPs replaced.
-
-    Args:
-        of_each: of the output of each MLP, that is of its second linear map, by the name of the
-            activation; NaN for one that the batch does not reach.
-        of_all: of the model's output; NaN if that is zero.
-    """
-
-    of_each: dict[str, float]
-    of_all: float
-
-
-def measure_change(
-    model: nn.Module, mlps: list[Mlp], replace: Callable[[], None], batch: Any, run: Run
-) -> Change:
-    """Run the model on a batch as it is, and again after all MLPs were replaced.
-
-    It runs in evaluation mode without gradients, and is restored afterwards.
-    """
-    before = _outputs(model, mlps, batch, run)
-    with unchanged(model):
-        replace()
-        after = _outputs(model, mlps, batch, run)
-    *each, whole = map(_moved, before, after)
-    return Change({m.activation: moved for m, moved in zip(mlps, each, strict=True)}, whole)
-
-
-def _outputs(model: nn.Module, mlps: list[Mlp], batch: Any, run: Run) -> list[list[Tensor]]:
-    """The tensors in the outputs of all calls of each MLP and, last, in the model's output."""
-    outputs: list[list[Tensor]] = [[] for _ in mlps]
-
-    def keep(seen: list[Tensor], module: nn.Module, args: Any, output: Any) -> None:
-        seen.extend(tensor.clone() for tensor in _tensors(output))
-
-    with unchanged(model), evaluation_mode(model):
-        for mlp, seen in zip(mlps, outputs, strict=True):
-            model.get_submodule(mlp.second).register_forward_hook(partial(keep, seen))
-        return [*outputs, list(_tensors(run(model, batch)))]
-
-
-def _moved(before: list[Tensor], after: list[Tensor]) -> float:
-    """|y' - y| / |y|; NaN if y is zero, or nothing."""
-    pairs = list(zip(before, after, strict=True))
-    size = sum(b.double().square().sum().item() for b, _ in pairs)
-    moved = sum((a.double() - b.double()).square().sum().item() for b, a in pairs)
-    return math.sqrt(moved / size) if size else math.nan
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in an output of any structure."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output.cpu()
-    elif isinstance(output, Mapping | list | tuple):
-        for part in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(part)

@@ -12,7 +12,7 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.files import check_target, write_text
-from kat.models.kanify.calibrate import Change, Run, measure_change, put, run_batch
+from kat.models.kanify.calibrate import put
 from kat.models.kanify.fit import Fitted
 from kat.models.kanify.walk import Mlp, linear_map
 from kat.models.pretrained import remember
@@ -134,7 +134,6 @@ class Plan:
         model: the model.
         replacements: one for each MLP.
         skipped: activations that are not in an MLP, and why.
-        change: of the outputs on the batch that :meth:`measure` got last.
         applied: the rationals are in place.
 
     Examples:
@@ -154,7 +153,6 @@ class Plan:
     model: nn.Module
     replacements: list[Replacement]
     skipped: dict[str, str]
-    change: Change | None = None
     applied: bool = False
 
     @property
@@ -171,12 +169,6 @@ class Plan:
         taken = {name for r in self.replacements for name in r.rationals} & {*rationals(self.model)}
         if taken:
             raise InputError(f"{listing(sorted(taken))}: there is a rational already")
-        self._put()
-        self.applied = True
-        update_no_weight_decay(self.model)
-        remember(self.model, self.record())
-
-    def _put(self) -> None:
         for replacement in self.replacements:
             for act in replacement.rationals.values():
                 act.to(**device_and_dtype(self.model, replacement.mlp))
@@ -187,23 +179,9 @@ class Plan:
             if replacement.act1 is not None:
                 first.add_module("act1", replacement.act1.train(first.training))
                 first.register_forward_pre_hook(_through_act1, with_kwargs=True)
-
-    def measure(self, batch: Any, run: Run = run_batch) -> Change:
-        """Measure how much the rationals change the outputs of the MLPs and the model on a batch.
-
-        The model runs once as it is and once with all MLPs replaced. The table shows the result.
-
-        Args:
-            batch, run: see :func:`kat.kanify`.
-
-        Raises:
-            InputError: the plan is in place.
-        """
-        if self.applied:
-            raise InputError("a plan is measured before it is in place: use kanify(measure=batch)")
-        mlps = [replacement.mlp for replacement in self.replacements]
-        self.change = measure_change(self.model, mlps, self._put, batch, run)
-        return self.change
+        self.applied = True
+        update_no_weight_decay(self.model)
+        remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
         """The input of :func:`kat.models.kanify.kanify_like` for another model, ready for JSON."""
@@ -221,14 +199,9 @@ class Plan:
     def __repr__(self) -> str:
         """The table, and the activations that were skipped."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
-        if self.change:
-            changes = (f"{change:.1e}" for change in self.change.of_each.values())
-            rows = [[*row, last] for row, last in zip(rows, ("moved", *changes), strict=True)]
         lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
-        if self.change:
-            lines.append(f"the model's output moves by {100 * self.change.of_all:.2g} %")
         for reason in dict.fromkeys(self.skipped.values()):
             names = [name for name, why in self.skipped.items() if why == reason]
             lines.append(f"passed over: {listing(names, 1)}: {reason}")

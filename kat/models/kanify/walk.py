@@ -6,7 +6,6 @@ required here says which activations belong to MLPs.
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
 from collections.abc import Iterable
@@ -106,14 +105,6 @@ class Mlp:
     def attribute(self) -> str:
         """The name of the activation in its owner."""
         return self.activation.rpartition(".")[2]
-
-    @property
-    def holder(self) -> str:
-        """The name of the innermost module that has all of the MLP."""
-        names = (self.owner, self.first, self.second, self.gate or self.first)
-        levels = zip(*(name.split(".") for name in names), strict=False)
-        common = itertools.takewhile(lambda parts: len(set(parts)) == 1, levels)
-        return ".".join(parts[0] for parts in common)
 
 
 class LinearMap(NamedTuple):

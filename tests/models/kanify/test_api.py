@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.oracle import rational_numpy
 pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
 
 
-@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.ReLU, nn.Tanh, nn.Mish])
+@pytest.mark.parametrize("activation", [nn.GELU, nn.ReLU])
 def test_the_output_moves_by_no_more_than_the_error_of_the_fit(activation):
     torch.manual_seed(0)
     model, x = Mlp(16, 32, act_layer=activation).double(), torch.randn(64, 16).double()
@@ -67,22 +68,6 @@ def test_weights_keep_their_names_and_rationals_add_theirs():
     assert plan.parameters == 2 * (6 + 8 * 4)
 
 
-@pytest.mark.parametrize(
-    ("only", "blocks"),
-    [
-        (-1, [3]),
-        ("blocks.[13].*", [1, 3]),
-        ("*.mlp", [0, 1, 2, 3]),
-        (["blocks.2.mlp.act", 0], [0, 2]),
-    ],
-)
-def test_blocks_are_selected_by_index_and_by_pattern(only, blocks):
-    model = vit()
-    kat.kanify(model, only)
-    kanified = [isinstance(block.mlp.act, kat.GroupRational) for block in model.blocks]
-    assert [index for index, is_rational in enumerate(kanified) if is_rational] == blocks
-
-
 def test_blocks_have_settings_of_their_own_and_may_lack_the_first_rational():
     model = vit()
     settings = {
@@ -98,16 +83,13 @@ def test_blocks_have_settings_of_their_own_and_may_lack_the_first_rational():
     assert isinstance(model.blocks[3].mlp.act, nn.GELU)
 
 
-def test_a_function_selects_by_the_module_that_has_the_mlp():
-    model, seen = vit(), []
-
-    def third(module, name):
-        seen.append(type(module))
-        return name == "blocks.2.mlp"
-
-    plan = kat.kanify(model, third, dry_run=True)
-    assert [r.mlp.activation for r in plan.replacements] == ["blocks.2.mlp.act"]
-    assert seen == [Mlp] * 4
+@pytest.mark.filterwarnings("default")
+def test_a_poor_fit_warns_and_a_good_one_does_not():
+    with pytest.warns(UserWarning, match="fit to relu in 1 is off by .* 1 of 1 fits"):
+        kat.kanify(sequential(nn.ReLU()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kat.kanify(sequential(nn.GELU()))
 
 
 def test_an_mlp_of_three_linear_maps_has_one_rational_before_each():
@@ -162,26 +144,21 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
         assert (model(x, src_key_padding_mask=mask) - after)[~mask].abs().max() > 0.1
 
 
-def config(**settings):
-    return {"config": kat.KanifyConfig(**settings)}
-
-
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
         (nn.Linear(8, 8), dict, "Linear has no MLP to replace"),
-        (kat.GRKANMlp(8, 16), dict, "it has rationals already"),
-        (nn.Sequential(Mlp(8, 16)), lambda: {"only": "1"}, "unknown MLP '1'"),
         (
             nn.ModuleList([Mlp(8, 16), nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())]),
             lambda: {"only": "1.*"},
             "1.1 is passed over: its input comes from Conv2d, not a linear map",
         ),
-        (Mlp(8, 16), lambda: {"exclude": "act"}, "exclude='act' leaves no MLP"),
         (Mlp(8, 16), lambda: {"config": {"mlp.*": kat.KanifyConfig()}}, "unknown MLP 'mlp.*'"),
-        (Mlp(8, 18), lambda: config(groups=4), "num_groups=4 does not divide num_channels=18"),
-        (Mlp(8, 16), lambda: config(degree=(0, 4)), "degree"),
-        (Mlp(8, 16), lambda: config(interval=(3, -3)), "interval must be finite and increasing"),
+        (
+            Mlp(8, 18),
+            lambda: {"config": kat.KanifyConfig(groups=4)},
+            "num_groups=4 does not divide num_channels=18",
+        ),
     ],
 )
 def test_invalid_input_is_named_and_leaves_the_model_unchanged(model, settings, message):
@@ -191,7 +168,7 @@ def test_invalid_input_is_named_and_leaves_the_model_unchanged(model, settings, 
     assert state(model) == before
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_dtype_mode_and_frozen_weights_are_kept(dtype):
     model = vit().to(dtype).eval().requires_grad_(False)
     plan = kat.kanify(model)

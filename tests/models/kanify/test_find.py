@@ -88,15 +88,7 @@ def test_an_activation_with_two_names_is_found_under_both():
     assert [r.mlp.activation for r in plan.replacements] == ["1", "3"]
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [
-        nn.LayerNorm(8, elementwise_affine=False),
-        nn.RMSNorm(8, elementwise_affine=False),
-        nn.InstanceNorm1d(8),
-        nn.BatchNorm1d(8, affine=False),
-    ],
-)
+@pytest.mark.parametrize("norm", [nn.LayerNorm(8, elementwise_affine=False), nn.InstanceNorm1d(8)])
 def test_a_norm_without_parameters_is_no_activation(norm):
     model = nn.Sequential(nn.Linear(8, 8), norm, nn.Linear(8, 8))
     with pytest.raises(InputError, match="Sequential has no MLP to replace"):
@@ -117,7 +109,7 @@ class Calls(nn.Module):
 def test_calls_in_one_code_have_names_of_their_own():
     model, x = Calls(), torch.randn(5, 8)
     before = model(x)
-    plan = kat.kanify(model, measure=x)
+    plan = kat.kanify(model)
     assert list(kat.nn.rationals(model)) == ["one.act1", "act", "act_2"]
     functions = {r.mlp.activation: r.mlp.function for r in plan.replacements}
     assert functions == {"act": "silu", "act_2": "tanh"}
@@ -148,21 +140,6 @@ class Context(Called):
         return self.mlp(x)
 
 
-class Decorated(Called):
-    @torch.no_grad()
-    def forward(self, x):
-        return self.mlp(x)
-
-
-class Assigned(Called):
-    def keep(self, x):
-        self.last = x
-
-    def forward(self, x):
-        self.keep(x)
-        return self.mlp(x)
-
-
 class Noted(Called):
     def __init__(self):
         super().__init__()
@@ -177,11 +154,6 @@ class Autocast(Called):
     def forward(self, x):
         with torch.autocast("cuda", enabled=False):
             return self.mlp(x)
-
-
-class CheckpointedReentrant(Called):
-    def forward(self, x):
-        return self.mlp(checkpoint(self.one, x, use_reentrant=True)[..., :8])
 
 
 class Counted(Called):
@@ -204,11 +176,8 @@ class Checkpointed(Called):
     ("kind", "why"),
     [
         (Context, "it changes whether gradients"),
-        (Decorated, "it changes whether gradients"),
-        (Assigned, "it changes attributes"),
         (Noted, "it changes attributes"),
         (Autocast, "it changes whether gradients or mixed precision"),
-        (CheckpointedReentrant, "it changes whether gradients"),
         (Drawn, "it draws random numbers"),
         (Checkpointed, "torch.fx cannot trace it beyond test_find.py:"),
     ],

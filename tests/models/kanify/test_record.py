@@ -38,13 +38,11 @@ def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
     ("change", "message"),
     [
         (lambda record: record.update(kanify=99), "no record of kanify of version 3"),
-        (lambda record: record["mlps"][0].update(groups=[3, 8]), "num_groups=3 does not divide"),
         (
             lambda record: record["mlps"][0]["mlp"].update(widths=[8, 16, 4]),
             "(8, 16, 4), with gelu",
         ),
         (lambda record: record["mlps"][0]["mlp"].update(function="silu"), "(8, 16, 8), with silu"),
-        (lambda record: record["mlps"][0]["mlp"].update(activation="0.fc2"), "no MLP at 0.fc2"),
         (lambda record: record["mlps"][0]["mlp"].update(activation="2.act"), "no MLP at 2.act"),
         (lambda record: record["mlps"][0]["mlp"].update(call=0), "no MLP at 0.act"),
     ],
@@ -58,9 +56,7 @@ def test_records_of_something_else_are_refused(change, message):
     assert state(model) == before
 
 
-def test_a_record_is_of_a_model_without_rationals(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        kanify_like(vit(), tmp_path / "none.json")
+def test_a_record_is_of_a_model_without_rationals():
     model = vit()
     record = kat.kanify(model).record()
     with pytest.raises(InputError, match=r"no MLP at blocks\.0\.mlp\.act"):

@@ -27,7 +27,6 @@ BART = {
 MODELS = {
     "Bert": ({**SMALL, **TEXT}, "encoder.layer.0.intermediate.intermediate_act_fn", "gelu"),
     "ViT": ({**SMALL, **IMAGE}, "layers.0.mlp.activation_fn", "gelu"),
-    "Dinov2": ({**SMALL, **IMAGE, "mlp_ratio": 2}, "encoder.layer.0.mlp.activation_fn", "gelu"),
     "GPT2": (GPT2, "h.0.mlp.act", "gelu_tanh"),
     "Bart": (BART, "encoder.layers.0.activation_fn", "gelu"),
 }
@@ -75,25 +74,6 @@ def test_channel_weights_of_a_transposed_linear_map():
     torch.testing.assert_close(channel_weights(linear).float(), expected)
 
 
-def test_a_mixture_of_gated_experts_is_taken():
-    sizes = {"num_key_value_heads": 2, "num_local_experts": 3}
-    torch.manual_seed(0)
-    model = transformers.MixtralModel(transformers.MixtralConfig(**SMALL, **TEXT, **sizes)).eval()
-    with torch.no_grad():
-        for parameter in model.layers.parameters():
-            parameter.mul_(3)
-    x = inputs("GPT2")
-    before = output(model, x)
-    plan = kat.kanify(model, calibration=[x], measure=x)
-    assert [r.mlp.activation for r in plan.replacements] == [
-        f"layers.{layer}.mlp.experts.act_fn" for layer in range(2)
-    ]
-    assert plan.replacements[0].mlp.widths == (24, 48, 24)
-    moved = (output(model, x) - before).norm() / before.norm()
-    assert 0 < moved < 1e-3
-    assert all(0 < change < 1e-2 for change in plan.change.of_each.values())
-
-
 @pytest.mark.parametrize("name", ["Bert", "GPT2"])
 def test_from_pretrained_puts_the_rationals_back(name, tmp_path):
     model, x = build(name), inputs(name)
@@ -117,7 +97,8 @@ def test_a_mixture_that_is_stored_under_other_names_is_loaded(tmp_path):
     sizes = {"num_key_value_heads": 2, "num_local_experts": 3}
     config = transformers.MixtralConfig(**SMALL, **TEXT, **sizes)
     model, x = transformers.MixtralForCausalLM(config).eval(), inputs("GPT2")
-    kat.kanify(model)
+    names = [r.mlp.activation for r in kat.kanify(model).replacements]
+    assert names == [f"model.layers.{layer}.mlp.experts.act_fn" for layer in range(2)]
     kat.adapt(model, "low_rank", freeze=False)
     model.save_pretrained(tmp_path)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -136,33 +117,6 @@ def test_models_of_one_configuration_have_notes_of_their_own(tmp_path):
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         assert list(kat.nn.rationals(again)) == list(kat.nn.rationals(model))
         assert torch.equal(output(again.transformer, x), output(model.transformer, x))
-
-
-def test_a_change_of_a_part_is_saved_with_the_whole(tmp_path):
-    model, x = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)).eval(), inputs("GPT2")
-    kat.kanify(model.transformer)
-    model.save_pretrained(tmp_path)
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(output(again.transformer, x), output(model.transformer, x))
-
-
-def test_a_model_without_its_head_has_the_rationals_too(tmp_path):
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(**GPT2)
-    model, x = transformers.GPT2LMHeadModel(config).eval(), inputs("GPT2")
-    kat.kanify(model)
-    model.save_pretrained(tmp_path)
-    base = transformers.GPT2Model.from_pretrained(tmp_path)
-    assert torch.equal(output(base, x), output(model.transformer, x))
-
-
-def test_the_prediction_head_of_bert_is_taken_when_named():
-    model = transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, **TEXT))
-    plan = kat.kanify(model, dry_run=True)
-    head = "cls.predictions.transform.transform_act_fn"
-    assert len(plan.replacements) == 2
-    assert "no MLP of a block" in plan.skipped[head]
-    assert kat.kanify(model, "cls").replacements[0].mlp.widths == (24, 24, 100)
 
 
 @pytest.mark.parametrize("of_part", [False, True])

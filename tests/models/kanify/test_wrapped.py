@@ -28,13 +28,13 @@ def process_group(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [DataParallel, DistributedDataParallel, fully_shard])
-@pytest.mark.parametrize("inside", [False, True])
-def test_a_wrapped_model_is_refused_with_the_order(process_group, wrap, inside):
+def test_a_wrapped_model_is_refused_with_the_order(process_group, wrap):
     model = wrap(nn.Sequential(Mlp(8, 16)))
     with pytest.raises(InputError, match=ORDER):
-        kat.kanify(nn.ModuleList([model]) if inside else model)
+        kat.kanify(nn.ModuleList([model]))
 
 
+@pytest.mark.slow
 def test_tensor_parallelism_afterwards_is_refused_when_it_cuts_groups(tmp_path):
     spawn(_cut_over_two, (str(tmp_path / "store"),), nprocs=2)
 
