@@ -61,6 +61,7 @@ class KAT(ViT):
     """
 
     pretrained_filter = staticmethod(filter_released)
+    has_rationals = True
 
     def __init__(
         self,
@@ -79,7 +80,6 @@ class KAT(ViT):
         depth: int = 12,
         **kwargs: Any,
     ) -> None:
-        _check_no_act_layer(kwargs)
         mlp_layer: Any = partial(
             GRKANMlp,
             num_groups=num_groups,
@@ -128,6 +128,8 @@ class GatedKAT(ViT):
         168
     """
 
+    has_rationals = True
+
     def __init__(
         self,
         *,
@@ -142,7 +144,6 @@ class GatedKAT(ViT):
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
-        _check_no_act_layer(kwargs)
         mlp_layer = partial(
             _gated_mlp,
             packed=packed,
@@ -164,11 +165,6 @@ def _gated_mlp(
     width = gated_width(hidden_features, num_groups if isinstance(num_groups, int) else 1)
     hidden = 2 * width if packed else width
     return GatedGRKANMlp(in_features, hidden, packed=packed, num_groups=num_groups, **options)
-
-
-def _check_no_act_layer(arguments: dict[str, Any]) -> None:
-    if arguments.get("act_layer") is not None:
-        raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
 
 
 def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> None:

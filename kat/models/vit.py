@@ -47,6 +47,7 @@ class ViT(VisionTransformer):
     """
 
     pretrained_filter: ClassVar[Callable[..., Any]] = staticmethod(checkpoint_filter_fn)
+    has_rationals = False
 
     def __init__(
         self,
@@ -61,6 +62,8 @@ class ViT(VisionTransformer):
     ) -> None:
         if attn_init not in ATTENTION_SCHEMES:
             raise ValueError(f"attn_init must be one of {ATTENTION_SCHEMES}, got {attn_init!r}")
+        if self.has_rationals and kwargs.get("act_layer") is not None:
+            raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
         if mlp_layer is not None and mlp_init is not None:
             raise ValueError("mlp_init is for the plain MLP; give mlp_init or mlp_layer, not both")
         if mlp_layer is None:

@@ -19,7 +19,7 @@ from kat.models.kanify.api import check_plain
 from kat.models.kanify.find import find
 from kat.models.kanify.walk import linear_map
 from kat.models.pretrained import noted
-from kat.models.selection import Parts, Selection
+from kat.models.selection import Selection, selected
 from kat.nn import GRKANMlp, GroupRational, rationals
 from kat.text import listing
 
@@ -99,11 +99,11 @@ def adapt(
     else:
         rank = (2 if rank is None else rank) if kind == "low_rank" else None
         found, what = _rationals(model, rank), "rational"
-    names = Parts(found, what).selected(only, exclude)
+    names = selected(found, what, only, exclude)
     saved: list[str] = []
     if modules_to_save is not None:
         modules = [name for name, _ in model.named_modules() if name]
-        chosen = Parts(modules, "module").selected(modules_to_save)
+        chosen = selected(modules, "module", modules_to_save)
         saved = [n for n in chosen if not any(n.startswith(f"{other}.") for other in chosen)]
     return _put(Adapters(model, kind, {name: found[name] for name in names}, saved, freeze))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
+from kat.errors import unknown
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
@@ -26,6 +28,9 @@ from kat.models.dense.rcnn_parts import (
 )
 from kat.models.kat import KAT
 from kat.models.vit import ViT
+
+_RCNN = {name for name in signature(FasterRCNN).parameters if name.startswith(("rpn_", "box_"))}
+"""torchvision's settings of training and of the selection of boxes, and its parts."""
 
 
 class Detector(DenseModel, FasterRCNN):
@@ -104,6 +109,8 @@ class Detector(DenseModel, FasterRCNN):
             global_blocks=global_blocks,
             relative_position=relative_position,
         )
+        if strange := sorted({**(rcnn or {})}.keys() - _RCNN):
+            raise unknown("entry of rcnn", strange[0], _RCNN)
         neck = SimpleFeaturePyramid(body.vit.embed_dim, body.patch, channels, scales)
         strides, convs = neck.strides[:-1], [channels] * convolutions
         parts = {

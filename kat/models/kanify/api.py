@@ -31,7 +31,7 @@ from kat.models.kanify.plan import VERSION, Plan, Replacement, device_and_dtype
 from kat.models.kanify.regenerate import codes_of
 from kat.models.kanify.walk import Mlp, expert_widths, linear_map
 from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
-from kat.models.selection import Parts, Selection, Selector
+from kat.models.selection import Selection, selected
 from kat.nn import Coefficients, rationals
 
 _LARGE_ERROR = 0.01
@@ -42,7 +42,7 @@ def kanify(
     only: Selection | None = None,
     *,
     exclude: Selection | None = None,
-    config: KanifyConfig | Mapping[Selector, KanifyConfig] | None = None,
+    config: KanifyConfig | None = None,
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
     dry_run: bool = False,
@@ -73,8 +73,7 @@ def kanify(
             default all but heads: those that change the width outside of the numbered blocks which
             have the others, as BERT's prediction head does.
         exclude: MLPs that are left as they are, selected in the same ways.
-        config: the settings of the rationals; or a mapping from selectors to settings, of which the
-            first that matches applies, and the default settings where none does.
+        config: the settings of the rationals. MLPs with other settings take another call.
         calibration: batches to run the model on. Each F_2 is then fitted by least squares to the
             inputs of its activation, weighted by their effect on the output of the MLP, and only
             loosely to the interval; one that no batch reaches, to the interval. This needs the
@@ -121,24 +120,20 @@ def kanify(
     check_plain(model)
     found = find(model)
     mlps = _chosen(model, found, only, exclude)
-    settings: Any = config if isinstance(config, Mapping) else {"*": config or KanifyConfig()}
-    parts = Parts([mlp.activation for mlp in mlps], "MLP")
-    assigned = parts.assigned(settings, KanifyConfig())
-    configs = {mlp: assigned[mlp.activation] for mlp in mlps}
+    config = config or KanifyConfig()
     on_interval = cache(fit_on_interval)
     dtypes = {mlp: device_and_dtype(model, mlp)["dtype"] for mlp in mlps}
     functions = {mlp: found.functions[mlp.activation] for mlp in mlps}
-    fitted = {mlp: on_interval(functions[mlp], configs[mlp], dtypes[mlp]) for mlp in mlps}
-    replacements = _replacements(model, fitted, configs)
+    fitted = {mlp: on_interval(functions[mlp], config, dtypes[mlp]) for mlp in mlps}
+    replacements = _replacements(model, fitted, config)
     # Calibration runs the model; everything that can fail without it has been checked before.
     if calibration is not None:
         with needed_by("calibration", "fit"):
             import kat.nn.fitting  # noqa: F401
-        low, high = zip(*(configs[mlp].interval for mlp in mlps), strict=True)
-        seen = seen_inputs(model, mlps, calibration, run, (min(low), max(high)))
+        seen = seen_inputs(model, mlps, calibration, run, config.interval)
         for mlp, inputs in seen.items():
             fitted[mlp] = fit_to_inputs(functions[mlp], fitted[mlp], inputs, dtypes[mlp])
-        replacements = _replacements(model, fitted, configs)
+        replacements = _replacements(model, fitted, config)
     head = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
     heads = {name: head for name in found.heads if all(name != mlp.activation for mlp in mlps)}
     plan = Plan(model, replacements, found.skipped | heads)
@@ -178,21 +173,21 @@ def _chosen(
             f" and a linear map{'; it has rationals already' if rationals(model) else ''}"
             + "".join(reasons[:3])
         )
-    parts = Parts([mlp.activation for mlp in found.mlps], "MLP", found.skipped)
-    names = parts.selected(only, exclude)
+    activations = [mlp.activation for mlp in found.mlps]
+    names = selected(activations, "MLP", only, exclude, found.skipped)
     if only is None:
         names = [name for name in names if name not in found.heads] or names
     return [mlp for mlp in found.mlps if mlp.activation in names]
 
 
 def _replacements(
-    model: nn.Module, fitted: Mapping[Mlp, Fitted], configs: Mapping[Mlp, KanifyConfig]
+    model: nn.Module, fitted: Mapping[Mlp, Fitted], config: KanifyConfig
 ) -> list[Replacement]:
     # A linear map may have several names, and needs one rational before it.
     preceded = {model.get_submodule(mlp.second) for mlp in fitted}
     replacements = []
     for mlp, fit in fitted.items():
-        config, first = configs[mlp], model.get_submodule(mlp.first)
+        first = model.get_submodule(mlp.first)
         has_first = config.first and mlp.gate is None and mlp.first != mlp.second
         has_first = has_first and first not in preceded and not hasattr(first, "act1")
         preceded.add(first)
