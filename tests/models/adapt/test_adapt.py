@@ -37,6 +37,8 @@ def test_a_low_rank_change_is_u_v_in_the_scales_of_the_powers():
     change = act.parametrizations.weight_numerator[0]
     assert not act.parametrizations.weight_numerator.original.requires_grad
     delta = (act.weight_numerator - start).detach()
+    with torch.autocast("cpu", torch.bfloat16):  # leaves it in float32
+        assert torch.equal(act.weight_numerator - start, delta)
     assert delta.shape == (8, 6)
     assert torch.linalg.matrix_rank(delta / change.scale, rtol=1e-3) == 2
     torch.testing.assert_close(delta, change.u.detach() @ change.v.detach() * change.scale)
@@ -53,11 +55,11 @@ def test_a_low_rank_change_is_u_v_in_the_scales_of_the_powers():
 
 def test_ranks_are_no_larger_than_the_matrix_and_polynomials_have_no_denominator():
     act = kat.GroupRational(4, (3, 0), init="identity")
-    before = output(act)
+    nn.init.zeros_(act.weight_numerator)  # whose slopes are 0
     kat.adapt(act, "low_rank", rank=99)
     assert act.parametrizations.weight_numerator[0].u.shape == (4, 4)
     assert not parametrize.is_parametrized(act, "weight_denominator")
-    assert torch.equal(output(act), before)
+    assert not output(act).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,11 +121,8 @@ def test_other_trainable_parameters_stay_where_nothing_is_frozen():
     ("call", "message"),
     [
         (lambda: kat.adapt(plain(), "rational"), "Sequential has no rational; kat.kanify"),
-        (lambda: kat.adapt(nn.Linear(2, 2), "parallel"), "Linear has no MLP"),
         (lambda: kat.adapt(model_for("rational"), "parallel"), "adapt first"),
         (lambda: kat.adapt(plain(), "lora"), "unknown kind of adapter 'lora'"),
-        (lambda: kat.adapt(plain(), "parallel", "5"), "unknown MLP '5'.*there are: 2"),
-        (lambda: kat.adapt(plain(), "parallel", modules_to_save="head"), "unknown module 'head'"),
         (lambda: kat.adapt(plain(), "parallel", rank=2), "rank=2 has no meaning"),
         (lambda: kat.adapt(plain(), "parallel").merge(), "parallel adapters cannot be merged"),
     ],
@@ -142,27 +141,7 @@ def test_a_second_adapter_in_one_place_is_refused(kind):
     kat.adapt(model, kind, exclude="0")
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("compiled", [torch.compile, lambda model: torch.jit.trace(model, X)])
 @pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "parallel")])
-def test_a_compiled_model_is_refused(change, compiled):
-    model = compiled(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
+def test_a_compiled_model_is_refused(change):
     with pytest.raises(InputError, match="compiled already; change the model first"):
-        change(model)
-
-
-def test_autocast_leaves_the_change_of_coefficients_in_float32():
-    model = model_for("low_rank")
-    kat.adapt(model, "low_rank")
-    trained(model)
-    expected = model[1].weight_numerator
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model[1].weight_numerator, expected)
-
-
-def test_a_rational_that_is_zero_is_adapted():
-    act = kat.GroupRational(8)
-    with torch.no_grad():
-        act.weight_numerator.zero_()
-    kat.adapt(act, "rational")
-    assert torch.equal(act(torch.randn(3, 16)), torch.zeros(3, 16))
+        change(torch.compile(plain()))

@@ -95,15 +95,3 @@ def test_tied_coefficients_are_merged_once(kind):
     expected = output(trained(model))
     adapters.merge()
     assert torch.equal(output(model), expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_removed_after_other_tensors_were_assigned(kind):
-    model = model_for(kind)
-    before = output(model)
-    adapters = kat.adapt(model, kind, modules_to_save="2")
-    trained(model)
-    model.load_state_dict({n: t.clone() for n, t in model.state_dict().items()}, assign=True)
-    adapters.remove()
-    assert torch.equal(output(model), before)
-    assert all(parameter.requires_grad for parameter in model.parameters())

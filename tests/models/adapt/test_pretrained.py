@@ -44,7 +44,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapted_model_is_loaded_with_its_adapters(kind, tmp_path):
+def test_an_adapted_model_is_loaded_with_its_adapters_and_they_leave_it(kind, tmp_path):
     model = build(kind)
     model.save_pretrained(tmp_path / "one")
     again = type(model).from_pretrained(tmp_path / "one")
@@ -52,28 +52,18 @@ def test_an_adapted_model_is_loaded_with_its_adapters(kind, tmp_path):
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in again.named_parameters() if p.requires_grad}
     again.save_pretrained(tmp_path / "two")
-    again = type(model).from_pretrained(tmp_path / "two", dtype=torch.bfloat16)
-    assert again.score.weight.dtype == torch.bfloat16
-    torch.testing.assert_close(logits(again).float(), logits(model), rtol=0.05, atol=0.01)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_loaded_adapters_are_merged_or_removed(kind, tmp_path):
-    model = build(kind)
-    model.save_pretrained(tmp_path)
-    again = type(model).from_pretrained(tmp_path)
+    low = type(model).from_pretrained(tmp_path / "two", dtype=torch.bfloat16)
+    assert low.score.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(logits(low).float(), logits(model), rtol=0.05, atol=0.01)
     (adapters,) = adapters_of(again)
     assert str(adapters) == str(adapters_of(model)[0])
     if kind == "parallel":
-        with pytest.raises(InputError, match="cannot be merged"):
-            adapters.merge()
         adapters.remove()
-        assert not adapters_of(again)
         assert not any("parallel" in name for name in again.state_dict())
     else:
         adapters.merge()
-        assert not adapters_of(again)
         torch.testing.assert_close(logits(again), logits(model))
+    assert not adapters_of(again)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,12 +83,11 @@ def test_what_else_is_trainable_stays_so(kind, tmp_path):
     }
 
 
-@pytest.mark.parametrize("share", ["numerator", "none"])
 @pytest.mark.parametrize("only", [None, "act1", "act"])
-def test_a_merged_model_is_loaded_as_a_kanified_one(only, share, tmp_path):
+def test_a_merged_model_is_loaded_as_a_kanified_one(only, tmp_path):
     torch.manual_seed(0)
     model = transformers.GPT2Model(transformers.GPT2Config(**GPT2)).eval()
-    plan = kat.kanify(model, config=kat.KanifyConfig(share=share))
+    plan = kat.kanify(model)
     adapters = kat.adapt(model, "low_rank", only)
     for act in kat.nn.rationals(model).values():
         for parameter in act.parameters():
@@ -139,6 +128,7 @@ def test_removed_adapters_leave_no_note(tmp_path):
     assert model.config.quantization_config["changes"] == json.loads(json.dumps([plan.record()]))
 
 
+@pytest.mark.slow
 def test_another_process_loads_them(tmp_path):
     model = build("low_rank")
     model.save_pretrained(tmp_path)
@@ -168,19 +158,9 @@ def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
         type(model).from_pretrained(tmp_path)
 
 
-def test_adapters_that_were_not_loaded_are_named(tmp_path):
+def test_adapters_that_were_not_loaded_are_named():
     model = build("low_rank")
     plain = transformers.LlamaModel(transformers.LlamaConfig(**SIZES))
     plain.config.quantization_config = model.config.quantization_config
     with pytest.raises(InputError, match=r"adapters that the model lacks: call .*register_pretr"):
         adapters_of(plain)
-
-
-def test_a_record_that_does_not_fit_is_refused(tmp_path):
-    build("rational").save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"]["changes"][1]["places"]["layers.7.mlp.act_fn"] = {}
-    path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"does not fit .*layers.7.mlp.act_fn"):
-        transformers.LlamaForSequenceClassification.from_pretrained(tmp_path)

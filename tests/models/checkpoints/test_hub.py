@@ -9,6 +9,8 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import kat
@@ -23,8 +25,13 @@ from kat.models import (
 from tests.models.small import make_record
 
 TRAINING = TrainingRecord(
-    settings={"seed": 3, "data": {"name": "digits"}},
-    metrics={"top1": 91.5, "top5": 99.25, "epochs": 7},
+    settings={
+        "out": "private/runs/x",
+        "seed": 3,
+        "data": {"name": "folder:private/animals", "root": "private"},
+        "model": {"init_from": "private/vit.safetensors"},
+    },
+    metrics={"out": "private/runs/x", "top1": 91.5, "top5": 99.25, "epochs": 7},
 )
 
 
@@ -45,6 +52,23 @@ def folder(trained, tmp_path):
 
 def images() -> torch.Tensor:
     return torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_card_says_what_is_on_record_and_no_more(trained, folder, tmp_path):
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.library_name) == ("mit", "timm")
+    assert "`kat_micro_patch2_8`: a Kolmogorov-Arnold Transformer" in card.text
+    block = card.text.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(block) == {
+        "metrics": {"top1": 91.5, "top5": 99.25, "epochs": 7},
+        "settings": {
+            "seed": 3, "data": {"name": "folder"}, "model": {"init_from": "vit.safetensors"}
+        },
+    }  # fmt: skip
+    assert "private" not in card.content
+    save_pretrained(*trained, tmp_path / "bare")
+    bare = ModelCard.load(tmp_path / "bare" / "README.md")
+    assert "The training of these weights is not on record." in bare.text
 
 
 def test_timm_loads_it(trained, folder):
@@ -120,16 +144,10 @@ def test_a_folder_with_other_files_is_left_alone(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("change", ["low_rank", "kanify"])
-def test_a_model_that_is_not_that_of_its_record_is_refused(trained, tmp_path, change):
+def test_a_model_that_is_not_that_of_its_record_is_refused(trained, tmp_path):
     _, record = trained
-    if change == "kanify":
-        record = replace(record, architecture="vit_micro_patch2_8", args={"num_classes": 3})
     model = build_model(record)
-    if change == "kanify":
-        kat.kanify(model)
-    else:
-        kat.adapt(model, "low_rank").merge()
+    kat.adapt(model, "low_rank").merge()
     with pytest.raises(
         InputError, match=r"not the one of its record .* holds the weights of another model"
     ):

@@ -8,7 +8,7 @@ import pytest
 
 from kat.errors import InputError
 from kat.models import ModelRecord
-from tests.models.small import ARGS, make_record
+from tests.models.small import ARGS, make_record, record_of
 
 
 def test_config_json_is_what_timm_expects():
@@ -19,19 +19,17 @@ def test_config_json_is_what_timm_expects():
     assert ModelRecord.from_timm(config) == make_record()
 
 
-@pytest.mark.parametrize(
-    ("entry", "value", "message"),
-    [
-        ("mean", [0.5, 0.5, 0.5], "mean and std must have one number for each of the 1 channels"),
-        ("input_size", [1, 8], "not a model's config.json"),
-        (None, [1, 2], "not a model's config.json"),
-    ],
-)
-def test_invalid_entries_are_named(entry, value, message):
+def test_invalid_entries_are_named():
     config = make_record().to_timm()
-    if entry is None:
-        config["pretrained_cfg"] = value
-    else:
-        config["pretrained_cfg"][entry] = value
-    with pytest.raises(InputError, match=message):
+    config["pretrained_cfg"]["mean"] = [0.5] * 3
+    with pytest.raises(InputError, match="mean and std must have one number for each of the 1 ch"):
         ModelRecord.from_timm(config)
+    config["pretrained_cfg"]["input_size"] = [1, 8]
+    with pytest.raises(InputError, match=r"not a model's config\.json"):
+        ModelRecord.from_timm(config)
+
+
+@pytest.mark.parametrize("name", ["kat_micro", "kat_det_micro"])
+def test_a_misspelt_argument_is_named_with_the_nearest(name):
+    with pytest.raises(InputError, match="'num_group'; did you mean 'num_groups'"):
+        record_of(name, (3, 8, 8), {"num_group": 4})

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -140,60 +136,6 @@ def test_other_image_sizes_and_classes(tmp_path, tiny):
     assert torch.equal(backbone.pos_embed, state["pos_embed"])
 
 
-HUB = """
-import json, sys
-import timm, torch
-import kat
-torch.set_num_threads(1)
-x = torch.load(sys.argv[1])
-names = json.loads(sys.argv[3])
-with torch.inference_mode():
-    logits = {name: timm.create_model(name, pretrained=True).eval()(x) for name in names}
-torch.save(logits, sys.argv[2])
-"""
-
-
-@pytest.mark.slow
-def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
-    """From a cache in the layout of the Hub's client, without a network; and without both."""
-    state, x, expected = tiny
-    tuned = official_state("tiny", seed=1)
-    config = {"architecture": TINY, "num_classes": 1000, "pretrained_cfg": _hub_config()}
-    scratch = _snapshot(tmp_path, "adamdad/kat_tiny_patch16_224")
-    safetensors.torch.save_file(state, scratch / "model.safetensors")
-    (scratch / "config.json").write_text(json.dumps(config))
-    vitft = _snapshot(tmp_path, "adamdad/kat_tiny_patch16_224.vitft")
-    torch.save({"state_dict": second_variant(tuned)}, vitft / "pytorch_model.bin")
-    torch.save(x, tmp_path / "x.pt")
-    names = [TINY, "kat_tiny_swish_patch16_224", f"{TINY}.vitft", f"hf_hub:adamdad/{TINY}"]
-    subprocess.run(
-        [
-            sys.executable, "-c", HUB, tmp_path / "x.pt", tmp_path / "logits.pt", json.dumps(names)
-        ],
-        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
-        cwd=ROOT, check=True,
-    )  # fmt: skip
-    logits = torch.load(tmp_path / "logits.pt")
-    for name in names:
-        wanted = published_logits(tuned, x) if name.endswith("vitft") else expected
-        assert (logits[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max(), name
-
-
-def _hub_config() -> dict[str, object]:
-    config = timm.get_pretrained_cfg(TINY).to_dict(remove_source=True)
-    return {**config, "input_size": list(config["input_size"])}
-
-
-def _snapshot(home: Path, repository: str) -> Path:
-    folder = home / "hf" / "hub" / f"models--{repository.replace('/', '--')}"
-    commit = "0" * 40
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    snapshot = folder / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    return snapshot
-
-
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_the_registry_points_at_the_authors_files(size):
     for tag in ("", ".vitft"):
@@ -207,19 +149,12 @@ def test_the_registry_points_at_the_authors_files(size):
     assert not timm.is_model_pretrained(f"kat_{size}_gelu_patch16_224")
 
 
-def test_weights_of_another_size_are_listed(tmp_path):
-    path = tmp_path / "small.pth"
-    torch.save(official_state("small", depth=1), path)
-    with pytest.raises(InputError, match=r"missing \(blocks.1.norm1.weight, .*of another shape"):
-        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
-
-
 def test_the_weights_of_a_vit_are_refused(tmp_path):
     path = tmp_path / "vit.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
     overlay = {"file": str(path)}
     for classes in (1000, 10):  # timm is lenient if the classes differ
-        with pytest.raises(InputError, match=r"no coefficients of rationals.*'kat convert'"):
+        with pytest.raises(InputError, match=r"48 missing \(blocks.0.mlp.act1.weight_"):
             timm.create_model(
                 TINY, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes
             )

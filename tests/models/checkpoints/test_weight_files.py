@@ -1,4 +1,4 @@
-"""Reading files of weights: both formats, and every kind of damage."""
+"""Weights: reading files in both formats, damage, names, and loading them into a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 from kat.errors import InputError
-from kat.models import read_state_dict
-from kat.models.checkpoints.weight_files import read_torch_file
+from kat.models import load_weights, read_state_dict
+from kat.models.checkpoints.weight_files import canonical, read_torch_file
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
 LEGACY = Path(__file__).with_name("legacy.pth")
@@ -88,3 +88,38 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
     assert path.stat().st_size < 1 << 16
     with pytest.raises(InputError, match=r"bomb\.pth would become 33.55 MB when it is unpacked"):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
+def test_prefixes_of_wrappers_are_removed(prefix):
+    named = {f"{prefix}{name}": value for name, value in WEIGHTS.items()}
+    assert canonical(named).keys() == WEIGHTS.keys()
+
+
+def test_an_ema_comes_before_the_weights_and_none_is_skipped():
+    average = {"fc.bias": torch.zeros(2)}
+    assert canonical({"state_dict": WEIGHTS, "state_dict_ema": average}) == average
+    for none in (None, {}):
+        assert canonical({"state_dict": WEIGHTS, "state_dict_ema": none}) == WEIGHTS
+
+
+def test_mismatches_are_counted_the_first_are_listed_and_nothing_is_copied():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    given = {f"{i}.extra": torch.zeros(1) for i in range(5)}
+    given |= {"0.weight": torch.zeros(2, 3), "1.weight": torch.zeros(2, 4)}
+    with pytest.raises(InputError) as refusal:
+        load_weights(model, given, source="file.pth")
+    assert str(refusal.value) == (
+        "file.pth holds the weights of another model: 2 missing (0.bias, 1.bias);"
+        " 5 unexpected (0.extra, 1.extra, 2.extra and 2 more);"
+        " 1 of another shape (1.weight (2, 4) for (2, 2))"
+    )
+    with pytest.raises(InputError, match=r"1 not of floating-point numbers \(0\.bias\)$"):
+        load_weights(model, {**before, "0.bias": before["0.bias"].to(torch.int8)}, source="it")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_averaged_model_has_the_names_of_the_model():
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2))
+    assert list(canonical(averaged.state_dict())) == ["weight", "bias"]

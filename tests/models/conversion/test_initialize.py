@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kat.errors import InputError
-from kat.models import convert_vit, init_from_vit
+from kat.models import init_from_vit
 
 
 def untouched(model: nn.Module, message: str, source: object, **options: object) -> None:
@@ -30,13 +30,6 @@ def test_a_kats_own_rationals_are_carried_over():
     assert report.moved is None
     for name, value in source.state_dict().items():
         assert name in report.fresh or torch.equal(model.state_dict()[name], value)
-
-
-def test_rationals_of_another_form_are_refused():
-    source = timm.create_model("kat_micro", form="B")
-    untouched(timm.create_model("kat_micro"), "build it with form='B'", source)
-    with pytest.raises(InputError, match="has form='B' and the model 'A'"):
-        convert_vit(source, "kat_micro", args={"form": "A"})
 
 
 @pytest.mark.parametrize("name", ["kat_micro", "kat_glu_micro"])
@@ -71,9 +64,8 @@ def test_a_model_with_another_activation_than_the_source_is_refused():
     assert torch.equal(model.eval()(images), vit.eval()(images))
 
 
-@pytest.mark.parametrize("name", ["vit_micro", "kat_micro"])
-def test_weights_that_are_not_finite_are_refused(name):
-    broken = timm.create_model(name)
+def test_weights_that_are_not_finite_are_refused():
+    broken = timm.create_model("vit_micro")
     broken.head.bias.data[2] = float("nan")
     untouched(timm.create_model("kat_micro"), r"not finite: head\.bias", broken)
 
@@ -93,8 +85,6 @@ def test_sources_that_do_not_fit_leave_the_model_unchanged(tmp_path):
     scaled = timm.create_model("vit_micro", init_values=1.0)
     untouched(model, r"which needs \{'init_values': 1e-05\}, .*8 unexpected", scaled)
     untouched(model, "is a ResNet, not a Vision Transformer", timm.create_model("resnet18"))
-    glu = timm.create_model("vit_micro", mlp_layer=timm.layers.SwiGLU)
-    untouched(model, "another model: .*fc1_g", glu)
     resnet = tmp_path / "resnet.safetensors"
     safetensors.torch.save_file({"conv1.weight": torch.zeros(2)}, resnet)
     untouched(model, "does not hold a ViT in timm's layout: its entries are conv1", str(resnet))

@@ -1,4 +1,4 @@
-"""The dense backbone: the effect of padding, windows, positions and sizes on its features."""
+"""Backbone and necks: the effect of padding, windows, positions and sizes on the features."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from kat.errors import InputError
-from kat.models import ViTSource, init_from_vit, read_vit
-from kat.models.dense import DenseBackbone, Features, MultiLevel
+from kat.models import ViTSource, init_from_vit
+from kat.models.dense import DenseBackbone, Features, MultiLevel, SimpleFeaturePyramid
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
 FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]
@@ -108,14 +107,6 @@ def test_windowed_is_global_when_one_window_covers_the_image(window):
     assert torch.equal(windowed(x)[0], wide(x)[0])
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 64), (20, 52), (4, 4)])
-def test_any_size_of_image(size):
-    made = backbone(window=3)
-    maps = made(images(1, 3, *size))
-    assert maps[0].shape == (1, 64, size[0] // 4, size[1] // 4)
-    assert maps[0].isfinite().all()
-
-
 def test_positions_are_resampled_and_the_same_at_the_native_size():
     made = backbone(relative_position=False)
     blank, tokens = copy.deepcopy(made), []
@@ -143,20 +134,6 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("name", ["vit_micro", "kat_micro"])
-def test_classification_weights_are_carried_over(name):
-    torch.manual_seed(0)
-    source = timm.create_model(name, img_size=24).eval()
-    made = backbone(name)
-    report = init_from_vit(made.vit, read_vit(source).for_grid())
-    state = source.state_dict()
-    for key, value in made.vit.state_dict().items():
-        if key != "pos_embed":
-            assert torch.equal(value, state[key]), key
-    assert report.resized == {"pos_embed": ((1, 36, 64), (1, 64, 64))}
-    assert "cls_token" in report.dropped
-
-
 def test_dinov2s_own_layout_has_no_positions_of_registers():
     torch.manual_seed(0)
     args = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}
@@ -173,6 +150,41 @@ def test_dinov2s_own_layout_has_no_positions_of_registers():
     assert set(report.dropped) == {"cls_token", "register_tokens", "mask_token"}
 
 
-def test_blocks_that_are_not_there_are_named():
-    with pytest.raises(InputError, match=r"must be from 0 to 3, got \[4\] and \[3\]"):
-        backbone(global_blocks=[4])
+def test_strides_and_shapes_of_the_simple_pyramid():
+    pyramid = SimpleFeaturePyramid(width=32, patch=16, channels=8)
+    assert pyramid.strides == [4, 8, 16, 32, 64]
+    maps = pyramid([torch.randn(2, 32, 7, 6)])
+    assert [tuple(x.shape) for x in maps] == [
+        (2, 8, 28, 24), (2, 8, 14, 12), (2, 8, 7, 6), (2, 8, 4, 3), (2, 8, 2, 2),
+    ]  # fmt: skip
+    assert torch.equal(maps[4], maps[3][:, :, ::2, ::2])
+
+
+def test_other_patches_have_other_strides():
+    assert SimpleFeaturePyramid(32, patch=8, scales=(2, 1)).strides == [4, 8, 16]
+    assert MultiLevel(32, patch=8).strides == [2, 4, 8, 16]
+
+
+def test_the_levels_of_several_blocks_each_have_their_own():
+    neck = MultiLevel(width=32, patch=16)
+    maps = [torch.randn(1, 32, 5, 4) for _ in range(4)]
+    found = neck(maps)
+    assert [tuple(x.shape[2:]) for x in found] == [(20, 16), (10, 8), (5, 4), (3, 2)]
+    assert torch.equal(found[2], maps[2])
+    with pytest.raises(ValueError, match="shorter"):
+        neck(maps[:3])
+
+
+@pytest.mark.parametrize("neck", [SimpleFeaturePyramid(32, 16, 8), MultiLevel(32, 16)])
+def test_a_patch_keeps_its_place_at_every_stride(neck):
+    """The influence of one token on a map lies around its own pixels."""
+    x = torch.randn(1, 32, 8, 8)
+    other = x.clone()
+    other[:, :, 5, 2] += 1
+    for before, after, stride in zip(neck([x] * 4), neck([other] * 4), neck.strides, strict=True):
+        moved = (before - after).abs().sum(1)[0] > 1e-6
+        rows, columns = (axis.float() for axis in moved.nonzero(as_tuple=True))
+        for where, token in ((rows, 5), (columns, 2)):
+            first, last = where.min() * stride / 16, (where.max() + 1) * stride / 16
+            assert token - 2.1 * max(stride / 16, 1) <= first <= token
+            assert token + 1 <= last <= token + 1 + 2.1 * max(stride / 16, 1)

@@ -64,13 +64,6 @@ def test_losses_in_training_and_detections_in_evaluation(name):
     assert targets[0]["labels"].tolist() == [2]  # unchanged
 
 
-def test_images_without_any_object_can_be_trained_on():
-    model = detector().train()
-    losses = model([torch.randn(3, 64, 64)], [target([], [], (64, 64))])
-    sum(losses.values()).backward()
-    assert not [name for name, p in model.named_parameters() if p.grad is None]
-
-
 @pytest.mark.slow
 def test_it_learns_to_detect():
     """Classes at both ends of the list, to notice a background in between."""
@@ -91,19 +84,6 @@ def test_it_learns_to_detect():
         assert (found["boxes"][best] - box).abs().max() < 5
         there = found["masks"][best]
         assert (there & (mask > 0)).sum() > 0.7 * (there | (mask > 0)).sum()
-
-
-def test_features_do_not_depend_on_the_padding():
-    features = detector().eval().backbone
-    image = torch.randn(1, 3, 40, 52)
-    batch = torch.randn(2, 3, 64, 96)
-    batch[:1, :, :40, :52] = image
-    alone, padded = features(image), features(batch, [(40, 52), (64, 96)])
-    assert [tuple(x.shape[2:]) for x in padded] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-    for own, other in zip(alone, padded, strict=True):
-        rows, columns = own.shape[2:]
-        torch.testing.assert_close(other[:1, :, :rows, :columns], own)
-        assert not other[0, :, rows:].any()
 
 
 @torch.no_grad()
@@ -257,14 +237,6 @@ def test_full_sizes(size):
     maps = model.backbone(torch.empty(1, 3, 1024, 1024, device="meta"))
     assert [x.shape[-1] for x in maps] == [256, 128, 64, 32, 16]
     assert model.roi_heads.box_predictor.cls_score.out_features == 81
-
-
-def test_its_features_can_be_exported():
-    features = detector().eval().backbone
-    x = torch.randn(1, 3, 64, 64)
-    program = torch.export.export(features, (x,))
-    for got, want in zip(program.module()(x), features(x), strict=True):
-        torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

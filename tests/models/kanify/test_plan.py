@@ -1,6 +1,9 @@
-"""Plans: the table, and applying."""
+"""Plans: the table, applying, and models rebuilt from the record."""
 
 from __future__ import annotations
+
+import json
+import re
 
 import pytest
 import torch
@@ -9,9 +12,8 @@ from torch import nn
 
 import kat
 from kat.errors import InputError
-from tests.models.kanify.models import output, sequential, state
-
-pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+from kat.models.kanify import kanify_like
+from tests.models.kanify.models import images, output, sequential, state, vit
 
 
 def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
@@ -37,3 +39,50 @@ def test_a_plan_is_applied_in_the_present_dtype_of_the_weights():
     assert output(model, torch.randn(2, 16).double()).dtype == torch.float64
     with pytest.raises(InputError, match=r"0\.act1, 1: there is a rational already"):
         plan.apply()
+
+
+def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
+    model = vit()
+    config = kat.KanifyConfig(groups=4, degree=(3, 2), share="none")
+    plan = kat.kanify(model, ["blocks.1", "blocks.3"], config=config, calibration=[images()])
+    plan.save(tmp_path / "kanify.json")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    again = vit()
+    rebuilt = kanify_like(again, tmp_path / "kanify.json")
+    trained, fitted = (m.blocks[1].mlp.act.weight_numerator for m in (model, again))
+    torch.testing.assert_close(trained, 1.1 * fitted)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again, images()), output(model, images()))
+    assert rebuilt.record() == plan.record() == json.loads(json.dumps(plan.record()))
+    assert str(rebuilt).splitlines()[:3] == str(plan).splitlines()[:3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.update(kanify=99), "no record of kanify of version 3"),
+        (
+            lambda record: record["mlps"][0]["mlp"].update(widths=[8, 16, 4]),
+            "(8, 16, 4), with gelu",
+        ),
+        (lambda record: record["mlps"][0]["mlp"].update(function="silu"), "(8, 16, 8), with silu"),
+        (lambda record: record["mlps"][0]["mlp"].update(activation="2.act"), "no MLP at 2.act"),
+        (lambda record: record["mlps"][0]["mlp"].update(call=0), "no MLP at 0.act"),
+    ],
+)
+def test_records_of_something_else_are_refused(change, message):
+    model = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
+    before, record = state(model), kat.kanify(model, dry_run=True).record()
+    change(record)
+    with pytest.raises(InputError, match=re.escape(message)):
+        kanify_like(model, record)
+    assert state(model) == before
+
+
+def test_a_record_is_of_a_model_without_rationals():
+    model = vit()
+    record = kat.kanify(model).record()
+    with pytest.raises(InputError, match=r"no MLP at blocks\.0\.mlp\.act"):
+        kanify_like(model, record)

@@ -19,16 +19,10 @@ GPT2 = {
     "n_embd": 24, "n_layer": 2, "n_head": 2, "vocab_size": 100, "n_positions": 16,
     "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
-BART = {
-    "vocab_size": 100, "d_model": 24, "encoder_layers": 1, "decoder_layers": 1,
-    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 16,
-    "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
-}  # fmt: skip
 MODELS = {
     "Bert": ({**SMALL, **TEXT}, "encoder.layer.0.intermediate.intermediate_act_fn", "gelu"),
     "ViT": ({**SMALL, **IMAGE}, "layers.0.mlp.activation_fn", "gelu"),
     "GPT2": (GPT2, "h.0.mlp.act", "gelu_tanh"),
-    "Bart": (BART, "encoder.layers.0.activation_fn", "gelu"),
 }
 
 
