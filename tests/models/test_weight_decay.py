@@ -95,16 +95,3 @@ def test_the_section_of_trainer_timm_and_accelerate_decays_no_coefficient(monkey
                     "head.weight",
                 }
     assert trainer.state.global_step == 2
-
-
-def test_a_kanified_model_of_transformers_keeps_no_weight_decay_when_it_is_loaded(tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    sizes = {"n_embd": 24, "n_layer": 1, "n_head": 2, "vocab_size": 100, "n_positions": 16}
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
-    kat.kanify(model)
-    model.save_pretrained(tmp_path)
-    kat.models.register_pretrained()
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert len(in_rationals(again)) == 4
-    for each in (model, again):
-        assert not in_rationals(each) & decayed(each, timm_optimizer(each))

@@ -108,15 +108,6 @@ def test_compiled_and_checkpointed_models_have_the_same_gradients(kind):
         torch.testing.assert_close(gradients(call), expected)
 
 
-def test_other_trainable_parameters_stay_where_nothing_is_frozen():
-    model = model_for("rational").requires_grad_(False)
-    model[2].bias.requires_grad_(True)
-    kat.adapt(model, "rational", "1", freeze=False)
-    found = {name for name, p in model.named_parameters() if p.requires_grad}
-    changes = {f"1.parametrizations.weight_{part}.0.d" for part in ("numerator", "denominator")}
-    assert found == {*changes, "2.bias"}
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -156,11 +156,3 @@ def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
     plain.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"the weights lack .*register_pretrained"):
         type(model).from_pretrained(tmp_path)
-
-
-def test_adapters_that_were_not_loaded_are_named():
-    model = build("low_rank")
-    plain = transformers.LlamaModel(transformers.LlamaConfig(**SIZES))
-    plain.config.quantization_config = model.config.quantization_config
-    with pytest.raises(InputError, match=r"adapters that the model lacks: call .*register_pretr"):
-        adapters_of(plain)

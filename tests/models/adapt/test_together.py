@@ -67,12 +67,7 @@ def process_group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_wrapped_models_are_refused_with_the_order(process_group):
-    model = nn.parallel.DistributedDataParallel(make("parallel"))
-    sharded = torch.distributed.fsdp.fully_shard(make("parallel"))
-    for wrapped in (model, sharded):
-        with pytest.raises(InputError, match=r"first change the model by kat"):
-            kat.adapt(wrapped, "parallel")
+def test_a_sharded_model_is_not_merged(process_group):
     adapted = make("low_rank")
     adapters = kat.adapt(adapted, "low_rank")
     torch.distributed.fsdp.fully_shard(adapted)

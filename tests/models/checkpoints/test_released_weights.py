@@ -114,6 +114,7 @@ def test_model_and_preprocessing_are_recognized_from_the_weights(tmp_path):
     assert_logits(model, published_logits(state, images(64)), images(64))
 
 
+@pytest.mark.slow
 def test_other_image_sizes_and_classes(tmp_path, tiny):
     state, *_ = tiny
     path = tmp_path / "kat.pth"

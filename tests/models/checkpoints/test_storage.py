@@ -238,7 +238,6 @@ def test_a_checkpoint_that_has_lost_its_checksum_is_refused(saved):
     ("damage", "message"),
     [
         (lambda f: (f / "model.safetensors").unlink(), "holds no model"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"12345678"), "not a complete safetens"),
         (lambda f: (f / "config.json").unlink(), r"config\.json does not exist"),
         (lambda f: (f / "config.json").write_text("{}"), "no valid entry 'pretrained_cfg'"),
     ],

@@ -70,13 +70,6 @@ def test_weights_that_are_not_finite_are_refused():
     untouched(timm.create_model("kat_micro"), r"not finite: head\.bias", broken)
 
 
-def test_outputs_that_are_all_zero_have_not_moved():
-    vit = timm.create_model("vit_micro")
-    vit.head.weight.data.zero_()
-    report = init_from_vit(timm.create_model("kat_micro"), vit)
-    assert (report.moved.max, report.moved.rms) == (0, 0)
-
-
 def test_sources_that_do_not_fit_leave_the_model_unchanged(tmp_path):
     model = timm.create_model("kat_micro")
     untouched(model, "missing.*blocks.2.norm1.weight", timm.create_model("vit_micro", depth=2))

@@ -9,7 +9,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from kat.models.dense.attention import GridAttention, with_offset_terms
+from kat.models.dense.attention import GridAttention
 
 
 def test_padded_tokens_of_a_window_are_masked():
@@ -23,16 +23,6 @@ def test_padded_tokens_of_a_window_are_masked():
     x = torch.randn(2, 8, 7, 16)
     corner = layer(x[:, 5:, 5:], attention)
     torch.testing.assert_close(layer(x, attention)[:, 5:, 5:], corner)
-
-
-def test_extended_vectors_are_multiples_of_8():
-    query, key = torch.randn(2, 1, 1, 20, 8)
-    tables = (torch.randn(7, 8), torch.randn(9, 8))
-    longer = with_offset_terms(query, key, tables, (4, 5), 1.0)
-    for vectors, own in zip(longer, (query, key), strict=True):
-        assert vectors.shape == (1, 1, 20, 24)
-        assert torch.equal(vectors[..., :8], own)
-        assert not vectors[..., 17:].any()
 
 
 def naive(x, attention: Attention, layer: GridAttention) -> torch.Tensor:

@@ -160,11 +160,6 @@ def test_strides_and_shapes_of_the_simple_pyramid():
     assert torch.equal(maps[4], maps[3][:, :, ::2, ::2])
 
 
-def test_other_patches_have_other_strides():
-    assert SimpleFeaturePyramid(32, patch=8, scales=(2, 1)).strides == [4, 8, 16]
-    assert MultiLevel(32, patch=8).strides == [2, 4, 8, 16]
-
-
 def test_the_levels_of_several_blocks_each_have_their_own():
     neck = MultiLevel(width=32, patch=16)
     maps = [torch.randn(1, 32, 5, 4) for _ in range(4)]

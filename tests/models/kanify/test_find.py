@@ -95,31 +95,6 @@ def test_a_norm_without_parameters_is_no_activation(norm):
         kat.kanify(model)
 
 
-class Calls(nn.Module):
-    """Two MLPs in a row, whose activations the code calls."""
-
-    def __init__(self):
-        super().__init__()
-        self.one, self.two, self.three = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 8)
-
-    def forward(self, x):
-        return self.three(torch.tanh(self.two(functional.silu(self.one(x)))))
-
-
-def test_calls_in_one_code_have_names_of_their_own():
-    model, x = Calls(), torch.randn(5, 8)
-    before = model(x)
-    plan = kat.kanify(model)
-    assert list(kat.nn.rationals(model)) == ["one.act1", "act", "act_2"]
-    functions = {r.mlp.activation: r.mlp.function for r in plan.replacements}
-    assert functions == {"act": "silu", "act_2": "tanh"}
-    assert 0 < (model(x) - before).abs().max() < 1e-3
-    again = Calls()
-    kat.models.kanify.kanify_like(again, plan.record())
-    again.load_state_dict(model.state_dict())
-    assert torch.equal(again(x), model(x))
-
-
 class Called(nn.Module):
     """The parts of one MLP, and what the classes below use."""
 

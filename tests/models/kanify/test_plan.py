@@ -79,10 +79,3 @@ def test_records_of_something_else_are_refused(change, message):
     with pytest.raises(InputError, match=re.escape(message)):
         kanify_like(model, record)
     assert state(model) == before
-
-
-def test_a_record_is_of_a_model_without_rationals():
-    model = vit()
-    record = kat.kanify(model).record()
-    with pytest.raises(InputError, match=r"no MLP at blocks\.0\.mlp\.act"):
-        kanify_like(model, record)
