@@ -16,22 +16,12 @@ Examples:
 
 from __future__ import annotations
 
-from kat.models.kat import KAT, GatedKAT
+from kat.models.kat import IMAGENET_CONFIG, KAT, GatedKAT
 from kat.models.timm_registry import register
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
-_CONFIG = {
-    "num_classes": 10,
-    "pool_size": None,
-    "crop_pct": 1.0,
-    "interpolation": "bicubic",
-    "fixed_input_size": True,
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "first_conv": "patch_embed.proj",
-    "classifier": "head",
-    "license": "mit",
-}
+_HALF = (0.5, 0.5, 0.5)
+_CONFIG = {**IMAGENET_CONFIG, "num_classes": 10, "crop_pct": 1.0, "mean": _HALF, "std": _HALF}
 
 _SIZE = {"embed_dim": 64, "depth": 4, "num_heads": 4}
 _GRIDS = {

@@ -156,6 +156,9 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
 def adapters_of(model: nn.Module) -> list[Adapters]:
     """The adapters in a model that ``from_pretrained`` of transformers has loaded.
 
+    A process calls :func:`kat.models.register_pretrained` before ``from_pretrained``, which leaves
+    the adapters out otherwise.
+
     They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
     are saved with them as they were loaded, and what is frozen frozen.
 
@@ -164,9 +167,6 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
 
     Returns:
         Those in place, in the order in which they were made.
-
-    Raises:
-        InputError: the configuration names adapters, and the model does not have them.
 
     Examples:
         >>> import kat
@@ -180,15 +180,10 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         >>> list(adapters_of(again)[0].modules)
         ['layers.0.mlp.down_proj.parallel']
     """
-    records, modules = [r for r in noted(model) if KEY in r], dict(model.named_modules())
-    if not all(is_adapted(modules.get(name)) for r in records for name in r["places"]):
-        raise InputError(
-            "the configuration names adapters that the model lacks: call"
-            " kat.models.register_pretrained() before from_pretrained"
-        )
     return [
         Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)
-        for r in records
+        for r in noted(model)
+        if KEY in r
     ]
 
 

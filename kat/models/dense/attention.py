@@ -40,16 +40,12 @@ class GridAttention(nn.Module):
     def forward(self, x: Tensor, projections: Attention) -> Tensor:
         """Attention over (B, H, W, C), with the projections of a block's attention module."""
         batch, height, width, _ = x.shape
-        size = self.window_size(height, width)
+        size = height, width
+        if self.window:
+            size = at_most(height, self.window), at_most(width, self.window)
         mask = _mask(x, *size) if self.window else None
         y = self._attend(split_windows(x, *size), projections, mask)
         return join_windows(y, batch, height, width)
-
-    def window_size(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of the windows on a grid, at most the grid's."""
-        if not self.window:
-            return height, width
-        return at_most(height, self.window), at_most(width, self.window)
 
     def _attend(self, x: Tensor, attention: Attention, mask: Tensor | None) -> Tensor:
         count, rows, columns, _ = x.shape

@@ -200,6 +200,9 @@ class EvaluationSize(GeneralizedRCNNTransform):
 def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
     """Detections with masks (N, H, W) bool of an image, from probabilities within the boxes.
 
+    Masks are pasted one by one: the probabilities of 100 objects for all pixels of a large image
+    need gigabytes.
+
     Examples:
         >>> import torch
         >>> from kat.models.dense import placed_in_image
@@ -210,15 +213,8 @@ def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
     """
     if "masks" not in found:
         return found
-    return {**found, "masks": _paste(found["masks"], found["boxes"], size)}
-
-
-def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Masks (N, H, W) bool of an image, from probabilities (N, 1, h, w) within the boxes.
-
-    One by one: the probabilities of 100 objects for all pixels of a large image need gigabytes.
-    """
+    boxes = found["boxes"]
     pasted = torch.empty(len(boxes), *size, dtype=torch.bool, device=boxes.device)
-    for whole, mask, box in zip(pasted, masks, boxes, strict=True):
+    for whole, mask, box in zip(pasted, found["masks"], boxes, strict=True):
         torch.ge(paste_masks_in_image(mask[None], box[None], size)[0, 0], MASK_THRESHOLD, out=whole)
-    return pasted
+    return {**found, "masks": pasted}

@@ -88,7 +88,8 @@ def test_every_form_of_file_loads_in_every_way(tmp_path, tiny, form):
     for way, model in {**ways, "init_from": start}.items():
         for name, value in model.state_dict().items():
             assert torch.equal(value, state[name]), (way, name)
-    assert_logits(ways["pretrained"], expected, x)
+    if form == "bare":  # the others have the same weights
+        assert_logits(ways["pretrained"], expected, x)
 
 
 @pytest.mark.slow
