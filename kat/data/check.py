@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Problem:
     kind: str
     cases: Sequence[str]
     remedy: str = ""
-    setting: Literal["bad_images", "bad_annotations"] | None = None
+    setting: str | None = None
 
     def __str__(self) -> str:
         return f"{len(self.cases)} {self.kind}, first {self.cases[0]:.300}"
@@ -61,14 +61,9 @@ class Problem:
 
     def to_dict(self, skipped: Collection[str]) -> dict[str, Any]:
         """The problem as JSON types."""
-        cases = list(self.cases)
-        return {
-            "kind": self.kind,
-            "severity": self.severity(skipped),
-            "count": len(cases),
-            "remedy": self.remedy,
-            "cases": cases,
-        }
+        severity, cases = self.severity(skipped), list(self.cases)
+        found = {"kind": self.kind, "severity": severity, "count": len(cases)}
+        return {**found, "remedy": self.remedy, "cases": cases}
 
 
 @dataclass(frozen=True)
@@ -179,24 +174,20 @@ def _examined(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str
 
 
 def _problems(data: ImageDataset, found: dict[str, list[str]], readable: int) -> list[Problem]:
-    ignored = [f"{path}: {reason}" for path, reason in data.ignored.items()]
+    out, ignored = "they are left out", [f"{path}: {why}" for path, why in data.ignored.items()]
+    none = [] if readable else [f"none of its {len(data)} images"]
     problems = [
-        Problem(kind, cases, _USED if kind == BEYOND else "they are left out", "bad_annotations")
-        for kind, cases in data.problems.items()
+        *(
+            Problem(kind, cases, _USED if kind == BEYOND else out, "bad_annotations")
+            for kind, cases in data.problems.items()
+        ),
+        Problem("files that are left out", ignored, out, "bad_images"),
+        Problem(_MISSING, found[_MISSING], "such images are left out", "bad_images"),
+        Problem(_UNREADABLE, found[_UNREADABLE], "such images are left out", "bad_images"),
+        Problem(_NO_CLASS, found[_NO_CLASS], "such pixels have no class", "bad_annotations"),
+        Problem("splits without an image that can be read", none),
     ]
-    for kind, cases, remedy in (
-        ("files that are left out", ignored, "they are left out"),
-        (_MISSING, found[_MISSING], "such images are left out"),
-        (_UNREADABLE, found[_UNREADABLE], "such images are left out"),
-    ):
-        problems += [Problem(kind, cases, remedy, "bad_images")] if cases else []
-    if found[_NO_CLASS]:
-        remedy = "such pixels have no class"
-        problems.append(Problem(_NO_CLASS, found[_NO_CLASS], remedy, "bad_annotations"))
-    if not readable:
-        case = f"none of its {len(data)} images"
-        problems.append(Problem("splits without an image that can be read", [case]))
-    return problems
+    return [problem for problem in problems if problem.cases]
 
 
 def _classes_without_use(data: ImageDataset, counts: Counter[int]) -> list[Problem]:

@@ -74,11 +74,6 @@ def class_names(names: Sequence[str], count: int | None, largest: int, title: ob
     return list(names) or numbered(number)
 
 
-def wrong_label(name: object, label: int, count: int) -> str:
-    """Return the message for a label that is outside the classes."""
-    return f"{name} has the label {label}, but the {count} classes are 0 to {count - 1}"
-
-
 def check_unique(names: Iterable[str], where: object, singular: str, plural: str) -> None:
     """Checks that no name occurs twice.
 

@@ -17,15 +17,18 @@ from kat.data.dataset import (
     collate_images,
     no_transform,
 )
-from kat.data.decoding import Exif, UnreadableImage, decode_bytes, rgb_of
+from kat.data.decoding import Exif, UnreadableImage, decode, decode_bytes, rgb_of
 from kat.data.sampler import rank_and_world_size
 from kat.errors import InputError
 
 Part = tuple[int, int]
 """(i, n): the i-th of n equal parts of a stream."""
 
-StreamItem = tuple[str, Encoded, int]
-"""The name of an image, the image, still encoded, and its class index."""
+StreamItem = tuple[str, Encoded | None, int]
+"""The name of an image, the image, still encoded, and its class index.
+
+None stands for the file of that name.
+"""
 
 
 class ImageStream(IterableDataset):
@@ -141,12 +144,17 @@ class ImageStream(IterableDataset):
         if isinstance(item, UnreadableImage):
             return item
         name, encoded, label = item
+        if not 0 <= label < len(self.classes):
+            of = f"the {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
+            raise InputError(f"{name} has the label {label}, but {of}")
         try:
             return self.transform(self._decoded(encoded, name)), label
         except UnreadableImage as error:
             return error
 
-    def _decoded(self, encoded: Encoded, name: str) -> Image.Image:
+    def _decoded(self, encoded: Encoded | None, name: str) -> Image.Image:
+        if encoded is None:
+            return decode(name, self.exif)
         if isinstance(encoded, bytes):
             return decode_bytes(encoded, name, self.exif)
         return rgb_of(encoded, name, self.exif)

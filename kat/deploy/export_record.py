@@ -74,13 +74,10 @@ class ExportRecord(NamedTuple):
         """
         _, height, width = self.model.input_size
         classifies = self.task == "classification"
-        side = math.floor(min(height, width) / self.model.crop_pct) if classifies else height
-        sides = {
-            "classification": f"the shorter side to {side}",
-            "detection": "in the file",
-        }
+        side = math.floor(min(height, width) / (self.model.crop_pct if classifies else 1))
+        in_file = self.task == "detection"
         return {
-            "resize": sides.get(self.task, f"the shorter side to {min(height, width)}"),
+            "resize": "in the file" if in_file else f"the shorter side to {side}",
             "interpolation": self.model.interpolation if classifies else "bilinear",
             "antialias": True,
             "crop": f"the {height} x {width} pixels in the center" if classifies else None,

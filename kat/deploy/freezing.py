@@ -104,7 +104,8 @@ def freeze(model: nn.Module) -> nn.Module:
     for parent in frozen:
         for name, child in named_children(parent).items():
             setattr(parent, name, frozen[child])
-    uses = Counter(map(id, _parameters(root)))
+    # parameters of shared modules count as often as they are used
+    uses = Counter(id(each) for _, each in root.named_parameters(remove_duplicate=False))
     for block in root.modules():
         if type(block) is Block:
             _fold_scale(block, "ls1", "attn", "proj", uses)
@@ -117,19 +118,13 @@ def _frozen(module: nn.Module) -> nn.Module:
         return nn.Identity()
     if not isinstance(module, GroupRational) or is_patched(module):
         return module
-    forward = type(module).forward  # its class differs where the coefficients are parametrized
-    if forward is not GroupRational.forward:
+    if type(module).forward is not GroupRational.forward:  # parametrized ones have another class
         return module
     return nn.Identity() if _is_identity(module) else FrozenRational(module)
 
 
-def _parameters(root: nn.Module) -> list[nn.Parameter]:
-    """The parameters, those of shared modules as often as they are used."""
-    return [parameter for _, parameter in root.named_parameters(remove_duplicate=False)]
-
-
 def _is_identity(source: GroupRational) -> bool:
-    """Whether P(x) = x and Q(x) = 1 for every group, exactly."""
+    """Return True if P(x) = x and Q(x) = 1 for every group, exactly."""
     if source.weight_numerator.is_meta:
         return False
     x = torch.zeros_like(source.weight_numerator)

@@ -38,8 +38,7 @@ def size_step(model: nn.Module) -> tuple[int, int] | None:
     if not getattr(model, "dynamic_img_size", False):
         return None
     patch_embed: Any = model.patch_embed
-    height, width = patch_embed.patch_size
-    return height, width
+    return tuple(patch_embed.patch_size)
 
 
 class FeatureMaps(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +37,21 @@ def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
         InputError: the package is missing, the dataset cannot be opened or has no such split, or
             the columns of images and labels are ambiguous.
     """
-    wanted = config.train_split if split == "train" else config.val_split
+    option = "train_split" if split == "train" else "val_split"
+    wanted = getattr(config, option)
     datasets = require("datasets", repr(config.name))
     saved = any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
     offline = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = offline or not config.download  # it asks for cached ones, too
     try:
         load = datasets.load_from_disk if saved else datasets.load_dataset
-        splits = load(name, **({} if saved else {"cache_dir": config.root}))
-    except Exception as error:  # depends on the library that reads the files
-        hint = "" if config.download else "; data.download=true may fetch it"
-        raise InputError(
-            f"dataset {config.name!r} cannot be opened: {first_line(error)}{hint}"
-        ) from error
+        with opened_elsewhere(config):
+            splits = load(name, **({} if saved else {"cache_dir": config.root}))
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     if not isinstance(splits, dict):  # one split, which need not know its name
         splits = {str(splits.split or config.train_split): splits}
     if wanted not in splits:
-        option = "train_split" if split == "train" else "val_split"
         raise unknown(f"split (data.{option}) of {config.name!r}", wanted, splits)
     rows = splits[wanted]
     image = _column(rows, name, config.image_key, "image", datasets.Image)
@@ -73,6 +71,23 @@ def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
     encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     source = RowSource(encoded, image, values.astype(np.int64), f"{name} {wanted}")
     return ImageDataset(source, classes)
+
+
+@contextmanager
+def opened_elsewhere(config: DataConfig) -> Iterator[None]:
+    """Turn an error of the library that opens a dataset into one line.
+
+    Raises:
+        InputError: the dataset cannot be opened.
+    """
+    try:
+        yield
+    except Exception as error:  # its kind depends on the library that reads the files
+        hint = "" if config.download else "; data.download=true may fetch it"
+        raise InputError(
+            f"dataset {config.name!r} cannot be opened with root={config.root!r}:"
+            f" {first_line(error)}{hint}"
+        ) from error
 
 
 def _column(rows: Any, name: str, given: str | None, what: str, kind: type) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from kat.data.config import DataConfig
 from kat.data.decoding import UnreadableImage
-from kat.data.naming import wrong_label
 from kat.data.sources.webdataset import IMAGES, parse_label
 from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError
@@ -35,7 +34,7 @@ def open_shard_stream(
         )
     urls = [os.path.join(reader.root, name) for name in info.filenames]
     label_key = config.label_key or info.alt_label or None
-    read = ShardStream(urls, label_key, len(classes), training, seed)
+    read = ShardStream(urls, label_key, training, seed)
     batch_size = config.batch_size if training else None
     return ImageStream(read, info.num_samples, classes, batch_size)
 
@@ -49,17 +48,13 @@ class ShardStream:
     Args:
         urls: paths or URLs of the shards.
         label_key: field of ``.json`` files with the label; None if ``.cls`` files hold it.
-        num_classes: a label is below it.
         training: whether to shuffle.
         seed: seed of the order.
     """
 
-    def __init__(
-        self, urls: list[str], label_key: str | None, num_classes: int, training: bool, seed: int
-    ) -> None:
+    def __init__(self, urls: list[str], label_key: str | None, training: bool, seed: int) -> None:
         self.urls = urls
         self.label_key = label_key
-        self.num_classes = num_classes
         self.training = training
         self.seed = seed
 
@@ -100,8 +95,6 @@ class ShardStream:
         label = None if text is None else parse_label(text, self.label_key, name)
         if encoded is None or label is None:
             return UnreadableImage(name, "it has no image or no label")
-        if label >= self.num_classes:
-            raise InputError(wrong_label(name, label, self.num_classes))
         return name, encoded, label
 
 

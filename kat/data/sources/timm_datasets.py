@@ -15,11 +15,12 @@ from torch.utils.data import IterableDataset
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import UnreadableImage, read_image
-from kat.data.naming import class_names, wrong_label
+from kat.data.naming import class_names
 from kat.data.packed_strings import PackedStrings
+from kat.data.sources.huggingface import opened_elsewhere
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
-from kat.errors import InputError, UnreadableFile, first_line
+from kat.errors import InputError, UnreadableFile
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
@@ -34,15 +35,15 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     # It is shared by a fork alone. By value is enough: streams start new workers every epoch.
     ForkingPickler.register(SharedCount, lambda count: (SharedCount, (count.value,)))
     training = split == "train"
-    wanted = config.train_split if training else config.val_split
+    option = "train_split" if training else "val_split"
+    wanted = getattr(config, option)
     streamed = config.name.startswith("hfids/")
     if not _is_split(config, wanted):
-        option = "train_split" if training else "val_split"
         raise InputError(
             f"dataset {config.name!r} has no split {wanted!r} (data.{option}) in"
             f" root={config.root!r}; --data folder:PATH holds images out for validation"
         )
-    try:
+    with opened_elsewhere(config):
         dataset = create_dataset(
             config.name,
             root=config.root,
@@ -53,12 +54,6 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
             seed=seed,
             input_img_mode="" if streamed else "RGB",  # images that are not decoded have no mode
         )
-    except Exception as error:  # depends on the library that reads the files
-        hint = "" if config.download else "; data.download=true may fetch it"
-        raise InputError(
-            f"dataset {config.name!r} cannot be opened with root={config.root!r}:"
-            f" {first_line(error)}{hint}"
-        ) from error
     reader: Any = getattr(dataset, "reader", None)
     names = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None)
     if names is None:
@@ -164,17 +159,9 @@ class TimmStream(ImageStream):
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
         for number, (image, label) in enumerate(self.dataset):
             name = f"image {number} of a worker's part of {self.title}"
-            if not 0 <= label < len(self.classes):
-                raise InputError(wrong_label(name, label, len(self.classes)))
-            try:
-                if not isinstance(image, Image.Image):  # TensorFlow has decoded it otherwise
-                    name, content = image["path"] or name, image["bytes"]
-                    image = read_image(name) if content is None else content
-                yield self.transform(self._decoded(image, name)), label
-            except UnreadableFile as error:
-                yield UnreadableImage(name, error.reason)
-            except UnreadableImage as error:
-                yield error
+            if not isinstance(image, Image.Image):  # TensorFlow has decoded it otherwise
+                name, image = image["path"] or name, image["bytes"]
+            yield self._transformed((name, image, label))
 
 
 def _nothing(epoch: int, part: Part) -> tuple[()]:

@@ -6,9 +6,7 @@ They are read as any other ``.onnx`` file, by :func:`kat.deploy.formats.onnx.rea
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torchvision.models.detection.transform import resize_boxes
 
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats.onnx import OPSET, save_proto
+from kat.deploy.formats.pt2 import quiet_warnings
 from kat.deploy.freezing import freeze
 from kat.models import ModelRecord
 from kat.models.dense import Detector
@@ -104,7 +103,7 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
     channels, side, _ = record.model.input_size
     names = output_names(detector)
     inputs = (torch.zeros(channels, side + 3, side // 2), threshold)
-    with _quiet_tracing():
+    with quiet_warnings(torch.jit.TracerWarning, UserWarning):  # of constants in the trace
         torch.onnx.export(
             traced,
             inputs,
@@ -125,15 +124,6 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
         for dim, size in zip(dims[1:], computed.shape[1:], strict=True):
             dim.dim_value = size
     save_proto(proto, record, path)
-
-
-@contextmanager
-def _quiet_tracing() -> Iterator[None]:
-    """Hides the exporter's warnings that it is deprecated and of what is constant in the trace."""
-    with warnings.catch_warnings():
-        for category in (torch.jit.TracerWarning, DeprecationWarning, UserWarning):
-            warnings.simplefilter("ignore", category)
-        yield
 
 
 @torch.no_grad()
@@ -171,13 +161,10 @@ def _distance(found: Detections, expected: Detections, side: int) -> Tensor:
     if not len(found["boxes"]) or not len(expected["boxes"]):
         return torch.tensor(torch.inf)
     scales = {"boxes": side, "scores": 1, "masks": 1}
-    pairs = torch.stack(
-        [
-            torch.cdist(_rows(found[name]), _rows(expected[name]), p=torch.inf) / scale
-            for name, scale in scales.items()
-            if name in expected
-        ]
-    ).amax(0)
+    pairs = torch.zeros(len(found["boxes"]), len(expected["boxes"]))
+    for name in scales.keys() & expected.keys():
+        far = torch.cdist(_rows(found[name]), _rows(expected[name]), p=torch.inf)
+        pairs = torch.maximum(pairs, far / scales[name])
     pairs[found["labels"][:, None] != expected["labels"]] = torch.inf
     return torch.stack(
         [pairs.amin(axis).quantile(_SAME, interpolation="higher") for axis in (0, 1)]

@@ -45,11 +45,11 @@ def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
 
 
 @contextmanager
-def quiet_warnings() -> Iterator[None]:
-    """Hides the warnings of torch's exporters about their own internals."""
+def quiet_warnings(*categories: type[Warning]) -> Iterator[None]:
+    """Hides the warnings of torch's exporters about their own internals, and these categories."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for category in [*categories, FutureWarning, DeprecationWarning]:
+            warnings.simplefilter("ignore", category)
         yield
 
 

@@ -24,9 +24,7 @@ from tests.images import picture, samples, write_info, write_tar
 def stream(shards):
     """The training split as a stream."""
     pytest.importorskip("webdataset", reason="webdataset is not installed")
-    return ShardStream(
-        [str(path) for path in sorted(shards.glob("train-*"))], None, 2, True, seed=0
-    )
+    return ShardStream([str(path) for path in sorted(shards.glob("train-*"))], None, True, seed=0)
 
 
 def _names(items):
@@ -38,7 +36,7 @@ def test_the_order_of_a_stream_is_a_function_of_seed_and_epoch(stream):
     assert sorted(first) == [f"{index:04}" for index in range(12)]
     assert first == _names(stream(0, (0, 1)))
     assert first != _names(stream(1, (0, 1)))
-    other = ShardStream(stream.urls, None, 2, True, seed=1)
+    other = ShardStream(stream.urls, None, True, seed=1)
     assert first != _names(other(0, (0, 1)))
 
 
