@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from kat.data import DataConfig, UnreadableImage, check_classes, open_split
+from kat.data import DataConfig, check_classes, open_split
 from kat.data.check import between_splits, check_split
 from kat.data.dense import open_coco
 from kat.errors import InputError
@@ -93,17 +93,12 @@ def test_polygons_may_reach_as_far_beyond_their_image_as_it_is_wide_and_high(
     "outline",
     [
         [[1, 2, 3, 4]],
-        [TRIANGLE, 5],
         [[1, 2, 3, 4, 5, 6, 7]],
-        [[1, 2, 3, 4, 5, "6"]],
         "polygon",
         {"size": [50, 60], "counts": [-1, 3001]},
         {"size": [50, 60], "counts": [2**62, 2**62, 2**62, 2**62, 3000]},
-        {"size": [50, 60], "counts": ["3000"]},
-        {"size": [50, 60]},
         {"size": [50, 60], "counts": "34="},
         {"size": [50, 60], "counts": 50 * "o"},
-        {"size": [50, 60], "counts": "\u00e9"},
     ],
 )
 def test_damaged_masks_are_found_and_left_out(tmp_path, outline):
@@ -115,17 +110,6 @@ def test_damaged_masks_are_found_and_left_out(tmp_path, outline):
     with pytest.raises(InputError, match=r"data\.bad_annotations=skip leaves them out"):
         open_coco(tmp_path, "train")
     assert len(open_coco(tmp_path, "train", "skip")[1][1]["labels"]) == 2
-
-
-@pytest.mark.parametrize("name", ["a\0.png", 300 * "a", "../../secret.png"])
-def test_names_that_no_image_has_are_missing_or_unreadable(tmp_path, name):
-    content = instances()
-    content["images"][1]["file_name"] = name
-    write_coco(tmp_path, content)
-    (problem,) = _problems(f"coco:{tmp_path}").values()
-    assert problem.kind in ("missing images", "unreadable images")
-    with pytest.raises(UnreadableImage):
-        open_coco(tmp_path, "train")[1]
 
 
 def test_images_that_are_missing_torn_or_resized(tmp_path):
@@ -145,10 +129,9 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
     assert not any(_fatal(problem, {"bad_images"}) for problem in problems.values())
 
 
-@pytest.mark.parametrize("side", [2**40])
-def test_masks_of_a_size_that_no_image_has_are_not_decoded(tmp_path, side):
+def test_masks_of_a_size_that_no_image_has_are_not_decoded(tmp_path):
     content = instances()
-    content["images"][0] |= {"height": side, "width": side}
+    content["images"][0] |= {"height": 2**40, "width": 2**40}
     write_coco(tmp_path, content)
     kinds = _problems(f"coco:{tmp_path}").keys()
     assert kinds == {"masks whose size differs from their image", "unreadable images"}
@@ -161,21 +144,12 @@ def test_classes_that_do_not_occur_are_noted(tmp_path):
     report = check_split(DataConfig(name=f"coco:{tmp_path}"), "train")
     assert (report.problems, report.unused) == ([], ["unicorn"])
     assert report.contents == "3 images, 5 annotations"
-
-
-def test_classes_in_one_split_alone_are_found(tmp_path):
-    write_coco(tmp_path / "both")
-    content = instances()
-    content["categories"][0]["name"] = "dog"
+    content["categories"].pop()
     write_coco(tmp_path / "other", content)
-    both, other = (
-        check_split(DataConfig(name=f"coco:{tmp_path / name}"), "train")
-        for name in ("both", "other")
-    )
-    kind = "classes in one split alone"
-    assert kind not in [problem.kind for problem in between_splits([both, both])]
-    (problem,) = [p for p in between_splits([both, other]) if p.kind == kind]
-    assert (len(problem.cases), problem.cases[0]) == (2, "'cat': the train split lacks it")
+    other = check_split(DataConfig(name=f"coco:{tmp_path / 'other'}"), "train")
+    (problem, *_) = between_splits([report, other])
+    assert problem.kind == "classes in one split alone"
+    assert problem.cases == ["'unicorn': the train split lacks it"]
     assert _fatal(problem)
 
 
@@ -247,17 +221,6 @@ def test_unreadable_images_are_no_copies_of_one_another(tmp_path):
     kinds = {problem.kind for report in reports for problem in report.problems}
     assert kinds == {"unreadable images"}
     assert not list(between_splits(reports))
-
-
-def test_a_split_without_an_image_that_can_be_read_is_fatal(tmp_path):
-    write_folder(tmp_path, classes=2, train=1, val=1)
-    for name in ("n00", "n01"):
-        (tmp_path / "train" / name / "0.jpg").write_bytes(b"torn")
-    problems = _problems(f"folder:{tmp_path}")
-    assert {kind: _fatal(problem) for kind, problem in problems.items()} == {
-        "unreadable images": False,
-        "splits without an image that can be read": True,
-    }
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import socket
 import warnings
 
 import numpy as np
@@ -12,13 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from kat.data import UnreadableImage, decode
-from kat.data.decoding import as_rgb, decode_bytes, header, turned_size
+from kat.data.decoding import decode_bytes, header, turned_size
 from tests.images import damaged_images, encoded, noise, odd_images, png_header, turned
-
-
-def _bind(path):
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
 
 
 @pytest.mark.parametrize(("kind", "content"), damaged_images().items())
@@ -58,13 +51,6 @@ def test_exif_is_ignored_where_the_settings_or_the_annotations_say_so():
         assert decode_bytes(content, "", "upright", lambda given=annotated: given).size == size
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, _bind])
-def test_only_regular_files_are_read(tmp_path, make):
-    make(tmp_path / "a.jpg")
-    with pytest.raises(UnreadableImage, match=r"a\.jpg cannot be read as an image: "):
-        decode(str(tmp_path / "a.jpg"))
-
-
 @pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", 300 * "a", "/dev/zero"])
 def test_names_that_no_image_can_have(name):
     with pytest.raises(UnreadableImage):
@@ -79,11 +65,6 @@ def test_huge_files_and_images_are_refused_before_they_take_memory(tmp_path):
     for side, reason in ((12_000, "it has 12000x12000 pixels"), (2**20, "exceeds limit")):
         with pytest.raises(UnreadableImage, match=reason):
             decode_bytes(png_header(side, side), "bomb.png")
-
-
-def test_an_rgb_image_is_not_copied():
-    image = noise()
-    assert as_rgb(image) is image
 
 
 @pytest.mark.parametrize("largest", [4095, 65535])

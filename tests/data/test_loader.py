@@ -33,41 +33,11 @@ def _digits(split, config=None):
     return data, config
 
 
-def test_training_batches_are_full_shuffled_and_a_function_of_seed_and_epoch():
-    data, config = _digits("train")
-
-    def labels(seed, epoch):
-        loader = make_loader(data, config, training=True, seed=seed)
-        loader.start_at(epoch, 0)
-        batches = list(loader)
-        assert len(batches) == 14
-        assert {len(batch.labels) for batch in batches} == {100}
-        return torch.cat([batch.labels for batch in batches])
-
-    assert torch.equal(labels(0, 0), labels(0, 0))
-    assert not torch.equal(labels(0, 0), labels(0, 1))
-    assert not torch.equal(labels(0, 0), labels(1, 0))
-
-
 def test_validation_sees_every_image_once_in_order():
     data, config = _digits("val")
     batches = list(make_loader(data, config, training=False))
     labels = torch.cat([batch.labels for batch in batches]).tolist()
     assert labels == [data[i][1] for i in range(len(data))]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
-    write_folder(tmp_path, classes=2, train=1, val=3)
-    bad = tmp_path / "val" / "n01" / "1.jpg"
-    bad.write_bytes(b"torn")
-    config = DataConfig(name=f"folder:{tmp_path}", image_size=32, batch_size=4, num_workers=workers)
-    data = open_split(config, "val")
-    data.transform = eval_transform(preprocessing(config, data))
-    first, second = make_loader(data, config, training=False)
-    assert (len(first.labels), first.unreadable) == (4, [])
-    assert second.labels.tolist() == [1]
-    assert [name for name, _ in second.unreadable] == [str(bad)]
 
 
 def test_closing_stops_the_workers_of_an_iteration_that_failed():

@@ -26,11 +26,6 @@ def test_strings_are_unpacked_unchanged():
         packed[len(NAMES)]
 
 
-def test_concatenation_keeps_the_order():
-    parts = [PackedStrings.pack(NAMES[:2]), PackedStrings.pack([]), PackedStrings.pack(NAMES[2:])]
-    assert list(PackedStrings.concatenate(parts)) == NAMES
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps_rollup")
 def test_a_forked_process_that_reads_all_names_copies_next_to_nothing():
     count = 200_000

@@ -13,28 +13,6 @@ def _epoch(sampler, epoch, batch=0):
     return list(sampler)
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3, 4])
-def test_an_epoch_can_be_resumed_at_any_batch(batch):
-    whole = _epoch(ResumableSampler(17, 4, seed=3), epoch=2)
-    assert len(whole) == 4
-    keys = [key for each in whole for key in each]
-    assert {epoch for epoch, _ in keys} == {2}
-    assert len(set(keys)) == 16
-    assert _epoch(ResumableSampler(17, 4, seed=3), 2, batch) == whole[batch:]
-    assert len(ResumableSampler(17, 4, seed=3)) == 4
-
-
-def test_the_order_depends_on_seed_and_epoch():
-    sampler, other = ResumableSampler(50, 5, seed=0), ResumableSampler(50, 5, seed=1)
-    orders = [
-        [index for batch in _epoch(each, epoch) for _, index in batch]
-        for each, epoch in ((sampler, 0), (sampler, 1), (other, 0))
-    ]
-    assert orders[0] != orders[1]
-    assert orders[0] != orders[2]
-    assert [sorted(order) for order in orders] == [list(range(50))] * 3
-
-
 @pytest.mark.parametrize("seed", [None, 0])
 def test_ranks_share_the_images(monkeypatch, seed):
     """In training, all have equally many full batches; in evaluation, each image comes once."""

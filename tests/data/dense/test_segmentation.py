@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from kat.data import DataConfig, UnreadableImage, make_loader, open_split
-from kat.data.check import check_split
 from kat.data.dense import open_segmentation
 from kat.data.dense.config import SegmentationAugmentConfig
 from kat.data.dense.segmentation import decode_mask
@@ -69,10 +68,6 @@ def test_values_that_are_not_a_class_are_refused_or_ignored(tmp_path):
     np.testing.assert_array_equal(skipping[0][1], halves(255, 1))
     assert "values that are not a class count as 255" in skipping.note
     assert open_segmentation("masks", tmp_path, "train").note == ""
-    write_ade20k(tmp_path)
-    Image.fromarray(halves(3, 1)).save(tmp_path / "annotations" / "training" / "ADE_0.png")
-    with pytest.raises(InputError, match=r"has the value 3, which is none of the 2"):
-        open_segmentation("ade20k", tmp_path, "train")[0]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "I;16", "I"])
@@ -98,10 +93,6 @@ def test_negative_values_are_not_a_class(tmp_path):
         open_segmentation("masks", tmp_path, "train")[0]
     skipping = open_segmentation("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(skipping[0][1], halves(255, 0))
-    report = check_split(DataConfig(name=f"masks:{tmp_path}"), "train")
-    problem, _ = report.problems
-    assert problem.kind == "masks with values that are not a class"
-    assert problem.cases[0].endswith("0.tif has the value -1, which is none of the 3 classes")
 
 
 def test_repeated_class_names_are_refused(tmp_path):
@@ -109,11 +100,6 @@ def test_repeated_class_names_are_refused(tmp_path):
     (tmp_path / "classes.txt").write_text("road\ngrass\nroad\n")
     with pytest.raises(InputError, match=r"classes\.txt names class 'road' more than once"):
         open_segmentation("masks", tmp_path, "train")
-    write_ade20k(tmp_path)
-    table = tmp_path / "objectInfo150.txt"
-    table.write_text(table.read_text() + "3\t.1\t9\t9\tcar;auto\n")
-    with pytest.raises(InputError, match=r"Info150\.txt names class 'car;auto' more than once"):
-        open_segmentation("ade20k", tmp_path, "train")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -155,12 +141,6 @@ def test_masks_that_cannot_be_used(tmp_path):
     Image.new("RGB", (30, 20)).save(path)
     with pytest.raises(UnreadableImage, match=r"one whole number per pixel, .* mode RGB"):
         data[0]
-    path = path.with_suffix(".tif")
-    Image.fromarray(halves(0, 1).astype(np.float32)).save(path)
-    path.replace(path.with_suffix(".png"))
-    with pytest.raises(UnreadableImage, match=r"one whole number per pixel, .* mode F"):
-        data[0]
-    path = path.with_suffix(".png")
     path.write_bytes(b"torn")
     with pytest.raises(UnreadableImage, match=r"masks/0\.png"):
         data[0]

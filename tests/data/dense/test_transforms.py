@@ -99,14 +99,6 @@ def test_a_scale_of_one_just_fits_the_square_and_pads_below():
     assert flipped["boxes"].tolist() == [[50, 5, 80, 25], [5, 30, 40, 58]]
 
 
-def test_a_scale_of_two_shows_a_quarter_enlarged():
-    torch.manual_seed(0)
-    pixels, moved = _scaled(2.0, size=60, image_and_target=_scene(60, 60))
-    assert FILL not in pixels.flatten(1).T.tolist()
-    sides = [moved["boxes"][:, 2] - moved["boxes"][:, 0]]
-    assert all(side <= 2 * 30 for side in sides[0])
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_a_crop_lies_within_the_image(seed):
     torch.manual_seed(seed)
@@ -148,14 +140,6 @@ def _halves(share):
     mask = torch.zeros(100, 100, dtype=torch.uint8)
     mask[:, round(100 * share) :] = 1
     return mask
-
-
-def test_the_share_of_the_most_frequent_class_ignores_unlabeled_pixels():
-    assert largest_share(_halves(0.3)) == pytest.approx(0.7)
-    mask = _halves(0.3)
-    mask[:, 50:] = 255
-    assert largest_share(mask) == pytest.approx(0.6)
-    assert largest_share(torch.full((3, 3), 255, dtype=torch.uint8)) == 0
 
 
 def _segmentation(**settings):

@@ -116,19 +116,3 @@ def test_what_is_no_regular_file_is_unreadable(tmp_path):
         "gone.jpg": "it does not exist",
         "pipe.jpg": "it is not a regular file",
     }
-
-
-def test_every_extension_of_an_image_is_read(tmp_path):
-    """Of a GIF with several frames, the first."""
-    folder = tmp_path / "train" / "n00"
-    folder.mkdir(parents=True)
-    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
-    frames[0].save(folder / "b.avif", quality=100)
-    frames[0].save(folder / "c.JFIF", "JPEG")
-    frames[0].save(folder / "d.tif")
-    data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
-    val = open_split(DataConfig(name=f"folder:{tmp_path}"), "val")
-    images = [split[index][0] for split in (data, val) for index in range(len(split))]
-    assert len(images) == 4
-    assert all(image.getpixel((4, 4))[0] > 240 for image in images)

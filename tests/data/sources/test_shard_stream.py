@@ -116,9 +116,12 @@ def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
         list(make_loader(data, config, training=True))
 
 
-def test_a_stream_of_unknown_length_is_refused(shards):
+def test_a_stream_of_unknown_length_or_classes_is_refused(shards):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "validation", {})
     config = DataConfig(name="wds/tiny", root=str(shards), num_classes=2)
     with pytest.raises(InputError, match=r"number of images in dataset .* is unknown"):
+        open_split(config, "val")
+    config.num_classes = None
+    with pytest.raises(InputError, match=r"classes of 'wds/tiny' are unknown.*data\.num_classes"):
         open_split(config, "val")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-import json
-import tarfile
-
 import pytest
-import torch
 from PIL import Image
 
-from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
+from kat.data import DataConfig, open_split
 from kat.data.sources.timm_datasets import TimmStream
 from kat.errors import InputError
 from tests.images import write_folder
@@ -46,31 +40,6 @@ def test_a_label_of_a_stream_that_is_no_class_is_named(label):
     stream = TimmStream([(Image.new("RGB", (4, 4)), label)], ["a", "b"], "hfids/x")
     with pytest.raises(InputError, match=f"image 0 .* of hfids/x has the label {label}, but the 2"):
         next(iter(stream))
-
-
-def test_timm_name_wds(tmp_path):
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
-    with tarfile.open(tmp_path / "train-000000.tar", "w") as shard:
-        for index in range(6):
-            picture = io.BytesIO()
-            Image.new("RGB", (40, 30), (40 * index, 0, 0)).save(picture, "JPEG")
-            for suffix, content in (("jpg", picture.getvalue()), ("cls", b"%d" % (index % 2))):
-                entry = tarfile.TarInfo(f"{index:04}.{suffix}")
-                entry.size = len(content)
-                shard.addfile(entry, io.BytesIO(content))
-    split = {"name": "train", "num_samples": 6, "shard_lengths": [6]}
-    split["filenames"] = ["train-000000.tar"]
-    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": split}}))
-    config = DataConfig(
-        name="wds/tiny", root=str(tmp_path), num_classes=2, image_size=32, batch_size=3
-    )
-    data = open_split(config, "train")
-    data.transform = eval_transform(preprocessing(config, data))
-    batches = list(make_loader(data, config, training=True))
-    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0, 0, 0, 1, 1, 1]
-    assert batches[0].images.shape == (3, 3, 32, 32)
-    with pytest.raises(InputError, match=r"classes of 'wds/tiny' are unknown.*data\.num_classes"):
-        open_split(dataclasses.replace(config, num_classes=None), "train")
 
 
 def test_timm_names_that_fail_are_explained(tmp_path):
