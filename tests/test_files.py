@@ -156,21 +156,18 @@ def test_lines_are_not_appended_through_a_link(tmp_path):
     assert (tmp_path / "victim").read_text() == "mine\n"
 
 
+def test_an_error_names_the_file_and_names_need_not_be_utf_8(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "x")
+    write_text(tmp_path / "names", "\udcff")
+    assert (tmp_path / "names").read_text() == r"\udcff"
+
+
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     for path in (_pipe(tmp_path / "pipe"), Path("/dev/zero"), Path("/dev/full")):
         with pytest.raises(InputError, match="is not a regular file, and would be replaced"):
             check_target(path)
-
-
-def test_an_error_of_writing_names_the_file(tmp_path):
-    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "x"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert caught.value.filename == str(tmp_path / "x")
-
-
-def test_names_of_files_that_are_not_utf_8_are_written(tmp_path):
-    write_text(tmp_path / "names", "\udcff")
-    assert (tmp_path / "names").read_text() == r"\udcff"
 
 
 @pytest.mark.parametrize("links", [True, False])

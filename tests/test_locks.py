@@ -30,7 +30,7 @@ def _holder(path, *options):
 
 
 @pytest.mark.slow
-def test_another_process_is_named_or_waited_for(tmp_path):
+def test_another_process_is_named_or_waited_for_until_it_ends(tmp_path):
     path = tmp_path / "lock"
     with _holder(path) as first:
         assert first.stdout.readline() == "held\n"
@@ -40,23 +40,9 @@ def test_another_process_is_named_or_waited_for(tmp_path):
         ):
             pass
         with _holder(path, "wait") as second:
-            first.stdin.write("\n")
-            first.stdin.flush()
+            first.communicate("\n")
             assert second.stdout.readline() == "held\n"
-            first.wait()
-            with pytest.raises(InputError, match=f"process {second.pid} on "), locked(path):
-                pass
-            second.stdin.write("\n")
-            second.stdin.flush()
-    assert not path.exists()
-
-
-@pytest.mark.slow
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    path = tmp_path / "lock"
-    with _holder(path) as first:
-        assert first.stdout.readline() == "held\n"
-        first.kill()
+            second.kill()
     assert path.exists()
     with locked(path):
         assert path.read_text().startswith(f"process {os.getpid()} on ")
@@ -81,11 +67,6 @@ def test_no_other_file_is_changed_by_a_link(tmp_path):
     with locked(path):
         assert empty.read_text() == ""
     assert not path.exists()
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(OSError, match="No such file or directory"):
-        locked(tmp_path / "missing" / "lock").__enter__()
 
 
 def test_threads_of_one_process_exclude_each_other(tmp_path):

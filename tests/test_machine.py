@@ -18,11 +18,7 @@ CPU, HELD = torch.device("cpu"), 160_000_000
 
 @pytest.mark.parametrize(
     ("files", "limit"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "50000 100000\n"}, 1),
-    ],
+    [({}, None), ({"cpu.max": "max 100000\n"}, None), ({"cpu.max": "50000 100000\n"}, 1)],
 )
 def test_cores_are_those_of_the_affinity_and_the_quota(files, limit, tmp_path, monkeypatch):
     for name, text in files.items():

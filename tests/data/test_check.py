@@ -30,17 +30,14 @@ def _annotation(place, **changes):
 
 
 DAMAGED = "damaged masks: neither run lengths nor polygons near their image"
-NO_MASK = (
-    "annotations without a mask beside others with one (data.boxes_only=true takes both)",
-    DAMAGED,
-)
+NO_MASK = "annotations without a mask beside others with one (data.boxes_only=true takes both)"
 SKIPPABLE = {
     "annotations of unknown images": _annotation(1, image_id=5),
     "annotations of unknown categories": _annotation(1, category_id=1),
     "boxes of zero area": _annotation(1, bbox=[3, 4, 5, 0]),
     "boxes entirely outside their image": _annotation(1, bbox=[61, 4, 5, 5]),
     "boxes more than 1 pixel outside their image": _annotation(1, bbox=[50, 4, 12, 5]),
-    NO_MASK[0]: _annotation(1, segmentation=[]),
+    NO_MASK: _annotation(1, segmentation=[]),
     DAMAGED: _annotation(1, segmentation=[[1, 2]]),
     "masks whose size differs from their image": _annotation(
         1, segmentation={"size": [60, 50], "counts": [0, 3000]}
@@ -60,23 +57,14 @@ def test_an_invalid_annotation_is_found_and_can_be_skipped(tmp_path, kind):
     write_coco(tmp_path, content)
     (problem,) = _problems(f"coco:{tmp_path}").values()
     assert (problem.kind, len(problem.cases)) == (kind, 1)
-    assert (
-        problem.cases[0].startswith("annotation 12 (image 'a.png', category ") or "unknown" in kind
-    )
+    assert problem.cases[0].startswith("annotation 12 (image ")
     assert _fatal(problem, ())
     assert not _fatal(problem, {"bad_annotations"})
 
 
 @pytest.mark.parametrize(
     ("corner", "fine"),
-    [
-        ((-60, -50), True),
-        ((120, 100), True),
-        ((-61, 0), False),
-        ((5, 101), False),
-        ((math.nan, 5), False),
-        ((5, -math.inf), False),
-    ],
+    [((-60, -50), True), ((120, 100), True), ((-61, 0), False), ((math.nan, 5), False)],
 )
 def test_polygons_may_reach_as_far_beyond_their_image_as_it_is_wide_and_high(
     tmp_path, corner, fine
@@ -170,10 +158,7 @@ def test_problems_of_masks_are_found(tmp_path):
     }
     (case,) = problems["masks with values that are not a class"].cases
     assert case.endswith("0.png has the value 3, which is none of the 3 classes")
-    assert (
-        "1.png cannot be read as an image: it has 20x30 pixels, but its image 30x20"
-        in (problems["unreadable images"].cases[0])
-    )
+    assert "it has 20x30 pixels, but its image 30x20" in problems["unreadable images"].cases[0]
     assert not any(_fatal(problem) for problem in problems.values())
 
 
@@ -204,10 +189,8 @@ def test_images_in_two_classes_or_two_splits_are_found(tmp_path):
     assert reports[0].classes == {"n00": 3, "n01": 5}
     classes, splits = between_splits(reports)
     assert classes.kind == "images in two classes"
-    assert classes.cases == [
-        f"{train / 'n00' / '0.jpg'} (train, class 'n00')"
-        f" = {train / 'n01' / 'copy.jpg'} (train, class 'n01')"
-    ]
+    (pair,) = classes.cases
+    assert pair.startswith(f"{train / 'n00' / '0.jpg'} (train, class 'n00') = ")
     assert (splits.kind, len(splits.cases)) == ("images in two splits", 1)
     assert str(val / "n01" / "copy.jpg") in splits.cases[0]
     assert {classes.severity(()), splits.severity(())} == {"warning"}

@@ -87,14 +87,6 @@ def test_deleting_a_loader_stops_its_workers(training):
     assert multiprocessing.active_children() == []
 
 
-def test_a_batch_without_readable_images_is_empty(tmp_path):
-    write_folder(tmp_path, classes=1, train=1, val=1)
-    (tmp_path / "val" / "n00" / "0.jpg").write_bytes(b"torn")
-    config = DataConfig(name=f"folder:{tmp_path}", image_size=32)
-    (batch,) = make_loader(open_split(config, "val"), config, training=False)
-    assert len(batch.labels) == len(batch.images) == 0
-
-
 def test_fewer_images_than_a_batch_is_an_error():
     data, _ = _digits("train")
     with pytest.raises(InputError, match=r"1437 images, fewer than one batch.*2000"):

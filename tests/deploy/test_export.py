@@ -21,16 +21,7 @@ from kat.nn import GroupRational
 from tests.deploy.distance import distance
 from tests.models.small import images, make_model
 
-ENDINGS = ["pt2", "onnx"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["fixed.onnx", "resizable.pt2"])
-@pytest.mark.parametrize("count", [1, 7])
-def test_logits_are_the_models(stored, name, count):
-    opened, record = open_model(stored.folder / name, trust=True)
-    assert record == stored.record
-    assert distance(opened(images(count)), stored.model(images(count))) < 1e-5
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 8), (6, 20)])
@@ -66,7 +57,7 @@ def test_no_path_of_this_machine_is_in_the_file(stored, name):
     assert not any(text.encode() in content for content in contents for text in sources)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
 def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch, ending):
     model, record = make_model()
     path = tmp_path / f"m.{ending}"
@@ -84,7 +75,6 @@ def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch, ending)
     assert path.read_bytes() == b"kept"
 
 
-@pytest.mark.slow
 def test_a_model_with_nan_is_not_exported(tmp_path):
     model, record = make_model()
     with torch.no_grad():
@@ -103,7 +93,6 @@ def test_invalid_targets_and_models(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "ending", "int8"), [("onnx", "onnx", False), ("torchao", "pt2", True)]
 )
@@ -118,7 +107,6 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_a_head_of_zeros_is_exported(tmp_path):
     model, record = make_model()
     nn.init.zeros_(model.head.weight)

@@ -24,10 +24,7 @@ ARGS = {
     "channels": 16,
 }
 SCALES = {"kat_det_micro": [2.0, 1.0], "kat_upernet_micro": [2.0, 0.5]}
-STRIDES = {
-    "kat_det_micro": {4: 16, 8: 16, 16: 16},
-    "kat_upernet_micro": {4: 32, 16: 32},
-}
+STRIDES = {"kat_det_micro": {4: 16, 8: 16, 16: 16}, "kat_upernet_micro": {4: 32, 16: 32}}
 """The channels of each stride."""
 
 

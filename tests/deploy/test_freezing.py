@@ -66,10 +66,42 @@ def test_identities_are_removed_but_nothing_close_to_one():
     assert isinstance(freeze(mlp).act1, FrozenRational)
 
 
-def test_an_ordinary_model_is_frozen_too():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.GELU()).eval()
-    x = torch.randn(2, 4)
+def test_a_rational_with_two_names_is_frozen_under_both_and_one_on_meta_as_it_is():
+    model = nn.Sequential(kat.GroupRational(), nn.Linear(16, 16))
+    model.add_module("again", model[0])
+    frozen = freeze(model)
+    assert isinstance(frozen.again, FrozenRational)
+    assert frozen.again is frozen[0]
+    assert freeze(kat.GroupRational(device="meta")).numerator.is_meta
+
+
+def test_what_is_more_than_its_formula_stays():
+    """Derived modules, and those with hooks."""
+
+    class Shifted(GroupRational):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    class Doubled(nn.Dropout):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    hooked = GroupRational(4), nn.Dropout()
+    for module in hooked:
+        module.register_forward_hook(lambda module, args, y: 3 * y + 1)
+    model = nn.Sequential(nn.Linear(16, 16), Shifted(4), Doubled(), *hooked).eval()
+    x = torch.randn(4, 16)
     assert torch.equal(freeze(model)(x), model(x))
+
+
+class Halved(timm.layers.Attention):
+    def forward(self, x, *args, **kwargs):
+        return super().forward(x, *args, **kwargs) / 2
+
+
+class Squared(timm.layers.LayerScale):
+    def forward(self, x):
+        return x * self.gamma.square()
 
 
 def with_parallel_adapter(model: nn.Module) -> None:
@@ -89,102 +121,33 @@ def with_tied_weights(model: nn.Module) -> None:
     model.blocks[1].attn.proj.weight = model.blocks[0].attn.proj.weight
 
 
+def with_derived_modules(model: nn.Module) -> None:
+    model.blocks[0].attn.__class__ = Halved
+    model.blocks[0].ls2.__class__ = Squared
+
+
 @pytest.mark.parametrize(
-    "change", [with_parallel_adapter, with_hook, with_tied_mlps, with_tied_weights]
+    "change",
+    [with_parallel_adapter, with_hook, with_tied_mlps, with_tied_weights, with_derived_modules],
 )
 def test_a_layer_scale_stays_where_something_else_follows_or_uses_the_linear_map(change):
     model, _ = make_model(init_values=0.5)
     change(model)
-    torch.testing.assert_close(freeze(model)(images(3)), model(images(3)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(freeze(model)(images(3)), model(images(3)), rtol=1e-4, atol=1e-5)
 
 
-def adapted(kind: str) -> nn.Module:
-    mlp = kat.GRKANMlp(16, 32, num_groups=4)
-    kat.adapt(mlp, kind)
-    for parameter in mlp.parameters():
-        if parameter.requires_grad:
-            nn.init.normal_(parameter, std=0.1)
-    return mlp
-
-
-def moved(rational: nn.Module) -> nn.Module:
+@pytest.mark.parametrize("kind", ["authors", "rational", "low_rank"])
+def test_every_rational_is_plain_operations_in_graphs(kind):
+    """The authors' too, and adapted ones."""
+    model, x = KAT_Group2D(8), torch.randn(5, 16, 4, 4)
+    if kind != "authors":
+        model, x = kat.GRKANMlp(16, 32, num_groups=4), torch.randn(5, 16)
+        kat.adapt(model, kind)
     with torch.no_grad():
-        for parameter in rational.parameters():
+        for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return rational
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: moved(KAT_Group2D(8)),
-        lambda: adapted("rational"),
-        lambda: adapted("low_rank"),
-    ],
-    ids=["authors'", "rational", "low_rank"],
-)
-def test_every_rational_is_plain_operations_in_graphs(make):
-    model = make().eval()
-    x = torch.randn(5, 16, 4, 4) if isinstance(model, KAT_Group2D) else torch.randn(5, 16)
-    frozen = freeze(model)
+    frozen = freeze(model.eval())
     program = torch.export.export(frozen, (x,))
     assert not [node for node in program.graph.nodes if "kat" in str(node.target)]
     torch.testing.assert_close(frozen(x), model(x))
     torch.testing.assert_close(program.module()(x), model(x))
-
-
-def test_a_rational_that_is_more_than_its_formula_is_kept():
-    class Shifted(GroupRational):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x) + 1
-
-    shifted, hooked = Shifted(4), GroupRational(4)
-    hooked.register_forward_hook(lambda module, inputs, output: output + 1)
-    x = torch.randn(5, 16)
-    for model in (shifted, hooked):
-        assert torch.equal(freeze(model)(x), model(x))
-
-
-class Doubled(nn.Dropout):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-class Halved(timm.layers.Attention):
-    def forward(self, x, *args, **kwargs):
-        return super().forward(x, *args, **kwargs) / 2
-
-
-class Squared(timm.layers.LayerScale):
-    def forward(self, x):
-        return x * self.gamma.square()
-
-
-def test_derived_modules_and_those_with_hooks_stay():
-    model = nn.Sequential(nn.Linear(16, 16), nn.Dropout(), Doubled(), kat.GroupRational()).eval()
-    model[1].register_forward_hook(lambda module, args, y: 3 * y)
-    x = torch.randn(4, 16)
-    assert torch.equal(freeze(model)(x), model(x))
-
-
-@pytest.mark.parametrize("kind", ["attention", "scale"])
-def test_a_scale_stays_beside_derived_modules(kind):
-    torch.manual_seed(0)
-    model, _ = make_model(init_values=0.5)
-    block = model.blocks[0]
-    if kind == "attention":
-        block.attn.__class__ = Halved
-    else:
-        block.ls2.__class__ = Squared
-    x = images(2)
-    model.eval()
-    torch.testing.assert_close(freeze(model)(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-def test_a_rational_with_two_names_is_frozen_under_both_and_one_on_meta_as_it_is():
-    model = nn.Sequential(kat.GroupRational(), nn.Linear(16, 16))
-    model.add_module("again", model[0])
-    frozen = freeze(model)
-    assert isinstance(frozen.again, FrozenRational)
-    assert frozen.again is frozen[0]
-    assert freeze(kat.GroupRational(device="meta")).numerator.is_meta

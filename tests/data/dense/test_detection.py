@@ -175,11 +175,7 @@ def test_an_image_elsewhere_in_the_data_folder_is_read(tmp_path):
     linked = tmp_path / "val2017" / "a.png"
     linked.symlink_to(linked.rename(tmp_path.parent / f"{tmp_path.name}.png"))  # names decide
     data = open_coco(tmp_path, "train")
-    assert [image.size for image, _ in (data[0], data[1], data[2])] == [
-        (64, 48),
-        (60, 50),
-        (40, 30),
-    ]
+    assert [data[index][0].size for index in range(3)] == [(64, 48), (60, 50), (40, 30)]
 
 
 def test_invalid_annotations_are_refused_or_skipped(tmp_path):

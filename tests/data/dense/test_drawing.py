@@ -47,12 +47,7 @@ def test_objects_on_a_small_image_are_drawn_larger():
     assert torch.equal(centres[:, 42:58, 52:88], expected[:, 42:58, 52:88])
     assert torch.equal(centres[:, :39], image[:, :39])
     assert caption_factor(drawn) == 1
-    assert draw_objects(image, objects, [""], 3).shape == image.shape
-
-
-def test_an_image_without_objects_is_drawn_too():
-    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
-    image = torch.full((3, 500, 400), 7, dtype=torch.uint8)
+    none = {"boxes": torch.zeros(0, 4), "labels": labels[:0]}
     assert torch.equal(draw_objects(image, none, [], 3), image)
 
 

@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kat.data import (
-    DataConfig,
-    check_classes,
-    make_loader,
-    open_split,
-)
+from kat.data import DataConfig, check_classes, make_loader, open_split
 from kat.errors import InputError
 from tests.images import (
     damaged_images,

@@ -19,11 +19,12 @@ from kat.data.sources.shard_stream import ShardStream
 from kat.errors import InputError
 from tests.images import picture, samples, write_info, write_tar
 
+pytest.importorskip("webdataset", reason="webdataset is not installed")
+
 
 @pytest.fixture
 def stream(shards):
     """The training split as a stream."""
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
     return ShardStream([str(path) for path in sorted(shards.glob("train-*"))], None, True, seed=0)
 
 
@@ -59,7 +60,6 @@ def test_a_damaged_shard_costs_the_rest_of_it(stream, shards):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_yield_full_batches_and_see_the_epoch(shards, workers):
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "train", {f"train-000{number}.tar": 4 for number in range(3)})
     config = DataConfig(
         name="wds/tiny", root=str(shards), num_classes=2, batch_size=4, num_workers=workers
@@ -81,15 +81,9 @@ def test_workers_yield_full_batches_and_see_the_epoch(shards, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_of_a_stream_counts_each_image_once(shards, workers):
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "validation", {f"train-000{number}.tar": 4 for number in range(3)})
     config = DataConfig(
-        name="wds/tiny",
-        root=str(shards),
-        num_classes=2,
-        image_size=16,
-        batch_size=5,
-        num_workers=workers,
+        "wds/tiny", str(shards), num_classes=2, image_size=16, batch_size=5, num_workers=workers
     )
     data = open_split(config, "val")
     data.transform = eval_transform(preprocessing(config, data))
@@ -101,7 +95,6 @@ def test_evaluation_of_a_stream_counts_each_image_once(shards, workers):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
     """The label is in the last item, in a batch that would not be full."""
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
     files = samples([picture(i) for i in range(3)])
     write_tar(tmp_path / "train-0.tar", [*files, ("9.jpg", files[0][1]), ("9.cls", b"cat")])
     write_info(tmp_path, "train", {"train-0.tar": 4})
@@ -117,7 +110,6 @@ def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
 
 
 def test_a_stream_of_unknown_length_or_classes_is_refused(shards):
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "validation", {})
     config = DataConfig(name="wds/tiny", root=str(shards), num_classes=2)
     with pytest.raises(InputError, match=r"number of images in dataset .* is unknown"):

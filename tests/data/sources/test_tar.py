@@ -7,7 +7,6 @@ import pickle
 import tarfile
 
 import pytest
-import torch
 from PIL import Image
 
 from kat.data import (
@@ -77,6 +76,7 @@ def test_one_tar_per_split(one_tar, folder):
         assert data.classes == files.classes
         assert _content(data) == _content(files)
     assert train.name(0).startswith(f"{one_tar}/train.tar/n0")
+    assert _content(pickle.loads(pickle.dumps(train))) == _content(train)  # for spawned workers
 
 
 def test_a_tar_per_class_and_a_tar_of_tars_as_imagenet_is_distributed(tmp_path, folder):
@@ -87,14 +87,6 @@ def test_a_tar_per_class_and_a_tar_of_tars_as_imagenet_is_distributed(tmp_path, 
     write_tar(tmp_path / "one" / "train.tar", inner)
     for data in (_open(tmp_path / "many"), _open(tmp_path / "one")):
         assert (data.classes, _content(data)) == (files.classes, _content(files))
-
-
-def test_classes_are_sorted_whatever_their_order_in_the_tar(tmp_path):
-    order = ["n2", "n10", "n1", "n2"]
-    write_tar(tmp_path / "train.tar", [(f"{n}/{i}.jpg", picture(i)) for i, n in enumerate(order)])
-    data = _open(tmp_path)
-    assert data.classes == ["n1", "n10", "n2"]  # as torchvision's ImageFolder sorts them
-    assert [data.source.read(index)[1] for index in range(4)] == [2, 1, 0, 2]
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
@@ -134,12 +126,9 @@ def test_a_truncated_tar_is_named_with_the_offset(tmp_path):
     whole = path.read_bytes()
     for end in (third.offset_data + 100, fourth.offset + 100, fourth.offset_data):
         path.write_bytes(whole[:end])
-        with pytest.raises(
-            InputError, match=r"train\.tar is compressed, damaged or truncated at byte \d+:"
-        ) as e:
+        with pytest.raises(InputError, match=r"compressed, damaged or truncated at byte \d") as e:
             _open(tmp_path)
-        place = int(str(e.value).split("at byte ")[1].split(":")[0])
-        assert abs(place - end) <= 2048
+        assert abs(int(str(e.value).split("at byte ")[1].split(":")[0]) - end) <= 2048
     path.write_bytes(whole[: fourth.offset] + b"garbage!" * 64 + whole[fourth.offset + 512 :])
     with pytest.raises(InputError, match=rf"at byte {fourth.offset}: "):
         _open(tmp_path)
@@ -190,17 +179,6 @@ def test_the_data_and_the_cache_may_be_read_only(one_tar, own_cache, monkeypatch
     before = sorted(os.listdir(one_tar))
     assert len(_open(one_tar)) == 9
     assert sorted(os.listdir(one_tar)) == before
-
-
-def test_workers_read_the_same_images(one_tar):
-    config = DataConfig(name=f"tar:{one_tar}", image_size=16, batch_size=3, num_workers=2)
-    data = open_split(config, "train")
-    data.transform = eval_transform(preprocessing(config, data))
-    expected = torch.stack([image for image, _ in iter_items(data)])  # files are open from here on
-    forked = torch.cat([batch.images for batch in make_loader(data, config, training=False)])
-    assert torch.equal(forked, expected)
-    pickled = pickle.loads(pickle.dumps(data))  # as spawned workers get it
-    assert torch.equal(torch.stack([image for image, _ in iter_items(pickled)]), expected)
 
 
 def test_a_tar_that_shrinks_later_makes_images_unreadable(one_tar):
