@@ -179,15 +179,16 @@ def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:
     }
 
 
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    check = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG file that claims to be of this size."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100)))
+    header = png_chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(100)))
 
 
 def turned(image: Image.Image, orientation: int = 6, kind: str = "PNG") -> bytes:

@@ -37,13 +37,8 @@ def test_another_kat_in_the_current_directory_is_not_imported(tmp_path):
     (tmp_path / "kat").mkdir()
     for name in ("__init__", "checksum"):
         (tmp_path / "kat" / f"{name}.py").touch()
-    done = subprocess.run(
-        [sys.executable, "scripts/fork.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "scripts/fork.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     imported, path = done.stdout.split()
     assert imported == "True"
     assert Path(path) == Path(__file__).parents[1] / "kat" / "checksum.py"

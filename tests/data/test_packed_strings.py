@@ -26,16 +26,14 @@ def test_strings_are_unpacked_unchanged():
         packed[len(NAMES)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps_rollup")
 def test_a_forked_process_that_reads_all_names_copies_next_to_nothing():
     count = 200_000
     names = [f"n{index % 1000:04}/image-{index:08}.JPEG" for index in range(count)]
     packed = PackedStrings.pack(names)
     source = FolderSource("/data/train", packed, np.zeros(count, np.int32))
-    listed = _growth_in_a_fork(names.__getitem__, count)
-    ours = _growth_in_a_fork(source.name, count)
-    assert listed > 10e6  # what this is about: Python's strings are copied by being looked at
-    assert ours < 4e6
+    assert _growth_in_a_fork(source.name, count) < 4e6  # a list of strings has more than 10e6
 
 
 def _growth_in_a_fork(name, count) -> int:

@@ -71,17 +71,11 @@ def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch, ending)
     monkeypatch.setattr(export_module, "freeze", wrong)
     with pytest.raises(ExportFailed, match="was not kept: its logits differ"):
         export_model(model, record, path)
+    model.head.bias.detach()[0] = torch.nan
+    with pytest.raises(ExportFailed, match=r"was not kept: its logits differ .* by nan"):
+        export_model(model, record, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"kept"
-
-
-def test_a_model_with_nan_is_not_exported(tmp_path):
-    model, record = make_model()
-    with torch.no_grad():
-        model.head.bias[0] = torch.nan
-    with pytest.raises(ExportFailed, match=r"was not kept: its logits differ .* by nan"):
-        export_model(model, record, tmp_path / "m.pt2")
-    assert not list(tmp_path.iterdir())
 
 
 def test_invalid_targets_and_models(tmp_path):

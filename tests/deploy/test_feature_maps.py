@@ -10,7 +10,7 @@ import kat.deploy.export as export_module
 from kat.deploy import ExportRecord, FeatureMaps, export_model, freeze, open_file, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.models.small import make_model, record_of
+from tests.models.small import record_of
 
 pytestmark = pytest.mark.slow
 
@@ -82,9 +82,3 @@ def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(ExportFailed, match="was not kept: its features differ"):
         export_model(FeatureMaps(model), record, tmp_path / "b.pt2")
     assert not list(tmp_path.iterdir())
-
-
-def test_models_without_a_dense_backbone():
-    model, _ = make_model()
-    with pytest.raises(InputError, match="features_only=True"):
-        FeatureMaps(model)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.images import png_chunk
+
 SIZE = (20, 30)
 """Height and width of the images."""
 
@@ -70,14 +72,9 @@ def _mask(path: Path, values: np.ndarray, *, palette: bool = False) -> None:
 def gray_png(values: np.ndarray, bits: int) -> bytes:
     """A gray PNG of so many bits for each pixel, written by hand; rows fill whole bytes."""
     height, width = values.shape
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
     shifts = np.arange(bits - 1, -1, -1)
     rows = np.packbits((values[..., None] >> shifts & 1).reshape(height, -1), axis=1)
     pixels = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks)

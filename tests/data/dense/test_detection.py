@@ -96,11 +96,6 @@ def test_masks_are_all_or_none_unless_they_are_left_out(tmp_path):
     boxes = open_coco(tmp_path, "train", boxes_only=True)[1][1]
     assert len(boxes["boxes"]) == 3
     assert "masks" not in boxes
-    for row in content["annotations"]:  # damaged outlines are not absent ones
-        row["segmentation"] = [[1, 2, 3]]
-    write_coco(tmp_path, content)
-    with pytest.raises(InputError, match="5 damaged masks"):
-        open_coco(tmp_path, "train")
 
 
 @pytest.mark.parametrize(

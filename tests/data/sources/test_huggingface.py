@@ -11,7 +11,7 @@ from PIL import Image
 from kat.data import DataConfig, ImageDataset, UnreadableImage, open_split
 from kat.data.sources.huggingface import RowSource
 from kat.errors import InputError
-from tests.images import picture, write_folder, write_rows
+from tests.images import picture, write_rows
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 datasets.disable_progress_bars()
@@ -74,17 +74,6 @@ def test_a_missing_file_of_a_row_is_named_by_the_row():
     with pytest.raises(UnreadableImage) as caught:
         data[2]
     assert (caught.value.name, caught.value.reason) == ("row 2 of rows", "x.png does not exist")
-
-
-def test_an_image_folder_has_the_classes_of_its_folders(tmp_path):
-    write_folder(tmp_path / "images", classes=2, train=2, val=1)
-    root = str(tmp_path / "cache")
-    data = open_split(DataConfig(name=f"hf:{tmp_path / 'images'}", root=root), "train")
-    files = open_split(DataConfig(name=f"folder:{tmp_path / 'images'}"), "train")
-    assert data.classes == files.classes
-    ours = sorted((label, image.tobytes()) for image, label in map(data.__getitem__, range(4)))
-    theirs = sorted((label, image.tobytes()) for image, label in map(files.__getitem__, range(4)))
-    assert ours == theirs
 
 
 def test_a_name_in_the_cache_needs_no_network(config, monkeypatch):
