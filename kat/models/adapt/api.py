@@ -23,6 +23,13 @@ from kat.models.selection import Selection, selected
 from kat.nn import GRKANMlp, GroupRational, rationals
 from kat.text import listing
 
+_HINTS = {
+    "rational": "; kat.kanify(model) puts rationals in the place of its activations",
+    "MLP": " that an adapter could be put beside, but plain ones and GRKANMlps have: not gated ones"
+    " of kat, and none with an adapter. kat.kanify hides those that it takes: adapt first",
+}
+"""What to do about a model that has none."""
+
 
 def adapt(
     model: nn.Module,
@@ -99,6 +106,8 @@ def adapt(
     else:
         rank = (2 if rank is None else rank) if kind == "low_rank" else None
         found, what = _rationals(model, rank), "rational"
+    if not found:
+        raise InputError(f"{type(model).__name__} has no {what}{_HINTS[what]}")
     names = selected(found, what, only, exclude)
     saved: list[str] = []
     if modules_to_save is not None:
@@ -189,13 +198,7 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
 
 def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
     """The rationals of a model by name."""
-    found = rationals(model)
-    if not found:
-        raise InputError(
-            f"{type(model).__name__} has no rational; kat.kanify(model) puts rationals in the place"
-            " of its activations"
-        )
-    return {name: {**_shape(act), "rank": rank} for name, act in found.items()}
+    return {name: {**_shape(act), "rank": rank} for name, act in rationals(model).items()}
 
 
 def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
@@ -210,12 +213,6 @@ def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
         maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
         if mlp.activation not in found.heads and all(m and m.channel_dim == -1 for m in maps):
             ends[mlp.second] = (mlp.first, *mlp.widths[::2])  # not experts, nor convolutions
-    if not ends:
-        raise InputError(
-            f"{type(model).__name__} has no MLP that an adapter could be put beside, but plain ones"
-            " and GRKANMlps have: not gated ones of kat, and none with an adapter. kat.kanify hides"
-            " those that it takes: adapt first"
-        )
     return {
         last: {"first": first, "widths": [d_in, width, d_out]}
         for last, (first, d_in, d_out) in ends.items()

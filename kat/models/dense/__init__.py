@@ -17,7 +17,6 @@ from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.rcnn_parts import EvaluationSize, placed_in_image
 from kat.models.dense.sliding_window import (
     SlidingWindowConfig,
-    check_sliding_window,
     predicted_classes,
     resized_strips,
     sliding_window_inference,
@@ -27,6 +26,6 @@ from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 __all__ = [
     "DenseBackbone", "DenseModel", "Detector", "EvaluationSize", "Features", "KATDetector",
     "KATUperNet", "MultiLevel", "SimpleFeaturePyramid", "SlidingWindowConfig", "UperNet",
-    "ViTDetector", "ViTUperNet", "check_sliding_window", "placed_in_image", "predicted_classes",
+    "ViTDetector", "ViTUperNet", "placed_in_image", "predicted_classes",
     "resized_strips", "sliding_window_inference", "task_of", "variants",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -37,24 +37,6 @@ class SlidingWindowConfig:
     flip: bool = False
 
 
-def check_sliding_window(config: SlidingWindowConfig) -> None:
-    """Checks that windows leave no gaps.
-
-    Raises:
-        InputError: they do.
-
-    Examples:
-        >>> from kat.models.dense import SlidingWindowConfig, check_sliding_window
-        >>> check_sliding_window(SlidingWindowConfig(window=512, stride=1024))
-        Traceback (most recent call last):
-            ...
-        kat.errors.InputError: stride must be at least 1 and at most window=512, got 1024
-    """
-    window, stride = config.window, config.stride
-    if stride is not None and (window is None or not 1 <= stride <= window):
-        raise InputError(f"stride must be at least 1 and at most window={window}, got {stride}")
-
-
 @torch.no_grad()
 def sliding_window_inference(
     model: nn.Module, image: Tensor, config: SlidingWindowConfig | None = None
@@ -68,7 +50,7 @@ def sliding_window_inference(
         config: by default the whole image, once.
 
     Raises:
-        InputError: an invalid setting.
+        InputError: windows that leave gaps.
 
     Examples:
         >>> import torch
@@ -82,25 +64,25 @@ def sliding_window_inference(
         torch.Size([4, 96, 128])
     """
     config = config or SlidingWindowConfig()
-    config = replace(config, window=config.window or getattr(model, "window", None))
-    check_sliding_window(config)
+    window, stride = config.window or getattr(model, "window", None), config.stride
+    if stride is not None and (window is None or not 1 <= stride <= window):
+        raise InputError(f"stride must be at least 1 and at most window={window}, got {stride}")
     size = image.shape[-2:]
     total = torch.zeros(0)
     for scale in config.scales:
         sides = [max(1, round(scale * side)) for side in size]
         scaled = image[None] if scale == 1 else _resized(image[None], sides, antialias=True)
         for mirrored in (False, True) if config.flip else (False,):
-            logits = _logits(model, scaled.flip(-1) if mirrored else scaled, config)
+            logits = _logits(model, scaled.flip(-1) if mirrored else scaled, window, stride)
             probabilities = _resized(logits.flip(-1) if mirrored else logits, size).softmax(1)
             total = probabilities if not total.numel() else total + probabilities
     return total[0] / (len(config.scales) * (1 + config.flip))
 
 
-def _logits(model: nn.Module, image: Tensor, config: SlidingWindowConfig) -> Tensor:
-    window = config.window
+def _logits(model: nn.Module, image: Tensor, window: int | None, stride: int | None) -> Tensor:
     if window is None:
         return model(image).float()
-    stride = config.stride or max(1, 2 * window // 3)
+    stride = stride or max(1, 2 * window // 3)
     height, width = image.shape[-2:]
     total, count = torch.zeros(0), image.new_zeros(height, width, dtype=torch.float32)
     for rows in window_spans(height, window, stride):
