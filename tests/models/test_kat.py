@@ -8,7 +8,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 
-import kat
 from kat.models import create_model, rational_parameter_names
 
 OFFICIAL = {"tiny": 5_718_328, "small": 22_051_576, "base": 86_568_568}
@@ -156,10 +155,3 @@ def test_one_step_of_training_moves_every_parameter(micro):
     optimizer.step()
     still = [n for n, p in micro.named_parameters() if torch.equal(p, before[n])]
     assert not still
-
-
-def test_groups_that_do_not_divide_are_an_input_error():
-    with pytest.raises(kat.errors.InputError, match="is not divisible by num_groups=7"):
-        create_model("kat_micro", num_groups=7)
-    with pytest.raises(ValueError, match="attn_init must be one of"):
-        timm.create_model("kat_micro", attn_init="xavier")

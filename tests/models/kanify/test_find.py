@@ -125,12 +125,6 @@ class Noted(Called):
         return self.mlp(x)
 
 
-class Autocast(Called):
-    def forward(self, x):
-        with torch.autocast("cuda", enabled=False):
-            return self.mlp(x)
-
-
 class Counted(Called):
     def forward(self, x):
         self.count.add_(1)
@@ -152,7 +146,6 @@ class Checkpointed(Called):
     [
         (Context, "it changes whether gradients"),
         (Noted, "it changes attributes"),
-        (Autocast, "it changes whether gradients or mixed precision"),
         (Drawn, "it draws random numbers"),
         (Checkpointed, "torch.fx cannot trace it beyond test_find.py:"),
     ],
