@@ -7,7 +7,7 @@ from kat.nn.coefficient_history import (
     write_coefficient_history,
 )
 from kat.nn.coefficients import Coefficients, Init
-from kat.nn.execution.hooks import register_grkan_hook
+from kat.nn.execution.run import register_grkan_hook
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
@@ -18,10 +18,10 @@ from kat.nn.rational import (
     GroupRational,
     Share,
     group_functions,
+    keep_even,
     rational_parameter_names,
     rationals,
 )
-from kat.nn.smooth import keep_even
 from kat.nn.stability import StabilityMonitor
 
 __all__ = [

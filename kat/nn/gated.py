@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from kat.errors import InputError
 from kat.nn.coefficients import Init
-from kat.nn.execution.hooks import call_grkan_hooks, has_grkan_hooks
-from kat.nn.execution.layer import formulas, linear_gradients, plain_coefficients
+from kat.nn.execution.layer import linear_gradients
+from kat.nn.execution.run import call_grkan_hooks, formulas, has_grkan_hooks, plain_coefficients
 from kat.nn.grkan import count_groups, pair
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
@@ -140,7 +140,7 @@ class GatedGRKANMlp(nn.Module):
             parts = gate, value
         layers = None
         if self.fused and torch.is_grad_enabled() and type(value) is type(gate):
-            layers = formulas(gate, ((self.act, self.fc2),), (self.drop1, self.norm))
+            layers = formulas(gate, ((self.act, (self.drop1, self.norm), self.fc2),))
         if layers is not None:
             y = _GatedLinear.apply(*layers[0], self.gate_last, *parts)
         else:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
 from kat.nn.coefficients import Init
-from kat.nn.execution.hooks import call_grkan_hooks, has_grkan_hooks
-from kat.nn.execution.layer import formulas, has_no_effect
-from kat.nn.execution.run import run_layers
+from kat.nn.execution.run import run_layer, run_mlp
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
-from kat.ops.torch_internals import in_function_transform, is_exporting
 
 Keep = Literal["hidden", "input"]
 """The tensors that a GR-KAN MLP keeps for its backward pass.
@@ -111,7 +107,7 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        return _grkan_layer(x, self.act, self.fc, (), self.fused)
+        return run_layer(x, (self.act, (), self.fc), fused=self.fused)
 
 
 class GRKANMlp(nn.Module):
@@ -224,45 +220,9 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        layers = None
-        if self.fused and not has_grkan_hooks():
-            modules = ((self.act1, self.fc1), (self.act2, self.fc2))
-            layers = formulas(x, modules, (self.drop1, self.drop2, self.norm))
-        if layers is not None:
-            return run_layers(x, layers, keeps_hidden=self.keep == "hidden")
-        if self.keep == "hidden" or not torch.is_grad_enabled():
-            return self._layer_by_layer(x)
-        if in_function_transform() or is_exporting():
-            return self._layer_by_layer(x)
-        y: Tensor = checkpoint(self._layer_by_layer, x, use_reentrant=False)
-        return y
-
-    def _layer_by_layer(self, x: Tensor) -> Tensor:
-        if isinstance(self.act1, nn.Identity):
-            x = self.fc1(self.act1(x))
-        else:
-            x = _grkan_layer(x, self.act1, self.fc1, (self.drop1,), self.fused)
-        return _grkan_layer(x, self.act2, self.fc2, (self.drop2, self.norm), self.fused)
-
-
-def _grkan_layer(
-    x: Tensor,
-    activation: GroupRational,
-    linear: nn.Linear,
-    between: Sequence[nn.Module],
-    fused: bool,
-) -> Tensor:
-    """W F(x) + bias, by the formula or the modules, shown to the hooks on all GR-KAN layers."""
-    layers = formulas(x, ((activation, linear),), between) if fused else None
-    if layers is not None:
-        y = run_layers(x, layers)
-    else:
-        y = activation(x)
-        for module in between:
-            y = y if has_no_effect(module) else module(y)
-        y = linear(y)
-    call_grkan_hooks(activation, linear, x, y)
-    return y
+        first = (self.act1, (self.drop1,), self.fc1)
+        second = (self.act2, (self.drop2, self.norm), self.fc2)
+        return run_mlp(x, (first, second), fused=self.fused, keeps_hidden=self.keep == "hidden")
 
 
 def pair(value: Any) -> tuple[Any, Any]:

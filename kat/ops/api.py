@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from kat.ops import reference
-from kat.ops.arguments import Form, Impl, check_arguments, check_impl
-from kat.ops.operators import BACKENDS, KERNELS, eager, operator, value
-from kat.ops.torch_internals import in_function_transform, is_exporting_onnx, is_ordinary
+from kat.ops.arguments import Form, Impl, check_arguments
+from kat.ops.operators import KERNELS, dispatched, eager
+from kat.ops.torch_internals import is_ordinary
 
 
 def rational(
@@ -107,29 +107,15 @@ def gated_rational(
 
 def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | None) -> Any:
     x, *gate, numerator, denominator = tensors
-    if impl is None and is_ordinary(*tensors) and x.device.type in KERNELS:
-        check_arguments(x, numerator, denominator, form, *gate)
-        return eager(None, *tensors, form)
-    for tensor in tensors:
-        if isinstance(tensor, fx.Proxy):  # one call, into which torch.fx does not look
-            options = {"form": form, "impl": impl}
-            return tensor.tracer.create_proxy("call_function", function, tensors, options)
+    ordinary = is_ordinary(*tensors)
+    proxies: list[Any] = [] if ordinary else [t for t in tensors if isinstance(t, fx.Proxy)]
+    if proxies:  # one call, into which torch.fx does not look
+        options = {"form": form, "impl": impl}
+        return proxies[0].tracer.create_proxy("call_function", function, tensors, options)
     check_arguments(x, numerator, denominator, form, *gate)
-    if impl is None or is_exporting_onnx():
-        return value(*tensors, form)
-    if impl == "reference":
-        return reference.rational(x, numerator, denominator, form, *gate)
-    check_impl(impl)
-    if in_function_transform():
-        raise RuntimeError(
-            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
-            " impl='reference', or None, which picks it there"
-        )
-    backend = BACKENDS[impl]
-    backend.check_available(x, numerator.shape[1] - 1, denominator.shape[1])
-    if x.device.type != backend.DEVICE_TYPE:
-        return eager(backend, *tensors, form)
-    return operator("", (*tensors, form))(*tensors, form)
+    if ordinary and impl is None and x.device.type in KERNELS:
+        return eager(None, *tensors, form)
+    return dispatched(impl, *tensors, form)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:

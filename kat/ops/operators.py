@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from kat.ops import reference
+from kat.ops.arguments import check_impl
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import (
     in_function_transform,
@@ -78,14 +79,31 @@ KERNELS = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
 
 def value(*arguments: Any) -> Tensor:
     """F(x), or F(x) v, differentiable; nothing is checked."""
-    x, *gate, numerator, denominator, form = arguments
-    if is_ordinary(*arguments[:-1]) and x.device.type in KERNELS:
+    if is_ordinary(*arguments[:-1]) and arguments[0].device.type in KERNELS:
         return eager(None, *arguments)
-    if in_function_transform():
-        return reference.rational(x, numerator, denominator, form, *gate)
-    if is_exporting_onnx():
-        return reference.plain_rational(x, numerator, denominator, form, *gate)
-    y: Tensor = operator("", arguments)(*arguments)
+    return dispatched(None, *arguments)
+
+
+def dispatched(impl: str | None, *arguments: Any) -> Tensor:
+    """As :func:`value`, by torch's dispatcher, a backend requested by name, or the reference."""
+    x, *gate, numerator, denominator, form = arguments
+    check_impl(impl)
+    onnx, transformed = is_exporting_onnx(), in_function_transform()
+    y: Tensor
+    if impl in BACKENDS and not onnx:
+        if transformed:
+            raise RuntimeError(
+                f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
+                " impl='reference', or None, which picks it there"
+            )
+        backend = BACKENDS[impl]
+        backend.check_available(x, numerator.shape[1] - 1, denominator.shape[1])
+        if x.device.type != backend.DEVICE_TYPE:
+            return eager(backend, *arguments)
+    if onnx or impl == "reference" or (impl is None and transformed):
+        formula = reference.plain_rational if onnx else reference.rational
+        return formula(x, numerator, denominator, form, *gate)
+    y = operator("", arguments)(*arguments)
     return y
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from kat.nn.execution.layer import PARAMETERS, Layer
 from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
+from kat.ops.torch_internals import constant_when_compiled, is_ordinary
 
 _LEAST_ROWS = 32
 _LARGEST_BLOCK = 1 << 24
@@ -40,6 +41,7 @@ def block_rows(row_bytes: int) -> int:
     return max(_LEAST_ROWS, min(size, _LARGEST_BLOCK) // row_bytes)
 
 
+@constant_when_compiled
 def least_bytes() -> int:
     """The size of a widest layer from which blocks are faster: what the second-level caches hold.
 
@@ -63,7 +65,51 @@ def second_level_cache() -> int:
     return size
 
 
-def product_dtype(dtype: torch.dtype) -> torch.dtype:
+def _widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
+    """The size of the widest of x (..., d_in) and the outputs of the layers."""
+    width = max(x.shape[-1], *(layer.weight.shape[0] for layer in layers))
+    return x.shape[:-1].numel() * width * x.element_size()
+
+
+def are_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
+    """Return True if the layers may and should run in blocks for x.
+
+    Not on another device, where something observes or rewrites operations, where the kernel does
+    not take the arguments, and where layers are small. Nor in training with products in bfloat16 or
+    float16, whose sums over blocks would be rounded.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if _widest_bytes(x, layers) < least_bytes() or not is_ordinary(x):
+        return False
+    dtype = _product_dtype(x.dtype)
+    if recorded and dtype not in (torch.float32, torch.float64):
+        return False
+    for _, numerator, denominator, weight, bias in layers:
+        dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
+        if dtype == x.dtype and dtypes != {dtype}:
+            return False
+        if numerator is None or denominator is None:
+            continue
+        if not cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
+            return False
+    return True
+
+
+def may_be_faster(x: Tensor, layers: Sequence[Layer]) -> bool:
+    """Return True if compiled inference is one operator, which decides for blocks in each call.
+
+    It consists of plain operations on other devices, under autocast, and for a size that is fixed
+    and too small for blocks.
+    """
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
+
+    one = len(layers) > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    one = one and all(layer.weight.dtype == x.dtype for layer in layers)
+    return one and not statically_known_true(_widest_bytes(x, layers) < least_bytes())
+
+
+def _product_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of linear maps of x of a dtype; autocast leaves float64 alone."""
     autocasts = torch.is_autocast_enabled("cpu") and dtype != torch.float64
     return torch.get_autocast_dtype("cpu") if autocasts else dtype
@@ -81,7 +127,7 @@ def forward(
             None: nowhere.
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    dtype = product_dtype(x.dtype)
+    dtype = _product_dtype(x.dtype)
     output = x.new_empty(*x.shape[:-1], len(layers[-1].weight), dtype=dtype)
     places = (*(hidden or [None] * (len(layers) - 1)), output.view(len(rows), output.shape[-1]))
     size, blocks = _block_layers(rows, layers, dtype)

@@ -1,4 +1,4 @@
-"""A GR-KAN layer as a formula, W F(x) + bias: of which modules it is one, and its gradients."""
+"""A GR-KAN layer as a formula, W F(x) + bias, and its gradients."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from kat.nn.rational import GroupRational
 from kat.ops import Form
-from kat.ops.arguments import are_right
 from kat.ops.operators import gradients, value
-from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
-
-PLAIN = (Tensor, nn.Parameter)
-"""Tensors whose class changes no operation."""
 
 
 class Layer(NamedTuple):
@@ -91,88 +85,3 @@ def linear_gradients(
     if y is not None:
         d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(dtype)
     return d_weight, rows.sum(0) if needs_bias else None
-
-
-def plain_layer(activation: nn.Module | None, linear: nn.Linear) -> Layer | None:
-    """The formula of a rational, if there is one, and a linear map.
-
-    None if one of them may be more than its formula: it has hooks, is of a derived class, has a
-    ``forward`` of its own, a requested backend, or parameters of a tensor subclass.
-    """
-    if type(linear) is not nn.Linear or is_patched(linear):
-        return None
-    weight, bias = linear.weight, linear.bias
-    if type(weight) not in PLAIN or not (bias is None or type(bias) in PLAIN):
-        return None
-    if activation is None:
-        return Layer("A", None, None, weight, bias)
-    coefficients = plain_coefficients(activation)
-    if coefficients is None or activation.impl is not None:
-        return None
-    if activation.num_channels not in (None, weight.shape[1]):
-        return None
-    return Layer(activation.form, *coefficients, weight, bias)
-
-
-def plain_coefficients(activation: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Numerator and denominator of a rational of the last dimension that is only its formula.
-
-    None if it has hooks, is of a derived class, has a ``forward`` of its own or coefficients of a
-    tensor subclass.
-    """
-    if (
-        type(activation) is not GroupRational
-        or activation.channel_dim != -1
-        or is_patched(activation)
-    ):
-        return None
-    numerator, denominator = activation.weight_numerator, activation.weight_denominator
-    if type(numerator) not in PLAIN or type(denominator) not in PLAIN:
-        return None
-    return numerator, denominator
-
-
-def has_no_effect(module: nn.Module) -> bool:
-    """Return True if a dropout or norm returns its input, and nothing observes it."""
-    drops = type(module) is nn.Dropout and module.training and module.p > 0
-    return type(module) in (nn.Identity, nn.Dropout) and not drops and not is_patched(module)
-
-
-def formulas(
-    x: Tensor,
-    modules: Sequence[tuple[nn.Module, nn.Linear]],
-    between: Sequence[nn.Module] = (),
-) -> list[Layer] | None:
-    """The layers of which a call of modules is the formula; None where they must be called.
-
-    They must be called where one is patched (hooks, a derived class, a ``forward`` of its own,
-    parameters of a tensor subclass), was given a backend by name, or does something between a
-    rational and its linear map; where x is no plain tensor (an ``fx`` proxy, say); inside
-    ``torch.func`` transforms and in exported programs; and where tensors do not fit together, as
-    the modules say what is wrong. So nothing below checks the arguments again.
-
-    Args:
-        x: the input.
-        modules: activations, each with the linear map after it; an ``nn.Identity`` is none.
-        between: other modules of the call: dropouts and norms.
-    """
-    if type(x) not in PLAIN or not x.dim() or not x.is_floating_point():
-        return None
-    if in_function_transform() or is_exporting() or not all(map(has_no_effect, between)):
-        return None
-    layers: list[Layer] = []
-    width = x.shape[-1]
-    for activation, linear in modules:
-        none = type(activation) is nn.Identity and has_no_effect(activation)
-        layer = plain_layer(None if none else activation, linear)
-        if layer is None:
-            return None
-        form, numerator, denominator, weight, _ = layer
-        if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
-            return None
-        f = None if numerator is None or denominator is None else (numerator, denominator)
-        if f is not None and not are_right(weight, *f, form):  # the weight is as wide as F(x)
-            return None
-        layers.append(layer)
-        width = weight.shape[0]
-    return layers

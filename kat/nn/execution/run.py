@@ -1,53 +1,234 @@
-"""Runs GR-KAN layers that are their formulas: one function, behind which the device decides.
+"""Runs GR-KAN layers: by one function where they are their formulas, and by their modules if not.
 
-On a CPU large layers run in blocks of rows, see :mod:`kat.nn.execution.blocks`. In training a layer
-is one autograd function, which keeps its input x alone: the backward pass recomputes F(x) in the
-same pass over x as the gradient of the rational. By themselves the rational keeps x and the linear
-map F(x). In compiled code an MLP is one operator at inference on a CPU; ``torch.compile`` does not
-look into it, since what it could fuse is little beside what blocks save.
+Behind that function the device decides. On a CPU large layers run in blocks of rows, see
+:mod:`kat.nn.execution.blocks`. In training a layer is one autograd function, which keeps its input
+x alone: the backward pass recomputes F(x) in the same pass over x as the gradient of the rational.
+By themselves the rational keeps x and the linear map F(x). In compiled code an MLP is one operator
+at inference on a CPU; ``torch.compile`` does not look into it, since what it could fuse is little
+beside what blocks save.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 
 from kat.nn.execution import blocks
 from kat.nn.execution.layer import PARAMETERS, Layer
-from kat.ops.cpu import backend as cpu
+from kat.nn.rational import GroupRational
+from kat.ops.arguments import are_right
 from kat.ops.torch_internals import (
-    constant_when_compiled,
     in_function_transform,
-    is_ordinary,
+    is_exporting,
+    is_patched,
     is_plain_eager,
     refuse_forward_mode,
 )
 
+PLAIN = (Tensor, nn.Parameter)
+"""Tensors whose class changes no operation."""
+Modules = tuple[nn.Module, Sequence[nn.Module], nn.Linear]
+"""A GR-KAN layer: its activation, the dropout and norm before its linear map, and that."""
 
-def run_layers(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = True) -> Tensor:
-    """y = W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k.
+GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
+
+_hooks: OrderedDict[int, GRKANHook] = OrderedDict()
+
+
+def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
+    """Calls ``hook(activation, linear, x, y)`` whenever a GR-KAN layer y = W F(x) + bias runs.
+
+    Of a gated MLP, x is the gate: y = W (F(x) v) + bias.
+
+    Like ``torch.nn.modules.module.register_module_forward_hook``, it covers all models of the
+    process. A fused layer stays fused; a hook on one of its own modules would prevent that.
 
     Args:
-        x: (..., d_in).
-        layers: of :func:`kat.nn.execution.layer.formulas`.
-        keeps_hidden: keep the inputs of all layers for the backward pass, or x alone, from which it
-            then computes the others again.
+        hook: receives the tensors as part of the autograd graph, and must not change them.
 
     Returns:
-        y, (..., d_out), in the dtype of autocast if that is active.
+        A handle; its ``remove()`` ends the calls.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.nn import register_grkan_hook
+        >>> seen = []
+        >>> handle = register_grkan_hook(lambda act, linear, x, y: seen.append(tuple(x.shape)))
+        >>> y = kat.GRKANMlp(16, 64)(torch.randn(8, 16))
+        >>> seen
+        [(8, 16), (8, 64)]
+        >>> handle.remove()
     """
-    if not torch.is_grad_enabled():
-        return _compiled(x, layers) if torch.compiler.is_compiling() else _value(x, layers)
-    tensors = [tensor for layer in layers for tensor in layer.tensors]
-    if not any(tensor is not None and tensor.requires_grad for tensor in (x, *tensors)):
-        return _value(x, layers)
-    forms = [layer.form for layer in layers]
+    handle = RemovableHandle(_hooks)
+    _hooks[handle.id] = hook
+    return handle
+
+
+def has_grkan_hooks() -> bool:
+    """Return True if any hook is registered by :func:`register_grkan_hook`."""
+    return len(_hooks) > 0  # compiled code guards the length, and not whether there are any
+
+
+def call_grkan_hooks(activation: Any, linear: nn.Linear, x: Tensor, y: Tensor) -> None:
+    """Shows a layer's input and output to all hooks of :func:`register_grkan_hook`."""
+    for hook in tuple(_hooks.values()):
+        hook(activation, linear, x, y)
+
+
+def run_mlp(
+    x: Tensor, modules: Sequence[Modules], *, fused: bool, keeps_hidden: bool = True
+) -> Tensor:
+    """The output of GR-KAN layers, by one formula or layer by layer.
+
+    Args:
+        x: the input.
+        modules: of each layer. Without a rational, an ``nn.Identity`` in its place, a layer is its
+            linear map alone.
+        fused: use the formula where the modules are no more than that.
+        keeps_hidden: keep the inputs of all layers for the backward pass, or x alone, from which it
+            then computes the others again.
+    """
+    layers = formulas(x, modules) if fused and not has_grkan_hooks() else None
+    if layers is not None:
+        return _run_formulas(x, layers, keeps_hidden=keeps_hidden)
+    if keeps_hidden or not torch.is_grad_enabled() or in_function_transform() or is_exporting():
+        return _layer_by_layer(x, modules, fused)
+    y: Tensor = checkpoint(lambda x: _layer_by_layer(x, modules, fused), x, use_reentrant=False)
+    return y
+
+
+def _layer_by_layer(x: Tensor, modules: Sequence[Modules], fused: bool) -> Tensor:
+    for layer in modules:
+        activation, _, linear = layer
+        none = isinstance(activation, nn.Identity)
+        x = linear(activation(x)) if none else run_layer(x, layer, fused=fused)
+    return x
+
+
+def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
+    """W F(x) + bias, by the formula or the modules, shown to the hooks on all GR-KAN layers."""
+    layers = formulas(x, (modules,)) if fused else None
+    activation, between, linear = modules
+    if layers is not None:
+        y = _run_formulas(x, layers)
+    else:
+        y = activation(x)
+        for module in between:
+            y = y if has_no_effect(module) else module(y)
+        y = linear(y)
+    call_grkan_hooks(activation, linear, x, y)
+    return y
+
+
+def formulas(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
+    """The layers of which a call of modules is the formula; None where they must be called.
+
+    They must be called where one is patched (hooks, a derived class, a ``forward`` of its own,
+    parameters of a tensor subclass), was given a backend by name, or does something between a
+    rational and its linear map; where x is no plain tensor (an ``fx`` proxy, say); inside
+    ``torch.func`` transforms and in exported programs; and where tensors do not fit together, as
+    the modules say what is wrong. So nothing below checks the arguments again.
+
+    Args:
+        x: the input.
+        modules: of each layer; an activation that is an ``nn.Identity`` is none.
+    """
+    if type(x) not in PLAIN or not x.dim() or not x.is_floating_point():
+        return None
+    if in_function_transform() or is_exporting():
+        return None
+    layers: list[Layer] = []
+    width = x.shape[-1]
+    for activation, between, linear in modules:
+        for module in between:
+            if not has_no_effect(module):
+                return None
+        none = type(activation) is nn.Identity and has_no_effect(activation)
+        layer = plain_layer(None if none else activation, linear)
+        if layer is None:
+            return None
+        form, numerator, denominator, weight, _ = layer
+        if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
+            return None
+        f = None if numerator is None or denominator is None else (numerator, denominator)
+        if f is not None and not are_right(weight, *f, form):  # the weight is as wide as F(x)
+            return None
+        layers.append(layer)
+        width = weight.shape[0]
+    return layers
+
+
+def plain_layer(activation: nn.Module | None, linear: nn.Linear) -> Layer | None:
+    """The formula of a rational, if there is one, and a linear map.
+
+    None if one of them may be more than its formula: it has hooks, is of a derived class, has a
+    ``forward`` of its own, a requested backend, or parameters of a tensor subclass.
+    """
+    if type(linear) is not nn.Linear or is_patched(linear):
+        return None
+    weight, bias = linear.weight, linear.bias
+    if type(weight) not in PLAIN or not (bias is None or type(bias) in PLAIN):
+        return None
+    if activation is None:
+        return Layer("A", None, None, weight, bias)
+    coefficients = plain_coefficients(activation)
+    if coefficients is None or activation.impl is not None:
+        return None
+    if activation.num_channels not in (None, weight.shape[1]):
+        return None
+    return Layer(activation.form, *coefficients, weight, bias)
+
+
+def plain_coefficients(activation: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Numerator and denominator of a rational of the last dimension that is only its formula.
+
+    None if it has hooks, is of a derived class, has a ``forward`` of its own or coefficients of a
+    tensor subclass.
+    """
+    if (
+        type(activation) is not GroupRational
+        or activation.channel_dim != -1
+        or is_patched(activation)
+    ):
+        return None
+    numerator, denominator = activation.weight_numerator, activation.weight_denominator
+    if type(numerator) not in PLAIN or type(denominator) not in PLAIN:
+        return None
+    return numerator, denominator
+
+
+def has_no_effect(module: nn.Module) -> bool:
+    """Return True if a dropout or norm returns its input, and nothing observes it."""
+    drops = type(module) is nn.Dropout and module.training and module.p > 0
+    return type(module) in (nn.Identity, nn.Dropout) and not drops and not is_patched(module)
+
+
+def _run_formulas(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = True) -> Tensor:
+    """y = W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k, in the dtype of autocast if that is active."""
+    recorded = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for layer in layers for t in (x, *layer.tensors)
+    )
+    in_blocks = blocks.are_faster(x, layers, recorded=recorded)
+    compiled = torch.compiler.is_compiling() and not torch.is_grad_enabled()
     y: Tensor
-    if _in_blocks(x, layers, recorded=True):
+    if compiled and blocks.may_be_faster(x, layers):
+        forms = [layer.form for layer in layers]
+        parameters = [tensor for layer in layers for tensor in layer.tensors]
+        y = torch.ops.kat.grkan_mlp.default(x, parameters, forms)
+    elif in_blocks and not recorded:
+        y = blocks.forward(x, layers)
+    elif not recorded:
+        y = _plain(x, layers)
+    elif in_blocks:
+        forms = [layer.form for layer in layers]
+        tensors = [tensor for layer in layers for tensor in layer.tensors]
         y = _Layers.apply(x, forms, True, keeps_hidden, *tensors)
     elif keeps_hidden or len(layers) == 1:
         y = x
@@ -55,48 +236,15 @@ def run_layers(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = True)
             y = _Layers.apply(y, [layer.form], False, True, *layer.tensors)
     else:
         y = checkpoint(
-            lambda x: run_layers(x, layers), x, use_reentrant=False, preserve_rng_state=False
+            lambda x: _run_formulas(x, layers), x, use_reentrant=False, preserve_rng_state=False
         )
     return y
 
 
-def _value(x: Tensor, layers: Sequence[Layer]) -> Tensor:
-    if _in_blocks(x, layers, recorded=False):
-        return blocks.forward(x, layers)
+def _plain(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     for layer in layers:
         x = layer.output(x)
     return x
-
-
-def _in_blocks(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
-    """Return True if the layers may and should run in blocks for x.
-
-    Not on another device, where something observes or rewrites operations, where the kernel does
-    not take the arguments, and where layers are small. Nor in training with products in bfloat16 or
-    float16, whose sums over blocks would be rounded.
-    """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    if _widest_bytes(x, layers) < blocks.least_bytes() or not is_ordinary(x):
-        return False
-    dtype = blocks.product_dtype(x.dtype)
-    if recorded and dtype not in (torch.float32, torch.float64):
-        return False
-    for _, numerator, denominator, weight, bias in layers:
-        dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
-        if dtype == x.dtype and dtypes != {dtype}:
-            return False
-        if numerator is None or denominator is None:
-            continue
-        if not cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
-            return False
-    return True
-
-
-def _widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
-    """The size of the widest of x (..., d_in) and the outputs of the layers."""
-    width = max(x.shape[-1], *(layer.weight.shape[0] for layer in layers))
-    return x.shape[:-1].numel() * width * x.element_size()
 
 
 class _Layers(torch.autograd.Function):
@@ -170,32 +318,11 @@ def _gradients(
     return [g, *nothing, *found]
 
 
-def _compiled(x: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """The output in compiled code: of one operator, or as plain operations.
-
-    Plain ones on other devices, under autocast, and for a size that is fixed and too small for
-    blocks. If the size is not fixed, the operator decides in each call.
-    """
-    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
-
-    one = len(layers) > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    one = one and all(layer.weight.dtype == x.dtype for layer in layers)
-    if not one or statically_known_true(_widest_bytes(x, layers) < _least_bytes()):
-        return _value(x, layers)
-    parameters = [tensor for layer in layers for tensor in layer.tensors]
-    forms = [layer.form for layer in layers]
-    y: Tensor = torch.ops.kat.grkan_mlp.default(x, parameters, forms)
-    return y
-
-
-@constant_when_compiled
-def _least_bytes() -> int:
-    return blocks.least_bytes()
-
-
 def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
     refuse_forward_mode("rational")
-    return _value(x, _layers(forms, parameters))
+    layers = _layers(forms, parameters)
+    in_blocks = blocks.are_faster(x, layers, recorded=False)
+    return blocks.forward(x, layers) if in_blocks else _plain(x, layers)
 
 
 def _fake_mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
