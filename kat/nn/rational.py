@@ -1,4 +1,4 @@
-"""The learnable activation, a rational function for each group of channels, and its coefficients."""
+"""The learnable activation: a rational function for each group of channels, and its parameters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Derivatives of F by kernels, in losses that differentiate a network again: values and gradients
 against mpmath and against autograd of the formula, and what has no kernel."""
 
-import mpmath as mp
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -58,26 +57,9 @@ def test_values_and_gradients_are_those_of_the_formula(order, form, degree, dtyp
         _check(x, a, b, form, order, times=8)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
-def test_values_are_those_of_mpmath(form):
-    x, a, b = random_case((4, 2), (2, 2), (5, 4))
-    mp.mp.dps = 40
-
-    def function(x, a, b):
-        u = abs(x) if form == "A" else x
-        s = sum((abs(bj) if form == "A" else bj) * u ** (j + 1) for j, bj in enumerate(b))
-        return sum(ai * x**i for i, ai in enumerate(a)) / (1 + (s if form == "A" else abs(s)))
-
-    for order in ORDERS:
-        y = derivative(x, a, b, form, order)
-        for i, j in ((i, j) for i in range(4) for j in range(2)):
-            exact = mp.diff(lambda z, g=j: function(z, a[g].tolist(), b[g].tolist()),
-                            x[i, j].item(), order)  # fmt: skip
-            assert y[i, j].item() == pytest.approx(float(exact), rel=1e-12, abs=1e-12)
-
-
 @pytest.mark.parametrize(
-    ("shape", "groups"), [((3, 15), 5), ((7, 6), 6), ((40, 8, 96), 8), ((2000, 64), 1), ((3, 1), 1)]
+    ("shape", "groups"),
+    [((3, 15), 5), ((7, 6), 6), ((40, 8, 96), 8), ((2000, 64), 1), ((3, 1), 1), ((0, 12), 3)],
 )
 def test_any_size_and_layout(shape, groups, instruction_set):
     x, a, b = random_case(shape, (1, groups), (5, 4))
@@ -88,11 +70,6 @@ def test_any_size_and_layout(shape, groups, instruction_set):
     for other in (turned, spread, channels_first):
         y = derivative(other, a, b, "A", 2)
         assert torch.equal(y, derivative(x, a, b, "A", 2))
-
-
-def test_nothing_at_all():
-    x, a, b = random_case((0, 12), (1, 3), (5, 4))
-    _check(x, a, b, "A", 1)
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
@@ -173,18 +150,6 @@ def test_a_loss_of_second_derivatives_uses_them_in_every_layer(make, monkeypatch
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_forward_mode_over_a_recorded_double_backward_pass():
-    """The second derivative is linear in what comes in from above: its tangent is itself."""
-    x, a, b = random_case((3, 4), (1, 2), (5, 4))
-    x.requires_grad_()
-    (first,) = torch.autograd.grad(kat.rational(x, a, b).sum(), x, create_graph=True)
-    (expected,) = torch.autograd.grad(first.sum(), x, retain_graph=True)
-    with forward_ad.dual_level():
-        grad = forward_ad.make_dual(torch.zeros_like(first), torch.ones_like(first))
-        (dx,) = torch.autograd.grad(first, x, grad)
-        torch.testing.assert_close(forward_ad.unpack_dual(dx).tangent, expected)
-
-
 def test_gradients_of_coefficients_are_equal_bit_by_bit_for_any_number_of_threads():
     x, a, b = random_case((4000, 24), (1, 8), (5, 4), torch.float32)
     grad = torch.randn_like(x)
@@ -221,18 +186,6 @@ def test_even_powers_have_all_their_derivatives_at_zero(impl, form):
         (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
         found.append(y[0, 0].item())
     assert found == pytest.approx([0, -2, 0, 24])
-
-
-def test_gradient_of_even_coefficients_at_zero():
-    """d/db_2 of F'' = -2 a_0 |b_2| is -2 a_0 at x = 0; that of b_1 is none."""
-    x = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
-    a, b = (torch.tensor([v], dtype=torch.float64) for v in ([1.0, 0.0], [0.0, 0.5]))
-    for impl in (None, "reference"):
-        b.requires_grad_()
-        (first,) = torch.autograd.grad(kat.rational(x, a, b, impl=impl).sum(), x, create_graph=True)
-        (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
-        (db,) = torch.autograd.grad(second.sum(), b)
-        assert db.tolist() == [[0.0, -2.0]]
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -10,8 +10,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import kat
 from kat.ops.cpu import backend as cpu
@@ -158,31 +156,6 @@ def test_terms_beyond_the_maximum_that_cancel(impl):
     da, db = torch.autograd.grad(y, (a, b), torch.tensor([[1.0, -1.0]]))
     assert da.tolist() == [[0.0] * 6]
     assert db.tolist() == [[0.0] * 4]
-
-
-COEFFICIENT = st.one_of(st.just(0.0), st.floats(-1e6, 1e6, width=32))
-
-
-@st.composite
-def any_elements(draw: st.DrawFn) -> Elements:
-    dtype, degree = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DEGREES))
-    width = {torch.float64: 64, torch.float16: 16}.get(dtype, 32)
-    number = st.floats(allow_nan=False, allow_infinity=False, width=width)
-    one = st.tuples(
-        number,
-        number,
-        *(st.lists(COEFFICIENT, min_size=k, max_size=k) for k in (degree[0] + 1, degree[1])),
-    )
-    columns = zip(*draw(st.lists(one, min_size=1, max_size=3)), strict=True)
-    return Elements(*map(list, columns), form=draw(st.sampled_from("AB")), dtype=dtype)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("impl", BACKENDS)
-@settings(max_examples=400, derandomize=True, deadline=None)
-@given(elements=any_elements())
-def test_any_x_any_output_gradient_and_any_coefficients(impl, elements):
-    assert_right(impl, elements)
 
 
 @pytest.mark.parametrize("impl", BACKENDS)

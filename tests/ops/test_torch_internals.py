@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,41 +15,18 @@ from torch.overrides import TorchFunctionMode
 from kat.ops import torch_internals
 
 ROOT = Path(__file__).parents[2]
-NAMES = {
-    "_functorch": torch._C,
-    "get_interpreter_stack": torch._C._functorch,
-    "is_legacy_batchedtensor": torch._C._functorch,
-    "_is_zerotensor": torch,
-    "_len_torch_dispatch_stack": torch._C,
-    "_len_torch_function_stack": torch._C,
-    "_get_function_stack_at": torch._C,
-    "_profiler_enabled": torch.autograd,
-    "_subclasses": torch,
-}
 
 
-@pytest.fixture(params=[None, *NAMES, "_current_level"])
-def without(request, monkeypatch):
-    """The module as it is in a torch that lacks one of the names, or none, and that name."""
-    if request.param == "_current_level":  # torch needs it, so it is hidden from the module alone
-        public = SimpleNamespace(make_dual=forward_ad.make_dual)
-        monkeypatch.setattr(torch.autograd, "forward_ad", public)
-    elif request.param:
-        monkeypatch.delattr(NAMES[request.param], request.param)
-    spec = importlib.util.spec_from_file_location("internals", torch_internals.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.undo()  # the module keeps what it found
-    return module, request.param
-
-
-def test_function_transforms_and_forward_mode_are_seen(without):
-    module, missing = without
+def test_function_transforms_and_forward_mode_are_seen():
     seen = {}
 
     def look(name):
         def function(x):
-            seen[name] = module.in_function_transform(), module.in_vmap(), module.in_forward_mode()
+            seen[name] = (
+                torch_internals.in_function_transform(),
+                torch_internals.in_vmap(),
+                torch_internals.in_forward_mode(),
+            )
             return x.sum()
 
         return function
@@ -64,28 +39,24 @@ def test_function_transforms_and_forward_mode_are_seen(without):
     with forward_ad.dual_level():
         look("dual")(x)
         with pytest.raises(RuntimeError, match="impl='reference'"):
-            module.refuse_forward_mode()
-    module.refuse_forward_mode()
-    unknown = missing in ("_functorch", "get_interpreter_stack")
+            torch_internals.refuse_forward_mode()
+    torch_internals.refuse_forward_mode()
     assert seen == {
         "none": (False, False, False),
         "vmap": (True, True, False),
-        "grad": (True, unknown, False),
-        "jvp": (True, unknown, True),
-        "dual": (True, unknown, True),
+        "grad": (True, False, False),
+        "jvp": (True, False, True),
+        "dual": (True, False, True),
     }
 
 
-def test_only_ordinary_tensors_are_plain(without):
-    """And none is where modes cannot be seen."""
-    module, missing = without
+def test_only_ordinary_tensors_are_plain():
     x, leaf = torch.randn(3), torch.randn(3, requires_grad=True)
-    modes = ("_len_torch_dispatch_stack", "_len_torch_function_stack")
-    assert module.is_plain_eager(x, leaf, nn.Parameter(x), torch.empty(0)) == (missing not in modes)
-    assert not module.is_plain_eager(x.to(torch.complex64).conj().imag)
-    assert not module.is_plain_eager(torch._efficientzerotensor(3))
+    assert torch_internals.is_plain_eager(x, leaf, nn.Parameter(x), torch.empty(0))
+    assert not torch_internals.is_plain_eager(x.to(torch.complex64).conj().imag)
+    assert not torch_internals.is_plain_eager(torch._efficientzerotensor(3))
     seen = []
-    leaf.register_hook(lambda grad: seen.append(module.is_plain_eager(grad)))
+    leaf.register_hook(lambda grad: seen.append(torch_internals.is_plain_eager(grad)))
     torch.autograd.grad(2 * leaf, leaf, torch.eye(3), is_grads_batched=True)
     assert seen == [False]
 
@@ -95,46 +66,31 @@ class _AnyMode(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_default_device_leaves_tensors_plain_and_another_mode_does_not(without):
+def test_a_default_device_leaves_tensors_plain_and_another_mode_does_not():
     """It changes only where tensors lie that are made without a device."""
-    module, missing = without
-    hidden = ("_len_torch_dispatch_stack", "_len_torch_function_stack", "_get_function_stack_at")
     x = torch.randn(3)
     with torch.device("cpu"):
-        assert module.is_plain_eager(x) == (missing not in hidden)
+        assert torch_internals.is_plain_eager(x)
         with _AnyMode(), torch.device("meta"):
-            assert not module.is_plain_eager(x)
+            assert not torch_internals.is_plain_eager(x)
 
 
-def test_profilers_are_seen(without):
-    module, missing = without
-    assert module.is_profiling() == (missing == "_profiler_enabled")
+def test_profilers_are_seen():
+    assert not torch_internals.is_profiling()
     with torch.profiler.profile():
-        assert module.is_profiling()
+        assert torch_internals.is_profiling()
 
 
 @pytest.mark.parametrize("name", ["forward_hook", "forward_pre_hook", "full_backward_hook",
                                   "full_backward_pre_hook"])  # fmt: skip
-def test_hooks_are_seen(name):
+def test_hooks_and_a_forward_of_the_instance_are_seen(name):
     module = nn.Linear(2, 2)
     assert not torch_internals.is_patched(module)
     handle = getattr(module, f"register_{name}")(lambda *arguments: None)
     assert torch_internals.is_patched(module)
     handle.remove()
     assert not torch_internals.is_patched(module)
-
-
-def test_a_forward_of_the_instance_is_seen():
-    module = nn.Linear(2, 2)
     module.forward = lambda x: x
-    assert torch_internals.is_patched(module)
-
-
-@pytest.mark.parametrize("name", ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
-                                  "_backward_pre_hooks"])  # fmt: skip
-def test_a_module_without_a_table_of_hooks_may_have_some(name):
-    module = nn.Linear(2, 2)
-    delattr(module, name)
     assert torch_internals.is_patched(module)
 
 

@@ -23,13 +23,10 @@ except build.BuildError as error:
     pytest.skip(f"no CPU library to test: {error}", allow_module_level=True)
 
 
-def test_switched_off_without_warning(tmp_path):
+def test_it_is_switched_off_without_warning_and_an_unknown_choice_is_named(tmp_path):
     refused, ran = finish(start(tmp_path, KAT_CPU_KERNEL="off"))
     assert "KAT_CPU_KERNEL=off" in refused
     assert ran == "reference"
-
-
-def test_unknown_choice_is_named(tmp_path):
     _, warned = without_library(tmp_path, KAT_CPU_KERNEL="fast")
     assert "'fast' is not one of auto, off, baseline, avx2, avx512" in warned
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -48,34 +49,27 @@ def test_interpreted_kernels_against_float64(cases, marker):
     run("-m", "pytest", *options, path, TRITON_INTERPRET="1")
 
 
-@needs_triton
-def test_compiled_kernels_for_sm_90(tmp_path):
-    table = tmp_path / "table.csv"
-    run("benchmarks/kernel_static.py", "--arch", "90", "--csv", str(table))
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 8
-    for row in rows:
-        forward = row["kernel"] == "forward"
-        assert int(row["regs"]) <= (40 if forward else 64), row
-        assert int(row["spills"]) == 0, row
-        assert row["access"] == "128", row
-        assert float(row["instr/elt"]) <= (16.5 if forward else 45), row
+GATED = ("--width", "768", "--apart", "--kernel", "gated_forward", "gated_backward",
+         "gated_recompute")  # fmt: skip
 
 
 @needs_triton
-def test_compiled_kernels_of_the_gate_for_sm_90(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "count", "registers", "instructions"),
+    [((), 8, (40, 64), (16.5, 45)), (GATED, 6, (48, 80), (math.inf, math.inf))],
+)
+def test_compiled_kernels_for_sm_90(options, count, registers, instructions, tmp_path):
     table = tmp_path / "table.csv"
-    kernels = ("--kernel", "gated_forward", "gated_backward", "gated_recompute")
-    options = ("--arch", "90", "--width", "768", "--apart", "--csv", str(table))
-    run("benchmarks/kernel_static.py", *kernels, *options)
+    run("benchmarks/kernel_static.py", "--arch", "90", "--csv", str(table), *options)
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 6
+    assert len(rows) == count
     for row in rows:
-        assert int(row["regs"]) <= (48 if row["kernel"] == "gated_forward" else 80), row
+        backward = not row["kernel"].endswith("forward")
+        assert int(row["regs"]) <= registers[backward], row
         assert int(row["spills"]) == 0, row
         assert row["access"] == "128", row
+        assert float(row["instr/elt"]) <= instructions[backward], row
 
 
 @needs_triton
