@@ -46,16 +46,6 @@ def test_same_value_and_gradients_as_the_plain_pair(form, share, bias, dtype):
         torch.testing.assert_close(actual, expected)
 
 
-def test_under_autocast():
-    plain, ours = _pair()
-    x, grad = torch.randn(8, 16), torch.randn(8, 16)
-    with torch.autocast("cpu", torch.bfloat16):
-        pairs = zip(_gradients(ours, x, grad), _gradients(plain, x, grad), strict=True)
-    for actual, expected in pairs:
-        assert actual.dtype == expected.dtype
-        torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
-
-
 @pytest.mark.parametrize("model", ["kat_micro_patch2_8", "kat_glu_micro_patch2_8"])
 def test_a_default_device_changes_nothing(model):
     """Fused code gives each new tensor a device: none gets to a default that has no memory."""
@@ -71,23 +61,6 @@ def test_a_default_device_changes_nothing(model):
             assert torch.equal(actual, wanted)
 
 
-@pytest.mark.slow
-def test_first_and_second_derivatives_pass_gradcheck():
-    layer = kat.GRKANLinear(8, 3, num_groups=2, dtype=torch.float64)
-    torch.manual_seed(0)  # off the kinks at b = 0
-    parameters = [(p + 0.1 + 0.1 * torch.rand_like(p)).detach() for p in layer.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_()
-    x = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
-    names = [name for name, _ in layer.named_parameters()]
-
-    def function(x, *values):
-        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(function, (x, *parameters))
-    assert torch.autograd.gradgradcheck(function, (x, *parameters))
-
-
 def _is_fused(module, x, *widths):
     """Whether the inputs of the layers, of these widths, are all that is saved."""
     return saved_bytes(module, x) == len(x) * sum(widths) * 4
@@ -98,17 +71,6 @@ def test_keeps_its_inputs_only():
     ours = kat.GRKANMlp(192, 768)
     assert _is_fused(ours, x, 192, 768)
     assert saved_bytes(ours, x) <= 0.6 * saved_bytes(timm.layers.Mlp(192, 768), x)
-
-
-@pytest.mark.slow
-def test_compiled_without_graph_break():
-    _, ours = _pair()
-    compiled = torch.compile(ours, fullgraph=True)
-    x, grad = torch.randn(8, 16), torch.randn(8, 16)
-    expected = _gradients(ours, x, grad)
-    ours.zero_grad()
-    for actual, wanted in zip(_gradients(compiled, x, grad), expected, strict=True):
-        torch.testing.assert_close(actual, wanted)
 
 
 def test_function_transforms_and_forward_mode():
@@ -156,17 +118,11 @@ def test_hooks_and_derived_modules_are_called():
 def test_a_forward_of_the_instance_is_called(name):
     """accelerate's hooks are such functions; those of ``cpu_offload`` move the weights."""
     layer, x = kat.GRKANLinear(16, 4), torch.randn(2, 16)
-    module = getattr(layer, name)
+    before, module = layer(x), getattr(layer, name)
     plain = module.forward
     module.forward = lambda x: plain(x) + 1
     assert torch.equal(layer(x), layer.fc(layer.act(x)))
-    assert not torch.equal(layer.fc(layer.act(x)), _without_forwards(layer)(x))
-
-
-def _without_forwards(layer):
-    for module in (layer.act, layer.fc):
-        vars(module).pop("forward", None)
-    return layer
+    assert not torch.equal(layer(x), before)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -245,14 +201,3 @@ def test_a_registered_hook_sees_each_layer_as_it_runs_and_changes_nothing(option
     handle.remove()
     ours(x)
     assert len(seen) == 4
-
-
-@pytest.mark.parametrize("options", [{"drop": 0.5}, {"norm_layer": nn.LayerNorm}])
-def test_dropout_and_norm_between_are_kept(options):
-    plain, ours = _pair(**options)
-    x = torch.randn(4, 16)
-    outputs = []
-    for module in (plain, ours):
-        torch.manual_seed(1)
-        outputs.append(module(x))
-    torch.testing.assert_close(outputs[1], outputs[0])

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn import register_grkan_hook
 from kat.nn.execution import blocks
 from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call, one_by_one
 
@@ -109,17 +108,6 @@ def test_whatever_is_more_than_its_formula_is_called(spaces, change):
 
 
 @torch.no_grad()
-def test_hooks_on_all_layers_see_each_layer(spaces):
-    seen = []
-    handle = register_grkan_hook(lambda activation, linear, x, y: seen.append((x.shape, y.shape)))
-    try:
-        make_mlp()(torch.randn(7, 16))
-    finally:
-        handle.remove()
-    assert seen == [((7, 16), (7, 32)), ((7, 32), (7, 24))]
-
-
-@torch.no_grad()
 def test_transforms_and_profilers_see_the_modules(monkeypatch):
     mlp, x = make_mlp(), torch.randn(7, 16)
     monkeypatch.setattr(blocks, "forward", None)
@@ -162,17 +150,6 @@ def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monke
     assert blocks.least_bytes() == 1 << 22
 
 
-@pytest.mark.parametrize(("text", "size"), [("2048K\n", 1 << 21), ("", 1 << 20), (None, 1 << 20)])
-def test_the_size_of_a_cache_is_what_linux_tells(tmp_path, monkeypatch, text, size):
-    path = tmp_path / "size"
-    if text is not None:
-        path.write_text(text)
-    monkeypatch.setattr(blocks, "_LEVEL_2", path)
-    blocks.second_level_cache.cache_clear()
-    assert blocks.second_level_cache() == size
-    blocks.second_level_cache.cache_clear()
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(9, 16), (2, 9, 16)])
 @pytest.mark.parametrize("layer", [kat.GRKANMlp, kat.GRKANLinear])
@@ -188,11 +165,7 @@ def test_an_output_may_be_changed_in_place(dtype, shape, layer):
     ("name", "value"),
     [
         ("weight_numerator", torch.zeros(1, 6, device="meta")),
-        ("weight_numerator", torch.zeros(0, 6)),
         ("weight_numerator", torch.zeros(3, 6)),
-        ("weight_numerator", torch.zeros(1, 1)),
-        ("weight_numerator", torch.zeros(6)),
-        ("weight_numerator", torch.zeros(1, 6, dtype=torch.int64)),
         ("weight_denominator", torch.zeros(16, 2)),
         ("form", "C"),
     ],

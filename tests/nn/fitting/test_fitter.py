@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import mpmath
@@ -166,15 +165,6 @@ def test_least_squares_is_no_worse_than_random_starts(name: str, weight: str) ->
     assert ours <= 1.01 * best
 
 
-@pytest.mark.slow
-def test_least_squares_keeps_to_the_whole_line_in_form_b() -> None:
-    result = fit("gelu", (5, 4), "B", method="least_squares")
-    assert result.rms_error < fit("gelu", (5, 4), "B").rms_error
-    x = np.linspace(-1000.0, 1000.0, 200001)
-    inner = sum(b * x**j for j, b in enumerate(result.denominator, start=1))
-    assert np.min(inner) >= -1e-9
-
-
 def test_least_squares_of_points_without_a_denominator_is_polyfit() -> None:
     rng = np.random.default_rng(1)
     x = np.sort(rng.uniform(-2.0, 3.0, 40))
@@ -196,7 +186,7 @@ def test_least_squares_of_points_without_a_denominator_is_polyfit() -> None:
     [
         ((3, 2), "A", 3.2e-3),
         ((7, 6), "A", 2e-11),
-        ((9, 8), "B", 1e-13),
+        pytest.param((9, 8), "B", 1e-13, marks=pytest.mark.slow),
         ((5, 0), "B", 1.3e-2),
         ((1, 1), "B", 0.68),
     ],
@@ -226,12 +216,8 @@ def test_identity_is_exact() -> None:
     ("arguments", "message"),
     [
         ({"target": "sliu"}, "did you mean 'silu'"),
-        ({"degree": (0, 4)}, "m >= 1"),
-        ({"form": "C"}, "form"),
         ({"interval": (3.0, -3.0)}, "increasing"),
-        ({"interval": (0.0, math.inf)}, "finite"),
         ({"target": lambda x: np.full_like(x, np.nan)}, "finite value per"),
-        ({"target": lambda x: 1.0}, "one finite value per point"),
         (
             {"target": Points("p", np.arange(3.0), np.arange(3.0))},
             "p has 3 points .* needs as many",
@@ -241,15 +227,6 @@ def test_identity_is_exact() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit(**{"target": "silu", **arguments})
-
-
-def test_gain_is_that_of_the_coefficients() -> None:
-    def square(x: mpmath.mpf) -> mpmath.mpf:
-        return (x / 2 / (1 + abs(x))) ** 2 * mpmath.npdf(x)
-
-    result = Fit("f", "A", (1, 1), (-1.0, 1.0), (0.0, 0.5), (1.0,), 0.0, 0.0, 0.0)
-    assert result.gain() == pytest.approx(float(1 / mpmath.quad(square, [-12, 0, 12])), rel=1e-9)
-    assert result.to_dict()["gain"] == result.gain()
 
 
 def test_points_count_by_their_weight_in_a_least_squares_fit() -> None:

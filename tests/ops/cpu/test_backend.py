@@ -1,7 +1,7 @@
 """The CPU kernel: accuracy, sums, layouts, instruction sets, operators.
 
-The rule for accuracy: the error against float64 is at most twice that of the formula written in
-plain PyTorch operations in the dtype that the kernel computes in.
+The rule for accuracy: the error against the reference in float64 is at most twice that of the
+reference in the dtype that the kernel computes in.
 """
 
 from __future__ import annotations
@@ -27,51 +27,6 @@ FORMS = ("A", "B")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((1, 0), (3, 2), (5, 4), (7, 6), (9, 8))
 ROWS = ((1, 8), (8, 1), (8, 8), (1, 1))
-
-
-# ---- the formula, term by term
-
-
-def formula(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str) -> dict[str, Tensor]:
-    """y, dx, and for each channel-sized element its terms of da and db, by powers of x.
-
-    Everything is in the dtype of the arguments.
-    """
-    channels, groups = x.shape[-1], max(len(a), len(b))
-    a_i = a.expand(groups, -1).repeat_interleave(channels // groups, 0).unbind(1)
-    b_j = b.expand(groups, -1).repeat_interleave(channels // groups, 0).unbind(1)
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
-    powers = [one]
-    for _ in range(max(len(a_i), len(b_j) + 1)):
-        powers.append(powers[-1] * x)
-    p = sum((c * powers[i] for i, c in enumerate(a_i)), zero)
-    p_slope = sum((i * c * powers[i - 1] for i, c in enumerate(a_i) if i), zero)
-    if form == "A":
-        sign_b = [torch.where(c < 0, -1, 1).to(x.dtype) for c in b_j]
-        d_q = [s * powers[j].abs() for j, s in enumerate(sign_b, 1)]
-        q = 1 + sum((c * d for c, d in zip(b_j, d_q, strict=True)), zero)
-        q_slope = x.sign() * sum(
-            (j * c.abs() * powers[j - 1].abs() for j, c in enumerate(b_j, 1)), zero
-        )
-    else:
-        s = sum((c * powers[j] for j, c in enumerate(b_j, 1)), zero)
-        sign = torch.where(s < 0, -one, one)
-        d_q = [sign * powers[j] for j in range(1, len(b_j) + 1)]
-        q = 1 + s.abs()
-        q_slope = sign * sum((j * c * powers[j - 1] for j, c in enumerate(b_j, 1)), zero)
-    y, w = p / q, grad / q
-    return {
-        "y": y,
-        "dx": w * (p_slope - y * q_slope),
-        "da": torch.stack([w * powers[i] for i in range(len(a_i))], -1),
-        "db": torch.stack([-w * y * d for d in d_q], -1) if d_q else x.new_zeros(*x.shape, 0),
-    }
-
-
-def totals(terms: Tensor, rows: int) -> Tensor:
-    """The terms of a coefficient's gradient summed for each of the coefficient's rows."""
-    channels, count = terms.shape[-2:]
-    return terms.reshape(terms.shape[:-2].numel(), rows, channels // rows, count).sum((0, 2))
 
 
 def case(shape, rows, degree, dtype, form, seed=0):
@@ -104,6 +59,23 @@ def run(grad, x, a, b, form) -> dict[str, Tensor]:
     return {"y": y, "recomputed y": again, "dx": dx, "da": da, "db": db}
 
 
+def element_by_element(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str):
+    """y, dx, and each element's terms of da and db: the reference, every element its own group."""
+    channels, groups = x.shape[-1], max(len(a), len(b))
+    rows = [c.expand(groups, -1).repeat_interleave(channels // groups, 0) for c in (a, b)]
+    tensors = (x.reshape(1, -1), *(c.repeat(x.shape[:-1].numel(), 1) for c in rows))
+    y = reference.forward(*tensors, form)
+    dx, da, db = reference.backward(grad.reshape(1, -1), *tensors, form)
+    shapes = {"y": x.shape, "dx": x.shape, "da": (*x.shape, -1), "db": (*x.shape, b.shape[1])}
+    return {name: t.view(shapes[name]) for name, t in zip(shapes, (y, dx, da, db), strict=True)}
+
+
+def totals(terms: Tensor, rows: int) -> Tensor:
+    """The terms of a coefficient's gradient summed for each of the coefficient's rows."""
+    channels, count = terms.shape[-2:]
+    return terms.reshape(terms.shape[:-2].numel(), rows, channels // rows, count).sum((0, 2))
+
+
 def assert_as_accurate_as_plain(grad, x, a, b, form) -> None:
     """Every output's root mean square error is at most twice that of the plain formula.
 
@@ -112,8 +84,8 @@ def assert_as_accurate_as_plain(grad, x, a, b, form) -> None:
     order and not in another. float64, which no wider type checks, is allowed 8 times as much.
     """
     result = run(grad, x, a, b, form)
-    exact = formula(grad.double(), x.double(), a.double(), b.double(), form)
-    plain = formula(grad.to(a.dtype), x.to(a.dtype), a, b, form)
+    exact = element_by_element(grad.double(), x.double(), a.double(), b.double(), form)
+    plain = element_by_element(grad.to(a.dtype), x.to(a.dtype), a, b, form)
     eps = torch.finfo(a.dtype).eps * (8 if a.dtype == torch.float64 else 1)
     for name in ("y", "recomputed y", "dx"):
         true, rounded = exact[name.split()[-1]], plain[name.split()[-1]].to(x.dtype).double()
@@ -157,7 +129,7 @@ def test_any_group_size(per_group, dtype, instruction_set):
 @pytest.mark.parametrize(
     ("shape", "groups"),
     [
-        *(((67, groups * each), groups) for groups in (1, 2, 7, 768, 1536) for each in (1, 5)),
+        *(((67, groups * each), groups) for groups in (1, 2, 7, 768) for each in (1, 5)),
         *(((count,), 1) for count in (1, 2, 997, 16384, 100003)),
     ],
 )
