@@ -30,6 +30,7 @@ from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import read_settings
 from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
 
 ROWS = ("annotated objects", "found", "annotated classes", "found")
@@ -63,7 +64,7 @@ def detection_rows(run: Path, images: list[int], threshold: float) -> list[list[
     rows: list[list[Tensor]] = [[], []]
     for index in images:
         image, there = data[index]
-        found = find_objects(model, record, image, threshold)
+        found = find_objects(Subject(model, record), image, threshold)
         scores = [f" {score:.2f}" for score in found["scores"].tolist()]
         captions = ([""] * len(there["labels"]), scores)
         for row, objects, ends in zip(rows, (there, found), captions, strict=True):
@@ -85,7 +86,7 @@ def segmentation_rows(run: Path, images: list[int]) -> tuple[list[list[Tensor]],
     rows: list[list[Tensor]] = [[], []]
     for index in images:
         image, there = data[index]
-        found = find_classes(model, record, image, SlidingWindowConfig())
+        found = find_classes(Subject(model, record), image, SlidingWindowConfig())
         for row, mask in zip(rows, (torch.as_tensor(np.asarray(there)), found), strict=True):
             row.append(draw_mask(pil_to_tensor(image), mask, len(data.classes)))
     return rows, data.classes

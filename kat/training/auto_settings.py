@@ -119,19 +119,16 @@ def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:
 
 def _model_of(source: ViTSource | None, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the model of a source, or for a ViT the KAT of the same size, and its arguments."""
-    if source is None or source.record is None:
+    record = None if source is None else source.record
+    name = "a checkpoint that does not name it" if record is None else record.architecture
+    known = source is not None and source.is_kat
+    twin = name if known else _VIT.sub("kat_", name)
+    if record is None or not timm.is_model(twin) or (twin == name and not known):
         raise InputError(
-            "model.name=auto takes the model from a checkpoint that names it: give --init-from or"
-            " --model.name"
-        )
-    name = source.record.architecture
-    twin = name if source.is_kat else _VIT.sub("kat_", name)
-    if not timm.is_model(twin) or (twin == name and not source.is_kat):
-        raise InputError(
-            f"no KAT corresponds to {name!r}; give --model.name, one of"
+            f"model.name=auto: no KAT corresponds to {name!r}; give --init-from, or --model.name:"
             f" {', '.join(timm.list_models('kat_*'))}"
         )
-    return twin, {**source.record.args, **args}
+    return twin, {**record.args, **args}
 
 
 def _preprocessing(
@@ -150,17 +147,13 @@ def _preprocessing(
     else:
         record = source.record or make_record(source, model.name, model.args, None)
         recipe = {name: getattr(record, name) for name in _RECIPE}
-        own = {"channels": record.input_size[0], "mean": list(record.mean)}
-        own["std"] = list(record.std)
+        mean, std = list(record.mean), list(record.std)
+        own = {"channels": record.input_size[0], "mean": mean, "std": std}
     _, height, width = recipe["input_size"]
     if height != width and config.data.image_size == AUTO:
         raise InputError(
             f"data.image_size=auto, but {config.model.init_from or model.name} takes images of"
             f" {height}x{width}, which are not square; give data.image_size"
         )
-    return {
-        **own,
-        "image_size": height,
-        "interpolation": recipe["interpolation"],
-        "crop_pct": recipe["crop_pct"],
-    }
+    rest = {name: recipe[name] for name in ("interpolation", "crop_pct")}
+    return {**own, "image_size": height, **rest}

@@ -6,16 +6,16 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 
 from kat.data import DeviceTransform, Loader, make_loader
 from kat.data.workers import worker_server
 from kat.errors import InputError
-from kat.models import Conversion, build_model, init_from_vit, load_weights
+from kat.models import build_model, init_from_vit, load_weights
 from kat.models.checkpoints.model_record import unseen_pixels
+from kat.nn.stability import StabilityMonitor
 from kat.text import warn
 from kat.training.callbacks.loggers import check_services
-from kat.training.config import TrainConfig
+from kat.training.config import ModelConfig
 from kat.training.distributed import connect, launch, wrap
 from kat.training.optim.ema import EMA
 from kat.training.optim.freeze import freeze
@@ -23,7 +23,6 @@ from kat.training.optim.optimizer import Schedule, check_layout, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.resolve import ResolvedRun
 from kat.training.run import Run, RunningMean
-from kat.training.run_directory import Checkpoint
 from kat.training.state import Division, TrainState, rounding_factors
 from kat.training.tasks.registry import check_task
 
@@ -36,9 +35,8 @@ def build(resolved: ResolvedRun) -> Run:
     Raises:
         InputError: settings that do not fit the model, the data or the checkpoint.
     """
-    config, record, device, world = (
-        resolved.config, resolved.record, resolved.device, resolved.world
-    )  # fmt: skip
+    config, record, checkpoint = resolved.config, resolved.record, resolved.checkpoint
+    device, world = resolved.device, resolved.world
     check_services(config.loggers)
     if not world.launched and world.size > 1:
         launch(world)
@@ -48,13 +46,19 @@ def build(resolved: ResolvedRun) -> Run:
     if unseen and world.rank == 0:
         warn(f"warning: {unseen}")
     check_task(model, resolved.train_data, (config.model.name, config.data.name))
-    conversion = _start_from_source(model, resolved)
+    conversion = None
+    if resolved.source is not None:
+        conversion = init_from_vit(
+            model,
+            resolved.source,
+            activation=config.model.init_activation,
+            fit="act_init" not in config.model.args,
+        )
     freeze(model, config.model.freeze)
-    _arrange(model, config)
-    if resolved.checkpoint is not None:
-        content = resolved.checkpoint.content
-        load_weights(model, content["state_dict"], source=str(resolved.checkpoint.path))
-        check_layout(model, config.optim, content)
+    _arrange(model, config.model)
+    if checkpoint is not None:
+        load_weights(model, checkpoint.content["state_dict"], source=str(checkpoint.path))
+        check_layout(model, config.optim, checkpoint.content["optimizer"])
     workers = worker_server() if world.size > 1 and config.data.num_workers else None
     train_loader = make_loader(
         resolved.train_data, config.data, training=True, seed=config.seed, workers=workers
@@ -75,11 +79,22 @@ def build(resolved: ResolvedRun) -> Run:
     state = TrainState(
         Division(world.size, train_loader.batch_size, accumulate), rounding_factors(device)
     )
-    if resolved.checkpoint is not None:
-        _check_division(resolved.checkpoint, state.division, int(batches))
+    if checkpoint is not None:
+        saved = TrainState.from_dict(checkpoint.content["state"])
+        if not saved.is_divided_by(state.division, int(batches)):
+            raise InputError(
+                f"{checkpoint.path} is of {saved.division}, and at step {saved.step} in epoch"
+                f" {saved.epoch + 1}: {state.division}, {batches} in an epoch, cannot resume it."
+                " Give the settings of the run, or start a new one from its weights by"
+                f" --init-from {checkpoint.path}"
+            )
     precision = Precision(config.precision, device)
     model.to(device, precision.dtype)
     wrapped = wrap(model, world, config.strategy, device)
+    monitor = None
+    if config.monitor.enabled:
+        monitor = StabilityMonitor(config.monitor.every_n_steps)
+        monitor.attach(model)
     steps = math.ceil(batches / accumulate) * config.epochs
     optimizer = make_optimizer(model, config.optim)
     metrics, raw_metrics = (resolved.task.make_metrics().to(device) for _ in range(2))
@@ -90,6 +105,7 @@ def build(resolved: ResolvedRun) -> Run:
         model=model,
         wrapped=wrapped,
         conversion=conversion,
+        monitor=monitor,
         optimizer=optimizer,
         schedule=Schedule(optimizer, config.optim, config.epochs, steps),
         precision=precision,
@@ -110,32 +126,13 @@ def build(resolved: ResolvedRun) -> Run:
     )
 
 
-def _start_from_source(model: nn.Module, resolved: ResolvedRun) -> Conversion | None:
-    if resolved.source is None:
-        return None
-    settings = resolved.config.model
-    fit = "act_init" not in settings.args
-    return init_from_vit(model, resolved.source, activation=settings.init_activation, fit=fit)
-
-
-def _arrange(model: Any, config: TrainConfig) -> None:
-    if config.model.grad_checkpointing:
+def _arrange(model: Any, settings: ModelConfig) -> None:
+    if settings.grad_checkpointing:
         model.set_grad_checkpointing(True)
-    if config.model.channels_last:
+    if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    if config.model.compile:
+    if settings.compile:
         model.compile()
-
-
-def _check_division(checkpoint: Checkpoint, now: Division, batches: int) -> None:
-    """Refuse to resume a run whose images were divided into steps in another way."""
-    saved = TrainState.from_dict(checkpoint.content["state"])
-    if not saved.is_divided_by(now, batches):
-        raise InputError(
-            f"{checkpoint.path} is of {saved.division}, and at step {saved.step} in epoch"
-            f" {saved.epoch + 1}: {now}, {batches} in an epoch, cannot resume it. Give the settings"
-            f" of the run, or start a new one from its weights by --init-from {checkpoint.path}"
-        )
 
 
 def _batches(loader: Loader, limit: int | float | None) -> float:

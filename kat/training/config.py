@@ -83,10 +83,10 @@ class ModelConfig:
     @classmethod
     def _known_arguments(cls, args: dict[str, Any]) -> dict[str, Any]:
         for name, value in args.items():
-            if name in ("num_classes", "in_chans"):
-                raise InputError(f"model.args may not set {name}: it comes from the data")
-            if value is None or (name == "global_pool" and value == ""):  # timm drops None
-                raise InputError(f"model.args.{name} is {value!r}: leave it out for its default")
+            of_data = name in ("num_classes", "in_chans")
+            if of_data or value is None or (name == "global_pool" and value == ""):
+                other = "the number in the data" if of_data else "its default"  # timm drops None
+                raise InputError(f"model.args.{name} is {value!r}: leave it out for {other}")
         return args
 
 
@@ -156,11 +156,6 @@ class OptimConfig:
         lr = math.inf if self.lr == AUTO else self.lr
         warms_up = self.warmup_epochs not in (0, AUTO)
         has_two = info.has_betas and info.num_betas == 2
-        _exclude(
-            info.second_order,
-            f"optim.name={self.name} needs second derivatives, which training does not compute:"
-            " take another optimizer",
-        )
         _exclude(
             not has_two and self.betas != (0.9, 0.999),
             f"optim.name={self.name} does not have two betas: leave optim.betas out",

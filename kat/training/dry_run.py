@@ -14,17 +14,16 @@ from torch import Tensor
 
 from kat.data import Batch, ImageStream
 from kat.errors import InputError
-from kat.machine import peak_bytes
 from kat.models import ModelRecord
-from kat.nn.stability import StabilityMonitor
 from kat.text import duration, scaled
 from kat.training.build import build
+from kat.training.callbacks.throughput import Throughput
 from kat.training.config import TrainConfig
 from kat.training.distributed import disconnect
 from kat.training.loop import fit
 from kat.training.meter import Work
 from kat.training.resolve import ResolvedRun, resolve
-from kat.training.run import Callback, Run
+from kat.training.run import Run
 from kat.training.run_directory import CHECKPOINTS_AT_ONCE
 
 WARM_UP, STEPS = 1, 3
@@ -111,8 +110,6 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
     run = build(resolved)
     for note in resolved.notes:
         run.print(note)
-    if run.config.monitor.enabled:
-        StabilityMonitor(run.config.monitor.every_n_steps).attach(run.model)  # may raise InputError
     steps = _Steps()
     run.callbacks = [steps]
     batches, val_batches = run.batches, run.val_batches
@@ -147,13 +144,10 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
     return found
 
 
-class _Steps(Callback):
-    """Times the steps after the warm-up and the validation; measures peak memory at the end."""
+class _Steps(Throughput):
+    """Times the steps after the warm-up, besides the validation and the peak memory."""
 
-    def __init__(self) -> None:
-        self.work = self.start = Work()
-        self.validation = 0.0
-        self.peak = 0
+    work = start = Work()
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Note where the timed steps begin; the last one ends the run."""
@@ -162,15 +156,6 @@ class _Steps(Callback):
         run.should_stop |= stepped and run.state.step == WARM_UP + STEPS
         if run.should_stop or run.state.validating:
             self.work = _read(run).since(self.start)
-
-    def on_validation_start(self, run: Run) -> None:
-        """Start the clock of the validation."""
-        self.validation = run.meter.clock()
-
-    def on_validation_end(self, run: Run) -> None:
-        """Record the time of the validation and the peak memory."""
-        self.validation = run.meter.clock() - self.validation
-        self.peak = peak_bytes(run.device)
 
 
 def _read(run: Run) -> Work:

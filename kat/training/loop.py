@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice, repeat
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
-from kat.training.distributed import (
-    any_of,
-    gather,
-    in_step,
-    is_fsdp,
-    set_gradient_sync,
-    share_buffers,
-)
+from kat.training import distributed
 from kat.training.optim.freeze import frozen_to_eval
 from kat.training.run import Attempt, Callback, Run
 from kat.training.tasks.task import Metrics
-
-Item = TypeVar("Item")
 
 
 def fit(run: Run) -> None:
@@ -56,13 +46,15 @@ def train_epoch(run: Run) -> None:
     run.model.train()
     frozen_to_eval(run.model)
     run.train_loader.start_at(state.epoch, state.batch)
-    batches = run.meter.timed(_marked(run.train_loader, run.batches - state.batch))
-    for index, (batch, last) in enumerate(batches, start=state.batch):
+    batches = run.meter.timed(islice(run.train_loader, run.batches - state.batch))
+    for index, batch in enumerate(batches, start=state.batch):
         seed_all(derived_seed(STEP, run.config.seed, state.epoch, index, run.world.rank))
         run.notify(Callback.on_batch_start, index)
+        last = index + 1 == run.batches
         stepping = last or (index + 1) % state.division.accumulate == 0
-        set_gradient_sync(run.wrapped, stepping)
-        forward_backward(run, batch, batches_of_step(run, index))
+        distributed.set_gradient_sync(run.wrapped, stepping)
+        left = run.batches - index // state.division.accumulate * state.division.accumulate
+        forward_backward(run, batch, min(state.division.accumulate, left))
         if stepping:
             take_step(run)
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
@@ -75,14 +67,11 @@ def train_epoch(run: Run) -> None:
         raise InputError(f"the training data ended before its {run.batches} batches did")
 
 
-def batches_of_step(run: Run, index: int) -> float:
-    """Return the number of batches of a step; the last step of an epoch may have fewer."""
-    accumulate = run.state.division.accumulate
-    return min(accumulate, run.batches - index // accumulate * accumulate)
+def forward_backward(run: Run, batch: Batch, batches: int) -> None:
+    """Add the gradients of the batch's mean loss, divided by the batches of the step.
 
-
-def forward_backward(run: Run, batch: Batch, batches: float) -> None:
-    """Add the gradients of the batch's mean loss, divided by the batches of the step."""
+    The last step of an epoch may have fewer batches than others.
+    """
     run.report(batch.unreadable)
     if len(batch.labels) == 0:
         raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
@@ -106,7 +95,7 @@ def take_step(run: Run) -> None:
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad()
     run.schedule.set(run.state.step + 1)
-    share_buffers(run.model)
+    distributed.share_buffers(run.model)
     if run.ema is not None:
         run.ema.update()
 
@@ -126,7 +115,7 @@ def validate(run: Run) -> dict[str, float]:
             images += len(batch.labels)
             run.notify(Callback.on_validation_batch_end, index, batch, loss)
     run.notify(Callback.on_validation_end)
-    if sum(gather(images)) == 0:  # of all ranks; one alone may have none
+    if sum(distributed.gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
     return _computed(run)
 
@@ -134,11 +123,11 @@ def validate(run: Run) -> dict[str, float]:
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
     """Yield the batches of this rank; with sharded weights None while others have more."""
     batches = islice(run.val_loader, run.val_limit)
-    if not is_fsdp(run.model):
+    if not distributed.is_fsdp(run.model):
         yield from batches
         return
     for batch in chain(batches, repeat(None)):
-        if not any_of(batch is not None, run.device):
+        if not distributed.any_of(batch is not None, run.device):
             return
         yield batch
 
@@ -163,7 +152,7 @@ def _count(run: Run, metrics: Metrics, batch: Batch | None) -> Tensor | None:
         images = torch.zeros(size, dtype=run.precision.dtype, device=run.device)
         list(run.task.predict(run.model, images))
 
-    with in_step(run.model, run.device, blank):
+    with distributed.in_step(run.model, run.device, blank):
         if batch is None:
             return None
         return metrics.update(run.task.predict(run.model, batch.images), batch.labels)
@@ -191,7 +180,7 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
     state = run.state
     train_loss = run.train_loss.compute()
     run.train_loss.reset()
-    for skipped in gather(state.skipped):
+    for skipped in distributed.gather(state.skipped):
         state.skipped |= skipped
     names = ("val_loss", *(metric.name for metric in run.task.metrics))
     shown = [prefix + name for prefix in ("", "raw_") for name in names]
@@ -203,9 +192,3 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
         state.epoch, state.batch, state.validating = state.epoch + 1, 0, False
     state.mark_best(run.task.metrics[0].name)
     run.notify(Callback.on_epoch_end)
-
-
-def _marked(items: Iterable[Item], count: int) -> Iterator[tuple[Item, bool]]:
-    """Yield at most ``count`` items, each with True if it is the last one."""
-    for index, item in enumerate(islice(items, count)):
-        yield item, index + 1 == count

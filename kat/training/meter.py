@@ -28,10 +28,6 @@ class Work(NamedTuple):
         """Return the work after ``earlier``."""
         return Work._make(now - then for now, then in zip(self, earlier, strict=True))
 
-    def after(self, earlier: Work) -> Work:
-        """Return the sum of both."""
-        return Work._make(now + then for now, then in zip(self, earlier, strict=True))
-
     @property
     def images_per_second(self) -> float:
         """images / seconds."""

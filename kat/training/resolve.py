@@ -5,7 +5,6 @@ resumption -> source -> data -> auto -> record
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,31 +154,25 @@ def _notes(
     given: TrainConfig, final: TrainConfig, resumption: Resumption, data: RunData
 ) -> tuple[str, ...]:
     """Return the lines for the user, each once: both splits may have the same."""
-    damaged = resumption.checkpoint.damaged if resumption.checkpoint else ()
-    changed = f"the data has changed since the run began: {data.changed}" if data.changed else ""
-    settings = _changes(flat(asdict(given)), flat(settings_to_keep(final)), resumption.settings)
-    lines = (*damaged, changed, data.train.note, data.val.note, *settings)
-    return tuple(line for line in dict.fromkeys(lines) if line)
-
-
-def _changes(
-    given: Mapping[str, Any], final: Mapping[str, Any], kept: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yield lines on settings: those that were auto, too long warm-ups, those of a resumed run."""
-    chosen = [f"{n}={v}" for n, v in final.items() if given.get(n, v) == AUTO != v]
+    lines = [*resumption.checkpoint.damaged] if resumption.checkpoint else []
+    if data.changed:
+        lines.append(f"the data has changed since the run began: {data.changed}")
+    lines += (data.train.note, data.val.note)
+    typed, now, before = map(flat, (asdict(given), settings_to_keep(final), resumption.settings))
+    chosen = [f"{n}={v}" for n, v in now.items() if typed.get(n, v) == AUTO != v]
     if chosen:
-        yield f"chosen: {', '.join(chosen)}"
+        lines.append(f"chosen: {', '.join(chosen)}")
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
-        if given[name] not in (AUTO, final[name]):
-            yield (
-                f"{name}={given[name]:g} is shortened to {final[name]:g}: the run has"
-                f" {final['epochs']} epochs"
+        if typed[name] not in (AUTO, now[name]):
+            lines.append(
+                f"{name}={typed[name]:g} is shortened to {now[name]:g}: the run has"
+                f" {now['epochs']} epochs"
             )
-    before = flat(kept)
     others = [
         f"{name}={value} ({before[name]} before)"
-        for name, value in final.items()
+        for name, value in now.items()
         if name not in ("out", "data.name", "data.root") and value != before.get(name, value)
     ]
     if others:
-        yield f"resumed with other settings: {', '.join(others)}"
+        lines.append(f"resumed with other settings: {', '.join(others)}")
+    return tuple(line for line in dict.fromkeys(lines) if line)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kat.data import Batch, DeviceTransform, Loader
 from kat.errors import InputError
 from kat.models import Conversion, ModelRecord
+from kat.nn.stability import StabilityMonitor
 from kat.text import say
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, gather
@@ -126,6 +127,7 @@ class Run:
         model: the model that is trained.
         wrapped: the module that training calls: the model, or DDP around it.
         conversion: the parameters that were carried over from a trained model.
+        monitor: records the GR-KAN layers, if that is wanted.
         optimizer, schedule, precision: how the model is trained.
         ema: the EMA of the weights, which is validated and kept in their place.
         train_loader, val_loader: the batches of the two splits.
@@ -170,6 +172,7 @@ class Run:
     callbacks: list[Callback] = field(default_factory=list)
     val_limit: int | None = None
     loggers: list[Logger] = field(default_factory=list)
+    monitor: StabilityMonitor | None = None
     meter: Meter = field(default_factory=Meter)
     should_stop: bool = False
     id: str = ""
@@ -194,7 +197,10 @@ class Run:
 
     def prepared(self, batch: Batch, *, training: bool = False) -> Batch:
         """Move a batch to the device, normalize its images, and in training erase rectangles."""
-        batch = moved(batch, self.device)
+        if self.device.type != "cpu":
+            move = partial(Tensor.to, device=self.device, non_blocking=True)
+            images, labels = map_tensors(batch.images, move), map_tensors(batch.labels, move)
+            batch = batch._replace(images=images, labels=labels)
         if isinstance(batch.images, Tensor):
             images = self.prepare(batch.images, batch.seeds if training else ())
             return batch._replace(images=self._laid_out(images))
@@ -276,15 +282,6 @@ class RunningMean:
         """Restore :meth:`state`."""
         total, self.weight = state
         self.total.fill_(total)
-
-
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch; labels may be tensors, or dictionaries of them for each image."""
-    if device.type == "cpu":
-        return batch
-    move = partial(Tensor.to, device=device, non_blocking=True)
-    images, labels = map_tensors(batch.images, move), map_tensors(batch.labels, move)
-    return batch._replace(images=images, labels=labels)
 
 
 def map_tensors(content: Any, function: Callable[[Tensor], Tensor]) -> Any:

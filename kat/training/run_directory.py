@@ -17,7 +17,7 @@ import yaml
 
 from kat.documents import read_json, read_yaml
 from kat.errors import InputError
-from kat.files import check_folder, read_text, write_text
+from kat.files import read_text, write_text
 from kat.locks import locked
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
@@ -100,10 +100,7 @@ def locked_run(out: Path) -> Iterator[None]:
     Raises:
         InputError: another run writes to the directory, or it cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise _not_a_run(out)
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
-    check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / LOCK):
@@ -145,15 +142,11 @@ def find_resumption(
     names = [path.name for path in out.iterdir()] if first and out.exists() else []
     if any(name != LOCK and not name.startswith(".partial-") for name in names):
         if not begun:
-            raise _not_a_run(out)
+            raise InputError(f"{out} exists and is not a run directory; give another --out")
         if not overwrite:
             way = "--resume auto, --overwrite" if checkpoints else "--overwrite"
             raise InputError(f"{out} already holds a run; give {way}, or another --out")
     return Resumption(False, overwrite)
-
-
-def _not_a_run(out: Path) -> InputError:
-    return InputError(f"{out} exists and is not a run directory; give another --out")
 
 
 def newest_checkpoint(out: Path) -> Checkpoint:
@@ -216,8 +209,7 @@ def run_id(settings: Path) -> str:
 def read_data_record(out: Path) -> dict[str, Any]:
     """Return the record of the data that a run began with; empty if there is none."""
     path = out / DATA
-    record: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return record
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def prepare_run_directory(
@@ -298,8 +290,7 @@ def read_settings(out: str | Path) -> dict[str, Any]:
 
 def read_summary(out: Path) -> dict[str, Any]:
     """Return the contents of summary.json."""
-    summary: dict[str, Any] = read_json(out / SUMMARY)
-    return summary
+    return dict(read_json(out / SUMMARY))
 
 
 def read_history(out: str | Path) -> list[dict[str, float]]:

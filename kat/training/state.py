@@ -104,10 +104,7 @@ def order_of(row: Mapping[str, float], metric: str) -> tuple[float, float]:
         metric: its column; higher is better.
     """
     value, loss = row[metric], row.get("val_loss", 0.0)
-    return (
-        -math.inf if math.isnan(value) else value,
-        -math.inf if math.isnan(loss) else -loss,
-    )
+    return (-math.inf if math.isnan(value) else value, -math.inf if math.isnan(loss) else -loss)
 
 
 def rounding_factors(device: torch.device) -> dict[str, str]:

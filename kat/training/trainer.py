@@ -13,25 +13,18 @@ from typing import Any
 from kat.errors import InputError
 from kat.files import write_text
 from kat.models import load_model, save_model
+from kat.training import distributed
 from kat.training.build import build
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
 from kat.training.callbacks.loggers import close_loggers, open_loggers
-from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
+from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
-from kat.training.distributed import (
-    broadcast,
-    disconnect,
-    gather,
-    is_first_process,
-    is_launched_here,
-    one_message,
-)
 from kat.training.loop import fit
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Callback, Run, Status
@@ -135,13 +128,14 @@ def train(config: TrainConfig) -> Summary:
         >>> sorted(summary.metrics)
         ['top1', 'top5']
     """
-    alone = is_first_process() and not is_launched_here()  # else the launcher holds the lock
-    with one_message(), locked_run(Path(config.out)) if alone else nullcontext():
+    alone = distributed.is_first_process() and not distributed.is_launched_here()
+    lock = locked_run(Path(config.out)) if alone else nullcontext()  # else the launcher has it
+    with distributed.one_message(), lock:
         resolved = resolve(config)
         try:
             return _train(build(resolved), resolved)
         finally:
-            disconnect()
+            distributed.disconnect()
 
 
 def _train(run: Run, resolved: ResolvedRun) -> Summary:
@@ -160,18 +154,19 @@ def _train(run: Run, resolved: ResolvedRun) -> Summary:
 
 
 def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
-    """Make the callbacks of a run, in the order in which they are called.
-
-    Raises:
-        InputError: the model has nothing to monitor.
-    """
-    config, guard = run.config, DivergenceGuard()
-    shown: Callback = Bar(throughput) if is_interactive(config) else StepLines(throughput)
-    callbacks = [throughput, EpochLines(throughput), shown, Limits(config), guard]
-    callbacks.append(CoefficientRecorder())
-    if config.monitor.enabled:
-        callbacks.append(StabilityRecorder(run.model, config.monitor.every_n_steps))
-    return [*callbacks, Checkpoints(config.checkpoint, guard)]
+    """Make the callbacks of a run, in the order in which they are called."""
+    config = run.config
+    bar = is_interactive(config)
+    return [
+        throughput,
+        Lines(throughput, math.inf if bar else QUIET_SECONDS),
+        *([Bar(throughput)] if bar else []),
+        Limits(config),
+        DivergenceGuard(),
+        CoefficientRecorder(),
+        *([] if run.monitor is None else [StabilityRecorder(run.monitor)]),
+        Checkpoints(config.checkpoint),
+    ]
 
 
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
@@ -179,7 +174,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
     own = ""
     if run.is_first:
         own = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-    run.id = broadcast(own)
+    run.id = distributed.broadcast(own)
     if resolved.checkpoint is not None:
         load_checkpoint(run, resolved.checkpoint)
     if not run.is_first:
@@ -201,7 +196,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
 
 def _finish(run: Run, throughput: Throughput) -> Summary:
     out, state = run.out, run.state
-    gather(None)  # until the first process has written everything
+    distributed.gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
     summary = Summary(
@@ -213,7 +208,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         epochs=len(state.history),
         best_epoch=int(best["epoch"]),
         seconds=state.seconds,
-        images_per_second=throughput.total.images_per_second,
+        images_per_second=run.meter.read().images_per_second,
         memory_bytes=throughput.peak,
         worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),

@@ -10,7 +10,7 @@ import safetensors.torch
 import timm
 import torch
 
-from kat.data import AugmentConfig, DataConfig, is_stream
+from kat.data import AugmentConfig, DataConfig
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, load_model, read_vit, save_model
 from kat.settings import check_ranges
@@ -42,11 +42,8 @@ AUTO = TrainConfig(
     ("images", "batch_size", "epochs", "steps"),
     [
         (20, 8, 100, 200),
-        (90, 8, 83, 913),
         (100, 8, 80, 960),
-        (900, 32, 41, 1148),
         (1_000, 32, 40, 1240),
-        (10_000, 64, 20, 3120),
         (100_000, 64, 10, 15_620),
         (10_000_000, 64, 5, 781_250),
     ],
@@ -93,19 +90,6 @@ def test_a_warm_up_that_would_not_end_is_that_of_auto(name, epochs, warmup):
     assert now == choose(100, epochs=config.epochs)["optim"][name] < config.epochs
 
 
-def test_a_warm_up_that_ends_is_kept():
-    config = TrainConfig(epochs=5, optim=OptimConfig(warmup_epochs=4, rational_warmup_epochs=4.9))
-    assert _by_images(config, 100) == config
-
-
-def test_settings_that_are_auto_are_checked_as_far_as_they_are_known():
-    with pytest.raises(InputError, match=r"data\.batch_size=auto depends on the number of images"):
-        check_ranges(TrainConfig(data=DataConfig(name="wds/mine", batch_size="auto")))
-    assert [is_stream(n) for n in ("wds/a", "wds:a", "hfids/a", "folder:wds", "torch/cifar10")] == [
-        True, False, True, False, False,
-    ]  # fmt: skip
-
-
 def _settled(source, name="auto", args=None, **data):
     model = ModelConfig(name, args or {}, init_from="here")
     given = TrainConfig(model=model, data=DataConfig(**{**IMAGES, **data}))
@@ -149,14 +133,14 @@ def test_files_that_say_less(tmp_path):
     vit = timm.create_model("vit_micro_patch4_28", in_chans=1, depth=1)
     safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     source = read_vit(tmp_path / "vit.safetensors")
-    with pytest.raises(InputError, match=r"from a checkpoint that names it"):
+    with pytest.raises(InputError, match="corresponds to 'a checkpoint that does not name it'"):
         _settled(source)
     config = _settled(source, "kat_micro_patch4_28")
     assert (config.data.image_size, config.data.channels, config.data.mean) == (28, 1, [0.5])
 
 
 def test_without_a_source():
-    with pytest.raises(InputError, match=r"give --init-from or --model\.name"):
+    with pytest.raises(InputError, match=r"give --init-from, or --model\.name"):
         _settled(None)
     config = _settled(None, "kat_micro_patch8_64")
     assert (config.data.image_size, config.data.channels, config.data.mean) == (64, None, None)

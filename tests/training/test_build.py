@@ -7,18 +7,12 @@ import torch
 
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
-from kat.settings import check_ranges
 from kat.training import ModelConfig, TrainConfig
 from kat.training.build import build
 from kat.training.resolve import resolve
 from tests.training.small import batches, make_run
 
 DIGITS = {"data": DataConfig(name="digits", batch_size=32)}
-
-
-def test_defaults_are_valid():
-    check_ranges(TrainConfig())
-    assert TrainConfig().model == ModelConfig(name="kat_micro")
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 44), (0.1, 4), (1.0, 44), (1, 1), (100, 44)])

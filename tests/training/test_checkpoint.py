@@ -12,7 +12,6 @@ from kat.data import AugmentConfig
 from kat.models import load_model
 from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
-from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from kat.training.run import Callback
@@ -45,12 +44,9 @@ def _run(out, *callbacks, model=None, **settings):
     if model is None:
         torch.manual_seed(0)
         model = timm.create_model("kat_micro_patch2_8", in_chans=1, drop_path_rate=0.2)
-    guard = DivergenceGuard()
-    saving = Checkpoints(CheckpointConfig(every_n_steps=2), guard)
+    saving = Checkpoints(CheckpointConfig(every_n_steps=2))
     options = {"epochs": 2, "augment": AugmentConfig(mixup=0.8), **settings}
-    return make_run(
-        batches(STEPS), batches(1), *callbacks, guard, saving, model=model, out=out, **options
-    )
+    return make_run(batches(STEPS), batches(1), *callbacks, saving, model=model, out=out, **options)
 
 
 def _content(out):

@@ -22,10 +22,11 @@ from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
 from kat.models.dense import SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
-from kat.training import MonitorConfig, TrainConfig, build, evaluate, train
+from kat.training import TrainConfig, build, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.detection.metrics import DetectionMetrics
 from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
 
 pytestmark = pytest.mark.slow
@@ -106,24 +107,15 @@ def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tm
     assert evaluate(model, record, data).images == 3
     image = Image.new("RGB", (40, 50), (200, 10, 10))
     if kind == "coco":
-        assert find_objects(model, record, image)["masks"].shape[1:] == (50, 40)
+        assert find_objects(Subject(model, record), image)["masks"].shape[1:] == (50, 40)
     else:
-        assert find_classes(model, record, image, SlidingWindowConfig()).shape == (50, 40)
+        found = find_classes(Subject(model, record), image, SlidingWindowConfig())
+        assert found.shape == (50, 40)
 
 
 SETTINGS = {
     "augment.mixup=0.8": {"augment": AugmentConfig(mixup=0.8)},
-    "augment.scale=(0.5, 1.0)": {"augment": AugmentConfig(scale=(0.5, 1.0))},
-    "model.drop=0.1": {"model": {"drop": 0.1}},
-    "data.crop_pct=0.9": {"data": {"crop_pct": 0.9}},
-    "data.interpolation=lanczos": {"data": {"interpolation": "lanczos"}},
-    "data.root=here": {"data": {"root": "here"}},
-    "data.train_split=training": {"data": {"train_split": "training"}},
     "data.val_split=val": {"data": {"val_split": "val"}},
-    "data.download=True": {"data": {"download": True}},
-    "data.num_classes=3": {"data": {"num_classes": 3}},
-    "data.image_key=image": {"data": {"image_key": "image"}},
-    "data.label_key=label": {"data": {"label_key": "label"}},
     "data.holdout=0.2": {"data": {"holdout": 0.2}},
     "segmentation.hflip=0.0": {"segmentation": SegmentationAugmentConfig(hflip=0.0)},
 }
@@ -137,13 +129,6 @@ def test_settings_of_other_tasks_are_refused(setting, items, tmp_path):
     ):
         train(config)
     assert not (tmp_path / "run").exists()
-
-
-def test_settings_of_dense_data_are_refused_for_classifiers(tmp_path):
-    config = TrainConfig(out=str(tmp_path / "run"), data=DataConfig(bad_annotations="skip"))
-    line = "data.bad_annotations=skip has no effect on classification"
-    with pytest.raises(InputError, match=re.escape(line)):
-        train(config)
 
 
 def test_a_validation_that_is_not_finite_is_explained(items, tmp_path, monkeypatch):
@@ -179,14 +164,6 @@ def test_an_epoch_whose_metric_is_nan_is_the_lowest(items, tmp_path, monkeypatch
     train(replace(config, out=str(tmp_path / "never")))
     written = (tmp_path / "never" / "summary.json").read_text()
     assert json.loads(written, parse_constant=pytest.fail)["box_ap"] is None
-
-
-def test_the_layers_are_recorded(items, tmp_path):
-    config = settings("ade20k", items, tmp_path / "run", monitor=MonitorConfig(True, 1))
-    train(config)
-    with (tmp_path / "run" / "stability.csv").open(newline="") as file:
-        layers = {row["layer"] for row in csv.DictReader(file)}
-    assert "backbone.body.vit.blocks.3.mlp.act2" in layers
 
 
 def test_what_is_frozen_stays(items, tmp_path):

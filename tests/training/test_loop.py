@@ -44,12 +44,6 @@ def test_a_last_step_of_fewer_batches_is_of_the_same_size():
     torch.testing.assert_close(weights[2], weights[0])
 
 
-def test_the_last_step_of_an_epoch_takes_what_is_left():
-    run = make_run(batches(5), epochs=2, optim=OptimConfig(accumulate_grad_batches=2))
-    fit(run)
-    assert (run.state.step, run.total_steps) == (6, 6)
-
-
 def test_gradients_are_clipped_to_a_norm():
     class Norms(Callback):
         def on_before_step(self, run):
@@ -125,17 +119,6 @@ def test_the_hooks_come_in_their_order():
     assert named.calls == [
         "on_fit_start", "on_epoch_start", *batch, *batch, *validation, "on_epoch_end", "on_fit_end"
     ]  # fmt: skip
-
-
-def test_an_error_is_told_to_all_callbacks():
-    class Failing(Callback):
-        def on_epoch_end(self, run):
-            raise InputError("no")
-
-    named = Named()
-    with pytest.raises(InputError, match="no"):
-        fit(make_run(batches(1), None, Failing(), named, epochs=1))
-    assert named.calls[-1] == "on_exception"
 
 
 @pytest.mark.parametrize(("batch", "rows"), [(2, 1), (0, 0)])

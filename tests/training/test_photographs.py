@@ -57,13 +57,3 @@ def test_a_detector_goes_over_photographs(tmp_path, name):
         assert x + w <= width + 1e-3
         assert y + h <= height + 1e-3
         assert mask["segmentation"]["size"] == [height, width]
-
-
-@pytest.mark.parametrize("name", photographs.ANNOTATED)
-def test_a_segmentation_model_goes_over_photographs(tmp_path, name):
-    options = {"depth": 4, "global_blocks": [3], "auxiliary": 8, "norm": "layer"}
-    loss, found = looked_at("masks", tmp_path, name, "kat_upernet_micro", 1, **options)
-    assert loss.isfinite()
-    assert found.images == 1
-    assert found.confusion.sum() == photographs.photograph(name)["class_label"].size
-    assert 0 <= found.metrics["miou"] <= 100

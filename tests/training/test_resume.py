@@ -7,8 +7,6 @@ import json
 import os
 import resource
 import signal
-import stat
-import subprocess
 
 import pytest
 import torch
@@ -135,20 +133,6 @@ def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == step
     assert run(*command) == 0
     assert digest(tmp_path / "run") == clean
-
-
-def test_a_slurm_job_is_put_back_into_the_queue(tmp_path, monkeypatch, capsys):
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
-    scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "1234")
-    wrap = nth(2, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    monkeypatch.setattr(Classification, "loss", wrap(Classification.loss))
-    out = tmp_path / "run"
-    assert run("train", "--config", "digits", "--no-progress", "--out", out) == 75
-    assert "job 1234 requeued" in capsys.readouterr().err
-    assert (tmp_path / "called").read_text() == "requeue 1234\n"
 
 
 def test_what_changes_the_rounding_is_said_on_resume(tmp_path, capsys, monkeypatch):
@@ -294,61 +278,6 @@ def _contents(out):
     names = ("seconds", "images_per_second", "memory_bytes", "worker_memory_bytes")
     measured = {name: summary.pop(name) for name in names}
     return files | {"summary.json": summary}, measured
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Mounts a small file system; gives its folder, and a function that mounts it otherwise."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(*options):
-        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = mount("size=2200k")
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield place, lambda *options: mount("remount", *options).check_returncode()
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_costs_no_more_than_the_interval(disk, capsys, clean):
-    place, remount = disk
-    command = ("train", *SETTINGS, "--out", place / "run", "--resume", "auto")
-    assert run(*command) == 1
-    error = capsys.readouterr().err
-    assert "cannot be written: " in error
-    assert error.count("\n") == 1
-    remount("size=64m")
-    assert run(*command) == 0
-    assert digest(place / "run") == clean
-
-
-def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(disk, capsys):
-    place, remount = disk
-    remount("size=64m")
-    short = ("--limit_train_batches", 2, "--limit_val_batches", 1, "--no-progress",
-             "--optim.warmup_epochs", 0, "--resume", "auto")  # fmt: skip
-    command = ("train", "--config", "digits", *short, "--out", place / "run")
-    assert run(*command, "--epochs", 1) == 0
-    before = {path.name: path.read_bytes() for path in (place / "run").glob("*.*")}
-    remount("ro")
-    for out in ("run", "other"):
-        capsys.readouterr()
-        assert run("train", "--config", "digits", *short, "--out", place / out) == 2
-        assert "cannot be written: Read-only file system" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in (place / "run").glob("*.*")} == before
-
-
-def test_a_limit_given_twice_keeps_what_the_first_has_left(tmp_path, capsys):
-    out = tmp_path / "run"
-    command = ("train", *SETTINGS, "--out", out, "--resume", "auto", "--max_steps", 2)
-    assert run(*command) == 0
-    before = load_file(out / "model.safetensors")
-    assert run(*command) == 0
-    after = load_file(out / "model.safetensors")
-    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_auto_does_not_begin_anew_where_there_are_results(tmp_path, capsys):

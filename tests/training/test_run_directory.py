@@ -5,15 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kat.errors import InputError
-from kat.training.run_directory import LOCK, locked_run, newest_checkpoint
+from kat.training.run_directory import LOCK, locked_run
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
-
-
-def test_a_folder_without_a_checkpoint_holds_no_run(tmp_path):
-    with pytest.raises(InputError, match=r"holds no run to resume: there is no last\.ckpt"):
-        newest_checkpoint(tmp_path)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -84,19 +83,6 @@ def test_the_best_checkpoint_of_another_epoch_is_not_taken_for_the_best(ours, ca
         assert (line in told) == (name == "last.ckpt")
         kept = torch.load(out / "best.ckpt", weights_only=True)["state"]
         assert kept["epoch"] == (3 if name == "last.ckpt" else 1)
-
-
-def test_a_resumed_run_reads_each_checkpoint_once(ours, monkeypatch):
-    """And at its end the best, of which it writes model.safetensors."""
-    read, load = [], torch.load
-
-    def counted(file, **options):
-        read.append(Path(file).name)
-        return load(file, **options)
-
-    monkeypatch.setattr(torch, "load", counted)
-    assert run(*TRAIN, "--out", ours, "--resume", "auto") == 0
-    assert sorted(read) == ["best.ckpt", "best.ckpt", "last.ckpt"]
 
 
 def test_a_finished_run_beside_another_best_is_left_as_it_is(ours, capsys):

@@ -65,14 +65,6 @@ def test_an_epoch_that_is_cut_short_is_the_best_only_where_there_is_no_other():
     assert later.best["epoch"] == 1
 
 
-def test_a_checkpoint_holds_it_as_plain_types(tmp_path):
-    state = dataclasses.replace(
-        AT, best={"epoch": 1, "top1": 50.0}, history=[{"epoch": 1}], skipped={"a.jpg": "torn"}
-    )
-    torch.save(state.to_dict(), tmp_path / "state")
-    assert TrainState.from_dict(torch.load(tmp_path / "state", weights_only=True)) == state
-
-
 def test_what_the_rounding_depends_on_is_compared_with_the_start():
     now = rounding_factors(torch.device("cpu"))
     assert {"threads", "instruction set", "CPU kernel", "PyTorch"} == set(now)

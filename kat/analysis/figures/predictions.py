@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.base import colors, draw_picture, hover, panels, plain
+from kat.analysis.figures.base import draw_picture, panels, plain
 from kat.training.tasks.classification.metrics import Calibration, most_confused
 
 _NAMED, _COUNTED = 40, 20
@@ -129,25 +128,6 @@ def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figur
     axes.set(xlabel="%", xlim=(0, 100), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right")
-    return figure
-
-
-def draw_ap(overlaps: Sequence[float], rows: Sequence[Sequence[Any]]) -> Figure:
-    """Draws AP against the least IoU of a hit, one line per class.
-
-    Args:
-        overlaps: the least IoUs.
-        rows: the name of each class, and its APs in percent.
-    """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for (name, *values), color in zip(rows, colors(len(rows)), strict=True):
-        (line,) = axes.plot(overlaps, values, ".-", color=color, lw=1, label=_short(name))
-        hover(line, name)
-    axes.set(xlabel="least IoU", ylabel="box AP (%)", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    if len(rows) <= _COUNTED:
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from kat.analysis.figures.activations import draw_activations, draw_evolution
 from kat.analysis.figures.predictions import (
-    draw_ap,
     draw_by_class,
     draw_confusion,
     draw_mistakes,
@@ -25,7 +24,6 @@ from kat.analysis.reports.page import Report
 from kat.analysis.runs import HEADLINES, METRICS, History
 from kat.settings import flat
 from kat.text import counted, duration, scaled
-from kat.training.tasks.detection.task import BOX_AP_BY_OVERLAP
 
 _LISTED = 20
 """Classes with the lowest accuracy that are listed openly."""
@@ -123,12 +121,6 @@ def _add_dense_findings(report: Report, found: DenseFindings) -> None:
         )
     numbers = [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows]
     report.numbers(("class", *metrics), numbers)
-    curves = evaluation.tables.get(BOX_AP_BY_OVERLAP)
-    if curves is not None and curves.rows:
-        overlaps = [float(name) for name in curves.columns[1:]]
-        caption = "Box AP by the least overlap (IoU) that counts as a hit, one line per class."
-        lines = sorted(curves.rows, key=lambda row: row[1])[:_DRAWN]
-        report.figure(draw_ap(overlaps, lines), caption)
 
 
 def _facts(run: RunFindings) -> list[tuple[str, str]]:

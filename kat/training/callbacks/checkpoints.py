@@ -9,7 +9,6 @@ from torch import Tensor
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
-from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.checkpoint import save_checkpoint
 from kat.training.config import CheckpointConfig
 from kat.training.distributed import any_of, gather
@@ -29,12 +28,10 @@ class Checkpoints(Callback):
 
     Args:
         interval: the interval of checkpoints within an epoch.
-        guard: checks the state before it is kept.
     """
 
-    def __init__(self, interval: CheckpointConfig, guard: DivergenceGuard) -> None:
+    def __init__(self, interval: CheckpointConfig) -> None:
         self.interval = interval
-        self.guard = guard
         self.request = StopRequest()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = 0
@@ -58,7 +55,6 @@ class Checkpoints(Callback):
             return
         wanted = run.should_stop or self._due(run) or self.request.signal is not None
         if any_of(wanted, run.device):
-            self.guard.check_state(run)
             self._save(run)
             self._stop_if_asked(run)
 

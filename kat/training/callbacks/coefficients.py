@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kat.nn import GroupRational, LayerHistory, rationals, write_coefficient_history
+from kat.nn import LayerHistory, rationals, write_coefficient_history
 from kat.nn.sharded import whole
 from kat.training.run import Callback, Run
 from kat.training.run_directory import COEFFICIENTS
@@ -72,7 +72,9 @@ class CoefficientRecorder(Callback):
         if any(layer.steps[-1] == step for layer in self.history.values()):
             return
         for name, layer in rationals(run.model).items():
-            now = _snapshot(layer, step)
+            parts = (layer.weight_numerator, layer.weight_denominator)
+            a, b = (whole(part.detach()).cpu().float().clone()[None] for part in parts)
+            now = LayerHistory(layer.form, torch.tensor([step]), a, b)
             before = self.history.get(name)
             self.history[name] = now if before is None else before.followed_by(now)
 
@@ -93,10 +95,3 @@ def snapshot_interval(steps: int, numbers: int) -> int:
     """
     snapshots = min(SNAPSHOTS, RECORDED_NUMBERS // max(numbers, 1))
     return max(1, math.ceil(steps / max(snapshots - 1, 1)))
-
-
-@torch.no_grad()
-def _snapshot(layer: GroupRational, step: int) -> LayerHistory:
-    parts = (layer.weight_numerator, layer.weight_denominator)
-    a, b = (whole(part.detach()).cpu().float().clone()[None] for part in parts)
-    return LayerHistory(layer.form, torch.tensor([step]), a, b)

@@ -29,7 +29,6 @@ MOST_SKIPPED = 50
 """Steps in a row that a loss scaler may skip for a gradient that is not finite. Each halves the
 scale: fifty make it 10^15 times smaller, which cures every gradient that only the scale makes
 overflow. Without a limit training would never end, and change nothing."""
-_NONE_KNOWN = "No finite state of this run is known."
 
 
 class _Symptom(NamedTuple):
@@ -59,12 +58,11 @@ class DivergenceGuard(Callback):
         self.symptom: _Symptom | None = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Check that the run starts finite; remove the record of an earlier divergence."""
+        """Remove the record of an earlier divergence; note buffers that are infinite by intent."""
         if run.is_first:
             (run.out / DIVERGENCE).unlink(missing_ok=True)
         buffers = run.model.named_buffers()
         self.unbounded = {name for name, buffer in buffers if not buffer.isfinite().all()}
-        self.check_state(run, kept=_NONE_KNOWN)
 
     def on_fit_end(self, run: Run) -> None:
         """Remove last_good.ckpt of an earlier divergence, which best and last supersede."""
@@ -94,9 +92,9 @@ class DivergenceGuard(Callback):
             self._stop_step(run, _attempt(run))
 
     def on_validation_start(self, run: Run) -> None:
-        """Check the state before it is validated and saved."""
+        """Check the state before it is validated."""
         self.symptom = None
-        self.check_state(run)
+        self.on_checkpoint(run)
 
     def on_validation_batch_end(
         self, run: Run, index: int, batch: Batch, loss: Tensor | None
@@ -122,18 +120,13 @@ class DivergenceGuard(Callback):
         if any_of(self.symptom is not None, run.device):
             self._stop(run, self.symptom, self._keep(run))
 
-    def check_state(self, run: Run, kept: str | None = None) -> None:
-        """Stop the run unless everything that a checkpoint keeps is finite.
-
-        Args:
-            run: the run.
-            kept: where the newest finite state is, if that is known.
-        """
+    def on_checkpoint(self, run: Run) -> None:
+        """Stop the run unless everything that a checkpoint keeps is finite."""
         state = self._state(run)
         if not _all_finite(run, state.values()):
             finding = find_in_state(state, "state") or UNKNOWN
             text = "the state of training is not finite"
-            self._stop(run, _Symptom(text, f"batch {self.index}", finding), kept or self._keep(run))
+            self._stop(run, _Symptom(text, f"batch {self.index}", finding), self._keep(run))
 
     def _skips(self, run: Run, loss: Tensor) -> bool:
         """Return True if the loss scaler may skip the step: a smaller scale may suffice."""
@@ -174,7 +167,7 @@ class DivergenceGuard(Callback):
             save_checkpoint(run, run.out / LAST_GOOD)
             return f"The state before it is in {run.out / LAST_GOOD}."
         if not broadcast((run.out / LAST).is_file()):
-            return _NONE_KNOWN
+            return "No finite state of this run is known."
         return f"The newest finite state is in {run.out / LAST}."
 
     def _state(self, run: Run) -> dict[str, Tensor]:

@@ -35,8 +35,7 @@ class Limits(Callback):
     def on_fit_start(self, run: Run) -> None:
         """Start the clock of max_time; a resumed run may be at its limit already."""
         self.start = self.clock()
-        self._stop_at_epochs_or_steps(run)
-        self._stop_early(run)
+        self.on_epoch_end(run)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Stop after the last step that a limit allows, not between the batches of a step."""
@@ -50,9 +49,6 @@ class Limits(Callback):
     def on_epoch_end(self, run: Run) -> None:
         """Stop after the last epoch that a limit allows."""
         self._stop_at_epochs_or_steps(run)
-        self._stop_early(run)
-
-    def _stop_early(self, run: Run) -> None:
         since = run.state.epochs_since_best
         if self.patience <= since and run.state.epoch < run.epochs:
             run.should_stop = True

@@ -176,10 +176,8 @@ class MlflowLogger(Logger):
         self.client.set_terminated(self.run_id, status.upper())
 
 
-SERVICES: dict[str, Callable[[Path, str | None], Logger]] = {
-    "wandb": WandbLogger,
-    "mlflow": MlflowLogger,
-}
+SERVICES: dict[str, Callable[[Path, str | None], Logger]]
+SERVICES = {"wandb": WandbLogger, "mlflow": MlflowLogger}
 
 
 def check_services(names: Iterable[str]) -> None:
@@ -192,14 +190,13 @@ def check_services(names: Iterable[str]) -> None:
     for name in names:
         for package in _NEEDS[name]:
             require(package, f"loggers={name}")
-        if name == "wandb" and not _has_wandb_account():
-            raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")
+        if name == "wandb":
+            import wandb
 
-
-def _has_wandb_account() -> bool:
-    import wandb
-
-    return wandb.setup().settings.mode != "online" or bool(wandb.login(prompt=False))
+            if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+                raise InputError(
+                    "loggers=wandb needs an account: wandb login, or WANDB_MODE=offline"
+                )
 
 
 def open_loggers(config: TrainConfig, first_step: int) -> list[Logger]:

@@ -23,19 +23,36 @@ QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""
 
 
-class EpochLines(Callback):
-    """Prints one line an epoch: losses, metrics, learning rate, throughput, memory, time left.
+class Lines(Callback):
+    """Prints a line an epoch, and lines within long epochs, as the log of a cluster needs them.
 
     Args:
-        throughput: is called before this one.
+        throughput: is called before this one; its rows are printed.
+        seconds: the least time between two lines within an epoch; inf where a bar shows the same.
     """
 
-    def __init__(self, throughput: Throughput) -> None:
+    def __init__(self, throughput: Throughput, seconds: float) -> None:
         self.throughput = throughput
+        self.seconds = seconds
 
     def on_epoch_start(self, run: Run) -> None:
         """Start the clock."""
-        self.start = time.perf_counter()
+        self.rows, self.start = 0, time.perf_counter()
+        self.printed = self.start
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """Print a line if there is a new row, and the last line is long enough ago."""
+        rows, now = self.throughput.rows, time.perf_counter()
+        if rows == self.rows or now - self.printed < self.seconds:
+            return
+        self.rows, self.printed = rows, now
+        total = f"/{run.batches}" if run.batches < math.inf else ""
+        values = {
+            "epoch": f"{run.state.epoch + 1}/{run.config.epochs}",
+            "batch": f"{index + 1}{total}",
+            **progress_values(run, self.throughput),
+        }
+        run.print(_line(values))
 
     def on_epoch_end(self, run: Run) -> None:
         """Print the line; validation counts towards the time."""
@@ -53,39 +70,8 @@ class EpochLines(Callback):
         run.print(_line(values))
 
 
-class StepLines(Callback):
-    """Prints lines within long epochs where there is no bar, as in the log of a cluster.
-
-    Args:
-        throughput: is called before this one; its rows are printed.
-        seconds: the least time between two lines.
-    """
-
-    def __init__(self, throughput: Throughput, seconds: float = QUIET_SECONDS) -> None:
-        self.throughput = throughput
-        self.seconds = seconds
-
-    def on_epoch_start(self, run: Run) -> None:
-        """Start the clock."""
-        self.rows, self.printed = 0, time.perf_counter()
-
-    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Print a line if there is a new row, and the last line is long enough ago."""
-        rows, now = self.throughput.rows, time.perf_counter()
-        if rows == self.rows or now - self.printed < self.seconds:
-            return
-        self.rows, self.printed = rows, now
-        total = f"/{run.batches}" if run.batches < math.inf else ""
-        values = {
-            "epoch": f"{run.state.epoch + 1}/{run.config.epochs}",
-            "batch": f"{index + 1}{total}",
-            **progress_values(run, self.throughput),
-        }
-        run.print(_line(values))
-
-
 class Bar(Callback):
-    """Shows a progress bar in a terminal, with the values of :class:`StepLines` beside it.
+    """Shows a progress bar in a terminal, with the values of the lines beside it.
 
     Args:
         throughput: is called before this one.
@@ -103,14 +89,14 @@ class Bar(Callback):
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Advance the bar; the values are new with every row, not with every batch."""
+        shown = {}
         if self.throughput.rows != self.rows:
             self.rows = self.throughput.rows
             values = progress_values(run, self.throughput)
             if run.state.history:
                 values |= validation_values(run.state.history[-1], run.task.metrics)
-            self._update(index + 1, values=_line(values))
-        else:
-            self._update(index + 1)
+            shown["values"] = _line(values)
+        self._update(index + 1, **shown)
 
     def on_validation_start(self, run: Run) -> None:
         """Start the bar of the validation."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from kat.nn.stability import StabilityMonitor
 from kat.training.run import Callback, Run
 from kat.training.run_directory import STABILITY
@@ -17,18 +15,13 @@ class StabilityRecorder(Callback):
     The first process records its own share of the batch, and the gradients of all.
 
     Args:
-        model: the model with the layers.
-        every_n_steps: steps between two records.
-
-    Raises:
-        InputError: the model has no GR-KAN layer.
+        monitor: is attached to the model.
     """
 
     name = "stability"
 
-    def __init__(self, model: nn.Module, every_n_steps: int) -> None:
-        self.monitor = StabilityMonitor(every_n_steps)
-        self.monitor.attach(model)
+    def __init__(self, monitor: StabilityMonitor) -> None:
+        self.monitor = monitor
         self._started = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,9 +47,8 @@ class StabilityRecorder(Callback):
 
     def on_before_step(self, run: Run) -> None:
         """Record the step, now that its gradients are there."""
-        if not self.monitor.watching:
-            return
-        self.monitor.record(run.state.step, run.precision.loss_scale)
+        if self.monitor.watching:
+            self.monitor.record(run.state.step, run.precision.loss_scale)
 
     def on_checkpoint(self, run: Run) -> None:
         """Write the record so far, which a run resumed from the checkpoint extends."""

@@ -34,7 +34,6 @@ class Throughput(Callback):
         self.worker_peak = 0
         """The peak memory of all workers that load training images, read at rows and epochs."""
         self._before = Work()
-        self._work = Work()
         self._epoch = self._row = Work()
         self._device = torch.device("cpu")
 
@@ -42,7 +41,7 @@ class Throughput(Callback):
         """Return the work and the peak memory so far, and the rows of this epoch."""
         self._read_peak()
         return {
-            "work": tuple(self.total),
+            "work": tuple(self.meter.read()),
             "peak": self.peak,
             "worker_peak": self.worker_peak,
             "rows": self.rows,
@@ -55,18 +54,14 @@ class Throughput(Callback):
         self.rows = state["rows"]
 
     @property
-    def total(self) -> Work:
-        """The work of the run, resumptions included."""
-        return self.meter.read().after(self._before)
-
-    @property
     def epoch(self) -> Work:
         """The work since the epoch began, or was resumed."""
         return self.meter.read().since(self._epoch)
 
     def on_fit_start(self, run: Run) -> None:
-        """Find the meter of the loop."""
+        """Find the meter of the loop, and add the work before a resumption to it."""
         self.meter, self._device = run.meter, run.device
+        self.meter.work = self._before
 
     def on_epoch_start(self, run: Run) -> None:
         """Note where the work of the epoch begins."""

@@ -29,20 +29,18 @@ def find_checkpoints(given: Sequence[Path]) -> list[Path]:
     A run directory or a model folder is kept. Any other folder is replaced by the weight files and
     model folders directly in it, in natural order, or kept if there are none.
     """
-    found = [inner for path in given for inner in _inside(path)]
-    return list(dict.fromkeys(found))
-
-
-def _inside(path: Path) -> list[Path]:
-    if not path.is_dir() or is_model_folder(path) or (path / SETTINGS).is_file():
-        return [path]
-    inner = [
-        inside
-        for inside in path.iterdir()
-        if is_model_folder(inside)
-        or (inside.is_file() and inside.name.endswith(_ENDINGS) and inside.name[0] != ".")
-    ]
-    return sorted(inner, key=_natural) or [path]
+    found: dict[Path, None] = {}
+    for path in given:
+        inner: list[Path] = []
+        if path.is_dir() and not is_model_folder(path) and not (path / SETTINGS).is_file():
+            inner = [
+                inside
+                for inside in path.iterdir()
+                if is_model_folder(inside)
+                or (inside.is_file() and inside.name.endswith(_ENDINGS) and inside.name[0] != ".")
+            ]
+        found |= dict.fromkeys(sorted(inner, key=_natural) or [path])
+    return list(found)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -105,7 +103,8 @@ def data_of_run(
         wanted = wanted - unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted}
     for name, value in kept.items():
-        if _is_fetched(value):
+        text = value if isinstance(value, str) else ""
+        if text.startswith(("hfids/", "tfds/")) or "://" in text or "pipe:" in text:
             raise InputError(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
@@ -168,9 +167,3 @@ def _place(name: object) -> tuple[str, Path | None]:
     """Return the kind of a dataset and its path, which may be written in several ways."""
     kind, _, path = str(name).partition(":")
     return kind, Path(path).resolve() if path else None
-
-
-def _is_fetched(value: Any) -> bool:
-    """Return True if a setting names data that is read over the network or from a command."""
-    text = value if isinstance(value, str) else ""
-    return text.startswith(("hfids/", "tfds/")) or "://" in text or "pipe:" in text

@@ -33,7 +33,7 @@ def freeze(model: nn.Module, parts: str | int | None) -> None:
     chosen = set[str]().union(*(_names(model, part.strip()) for part in str(parts).split(",")))
     for name, parameter in model.named_parameters():
         if name in chosen:
-            parameter.requires_grad_(False)
+            parameter.requires_grad = False
     frozen_to_eval(model)
 
 

@@ -55,8 +55,15 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
     optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
     if optim.clip_coefficients > 0:
-        _check_clipping(model, optim.clip_coefficients)
-        optimizer.register_step_post_hook(partial(_clip, optim.clip_coefficients))
+        limit, names = optim.clip_coefficients, rational_parameter_names(model)
+        for name, parameter in model.named_parameters():
+            largest = parameter.detach().abs().max().item() if name in names else 0.0
+            if parameter.requires_grad and largest > limit:
+                raise InputError(
+                    f"optim.clip_coefficients={limit:g} would change the model at the first step:"
+                    f" a coefficient of {name} is {largest:.3g} at the start; give at least that"
+                )
+        optimizer.register_step_post_hook(partial(_clip, limit))
     return optimizer
 
 
@@ -89,17 +96,6 @@ def _keep_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     return {**state, "param_groups": groups}
-
-
-def _check_clipping(model: nn.Module, limit: float) -> None:
-    names = rational_parameter_names(model)
-    for name, parameter in model.named_parameters():
-        largest = parameter.detach().abs().max().item() if name in names else 0.0
-        if parameter.requires_grad and largest > limit:
-            raise InputError(
-                f"optim.clip_coefficients={limit:g} would change the model at the first step: a"
-                f" coefficient of {name} is {largest:.3g} at the start; give at least that"
-            )
 
 
 @torch.no_grad()
@@ -165,18 +161,18 @@ def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:
     return {"name": optim.name, "groups": groups}
 
 
-def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, Any]) -> None:
+def check_layout(model: nn.Module, optim: OptimConfig, before: Mapping[str, Any]) -> None:
     """Check that the optimizer's state in a checkpoint fits the settings.
 
     Args:
         model: the model, with its frozen parts.
         optim: the settings.
-        checkpoint: checkpoint with :func:`optimizer_layout` as its entry ``"optimizer"``.
+        before: the :func:`optimizer_layout` in the checkpoint.
 
     Raises:
         InputError: the state belongs to another optimizer or to other parameter groups.
     """
-    before, now = checkpoint["optimizer"], optimizer_layout(model, optim)
+    now = optimizer_layout(model, optim)
     if before != now:
         raise InputError(
             f"the optimizer's state in the checkpoint is of {before['name']} with"

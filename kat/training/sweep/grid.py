@@ -167,10 +167,10 @@ def _grid(name: str, where: str, content: Any) -> Grid:
     except ValidationError as error:
         first = error.errors()[0]
         entry = ".".join(map(str, first["loc"])) or "the content"
+        problem = InputError(f"{entry} of {where}: {first['msg']}, got {first['input']!r}")
         if first["type"] == "extra_forbidden":
-            raise unknown(f"entry of {where}", entry, _Document.model_fields) from None
-        message = f"{entry} of {where}: {first['msg']}, got {first['input']!r}"
-        raise InputError(message) from None
+            problem = unknown(f"entry of {where}", entry, _Document.model_fields)
+        raise problem from None
     factors = {str(factor): _levels(str(factor), own) for factor, own in given.factors.items()}
     for factor in factors:
         if factor in _COLUMNS:
@@ -222,23 +222,20 @@ def _cells(
     Raises:
         InputError: two factors give a setting different values in one cell.
     """
-    names = list(factors)
-    reference = [next(iter(levels)) for levels in factors.values()]
+    reference = {factor: next(iter(levels)) for factor, levels in factors.items()}
     if vary == "all":
-        combinations = [list(levels) for levels in itertools.product(*factors.values())]
+        products = itertools.product(*factors.values())
+        combinations = [dict(zip(factors, levels, strict=True)) for levels in products]
     else:
-        combinations = [reference]
-        for place, levels in enumerate(factors.values()):
-            combinations += [
-                [*reference[:place], level, *reference[place + 1 :]] for level in list(levels)[1:]
-            ]
+        others = ((factor, level) for factor in factors for level in list(factors[factor])[1:])
+        combinations = [reference, *({**reference, factor: level} for factor, level in others)]
     return [
         Cell(
-            name=_name(names, combination, reference, vary),
-            levels=dict(zip(names, combination, strict=True)),
-            settings=_together(where, factors, dict(zip(names, combination, strict=True))),
+            _name(levels, {} if vary == "all" else reference),
+            levels,
+            _together(where, factors, levels),
         )
-        for combination in combinations
+        for levels in combinations
     ]
 
 
@@ -258,11 +255,9 @@ def _together(
     return merged(*(factors[factor][level] for factor, level in levels.items()))
 
 
-def _name(names: list[str], levels: list[str], reference: list[str], vary: str) -> str:
+def _name(levels: dict[str, str], reference: dict[str, str]) -> str:
     """The levels; if one factor varies at a time, only the level that is not the reference."""
-    if len(names) == 1:
-        return levels[0]
-    pairs = list(zip(names, levels, reference, strict=True))
-    if vary == "one":
-        pairs = [pair for pair in pairs if pair[1] != pair[2]]
-    return ", ".join(f"{name}: {level}" for name, level, _ in pairs) or "reference"
+    if len(levels) == 1:
+        return next(iter(levels.values()))
+    other = (f"{name}: {level}" for name, level in levels.items() if reference.get(name) != level)
+    return ", ".join(other) or "reference"

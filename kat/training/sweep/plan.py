@@ -150,8 +150,7 @@ def plan_runs(
 
     Raises:
         InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
-            a cell, two cells have the same settings, cells are of different tasks, or a tested one
-            is validated on the test images.
+            a cell, cells are of different tasks, or a tested one is validated on the test images.
     """
     base = merged(recipe, grid.settings, overrides)
     runs = []
@@ -179,13 +178,6 @@ def plan_runs(
             config = replace(config, out=str(out / "runs" / key))
             job = Job(config, out / "logs" / f"{key}.log", grid.test)
             runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
-    cells: dict[Path, str] = {}  # of a factor that is overridden, two cells are the same
-    for run in runs:
-        other = cells.setdefault(run.folder, run.cell.name)
-        if other != run.cell.name:
-            raise InputError(
-                f"the cells {other!r} and {run.cell.name!r} of {grid.name} have the same settings"
-            )
     metrics = {run.metric.name: run for run in runs}
     if len(metrics) > 1:
         each = ", ".join(f"{run.cell.name!r} by {run.metric.label}" for run in metrics.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kat.errors import InputError
+from kat.settings import flat
 from kat.training.config import TrainConfig
 from kat.training.run_directory import read_settings, settings_to_keep
 
@@ -60,24 +61,14 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
     Raises:
         InputError: the name has a star, but the base's model is not a KAT.
     """
-    name = _model_name(content)
-    if not isinstance(name, str) or "*" not in name:
+    name, kat = (str(flat(settings).get("model.name", "")) for settings in (content, base))
+    if "*" not in name:
         return content
-    kat = str(_model_name(base) or "")
-    if not kat.startswith(_KAT):
+    if not kat.startswith("kat_"):
         raise InputError(
             f"model.name={name} needs the size of a kat_* model, but the grid has {kat!r}"
         )
-    filled = name.replace("*", kat.removeprefix(_KAT))
-    return merged(content, {"model": {"name": filled}})
-
-
-_KAT = "kat_"
-
-
-def _model_name(content: Settings) -> Any:
-    model = content.get("model")  # of a user's, who may have forgotten the .name
-    return model.get("name") if isinstance(model, dict) else None
+    return merged(content, {"model": {"name": name.replace("*", kat.removeprefix("kat_"))}})
 
 
 def settings_of(config: TrainConfig) -> Settings:
@@ -105,19 +96,6 @@ def fingerprint(config: TrainConfig) -> str:
 
 
 def _not_default(settings: Settings) -> Settings:
-    own = {name: value for name, value in settings.items() if name not in REPORTING}
-    return _differing(own, settings_to_keep(TrainConfig()))
-
-
-_ABSENT = object()
-
-
-def _differing(own: Settings, default: Settings) -> Settings:
-    differing: Settings = {}
-    for key, value in own.items():
-        usual = default.get(key, _ABSENT)
-        if isinstance(value, dict) and isinstance(usual, dict):
-            value, usual = _differing(value, usual), {}
-        if value != usual:
-            differing[key] = value
-    return differing
+    own, default = flat(settings), flat(settings_to_keep(TrainConfig()))
+    different = {n: v for n, v in own.items() if n not in default or v != default[n]}
+    return nested({n: v for n, v in different.items() if n not in REPORTING})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,17 @@ class Subject(NamedTuple):
     model: nn.Module
     record: ModelRecord
     source: Path | str = "the model"
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the model takes its inputs; the CPU for an exported one."""
+        first = next(self.model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """Return a batch of one normalized image, on the device, from uint8 pixels (C, H, W)."""
+        transform = DeviceTransform(self.record.mean, self.record.std)
+        return transform(pixels[None].to(self.device))
 
 
 class EvalJob(NamedTuple):
@@ -178,8 +190,7 @@ class Evaluation:
             **self.details,
             "per_class": named,
         }
-        without_nan: dict[str, Any] = _without_nan(content)
-        return without_nan
+        return dict(_without_nan(content))
 
 
 def _without_nan(content: Any) -> Any:
@@ -211,12 +222,6 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         reason = str(error).splitlines()[0]
         raise InputError(f"device {config.device} is unavailable: {reason}") from None
-
-
-def device_of_weights(model: nn.Module) -> torch.device:
-    """Return the device on which a model takes its inputs; the CPU for an exported one."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def batches_of(
@@ -276,6 +281,8 @@ class ImagePass:
         self._progress = config.progress
         self._prepare = DeviceTransform(record.mean, record.std)
         self._precision = Precision(config.precision, self.device)
+        self._classes = images.classes
+        self._start = time.perf_counter()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         """Yield each normalized image (C, H, W), on the device, with its target."""
@@ -284,6 +291,16 @@ class ImagePass:
             for image, target in zip(batch.images, batch.labels, strict=True):
                 self.counted += 1
                 yield self._prepare(image[None].to(self.device))[0], target
+
+    def evaluation(self, **results: Any) -> Evaluation:
+        """Return results with the classes, and with the images and the seconds so far."""
+        return Evaluation(
+            self._classes,
+            images=self.counted,
+            skipped=self.skipped,
+            seconds=time.perf_counter() - self._start,
+            **results,
+        )
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which to run the forward pass."""

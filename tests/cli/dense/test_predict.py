@@ -16,6 +16,7 @@ from kat.models.dense import SlidingWindowConfig
 from kat.tables import open_table
 from kat.training import evaluate
 from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
 from tests.cli.commands import run
 from tests.cli.dense.small_dense import pictures, said_of
@@ -27,7 +28,7 @@ def test_all_objects_are_printed(items, runs, capsys):
     path = pictures(items, 1)[0]
     assert run("predict", path, "--checkpoint", runs / "detection", "--threshold", 0) == 0
     model, record = load_model(runs / "detection")
-    count = len(find_objects(model, record, Image.open(path), 0.0)["boxes"])
+    count = len(find_objects(Subject(model, record), Image.open(path), 0.0)["boxes"])
     assert count > 5
     assert len(capsys.readouterr().out.splitlines()) >= count
 
@@ -83,7 +84,7 @@ def test_a_segmentation_model_sees_images_of_another_size(items, runs, tmp_path)
     model, record = load_model(checkpoint)
     larger = replace(record, input_size=(3, 96, 96))
     _, mask = said_of(path, checkpoint, tmp_path, "--image-size", 96)
-    expected = find_classes(model, larger, Image.open(path), SlidingWindowConfig())
+    expected = find_classes(Subject(model, larger), Image.open(path), SlidingWindowConfig())
     assert np.array_equal(mask, expected.numpy())
     out = tmp_path / "metrics.json"
     assert run("eval", checkpoint, "--image-size", 96, "--json", out) == 0
@@ -96,7 +97,7 @@ def test_a_detector_sees_images_of_another_size(items, runs, tmp_path):
     model, record = load_model(checkpoint)
     model.transform.min_size, model.transform.max_size = (96,), 96
     answer, _ = said_of(path, checkpoint, tmp_path, "--image-size", 96, "--threshold", 0)
-    expected = find_objects(model, record, Image.open(path), 0.0)
+    expected = find_objects(Subject(model, record), Image.open(path), 0.0)
     assert [one["box"] for one in answer["objects"]] == expected["boxes"].tolist()
     assert run(
         "eval", checkpoint, "--image-size", 96, "--out", tmp_path / "report"

@@ -60,13 +60,12 @@ def train(
 ):
     torch.manual_seed(0)
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2, drop_path_rate=drop_path)
-    guard = DivergenceGuard()
     run = small.make_run(
         batches,
         validation or make_batches(1),
         *callbacks,
-        guard,
-        Checkpoints(CheckpointConfig(), guard),
+        DivergenceGuard(),
+        Checkpoints(CheckpointConfig()),
         model=model,
         record=RECORD,
         out=out,

@@ -56,10 +56,3 @@ def test_a_run_that_a_limit_stops_continues_its_record(tmp_path):
     assert (parts / "coefficients.csv").read_bytes() == (whole / "coefficients.csv").read_bytes()
     weights = [load_file(out / "model.safetensors") for out in (whole, parts)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def test_a_model_without_rationals_has_no_record(tmp_path):
-    out = tmp_path / "run"
-    name = ("--model.name", "vit_micro_patch2_8")
-    assert run(*COMMON, "--epochs", 1, "--out", out, *name) == 0
-    assert not (out / "coefficients.csv").exists()

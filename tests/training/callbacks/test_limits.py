@@ -9,7 +9,6 @@ import torch
 
 from kat.training import TrainConfig
 from kat.training.callbacks.checkpoints import Checkpoints
-from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
 from kat.training.config import CheckpointConfig, parse_time
 from kat.training.loop import fit
@@ -47,14 +46,6 @@ def test_a_run_that_is_stopped_and_resumed_follows_the_schedule_of_all_epochs(tm
     assert sorted(_rates(tmp_path / "stopped")) == list(range(12))
 
 
-def test_a_run_that_is_at_its_limit_does_no_more(tmp_path):
-    out, limits = tmp_path / "run", ("--limit_epochs", 1, "--limit_train_batches", 2)
-    assert run(*QUICK, "--out", out, *limits) == 0
-    before = _place(out)
-    assert run(*QUICK, "--out", out, *limits, "--resume", "true") == 0
-    assert _place(out) == before == (1, 2)
-
-
 def test_steps_are_counted_over_the_run(tmp_path):
     common = (*QUICK, "--out", tmp_path / "run", "--limit_train_batches", 3)
     assert run(*common, "--max_steps", 3) == 0
@@ -71,10 +62,9 @@ TOP1, LOSS = (50, 60, 60, 59, 60, 60), (1.0, 1.0, 0.9, 0.8, 0.9, 0.95)
 
 def _early(out, *callbacks):
     out.mkdir(exist_ok=True)
-    guard = DivergenceGuard()
     limits = Limits(TrainConfig(early_stopping=3))
-    saving = Checkpoints(CheckpointConfig(every_n_steps=1), guard)
-    made = make_run(batches(2), batches(1), *callbacks, limits, guard, saving, out=out, epochs=20)
+    saving = Checkpoints(CheckpointConfig(every_n_steps=1))
+    made = make_run(batches(2), batches(1), *callbacks, limits, saving, out=out, epochs=20)
 
     def compute():
         epoch = len(made.state.history)
@@ -138,15 +128,8 @@ def test_times():
     ("arguments", "message"),
     [
         (["--limit_train_batches", "0.01"], "or limit_train_batches leaves none of its batches"),
-        (["--limit_train_batches", "0.0"], " or above 0, got 0.0"),
         (["--limit_val_batches", "1.5"], " or at most 1, got 1.5"),
-        (["--limit_val_batches", "0"], "limit_val_batches must be at least 1 or above 0, got 0"),
-        (["--early_stopping", "0"], "early_stopping must be at least 1, got 0"),
-        (["--limit_epochs", "0"], "limit_epochs must be at least 1, got 0"),
-        (["--max_steps", "-1"], "max_steps must be at least 1, got -1"),
         (["--max_time", "2h"], "max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got 2h"),
-        (["--max_time", "00:00:00"], "and above 0, got 00:00:00"),
-        (["--max_time", "00:61:00"], "got 00:61:00"),
     ],
 )
 def test_bad_limits_are_refused(arguments, message, tmp_path, capsys):

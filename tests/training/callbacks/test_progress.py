@@ -9,10 +9,8 @@ import pytest
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.training import TrainConfig, trainer
+from kat.training import trainer
 from kat.training.callbacks import progress
-from kat.training.callbacks.progress import StepLines, is_interactive, validation_values
-from kat.training.tasks.classification.task import Classification
 from tests.cli.commands import run
 
 pytestmark = pytest.mark.slow
@@ -53,30 +51,11 @@ def test_the_line_of_an_epoch_and_the_rows_of_the_logs(tmp_path, capsys):
     assert [event.value for event in logged] == pytest.approx(expected, rel=1e-6)
 
 
-def test_an_epoch_shorter_than_log_every_n_steps_has_one_row(tmp_path):
-    out = tmp_path / "run"
-    assert run(*QUICK, "--out", out, "--epochs", 2, "--limit_train_batches", 3) == 0
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert [row["step"] for row in rows if row["speed/lr"]] == ["2", "5"]
-
-
-def test_a_resumed_run_adds_to_its_history_and_its_logs(tmp_path):
-    out = tmp_path / "run"
-    common = (*QUICK, "--out", out, "--limit_train_batches", 3, "--log_every_n_steps", 1)
-    assert run(*common, "--epochs", 1) == 0
-    assert run(*common, "--epochs", 2, "--resume", "true") == 0
-    history = list(csv.DictReader((out / "history.csv").open()))
-    assert [row["epoch"] for row in history] == ["1", "2"]
-    assert all(float(row["top1"]) > 0 and float(row["train_loss"]) > 0 for row in history)
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert [row["step"] for row in rows if row["speed/lr"]] == ["0", "1", "2", "3", "4", "5"]
-
-
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 3), (30.0, 0)])
 def test_lines_within_an_epoch_come_with_the_rows_and_not_too_often(
     tmp_path, capsys, monkeypatch, seconds, count
 ):
-    monkeypatch.setattr(trainer, "StepLines", lambda throughput: StepLines(throughput, seconds))
+    monkeypatch.setattr(trainer, "QUIET_SECONDS", seconds)
     assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--log_every_n_steps", 2,
                "--limit_train_batches", 7) == 0  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if "batch" in line]
@@ -115,24 +94,3 @@ def test_a_bar_shows_the_same_values_in_a_terminal(tmp_path, capsys, monkeypatch
     )
     assert all(re.match(pattern, line) for line in shown)
     assert ["top-1" in line for line in shown] == 3 * [False] + 3 * [True]
-
-
-def test_a_bar_needs_a_terminal(monkeypatch):
-    assert not is_interactive(TrainConfig())
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert is_interactive(TrainConfig())
-    assert not is_interactive(TrainConfig(progress=False))
-
-
-def test_metrics_of_the_ema_and_of_the_raw_weights():
-    row = {"epoch": 3, "train_loss": 2.0, "val_loss": 1.0, "top1": 81.204, "top5": 95.0}
-    assert validation_values(row, Classification.metrics) == {
-        "val loss": "1.0000", "top-1": "81.20", "top-5": "95.00"
-    }  # fmt: skip
-    raw = {"raw_val_loss": 1.25, "raw_top1": 80.11, "raw_top5": 94.8}
-    assert validation_values(row | raw, Classification.metrics) == {
-        "val loss": "1.0000 (raw 1.2500)",
-        "top-1": "81.20 (raw 80.11)",
-        "top-5": "95.00 (raw 94.80)",
-    }
-    assert validation_values({}, Classification.metrics) == {}

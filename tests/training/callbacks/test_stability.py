@@ -8,10 +8,8 @@ import pytest
 import torch
 
 from kat.errors import InputError
-from kat.nn.stability import QUANTITIES, StabilityMonitor
-from kat.training import MonitorConfig
+from kat.nn.stability import StabilityMonitor
 from kat.training.callbacks.checkpoints import Checkpoints
-from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
@@ -19,9 +17,10 @@ from kat.training.run import Callback
 from tests.training.small import batches, make_run
 
 
-def test_the_default_interval_is_that_of_the_settings():
-    assert StabilityMonitor().interval == MonitorConfig().every_n_steps
-    assert len(set(QUANTITIES)) == 17
+def _recorder(run, interval):
+    monitor = StabilityMonitor(interval)
+    monitor.attach(run.model)
+    return StabilityRecorder(monitor)
 
 
 class Broken(Callback):
@@ -35,7 +34,7 @@ def test_a_run_that_never_started_keeps_its_record(tmp_path):
     record = tmp_path / "stability.csv"
     record.write_text("the record so far")
     run = make_run(batches(2), out=tmp_path)
-    run.callbacks = [Broken(), StabilityRecorder(run.model, 1)]
+    run.callbacks = [Broken(), _recorder(run, 1)]
     with pytest.raises(InputError, match="no"):
         fit(run)
     assert record.read_text() == "the record so far"
@@ -43,9 +42,7 @@ def test_a_run_that_never_started_keeps_its_record(tmp_path):
 
 def test_a_run_records_the_steps_that_are_due_and_the_last(tmp_path):
     run = make_run(batches(5), out=tmp_path, epochs=2)
-    guard = DivergenceGuard()
-    recorder = StabilityRecorder(run.model, 4)
-    run.callbacks = [guard, recorder, Checkpoints(CheckpointConfig(), guard)]
+    run.callbacks = [_recorder(run, 4), Checkpoints(CheckpointConfig())]
     fit(run)
     with (tmp_path / "stability.csv").open(newline="") as file:
         assert sorted({int(row["step"]) for row in csv.DictReader(file)}) == [0, 4, 8, 9]
@@ -57,11 +54,9 @@ def test_the_record_of_a_run_with_a_loss_scaler_has_the_gradients_without_the_sc
         out = tmp_path / precision
         out.mkdir()
         run = make_run(batches(1), out=out, epochs=1, precision=precision)
-        run.callbacks = [StabilityRecorder(run.model, 1)]
+        run.callbacks = [_recorder(run, 1), Checkpoints(CheckpointConfig())]
         if run.precision.scaler is not None:
             run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-        guard = DivergenceGuard()
-        run.callbacks.append(Checkpoints(CheckpointConfig(), guard))
         fit(run)
         with (out / "stability.csv").open(newline="") as file:
             rows[precision] = list(csv.DictReader(file))

@@ -15,11 +15,6 @@ def _list(name: str) -> list[str]:
     return (files("timm.data") / "_info" / name).read_text().split()
 
 
-def test_the_same_names_are_the_identity():
-    match = match_classes(["a", "b"], ["a", "b"])
-    assert match == ([0, 1], [])
-
-
 def test_two_classes_of_one_name_are_matched_if_all_names_are_the_same():
     match = match_classes(["crane", "owl", "crane"], ["crane", "owl", "crane"])
     assert match == ([0, 1, 2], [])
@@ -64,8 +59,6 @@ def test_what_has_no_names_goes_by_position():
     [
         (["a", "b"], ["a", "c"], "class 1 is 'b' in the model and 'c' in the data"),
         (["a", "b"], ["x"], "has 2 classes and the data has 1; 'x' is not a class of the"),
-        (numbered(1000), ["n01440764", "shark"], "'n01440764' is not a class of the model"),
-        (["a", "a"], ["a", "b"], "class 1 is 'a' in the model and 'b' in the data"),
     ],
 )
 def test_other_classes_are_refused(ours, theirs, message):

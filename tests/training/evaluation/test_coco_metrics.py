@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from kat.data.dense import open_coco
 from kat.training.tasks.detection.metrics import DetectionMetrics, coco_results
-from tests.data.dense.coco_files import evaluated, official
+from tests.data.dense.coco_files import official
 
 pytestmark = pytest.mark.slow
 
@@ -118,24 +118,3 @@ def test_a_perfect_prediction_has_100_by_class_too(items):
     by_class = metrics.by_class()
     assert set(by_class) == classes
     assert all(row["box_ap"] == pytest.approx(100) for row in by_class.values())
-
-
-@pytest.mark.parametrize("kinds", [("box",), ("box", "mask")])
-def test_the_curve_of_a_class_is_that_of_pycocotools(kinds, items):
-    data, generator = open_coco(items, "val"), torch.Generator().manual_seed(0)
-    metrics, results = DetectionMetrics(kinds, by_class=True), []
-    for index in range(len(data)):
-        _, target = data[index]
-        found = noisy(target, generator, len(data.classes))
-        metrics.update([found], [target])
-        results += coco_results(found, int(target["image_id"]), data)["bbox"]
-    precision = evaluated(COCO(data.annotations_file), results, "bbox").eval["precision"]
-    curves = metrics.by_overlap(data.classes)
-    assert curves.columns == ("class", *(f"{0.5 + 0.05 * step:.2f}" for step in range(10)))
-    compared = 0
-    for name, *values in curves.rows:
-        of_class = precision[:, :, data.classes.index(name), 0, -1].mean(1)
-        if of_class.min() >= 0:
-            assert values == pytest.approx(100 * of_class, abs=1e-3)
-            compared += 1
-    assert compared > 3

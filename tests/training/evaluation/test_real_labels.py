@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from math import nan
 
 import numpy as np
 import pytest
@@ -67,13 +66,6 @@ def test_timms_copy_is_of_the_whole_validation_set():
     labels = read_real_labels("timm")
     assert len(labels) == 50_000
     assert labels["ILSVRC2012_val_00000002.JPEG"] == [970, 795]
-
-
-def test_images_without_labels_give_no_score(validation):
-    evaluation = _evaluation(validation)
-    ours = real_accuracy(evaluation.predictions, evaluation.classes, {name: [] for name in NAMES})
-    none = {"real_top1": nan, "real_top5": nan, "real_images": 0}
-    assert ours == pytest.approx(none, nan_ok=True)
 
 
 def test_other_files_and_classes_are_refused():

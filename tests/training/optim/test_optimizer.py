@@ -11,16 +11,12 @@ from timm.optim import create_optimizer_v2, list_optimizers
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.settings import check_ranges
 from kat.training import OptimConfig, TrainConfig
 from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import (
     Schedule,
-    check_layout,
     make_optimizer,
-    optimizer_layout,
-    parameter_groups,
 )
 from kat.training.run import Callback
 from tests.training.small import batches, make_run
@@ -115,17 +111,6 @@ def test_learning_rate_of_a_run_warms_up_linearly_and_ends_on_the_cosine():
     assert rates.values == pytest.approx(warm + cosine)
 
 
-def test_decay_spares_norms_biases_embeddings_and_rationals():
-    model = timm.create_model("kat_micro")
-    optimizer = make_optimizer(model, OptimConfig(weight_decay=0.1, betas=(0.8, 0.9)))
-    decay = _by_name(model, optimizer, "weight_decay")
-    decayed = {name for name, value in decay.items() if value}
-    assert {g["betas"] for g in optimizer.param_groups} == {(0.8, 0.9)}
-    assert not decayed & (rational_parameter_names(model) | {"pos_embed", "cls_token"})
-    assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
-    assert {"head.weight", "blocks.1.attn.qkv.weight"} <= decayed
-
-
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
 def test_rationals_have_a_weight_decay_of_their_own(model, layer_decay):
     optim = OptimConfig(weight_decay=0.0, rational_weight_decay=0.2, layer_decay=layer_decay)
@@ -136,25 +121,19 @@ def test_rationals_have_a_weight_decay_of_their_own(model, layer_decay):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in list_optimizers() if not n.startswith("kron")])
-def test_every_optimizer_of_timm_trains_or_is_refused_at_the_start(model, name):
+@pytest.mark.parametrize("name", list_optimizers(exclude_filters=["kron*", "adahessian"]))
+def test_every_optimizer_of_timm_trains_or_asks_for_a_gpu(model, name):
     """kron does, too, but compiles itself for a minute first."""
     config = TrainConfig(epochs=1, optim=OptimConfig(name=name))
     try:
-        check_ranges(config)
         make_optimizer(model, config.optim)
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:
-        assert f"optim.name={name} needs second deriv" in str(error) or "CUDA" in str(error)  # noqa: PT017
+        assert "CUDA" in str(error)  # noqa: PT017
         return
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     run = make_run(batches(2), model=model, epochs=1, optim=config.optim)
     fit(run)
     assert all(not torch.equal(p, before[name]) for name, p in run.model.named_parameters())
-
-
-def test_betas_of_an_optimizer_with_three_are_refused():
-    with pytest.raises(InputError, match=r"optim\.name=adan does not have two betas"):
-        check_ranges(TrainConfig(optim=OptimConfig(name="adan", betas=(0.9, 0.99))))
 
 
 def test_groups_are_timms_with_the_rationals_apart(model):
@@ -191,35 +170,6 @@ def test_steps_in_proportion_to_the_gradient_are_known_by_dampening():
         scaled = "dampening" in create_optimizer_v2(groups, opt=name, lr=0.1).param_groups[0]
         proportional = _late_step(name, 2.0) == pytest.approx(2 * _late_step(name, 1.0), rel=0.01)
         assert proportional == scaled, name
-
-
-def _is_coefficient(name):
-    return name.endswith(("numerator", "denominator"))
-
-
-@pytest.mark.parametrize("name", ["sgd", "sgdw", "sgdp", "lars"])
-def test_large_gradients_move_the_functions_by_a_bounded_step(model, name):
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer = make_optimizer(model, OptimConfig(name=name, lr=0.5, weight_decay=0))
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 1e6)
-    optimizer.step()
-    squares = 0.0
-    for name, parameter in model.named_parameters():
-        powers = torch.arange(float(parameter.shape[-1])) if _is_coefficient(name) else None
-        if powers is not None:  # the slopes of the identity: 6^i in P, 6^(j + 1) in Q
-            powers += 2 if name.endswith("denominator") else 0
-            slopes = 6.0**powers if ".act1." in name else torch.ones(len(powers))
-            squares += ((parameter.detach() - before[name]) * slopes).square().sum().item()
-    assert 0 < squares**0.5 <= 0.01 * (1 - 0.9) * 1.9 * (1 + 1e-4)  # Nesterov: 1.9 at first
-
-
-def test_what_is_frozen_is_in_no_group(model):
-    freeze(model, "rationals")
-    groups = parameter_groups(model, OptimConfig())
-    trained = {id(p) for group in groups for p in group["params"]}
-    names = {name for name, p in model.named_parameters() if id(p) in trained}
-    assert names == {n for n, _ in model.named_parameters()} - rational_parameter_names(model)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])
@@ -264,19 +214,3 @@ def test_a_loaded_state_does_not_bring_its_settings(model):
     for key in ("weight_decay", "lr_scale", "betas"):
         assert _by_name(model, after, key) == _by_name(model, fresh, key)
     assert len(after.state) == len(list(model.parameters()))
-
-
-def test_another_optimizer_or_other_groups_are_named(model):
-    checkpoint = {"optimizer": optimizer_layout(model, OptimConfig())}
-    check_layout(model, OptimConfig(lr=1, rational_lr_scale=2), checkpoint)
-    with pytest.raises(InputError, match=r"is of adamw with .*, and the settings make sgd"):
-        check_layout(model, OptimConfig(name="sgd"), checkpoint)
-    with pytest.raises(InputError, match=r"with 3 groups .*, and the settings make adamw with 16"):
-        check_layout(model, OptimConfig(layer_decay=0.5), checkpoint)
-    # the same number of parameters of the same shapes, but others
-    freeze(model, "blocks.0.*")
-    checkpoint = {"optimizer": optimizer_layout(model, OptimConfig())}
-    other = timm.create_model("kat_micro_patch2_8", in_chans=1)
-    freeze(other, "blocks.1.*")
-    with pytest.raises(InputError, match=r"model\.freeze must be as they were"):
-        check_layout(other, OptimConfig(), checkpoint)

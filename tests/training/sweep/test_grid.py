@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from kat.errors import InputError
-from kat.settings import flat
 from kat.training import TrainConfig
 from kat.training.sweep.grid import read_grids
 from kat.training.sweep.plan import find_grids
@@ -90,13 +89,6 @@ def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
     assert [grid.name for grid in find_grids([str(colon)])] == ["a:b"]
 
 
-def test_what_is_wrong_in_one_of_several_grids_is_named(tmp_path):
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({"grids": {"a": {"factors": FACTORS, "seed": 1}}}))
-    with pytest.raises(InputError, match=r"entry of a of .*study\.yaml 'seed'"):
-        read_grids(path)
-
-
 def test_one_factor_at_a_time(tmp_path):
     cells = read_grid(_write(tmp_path, vary="one")).cells
     assert [cell.name for cell in cells] == [
@@ -118,25 +110,12 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
         ({"factors": {"a": {"b": 3}}}, r"factors\.a\..* of .*grid.yaml: .*, got 3"),
         ({"sedes": [1]}, "unknown entry of .* 'sedes'; did you mean 'seeds'"),
         ({"seeds": [0, "x"]}, r"seeds\.1 of .*: Input should be a valid integer.*, got 'x'"),
-        ({"vary": "some"}, "vary of .*: Input should be 'one' or 'all', got 'some'"),
-        ({"factors": {}}, "factors of .* at least 1 item"),
         ({"factors": {"box_ap": {"a": {}}}}, "factor 'box_ap' .* has the name of a column"),
-        ({"recipe": ["digits"]}, "recipe of .*: Input should be a valid string"),
-        ({"settings": [1]}, r"settings of .*: .* valid dictionary, got \[1\]"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, says):
     with pytest.raises(InputError, match=says):
         read_grid(_write(tmp_path, **content))
-
-
-def test_a_file_that_is_no_yaml(tmp_path):
-    path = tmp_path / "grid.yaml"
-    with pytest.raises(InputError, match="does not exist"):
-        read_grid(path)
-    path.write_text("a: b: c")
-    with pytest.raises(InputError, match="not valid YAML"):
-        read_grid(path)
 
 
 def test_nesting_and_merging():
@@ -156,20 +135,6 @@ def test_nesting_and_merging():
 def test_a_setting_in_both_forms_has_what_both_say(order):
     given = [("optim.lr", 0.5), ("optim", {"weight_decay": 0.0, "betas": [0.9, 0.99]})][::order]
     assert nested(dict(given)) == {"optim": {"lr": 0.5, "weight_decay": 0.0, "betas": [0.9, 0.99]}}
-
-
-def test_settings_of_a_grid_are_added_to_the_common_ones_in_any_form(tmp_path):
-    path = tmp_path / "both.yaml"
-    path.write_text(
-        "settings: {optim: {lr: 0.5}, epochs: 1}\n"
-        "grids: {one: {settings: {optim: {weight_decay: 0.0}}, factors: {seed_of: {a: {}}}}}\n"
-    )
-    (grid,) = read_grids(path)
-    assert grid.settings == {"optim": {"lr": 0.5, "weight_decay": 0.0}, "epochs": 1}
-
-
-def test_names_with_dots_and_back():
-    assert flat(nested({"a.b": 1, "a.c": 2, "d": 3})) == {"a.b": 1, "a.c": 2, "d": 3}
 
 
 def test_a_star_is_the_size_of_the_kat():
@@ -215,21 +180,3 @@ def test_two_factors_that_contradict_each_other_are_refused(tmp_path, vary):
     message = "'width: wide' and 'optim.lr: 0.002' are in one cell, and give optim.lr the values"
     with pytest.raises(InputError, match=message):
         read_grid(_write(tmp_path, factors=factors, vary=vary))
-
-
-@pytest.mark.parametrize("content", [{"model": "kat_micro"}, {"model": None}, {}])
-def test_a_model_without_a_name_is_left_to_the_check_of_settings(content):
-    assert with_model_of_size(content, {"model": {"name": "kat_micro"}}) == content
-    starred = {"model": {"name": "vit_mlp_*"}}
-    with pytest.raises(InputError, match=r"needs the size of a kat_\* model"):
-        with_model_of_size(starred, content)
-
-
-def test_a_date_is_a_level(tmp_path):
-    path = tmp_path / "grid.yaml"
-    path.write_text("factors: {f: {2020-01-02: {}, x: {epochs: 2}}}")
-    assert [cell.name for cell in read_grid(path).cells] == ["2020-01-02", "x"]
-
-
-def test_a_seed_that_is_given_twice_counts_once(tmp_path):
-    assert read_grid(_write(tmp_path, seeds=[1, 0, 1])).seeds == [1, 0]

@@ -17,6 +17,7 @@ from kat.models import ModelRecord, build_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate
 from kat.training.tasks.detection.task import find_objects
+from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def test_predicted_masks_are_those_that_are_evaluated(items, how):
     counts = np.zeros((len(images.classes),) * 2, dtype=int)
     for index in range(len(images)):
         image, mask = images[index]
-        said = find_classes(model, record, image, how)
+        said = find_classes(Subject(model, record), image, how)
         known = mask != IGNORE
         np.add.at(counts, (mask[known].numpy(), said[known].numpy()), 1)
     assert found.confusion.tolist() == counts.tolist()
@@ -73,9 +74,10 @@ def test_only_objects_that_count_are_drawn():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8))
     drawn = []
     model.roi_heads.register_forward_hook(lambda *args: drawn.append(len(args[2][0][0]["masks"])))
-    everything = find_objects(model, record, image, 0.0)
+    subject = Subject(model, record)
+    everything = find_objects(subject, image, 0.0)
     threshold = float(everything["scores"][9])  # itself counts
-    some = find_objects(model, record, image, threshold)
+    some = find_objects(subject, image, threshold)
     kept = everything["scores"] >= threshold
     assert drawn == [len(kept), int(kept.sum())]
     assert 10 <= drawn[1] < drawn[0]
@@ -85,9 +87,9 @@ def test_only_objects_that_count_are_drawn():
 
 def test_a_threshold_below_the_model_s_own_holds():
     model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.9})
-    image = Image.new("RGB", (64, 64))
-    assert len(find_objects(model, record, image, 0.9)["scores"]) == 0
-    scores = find_objects(model, record, image, 0.1)["scores"]
+    subject, image = Subject(model, record), Image.new("RGB", (64, 64))
+    assert len(find_objects(subject, image, 0.9)["scores"]) == 0
+    scores = find_objects(subject, image, 0.1)["scores"]
     assert len(scores) > 0
     assert ((scores >= 0.1) & (scores < 0.9)).all()
     assert model.score_threshold == 0.9
@@ -110,7 +112,7 @@ def test_a_model_that_is_not_finite_finds_nothing_silently(items, name, data, la
     find = find_objects if data == "coco" else partial(find_classes, how=SlidingWindowConfig())
     for call in (
         lambda: evaluate(model, record, DataConfig(f"{data}:{items}"), source="bad.ckpt"),
-        lambda: find(model, record, Image.new("RGB", (64, 64)), source="bad.ckpt"),
+        lambda: find(Subject(model, record, "bad.ckpt"), Image.new("RGB", (64, 64))),
     ):
         with pytest.raises(InputError, match=r"the logits of bad.ckpt are not finite") as raised:
             call()

@@ -120,28 +120,6 @@ def test_predictions_of_another_size_are_compared_at_the_masks():
     assert float(loss) == pytest.approx(-math.log(0.75) / 2)  # sure at the edges, 3/4 within
 
 
-def test_a_class_that_is_held_for_impossible_costs_much_but_not_all():
-    metrics = SegmentationMetrics(2)
-    prediction = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
-    loss = metrics.update([prediction], [torch.ones(3, 3, dtype=torch.uint8)])
-    assert 80 < float(loss) < 90
-
-
-def test_a_class_that_is_nowhere_does_not_count():
-    metrics = SegmentationMetrics(3)
-    prediction = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
-    metrics.update([prediction], [torch.zeros(2, 2, dtype=torch.uint8)])
-    assert float(metrics.compute()["miou"]) == 100
-    assert math.isnan(metrics.by_class()[2])
-
-
-def test_classes_that_no_pixel_has_are_said():
-    metrics = SegmentationMetrics(3)
-    mask = torch.tensor([[0, 0], [2, IGNORE]], dtype=torch.uint8)
-    metrics.update([torch.full((3, 2, 2), 1 / 3)], [mask])
-    assert metrics.notes(["a", "b", "c"]) == ["note: validation has no pixel of class 'b'"]
-
-
 def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path, capsys):
     data = shutil.copytree(items, tmp_path / "items")
     for path in (data / "annotations" / "validation").iterdir():

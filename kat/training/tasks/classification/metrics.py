@@ -5,6 +5,7 @@ N is the number of images and K the number of classes; labels and predictions ar
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -299,11 +300,8 @@ def _readable_names(
 
 def _limited(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:
     """Yield the batches of the first ``limit`` images."""
-    left = limit
+    left = sys.maxsize if limit is None else limit
     for batch in batches:
-        if left is None:
-            yield batch
-            continue
         yield batch._replace(images=batch.images[:left], labels=batch.labels[:left])
         left -= len(batch.labels)
         if left <= 0:

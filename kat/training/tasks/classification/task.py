@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -30,13 +30,7 @@ from kat.training.tasks.classification.report import (
     real_accuracy,
     suspicion,
 )
-from kat.training.tasks.evaluation import (
-    EvalJob,
-    Evaluation,
-    Prediction,
-    Subject,
-    device_of_weights,
-)
+from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
 from kat.training.tasks.task import Metric, Metrics, Task, Transforms
 
 _PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
@@ -78,16 +72,11 @@ class ClassifyOptions:
 class Classification(Task):
     """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
 
-    name: ClassVar[str] = "classification"
-    metrics: tuple[Metric, ...] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
-    example_models: ClassVar[str] = "kat_tiny_patch16_224, kat_micro"
-    unused_settings: ClassVar[tuple[str, ...]] = (
-        "detection",
-        "segmentation",
-        "data.bad_annotations",
-        "data.boxes_only",
-    )
-    eval_metrics: ClassVar[tuple[Metric, ...]] = (
+    name = "classification"
+    metrics = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    example_models = "kat_tiny_patch16_224, kat_micro"
+    unused_settings = ("detection", "segmentation", "data.bad_annotations", "data.boxes_only")
+    eval_metrics = (
         Metric("top1", "top-1 %"),
         Metric("top5", "top-5 %"),
         Metric("loss", "loss", ".4f"),
@@ -95,17 +84,17 @@ class Classification(Task):
         Metric("real_top1", "ReaL top-1 %", in_table=False),
         Metric("real_top5", "ReaL top-5 %", in_table=False),
     )
-    EvalOptions: ClassVar[type] = ClassificationOptions
-    PredictOptions: ClassVar[type] = ClassifyOptions
-    entries: ClassVar[str] = "top"
-    entry_figure: ClassVar[str] = "probability"
-    on_grid: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
+    EvalOptions = ClassificationOptions
+    PredictOptions = ClassifyOptions
+    entries = "top"
+    entry_figure = "probability"
+    on_grid = False
+    draws = False
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
-        self.random_erasing = config.augment.random_erasing
         augment, self.mixup = config.augment, None
+        self.random_erasing = augment.random_erasing
         if augment.mixup > 0 or augment.cutmix > 0:
             self.mixup = Mixup(
                 mixup_alpha=augment.mixup,
@@ -184,10 +173,9 @@ class Classification(Task):
         cls, subject: Subject, images: Iterable[Image.Image], options: ClassifyOptions
     ) -> Iterator[Prediction]:
         """Yield the most likely classes of each image, with their probabilities."""
-        device = device_of_weights(subject.model)
         transform, remaining = eval_transform(subject.record), iter(images)
         while batch := [transform(image) for image in islice(remaining, options.batch_size)]:
-            forward = partial(subject.model, torch.stack(batch).to(device))
+            forward = partial(subject.model, torch.stack(batch).to(subject.device))
             logits = forward()
             if not logits.isfinite().all():
                 raise not_finite(subject.source, subject.model, forward)

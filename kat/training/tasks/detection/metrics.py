@@ -14,7 +14,6 @@ from torchvision.ops import box_convert
 
 from kat.data.dense import DetectionDataset
 from kat.training.distributed import gather
-from kat.training.tasks.evaluation import Table
 from kat.training.tasks.task import Metrics
 
 Objects = dict[str, Tensor]
@@ -50,7 +49,7 @@ class DetectionMetrics(Metrics):
 
     Args:
         kinds: the kinds that are compared: ``box``, or ``box`` and ``mask``.
-        by_class: :meth:`by_class` and :meth:`by_overlap` will be called.
+        by_class: :meth:`by_class` will be called.
     """
 
     def __init__(self, kinds: Sequence[str] = ("box", "mask"), by_class: bool = False) -> None:
@@ -96,21 +95,6 @@ class DetectionMetrics(Metrics):
             for place, index in enumerate(classes)
         }
 
-    def by_overlap(self, names: Sequence[str]) -> Table:
-        """Return the box AP of each class with objects, by the least IoU of a hit, in percent.
-
-        Args:
-            names: the names of all classes.
-        """
-        given = self._compute()
-        # (IoUs, recalls, classes, areas, numbers of detections); all areas, most detections
-        precision = given[f"{self.prefixes['box']}precision"][..., 0, -1]
-        values = _per_cent(precision.mean(1)).T.tolist()
-        classes = given["classes"].reshape(-1).tolist()
-        columns = [f"{overlap:.2f}" for overlap in self.precision.iou_thresholds]
-        rows = [(names[i], *row) for i, row in zip(classes, values, strict=True)]
-        return Table(("class", *columns), rows)
-
     def reset(self) -> None:
         """Reset the metrics to their initial state."""
         super().reset()
@@ -137,7 +121,6 @@ def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
     metric = MeanAveragePrecision(
         iou_type=tuple(KINDS[kind] for kind in kinds),
         class_metrics=by_class,
-        extended_summary=by_class,
         backend="faster_coco_eval",
         sync_on_compute=False,
     )

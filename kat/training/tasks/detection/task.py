@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.data import DeviceTransform
 from kat.data.decoding import in_channels
 from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
 from kat.data.dense.dataset import no_transform
@@ -34,26 +32,9 @@ from kat.training.tasks.detection.metrics import (
     encode_mask,
     kinds_of,
 )
-from kat.training.tasks.evaluation import (
-    EvalJob,
-    Evaluation,
-    ImagePass,
-    Prediction,
-    Subject,
-    Table,
-    device_of_weights,
-)
-from kat.training.tasks.task import (
-    ONLY_CLASSIFICATION,
-    Metric,
-    Metrics,
-    NoOptions,
-    Task,
-    Transforms,
-)
+from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
+from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, NoOptions, Task, Transforms
 
-BOX_AP_BY_OVERLAP = "box_ap_by_iou"
-"""The table of an evaluation with the box AP of each class by the least IoU of a hit."""
 _NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
 _AREAS = ("small", "medium", "large")
 
@@ -72,25 +53,25 @@ class DetectOptions:
 class Detection(Task):
     """Objects with boxes and perhaps masks; the model is a :class:`kat.models.dense.Detector`."""
 
-    name: ClassVar[str] = "detection"
+    name = "detection"
     metrics: tuple[Metric, ...] = (
         Metric("box_ap", "box AP"),
         Metric("mask_ap", "mask AP"),
         Metric("box_ap50", "box AP50"),
         Metric("mask_ap50", "mask AP50"),
     )
-    example_models: ClassVar[str] = "kat_det_tiny, kat_det_micro"
-    unused_settings: ClassVar[tuple[str, ...]] = ("segmentation", *ONLY_CLASSIFICATION)
-    eval_metrics: ClassVar[tuple[Metric, ...]] = tuple(
+    example_models = "kat_det_tiny, kat_det_micro"
+    unused_settings = ("segmentation", *ONLY_CLASSIFICATION)
+    eval_metrics = tuple(
         Metric(f"{kind}_{name}", f"{kind} {label}", in_table=name in ("ap", "ap50"))
         for kind in KINDS
         for name, (label, _) in FIGURES.items()
     )
-    EvalOptions: ClassVar[type] = NoOptions
-    PredictOptions: ClassVar[type] = DetectOptions
-    entries: ClassVar[str] = "objects"
-    entry_figure: ClassVar[str] = "score"
-    ranked: ClassVar[bool] = False
+    EvalOptions = NoOptions
+    PredictOptions = DetectOptions
+    entries = "objects"
+    entry_figure = "score"
+    ranked = False
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
@@ -114,7 +95,7 @@ class Detection(Task):
         training = DetectionTrainTransform(size, config.detection, record.mean)
         return training, DetectionEvalTransform(channels)
 
-    def make_metrics(self) -> Metrics:
+    def make_metrics(self) -> DetectionMetrics:
         """Create the COCO metrics."""
         return DetectionMetrics(self.kinds)
 
@@ -140,7 +121,6 @@ class Detection(Task):
         """
         images, record = job.images, job.subject.record
         images.transform = DetectionEvalTransform(record.input_size[0])
-        start = time.perf_counter()
         seen = ImagePass(job)
         kinds = kinds_of(predicts_masks(record) and images.has_masks)
         metrics = DetectionMetrics(kinds, by_class=True)
@@ -158,12 +138,8 @@ class Detection(Task):
         figures = {name: float(value) for name, value in metrics.compute().items()}
         summaries = [_summary(kind, figures) for kind in kinds]
         columns = [f"{kind}_ap" for kind in kinds]
-        return Evaluation(
-            classes=images.classes,
+        return seen.evaluation(
             metrics=figures,
-            images=seen.counted,
-            skipped=seen.skipped,
-            seconds=time.perf_counter() - start,
             lines=[f"{job.data.name}: {summaries[0]}", *summaries[1:]],
             per_class=Table(
                 ("class", *columns),
@@ -172,7 +148,6 @@ class Detection(Task):
                     for index, row in metrics.by_class().items()
                 ],
             ),
-            tables={BOX_AP_BY_OVERLAP: metrics.by_overlap(images.classes)},
             notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
             documents={f"results_{kind}": rows for kind, rows in results.items()},
         )
@@ -185,13 +160,10 @@ class Detection(Task):
         """Yield classes, scores, boxes and any masks, the highest score first, and a picture."""
         classes = subject.record.classes
         for image in images:
-            found = find_objects(
-                subject.model, subject.record, image, options.threshold, subject.source
-            )
+            found = find_objects(subject, image, options.threshold)
             objects = described(found, classes)
-            yield Prediction(
-                objects, {"": to_pil_image(_drawn(image, found, objects, len(classes)))}
-            )
+            drawn = to_pil_image(_drawn(image, found, objects, len(classes)))
+            yield Prediction(objects, {"": drawn})
 
     @classmethod
     @torch.inference_mode()
@@ -207,7 +179,7 @@ class Detection(Task):
         there["labels"] = columns[there["labels"]]
         if "masks" in there:
             there["masks"] = there["masks"].bool()
-        found = find_objects(subject.model, subject.record, image, source=subject.source)
+        found = find_objects(subject, image)
         annotated = [{"class": named[label]} for label in there["labels"].tolist()]
         return (
             _drawn(image, there, annotated, len(named)),
@@ -246,21 +218,13 @@ def _text(value: float) -> str:
 
 
 @torch.inference_mode()
-def find_objects(
-    model: Any,
-    record: ModelRecord,
-    image: Image.Image,
-    threshold: float = 0.5,
-    source: object = "the model",
-) -> Objects:
+def find_objects(subject: Subject, image: Image.Image, threshold: float = 0.5) -> Objects:
     """Detect objects in an image, the highest score first.
 
     Args:
-        model: detector in evaluation mode.
-        record: record of the model, with mean and standard deviation of its images.
+        subject: detector in evaluation mode.
         image: the image; it is converted to the channels that the model takes.
         threshold: lowest score of the returned objects.
-        source: path of the model, or a name for it in error messages.
 
     Raises:
         InputError: weights are not finite, for which a detector finds nothing.
@@ -269,9 +233,9 @@ def find_objects(
         ``boxes`` (N, 4) as x1, y1, x2, y2 and, if the model predicts them, ``masks`` (N, H, W)
         bool, both in pixels of the original image, ``labels`` (N,) and ``scores`` (N,).
     """
-    pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
-    prepared = DeviceTransform(record.mean, record.std)(pixels[None].to(device_of_weights(model)))
-    check_weights(source, model)
+    model: Any = subject.model
+    prepared = subject.prepared(pil_to_tensor(in_channels(image, subject.record.input_size[0])))
+    check_weights(subject.source, model)
     own = model.score_threshold
     # The detector drops objects below its threshold before it resizes masks to the image. Those
     # that are left do not change, since an object never suppresses one with a higher score.

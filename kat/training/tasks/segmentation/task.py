@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.data import DeviceTransform
 from kat.data.dense import (
     IGNORE,
     SegmentationDataset,
@@ -28,15 +26,7 @@ from kat.models.dense import SlidingWindowConfig, predicted_classes, sliding_win
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import not_finite
 from kat.training.tasks.class_match import match_classes
-from kat.training.tasks.evaluation import (
-    EvalJob,
-    Evaluation,
-    ImagePass,
-    Prediction,
-    Subject,
-    Table,
-    device_of_weights,
-)
+from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
 from kat.training.tasks.segmentation.metrics import SegmentationMetrics
 from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
@@ -47,28 +37,24 @@ AUXILIARY = 0.4
 class Segmentation(Task):
     """A class for each pixel; the model is a :class:`kat.models.dense.UperNet`."""
 
-    name: ClassVar[str] = "segmentation"
-    metrics: tuple[Metric, ...] = (
+    name = "segmentation"
+    metrics = (
         Metric("miou", "mIoU"),
         Metric("pixel_accuracy", "pixel accuracy"),
         Metric("class_accuracy", "class accuracy"),
     )
-    example_models: ClassVar[str] = "kat_upernet_tiny, ..._micro"
-    unused_settings: ClassVar[tuple[str, ...]] = (
-        "detection",
-        "data.boxes_only",
-        *ONLY_CLASSIFICATION,
-    )
-    eval_metrics: ClassVar[tuple[Metric, ...]] = (
+    example_models = "kat_upernet_tiny, ..._micro"
+    unused_settings = ("detection", "data.boxes_only", *ONLY_CLASSIFICATION)
+    eval_metrics = (
         Metric("miou", "mIoU"),
         Metric("pixel_accuracy", "pixels %"),
         Metric("class_accuracy", "classes %", in_table=False),
         Metric("loss", "loss", ".4f"),
     )
-    EvalOptions: ClassVar[type] = SlidingWindowConfig
-    PredictOptions: ClassVar[type] = SlidingWindowConfig
-    entries: ClassVar[str] = "classes"
-    entry_figure: ClassVar[str] = "share"
+    EvalOptions = SlidingWindowConfig
+    PredictOptions = SlidingWindowConfig
+    entries = "classes"
+    entry_figure = "share"
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
@@ -101,22 +87,17 @@ class Segmentation(Task):
         subject, images = job.subject, job.images
         channels, size, _ = subject.record.input_size
         images.transform = SegmentationEvalTransform(job.config.image_size or size, channels)
-        start = time.perf_counter()
         seen = ImagePass(job)
         metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
         columns = seen.columns.to(seen.device)
         for image, mask in seen:
             with seen.autocast():
-                probabilities = _probabilities(seen.model, image, job.options, subject.source)
+                probabilities = _probabilities(subject, image, job.options)
             metrics.update([probabilities[columns]], [mask.to(seen.device)])
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
-        return Evaluation(
-            classes=images.classes,
+        return seen.evaluation(
             metrics=figures,
-            images=seen.counted,
-            skipped=seen.skipped,
-            seconds=time.perf_counter() - start,
             lines=[
                 f"{job.data.name}: mIoU {figures['miou']:.2f}, pixel accuracy"
                 f" {figures['pixel_accuracy']:.2f}, class accuracy"
@@ -139,7 +120,7 @@ class Segmentation(Task):
         """
         classes = subject.record.classes
         for image in images:
-            mask = find_classes(subject.model, subject.record, image, options, subject.source)
+            mask = find_classes(subject, image, options)
             pixels = pil_to_tensor(image.convert("RGB"))
             drawn = draw_classes(pixels, mask, classes, caption_factor(pixels))
             pictures = {"": to_pil_image(drawn), "_mask": palette_image(mask, len(classes))}
@@ -153,8 +134,7 @@ class Segmentation(Task):
         """Draw an image with the classes of its pixels, true and predicted."""
         images.transform = no_transform
         image, there = images[index]
-        how = SlidingWindowConfig()
-        found = find_classes(subject.model, subject.record, image, how, subject.source)
+        found = find_classes(subject, image, SlidingWindowConfig())
         pixels, named = pil_to_tensor(image.convert("RGB")), subject.record.classes
         factor = caption_factor(pixels)
         columns = torch.tensor(match_classes(named, images.classes).columns)
@@ -178,21 +158,13 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return total / (mask != IGNORE).sum().clamp(min=1)
 
 
-def find_classes(
-    model: nn.Module,
-    record: ModelRecord,
-    image: Image.Image,
-    how: SlidingWindowConfig,
-    source: object = "the model",
-) -> Tensor:
+def find_classes(subject: Subject, image: Image.Image, how: SlidingWindowConfig) -> Tensor:
     """Predict the class of each pixel of an image.
 
     Args:
-        model: segmentation model in evaluation mode.
-        record: record of the model, with size, mean and standard deviation of its images.
+        subject: segmentation model in evaluation mode.
         image: the image; it is converted to the channels that the model takes.
         how: settings of sliding windows, scales and flips.
-        source: path of the model, or a name for it in error messages.
 
     Returns:
         (H, W) int64, class indices.
@@ -200,22 +172,18 @@ def find_classes(
     Raises:
         InputError: the logits are not finite.
     """
-    channels, size, _ = record.input_size
-    pixels = resized(image, size, channels)
-    batch = pixels[None].to(device_of_weights(model))
-    prepared = DeviceTransform(record.mean, record.std)(batch)[0]
-    probabilities = _probabilities(model, prepared, how, source).cpu()
+    channels, size, _ = subject.record.input_size
+    prepared = subject.prepared(resized(image, size, channels))[0]
+    probabilities = _probabilities(subject, prepared, how).cpu()
     return predicted_classes(probabilities, (image.height, image.width))
 
 
-def _probabilities(
-    model: nn.Module, image: Tensor, how: SlidingWindowConfig, source: object
-) -> Tensor:
+def _probabilities(subject: Subject, image: Tensor, how: SlidingWindowConfig) -> Tensor:
     """Compute the probabilities (K, H, W) of a normalized image."""
-    forward = partial(sliding_window_inference, model, image, how)
+    forward = partial(sliding_window_inference, subject.model, image, how)
     probabilities = forward()
     if not probabilities.isfinite().all():
-        raise not_finite(source, model, forward)
+        raise not_finite(subject.source, subject.model, forward)
     return probabilities
 
 
