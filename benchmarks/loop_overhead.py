@@ -36,7 +36,6 @@ from kat.data import Batch, DataConfig, ImageDataset
 from kat.models import ModelRecord
 from kat.training import ModelConfig, OptimConfig, TrainConfig
 from kat.training.build import build
-from kat.training.callbacks.loggers import open_loggers
 from kat.training.callbacks.throughput import Throughput
 from kat.training.distributed import World
 from kat.training.loop import fit
@@ -87,7 +86,6 @@ def measure(options: argparse.Namespace, name: str, ema_decay: float) -> list[st
         run = make_run(config, options, batches)
         turns = Turns(bare_step(deepcopy(run.model), config, batches, options.device), options)
         run.callbacks = [*make_callbacks(run, Throughput()), turns]
-        run.loggers = open_loggers(config, 0)
         fit(run)
     bare, timed = (statistics.median(times[1:]) for times in (turns.bare, turns.run))
     return [options.model, str(options.batch), name, bare, timed, 100 * (timed / bare - 1)]

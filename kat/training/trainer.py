@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kat.errors import InputError
 from kat.files import write_text
 from kat.models import load_model, save_model
 from kat.training import distributed
@@ -19,7 +18,7 @@ from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
-from kat.training.callbacks.loggers import close_loggers, open_loggers
+from kat.training.callbacks.loggers import Loggers
 from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
@@ -27,17 +26,8 @@ from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
 from kat.training.resolve import ResolvedRun, resolve
-from kat.training.run import Callback, Run, Status
-from kat.training.run_directory import (
-    BEST,
-    CONTENTS,
-    CONVERSION,
-    SUMMARY,
-    locked_run,
-    prepare_run_directory,
-    remove,
-    write_records,
-)
+from kat.training.run import Callback, Run
+from kat.training.run_directory import BEST, CONVERSION, SUMMARY, locked_run, prepare_run_directory
 
 
 @dataclass
@@ -141,31 +131,28 @@ def train(config: TrainConfig) -> Summary:
 def _train(run: Run, resolved: ResolvedRun) -> Summary:
     throughput = Throughput()
     run.callbacks = make_callbacks(run, throughput)
-    status: Status = "failed"
     try:
         _prepare(run, resolved)
         fit(run)
-        status = "finished"
     finally:
         run.train_loader.close()
         run.val_loader.close()
-        close_loggers(run.loggers, status)
     return _finish(run, throughput)
 
 
 def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
     """Make the callbacks of a run, in the order in which they are called."""
-    config = run.config
-    bar = is_interactive(config)
+    bar = is_interactive(run.config)
     return [
+        Loggers(),
         throughput,
         Lines(throughput, math.inf if bar else QUIET_SECONDS),
         *([Bar(throughput)] if bar else []),
-        Limits(config),
+        Limits(),
         DivergenceGuard(),
         CoefficientRecorder(),
         *([] if run.monitor is None else [StabilityRecorder(run.monitor)]),
-        Checkpoints(config.checkpoint),
+        Checkpoints(),
     ]
 
 
@@ -179,12 +166,6 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
         load_checkpoint(run, resolved.checkpoint)
     if not run.is_first:
         return
-    try:
-        run.loggers = open_loggers(run.config, run.state.step)
-    except InputError:
-        if not run.config.resume:
-            remove(run.out, CONTENTS)
-        raise
     for note in resolved.notes:
         run.print(note)
     if run.conversion is not None:
@@ -216,7 +197,6 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
     if state.batch and summary.best_epoch < summary.epochs:
         run.print(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
     if run.is_first:
-        write_records(out, state)
         save_model(model, record, out)
         write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
     return summary

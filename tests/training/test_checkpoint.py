@@ -11,7 +11,6 @@ import torch
 from kat.data import AugmentConfig
 from kat.models import load_model
 from kat.training import OptimConfig
-from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from kat.training.run import Callback
@@ -44,9 +43,11 @@ def _run(out, *callbacks, model=None, **settings):
     if model is None:
         torch.manual_seed(0)
         model = timm.create_model("kat_micro_patch2_8", in_chans=1, drop_path_rate=0.2)
-    saving = Checkpoints(CheckpointConfig(every_n_steps=2))
-    options = {"epochs": 2, "augment": AugmentConfig(mixup=0.8), **settings}
-    return make_run(batches(STEPS), batches(1), *callbacks, saving, model=model, out=out, **options)
+    saving = CheckpointConfig(every_n_steps=2)
+    options = {"epochs": 2, "augment": AugmentConfig(mixup=0.8), "checkpoint": saving, **settings}
+    return make_run(
+        batches(STEPS), batches(1), *callbacks, Checkpoints(), model=model, out=out, **options
+    )
 
 
 def _content(out):

@@ -10,7 +10,6 @@ from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
 from kat.training.checkpoint import save_checkpoint
-from kat.training.config import CheckpointConfig
 from kat.training.distributed import any_of, gather
 from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, LAST, RESULTS, Checkpoint, remove, write_records
@@ -25,13 +24,9 @@ class Checkpoints(Callback):
     that :meth:`kat.training.state.TrainState.mark_best` takes as the best. Signals (SIGTERM,
     SIGINT, SIGUSR1) are acted on after the step, or the batch of the validation, in which they
     come: last.ckpt is written, and :class:`kat.errors.Interrupted` ends the run.
-
-    Args:
-        interval: the interval of checkpoints within an epoch.
     """
 
-    def __init__(self, interval: CheckpointConfig) -> None:
-        self.interval = interval
+    def __init__(self) -> None:
         self.request = StopRequest()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = 0
@@ -90,7 +85,9 @@ class Checkpoints(Callback):
             self._stop_if_asked(run)
 
     def on_fit_end(self, run: Run) -> None:
-        """Release the signals."""
+        """Write the records, which may be older in a resumed run, and release the signals."""
+        if run.is_first:
+            write_records(run.out, run.state)
         self._count_seconds(run)
         self.request.release()
 
@@ -99,7 +96,8 @@ class Checkpoints(Callback):
         self.request.release()
 
     def _due(self, run: Run) -> bool:
-        steps, minutes = self.interval.every_n_steps, self.interval.every_n_minutes
+        interval = run.config.checkpoint
+        steps, minutes = interval.every_n_steps, interval.every_n_minutes
         if steps is not None and run.state.step - self._saved_step >= steps:
             return True
         waited = time.monotonic() - self._saved_at

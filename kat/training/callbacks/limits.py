@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 from kat.data import Batch
 from kat.text import counted
-from kat.training.config import TrainConfig, parse_time
+from kat.training.config import parse_time
 from kat.training.distributed import any_of
 from kat.training.run import Callback, Run
 
@@ -20,21 +19,16 @@ class Limits(Callback):
     was not stopped. ``limit_epochs`` and ``early_stopping`` stop at the end of an epoch;
     ``max_steps`` and ``max_time`` end the epoch, which is then validated and kept.
 
-    Args:
-        config: has the limits.
-        clock: gives seconds.
     """
 
-    def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def on_fit_start(self, run: Run) -> None:
+        """Start the clock of max_time; a resumed run may be at its limit already."""
+        config = run.config
         self.epochs = config.limit_epochs or math.inf
         self.patience = config.early_stopping or math.inf
         self.steps = config.max_steps or math.inf
         self.seconds = None if config.max_time is None else parse_time(config.max_time)
-        self.clock = clock
-
-    def on_fit_start(self, run: Run) -> None:
-        """Start the clock of max_time; a resumed run may be at its limit already."""
-        self.start = self.clock()
+        self.start = time.monotonic()
         self.on_epoch_end(run)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
@@ -43,7 +37,7 @@ class Limits(Callback):
             return
         self._stop_at_epochs_or_steps(run)
         if self.seconds is not None:
-            over = self.clock() - self.start >= self.seconds
+            over = time.monotonic() - self.start >= self.seconds
             run.should_stop |= any_of(over, run.device)
 
     def on_epoch_end(self, run: Run) -> None:

@@ -26,9 +26,15 @@ from kat.files import open_input, open_to_append, write_text
 from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.text import say
-from kat.training.config import TrainConfig
-from kat.training.run import Logger, Status
-from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
+from kat.training.run import Callback, Logger, Run, Status
+from kat.training.run_directory import (
+    CONTENTS,
+    LOGGER_RUNS,
+    METRICS,
+    TENSORBOARD,
+    remove,
+    settings_to_keep,
+)
 
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 
@@ -199,41 +205,49 @@ def check_services(names: Iterable[str]) -> None:
                 )
 
 
-def open_loggers(config: TrainConfig, first_step: int) -> list[Logger]:
-    """Open CSV, TensorBoard and the services of the settings, and log the settings.
+class Loggers(Callback):
+    """Opens the loggers of a run in the first process, and closes them; the first callback."""
 
-    Args:
-        config: the settings.
-        first_step: the step at which the run starts or resumes.
+    def on_fit_start(self, run: Run) -> None:
+        """Open CSV, TensorBoard and the services of the settings, and log the settings.
 
-    Raises:
-        InputError: a service refuses.
-    """
-    out = Path(config.out)
-    path = out / LOGGER_RUNS
-    runs = read_json(path) if config.resume and path.is_file() else {}
-    loggers: list[Logger] = [
-        CsvLogger(out / METRICS, first_step), TensorBoardLogger(out / TENSORBOARD, first_step)
-    ]  # fmt: skip
-    for name in config.loggers:
-        try:
-            loggers.append(SERVICES[name](out, runs.get(name)))
-            loggers[-1].log_settings(settings_to_keep(config))
-        except Exception as error:  # each service has exceptions of its own
-            close_loggers(loggers, "failed")
-            raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
-        runs[name] = str(loggers[-1].run_id)
-    if runs:
-        write_text(path, json.dumps(runs, indent=2) + "\n")
-    return loggers
+        Raises:
+            InputError: a service refuses; nothing is left of a run that is not resumed.
+        """
+        if not run.is_first:
+            return
+        config, out, step = run.config, run.out, run.state.step
+        path = out / LOGGER_RUNS
+        runs = read_json(path) if config.resume and path.is_file() else {}
+        run.loggers = [CsvLogger(out / METRICS, step), TensorBoardLogger(out / TENSORBOARD, step)]
+        for name in config.loggers:
+            try:
+                run.loggers.append(SERVICES[name](out, runs.get(name)))
+                run.loggers[-1].log_settings(settings_to_keep(config))
+            except Exception as error:  # each service has exceptions of its own
+                self._close(run, "failed")
+                if not config.resume:
+                    remove(out, CONTENTS)
+                raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
+            runs[name] = str(run.loggers[-1].run_id)
+        if runs:
+            write_text(path, json.dumps(runs, indent=2) + "\n")
 
+    def on_fit_end(self, run: Run) -> None:
+        """Close them."""
+        self._close(run, "finished")
 
-def close_loggers(loggers: Iterable[Logger], status: Status) -> None:
-    """Close each logger, and print which service fails: the run itself may be in order."""
-    for logger in loggers:
-        try:
-            logger.close(status)
-        except OSError:  # of a full disk, which the run itself reports
-            pass
-        except Exception as error:  # each service has exceptions of its own
-            say(f"{type(logger).__name__} was not closed: {first_line(error)}")
+    def on_exception(self, run: Run) -> None:
+        """Close them, unless they are closed."""
+        self._close(run, "failed")
+
+    def _close(self, run: Run, status: Status) -> None:
+        """Close each logger, and print which service fails: the run itself may be in order."""
+        loggers, run.loggers = run.loggers, []
+        for logger in loggers:
+            try:
+                logger.close(status)
+            except OSError:  # of a full disk, which the run itself reports
+                pass
+            except Exception as error:  # each service has exceptions of its own
+                say(f"{type(logger).__name__} was not closed: {first_line(error)}")

@@ -13,9 +13,6 @@ class StabilityRecorder(Callback):
     """Records the steps that are due, and the last one, in stability.csv.
 
     The first process records its own share of the batch, and the gradients of all.
-
-    Args:
-        monitor: is attached to the model.
     """
 
     name = "stability"

@@ -15,7 +15,6 @@ from kat.models import load_model
 from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
-from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from kat.training.run import Callback
 from tests.training import small
@@ -65,7 +64,7 @@ def train(
         validation or make_batches(1),
         *callbacks,
         DivergenceGuard(),
-        Checkpoints(CheckpointConfig()),
+        Checkpoints(),
         model=model,
         record=RECORD,
         out=out,

@@ -7,7 +7,6 @@ import csv
 import pytest
 import torch
 
-from kat.training import TrainConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.limits import Limits
 from kat.training.config import CheckpointConfig, parse_time
@@ -62,9 +61,10 @@ TOP1, LOSS = (50, 60, 60, 59, 60, 60), (1.0, 1.0, 0.9, 0.8, 0.9, 0.95)
 
 def _early(out, *callbacks):
     out.mkdir(exist_ok=True)
-    limits = Limits(TrainConfig(early_stopping=3))
-    saving = Checkpoints(CheckpointConfig(every_n_steps=1))
-    made = make_run(batches(2), batches(1), *callbacks, limits, saving, out=out, epochs=20)
+    made = make_run(
+        batches(2), batches(1), *callbacks, Limits(), Checkpoints(), out=out, epochs=20,
+        early_stopping=3, checkpoint=CheckpointConfig(every_n_steps=1),
+    )  # fmt: skip
 
     def compute():
         epoch = len(made.state.history)

@@ -11,7 +11,6 @@ from kat.errors import InputError
 from kat.nn.stability import StabilityMonitor
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.stability import StabilityRecorder
-from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from kat.training.run import Callback
 from tests.training.small import batches, make_run
@@ -42,7 +41,7 @@ def test_a_run_that_never_started_keeps_its_record(tmp_path):
 
 def test_a_run_records_the_steps_that_are_due_and_the_last(tmp_path):
     run = make_run(batches(5), out=tmp_path, epochs=2)
-    run.callbacks = [_recorder(run, 4), Checkpoints(CheckpointConfig())]
+    run.callbacks = [_recorder(run, 4), Checkpoints()]
     fit(run)
     with (tmp_path / "stability.csv").open(newline="") as file:
         assert sorted({int(row["step"]) for row in csv.DictReader(file)}) == [0, 4, 8, 9]
@@ -54,7 +53,7 @@ def test_the_record_of_a_run_with_a_loss_scaler_has_the_gradients_without_the_sc
         out = tmp_path / precision
         out.mkdir()
         run = make_run(batches(1), out=out, epochs=1, precision=precision)
-        run.callbacks = [_recorder(run, 1), Checkpoints(CheckpointConfig())]
+        run.callbacks = [_recorder(run, 1), Checkpoints()]
         if run.precision.scaler is not None:
             run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         fit(run)
