@@ -11,6 +11,7 @@ import torch
 from kat.data import AugmentConfig
 from kat.models import load_model
 from kat.training import OptimConfig
+from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from kat.training.run import Callback
