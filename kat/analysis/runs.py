@@ -15,7 +15,7 @@ from kat.tables import columns_of, open_table, write_table
 from kat.training import read_divergence, read_settings
 from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
-from kat.training.sweep.settings import REPORTING
+from kat.training.sweep.plan import REPORTING
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]

@@ -18,8 +18,7 @@ from kat.analysis.runs import CURVE, MEASURES, METRICS, History, Row, measure, r
 from kat.errors import InputError, first_line
 from kat.training.evaluation.evaluate import TEST_COLUMNS, read_test
 from kat.training.run_directory import read_history
-from kat.training.sweep.plan import PlannedRun
-from kat.training.sweep.settings import settings_of
+from kat.training.sweep.plan import PlannedRun, settings_of
 
 _OF_RUN = ("status", *MEASURES, "epochs", "best_epoch", CURVE)
 """The columns of a run that are the same in every grid that has it."""

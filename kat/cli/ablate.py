@@ -49,7 +49,7 @@ from kat.settings import AUTO, Count, check_ranges
 from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
-from kat.training.sweep.grid import Grid
+from kat.training.sweep.grid import Grid, Settings, nested
 from kat.training.sweep.launcher import Job, run_jobs, slots
 from kat.training.sweep.plan import (
     PlannedRun,
@@ -59,7 +59,6 @@ from kat.training.sweep.plan import (
     tuned_grid,
     tuning_grid,
 )
-from kat.training.sweep.settings import Settings, nested
 from kat.training.tasks.task import Metric
 
 Plans = dict[str, list[PlannedRun]]

@@ -27,7 +27,7 @@ from kat.settings import CountOrZero
 from kat.text import say
 from kat.training import read_history
 from kat.training.run_directory import REPORT
-from kat.training.sweep.settings import kept_settings
+from kat.training.sweep.plan import kept_settings
 
 
 def main(arguments: list[str]) -> None:

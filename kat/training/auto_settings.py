@@ -149,11 +149,5 @@ def _preprocessing(
         recipe = {name: getattr(record, name) for name in _RECIPE}
         mean, std = list(record.mean), list(record.std)
         own = {"channels": record.input_size[0], "mean": mean, "std": std}
-    _, height, width = recipe["input_size"]
-    if height != width and config.data.image_size == AUTO:
-        raise InputError(
-            f"data.image_size=auto, but {config.model.init_from or model.name} takes images of"
-            f" {height}x{width}, which are not square; give data.image_size"
-        )
     rest = {name: recipe[name] for name in ("interpolation", "crop_pct")}
-    return {**own, "image_size": height, **rest}
+    return {**own, "image_size": recipe["input_size"][1], **rest}

@@ -160,19 +160,17 @@ def _count(run: Run, metrics: Metrics, batch: Batch | None) -> Tensor | None:
 
 def _computed(run: Run) -> dict[str, float]:
     """Return the metrics by column of history.csv; the first validation prints notes."""
-    values = {_column(name): value.item() for name, value in run.metrics.compute().items()}
-    if run.ema is not None:
-        raw = run.raw_metrics.compute()
-        values |= {f"raw_{_column(name)}": value.item() for name, value in raw.items()}
+    kinds = {"": run.metrics} if run.ema is None else {"": run.metrics, "raw_": run.raw_metrics}
+    values = {
+        f"{kind}{'val_loss' if name == 'loss' else name}": value.item()
+        for kind, metrics in kinds.items()
+        for name, value in metrics.compute().items()
+    }
     for note in run.metrics.notes(run.record.classes) if not run.state.history else ():
         run.print(note)
     run.metrics.reset()
     run.raw_metrics.reset()
     return values
-
-
-def _column(metric: str) -> str:
-    return "val_loss" if metric == "loss" else metric
 
 
 def end_epoch(run: Run, values: dict[str, float]) -> None:

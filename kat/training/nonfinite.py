@@ -131,21 +131,16 @@ def not_finite(source: object, model: nn.Module, forward: Callable[[], object]) 
         forward: runs the model on the same input again.
     """
     found = find_in_state(dict(model.named_parameters()), "weight") or find_layer(model, forward)
-    return _damaged(source, found or UNKNOWN)
+    return InputError(
+        f"the logits of {source} are not finite; its weights are damaged or its training"
+        f" diverged: {(found or UNKNOWN).detail}"
+    )
 
 
 def check_weights(source: object, model: nn.Module) -> None:
     """Refuse weights that are not finite, where the output of the model hides them."""
-    found = find_in_state(dict(model.named_parameters()), "weight")
-    if found:
-        raise _damaged(source, found)
-
-
-def _damaged(source: object, found: Finding) -> InputError:
-    return InputError(
-        f"the logits of {source} are not finite; its weights are damaged or its training"
-        f" diverged: {found.detail}"
-    )
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise not_finite(source, model, lambda: None)
 
 
 def _is_finite(content: Any) -> bool:

@@ -190,11 +190,6 @@ class Run:
         """True in the process that writes and prints."""
         return self.world.rank == 0
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of all epochs."""
-        return self.schedule.steps
-
     def prepared(self, batch: Batch, *, training: bool = False) -> Batch:
         """Move a batch to the device, normalize its images, and in training erase rectangles."""
         if self.device.type != "cpu":

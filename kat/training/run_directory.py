@@ -229,7 +229,7 @@ def prepare_run_directory(
     """
     out = Path(config.out)
     if config.overwrite:
-        remove(out, CONTENTS)
+        remove(out)
     if checkpoint is not None and checkpoint.path.name != LAST:
         remove(out, [LAST])  # else it would replace the intact previous.ckpt
     out.mkdir(parents=True, exist_ok=True)
@@ -240,8 +240,8 @@ def prepare_run_directory(
     return own
 
 
-def remove(out: Path, names: Iterable[str]) -> None:
-    """Remove files and folders of these names, as far as they exist."""
+def remove(out: Path, names: Iterable[str] = CONTENTS) -> None:
+    """Remove files and folders of these names, by default a whole run, as far as they exist."""
     for path in (out / name for name in names):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

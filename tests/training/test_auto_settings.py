@@ -14,7 +14,7 @@ from kat.data import AugmentConfig, DataConfig
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, load_model, read_vit, save_model
 from kat.settings import check_ranges
-from kat.training import ModelConfig, OptimConfig, TrainConfig, auto_settings, settings_to_keep
+from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
 from kat.training.auto_settings import choose, without_auto
 
 GREY = ModelRecord(
@@ -146,13 +146,6 @@ def test_without_a_source():
     assert (config.data.image_size, config.data.channels, config.data.mean) == (64, None, None)
     with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
         _settled(None, "kat_mikro")
-
-
-def test_a_model_for_images_that_are_not_square_is_named(monkeypatch):
-    recipe = {"input_size": (3, 48, 32), "interpolation": "bicubic", "crop_pct": 1.0}
-    monkeypatch.setattr(auto_settings, "registered_preprocessing", lambda name: recipe)
-    with pytest.raises(InputError, match="auto, but here takes images of 48x32"):
-        _settled(None, "kat_micro")
 
 
 def test_a_resumed_run_has_what_was_chosen_when_it_was_started():

@@ -22,7 +22,7 @@ def test_a_limit_leaves_a_number_of_batches_or_a_share(tmp_path, limit, count):
     )
     run = build(resolve(config))
     assert (run.batches, run.val_batches) == (count, 3)
-    assert run.total_steps == count * 10
+    assert run.schedule.steps == count * 10
     assert not (tmp_path / "run").exists()
 
 

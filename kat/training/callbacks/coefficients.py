@@ -44,7 +44,7 @@ class CoefficientRecorder(Callback):
         """Choose the steps that are recorded."""
         layers = rationals(run.model).values()
         numbers = sum(p.numel() for layer in layers for p in layer.parameters())
-        self.interval = snapshot_interval(run.total_steps, numbers)
+        self.interval = snapshot_interval(run.schedule.steps, numbers)
 
     def on_batch_start(self, run: Run, index: int) -> None:
         """Record the coefficients before a step that is due."""
@@ -53,7 +53,7 @@ class CoefficientRecorder(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         """Write the record so far, before the checkpoint that holds it; with the run's end."""
-        if run.state.step >= run.total_steps:
+        if run.state.step >= run.schedule.steps:
             self._record(run)
         self._write(run)
 

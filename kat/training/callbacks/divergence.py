@@ -131,7 +131,7 @@ class DivergenceGuard(Callback):
     def _skips(self, run: Run, loss: Tensor) -> bool:
         """Return True if the loss scaler may skip the step: a smaller scale may suffice."""
         scaler = run.precision.scaler
-        if scaler is None or any_of(not loss.isfinite(), run.device):
+        if not scaler.is_enabled() or any_of(not loss.isfinite(), run.device):
             return False
         if self.skipped == 0:
             self.scaler_before = scaler.state_dict()

@@ -27,14 +27,7 @@ from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.text import say
 from kat.training.run import Callback, Logger, Run, Status
-from kat.training.run_directory import (
-    CONTENTS,
-    LOGGER_RUNS,
-    METRICS,
-    TENSORBOARD,
-    remove,
-    settings_to_keep,
-)
+from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, remove, settings_to_keep
 
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 
@@ -227,7 +220,7 @@ class Loggers(Callback):
             except Exception as error:  # each service has exceptions of its own
                 self._close(run, "failed")
                 if not config.resume:
-                    remove(out, CONTENTS)
+                    remove(out)
                 raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
             runs[name] = str(run.loggers[-1].run_id)
         if runs:

@@ -38,7 +38,7 @@ class StabilityRecorder(Callback):
     def on_batch_start(self, run: Run, index: int) -> None:
         """Watch a step that is due."""
         step = run.state.step
-        due = self.monitor.due(step) or step + 1 == run.total_steps
+        due = self.monitor.due(step) or step + 1 == run.schedule.steps
         if due and run.is_first and not self.monitor.watching:
             self.monitor.watch()
 

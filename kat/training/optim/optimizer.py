@@ -49,9 +49,8 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
         InputError: an initial coefficient is outside [-c, c].
     """
     groups = parameter_groups(model, optim)
-    betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
     info = get_optimizer_info(optim.name)
-    known = betas if info.has_betas and info.num_betas == 2 else {}
+    known: Any = {"betas": optim.betas} if info.has_betas and info.num_betas == 2 else {}
     optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
     optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
     if optim.clip_coefficients > 0:

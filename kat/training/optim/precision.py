@@ -28,7 +28,7 @@ class Precision:
         self.dtype = torch.float64 if name == "64-true" else torch.float32
         self.device = device
         self.autocast_dtype = _AUTOCAST.get(name)
-        self.scaler = GradScaler(device.type) if name == "16-mixed" else None
+        self.scaler = GradScaler(device.type, enabled=name == "16-mixed")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which to run the forward pass and compute the loss."""
@@ -39,30 +39,26 @@ class Precision:
     @property
     def loss_scale(self) -> float:
         """The factor of the loss in the backward pass."""
-        return 1.0 if self.scaler is None else self.scaler.get_scale()
+        return float(self.scaler.get_scale())
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of ``loss_scale * loss``."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        self.scaler.scale(loss).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients by the loss scale, before they are clipped or inspected."""
-        if self.scaler is not None:
-            self.scaler.unscale_(optimizer)
+        self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the step, unless a scaled gradient is not finite, and adjusts the scale."""
-        if self.scaler is None:
-            optimizer.step()
-        else:
-            self.scaler.step(optimizer)
-            self.scaler.update()
+        """Take the step, unless a scaled gradient is not finite, and adjust the scale."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the loss scaler."""
-        return {} if self.scaler is None else self.scaler.state_dict()
+        return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`; a state of another precision is ignored."""
-        if self.scaler is not None and state:
+        if state:
             self.scaler.load_state_dict(state)

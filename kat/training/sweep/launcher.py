@@ -15,16 +15,11 @@ from typing import Any
 
 import torch
 
+from kat import processes
 from kat.errors import CheckpointFailed, InputError, Interrupted, TrainingDiverged, first_line
 from kat.files import open_to_append
 from kat.locks import locked
 from kat.machine import cores
-from kat.processes import (
-    accept_requests_to_stop,
-    fork_server,
-    requests_to_stop_blocked,
-    when_parent_ends,
-)
 from kat.text import warn
 from kat.training.config import TrainConfig
 from kat.training.evaluation.evaluate import write_test
@@ -102,7 +97,7 @@ def run_jobs(
                 job, slot = waiting.pop(0), free.pop(0)
                 arguments = job, _environment(slot), threads
                 process = context.Process(target=_work, args=arguments)
-                with requests_to_stop_blocked():
+                with processes.requests_to_stop_blocked():
                     process.start()
                 running[process.sentinel] = process, job, slot
                 started(job)
@@ -131,7 +126,9 @@ def _context() -> BaseContext:
     keep them from forked processes. On macOS, frameworks of the system do not survive a fork.
     """
     on_cpu = sys.platform == "linux" and not torch.cuda.device_count()
-    return (fork_server(__name__) if on_cpu else None) or multiprocessing.get_context("spawn")
+    return (processes.fork_server(__name__) if on_cpu else None) or multiprocessing.get_context(
+        "spawn"
+    )
 
 
 def _error(exit_code: int | None, log: Path) -> str:
@@ -156,8 +153,8 @@ def _environment(slot: int) -> dict[str, str]:
 def _work(job: Job, environment: Mapping[str, str], threads: int) -> None:
     """Trains one run, in its own process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until training handles it
-    accept_requests_to_stop()
-    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    processes.accept_requests_to_stop()
+    processes.when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     os.environ.clear()
     os.environ.update(environment)  # before CUDA starts
     with open_to_append(job.log) as log:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kat.analysis.reports.evaluation import write_evaluation
-from kat.training.tasks.classification.task import from_predictions
+from kat.training.tasks.classification.report import from_predictions
 from tests.training.evaluation.made_predictions import made_predictions
 
 

@@ -54,7 +54,7 @@ def test_the_record_of_a_run_with_a_loss_scaler_has_the_gradients_without_the_sc
         out.mkdir()
         run = make_run(batches(1), out=out, epochs=1, precision=precision)
         run.callbacks = [_recorder(run, 1), Checkpoints()]
-        if run.precision.scaler is not None:
+        if run.precision.scaler.is_enabled():
             run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         fit(run)
         with (out / "stability.csv").open(newline="") as file:

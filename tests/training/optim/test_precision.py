@@ -32,7 +32,7 @@ def test_dtypes_of_a_run(name):
     assert set(made) == {products}
     assert {p.dtype for p in run.model.parameters()} == {weights}
     assert {p.grad.dtype for p in run.model.parameters() if p.grad is not None} <= {weights}
-    assert (run.precision.scaler is not None) == (name == "16-mixed")
+    assert run.precision.scaler.is_enabled() == (name == "16-mixed")
 
 
 def _step(precision, gradient):

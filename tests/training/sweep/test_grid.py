@@ -9,15 +9,8 @@ import yaml
 
 from kat.errors import InputError
 from kat.training import TrainConfig
-from kat.training.sweep.grid import read_grids
-from kat.training.sweep.plan import find_grids
-from kat.training.sweep.settings import (
-    fingerprint,
-    merged,
-    nested,
-    settings_of,
-    with_model_of_size,
-)
+from kat.training.sweep.grid import merged, nested, read_grids
+from kat.training.sweep.plan import find_grids, fingerprint, settings_of, with_model_of_size
 
 FACTORS = {
     "model.args.num_groups": [8, 4, "channels"],

@@ -58,7 +58,7 @@ def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
 @pytest.mark.parametrize("forked", [True, False])
 def test_a_run_has_the_environment_of_its_call(tmp_path, monkeypatch, forked):
     if not forked:
-        monkeypatch.setattr("kat.training.sweep.launcher.fork_server", lambda module: None)
+        monkeypatch.setattr("kat.processes.fork_server", lambda module: None)
     logs = []
     for name in ("first", "second"):
         config = TrainConfig(

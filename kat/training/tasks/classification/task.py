@@ -22,14 +22,8 @@ from kat.settings import Count
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import not_finite
 from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.classification import report
 from kat.training.tasks.classification.metrics import ClassificationMetrics, predict_classes
-from kat.training.tasks.classification.report import (
-    check_imagenet,
-    from_predictions,
-    read_real_labels,
-    real_accuracy,
-    suspicion,
-)
 from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
 from kat.training.tasks.task import Metric, Metrics, Task, Transforms
 
@@ -141,10 +135,10 @@ class Classification(Task):
     def evaluate(cls, job: EvalJob) -> Evaluation:
         """Evaluate top-1, top-5, loss, calibration and accuracy per class."""
         subject, images, data, config, options = job
-        labels = read_real_labels(options.real_labels) if options.real_labels else {}
+        labels = report.read_real_labels(options.real_labels) if options.real_labels else {}
         if labels:
             first = images.name(0) if isinstance(images, ImageDataset) else "a stream"
-            check_imagenet(images.classes, [first], labels)
+            report.check_imagenet(images.classes, [first], labels)
         size = config.image_size
         given = {name: getattr(options, name) for name in _PREPROCESSING}
         if size is not None:
@@ -158,13 +152,15 @@ class Classification(Task):
         job = job._replace(subject=subject._replace(record=record), images=images)
         predictions, unreadable = predict_classes(job, match.columns)
         seconds = time.perf_counter() - start
-        real = real_accuracy(predictions, images.classes, labels) if labels else {}
+        real = report.real_accuracy(predictions, images.classes, labels) if labels else {}
         skipped = images.ignored | {
             name: f"it cannot be read as an image: {why}" for name, why in unreadable.items()
         }
-        found = from_predictions(predictions, images.classes, data.name, seconds, skipped, real)
+        found = report.from_predictions(
+            predictions, images.classes, data.name, seconds, skipped, real
+        )
         found.notes = [*match.notes, *notes]
-        found.warning = suspicion(predictions, len(images.classes))
+        found.warning = report.suspicion(predictions, len(images.classes))
         return found
 
     @classmethod
