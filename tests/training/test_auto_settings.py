@@ -12,7 +12,7 @@ import torch
 
 from kat.data import AugmentConfig, DataConfig
 from kat.errors import InputError
-from kat.models import ModelRecord, build_model, load_model, read_vit, save_model
+from kat.models import ModelRecord, build_model, read_vit, save_model
 from kat.settings import check_ranges
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
 from kat.training.auto_settings import choose, without_auto
@@ -153,15 +153,3 @@ def test_a_resumed_run_has_what_was_chosen_when_it_was_started():
     started = replace(_by_images(AUTO, 100), model=model)
     again = replace(AUTO, model=ModelConfig("auto"))
     assert without_auto(again, settings_to_keep(started), None, 5000) == started
-
-
-def test_a_head_of_other_classes_stays_behind(tmp_path):
-    save_model(build_model(GREY), GREY, tmp_path)
-    source = read_vit(tmp_path)
-    assert source.for_classes(["a", "b"]) is source
-    other = source.for_classes(["b", "a"])
-    assert set(source.weights) - set(other.weights) == {"head.weight", "head.bias"}
-    assert other.dropped == ("head.weight", "head.bias")
-    numbered = replace(source, classes=["0", "1"])
-    assert numbered.for_classes(["cat", "dog"]) is numbered
-    assert load_model(tmp_path)[1].classes == ["a", "b"]

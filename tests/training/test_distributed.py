@@ -33,19 +33,8 @@ LAUNCHERS = {
     "torchrun": {
         "RANK": 5, "LOCAL_RANK": 1, "GROUP_RANK": 1, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
     },
-    "torchrun, first": {
-        "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
-    },
     "srun": {
         "SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1,
-        "SLURM_STEP_ID": 0,
-    },
-    "srun, nodes known": {
-        "SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1,
-        "SLURM_NNODES": 2, "SLURM_STEP_ID": 0,
-    },
-    "srun, first": {
-        "SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NODEID": 0,
         "SLURM_STEP_ID": 0,
     },
     "sbatch of one task": {"SLURM_NTASKS": 1, "SLURM_PROCID": 0, "SLURM_LOCALID": 0},
@@ -83,11 +72,8 @@ def launcher(monkeypatch):
         ("none", 2, 1, World(size=2, local_size=2), True),
         ("torchrun", 4, 2, World(5, 1, 8, 4, launched=True), False),
         ("torchrun", "auto", 1, World(5, 1, 8, 4, launched=True), False),
-        ("torchrun, first", "auto", 2, World(0, 0, 8, 4, launched=True), True),
         ("srun", 4, 2, World(5, 1, 8, 4, launched=True), False),
         ("srun", "auto", 2, World(5, 1, 8, 4, launched=True), False),
-        ("srun, nodes known", "auto", 1, World(5, 1, 8, 4, launched=True), False),
-        ("srun, first", 4, 2, World(0, 0, 8, 4, launched=True), True),
         ("sbatch of one task", "auto", 1, World(launched=True), True),
         ("torchrun within srun", 4, 2, World(6, 2, 8, 4, launched=True), False),
         ("a shell of SLURM", 2, 1, World(size=2, local_size=2), True),
@@ -100,14 +86,10 @@ def test_the_launcher_says_which_process_this_is(launcher, name, devices, nodes,
 
 
 @pytest.mark.parametrize("name", ["torchrun", "srun"])
-@pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (8, 2)])
-def test_another_number_of_processes_than_the_settings_make_is_refused(
-    launcher, name, devices, nodes
-):
+def test_another_number_of_processes_than_the_settings_make_is_refused(launcher, name):
     launcher(**LAUNCHERS[name])
-    line = f"make {devices * nodes} processes, but the launcher has started 8"
-    with pytest.raises(InputError, match=line):
-        find_world(devices, nodes, present=4)
+    with pytest.raises(InputError, match="make 4 processes, but the launcher has started 8"):
+        find_world(4, 1, present=4)
 
 
 def test_sbatch_of_several_tasks_without_srun_is_refused(launcher):
@@ -130,27 +112,13 @@ def joined(monkeypatch):
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [
-        ("gpu7", "gpu7"),
-        ("gpu[01-04,7],login", "gpu01"),
-        ("login,gpu[01-04]", "login"),
-        ("gpu[3,5]-ib", "gpu3-ib"),
-        ("rack[2-3]n[08-09]", "rack2n08"),
-    ],
+    [("gpu7", "gpu7"), ("gpu[01-04,7],login", "gpu01"), ("rack[2-3]n[08-09]", "rack2n08")],
 )
 def test_slurm_tasks_meet_on_the_first_node(launcher, joined, nodes, first):
     launcher(**LAUNCHERS["srun"], SLURM_JOB_NODELIST=nodes, SLURM_JOB_ID=123456)
     connect(find_world(4, 2, present=4), torch.device("cpu"))
     assert joined == [("gloo", 5, 8)]
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == (first, "18456")
-
-
-def test_processes_meet_where_the_environment_says(launcher, joined):
-    place = {"MASTER_ADDR": "head", "MASTER_PORT": 29501}
-    launcher(**LAUNCHERS["srun"], SLURM_JOB_NODELIST="a,b", SLURM_JOB_ID=1, **place)
-    connect(find_world(4, 2, present=4), torch.device("cpu"))
-    assert joined == [("gloo", 5, 8)]
-    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("head", "29501")
 
 
 def test_one_process_joins_nothing_and_several_machines_need_a_launcher(launcher, joined):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import torch
 
 from examples.items import make_items
 from kat.cli.options.training_settings import TrainingParser, parse_training, recipe_names
-from kat.training import dry_run, measure_dry_run
+from kat.training import measure_dry_run
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
 
@@ -143,44 +140,3 @@ def test_a_run_that_is_there_is_left_alone(tmp_path, capsys):
         assert run(*QUICK, "--out", out, "--dry-run", how, "true") == 0
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert json.loads((out / "summary.json").read_text())["epochs"] == 1
-
-
-_TRACED = """
-import os, sys, tempfile
-tempfile.gettempdir()  # Python finds it by writing a file to it, as soon as a library asks
-def writes(event, args):
-    changes = event in ("os.rename", "os.link", "os.symlink", "os.truncate")
-    opened = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    if (changes or opened) and not str(args[0]).startswith("/dev/"):
-        os.write(2, f"{event} {args[0]}\\n".encode())
-sys.addaudithook(writes)
-import kat_command
-sys.exit(kat_command.main(sys.argv[1:]))
-"""
-
-
-def test_it_opens_no_file_for_writing(tmp_path):
-    """In a process whose changes of files are listed, of a run that is resumed."""
-    out, victim = tmp_path / "run", tmp_path / "victim"
-    settings = (*QUICK, "--data.num_workers", 0, "--out", out)
-    assert run(*settings, "--epochs", 2, "--limit_epochs", 1, "--limit_train_batches", 2) == 0
-    victim.write_text("mine")
-    for name in (".partial-probe", ".kat-lock"):
-        (out / name).symlink_to(victim)
-    arguments = (*settings, "--resume", "auto", "--monitor", "--dry-run")
-    done = subprocess.run(
-        [sys.executable, "-c", _TRACED, *map(str, arguments)],
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(f"nothing was written to {out}\n")
-    assert victim.read_text() == "mine"
-
-
-def test_the_warm_up_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "WARM_UP", 3)
-    found = measure_dry_run(_config(*QUICK[1:], "--out", tmp_path / "run"))
-    assert found.work.images == 96

@@ -16,7 +16,7 @@ from kat.training import checkpoint
 from kat.training.callbacks import checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.tasks.classification.task import Classification, ClassificationMetrics
-from tests.cli.commands import QUICK, run
+from tests.cli.commands import run
 from tests.processes import start, wait_until
 
 pytestmark = pytest.mark.slow
@@ -135,23 +135,6 @@ def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     assert digest(tmp_path / "run") == clean
 
 
-def test_what_changes_the_rounding_is_said_on_resume(tmp_path, capsys, monkeypatch):
-    command = ("train", *QUICK, "--epochs", 4, "--model.args", "{depth: 1}", "--resume", "auto",
-               "--out", tmp_path / "run")  # fmt: skip
-    assert run(*command, "--limit_epochs", 1) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "get_num_threads", lambda: 3)
-        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX9")
-        assert run(*command, "--limit_epochs", 2) == 0
-    printed = capsys.readouterr().out
-    known = torch.backends.cpu.get_cpu_capability()
-    line = f"resumed with threads 3 (1 at the start), instruction set AVX9 ({known} at the start)"
-    assert f"\n{line}" in printed
-    assert printed.count("not those of an uninterrupted run to the last bit\n") == 1
-    assert run(*command) == 0
-    assert "resumed with" not in capsys.readouterr().out
-
-
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, capsys, clean):
     out = tmp_path / "run"
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
@@ -166,55 +149,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     line = "last.ckpt is damaged: its checksum does not match its contents; resuming from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
     assert digest(out) == clean
-
-
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_best_weights_that_are_damaged_are_restored_from_the_last_or_replaced(
-    tmp_path, capsys, monkeypatch, epochs
-):
-    """Of one epoch the last is the best; of two, made so here, the first is."""
-    out = tmp_path / "run"
-    short = ("train", "--config", "digits", "--limit_train_batches", 2, "--no-progress",
-             "--optim.warmup_epochs", 0, "--out", out)  # fmt: skip
-
-    def worse(self):
-        metrics = compute(self)
-        return {**metrics, "top1": 90 - torch.tensor(float(len(list(out.glob("best.ckpt")))))}
-
-    compute = ClassificationMetrics.compute
-    monkeypatch.setattr(ClassificationMetrics, "compute", worse)
-    assert run(*short, "--epochs", epochs) == 0
-    torn = (out / "best.ckpt").read_bytes()[:-1]
-    (out / "best.ckpt").unlink()  # which may be one file with last.ckpt
-    (out / "best.ckpt").write_bytes(torn)
-    assert run(*short, "--epochs", 3, "--resume", "true") == 0
-    gone = "the best of the epochs to come takes its place" in capsys.readouterr().out
-    assert gone == (epochs == 2)
-    best = torch.load(out / "best.ckpt", weights_only=True)["state"]["epoch"]
-    assert best == (1 if epochs == 1 else 3)
-
-
-def test_a_finished_run_without_its_best_checkpoint_is_left_as_it_is(tmp_path, capsys, monkeypatch):
-    out = tmp_path / "run"
-    short = ("train", "--config", "digits", "--limit_train_batches", 2, "--no-progress",
-             "--optim.warmup_epochs", 0, "--epochs", 2, "--out", out)  # fmt: skip
-    falling = iter((90.0, 80.0))
-    compute = ClassificationMetrics.compute
-    monkeypatch.setattr(
-        ClassificationMetrics,
-        "compute",
-        lambda self: {**compute(self), "top1": torch.tensor(next(falling))},
-    )
-    assert run(*short) == 0
-    (out / "best.ckpt").unlink()
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    assert run(*short, "--resume", "auto") == 2
-    assert (
-        "best.ckpt does not exist; the run has ended, and nothing of it is changed"
-        in capsys.readouterr().err
-    )
-    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    assert after == before
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_before(
@@ -251,11 +185,6 @@ def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path
              "--optim.warmup_epochs", 0, "--no-progress")  # fmt: skip
     assert run("train", "--config", "digits", *quick, "--out", out, "--resume", "auto") == 0
     assert not list(out.glob(".partial-*"))
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.tex").write_text("")
-    assert run("train", "--config", "digits", *quick, "--out", other, "--resume", "auto") == 2
-    assert "is not a run directory" in capsys.readouterr().err
 
 
 def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):

@@ -42,16 +42,10 @@ def scontrol(tmp_path, monkeypatch):
     """SLURM's program of that name: notes how it was called, and exits as it is told to."""
 
     def make(code):
-        path = tmp_path / "scontrol"
-        lines = (
-            "#!/bin/sh",
-            f'echo "$@" > {tmp_path}/called',
-            "echo no such job >&2",
-            f"exit {code}",
-        )
-        path.write_text("\n".join(lines))
+        path, called = tmp_path / "scontrol", tmp_path / "called"
+        path.write_text(f'#!/bin/sh\necho "$@" > {called}\necho no such job >&2\nexit {code}')
         path.chmod(0o755)
-        return tmp_path / "called"
+        return called
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):

@@ -114,11 +114,6 @@ def test_time_is_up_after_a_second(tmp_path, capsys):
     assert 1 < _place(tmp_path / "run")[1] < 44 * 100
 
 
-def test_a_share_of_the_batches(tmp_path):
-    assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--limit_train_batches", 0.1) == 0
-    assert _place(tmp_path / "run") == (1, 4)  # of 44
-
-
 def test_times():
     assert parse_time("02:00:00") == 7200
     assert parse_time("1:02:03:04") == 86400 + 2 * 3600 + 3 * 60 + 4

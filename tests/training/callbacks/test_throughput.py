@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from kat.training import OptimConfig
-from kat.training.callbacks import throughput as throughput_module
 from kat.training.callbacks.throughput import Throughput
 from kat.training.loop import fit
 from kat.training.meter import Meter, Work
@@ -80,20 +79,6 @@ def test_a_resumed_run_adds_to_the_work_and_the_peak_before_it():
     fit(run)
     assert run.meter.read() == Work(images=72, batches=9, seconds=16.0, waited=4.0)
     assert (after.peak, after.worker_peak) == (2**50, 2**40)
-
-
-def test_the_peak_of_workers_is_read_at_the_same_steps_while_they_run(monkeypatch):
-    run = make_run(batches(5), None, through := Throughput(), epochs=2, log_every_n_steps=2)
-    moments = []
-
-    def read():
-        moments.append((run.state.epoch, run.state.batch))
-        return 100 if run.state.batch == 4 else 50
-
-    monkeypatch.setattr(throughput_module, "worker_peak_bytes", read)
-    fit(run)
-    assert moments == [(0, 2), (0, 4), (0, 5), (1, 1), (1, 3), (1, 5)]
-    assert through.worker_peak == 100
 
 
 class Estimates(Callback):

@@ -117,10 +117,7 @@ def test_nesting_and_merging():
         "e": {"f": 3},
     }
     first = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert merged(first, {"a": {"b": 4}}, {"d": {"e": 5}}) == {
-        "a": {"b": 4, "c": 2},
-        "d": {"e": 5},
-    }
+    assert merged(first, {"a": {"b": 4}}, {"d": {"e": 5}}) == {"a": {"b": 4, "c": 2}, "d": {"e": 5}}
     assert first == {"a": {"b": 1, "c": 2}, "d": 3}
 
 

@@ -50,12 +50,9 @@ def test_each_cell_is_trained_with_each_value_on_the_tuning_seed(grid, tmp_path)
     tuning, runs = _runs(grid(), tmp_path)
     assert (tuning.name, tuning.tune) == ("small_tuning", None)
     assert [(r.cell.name, r.seed, r.job.config.epochs, r.job.config.optim.lr) for r in runs] == [
-        ("a, optim.lr: 0.001", 100, 1, 0.001),
-        ("a, optim.lr: 0.002", 100, 1, 0.002),
-        ("a, optim.lr: 0.004", 100, 1, 0.004),
-        ("b, optim.lr: 0.001", 100, 3, 0.001),
-        ("b, optim.lr: 0.002", 100, 3, 0.002),
-        ("b, optim.lr: 0.004", 100, 3, 0.004),
+        (f"{cell}, optim.lr: {lr}", 100, epochs, lr)
+        for cell, epochs in (("a", 1), ("b", 3))
+        for lr in (0.001, 0.002, 0.004)
     ]
     assert runs[1].cell.levels == {"seed of weights": "a", "optim.lr": "0.002"}
 
