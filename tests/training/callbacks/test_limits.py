@@ -111,7 +111,7 @@ def test_time_is_up_after_a_second(tmp_path, capsys):
     code = run(*QUICK, "--out", tmp_path / "run", "--epochs", 1000, "--max_time", "00:00:01")
     assert code == 0
     assert "best top-1" in capsys.readouterr().out
-    assert 1 < _place(tmp_path / "run")[1] < 44 * 100
+    assert 1 <= _place(tmp_path / "run")[1] < 44 * 100
 
 
 def test_times():
