@@ -88,7 +88,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--optim.lr", "-1"], "optim.lr must be above 0 or 'auto', got -1"),
         (["--model.freeze", "spine"], "model.freeze: 'spine' is not a part of the model; give"),
         (["--data.batch_size", "4000"], "fewer than one batch of data.batch_size=4000"),
-        (["--model.args", "{num_classes: 3}"], "model.args may not set num_classes"),
+        (["--model.args", "{num_classes: 3}"], "model.args.num_classes is 3: leave it out"),
         (["--optim.name", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam"),
         (["--strategy", "telepathy"], "telepathy"),
         (["--resume", "true"], "holds no run to resume"),
