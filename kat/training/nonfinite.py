@@ -68,10 +68,9 @@ def find_origin(
         return Finding("images", "input", detail)
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return _SHARDED
+    weights = dict(model.named_parameters())
     with torch.no_grad():
-        found = find_in_state(dict(model.named_parameters()), "weight") or find_layer(
-            model, forward
-        )
+        found = find_in_state(weights, "weight") or find_layer(model, forward)
     return found or _find_gradient(model) or UNKNOWN
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from kat.data import Batch
 from kat.machine import memory_bytes, peak_bytes, worker_peak_bytes
 from kat.training.meter import Work
@@ -35,7 +33,6 @@ class Throughput(Callback):
         """The peak memory of all workers that load training images, read at rows and epochs."""
         self._before = Work()
         self._epoch = self._row = Work()
-        self._device = torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the work and the peak memory so far, and the rows of this epoch."""

@@ -57,10 +57,8 @@ class Job:
 
 def slots(jobs: int | None, threads: int, *, on_cpu: bool = False) -> int:
     """The number of runs to train at once: one per GPU, or as many as the CPU cores allow."""
-    if jobs is not None:
-        return jobs
     gpus = 0 if on_cpu else torch.cuda.device_count()
-    return gpus or max(1, cores() // threads)
+    return jobs or gpus or max(1, cores() // threads)
 
 
 def run_jobs(

@@ -144,16 +144,9 @@ def class_accuracies(matrix: np.ndarray, names: list[str]) -> list[ClassAccuracy
     wrong = matrix - np.diag(np.diag(matrix))
     worst = wrong.argmax(axis=1)
     images, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-    return [
-        ClassAccuracy(
-            name,
-            int(images[i]),
-            int(matrix[i, i]),
-            int(predicted[i]),
-            names[worst[i]] if wrong[i, worst[i]] else None,
-        )
-        for i, name in enumerate(names)
-    ]
+    mistaken = [names[w] if wrong[i, w] else None for i, w in enumerate(worst)]
+    counts = (column.tolist() for column in (images, matrix.diagonal(), predicted))
+    return [ClassAccuracy(*row) for row in zip(names, *counts, mistaken, strict=True)]
 
 
 def most_confused(matrix: np.ndarray, names: list[str], count: int) -> list[Confused]:

@@ -78,15 +78,9 @@ def from_predictions(
         lines=[],
         per_class=Table(
             _CLASS_COLUMNS,
-            [
-                [getattr(row, "name" if c == "class" else c) for c in _CLASS_COLUMNS]
-                for row in by_class
-            ],
+            [[row.name, *(getattr(row, c) for c in _CLASS_COLUMNS[1:])] for row in by_class],
         ),
-        details={
-            "calibration": _calibration_rows(bins),
-            "most_confused": [vars(pair) for pair in pairs],
-        },
+        details={"calibration": _calibration_rows(bins), "most_confused": list(map(vars, pairs))},
         tables={"predictions": _prediction_table(predictions, classes)},
         confusion=matrix,
         calibration=bins,
@@ -135,10 +129,9 @@ def _prediction_table(predictions: ClassPredictions, classes: Sequence[str]) -> 
     ranks = range(1, predictions.top.shape[1] + 1)
     columns = ["file", "label", *(f"{kind}{k}" for k in ranks for kind in ("class", "p"))]
     rows = []
-    columns_of_rows = (predictions.labels, predictions.top, predictions.probabilities)
-    for name, label, top, probabilities in zip(
-        predictions.names, *(column.tolist() for column in columns_of_rows), strict=True
-    ):
+    given = (predictions.labels, predictions.top, predictions.probabilities)
+    numbers = (column.tolist() for column in given)
+    for name, label, top, probabilities in zip(predictions.names, *numbers, strict=True):
         pairs = [(classes[i], f"{p:.6g}") for i, p in zip(top, probabilities, strict=True)]
         rows.append([name, classes[label], *itertools.chain.from_iterable(pairs)])
     return Table(columns, rows)

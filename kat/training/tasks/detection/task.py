@@ -138,16 +138,12 @@ class Detection(Task):
         figures = {name: float(value) for name, value in metrics.compute().items()}
         summaries = [_summary(kind, figures) for kind in kinds]
         columns = [f"{kind}_ap" for kind in kinds]
+        rows_of = metrics.by_class().items()
+        by_class = [(images.classes[i], *(row[name] for name in columns)) for i, row in rows_of]
         return seen.evaluation(
             metrics=figures,
             lines=[f"{job.data.name}: {summaries[0]}", *summaries[1:]],
-            per_class=Table(
-                ("class", *columns),
-                [
-                    (images.classes[index], *(row[name] for name in columns))
-                    for index, row in metrics.by_class().items()
-                ],
-            ),
+            per_class=Table(("class", *columns), by_class),
             notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
             documents={f"results_{kind}": rows for kind, rows in results.items()},
         )
