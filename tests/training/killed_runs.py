@@ -109,8 +109,8 @@ def results(out: Path) -> dict[str, object]:
     """Everything that a run leaves, by name, but its id, times and memory."""
     found: dict[str, object] = {}
     for name in ("last.ckpt", "best.ckpt"):
-        _flatten(name, torch.load(out / name, weights_only=True), found)
-    _flatten("model", load_file(out / "model.safetensors"), found)
+        flatten(name, torch.load(out / name, weights_only=True), found)
+    flatten("model", load_file(out / "model.safetensors"), found)
     for path in sorted(out.glob("*.csv")):
         with path.open(newline="") as file:
             for index, row in enumerate(csv.DictReader(file)):
@@ -118,16 +118,17 @@ def results(out: Path) -> dict[str, object]:
     return {name: value for name, value in found.items() if not _EACH_RUN_ITS_OWN.search(name)}
 
 
-def _flatten(name: str, content: Any, found: dict[str, object]) -> None:
+def flatten(name: str, content: Any, found: dict[str, object]) -> None:
+    """Adds what nested dictionaries and lists hold, tensors to the bit, by dotted names."""
     if isinstance(content, torch.Tensor):
         whole = content.detach().contiguous().reshape(-1).view(torch.uint8)
         found[name] = (str(content.dtype), tuple(content.shape), whole.numpy().tobytes())
     elif isinstance(content, dict):
         for key, item in content.items():
-            _flatten(f"{name}.{key}", item, found)
+            flatten(f"{name}.{key}", item, found)
     elif isinstance(content, list | tuple):
         for index, item in enumerate(content):
-            _flatten(f"{name}.{index}", item, found)
+            flatten(f"{name}.{index}", item, found)
     else:
         found[name] = content
 

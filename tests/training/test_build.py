@@ -1,4 +1,4 @@
-"""What a run is built from: its batches, the images on the device, what is left out."""
+"""Building a run: its batches, the images on the device, the files that are left out."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from kat.training.run import Callback
+from tests.training.killed_runs import differences, flatten
 from tests.training.small import RECORD, batches, make_run, restore
 
 pytestmark = pytest.mark.slow
@@ -57,21 +58,10 @@ def _content(out):
     return content
 
 
-def _assert_same(ours, theirs):
-    """Nested dictionaries and lists, tensors to the bit."""
-    assert type(ours) is type(theirs)
-    if isinstance(ours, torch.Tensor):
-        assert ours.dtype == theirs.dtype
-        assert torch.equal(ours, theirs)
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            _assert_same(ours[name], theirs[name])
-    elif isinstance(ours, list | tuple):
-        for one, other in zip(ours, theirs, strict=True):
-            _assert_same(one, other)
-    else:
-        assert ours == theirs
+def _bits(content):
+    found = {}
+    flatten("", content, found)
+    return found
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -87,7 +77,8 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, prec
     restore(resumed)
     assert resumed.resumed_from.path == path
     fit(resumed)
-    _assert_same(_content(tmp_path / "parts"), _content(tmp_path / "whole"))
+    parts, whole = (_bits(_content(tmp_path / name)) for name in ("parts", "whole"))
+    assert differences(parts, whole) == []
 
 
 def test_a_checkpoint_of_an_ema_holds_it_as_the_weights_and_the_raw_ones_beside(tmp_path):
@@ -98,13 +89,13 @@ def test_a_checkpoint_of_an_ema_holds_it_as_the_weights_and_the_raw_ones_beside(
         "run_id", "record", "state_dict", "raw_state_dict", "ema_steps", "optimizer",
         "optimizer_state", "scaler", "state", "train_loss", "callbacks",
     }  # fmt: skip
-    _assert_same(content["raw_state_dict"], dict(run.model.state_dict()))
+    assert _bits(content["raw_state_dict"]) == _bits(dict(run.model.state_dict()))
     assert content["state_dict"].keys() == content["raw_state_dict"].keys()
     assert all(torch.equal(v, content["state_dict"][n]) for n, v in run.ema.values.items())
     assert content["ema_steps"] == 2 * STEPS
     model, record = load_model(tmp_path / "run" / "last.ckpt")
     assert record == RECORD
-    _assert_same(dict(model.state_dict()), content["state_dict"])
+    assert _bits(dict(model.state_dict())) == _bits(content["state_dict"])
 
 
 def test_an_ema_may_be_switched_on_for_the_rest_of_a_run(tmp_path):

@@ -1,4 +1,4 @@
-"""What training does with every model, for detectors and segmentation models too."""
+"""Options of training that work for detectors and segmentation models as for classifiers."""
 
 from __future__ import annotations
 

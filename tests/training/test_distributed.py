@@ -44,7 +44,7 @@ LAUNCHERS = {
     },
     "a shell of SLURM": {"SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_JOB_NAME": "bash"},
 }  # fmt: skip
-"""What is in the environment of a process."""
+"""The environment variables of a process, by launcher."""
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_sbatch_of_several_tasks_without_srun_is_refused(launcher):
 
 @pytest.fixture
 def joined(monkeypatch):
-    """What the group of processes is joined with, in the place of joining it."""
+    """Record the arguments of joining the group of processes, which is not joined."""
     calls = []
     monkeypatch.setattr(
         torch.distributed,

@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 
 
 def resumed(tmp_path, options, generator):
-    """What differs after one or two kills from the run that was not killed; None: there is none."""
+    """Return the differences from a run that is not killed; None if the settings are refused."""
     log, ranks = tmp_path / "log", 2 if "--strategy" in " ".join(options) else 1
     command = ["train", "--no-progress", *options, "--out"]
     code, moments = train([*command, str(tmp_path / "clean")], log, ranks=ranks)

@@ -1,4 +1,4 @@
-"""What is settled before a run is built, and what is refused there; nothing is written."""
+"""Resolving settings before a run is built, and refusing them; nothing is written."""
 
 from __future__ import annotations
 

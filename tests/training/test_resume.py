@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -10,7 +9,6 @@ import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from kat.training import checkpoint
 from kat.training.callbacks import checkpoints
@@ -18,6 +16,7 @@ from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.tasks.classification.task import Classification, ClassificationMetrics
 from tests.cli.commands import run
 from tests.processes import start, wait_until
+from tests.training.killed_runs import differences, results
 
 pytestmark = pytest.mark.slow
 
@@ -36,28 +35,12 @@ class Killed(BaseException):
     """In the place of SIGKILL: nothing catches it."""
 
 
-def digest(out):
-    """SHA-256 of weights, EMA and moments; metrics of every epoch; the record of rationals."""
-    state = torch.load(out / "last.ckpt", weights_only=True)
-    moments = state["optimizer_state"]["state"]
-    best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
-    kept = load_file(out / "model.safetensors")
-    parts = [state["state_dict"], state["raw_state_dict"], *moments.values(), best, kept]
-    digest = hashlib.sha256()
-    for part in parts:
-        for name in sorted(part):
-            digest.update(part[name].contiguous().numpy().tobytes())
-    summary = json.loads((out / "summary.json").read_text())
-    records = [(out / name).read_text() for name in ("history.csv", "coefficients.csv")]
-    return digest.hexdigest(), records, summary["top1"], summary["top5"]
-
-
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     out = tmp_path_factory.mktemp("clean") / "run"
     assert run("train", *SETTINGS, "--out", out) == 0
     assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == STEPS
-    return digest(out)
+    return results(out)
 
 
 def nth(call, fault):
@@ -111,7 +94,7 @@ def test_a_killed_run_is_resumed_to_the_same_end(tmp_path, monkeypatch, capsys, 
         with pytest.raises(Killed):
             run(*command)
     assert run(*command) == 0
-    assert digest(tmp_path / "run") == clean
+    assert differences(results(tmp_path / "run"), clean) == []
     assert not list((tmp_path / "run").glob(".partial-*"))
 
 
@@ -132,7 +115,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     assert ("not a SLURM job" in error) == (number == signal.SIGUSR1)
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == step
     assert run(*command) == 0
-    assert digest(tmp_path / "run") == clean
+    assert differences(results(tmp_path / "run"), clean) == []
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, capsys, clean):
@@ -148,7 +131,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     assert run(*command) == 0
     line = "last.ckpt is damaged: its checksum does not match its contents; resuming from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
-    assert digest(out) == clean
+    assert differences(results(out), clean) == []
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_before(
@@ -173,7 +156,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_be
     assert "the newest whole checkpoint is as it was" in error
     assert not list(out.glob(".partial-*"))
     assert run(*command) == 0
-    assert digest(out) == clean
+    assert differences(results(out), clean) == []
 
 
 def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):
@@ -229,7 +212,7 @@ def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, 
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (0, 75), errors
     assert run(*command) == 0
-    assert digest(out) == clean
+    assert differences(results(out), clean) == []
 
 
 def test_other_batches_are_refused_and_nothing_is_changed(tmp_path, capsys):

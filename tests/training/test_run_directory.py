@@ -78,15 +78,6 @@ def test_a_directory_is_refused_to_a_second_run_of_the_same_process(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_of_two_runs_that_are_started_together_one_is_refused(tmp_path):
-    command = ("train", *QUICK, "--epochs", 1, "--devices", 2, "--out", tmp_path / "run")
-    runs = [start(*command), start(*command)]
-    errors = [run.communicate(timeout=120)[1] for run in runs]
-    assert sorted(run.returncode for run in runs) == [0, 2], errors
-    assert sum(error.count("another run") + error.count("already holds") for error in errors) == 1
-
-
 def test_a_folder_that_was_made_for_a_refused_run_is_removed(tmp_path, capsys):
     line = refused(capsys, "train", "--data.batch_size", 4000, "--out", tmp_path / "new" / "run")
     assert "fewer than one batch" in line

@@ -1,1 +1,1 @@
-"""What looks on while a run trains, or acts at named moments of it."""
+"""Callbacks: code that runs at fixed points of training."""

@@ -1,4 +1,4 @@
-"""What is recorded of the coefficients, and when."""
+"""The record of the coefficients: its steps and its values."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_a_resumed_csv_drops_the_rows_of_steps_that_are_taken_again(tmp_path):
 
 @pytest.mark.parametrize("torn", ["1", "4,0", "4,0,1."])
 def test_a_row_that_was_cut_off_is_no_row(tmp_path, torn):
-    """What the writer of the file left when it was killed; whole rows are kept."""
+    """A killed writer leaves half a row; whole rows are kept."""
     path = tmp_path / "metrics.csv"
     logger = CsvLogger(path, 0)
     for step in range(4):

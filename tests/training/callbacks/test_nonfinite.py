@@ -1,4 +1,4 @@
-"""Which module a value comes from that is not finite."""
+"""The module in which a value stops being finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says while it trains: the line of an epoch, lines within it, the bar, the logs."""
+"""Output of a run that trains: the line of an epoch, lines within it, the bar, the logs."""
 
 from __future__ import annotations
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from torch import nn
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import OptimConfig
 from kat.training.loop import fit
-from kat.training.optim.freeze import freeze, frozen_to_eval
+from kat.training.optim.freeze import freeze
 from kat.training.run import Callback
 from tests.training.small import batches, make_run
 
@@ -53,23 +52,6 @@ def test_parts_by_name():
 def test_a_vit_has_no_rationals_to_freeze():
     with pytest.raises(InputError, match="'rationals' is not a part"):
         freeze(_model("vit_micro_patch2_8"), "rationals")
-
-
-def test_frozen_modules_are_in_eval_mode_and_the_others_are_not():
-    model = nn.Sequential(
-        nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)),
-        nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)),
-        nn.Dropout(0.5),
-    )
-    for parameter in model[0].parameters():
-        parameter.requires_grad_(False)
-    model[1][1].requires_grad_(False)
-    model.train()
-    frozen_to_eval(model)
-    assert not any(module.training for module in model[0].modules())
-    assert [m.training for m in (model, model[1], *model[1], model[2])] == [
-        True, True, True, False, True, True,
-    ]  # fmt: skip
 
 
 class Modes(Callback):

@@ -73,10 +73,6 @@ def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
     assert [grid.name for grid in find_grids([f"{path}:b", f"{path}:a"])] == ["study_b", "study_a"]
     with pytest.raises(InputError, match=r"grid of .*study\.yaml 'c'.*a, b"):
         find_grids([f"{path}:c"])
-    with pytest.raises(InputError, match=r"grid of groups 'a'.*groups"):
-        find_grids(["groups:a"])
-    with pytest.raises(InputError, match=r"grid .* 'nowhere'"):
-        find_grids(["nowhere:a"])
     colon = tmp_path / "a:b.yaml"
     colon.write_text(yaml.safe_dump({"factors": FACTORS}))
     assert [grid.name for grid in find_grids([str(colon)])] == ["a:b"]

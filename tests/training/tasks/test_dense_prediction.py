@@ -1,4 +1,4 @@
-"""What is said of single images: as evaluation has it, and no mask drawn for nothing."""
+"""Predictions for single images: equal to those of the evaluation; no mask drawn for nothing."""
 
 from __future__ import annotations
 
