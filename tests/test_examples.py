@@ -47,6 +47,7 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
     assert "seed 0\n" in compare("--epochs", "2")
 
 
+@pytest.mark.release
 def test_a_package_of_aotinductor_runs_without_python(tmp_path):
     try:
         compiler = find_compiler()

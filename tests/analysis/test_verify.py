@@ -115,7 +115,7 @@ def test_a_backend_that_raises_has_failed():
     assert str(first).endswith("raised RuntimeError: no kernel image")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="triton is not installed; get it with: pip install triton",

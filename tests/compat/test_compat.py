@@ -94,8 +94,10 @@ PACKAGE_OF_THE_AUTHORS = ("kat_rational", "rational_kat_cu/kat_rational")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("installed", PACKAGE_OF_THE_AUTHORS)
-@pytest.mark.parametrize("first", ["kat.compat", "the package"])
+@pytest.mark.parametrize(
+    ("installed", "first"),
+    [*zip(PACKAGE_OF_THE_AUTHORS, ("kat.compat", "the package"), strict=True)],
+)
 def test_the_authors_package_is_used_where_it_is_installed(installed, first, tmp_path):
     file = tmp_path / installed / "__init__.py"
     file.parent.mkdir(parents=True)

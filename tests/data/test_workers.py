@@ -106,17 +106,13 @@ def _is_running(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_requests_to_stop_leave_server_and_workers_to_the_main_process(reader):
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the system has no /proc")
+def test_requests_to_stop_leave_the_workers_to_the_main_process_and_they_end_with_it(reader):
     reader.stdout.readline()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         os.killpg(reader.pid, number)
     numbers = [int(reader.stdout.readline().split()[0]) for _ in range(10)]
     assert numbers == list(range(1, 11))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").exists(), reason="the system has no /proc")
-def test_workers_of_a_fork_server_end_with_the_main_process(reader):
     workers = [int(pid) for pid in reader.stdout.readline().split()[1:]]
     assert len(workers) == 2
     assert all(map(_is_running, workers))

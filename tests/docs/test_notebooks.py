@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.public import imported
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release
 
 SCRIPT = """# %%
 import sys, warnings

@@ -153,7 +153,7 @@ FAST_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 def test_the_operators_pass_the_checks_of_torch_library(checks):
     x, v, a, b, grad = _case((3, 8), (1, 4), (3, 2), torch.float32)
     halves = torch.randn(3, 16).chunk(2, dim=-1)
-    for first, second in ((x, v), halves):
+    for first, second in ((x, v), halves) if checks == FAST_CHECKS else (halves,):
         leaves = [t.detach().requires_grad_() for t in (first, second, a, b)]
         opcheck(torch.ops.kat.gated_rational.default, (*leaves, "A"), test_utils=checks)
         opcheck(

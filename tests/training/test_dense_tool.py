@@ -6,8 +6,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +26,7 @@ from kat.training.tasks.detection.metrics import DetectionMetrics
 from kat.training.tasks.detection.task import find_objects
 from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
+from tests.training import killed_runs
 
 pytestmark = pytest.mark.slow
 
@@ -200,13 +199,14 @@ def test_two_processes_validate_as_one_does(kind, items, tmp_path):
     for devices, batch in ((1, 2), (2, 1)):
         out = tmp_path / str(devices)
         command = (
-            sys.executable, "-m", "kat_command", "train", "--model.name", name, "--model.args",
+            "train", "--model.name", name, "--model.args",
             json.dumps(args), "--data.name", f"{kind}:{items}", "--data.image_size", "64",
             "--data.batch_size", str(batch), "--epochs", "1", "--limit_train_batches", "1",
             "--optim.lr", "1e-12", "--optim.warmup_lr", "1e-12", "--optim.min_lr", "1e-12",
             "--accelerator", "cpu", "--devices", str(devices), "--out", str(out),
         )  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        code, _ = killed_runs.train(command, tmp_path / "log", ranks=devices)
+        assert code == 0, (tmp_path / "log").read_text()
         with (out / "history.csv").open(newline="") as file:
             (row,) = csv.DictReader(file)
         rows.append({name: float(value) for name, value in row.items() if name != "train_loss"})

@@ -27,6 +27,7 @@ from kat.training.distributed import (
 )
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
+from tests.training.killed_runs import train
 
 LAUNCHERS = {
     "none": {},
@@ -145,11 +146,17 @@ def _start(out, *more):
     return start("train", *SETTINGS, "--out", out, *more)
 
 
+def _run(out, *more):
+    """Runs as torchrun would start it, without the seconds of imports; its code and output."""
+    log, options = out.with_suffix(".log"), dict(zip(more[::2], more[1::2], strict=True))
+    ranks = int(options.get("--devices", 1))
+    code, _ = train(["train", *SETTINGS, "--out", str(out), *more], log, ranks=ranks)
+    return code, log.read_text()
+
+
 def _train(out, *more):
-    process = _start(out, *more)
-    printed, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors
-    return printed
+    code, printed = _run(out, *more)
+    assert code == 0, printed
 
 
 def _history(out):
@@ -206,9 +213,8 @@ def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
 @pytest.mark.slow
 def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
     out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
-    process = _start(out, *DIVISIONS["fsdp"], *rate)
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 1, errors
+    code, errors = _run(out, *DIVISIONS["fsdp"], *rate)
+    assert code == 1, errors
     assert "the layer where it arose is not searched for in sharded weights" in errors
     assert f"The state before it is in {out / 'last_good.ckpt'}" in errors
     weights = torch.load(out / "last_good.ckpt", weights_only=True)["raw_state_dict"]
@@ -239,9 +245,8 @@ def test_a_run_of_another_number_of_processes_is_not_resumed(runs, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(runs / "ddp", out)
     more = ("--resume", "true", "--epochs", "3", *DIVISIONS["one"], "--devices", "1")
-    process = _start(out, *more)
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 2
+    code, errors = _run(out, *more)
+    assert code == 2
     assert "last.ckpt is of 2 processes with batches of 32 x 1, and at step 10" in errors
 
 

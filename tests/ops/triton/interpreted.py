@@ -86,7 +86,7 @@ def test_dtypes_with_several_blocks_a_program(dtype, form):
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("degree", [(1, 0), (1, 1), (2, 3), (3, 2), (7, 6)])
+@pytest.mark.parametrize("degree", [(1, 0), (2, 3), pytest.param((7, 6), marks=RELEASE)])
 def test_degrees(degree, form):
     check(*inputs((5, 24), rows=(1, 3), degree=degree), form)
     check(*inputs((5, 8), rows=(1, 1), degree=degree), form)
@@ -98,8 +98,8 @@ def test_rows_shared_or_not(rows, dtype):
     check(*inputs((13, 96), rows=rows, dtype=dtype))
 
 
-@pytest.mark.parametrize("positions", [0, 1, 13])
-@pytest.mark.parametrize("channels", [1, 3, 24, 25, 48, 96])
+@pytest.mark.parametrize("positions", [1, 13])
+@pytest.mark.parametrize("channels", [1, 25, 48, 96])
 def test_sizes(positions, channels):
     check(*inputs((positions, 2 * channels), rows=(1, 2), dtype=torch.float16))
 
@@ -251,7 +251,14 @@ def test_enormous_and_infinite_x(dtype, form):
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.parametrize("rows", [8, 1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.bfloat16,
+        *(pytest.param(t, marks=RELEASE) for t in (torch.float16, torch.float64)),
+    ],
+)
 @pytest.mark.parametrize(
     ("degree", "form"),
     [
@@ -259,8 +266,7 @@ def test_enormous_and_infinite_x(dtype, form):
         ((3, 2), "B"),
         pytest.param((7, 6), "A", marks=RELEASE),
         pytest.param((9, 8), "B", marks=RELEASE),
-        pytest.param((2, 0), "A", marks=RELEASE),
-        ((2, 0), "B"),
+        pytest.param((2, 0), "B", marks=RELEASE),
     ],
 )
 def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows):
@@ -285,8 +291,8 @@ def test_tiny_output_gradients_beside_ordinary_ones(dtype, form, rows):
 
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("degree", [(5, 4), (9, 8)])
-@pytest.mark.parametrize("rows", [8, 1])
+@pytest.mark.parametrize("degree", [(5, 4), pytest.param((9, 8), marks=RELEASE)])
+@pytest.mark.parametrize("rows", [8, pytest.param(1, marks=RELEASE)])
 def test_large_output_gradients_where_powers_of_x_underflow(rows, degree, dtype, form):
     """In plain arithmetic: no x is enormous and no gradient tiny."""
     exponent = math.log2(torch.finfo(dtype).smallest_normal)
@@ -301,7 +307,7 @@ def test_large_output_gradients_where_powers_of_x_underflow(rows, degree, dtype,
 @pytest.mark.parametrize(
     "b", [[0.0, 0, -1, 0], [0.0, 1e-20, 0, 0], [0.0, 0, 0, -1], [0.0] * 4, [-1.0, 0, 0, 1]]
 )
-@pytest.mark.parametrize("grad", [1.0, -0.5])
+@pytest.mark.parametrize("grad", [1.0, pytest.param(-0.5, marks=RELEASE)])
 def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
     x = 1e-30 if dtype == torch.float32 else 1e-250
     x = [x, -x, 0.0, -0.0, 1.0, -1.0]
@@ -309,7 +315,7 @@ def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
     assert_right(Elements(x, [grad] * len(x), a, [b] * len(x), "B", dtype))
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("form", ["A", pytest.param("B", marks=RELEASE)])
 def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
     """As on a GPU: the kernels below the operators, the operators' own formulas above."""
     monkeypatch.setitem(operators.KERNELS, "cpu", gpu)

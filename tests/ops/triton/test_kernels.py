@@ -37,7 +37,8 @@ def run(*arguments: str, **environment: str) -> None:
     [
         ("interpreted.py", "not release"),
         pytest.param("interpreted.py", "release", marks=pytest.mark.release),
-        ("interpreted_gated.py", ""),
+        ("interpreted_gated.py", "not release"),
+        pytest.param("interpreted_gated.py", "release", marks=pytest.mark.release),
     ],
 )
 def test_interpreted_kernels_against_float64(cases, marker):
@@ -73,6 +74,7 @@ def test_compiled_kernels_for_sm_90(options, count, registers, instructions, tmp
 
 
 @needs_triton
+@pytest.mark.release
 @pytest.mark.parametrize("arch", ["80", "100"])
 def test_the_scaled_backward_kernel_compiles(arch):
     kernels = ("scaled", "gated_scaled")
@@ -80,6 +82,7 @@ def test_the_scaled_backward_kernel_compiles(arch):
 
 
 @needs_triton
+@pytest.mark.release
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_kernels_without_a_denominator_compile(form):
     options = ("--arch", "90", "--dtype", "fp32", "--width", "768", "--degree", "5", "0")
@@ -88,5 +91,6 @@ def test_kernels_without_a_denominator_compile(form):
 
 
 @needs_triton
+@pytest.mark.release
 def test_all_kernels_compile_for_an_amd_gpu_without_spills():
     run("benchmarks/kernel_static_amd.py")

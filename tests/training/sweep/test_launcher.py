@@ -55,7 +55,7 @@ def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("forked", [True, False])
+@pytest.mark.parametrize("forked", [True, pytest.param(False, marks=pytest.mark.release)])
 def test_a_run_has_the_environment_of_its_call(tmp_path, monkeypatch, forked):
     if not forked:
         monkeypatch.setattr("kat.processes.fork_server", lambda module: None)
