@@ -23,6 +23,14 @@ if kernels.problem():
     os.environ["KAT_CPU_KERNEL"] = "off"
 
 
+_LONG = (
+    "test_kernels.py", "test_distributed.py", "test_resume.py", "test_detector_onnx.py",
+    "test_build.py", "test_ablate_tuning.py", "test_extras.py", "test_examples.py",
+    "test_workers.py", "test_compat.py", "test_random_resume.py",
+)  # fmt: skip
+"""Files whose slow tests take more than 20 seconds together, however few they are."""
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves out the tests of a release, unless ``-m`` asks for them, and puts slow files first.
 
@@ -34,7 +42,8 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
     if hasattr(config, "workerinput"):
         slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-        items.sort(key=lambda item: -slow[item.path])
+        long = {path for path in slow if path.name in _LONG}
+        items.sort(key=lambda item: (item.path not in long, -slow[item.path]))
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
@@ -113,22 +111,6 @@ def test_a_wrong_recipe_is_one_line(content, message, tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
     recipe.write_bytes(content)
     assert message in refused(capsys, "train", "--config", recipe)
-
-
-def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):
-    out = tmp_path / "run"
-    command = [
-        sys.executable, "-m", "kat_command", "train", "--config", "digits", "--out", str(out),
-        "--epochs", "1", "--optim.warmup_epochs", "0", "--accelerator", "cpu", "--devices", "2",
-        "--no-progress", "--limit_train_batches", "3",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("best top-1") == 1
-    summary = json.loads((out / "summary.json").read_text())
-    assert run("eval", out, "--no-progress") == 0
-    assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
-    assert yaml.safe_load((out / "run.yaml").read_text())["epochs"] == 1
 
 
 def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):

@@ -133,7 +133,10 @@ def test_bonds_change_a_prediction_and_the_order_of_atoms_does_not(molecules, ar
     assert one != other
 
 
-@pytest.mark.parametrize(("arm", "rate"), [("gated_grkan", 3e-3), ("boosting", 0.3)])
+@pytest.mark.parametrize(
+    ("arm", "rate"),
+    [("gated_grkan", 3e-3), pytest.param("boosting", 0.3, marks=pytest.mark.slow)],
+)
 def test_the_test_part_chooses_nothing(molecules, monkeypatch, tmp_path, arm, rate):
     before, row = _trained(molecules, tmp_path, arm, rate)
     data = molecules.read("freesolv")
@@ -164,6 +167,7 @@ def test_errors_are_in_the_unit_of_the_target(molecules, tmp_path):
     assert row["test"] == pytest.approx(torch.tensor(wrong).square().mean().sqrt().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_boosting_leaves_out_no_feature_that_a_tree_could_use(molecules, tmp_path):
     train, valid, test = _parts(molecules.read("freesolv"))
     model = HistGradientBoostingRegressor(

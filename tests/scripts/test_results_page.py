@@ -140,7 +140,8 @@ def test_records_are_evenly_spaced_and_those_made_elsewhere_are_kept(runs, tmp_p
     assert moments.read_bytes() == before
 
 
-def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
+def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(results_page, "save_figure", lambda figure, path: None)
     page = tmp_path / "results.md"
     page.write_text(results_page.PAGE.read_text())
     results_page.write_page(results_page.RESULTS, page, tmp_path / "figures")

@@ -190,8 +190,12 @@ def _have_own_buffers(rank: int, store: str) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    for name, settings in DIVISIONS.items():
-        _train(root / name, *settings)
+    for name in ("one", "fsdp"):
+        _train(root / name, *DIVISIONS[name])
+    process = _start(root / "ddp", *DIVISIONS["ddp"])  # by kat's own launcher
+    printed, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors
+    assert printed.count("best top-1") == 1
     return root
 
 
