@@ -64,8 +64,10 @@ def _bits(content):
     return found
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize(
+    ("precision", "ema"),
+    [("32-true", 0.9), ("64-true", 0.0), ("bf16-mixed", 0.0), ("16-mixed", 0.9)],
+)
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, precision, ema):
     settings = {"precision": precision, "optim": OptimConfig(ema_decay=ema, clip_grad=1.0)}
     fit(_run(tmp_path / "whole", **settings))

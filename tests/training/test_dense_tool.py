@@ -17,7 +17,7 @@ from examples.items import make_items
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
 from kat.errors import InputError, TrainingDiverged
-from kat.models import ModelRecord, build_model, load_model, save_model
+from kat.models import build_model, load_model, save_model
 from kat.models.dense import SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import TrainConfig, build, evaluate, train
@@ -26,6 +26,7 @@ from kat.training.tasks.detection.metrics import DetectionMetrics
 from kat.training.tasks.detection.task import find_objects
 from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
+from tests.records import RECORD
 from tests.training import killed_runs
 
 pytestmark = pytest.mark.slow
@@ -166,15 +167,9 @@ def test_an_epoch_whose_metric_is_nan_is_the_lowest(items, tmp_path, monkeypatch
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_run_starts_from_a_classifier(kind, pool, items, tmp_path, capsys):
     args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "patch_size": 8, "global_pool": pool}
-    record = ModelRecord(
-        architecture="kat_micro",
-        args=args,
-        classes=["a", "b"],
-        input_size=(3, 32, 32),
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        interpolation="bicubic",
-        crop_pct=1.0,
+    size, half = (3, 32, 32), (0.5,) * 3
+    record = replace(
+        RECORD, architecture="kat_micro", args=args, input_size=size, mean=half, std=half
     )
     torch.manual_seed(1)
     classifier = build_model(record)

@@ -49,6 +49,7 @@ def test_a_run_on_a_relative_path_is_evaluated_and_resumed_from_another_folder(
     assert run("train", "--resume", "true", "--out", "../run") == 0
 
 
+@pytest.mark.slow
 def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_path, capsys):
     out = tmp_path / "run"
     command = ("train", *QUICK, "--model.args", "{depth: 1}", "--data.num_workers", 1, "--out", out)

@@ -27,6 +27,7 @@ def test_records_are_few_and_evenly_spread(steps, numbers):
         assert len(recorded) >= min(steps + 1, SNAPSHOTS // 2)
 
 
+@pytest.mark.slow
 def test_a_run_records_its_rationals_from_the_start_to_the_end(tmp_path):
     out = tmp_path / "run"
     assert run(*COMMON, "--epochs", 2, "--out", out) == 0
@@ -46,6 +47,7 @@ def test_a_run_records_its_rationals_from_the_start_to_the_end(tmp_path):
         assert (found.numerator.diff(dim=0) != 0).any(-1).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_a_limit_stops_continues_its_record(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*COMMON, "--epochs", 60, "--max_steps", 9, "--out", whole) == 0

@@ -117,7 +117,7 @@ def test_rationals_have_a_weight_decay_of_their_own(model, layer_decay):
     assert {value for name, value in decay.items() if name not in coefficients} == {0.0}
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("name", list_optimizers(exclude_filters=["kron*", "adahessian"]))
 def test_every_optimizer_of_timm_trains_or_asks_for_a_gpu(model, name):
     """kron does, too, but compiles itself for a minute first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,12 +14,13 @@ from examples.items import make_items
 from kat.data import DataConfig, open_split
 from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
-from kat.models import ModelRecord, build_model
+from kat.models import build_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate
 from kat.training.tasks.detection.task import find_objects
 from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.segmentation.task import find_classes
+from tests.records import RECORD
 
 pytestmark = pytest.mark.slow
 
@@ -37,15 +39,10 @@ def items(tmp_path_factory):
 
 
 def model_of(name, classes, side, **args):
-    record = ModelRecord(
-        architecture=name,
-        args={**ARGS, **args},
-        classes=classes,
-        input_size=(3, side, side),
-        mean=(0.5,) * 3,
-        std=(0.3,) * 3,
-        interpolation="bilinear",
-        crop_pct=1.0,
+    size, colors = (3, side, side), {"mean": (0.5,) * 3, "std": (0.3,) * 3}
+    args = {**ARGS, **args}
+    record = replace(
+        RECORD, architecture=name, args=args, classes=classes, input_size=size, **colors
     )
     torch.manual_seed(0)
     return build_model(record).eval(), record
