@@ -73,18 +73,11 @@ def test_files_that_are_something_else(tmp_path, history):
     path = tmp_path / "coefficients.csv"
     with pytest.raises(InputError, match="does not exist: only training a KAT writes it"):
         read_coefficient_history(path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="is not a coefficient history: 'layer'"):
+        read_coefficient_history(path)
     write_coefficient_history(history, path)
-    text = path.read_text()
-    lines = text.splitlines(keepends=True)
-    broken = {
-        "a,b\n1,2\n": "is not a coefficient history: 'layer'",
-        "".join(lines[:5] + lines[6:]): "rows of a are missing",
-        text.replace("e-05", "e-x5"): "could not convert string to float",
-    }
-    for content, message in broken.items():
-        path.write_text(content)
-        with pytest.raises(InputError, match=message):
-            read_coefficient_history(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not a coefficient history"):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match="rows of polynomial are missing"):
         read_coefficient_history(path)

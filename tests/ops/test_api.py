@@ -40,20 +40,6 @@ def test_gradients_equal_central_differences(form, rows, impl):
         np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("degree", DEGREES)
-def test_first_and_second_derivatives_pass_gradcheck(form, degree, impl):
-    inputs = [t.requires_grad_() for t in random_case((3, 6), (1, 3), degree)]
-
-    def function(x, a, b):
-        return kat.rational(x, a, b, form=form, impl=impl)
-
-    assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
-
-
 @pytest.mark.parametrize("impl", IMPLS)
 def test_subgradients_form_a(impl):
     """d|b|/db = +1 at b = 0, sgn(b) elsewhere; d|x|/dx = 0 at x = 0."""

@@ -62,10 +62,6 @@ def coefficients(kind: str, degree: tuple[int, int]) -> tuple[list[float], list[
         b = 0 * b
     if kind == "zero leading":
         a[len(a) // 2 + 1 :], b[len(b) // 2 :] = 0, 0
-    if kind == "zero first":
-        a[: len(a) // 2], b[: len(b) // 2] = 0, 0
-    if kind == "as trained":
-        a[2:], b = 1e-3 * a[2:], 1e-5 * b
     return a.tolist(), b.tolist()
 
 
@@ -84,9 +80,7 @@ def grid(kind: str, degree: tuple[int, int], form: str) -> list[Elements]:
 @pytest.mark.parametrize("impl", BACKENDS)
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("degree", DEGREES)
-@pytest.mark.parametrize(
-    "kind", ["normal", "huge", "tiny", "no denominator", "zero leading", "zero first", "as trained"]
-)
+@pytest.mark.parametrize("kind", ["normal", "huge", "tiny", "no denominator", "zero leading"])
 def test_all_sizes_of_x_and_of_the_output_gradient(impl, form, degree, kind):
     for elements in grid(kind, degree, form):
         assert_right(impl, elements)
@@ -217,19 +211,3 @@ def test_one_enormous_x_among_many(impl, form):
             step = float(at_other[name].value - at_zero[name].value)
             before, after = results[0][index][place], results[1][index][place]
             assert float(after - before) == pytest.approx(step, rel=1e-3, abs=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("impl", BACKENDS)
-def test_the_sums_of_enormous_x_do_not_depend_on_threads(impl):
-    x = torch.randn(64, 1000) * 10 ** torch.linspace(0, 30, 64)[:, None]
-    a, b = torch.randn(1, 6), torch.randn(8, 4, requires_grad=True)
-    found = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        found.append(torch.autograd.grad(kat.rational(x, a, b, impl=impl).sum(), b)[0])
-    torch.set_num_threads(1)
-    if impl == "cpu":
-        assert torch.equal(found[0], found[1])
-        assert torch.equal(found[0], found[2])
-    assert all(f.isfinite().all() for f in found)

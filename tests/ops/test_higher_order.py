@@ -90,14 +90,6 @@ def test_batches_of_gradients(impl, order):
     torch.testing.assert_close(twice.hessian(loss, x, vectorize=True), twice.hessian(loss, x))
 
 
-def test_the_reference_refuses_batches_of_gradients_off_the_cpu():
-    """As on a GPU, where PyTorch cannot batch what it does; the error says what can."""
-    x = torch.randn(3, 8, device="meta", requires_grad=True)
-    y = kat.rational(x, torch.ones(1, 2, device="meta"), x[:1, :4].detach(), impl="reference")
-    with pytest.raises(RuntimeError, match=r"use impl=None, or torch\.func\.vmap"):
-        torch.autograd.grad(y, x, torch.ones(2, 3, 8, device="meta"), is_grads_batched=True)
-
-
 @pytest.mark.parametrize("fused", [False, True])
 def test_forward_mode_over_a_recorded_backward_pass(fused):
     """The gradient is linear in what comes in from above, so its tangent is the gradient itself."""

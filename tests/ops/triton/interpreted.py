@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import kat
-from kat.ops import derivative, operators, reference
+from kat.ops import reference
 from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as gpu
 from kat.ops.triton import kernels
@@ -141,23 +141,6 @@ def test_long_periods_are_shared_by_group():
     assert not triton_launch.Sharing.of(2 * 6 * 289, 3, 2 * 289, 4, 8).flat
     grad, x, a, b = inputs((2, 6, 17, 17), rows=(1, 3))
     check(grad.movedim(1, -1), x.movedim(1, -1), a, b)
-
-
-@pytest.mark.parametrize(
-    ("positions", "channels", "most", "programs"),
-    [
-        (10**5, 768, 592, 591),  # blocks of 256 vectors of 4 repeat their channels after 3
-        (10**5, 200, 592, 575),  # vectors of 1: after 25
-        (10**5, 200, 8, 25),
-        (26, 768, 592, 21),  # 20 blocks
-        (10**3, 8 * 4 * 263, 592, 592),  # by group
-        (10**3, 8 * 4 * 263, 6, 8),
-    ],
-)
-def test_programs_up_to_a_limit_in_whole_periods(positions, channels, most, programs):
-    share = triton_launch.Sharing.of(positions * channels, 8, channels // 8, 4, most)
-    assert share.programs == programs
-    assert not share.flat or programs * triton_launch.LANES * share.vector % channels == 0
 
 
 def test_int64_offsets(monkeypatch):
@@ -313,21 +296,6 @@ def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
     x = [x, -x, 0.0, -0.0, 1.0, -1.0]
     a = [[0.5, 1.0, 1.0, 1.0, 1.0, 1.0]] * len(x)
     assert_right(Elements(x, [grad] * len(x), a, [b] * len(x), "B", dtype))
-
-
-@pytest.mark.parametrize("form", ["A", pytest.param("B", marks=RELEASE)])
-def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
-    """As on a GPU: the kernels below the operators, the operators' own formulas above."""
-    monkeypatch.setitem(operators.KERNELS, "cpu", gpu)
-    monkeypatch.setattr(derivative, "has_kernel", lambda *_: False)
-    _, x, a, b = inputs((2, 4), rows=(1, 2), degree=(3, 2), dtype=torch.float64)
-    x = torch.copysign(x.abs().clamp(min=0.3), x)
-    leaves = [t.double().requires_grad_() for t in (x, a, b.abs() + 0.1)]
-    calls = []
-    own = triton_launch.backward
-    monkeypatch.setattr(triton_launch, "backward", lambda *case: calls.append(1) or own(*case))
-    assert torch.autograd.gradgradcheck(lambda *t: torch.ops.kat.rational(*t, form), leaves)
-    assert calls
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
