@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
@@ -108,16 +106,3 @@ def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, t
 def test_unknown_command_is_named_with_the_nearest(capsys):
     assert run("trian") == 2
     assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "command",
-    [[], ["train"], ["eval"], ["predict"], ["export"], ["fit"], ["verify"], ["stability"]],
-)
-def test_help_teaches(command):
-    result = subprocess.run(
-        [sys.executable, "-m", "kat_command", *command, "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "usage: kat" in result.stdout
-    assert result.stderr == ""
