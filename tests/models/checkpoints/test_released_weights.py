@@ -51,9 +51,6 @@ NOISE = {"norm.weight": torch.zeros(192)}
 """The weights that a checkpoint holds beside its EMA."""
 FORMS = {
     "bare": lambda state: state,
-    "bare, module, second variant": lambda state: module(second_variant(state)),
-    "state_dict": lambda state: {"state_dict": module(state), "epoch": 299, "arch": TINY},
-    "model": lambda state: {"model": second_variant(state), "optimizer": {}},
     "state_dict_ema": lambda state: {
         "state_dict": NOISE,
         "state_dict_ema": module(second_variant(state)),
