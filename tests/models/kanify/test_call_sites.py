@@ -179,6 +179,13 @@ class Branching(nn.Module):
         return self.run(x)
 
 
+class Untraceable(Branching):
+    """Code that fails on symbols."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(next(iter(self.act(self.one(x)))))
+
+
 class Measured(Branching):
     """A lambda that uses a tensor of its own."""
 
@@ -204,6 +211,7 @@ def line_of(kind: type, text: str) -> str:
             ["self.run = "],
             "torch.fx sees no call of it: it cannot follow the code at",
         ),
+        (Untraceable, "act", ["next(iter"], "torch.fx sees no call of it: it cannot follow"),
         (Measured, "act", ["* scale"], "cannot be regenerated: it uses tensors that are not"),
         (lambda: Shared(nn.PReLU()), "act", [], "taken if it has no parameters"),
     ],

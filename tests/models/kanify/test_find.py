@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import Permute
 
 import kat
 from kat.errors import InputError
@@ -88,6 +89,23 @@ def test_an_activation_with_two_names_is_found_under_both():
     assert [r.mlp.activation for r in plan.replacements] == ["1", "3"]
 
 
+@pytest.mark.parametrize(
+    ("between", "second", "why"),
+    [
+        ([nn.GELU()], nn.Linear(8, 4), "its 16 channels are not the 8 of the next linear map"),
+        ([nn.GELU(), nn.Upsample(2)], nn.Linear(16, 4), "its output goes to Upsample, not a"),
+        (
+            [Permute([1, 0]), nn.GELU(), Permute([1, 0])],
+            nn.Linear(16, 4),
+            "its channels is unclear",
+        ),
+    ],
+)
+def test_what_stands_between_linear_maps_and_is_no_mlp_is_named(between, second, why):
+    with pytest.raises(InputError, match=why):
+        kat.kanify(nn.Sequential(nn.Linear(8, 16), *between, second))
+
+
 @pytest.mark.parametrize("norm", [nn.LayerNorm(8, elementwise_affine=False), nn.InstanceNorm1d(8)])
 def test_a_norm_without_parameters_is_no_activation(norm):
     model = nn.Sequential(nn.Linear(8, 8), norm, nn.Linear(8, 8))
@@ -136,6 +154,11 @@ class Drawn(Called):
         return x if self.training and torch.rand(1) < 0 else self.mlp(x)  # never, but it draws
 
 
+class Moded(Called):
+    def forward(self, x):
+        return self.mlp(torch.tanh(x) if self.training else x)
+
+
 class Checkpointed(Called):
     def forward(self, x):
         return self.mlp(checkpoint(self.one, x, use_reentrant=False)[..., :8])
@@ -147,6 +170,7 @@ class Checkpointed(Called):
         (Context, "it changes whether gradients"),
         (Noted, "it changes attributes"),
         (Drawn, "it draws random numbers"),
+        (Moded, "it calls other functions in training than in evaluation"),
         (Checkpointed, "torch.fx cannot trace it beyond test_find.py:"),
     ],
 )
