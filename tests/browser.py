@@ -74,7 +74,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def run(self, script: str) -> Any:
-        """What a script returns, in the page; a promise is waited for."""
+        """Run a script in the page and return its value; a promise is awaited."""
         return self.driver.execute_script(script)
 
     def wait_for(self, script: str) -> None:
@@ -90,7 +90,7 @@ class Browser:
         ActionChains(self.driver).click(element).perform()
 
     def complaints(self) -> list[str]:
-        """What the console has had since the last call."""
+        """Return the messages on the console since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:

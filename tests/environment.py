@@ -19,7 +19,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 
 def requirements(extra: str | None = None) -> list[Requirement]:
-    """What the project needs, or an extra of it, without what that needs in turn.
+    """Return the direct requirements of the project, or of an extra.
 
     An extra that includes others has their requirements too.
     """

@@ -15,27 +15,27 @@ from kat.nn import register_grkan_hook
 
 
 def forward_hooks(module: nn.Module) -> int:
-    """How many hooks a module has after its forward."""
+    """Count the forward hooks of a module."""
     return _others(module.register_forward_hook)
 
 
 def forward_pre_hooks(module: nn.Module) -> int:
-    """How many hooks a module has before its forward."""
+    """Count the forward pre-hooks of a module."""
     return _others(module.register_forward_pre_hook)
 
 
 def global_forward_hooks() -> int:
-    """How many hooks are on all modules of the process, before and after their forward."""
+    """Count the forward hooks and pre-hooks on all modules of the process."""
     return _others(register_module_forward_hook) + _others(register_module_forward_pre_hook)
 
 
 def grkan_hooks() -> int:
-    """How many hooks are on all GR-KAN layers of the process."""
+    """Count the hooks on all GR-KAN layers of the process."""
     return _others(register_grkan_hook)
 
 
 def _others(register: Callable[[Callable[..., None]], RemovableHandle]) -> int:
-    """How many hooks lie where this function puts one."""
+    """Count the hooks in the place where this function registers one."""
     handle = register(lambda *_: None)
     hooks = handle.hooks_dict_ref()
     handle.remove()

@@ -136,7 +136,7 @@ def _sum(terms) -> tuple[mp.mpf, mp.mpf]:
 
 
 def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtype) -> bool:
-    """Whether ``got`` is the exact value to the rounding of arithmetic in the dtype to compute in.
+    """Return True if ``got`` is the exact value up to rounding in the dtype to compute in.
 
     Where the exact value is beyond the dtype's maximum, infinity of its sign is right, and where a
     partial sum is, infinity of either sign. NaN never is.

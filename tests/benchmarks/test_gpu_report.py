@@ -237,7 +237,7 @@ def test_without_a_gpu_nothing_is_written(report, tmp_path, capsys):
 
 
 def goals(report, state="done", **rows):
-    """What is met, of a report that has these rows of its steps, all in one state."""
+    """Return each goal's measured value, and if it is met, for these rows of the steps."""
     results = [report.Result(name, name, state=state, rows=r) for name, r in rows.items()]
     found = sys.modules["gpu.page"].goals(report.Report(results, stand_in=False))
     return {goal.what: (goal.measured, goal.met) for goal in found}

@@ -85,9 +85,6 @@ def test_a_script_runs_unchanged(tmp_path):
     for how in ([str(tmp_path / "script.py")], ["-m", "script"]):
         result = subprocess.run([*command, *how, "--a", "b"], cwd=tmp_path, **run)
         assert result.stdout.split("\n")[0] == "kat.compat __main__ 7 ['--a', 'b']", result.stderr
-    result = subprocess.run([*command, "absent.py"], **run)
-    assert result.returncode == 1
-    assert result.stderr == "python -m kat.compat: absent.py does not exist\n"
 
 
 PACKAGE_OF_THE_AUTHORS = ("kat_rational", "rational_kat_cu/kat_rational")

@@ -1,4 +1,4 @@
-"""What the tests of examples/domains share."""
+"""Helpers of the tests of examples/domains."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_what_is_declared_exists(plan):
 
 
 def test_committed_rows_are_those_of_the_plan(plan):
-    """And every arm tried as many rates, with the seed that tests do not have."""
+    """Every arm tried three rates, with a seed that no test has."""
     for name, declared in plan.PLAN.items():
         path = FOLDER / "results" / f"{name}.csv"
         if not path.exists():

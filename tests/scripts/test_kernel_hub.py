@@ -54,7 +54,7 @@ def package(script, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """What the package may import; nothing of kat."""
+    """Return an environment with the packages that the package may import, without kat."""
     names = [name for name in ("torch", "numpy", "triton", "kernels") if find_spec(name)]
     return link(tmp_path_factory.mktemp("environment"), map(Requirement, names))
 

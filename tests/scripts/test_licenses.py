@@ -1,4 +1,4 @@
-"""What scripts/licenses.py refuses."""
+"""Licenses: scripts/licenses.py names the packages under licenses that are not allowed."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def seen(page):
 
 
 def ink(page):
-    """What is drawn, (280, 280) in [0, 1]."""
+    """Return the drawing, (280, 280) in [0, 1]."""
     alpha = page.run(
         "return [...document.querySelector('#kat-canvas').getContext('2d')"
         ".getImageData(0, 0, 280, 280).data].filter((_, k) => k % 4 == 3)"
