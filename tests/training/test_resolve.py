@@ -40,20 +40,11 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
     ("settings", "message"),
     [
         ({"strategy": "fsdp", "precision": "16-mixed"}, "16-mixed does not work with strategy"),
-        (
-            {"optim": OptimConfig(lr=5e-6)},
-            "optim.min_lr=1e-05 is above optim.lr=5e-06, so that the rate would rise",
-        ),
-        (
-            {"optim": OptimConfig(lr=1e-3, warmup_lr=1.0, warmup_epochs=1)},
-            "optim.warmup_lr=1 is above optim.lr=0.001, so that the rate would begin above",
-        ),
+        ({"optim": OptimConfig(lr=5e-6)}, "optim.min_lr=1e-05 is above optim.lr=5e-06, so that"),
+        ({"optim": OptimConfig(warmup_lr=1.0, warmup_epochs=1)}, "warmup_lr=1 is above optim.lr="),
         ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd does not have two betas"),
         ({"model": ModelConfig(args={"global_pool": ""})}, "global_pool is '': leave it out"),
-        (
-            {"data": DataConfig("folder:x", validate_on="holdout", holdout=0)},
-            "data.validate_on=holdout needs a share to hold out: give data.holdout, e.g. 0.1",
-        ),
+        ({"data": DataConfig("folder:x", validate_on="holdout", holdout=0)}, "give data.holdout"),
         ({"data": DataConfig("digits", num_classes=7)}, "data.num_classes=7 has no effect"),
     ],
 )

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import weakref
 
 import pytest
 import torch
 from pycocotools.coco import COCO
 
 from kat.data import DataConfig
-from kat.data.dense import open_coco
 from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
-from kat.training.tasks.detection.metrics import DetectionMetrics
-from kat.training.tasks.detection.task import Detection
 from tests.data.dense.coco_files import official
-from tests.records import RECORD
 
 pytestmark = pytest.mark.slow
 
@@ -36,27 +31,6 @@ def settings(items, out, args=SMALL, model="kat_det_micro", boxes=False, **more)
         detection=DetectionAugmentConfig(scale=(0.8, 1.2)),
         **more,
     )
-
-
-def test_the_predictions_for_one_image_are_held_at_a_time(items):
-    data, alive = open_coco(items, "val"), []
-    pairs = [data[index] for index in range(3)]
-    targets = [target for _, target in pairs]
-
-    def model(images):
-        assert len(images) == 1
-        assert not any(held() is not None for held in alive)
-        target = targets[len(alive)]
-        found = {**target, "masks": target["masks"].bool()}
-        alive.append(weakref.ref(found["masks"]))
-        return [{**found, "scores": torch.ones(len(found["labels"]))}]
-
-    metrics = DetectionMetrics()
-    images = [image for image, _ in pairs]
-    task = Detection(TrainConfig(), RECORD)
-    metrics.update(task.predict(model, images), targets)
-    assert len(alive) == 3
-    assert float(metrics.compute()["mask_ap"]) == pytest.approx(100)
 
 
 def test_a_run_trains_keeps_and_evaluates(items, tmp_path):
