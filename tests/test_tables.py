@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kat.errors import InputError
-from kat.tables import fill_tables, number_columns, open_table, print_table, write_table
+from kat.tables import number_columns, open_table, print_table, write_table
 
 
 def test_rows_may_be_sequences_or_mappings(tmp_path):
@@ -74,12 +74,3 @@ def test_names_in_a_file_are_printable(tmp_path):
     assert list(csv.reader(path.open(newline="", encoding="utf-8"))) == cells
     write_table(path, ("name",), [("=1+1",), ("@SUM(A1)",), ("plain",), ("-0.5",)])
     assert path.read_text().split() == ["name", "'=1+1", "'@SUM(A1)", "plain", "-0.5"]
-
-
-def test_tables_are_written_between_their_marks():
-    end = "<!-- end of table -->"
-    page = f"a\n<!-- table of s -->\n\nold\n\n{end}\nb\n<!-- table of t -->\n{end}"
-    once = fill_tables(page, {"s": "new", "other": "not here"})
-    assert once == page.replace("old", "new")
-    again = fill_tables(once, {"s": "new", "t": "newer\n"})
-    assert again == once.replace("t -->", "t -->\n\nnewer\n")

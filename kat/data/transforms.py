@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,21 +21,6 @@ from kat.data.decoding import in_channels
 from kat.data.seeds import ERASING, derived_seed, fork_host_rng, seed_all
 from kat.data.stream import ImageStream
 from kat.errors import InputError
-
-
-class ImageSpec(Protocol):
-    """The attributes of a :class:`Preprocessing`, which a model's record has too."""
-
-    @property
-    def input_size(self) -> tuple[int, int, int]: ...
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
-    @property
-    def interpolation(self) -> str: ...
-    @property
-    def crop_pct(self) -> float: ...
 
 
 class Preprocessing(NamedTuple):
@@ -92,13 +77,13 @@ def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
-def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
+def eval_transform(spec: Any, *, normalize: bool = True) -> Transform:
     """Makes timm's evaluation transform: resize, central crop, normalization.
 
     Images are first converted to grayscale or RGB.
 
     Args:
-        spec: the preprocessing.
+        spec: a :class:`Preprocessing`, or the record of a model, which has the same attributes.
         normalize: False leaves normalization to :class:`DeviceTransform`.
 
     Examples:
@@ -120,7 +105,7 @@ def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
     return _after_conversion(spec, transform)
 
 
-def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
+def train_transform(spec: Any, augment: AugmentConfig) -> Transform:
     """Makes timm's training transform: random resized crop, flip, RandAugment; it returns uint8.
 
     Images are first converted to grayscale or RGB. :class:`DeviceTransform` does normalization and
@@ -183,7 +168,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     return posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
 
 
-def _after_conversion(spec: ImageSpec, transform: Any) -> Transform:
+def _after_conversion(spec: Any, transform: Any) -> Transform:
     """The transform, after conversion of the image to grayscale or RGB."""
     return Compose([partial(in_channels, channels=spec.input_size[0]), transform])
 

@@ -206,19 +206,13 @@ def test_unreadable_images_are_no_copies_of_one_another(tmp_path):
     assert not list(between_splits(reports))
 
 
-@pytest.mark.parametrize(
-    ("classes", "kind", "case"),
-    [
-        (1, "splits of a single class, which leaves a classifier nothing to tell apart", "'n00'"),
-        (2, "splits without an image that can be read", "none of its 0 images"),
-    ],
-)
-def test_data_that_no_classifier_can_be_trained_on_is_fatal(tmp_path, classes, kind, case):
+@pytest.mark.parametrize("classes", [1, 2])
+def test_data_that_no_classifier_can_be_trained_on_is_fatal(tmp_path, classes):
     write_folder(tmp_path, classes=classes, train=1, val=1)
     shutil.rmtree(tmp_path / "val")
-    problem = _problems(f"folder:{tmp_path}", "val")[kind]
-    assert _fatal(problem)
-    assert problem.cases == [case]
+    problems = _problems(f"folder:{tmp_path}", "val")
+    fatal = " ".join(kind for kind, problem in problems.items() if _fatal(problem))
+    assert ("of a single class" if classes == 1 else "without an image") in fatal
     splits = [open_split(DataConfig(f"folder:{tmp_path}"), split) for split in ("train", "val")]
     with pytest.raises(InputError, match=r"two or more classes|validation split has no image"):
         check_classes(*splits)

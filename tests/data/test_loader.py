@@ -22,6 +22,7 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
+from kat.data.sampler import ResumableSampler
 from kat.errors import InputError
 from tests.images import write_folder
 
@@ -167,6 +168,18 @@ def test_batches_of_two_processes_are_those_of_one(folder, monkeypatch):
         for half in (first, second):
             pairs = zip(half.seeds, half.images, strict=True)
             assert all(torch.equal(images[seed], image) for seed, image in pairs)
+
+
+def test_processes_of_an_evaluation_share_the_images(monkeypatch):
+    """Each comes once."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    batches = []
+    for rank in range(3):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        batches.append(list(ResumableSampler(20, 4, seed=None)))
+    assert [[len(batch) for batch in own] for own in batches] == [[4, 3], [4, 3], [4, 2]]
+    assert sorted(key[1] for own in batches for batch in own for key in batch) == [*range(20)]
 
 
 def test_loading_restores_the_generators_of_the_process(folder):

@@ -43,7 +43,7 @@ STREAMS = [source for source in SOURCES if source.__name__.endswith("_stream")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("source", STREAMS)
 def test_a_stream_is_divided_among_the_processes(tmp_path, monkeypatch, source, workers):
     """The workers of a fork server are in no process group."""

@@ -26,6 +26,7 @@ def instances() -> dict[str, Any]:
     crowd = {"size": [48, 64], "counts": [0, 48 * 10, 48 * 54]}  # the ten left columns
     square = np.zeros((50, 60), np.uint8, order="F")
     square[12:30, 25:45] = 1
+    fields = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd")
     objects = [
         (900, 4, 17, [11.0, 4.0, 30.0, 27.0], [TRIANGLE], 0),
         (12, 4, 3, [1.0, 1.0, 30.0, 26.5], TWO_PARTS, 0),
@@ -40,17 +41,8 @@ def instances() -> dict[str, Any]:
             {"id": 31, "file_name": "b.png", "height": 30, "width": 40},
         ],
         "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": 100.0 + number,
-                "iscrowd": crowd,
-                "segmentation": outline,
-                "keypoints": [1, 2, 2],
-            }
-            for number, image, category, box, outline, crowd in objects
+            dict(zip(fields, row, strict=True), area=100.0 + row[0], keypoints=[1, 2, 2])
+            for row in objects
         ],
         "categories": [
             {"id": 17, "name": "cat", "supercategory": "animal"},

@@ -9,11 +9,10 @@ import torch
 
 from kat.data import (
     DataConfig,
+    ImageStream,
     UnreadableImage,
-    eval_transform,
     make_loader,
     open_split,
-    preprocessing,
 )
 from kat.data.sources.shard_stream import ShardStream
 from kat.errors import InputError
@@ -79,19 +78,6 @@ def test_workers_yield_full_batches_and_see_the_epoch(shards, workers):
     assert torch.cat([batch.images for batch in loader]).tolist() == epochs[2][8:]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_of_a_stream_counts_each_image_once(shards, workers):
-    write_info(shards, "validation", {f"train-000{number}.tar": 4 for number in range(3)})
-    config = DataConfig(
-        "wds/tiny", str(shards), num_classes=2, image_size=16, batch_size=5, num_workers=workers
-    )
-    data = open_split(config, "val")
-    data.transform = eval_transform(preprocessing(config, data))
-    loader = make_loader(data, config, training=False)
-    assert [len(batch.labels) for batch in loader] == [5, 5, 2]
-    assert len(loader) == 3
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
     """The label is in the last item, in a batch that would not be full."""
@@ -117,3 +103,9 @@ def test_a_stream_of_unknown_length_or_classes_is_refused(shards):
     config.num_classes = None
     with pytest.raises(InputError, match=r"classes of 'wds/tiny' are unknown.*data\.num_classes"):
         open_split(config, "val")
+
+
+def test_a_part_without_images_is_an_error_not_an_endless_loop():
+    stream = ImageStream(lambda epoch, part: iter(()), 8, ["0"], batch_size=4)
+    with pytest.raises(InputError, match="part 1 of 1 of the stream is empty"):
+        list(stream)
