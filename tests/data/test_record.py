@@ -54,19 +54,17 @@ def test_a_class_folder_or_a_file_that_is_renamed_or_moved_is_noticed(tmp_path):
 
 
 def test_a_box_of_coco_and_a_mask_by_another_name_are_noticed(tmp_path):
-    write_coco(tmp_path / "coco")
-    start = _identity({"name": f"coco:{tmp_path / 'coco'}"})
+    write_coco(tmp_path)
+    write_ade20k(tmp_path)
+    names = [{"name": f"{kind}:{tmp_path}"} for kind in ("coco", "ade20k")]
+    start = list(map(_identity, names))
     content = instances()
     content["annotations"][0]["bbox"][2] += 1
-    write_coco(tmp_path / "coco", content)
-    changed = _identity({"name": f"coco:{tmp_path / 'coco'}"})
-    assert "the val split has other files" in differences(start, changed)[1]
-    write_ade20k(tmp_path / "ade")
-    start = _identity({"name": f"ade20k:{tmp_path / 'ade'}"})
-    for file in (tmp_path / "ade").glob("*/validation/ADE_1.*"):
+    write_coco(tmp_path, content)
+    for file in tmp_path.glob("*/validation/ADE_1.*"):
         file.rename(file.with_stem("ADE_7"))
-    changed = _identity({"name": f"ade20k:{tmp_path / 'ade'}"})
-    assert "the val split has other files" in differences(start, changed)[1]
+    for before, name in zip(start, names, strict=True):
+        assert "the val split has other files" in differences(before, _identity(name))[1]
 
 
 def test_a_pixel_of_a_small_data_set_is_noticed():

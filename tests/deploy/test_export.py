@@ -24,14 +24,14 @@ from tests.models.small import images, make_model
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("size", [(8, 8), (12, 8), (6, 20)])
 @pytest.mark.parametrize("name", ["resizable.pt2", "resizable8.onnx"])
-def test_image_sizes_are_dynamic_if_the_model_allows(stored, name, size):
+def test_image_sizes_are_dynamic_if_the_model_allows(stored, name):
     want = make_resizable(stored.model, stored.record)
     if "8" in name:
         want = quantize_int8(freeze(want))
     opened, _ = open_model(stored.folder / name, trust=True)
-    assert distance(opened(images(2, *size)), want(images(2, *size))) < 1e-5
+    for size in ((8, 8), (12, 8), (6, 20)):
+        assert distance(opened(images(2, *size)), want(images(2, *size))) < 1e-5
 
 
 def test_int8_files_hold_the_weights_in_int8(stored):
@@ -57,10 +57,9 @@ def test_no_path_of_this_machine_is_in_the_file(stored, name):
     assert not any(text.encode() in content for content in contents for text in sources)
 
 
-@pytest.mark.parametrize("ending", ["pt2", "onnx"])
-def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch, ending):
+def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch):
     model, record = make_model()
-    path = tmp_path / f"m.{ending}"
+    path = tmp_path / "m.pt2"
     path.write_bytes(b"kept")
 
     def wrong(model):
@@ -105,8 +104,8 @@ def test_a_head_of_zeros_is_exported(tmp_path):
     model, record = make_model()
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
-    export_model(model.eval(), record, tmp_path / "zeros.onnx")
-    assert not open_model(tmp_path / "zeros.onnx")[0](images(2)).any()
+    export_model(model.eval(), record, tmp_path / "zeros.pt2")
+    assert not open_model(tmp_path / "zeros.pt2", trust=True)[0](images(2)).any()
 
 
 class Shifted(GroupRational):
