@@ -14,7 +14,7 @@ from kat.files import open_input, write_text
 from kat.text import printable, say
 
 _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
-"""How a cell starts that holds a number, or none."""
+"""The start of a cell that holds a number, or of an empty one."""
 
 
 def write_table(

@@ -204,7 +204,7 @@ def _classes_without_use(data: ImageDataset, counts: Counter[int]) -> list[Probl
 
 
 def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
-    """Finds classes in one split alone, and images that are in two classes or two splits.
+    """Finds classes that only one split has, and images that are in two classes or two splits.
 
     Images are the same if their bytes have the same hash.
 

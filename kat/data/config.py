@@ -62,7 +62,7 @@ class DataConfig:
             their image as it is stored.
         bad_annotations: what to do with invalid boxes and masks (``kat data check`` lists them):
             fail refuses the data, skip leaves them out.
-        boxes_only: detection: leave out the masks of the annotations, and train on boxes alone, as
+        boxes_only: detection: leave out the masks of the annotations, and train on boxes, as
             on data without masks.
         interpolation: how images are resized for evaluation; auto: as for the model in
             model.init_from.

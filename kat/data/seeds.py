@@ -1,4 +1,4 @@
-"""Seeds that depend on their purpose alone, never on what was drawn before."""
+"""Seeds that depend only on their purpose, never on what was drawn before."""
 
 from __future__ import annotations
 

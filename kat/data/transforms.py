@@ -24,7 +24,7 @@ from kat.errors import InputError
 
 
 class Preprocessing(NamedTuple):
-    """How images become the input tensors of a model.
+    """The preprocessing of images to the input tensors of a model.
 
     Args:
         input_size: (channels, height, width).

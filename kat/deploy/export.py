@@ -48,8 +48,8 @@ class Exported:
         path: the file.
         size: in bytes.
         error: the largest distance of the file's logits from the model's, divided by the largest of
-            these, on noise; for int8 from those of the quantized model in PyTorch. For a detector
-            see :func:`kat.deploy.formats.detector_onnx.detections_distance`.
+            these, on noise; for int8 from the logits of the quantized model in PyTorch. For a
+            detector see :func:`kat.deploy.formats.detector_onnx.detections_distance`.
         moved: the same distance of an int8 model from the float one; 0 without int8.
         record: the record of the file.
 
@@ -71,7 +71,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Export:
-    """How to write a file, and how to check it."""
+    """A writer of a file, and its check."""
 
     record: ExportRecord
     write: Callable[[Path], None]

@@ -1,4 +1,4 @@
-"""What a run directory records about the training of its best weights."""
+"""The record of a run directory about the training of its best weights."""
 
 from __future__ import annotations
 

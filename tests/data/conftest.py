@@ -1,4 +1,4 @@
-"""What the tests of data share."""
+"""Fixtures of the tests of data."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def every_test_has_its_own_cache(own_cache):
-    """What a test reads is not what another has kept."""
+    """Tests share no cache."""

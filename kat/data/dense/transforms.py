@@ -264,7 +264,7 @@ def _boxes(masks: Tensor) -> Tensor:
 
 
 def _selected(target: Target, keep: Tensor) -> Target:
-    """The target with these objects alone; entries that are not per object are unchanged."""
+    """The target with only these objects; entries that are not per object are unchanged."""
     return {name: value[keep] if value.ndim else value for name, value in target.items()}
 
 

@@ -16,7 +16,7 @@ def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[
     """Chooses the images that are held out of training for validation.
 
     Of the n images of a class, max(1, round(share n)) are held out, but at most n - 1: those whose
-    names have the smallest SHA-256. The choice depends on the names alone, and adding an image
+    names have the smallest SHA-256. The choice depends only on the names, and adding an image
     changes at most one other.
 
     Args:

@@ -32,7 +32,7 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     from timm.data import create_dataset
     from timm.data.readers.shared_count import SharedCount
 
-    # It is shared by a fork alone. By value is enough: streams start new workers every epoch.
+    # Only a fork shares it. By value is enough: streams start new workers every epoch.
     ForkingPickler.register(SharedCount, lambda count: (SharedCount, (count.value,)))
     training = split == "train"
     option = "train_split" if training else "val_split"

@@ -1,4 +1,4 @@
-"""What is drawn on images, against torchvision's own drawing."""
+"""Drawing on images, against torchvision's own drawing."""
 
 from __future__ import annotations
 
