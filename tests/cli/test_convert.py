@@ -81,7 +81,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
         ([path, "--model", "kat_micro"], "8 unexpected (blocks.0.ls1.gamma"),
         ([path, "--model", "kat_micro", "--mean", 0.5], "must have one number for each of the 3"),
         ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
-        ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "'gruops'; did you mean 'num_groups'"),
+        ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "did you mean 'num_groups'"),
         ([tmp_path / "code.pth", "--model", "kat_micro"], "reading that could run code"),
         ([tmp_path / "none.pth", "--model", "kat_micro"], "does not exist"),
         (["vit_micr", "--model", "kat_micro"], "nor is there a file of this name"),
