@@ -40,8 +40,6 @@ def test_mimetic_attention_of_other_shapes_is_refused():
     qkv, proj = nn.Linear(10, 30), nn.Linear(10, 10)
     with pytest.raises(InputError, match=r"num_heads divides d; got .* and 3 heads"):
         init_attention_mimetic_(qkv, proj, num_heads=3)
-    with pytest.raises(InputError, match=r"got \(20, 10\), \(10, 10\)"):
-        init_attention_mimetic_(nn.Linear(10, 20), proj, num_heads=2)
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])

@@ -17,16 +17,6 @@ from kat.errors import InputError
 from kat.nn import Coefficients, gain, preset, preset_names
 from kat.nn.fitting import FUNCTIONS
 
-REACHED = {
-    ("silu", "A"): 5e-7,
-    ("gelu", "A"): 2.4e-3,
-    ("gelu", "B"): 1.3e-3,
-    ("gelu_narrow", "A"): 2.4e-3,
-    ("gelu_narrow", "B"): 5.3e-4,
-    ("relu", "A"): 3.2e-2,
-    ("tanh", "A"): 1.1e-6,
-}
-
 
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("name", preset_names())
@@ -42,7 +32,6 @@ def test_preset_through_the_operator_is_the_function_to_its_recorded_error(name,
     ]
     error = np.abs(y.numpy() - function(x.numpy())).max()
     assert error == pytest.approx(c.max_error, rel=1e-3, abs=1e-12)
-    assert c.max_error <= REACHED.get((name, form), 0.1)
 
 
 def _exact_gain(function) -> float:
@@ -81,15 +70,6 @@ def test_gain_averages_the_groups():
     with torch.no_grad():
         layer.weight_numerator[1, 1] = 3.0
     assert layer.gain() == pytest.approx(1 / ((1 + 9) / 2), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("share", "rows"), [("numerator", (1, 8)), ("denominator", (8, 1)), ("none", (8, 8))]
-)
-def test_share_decides_the_shapes(share, rows):
-    layer = kat.GroupRational(8, share=share)
-    assert tuple(layer.weight_numerator.shape) == (rows[0], 6)
-    assert tuple(layer.weight_denominator.shape) == (rows[1], 4)
 
 
 @pytest.mark.parametrize("share", ["numerator", "denominator", "none"])

@@ -143,15 +143,17 @@ def test_derivatives_of_first_and_second_order(form):
         assert gradgradcheck(call, leaves)
 
 
-@pytest.mark.slow
 def test_the_operators_pass_the_checks_of_torch_library():
     _, _, a, b, grad = _case((3, 8), (1, 4), (3, 2), torch.float32)
     operators, (first, second) = torch.ops.kat, torch.randn(3, 16).chunk(2, dim=-1)
     leaves = [t.detach().requires_grad_() for t in (first, second, a, b)]
-    opcheck(operators.gated_rational.default, (*leaves, "A"))
-    opcheck(operators.gated_rational_backward.default, (grad, *leaves, "B"))
-    tensors = (grad, first, second, a, b, "A")
-    opcheck(operators.gated_rational_backward_recompute.default, tensors)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for operator, arguments in (
+        (operators.gated_rational, (*leaves, "A")),
+        (operators.gated_rational_backward, (grad, *leaves, "B")),
+        (operators.gated_rational_backward_recompute, (grad, first, second, a, b, "A")),
+    ):
+        opcheck(operator.default, arguments, test_utils=checks)
 
 
 def test_transforms_give_the_reference():

@@ -125,16 +125,6 @@ def test_inputs_that_do_not_fit_are_refused_as_by_the_modules():
         make_mlp()(torch.randn(7, 16, dtype=torch.float64))
 
 
-def test_blocks_fill_twice_the_second_level_caches_up_to_a_limit(monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setattr(blocks, "second_level_cache", lambda: 1 << 20)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert blocks.block_rows(4096) == 2048
-    assert blocks.block_rows(1 << 23) == 32
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert blocks.block_rows(4096) == 4096
-
-
 @torch.no_grad()
 def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "least_bytes", lambda: 7 * 32 * 4)
@@ -145,9 +135,7 @@ def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monke
         torch.testing.assert_close(mlp(x), one_by_one(mlp, x))
         assert len(calls) == rows - 6
     monkeypatch.undo()
-    monkeypatch.setattr(blocks, "second_level_cache", lambda: 1 << 20)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert blocks.least_bytes() == 1 << 22
+    assert blocks.least_bytes() == blocks.second_level_cache() * torch.get_num_threads()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

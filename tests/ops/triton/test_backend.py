@@ -28,16 +28,7 @@ def test_requested_by_name_on_the_cpu():
             kat.rational(x, a, b, impl="triton")
 
 
-WITHOUT_TRITON = """
-import sys
-
-class NoTriton:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "triton":
-            raise ImportError("No module named 'triton'")
-
-sys.meta_path.insert(0, NoTriton())
-"""
+WITHOUT_TRITON = "import sys; sys.modules['triton'] = None\n"  # its import fails
 ON_A_GPU = """
 import torch
 
@@ -82,7 +73,7 @@ def refusal_and_warning(setup: str, **environment: str) -> list[str]:
 @pytest.mark.slow
 def test_without_triton_the_reference_runs_after_one_warning():
     for line in refusal_and_warning(WITHOUT_TRITON):
-        assert "No module named 'triton'" in line
+        assert "import of triton halted" in line
         assert "pip install triton" in line
 
 

@@ -68,13 +68,6 @@ def test_a_gate_against_float64_and_the_same_bits_again(shape, dtype, form):
     assert all(torch.equal(one, two) for one, two in zip(found, again, strict=True))
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("rows", [(1, 1), (8, 1), (8, 8)])
-@pytest.mark.parametrize("degree", [(1, 0), (3, 2), (7, 8)])
-def test_degrees_and_rows(degree, rows, form):
-    check(*inputs((64, 768), degree=degree, rows=rows), form)
-
-
 @pytest.mark.parametrize("size", [7, 14, 37])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_channels_first(size, dtype):
