@@ -26,8 +26,8 @@ from kat.ops.scaled import horner, sign, sign_of_sum
 from kat.ops.torch_internals import (
     in_function_transform,
     in_vmap,
-    is_batch_of_gradients,
     is_exporting,
+    is_known_batch_of_gradients,
     is_plain_eager,
 )
 
@@ -155,7 +155,7 @@ def backward(
     limit = _limit(z, a, b)
     if _can_read(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
         dx, da, db = _gradients(grad, z, a, b, form)
-    elif not torch.compiler.is_compiling() and is_batch_of_gradients(grad):
+    elif not torch.compiler.is_compiling() and is_known_batch_of_gradients(grad):
         raise RuntimeError(
             "impl='reference' takes batches of gradients (is_grads_batched=True) on CPUs alone:"
             " PyTorch cannot batch all of its operations; use impl=None, or torch.func.vmap"

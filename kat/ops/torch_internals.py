@@ -1,7 +1,9 @@
-"""Every private name of torch that kat reads.
+"""Every private name of torch that kat reads, with a fallback for each.
 
 They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks;
-one marks functions for the compiler.
+one marks functions for the compiler. A release of torch may remove any of them. kat then asks in
+another way, or takes what the name would report to be active: the results stay right, on a slower
+path.
 """
 
 from __future__ import annotations
@@ -12,19 +14,37 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-_active_transforms = torch._C._functorch.get_interpreter_stack
-is_batch_of_gradients = torch._C._functorch.is_legacy_batchedtensor
-_is_zero_tensor = torch._is_zerotensor
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_function_modes = torch._C._len_torch_function_stack
-_function_mode_at = torch._C._get_function_stack_at
-_profiler_enabled = torch.autograd._profiler_enabled
+def _assume_so() -> bool:
+    return True
+
+
+def _never(tensor: Tensor) -> bool:
+    return False
+
+
+def _has_no_memory(tensor: Tensor) -> bool:
+    """Return True if there is no storage (batches of gradients) or an empty one (lazy zeros)."""
+    try:
+        return tensor.data_ptr() == 0 and tensor.numel() > 0
+    except RuntimeError:
+        return True
+
+
+_functorch = getattr(torch._C, "_functorch", None)
+_active_transforms = getattr(_functorch, "get_interpreter_stack", None)
+_may_be_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _has_no_memory)
+is_known_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _never)
+_is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
+_function_modes = getattr(torch._C, "_len_torch_function_stack", None)
+_function_mode_at = getattr(torch._C, "_get_function_stack_at", lambda index: None)
+_profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
+_FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -41,7 +61,7 @@ def is_plain_eager(*tensors: Tensor) -> bool:
         kind = type(tensor)
         if kind not in (Tensor, nn.Parameter) or tensor.is_neg():
             return False
-        if kind is Tensor and (_is_zero_tensor(tensor) or is_batch_of_gradients(tensor)):
+        if kind is Tensor and (_is_zero_tensor(tensor) or _may_be_batch_of_gradients(tensor)):
             return False
     return not torch.jit.is_tracing()
 
@@ -61,6 +81,8 @@ def _rewrites_functions() -> bool:
     A default device is a mode too, but it only places new tensors that are given no device, and
     kat's own code gives each one.
     """
+    if _function_modes is None:
+        return True
     count = _function_modes()
     return count > 0 and not all(_is_default_device(_function_mode_at(i)) for i in range(count))
 
@@ -72,7 +94,7 @@ def _is_default_device(mode: Any) -> bool:
 
 def has_values(tensor: Tensor) -> bool:
     """Return False for a tensor on the meta device or of ``FakeTensorMode``."""
-    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+    return not tensor.is_meta and not isinstance(tensor, _FakeTensor)
 
 
 def is_profiling() -> bool:
@@ -110,17 +132,26 @@ def in_function_transform() -> bool:
     The compiler enters the transforms in the code that it traces, and recompiles code that is
     called under another ``torch.func`` transform. So the result holds in compiled code as well.
     """
-    return in_forward_mode() or _active_transforms() is not None
+    return in_forward_mode() or _in_torch_func()
 
 
 def in_vmap() -> bool:
     """Return True if tensors may stand for batches of tensors, whose values cannot be read."""
+    if _active_transforms is None:
+        return in_function_transform()
     return any(transform.key().name == "Vmap" for transform in _active_transforms() or ())
 
 
 def in_forward_mode() -> bool:
     """Return True if forward-mode AD is active, by itself or under ``torch.func``."""
-    return forward_ad._current_level >= 0
+    level = getattr(forward_ad, "_current_level", None)
+    if level is not None:
+        return level >= 0
+    try:  # raises where forward mode is off
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
+    except RuntimeError:
+        return False
+    return True
 
 
 def refuse_forward_mode(operator: str = "rational") -> None:
@@ -152,3 +183,19 @@ def is_patched(module: nn.Module) -> bool:
         if attributes.get(name, True):
             return True
     return False
+
+
+def _in_torch_func() -> bool:
+    if _active_transforms is not None:
+        return _active_transforms() is not None
+    try:  # raises under torch.func: it has no setup_context
+        _Probe.apply()
+    except RuntimeError:
+        return True
+    return False
+
+
+class _Probe(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any) -> None:
+        return None
