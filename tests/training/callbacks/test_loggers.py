@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -129,6 +130,20 @@ def test_a_service_that_fails_at_the_end_costs_nothing_else(
 
 def _fail(recorder, status):
     raise RuntimeError("is down")
+
+
+@pytest.mark.parametrize(("status", "code"), [("finished", 0), ("failed", 1)])
+def test_a_run_of_wandb_ends_with_the_training_run(tmp_path, monkeypatch, status, code):
+    init = Mock()
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    logger = loggers.WandbLogger(tmp_path, "abc")
+    logger.log({"val/top1": 50.0}, 7)
+    logger.close(status)
+    assert {"id": "abc", "resume": "allow"}.items() <= init.call_args.kwargs.items()
+    made = init.return_value
+    made.define_metric.assert_called_once_with("*", step_metric="step")
+    made.log.assert_called_once_with({"val/top1": 50.0, "step": 7})
+    made.finish.assert_called_once_with(exit_code=code)
 
 
 def test_a_run_that_fails_ends_as_failed(services, tmp_path, capsys):
