@@ -19,7 +19,8 @@ from kat.models.baseline_mlps import FixedMlp, gated_width
 from kat.models.checkpoints.weight_files import filter_released, published_name
 from kat.models.timm_registry import register
 from kat.models.vit import ViT
-from kat.nn import GatedGRKANMlp, GRKANMlp, Scheme
+from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share
+from kat.ops import Form
 
 
 class KAT(ViT):
@@ -30,8 +31,7 @@ class KAT(ViT):
     A state dict may name the coefficients as either published variant does.
 
     Args:
-        num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GRKANMlp`, which has
-            the defaults.
+        num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GRKANMlp`.
         first_init: the initial function of the first rational of each MLP; ``"none"`` to leave the
             rational out.
         act_init: the initial function of the second one, see ``init`` of
@@ -62,27 +62,36 @@ class KAT(ViT):
 
     pretrained_filter = staticmethod(filter_released)
     has_rationals = True
-    mlp_options = (
-        "num_groups",
-        "degree",
-        "form",
-        "share",
-        "first_init",
-        "act_init",
-        "fused",
-        "keep",
-    )
 
     def __init__(
         self,
         *,
+        num_groups: int | str = 8,
+        degree: tuple[int, int] = (5, 4),
+        form: Form = "A",
+        share: Share = "numerator",
+        first_init: Init = "identity",
+        act_init: Init = "swish",
         mlp_init: Scheme = "variance_preserving",
+        fused: bool = True,
+        keep: Keep = "hidden",
         attn_init: str = "mimetic",
         grkan_blocks: Sequence[int] | None = None,
         depth: int = 12,
         **kwargs: Any,
     ) -> None:
-        mlp_layer: Any = partial(GRKANMlp, weight_init=mlp_init, **self.take_mlp_options(kwargs))
+        mlp_layer: Any = partial(
+            GRKANMlp,
+            num_groups=num_groups,
+            degree=degree,
+            form=form,
+            share=share,
+            first_init=first_init,
+            act_init=act_init,
+            weight_init=mlp_init,
+            fused=fused,
+            keep=keep,
+        )
         if grkan_blocks is not None:
             if not set(grkan_blocks) <= set(range(depth)):
                 raise ValueError(f"grkan_blocks must be of 0 to {depth - 1}, got {grkan_blocks}")
@@ -120,26 +129,37 @@ class GatedKAT(ViT):
     """
 
     has_rationals = True
-    mlp_options = ("num_groups", "degree", "form", "share", "act_init", "packed", "fused")
 
     def __init__(
         self,
         *,
+        num_groups: int | str = 8,
+        degree: tuple[int, int] = (5, 4),
+        form: Form = "A",
+        share: Share = "numerator",
+        act_init: Init = "swish",
         mlp_init: Scheme = "variance_preserving",
+        packed: bool = False,
+        fused: bool = True,
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
-        mlp_layer = partial(_gated_mlp, weight_init=mlp_init, **self.take_mlp_options(kwargs))
+        mlp_layer = partial(
+            _gated_mlp,
+            packed=packed,
+            num_groups=num_groups,
+            act_init=act_init,
+            degree=degree,
+            form=form,
+            share=share,
+            weight_init=mlp_init,
+            fused=fused,
+        )
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
 
 
 def _gated_mlp(
-    in_features: int,
-    hidden_features: int,
-    *,
-    packed: bool = False,
-    num_groups: int | str = 8,
-    **options: Any,
+    in_features: int, hidden_features: int, *, packed: bool, num_groups: int | str, **options: Any
 ) -> GatedGRKANMlp:
     """In the place of an MLP with this hidden width."""
     width = gated_width(hidden_features, num_groups if isinstance(num_groups, int) else 1)

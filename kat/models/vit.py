@@ -48,8 +48,6 @@ class ViT(VisionTransformer):
 
     pretrained_filter: ClassVar[Callable[..., Any]] = staticmethod(checkpoint_filter_fn)
     has_rationals = False
-    mlp_options: ClassVar[tuple[str, ...]] = ()
-    """The arguments that go to the MLPs by their own names."""
 
     def __init__(
         self,
@@ -82,11 +80,6 @@ class ViT(VisionTransformer):
         if weight_init != "skip":
             self.weight_init_mode = weight_init
             self.init_weights(needs_reset=False)
-
-    @classmethod
-    def take_mlp_options(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Remove the arguments for the MLPs, and return them."""
-        return {name: kwargs.pop(name) for name in cls.mlp_options if name in kwargs}
 
     def no_weight_decay(self) -> set[str]:
         """timm's names and those of all coefficients: weight decay would pull F towards zero."""
@@ -143,8 +136,16 @@ class KANViT(ViT):
         'BSplineKANMlp'
     """
 
-    mlp_options = ("grid", "order", "grid_range")
-
-    def __init__(self, *, kan_init: str = "liu", **kwargs: Any) -> None:
-        mlp_layer = partial(BSplineKANMlp, weight_init=kan_init, **self.take_mlp_options(kwargs))
+    def __init__(
+        self,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        grid_range: tuple[float, float] = (-3.0, 3.0),
+        kan_init: str = "liu",
+        **kwargs: Any,
+    ) -> None:
+        mlp_layer = partial(
+            BSplineKANMlp, grid=grid, order=order, grid_range=grid_range, weight_init=kan_init
+        )
         super().__init__(mlp_layer=mlp_layer, **kwargs)

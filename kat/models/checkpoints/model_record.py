@@ -190,7 +190,6 @@ def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
         made = create.args[0]
         classes = made.__mro__ + getattr(made, "transformer_class", nn.Module).__mro__
         known = {name for c in classes for name in inspect.signature(c.__init__).parameters}
-        known |= {name for c in classes for name in getattr(c, "mlp_options", ())}
         if strange := sorted(args.keys() - known):
             raise unknown(f"argument of {architecture}", strange[0], known)
 
