@@ -97,11 +97,6 @@ def has_values(tensor: Tensor) -> bool:
     return not tensor.is_meta and not isinstance(tensor, _FakeTensor)
 
 
-def is_profiling() -> bool:
-    """Return True if a profiler is on, which should see every operator."""
-    return bool(_profiler_enabled())
-
-
 def is_exporting() -> bool:
     """Return True if ``torch.export`` or ``torch.jit.trace`` records a program for use elsewhere.
 

@@ -43,37 +43,17 @@ def test_mlp_starts_as_the_ordinary_mlp():
     torch.testing.assert_close(ours(x), mlp(x), rtol=1e-4, atol=1e-5)
 
 
-def test_mlp_children_have_the_names_of_the_released_checkpoints():
-    names = set(kat.GRKANMlp(16, 64).state_dict())
-    coefficients = {f"act{i}.weight_{part}ator" for i in (1, 2) for part in ("numer", "denomin")}
-    assert names == coefficients | {f"fc{i}.{part}" for i in (1, 2) for part in ("weight", "bias")}
-
-
-def test_mlp_parameter_count_is_the_papers():
-    d, hidden, groups = 192, 768, 8
-    count = sum(p.numel() for p in kat.GRKANMlp(d, hidden).parameters())
-    assert count == 2 * d * hidden + d + hidden + 2 * (6 + 4 * groups)
-
-
-def test_mlp_options_reach_their_place():
-    mlp = kat.GRKANMlp(16, 32, 8, norm_layer=nn.LayerNorm, bias=False, drop=0.5, num_groups=2)
-    assert mlp.fc1.bias is None
-    assert mlp.fc2.out_features == 8
-    assert isinstance(mlp.norm, nn.LayerNorm)
-    assert (mlp.drop1.p, mlp.drop2.p) == (0.5, 0.5)
-    assert mlp(torch.randn(2, 16)).shape == (2, 8)
-
-
 @pytest.mark.parametrize("biases", [(True, False), [False, True]])
-def test_a_pair_of_biases_or_rates_is_one_for_each_layer_as_in_timm(biases):
+def test_mlp_options_reach_their_place_and_pairs_are_one_for_each_layer_as_in_timm(biases):
     """Each layer by itself, on arithmetic of its own: as a truth value every pair is True."""
-    mlp = kat.GRKANMlp(16, 32, bias=biases, drop=(0.25, 0.5))
+    options = {"norm_layer": nn.LayerNorm, "bias": biases, "drop": (0.25, 0.5)}
+    mlp, theirs = kat.GRKANMlp(16, 32, 8, num_groups=2, **options), Mlp(16, 32, 8, **options)
     assert (mlp.drop1.p, mlp.drop2.p) == (0.25, 0.5)
-    theirs = Mlp(16, 32, bias=biases)
     for ours, other in ((mlp.fc1, theirs.fc1), (mlp.fc2, theirs.fc2)):
         assert (ours.bias is None) == (other.bias is None)
     x = torch.randn(3, 16)
-    y = nn.functional.linear(mlp.act2(mlp.fc1(mlp.act1(x))), mlp.fc2.weight, mlp.fc2.bias)
+    hidden = mlp.norm(mlp.act2(mlp.fc1(mlp.act1(x))))
+    y = nn.functional.linear(hidden, mlp.fc2.weight, mlp.fc2.bias)
     torch.testing.assert_close(mlp.eval()(x), y)
 
 

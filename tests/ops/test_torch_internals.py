@@ -75,12 +75,6 @@ def test_a_default_device_leaves_tensors_plain_and_another_mode_does_not():
             assert not torch_internals.is_plain_eager(x)
 
 
-def test_profilers_are_seen():
-    assert not torch_internals.is_profiling()
-    with torch.profiler.profile():
-        assert torch_internals.is_profiling()
-
-
 @pytest.mark.parametrize("name", ["forward_hook", "forward_pre_hook", "full_backward_hook",
                                   "full_backward_pre_hook"])  # fmt: skip
 def test_hooks_and_a_forward_of_the_instance_are_seen(name):
@@ -92,16 +86,6 @@ def test_hooks_and_a_forward_of_the_instance_are_seen(name):
     assert not torch_internals.is_patched(module)
     module.forward = lambda x: x
     assert torch_internals.is_patched(module)
-
-
-def test_exported_programs_are_seen():
-    class Look(nn.Module):
-        def forward(self, x):
-            return x + 1 if torch_internals.is_exporting() else x
-
-    x = torch.zeros(3)
-    assert Look()(x).sum() == 0
-    assert torch.export.export(Look(), (x,)).module()(x).sum() == 3
 
 
 WITHOUT_ANY = """
