@@ -105,6 +105,7 @@ def make_run(config: TrainConfig, options: argparse.Namespace, batches: list[Bat
             record=record,
             source=None,
             checkpoint=None,
+            data={},
             train_data=data,
             val_data=data,
             device=torch.device(options.device),
@@ -136,6 +137,8 @@ class Empty:
 
 class Batches:
     """Batches that lie in memory, over and over, in the place of a loader."""
+
+    is_stream = False
 
     def __init__(self, batches: list[Batch], count: int) -> None:
         self.batches = batches
