@@ -34,12 +34,7 @@ from kat.analysis.runs import Row, write_runs
 from kat.analysis.sweeps import SweepResults, earlier_runs, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
-from kat.cli.options.training_settings import (
-    TrainingParser,
-    config_from,
-    read_recipe,
-    recipe_path,
-)
+from kat.cli.options.training_settings import TrainingParser, config_from, read_recipe, recipe_path
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kat.cli.options.parser import Parser, given, write_json
+from kat.cli.options.parser import Parser, write_json
 from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
@@ -106,7 +106,7 @@ def make_parser() -> Parser:
 
 def _data(path: Path, options: Namespace) -> Data:
     """The data to evaluate a checkpoint on, its run's by default, and a remark."""
-    named = given(options.data)
+    named = {name: value for name, value in vars(options.data).items() if value is not None}
     is_exported = path.suffix[1:] in FORMATS and path.is_file()
     exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
     settings, remark = data_to_test(path, named, exported)

@@ -15,29 +15,23 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kat.analysis import (
-    Reading,
-    learned_activations,
-    plot_activations,
-    plot_evolution,
-    plot_learning_curves,
-    read_symbols,
-)
 from kat.analysis.ablation import compared, main_metric, summarize, with_split
-from kat.analysis.figures.activations import ANIMATED
+from kat.analysis.figures.activations import ANIMATED, plot_activations, plot_evolution
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
 from kat.analysis.figures.base import save_figure
 from kat.analysis.figures.grids import COSTS, draw_costs, draw_forest, pareto_front
-from kat.analysis.figures.learning_curves import CURVES, usual_curves
+from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves, usual_curves
+from kat.analysis.inspect.activations import learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.predictions import images_of_run, normalized
-from kat.analysis.inspect.symbolic import median, write_readings
-from kat.analysis.runs import History, Row, find_runs, read_runs, with_results
+from kat.analysis.inspect.symbolic import Reading, median, read_symbols
+from kat.analysis.runs import History, find_runs, read_runs, with_results
 from kat.cli.options.parser import Parser, refuse_options
 from kat.data import DeviceTransform, decode, eval_transform
 from kat.deploy import open_model
@@ -46,7 +40,7 @@ from kat.files import short_names
 from kat.models import ModelRecord, load_model
 from kat.nn import read_coefficient_history
 from kat.settings import Count, CountOrZero, Positive
-from kat.tables import print_table
+from kat.tables import print_table, write_table
 from kat.text import say, warn
 from kat.training import read_history
 from kat.training.run_directory import COEFFICIENTS
@@ -67,10 +61,7 @@ def activations(arguments: list[str]) -> None:
       kat plot activations runs/digits --symbolic --csv readings.csv
       kat plot activations model.safetensors --images 0 --width 4     without images
     """
-    parser = activations_parser()
-    options = parser.parse_args(arguments)
-    if options.images == 0:
-        refuse_options(parser, options, ["data"], "with --images 0")
+    options = activations_parser().parse_args(arguments)
     model, record = load_model(options.run)
     inputs, note = _inputs(options, model, record)
     path = options.run / COEFFICIENTS
@@ -82,7 +73,7 @@ def activations(arguments: list[str]) -> None:
         readings = [reading for activation in found for reading in read_symbols(activation)]
         _print(readings)
         if options.csv:
-            write_readings(readings, options.csv)
+            write_table(options.csv, [f.name for f in fields(Reading)], map(astuple, readings))
             say(options.csv)
     say(options.out)
 
@@ -193,7 +184,7 @@ def curves(arguments: list[str]) -> None:
     options = curves_parser().parse_args(arguments)
     lines: dict[str, list[History]] = {}
     left_out = []
-    for row in _find(options):
+    for row in find_runs(options.runs, group=options.group, labels=options.labels):
         history = read_history(row["folder"]) if row["status"] == "done" else []
         if history:
             lines.setdefault(row["cell"], []).append(history)
@@ -231,10 +222,6 @@ def _runs_parser(doc: str | None) -> Parser:
     return parser
 
 
-def _find(options: Namespace) -> list[Row]:
-    return find_runs(options.runs, group=options.group, labels=options.labels)
-
-
 def cost(arguments: list[str]) -> None:
     """``kat plot cost``: accuracy against parameters, FLOPs, seconds and memory.
 
@@ -249,7 +236,8 @@ def cost(arguments: list[str]) -> None:
       kat plot cost runs/kat runs/vit --labels KAT ViT --x flops --out flops.svg
     """
     options = cost_parser().parse_args(arguments)
-    rows = [with_results(row) for row in _find(options)]
+    found = find_runs(options.runs, group=options.group, labels=options.labels)
+    rows = [with_results(row) for row in found]
     done = [row for row in rows if row["status"] == "done"]
     if not done:
         raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")

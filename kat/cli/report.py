@@ -69,10 +69,9 @@ def make_parser() -> Parser:
 
 
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
-    names = [name.removesuffix(".csv") for name in short_names(tables)]
-    grids = {name: read_runs(path) for name, path in zip(names, tables, strict=True)}
-    histories = {
-        name: {row["run"]: read_history(path.parent / row["run"]) for row in grids[name]}
-        for name, path in zip(names, tables, strict=True)
-    }
+    grids, histories = {}, {}
+    for path, name in zip(tables, short_names(tables), strict=True):
+        rows = grids[name.removesuffix(".csv")] = read_runs(path)
+        runs = {row["run"]: read_history(path.parent / row["run"]) for row in rows}
+        histories[name.removesuffix(".csv")] = runs
     write_ablation_report(grids, histories, out)

@@ -49,8 +49,7 @@ def main(arguments: list[str]) -> int:
         if name not in DTYPES:
             raise unknown("dtype", name, DTYPES)
     found = verify(
-        [by_name[name] for name in chosen],
-        tracked(cases(options.dtypes), "comparing", options),
+        [by_name[name] for name in chosen], tracked(cases(options.dtypes), "comparing", options)
     )
     if options.interpreter:
         found += verify_interpreted()

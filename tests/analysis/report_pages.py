@@ -13,7 +13,7 @@ from torch import nn
 from kat.analysis import count, learned_activations
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.runs import Row
-from kat.nn import GroupRational, LayerHistory
+from kat.nn import LayerHistory, rationals
 from kat.nn.stability import QUANTITIES
 from tests.records import RECORD
 
@@ -25,27 +25,21 @@ def small_kat() -> nn.Module:
     """A KAT of one block whose groups differ."""
     torch.manual_seed(0)
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=1, num_classes=10).eval()
-    for layer in model.modules():
-        if isinstance(layer, GroupRational):
-            with torch.no_grad():
-                layer.weight_numerator += 0.1 * torch.randn_like(layer.weight_numerator)
-                layer.weight_denominator += 0.2 * torch.rand_like(layer.weight_denominator)
+    with torch.no_grad():
+        for layer in rationals(model).values():
+            layer.weight_numerator += 0.1 * torch.randn_like(layer.weight_numerator)
+            layer.weight_denominator += 0.2 * torch.rand_like(layer.weight_denominator)
     return model
 
 
 def coefficient_history(model: nn.Module) -> dict[str, LayerHistory]:
     """The rationals of a model, whose coefficients were half at step 5 and nothing at step 0."""
     shares = torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1)
-    return {
-        name: LayerHistory(
-            form=layer.form,
-            steps=torch.tensor(STEPS),
-            numerator=shares * layer.weight_numerator.detach(),
-            denominator=shares * layer.weight_denominator.detach(),
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, GroupRational)
-    }
+    found = {}
+    for name, layer in rationals(model).items():
+        a, b = (shares * p.detach() for p in (layer.weight_numerator, layer.weight_denominator))
+        found[name] = LayerHistory(layer.form, torch.tensor(STEPS), a, b)
+    return found
 
 
 def history(top1: float) -> list[dict[str, float]]:
@@ -59,14 +53,9 @@ def history(top1: float) -> list[dict[str, float]]:
 def stability_rows(layers: list[str]) -> list[Row]:
     """Gains of 1/2, 1, 2 at the three steps in the first layer, and so on by quarters."""
     return [
-        {
-            **dict.fromkeys(QUANTITIES, 0.0),
-            "step": step,
-            "layer": layer,
-            "gain": 2.0 ** (at - 1) / (1 + place),
-            "q_min": 1.0,
-            "q_max": 3.0,
-        }
+        dict.fromkeys(QUANTITIES, 0.0)
+        | {"step": step, "layer": layer, "q_min": 1.0, "q_max": 3.0}
+        | {"gain": 2.0 ** (at - 1) / (1 + place)}
         for at, step in enumerate(STEPS)
         for place, layer in enumerate(layers)
     ]
@@ -83,13 +72,8 @@ def findings(model: nn.Module, **changes: Any) -> RunFindings:
         "data": "digits",
         "settings": {"epochs": 2, "optim": {"lr": 0.002}},
         "summary": {
-            "top1": 84.25,
-            "top5": 99.0,
-            "epochs": 2,
-            "best_epoch": 2,
-            "seconds": 3723.0,
-            "images_per_second": 1234.5,
-            "memory_bytes": 735_600_000,
+            "top1": 84.25, "top5": 99.0, "epochs": 2, "best_epoch": 2, "seconds": 3723.0,
+            "images_per_second": 1234.5, "memory_bytes": 735_600_000,
             "worker_memory_bytes": 1_200_000_000,
         },
         "history": history(84.25),
@@ -98,7 +82,7 @@ def findings(model: nn.Module, **changes: Any) -> RunFindings:
         "coefficients": layers,
         "stability": stability_rows(list(layers)),
         "attention": "Not drawn here.",
-    }
+    }  # fmt: skip
     return RunFindings(**{**known, **changes})
 
 
@@ -106,23 +90,14 @@ def grid_rows(top1: dict[str, list[float]] = TOP1) -> list[Row]:
     """Three seeds of two cells, or the top-1 of each seed by the cells' names."""
     return [
         {
-            "cell": cell,
-            "seed": seed,
-            "status": "done",
-            "top1": value,
-            "top5": 99.0,
-            "parameters": 1000 * (1 + len(cell)),
-            "flops": 2_000_000,
-            "seconds": 60.0 + seed,
-            "images_per_second": 900.5,
-            "memory_bytes": 10**9,
-            "epochs": 2,
-            "best_epoch": 2,
+            "cell": cell, "seed": seed, "status": "done", "top1": value, "top5": 99.0,
+            "parameters": 1000 * (1 + len(cell)), "flops": 2_000_000, "seconds": 60.0 + seed,
+            "images_per_second": 900.5, "memory_bytes": 10**9, "epochs": 2, "best_epoch": 2,
             "run": f"runs/{cell}-{seed}",
         }
         for cell, values in top1.items()
         for seed, value in enumerate(values)
-    ]
+    ]  # fmt: skip
 
 
 def rows_with_test() -> list[Row]:
@@ -140,16 +115,15 @@ def rows_with_test() -> list[Row]:
     ]
 
 
-def texts_of(page: Path) -> list[list[str]]:
+def texts_of(page: Path, pattern: str = "<!-- (.*?) -->") -> list[list[str]]:
     """The texts in each figure of a page: matplotlib writes each as a comment beside its glyphs."""
     figures = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
-    return [re.findall(r"<!-- (.*?) -->", figure) for figure in figures]
+    return [re.findall(pattern, figure) for figure in figures]
 
 
 def titles_of(page: Path) -> list[list[str]]:
     """The titles to hover in each figure of a page."""
-    figures = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
-    return [re.findall(r"<title>(.*?)</title>", figure) for figure in figures]
+    return texts_of(page, "<title>(.*?)</title>")
 
 
 def tables_of(page: Path) -> list[list[list[str]]]:

@@ -11,15 +11,7 @@ import pytest
 import torch
 
 import kat
-from kat.analysis.verify import (
-    DTYPES,
-    QUANTITIES,
-    Backend,
-    cases,
-    present_backends,
-    verify,
-    verify_interpreted,
-)
+from kat.analysis.verify import Backend, cases, verify, verify_interpreted
 
 SMALL = cases(["float32"], degrees=[(5, 4)], names=["random"])
 
@@ -52,25 +44,12 @@ def wrong(**changes):
     return Backend("wrong", lambda x, a, b, form: _Wrong.apply(x, a, b, form, spoil))
 
 
-def test_every_backend_here_is_right():
-    backends, absent = present_backends()
-    found = verify(backends, cases())
-    assert [str(result) for result in found if not result.ratio <= 1] == []
-    assert {result.backend for result in found} == {"reference", "cpu", "triton"} - set(absent)
-    assert {result.dtype for result in found} == set(DTYPES)
-    assert {result.quantity for result in found} == set(QUANTITIES)
-    assert {result.form for result in found} == {"A", "B"}
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_x_reaches_the_maximum_of_the_dtype(dtype):
-    info = torch.finfo(getattr(torch, dtype))
-    for case in cases([dtype]):
-        assert case.x.dtype == getattr(torch, dtype)
+def test_x_reaches_the_maximum_of_the_dtype():
+    for case in cases():
+        info = torch.finfo(case.x.dtype)
         sizes = set(case.x.abs().tolist())
         assert {0.0, info.tiny, info.max} <= sizes
         assert any(1 < size < 10 for size in sizes)
-        assert case.x.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -79,12 +58,9 @@ def test_x_reaches_the_maximum_of_the_dtype(dtype):
         ({"y": lambda x, t: t * (1 + 3e-6)}, {"y"}),
         ({"y": lambda x, t: torch.where(x == 0, torch.nan, t)}, {"y"}),
         ({"dx": lambda x, t: torch.where(x.abs() > 1e8, -t, t)}, {"dx"}),
-        ({"dx": lambda x, t: torch.where(x.abs() > 1e37, torch.nan, t)}, {"dx"}),
         ({"dx": lambda x, t: torch.where(x.abs() < 1e-30, 0, t)}, {"dx"}),
-        ({"da": lambda x, t: t * (1 + 1e-3)}, {"da"}),
         ({"da": lambda x, t: t - t / 24}, {"da"}),
         ({"db": lambda x, t: t.roll(1, dims=1)}, {"db"}),
-        ({"db": lambda x, t: -t}, {"db"}),
     ],
 )
 def test_a_wrong_backend_is_caught_and_named(changes, caught):
@@ -107,12 +83,9 @@ def test_beyond_the_maximum_infinity_is_right_and_another_sign_is_not():
 
 
 def test_a_backend_that_raises_has_failed():
-    def broken(x, a, b, form):
-        raise RuntimeError("no kernel image")
-
-    (first, *_) = verify([Backend("broken", broken)], SMALL)
+    (first, *_) = verify([Backend("broken", lambda x, a, b, form: x / torch.ones(3, 7))], SMALL)
     assert not first.ratio <= 1
-    assert str(first).endswith("raised RuntimeError: no kernel image")
+    assert "raised RuntimeError: The size of tensor" in str(first)
 
 
 @pytest.mark.release

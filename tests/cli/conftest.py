@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.commands import run
-from tests.images import write_fashion_mnist, write_folder
+from tests.images import write_folder
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +25,4 @@ def imagenet(tmp_path):
     """Ten classes in ImageNet's layout: JPEG files of differing sizes and modes."""
     folder = tmp_path / "imagenet"
     write_folder(folder, classes=10, train=2, val=1)
-    return folder
-
-
-@pytest.fixture
-def idx(tmp_path):
-    """Twenty images of Fashion-MNIST's format a split."""
-    folder = tmp_path / "idx"
-    folder.mkdir()
-    write_fashion_mnist(folder, train=20, val=20)
     return folder

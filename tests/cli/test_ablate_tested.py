@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 
 import pytest
 
 from kat.analysis.runs import read_runs
+from kat.training import read_history
 from tests.cli.commands import grid_writer, refused, run
-from tests.cli.test_ablate import MEASURED
-from tests.processes import start, wait_until
+from tests.cli.test_ablate import GRID as SMALL
 
 pytestmark = pytest.mark.slow
 
 GRID = {
-    "title": "Groups of a tested one?",
-    "recipe": "digits",
+    **SMALL,
     "settings": {
-        "epochs": 2,
-        "limit_train_batches": 5,
-        "optim.warmup_epochs": 0,
-        "optim.lr": 0.004,
-        "model.args.depth": 1,
-        "accelerator": "cpu",
-        "data.validate_on": "holdout",
+        "epochs": 2, "limit_train_batches": 5, "optim.warmup_epochs": 0, "optim.lr": 0.004,
+        "model.args.depth": 1, "accelerator": "cpu", "data.validate_on": "holdout",
     },
-    "seeds": [0],
-    "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
     "test": True,
     "reached": 1,
-}
+}  # fmt: skip
 METRICS = ("top1", "top5", "loss", "ece")
 
 
@@ -49,10 +40,9 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert run("ablate", grid("plain", test=False), "--out", out, "--jobs", 2) == 0
     trained = _times(out, "summary.json")
     assert not _times(out, "test.json")
-    assert not any(
-        "test" in name and row[name] for row in read_runs(out / "plain.csv") for name in row
-    )
-    first, second = (out / row["run"] / "last.ckpt" for row in read_runs(out / "plain.csv"))
+    plain = read_runs(out / "plain.csv")
+    assert not any("test" in name and row[name] for row in plain for name in row)
+    first, second = (out / row["run"] / "last.ckpt" for row in plain)
     first.unlink()  # the best and the last epoch may be the same file
     shutil.copy(second, first)
     assert run("ablate", grid(), "--out", out, "--jobs", 2) == 0
@@ -79,13 +69,10 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert "| images/s | peak memory |" in text
     assert (out / "small.svg").is_file()
 
-    with (out / rows[1]["run"] / "history.csv").open(newline="") as file:
-        target = max(float(line["top1"]) for line in csv.DictReader(file))
-    for row in rows:
-        with (out / row["run"] / "history.csv").open(newline="") as file:
-            reached = [
-                int(line["epoch"]) for line in csv.DictReader(file) if float(line["top1"]) >= target
-            ]
+    histories = [read_history(out / row["run"]) for row in rows]
+    target = max(line["top1"] for line in histories[1])
+    for row, history in zip(rows, histories, strict=True):
+        reached = [int(line["epoch"]) for line in history if line["top1"] >= target]
         assert row["epochs_to_reference"] == (reached[0] if reached else None)
 
     other, table = tmp_path / "other", out / "small.csv"
@@ -101,43 +88,16 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     both = tmp_path / "both"  # one grid tests the runs of the other
     grids = grid(), grid("plain", test=False)
     assert run("ablate", *grids, "--out", both, "--jobs", 2, "--reuse", out / "plain.csv") == 0
-    assert [row["test_top1"] for row in read_runs(both / "small.csv")] == [
-        row["test_top1"] for row in rows
-    ]
+    again = read_runs(both / "small.csv")
+    assert [row["test_top1"] for row in again] == [row["test_top1"] for row in rows]
 
     tested, table = _times(out, "test.json"), (out / "small.csv").read_bytes()
     assert run("ablate", grid(), "--out", out) == 0
     assert (_times(out, "test.json"), (out / "small.csv").read_bytes()) == (tested, table)
     assert run("report", out / "small.csv") == 0
-    page = (out / "small.html").read_text()
-    assert "Test top-1 by cell" in page
-
-
-@pytest.mark.release
-def test_killed_after_a_test_and_called_again_it_tests_the_others_alone(grid, tmp_path):
-    path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
-    assert run("ablate", path, "--out", clean, "--jobs", 2) == 0
-    process = start("ablate", path, "--out", killed, "--jobs", 1)
-    wait_until(lambda: _times(killed, "test.json"), process)
-    process.kill()
-    process.communicate()
-    before = _times(killed, "test.json")
-    assert len(before) == 1
-    assert run("ablate", path, "--out", killed, "--jobs", 2) == 0
-    assert _times(killed, "test.json").items() > before.items()
-    for one, other in zip(
-        read_runs(clean / "small.csv"), read_runs(killed / "small.csv"), strict=True
-    ):
-        assert {k: v for k, v in one.items() if k not in MEASURED} == {
-            k: v for k, v in other.items() if k not in MEASURED
-        }
-
-
-def test_a_resumed_run_is_tested_again(grid, tmp_path):
-    out = tmp_path / "out"
-    assert run("ablate", grid(), "--out", out, "--jobs", 2) == 0
-    folder = out / read_runs(out / "small.csv")[0]["run"]
-    assert (folder / "test.json").is_file()
+    assert "Test top-1 by cell" in (out / "small.html").read_text()
+    # a run that is resumed has to be tested again
+    folder = out / rows[0]["run"]
     command = ("train", "--config", folder / "run.yaml", "--out", folder, "--resume", "true")
     assert run(*command, "--no-progress", "--epochs", 3) == 0
     assert not (folder / "test.json").exists()

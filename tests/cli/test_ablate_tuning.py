@@ -8,35 +8,26 @@ import pytest
 
 from kat.analysis.runs import read_runs
 from tests.cli.commands import grid_writer, refused, run
-from tests.cli.test_ablate import MEASURED
+from tests.cli.test_ablate import GRID as SMALL
+from tests.cli.test_ablate import rows_of
 from tests.processes import start, wait_until
 
 pytestmark = pytest.mark.slow
 
 GRID = {
-    "title": "Groups of a tuned one?",
-    "recipe": "digits",
+    **SMALL,
     "settings": {
-        "epochs": 2,
-        "limit_train_batches": 15,
-        "data.batch_size": 32,
-        "optim.warmup_epochs": 0,
+        "epochs": 2, "limit_train_batches": 15, "data.batch_size": 32, "optim.warmup_epochs": 0,
         "model.args.depth": 1,
         "accelerator": "cpu",
     },
-    "seeds": [0],
-    "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
     "tune": {"setting": "optim.lr", "values": ["1e-5", 4.0e-3], "seed": 100},
-}
+}  # fmt: skip
 
 
 @pytest.fixture
 def grid(tmp_path):
     return grid_writer(tmp_path, GRID)
-
-
-def _rows(path):
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_runs(path)]
 
 
 def _states(capsys, path, out, *options):
@@ -78,7 +69,7 @@ def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, t
     assert run("ablate", path, "--out", killed, "--jobs", 2) == 0
     assert finished.stat().st_mtime_ns == before
     for name in ("small_tuning.csv", "small.csv"):
-        assert _rows(clean / name) == _rows(killed / name)
+        assert rows_of(clean / name) == rows_of(killed / name)
     assert _states(capsys, path, killed) == 3 * ["finished"]
     reuse = ("--reuse", clean / "small_tuning.csv")  # is all that is needed to choose the values
     assert _states(capsys, path, tmp_path / "none", *reuse) == [*2 * ["finished"], "to do"]
@@ -104,5 +95,3 @@ def test_the_tuned_setting_and_seed_are_not_the_user_s(grid, tmp_path, capsys):
     assert "the tuning seed 100 of small must not be one of the seeds" in line
     line = refused(capsys, "ablate", grid(), "--set", "optim.lr=0.1", *out)
     assert "--set optim.lr would override a setting of the cell '8, optim.lr: 1e-05'" in line
-    line = refused(capsys, "ablate", grid(seeds=[0, 100]), "--dry-run", *out)
-    assert "got [0, 100]" in line

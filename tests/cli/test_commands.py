@@ -49,33 +49,28 @@ def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsy
     predicted = json.loads(answers.read_text())
     assert [answer["image"] for answer in predicted] == [str(path) for path in images]
     best = [guess["probability"] for guess in predicted[0]["top"]]
-    assert len(best) == 5
     assert best == sorted(best, reverse=True)
     assert predicted[0]["top"][0]["class"] in [f"n{i:02}" for i in range(10)]
-    assert "n0" in capsys.readouterr().out
 
 
 def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, tmp_path, capsys):
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"")
-    for command in (["eval", digits_run], ["predict", picture, "--checkpoint", digits_run]):
-        for target in (tmp_path / "missing" / "x.json", tmp_path):
-            line = refused(capsys, *command, "--json", target)
-            assert "does not exist" in line or "is not a regular file" in line
+    for target, says in (("missing/x.json", "does not exist"), ("", "is not a regular file")):
+        assert says in refused(capsys, "eval", digits_run, "--json", tmp_path / target)
 
 
 def test_a_split_without_a_readable_image_is_an_error(imagenet, tmp_path, capsys):
     for path in (imagenet / "val").rglob("*.jpg"):
         path.write_bytes(b"torn")
-    code = run(
-        "train", "--data.name", f"folder:{imagenet}", "--data.image_size", 32, "--epochs", 1,
-        "--data.batch_size", 20, "--out", tmp_path / "run", "--no-progress",
-    )  # fmt: skip
-    assert code == 2
+    options = ("--data.image_size", 32, "--data.batch_size", 20, "--epochs", 1, "--no-progress")
+    command = ("train", "--data", f"folder:{imagenet}", "--out", tmp_path / "run", *options)
+    assert run(*command) == 2
     assert "the validation split has no image that can be read" in capsys.readouterr().err
+    (imagenet / "train" / "n00" / "0.jpg").write_bytes(b"torn")
+    line = refused(capsys, *command, "--overwrite", "--data.bad_images", "fail")
+    assert "0.jpg cannot be read as an image" in line
 
 
-def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, tmp_path, capsys):
+def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, tmp_path, capsys):
     line = refused(capsys, "eval", tmp_path)
     assert "name the dataset to evaluate on with --data" in line
     line = refused(capsys, "eval", tmp_path, "--data.name", "digits")
@@ -89,20 +84,12 @@ def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, t
     config = json.loads((renamed / "config.json").read_text())
     config["label_names"] = [f"class {i}" for i in range(10)]
     (renamed / "config.json").write_text(json.dumps(config))
-    line = refused(capsys, "eval", renamed, "--data.name", f"fashion_mnist:{idx}")
-    assert "class 0 is 'class 0' in the model and 'T-shirt/top' in the data" in line
-    copy = tmp_path / "mixed"
-    copy.mkdir()
-    (copy / "config.json").write_bytes((digits_run / "config.json").read_bytes())
+    line = refused(capsys, "eval", renamed, "--data.name", f"folder:{imagenet}")
+    assert "class 0 is 'class 0' in the model and 'n00' in the data" in line
     other = timm.create_model("vit_micro_patch2_8", in_chans=1)
-    safetensors.torch.save_file(other.state_dict(), copy / "model.safetensors")
-    line = refused(capsys, "eval", copy, "--data.name", "digits")
-    assert f"does not have the checksum that {copy / 'config.json'} names" in line
-    (copy / "model.safetensors").rename(copy / "other.safetensors")
-    line = refused(capsys, "eval", copy / "other.safetensors", "--data.name", "digits")
+    safetensors.torch.save_file(other.state_dict(), renamed / "model.safetensors")
+    line = refused(capsys, "eval", renamed, "--data.name", "digits")
+    assert f"does not have the checksum that {renamed / 'config.json'} names" in line
+    (renamed / "model.safetensors").rename(renamed / "other.safetensors")
+    line = refused(capsys, "eval", renamed / "other.safetensors", "--data.name", "digits")
     assert "16 missing (blocks.0.mlp.act1.weight_numerator" in line
-
-
-def test_unknown_command_is_named_with_the_nearest(capsys):
-    assert run("trian") == 2
-    assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err

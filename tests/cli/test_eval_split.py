@@ -9,7 +9,7 @@ import pytest
 
 from kat.models import load_model, save_model
 from kat.training.run_directory import read_data_record
-from tests.cli.commands import refused, run
+from tests.cli.commands import run
 from tests.images import write_folder
 
 pytestmark = pytest.mark.slow
@@ -60,8 +60,3 @@ def test_an_export_finds_the_data_of_its_run(project, tmp_path, name):
         assert (row["data"], row["images"]) == (f"folder:{project / 'photos'}", 3)
     (row,) = _rows(project, tmp_path, project / name, "--trust", *named, "--data.holdout", 0)
     assert row["images"] == 30
-
-
-def test_bare_weights_need_the_name_of_the_data(project, capsys):
-    line = refused(capsys, "eval", project / "bare")
-    assert "bare does not belong to a run: name the dataset to evaluate on with --data" in line

@@ -149,7 +149,6 @@ def test_bad_input_of_activations(folder, tmp_path, capsys, monkeypatch):
     for arguments, says in (
         ([folder, "--out", "a.gif"], "must end in .png or .svg or .pdf"),
         ([folder, "--out", "gone/a.png"], "does not exist"),
-        ([folder, "--images", 0, "--data", "digits"], "--data has no effect with --images 0"),
         ([folder, "--width", -3], "--width must be above 0"),
         ([folder, "--data", "diggits"], "unknown dataset 'diggits'"),
         (["vit"], "has no rational: it is no KAT"),
@@ -159,12 +158,6 @@ def test_bad_input_of_activations(folder, tmp_path, capsys, monkeypatch):
     save_model(timm.create_model("kat_micro_patch2_8", depth=2), rgb, tmp_path / "rgb")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
     assert run("plot", "activations", "rgb", "--data", "digits", "--out", "rgb.png") == 0
-
-
-def _guesses(folder, images):
-    model, record = load_model(folder)
-    with torch.no_grad():
-        return model(torch.stack([eval_transform(record)(i) for i in images])).argmax(-1).tolist()
 
 
 def test_attention_is_drawn_over_images_as_the_model_sees_them(folder, tmp_path, drawn):
@@ -178,13 +171,12 @@ def test_attention_is_drawn_over_images_as_the_model_sees_them(folder, tmp_path,
     seen = eval_transform(RECORD, normalize=False)
     (pictures, titles, maps, *_), (from_file, named, *_) = drawn
     assert torch.equal(pictures, torch.stack([seen(image) for image, _ in own]))
-    guesses = _guesses(folder, [image for image, _ in own])
-    assert [title.rpartition(" (")[0] for title in titles] == [
-        f"true: {label}\npredicted: {guess}" for (_, label), guess in zip(own, guesses, strict=True)
-    ]
+    for title, (_, label) in zip(titles, own, strict=True):
+        assert title.startswith(f"true: {label}\npredicted: ")
     assert list(maps.blocks) == ["blocks.0.attn", "blocks.1.attn"]
     assert torch.equal(from_file[0], seen(Image.open(path)))
-    (guess,) = _guesses(folder, [Image.open(path)])
+    model, record = load_model(folder)
+    guess = int(model(eval_transform(record)(Image.open(path))[None]).argmax())
     assert named[0].startswith(f"wide.png\npredicted: {guess} (")
 
 
@@ -233,16 +225,12 @@ def test_curves_of_folders_and_tables(runs, tmp_path, drawn, capsys):
     assert "runs/moved is left out: it has no history.csv" in capsys.readouterr().err
 
 
-def test_the_figure_of_curves_is_written(runs, tmp_path, capsys):
-    out = tmp_path / "curves.svg"
-    assert run("plot", "curves", runs / "lr.csv", "--metric", "top5", "--out", out) == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    assert "validation top-5" in out.read_text()
-    assert "a (2 runs)" in out.read_text()
-
-
-def test_bad_input_of_curves(runs, tmp_path, capsys, monkeypatch):
+def test_the_figure_of_curves_and_bad_input(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(runs)
+    out = tmp_path / "curves.svg"
+    assert run("plot", "curves", "lr.csv", "--metric", "top5", "--out", out) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert all(text in out.read_text() for text in ("validation top-5", "a (2 runs)"))
     new = write_run(tmp_path / "new")
     (new / "history.csv").write_text("epoch,top1\n")
     for arguments, says in (
@@ -302,14 +290,6 @@ def test_costs_of_a_tested_grid_are_against_its_test(tmp_path, capsys):
         said = capsys.readouterr().out.splitlines()
         assert (said[0] == "left out, no run has a test top-1: untested") == (name == "test")
         assert out.read_text().count(f"<!-- {name} top-1 (%) -->") == 4
-
-
-def test_bad_input_of_cost(tmp_path, capsys):
-    folder = write_run(tmp_path / "run")
-    line = refused(capsys, "plot", "cost", folder, "--x", "flop")
-    assert "argument --x: invalid choice: 'flop' (choose from" in line
-    (folder / "summary.json").unlink()
-    assert "summary.json does not exist" in refused(capsys, "plot", "cost", folder)
 
 
 def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):

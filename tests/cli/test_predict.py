@@ -22,11 +22,10 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     torn.write_bytes(b"torn")
     good = imagenet / "val" / "n00" / "0.jpg"
     table = tmp_path / "answers.csv"
-    code = run(
-        "predict", torn, good, "--checkpoint", digits_run, "--json", answers, "--csv", table,
-        "--device", "cpu",
-    )  # fmt: skip
-    assert code == 2
+    command = ("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
+    line = refused(capsys, *command, "--device", "cuda:99")
+    assert line.startswith("kat: device cuda:99 is unavailable: ")
+    assert run(*command, "--csv", table, "--device", "cpu") == 2
     first, second = json.loads(answers.read_text())
     assert first["error"].startswith("cannot be read: its format is none of JPEG, PNG")
     assert len(second["top"]) == 5
@@ -36,12 +35,6 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])
     assert [row["rank"] for row in best] == ["1", "2", "3", "4", "5"]
     assert [float(row["probability"]) for row in best] == [e["probability"] for e in second["top"]]
-
-
-def test_predict_fails_on_a_device_that_is_unavailable(digits_run, imagenet, capsys):
-    image = imagenet / "val" / "n00" / "0.jpg"
-    line = refused(capsys, "predict", image, "--checkpoint", digits_run, "--device", "cuda:99")
-    assert line.startswith("kat: device cuda:99 is unavailable: ")
 
 
 def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, tmp_path, capsys):
@@ -72,18 +65,14 @@ def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
     upright.save(tmp_path / "upright.png")
     stored.save(tmp_path / "stored.png")
     (tmp_path / "photo.png").write_bytes(turned(upright))
-    names = ("upright", "photo", "stored")
-    files = [tmp_path / f"{name}.png" for name in names]
+    files = [tmp_path / f"{name}.png" for name in ("upright", "photo", "stored")]
 
-    def answers(*options):
-        out = tmp_path / "answers.json"
-        command = ["predict", *files, "--checkpoint", digits_run, "--json", out, *options]
+    out = tmp_path / "answers.json"
+    for setting, same, other in (("upright", 0, 2), ("ignore", 2, 0)):
+        command = ("predict", *files, "--checkpoint", digits_run, "--json", out, "--exif", setting)
         assert run(*command) == 0
-        return {n: r["top"] for n, r in zip(names, json.loads(out.read_text()), strict=True)}
-
-    default, ignored = answers(), answers("--exif", "ignore")
-    assert default["photo"] == default["upright"] != default["stored"]
-    assert ignored["photo"] == ignored["stored"] == default["stored"]
+        answers = [answer["top"] for answer in json.loads(out.read_text())]
+        assert answers[1] == answers[same] != answers[other]
 
 
 def test_no_picture_has_the_name_of_another_ones_mask():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import load_file
 
 from tests.cli.commands import QUICK, refused, run
 
@@ -30,25 +30,19 @@ def test_a_monitored_run_leaves_record_and_report(tmp_path, capsys):
     assert (tmp_path / "gain.svg").read_text().count("<svg") == 1
 
 
-def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path):
+def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path, capsys):
     common = ["train", "--config", "digits", "--optim.warmup_epochs", 0, *QUICK]
     watched, plain = tmp_path / "watched", tmp_path / "plain"
-    assert (
-        run(*common, "--out", watched, "--epochs", 1, "--monitor", "--monitor.every_n_steps", 1)
-        == 0
-    )
+    monitor = ("--monitor", "--monitor.every_n_steps", 1)
+    assert run(*common, "--out", watched, "--epochs", 1, *monitor) == 0
     assert run(*common, "--out", plain, "--epochs", 1) == 0
-    first, second = (
-        safetensors.torch.load_file(out / "model.safetensors") for out in (watched, plain)
-    )
+    first, second = (load_file(out / "model.safetensors") for out in (watched, plain))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not (plain / "stability.csv").exists()
+    line = refused(capsys, "stability", plain)
+    assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
     assert run("train", "--out", watched, "--resume", "true", "--epochs", 2) == 0
-    rows = [
-        row
-        for row in csv.DictReader((watched / "stability.csv").open())
-        if row["layer"] == "blocks.0.mlp.act2"
-    ]
+    every = csv.DictReader((watched / "stability.csv").open())
+    rows = [row for row in every if row["layer"] == "blocks.0.mlp.act2"]
     assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
     drift = [float(row["drift"]) for row in rows]
     assert drift[0] == 0
@@ -69,18 +63,11 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
 
 
 def test_bad_input_of_stability(tmp_path, capsys):
-    plain = tmp_path / "plain"
-    settings = ("--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", plain)
-    assert run("train", "--config", "digits", *settings) == 0
-    line = refused(capsys, "stability", plain)
-    assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
-    out = ["--monitor", "--config", "digits", "--out", tmp_path / "run"]
-    line = refused(capsys, "train", *out, "--monitor.every_n_steps", 0)
-    assert "monitor.every_n_steps must be at least 1, got 0" in line
-    line = refused(capsys, "train", *out, "--model.compile", "true")
-    assert "cannot see inside a compiled model" in line
-    line = refused(capsys, "train", *out, "--strategy", "fsdp")
-    assert "needs whole weights, and strategy=fsdp shards them" in line
-    line = refused(capsys, "train", *out, "--model.name", "vit_micro_patch2_8")
-    assert "ViT has no rational layer to monitor" in line
+    common = ["train", "--monitor", "--config", "digits", "--out", tmp_path / "run"]
+    for options, says in (
+        (("--model.compile", "true"), "cannot see inside a compiled model"),
+        (("--strategy", "fsdp"), "needs whole weights, and strategy=fsdp shards them"),
+        (("--model.name", "vit_micro_patch2_8"), "ViT has no rational layer to monitor"),
+    ):
+        assert says in refused(capsys, *common, *options)
     assert not (tmp_path / "run").exists()

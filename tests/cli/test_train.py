@@ -6,9 +6,9 @@ import csv
 import json
 
 import pytest
-import safetensors.torch
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from tests.cli.commands import QUICK, refused, run
@@ -34,37 +34,19 @@ def test_a_run_leaves_everything_behind(digits_run):
 
 
 def test_the_resolved_configuration_is_a_recipe_that_gives_the_same_weights(digits_run, tmp_path):
-    code = run("train", "--config", digits_run / "run.yaml", "--out", tmp_path / "again")
-    assert code == 0
-    first, second = (
-        safetensors.torch.load_file(out / "model.safetensors")
-        for out in (digits_run, tmp_path / "again")
-    )
+    again = tmp_path / "again"
+    assert run("train", "--config", digits_run / "run.yaml", "--out", again) == 0
+    first, second = (load_file(out / "model.safetensors") for out in (digits_run, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_average_of_the_weights_is_what_is_kept(tmp_path):
-    common = ["train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK]
-    for name, decay in (("plain", 0), ("average", 0.9)):
-        assert run(*common, "--out", tmp_path / name, "--optim.ema_decay", decay) == 0
-    plain = torch.load(tmp_path / "plain" / "best.ckpt", weights_only=True)["state_dict"]
-    checkpoint = torch.load(tmp_path / "average" / "best.ckpt", weights_only=True)
-    name = "head.weight"
-    torch.testing.assert_close(checkpoint["raw_state_dict"][name], plain[name])
-    assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [f"imagenet_kat_{size}{source}" for size in ("tiny", "small", "base")
-     for source in ("", "_from_vit")],
-)  # fmt: skip
-def test_imagenet_recipes_hold_the_papers_settings(recipe):
-    config, _ = parse_training(TrainingParser(), ["--config", recipe])
-    size = recipe.split("_")[2]
+@pytest.mark.parametrize("source", ["", "_from_vit"])
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_imagenet_recipes_hold_the_papers_settings(size, source):
+    config, _ = parse_training(TrainingParser(), ["--config", f"imagenet_kat_{size}{source}"])
     assert config.model.name == f"kat_{size}_patch16_224"
     assert config.model.drop_path == (0.4 if size == "base" else 0.1)
-    assert bool(config.model.init_from) == recipe.endswith("from_vit")
+    assert bool(config.model.init_from) == bool(source)
     assert (config.epochs, config.optim.name, config.optim.lr) == (300, "adamw", 1e-3)
     assert (config.optim.weight_decay, config.optim.ema_decay) == (0.05, 0.9999)
     augment = config.augment
@@ -77,18 +59,13 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
     ("arguments", "message"),
     [
         (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
-        (["--data.name", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
         (["--lr", "1"], "unknown option '--lr'; did you mean '--optim.lr'"),
-        (["--optim.learning_rate", "1"], "'--optim.learning_rate'; did you mean '--optim.lr'"),
         (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--data.name", "folder:/nowhere"], "data folder '/nowhere' does not exist; check --data"),
-        (["--optim.lr", "-1"], "optim.lr must be above 0 or 'auto', got -1"),
         (["--model.freeze", "spine"], "model.freeze: 'spine' is not a part of the model; give"),
         (["--data.batch_size", "4000"], "fewer than one batch of data.batch_size=4000"),
         (["--model.args", "{num_classes: 3}"], "model.args.num_classes is 3: leave it out"),
-        (["--optim.name", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam"),
-        (["--strategy", "telepathy"], "telepathy"),
         (["--resume", "true"], "holds no run to resume"),
     ],
 )
@@ -99,37 +76,19 @@ def test_bad_input_of_train_is_one_line_and_writes_nothing(arguments, message, t
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"optim: {warmup_epoch: 2}", "'optim.warmup_epoch'; did you mean 'optim.warmup_epochs'"),
-        (b"- a", "is not a recipe"),
-        (b"a: [", "is not valid YAML"),
-    ],
-)
-def test_a_wrong_recipe_is_one_line(content, message, tmp_path, capsys):
+def test_a_wrong_recipe_is_one_line(tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_bytes(content)
-    assert message in refused(capsys, "train", "--config", recipe)
+    for content, message in (("- a", "is not a recipe"), ("a: [", "is not valid YAML")):
+        recipe.write_text(content)
+        assert message in refused(capsys, "train", "--config", recipe)
 
 
-def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):
-    (imagenet / "train" / "n00" / "0.jpg").write_bytes(b"torn")
-    line = refused(
-        capsys, "train", "--data.name", f"folder:{imagenet}", "--data.image_size", 32,
-        "--data.batch_size", 20, "--epochs", 1, "--out", tmp_path / "run",
-        "--data.bad_images", "fail", "--no-progress",
-    )  # fmt: skip
-    assert "0.jpg cannot be read as an image" in line
-
-
-@pytest.mark.parametrize("log_every_n_steps", [1, 1000])
-def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, log_every_n_steps):
+def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys):
     out = tmp_path / "run"
     code = run(
         "train", "--config", "digits", "--out", out, "--epochs", 3,
         "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--optim.clip_grad", 0,
-        "--log_every_n_steps", log_every_n_steps, "--no-progress",
+        "--log_every_n_steps", 1000, "--no-progress",
     )  # fmt: skip
     assert code == 1
     message = capsys.readouterr().err
@@ -144,16 +103,14 @@ def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, lo
 
 def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_path, capsys):
     out = tmp_path / "run"
-    common = [
-        "train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK
-    ]  # fmt: skip
+    common = ["train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK]
     diverging = ["--optim.lr", 1e3, "--limit_train_batches", 40, "--optim.clip_grad", 0]
     assert run(*common, "--out", out, *diverging) == 1
     good = out / "last_good.ckpt"
     assert run("eval", good, "--data.name", "digits", "--no-progress") == 0
     again = ["--model.init_from", good, "--optim.lr", 1e-9, "--optim.min_lr", 0]
-    code = run(*common, "--out", tmp_path / "again", *again)
-    assert code in (0, 1)  # what a rate of 1000 has left may overflow again
+    # what a rate of 1000 has left may overflow again
+    assert run(*common, "--out", tmp_path / "again", *again) in (0, 1)
     assert run(*common, "--out", out, "--overwrite", "true") == 0
     assert not (out / "divergence.json").exists()
     assert not good.exists()

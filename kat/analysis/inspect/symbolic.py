@@ -18,8 +18,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from kat.analysis.inspect.activations import Activation, Array
 from kat.nn.fitting import FUNCTIONS
 from kat.nn.fitting.targets import Function
-from kat.tables import write_table
 
 MARGIN = 0.015
 """How much farther a simpler function may be. A rational of degree (5, 4) has no kink: one that is
@@ -36,16 +34,6 @@ CONSTANT = 1e-4
 """A function is constant if its standard deviation is at most this share of its RMS."""
 NOT_SHOWN = "not shown"
 """The reading of a group whose inputs are all outside the range that is drawn."""
-COLUMNS = (
-    "layer",
-    "group",
-    "nearest",
-    "formula",
-    "distance",
-    "second",
-    "second_distance",
-    "from_start",
-)
 
 _SCALES = np.geomspace(1 / 4, 8, 21)
 _SHIFTS = np.linspace(-4, 4, 33)
@@ -303,8 +291,3 @@ def median(values: Iterable[float]) -> float:
     """The median of the values that are not NaN; NaN without any."""
     found = [value for value in values if not math.isnan(value)]
     return statistics.median(found) if found else math.nan
-
-
-def write_readings(readings: Sequence[Reading], path: Path) -> None:
-    """Writes a CSV file with one row per group and the columns of :data:`COLUMNS`."""
-    write_table(path, COLUMNS, map(astuple, readings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -206,17 +207,8 @@ def _summary(layer: str, readings: Sequence[Reading]) -> tuple[str, ...]:
     )
 
 
-def _reading(reading: Reading) -> tuple[str, ...]:
-    return (
-        reading.layer,
-        f"{reading.group}",
-        reading.nearest,
-        reading.formula,
-        f"{reading.distance:.4f}",
-        reading.second,
-        f"{reading.second_distance:.4f}",
-        f"{reading.from_start:.4f}",
-    )
+def _reading(reading: Reading) -> list[str]:
+    return [f"{v:.4f}" if isinstance(v, float) else str(v) for v in astuple(reading)]
 
 
 def _add_evolution(report: Report, run: RunFindings) -> None:

@@ -235,11 +235,6 @@ def settings_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any, An
             yield from settings_of(field.default_factory, f"{prefix}{field.name}.")
 
 
-def given(settings: Namespace) -> dict[str, Any]:
-    """The settings that were given, of a section whose defaults are None."""
-    return {name: value for name, value in vars(settings).items() if value is not None}
-
-
 def write_json(options: Namespace, content: object) -> None:
     """Writes the file of ``--json``, if it was given."""
     if options.json:

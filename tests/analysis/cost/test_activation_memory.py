@@ -40,12 +40,10 @@ def _bytes_of_graph(model: nn.Module, x: torch.Tensor) -> int:
     [
         ("kat_micro", {}),
         ("kat_micro", {"fused": False}),
-        ("vit_micro", {}),
         ("vit_micro", {"init_values": 0.1, "qk_norm": True}),
         ("vit_swiglu_micro", {}),
         ("kat_glu_micro", {}),
         ("vit_kan_micro", {}),
-        ("kat_tiny_patch16_224", {"depth": 2}),
         ("resnet18", {}),
     ],
 )
@@ -64,10 +62,8 @@ def test_a_fused_grkan_mlp_keeps_its_inputs_alone_and_a_plain_one_twice_that():
     plain = activation_memory(kat.GRKANMlp(64, 256, fused=False), (50, 64))
     assert (fused.per_image, plain.per_image) == (inputs, 2 * inputs)
     assert fused.layers == {"": inputs}
-    assert plain.layers == {
-        name: 4 * 50 * width
-        for name, width in (("act1", 64), ("fc1", 64), ("act2", 256), ("fc2", 256))
-    }
+    widths = {"act1": 64, "fc1": 64, "act2": 256, "fc2": 256}
+    assert plain.layers == {name: 4 * 50 * width for name, width in widths.items()}
 
 
 def test_what_does_not_grow_with_the_batch_is_not_an_images():
@@ -80,12 +76,8 @@ def test_what_does_not_grow_with_the_batch_is_not_an_images():
 def test_measuring_leaves_the_model_as_it_is():
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6)).eval().double()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    activation_memory(model, (3, 8, 8))
+    with torch.no_grad():  # does not hide what is kept
+        assert activation_memory(model, (3, 8, 8)).per_image > 0
     assert not model.training
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert model[0].weight.dtype == torch.float64
-
-
-def test_no_grad_around_does_not_hide_it():
-    with torch.no_grad():
-        assert activation_memory(nn.Linear(8, 4), (8,)).per_image == 4 * 8

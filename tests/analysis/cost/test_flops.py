@@ -76,15 +76,9 @@ def test_transposed_convolutions():
 
 def test_a_detector_costs_a_fixed_number_of_boxes():
     model = create_model(
-        "kat_det_micro",
-        num_classes=3,
-        img_size=64,
-        embed_dim=48,
-        depth=2,
-        global_blocks=[1],
-        channels=16,
-        rcnn={"rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20},
-    )
+        "kat_det_micro", num_classes=3, img_size=64, embed_dim=48, depth=2, global_blocks=[1],
+        channels=16, rcnn={"rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20},
+    )  # fmt: skip
     assert isinstance(countable(model), FixedBoxes)
     cost = count(model, (3, 64, 64))
     assert cost.parameters == sum(p.numel() for p in model.parameters())
@@ -110,10 +104,6 @@ def _vit_by_hand(width: int, tokens: int, depth: int) -> dict[str, int]:
 @pytest.mark.parametrize("family", ["vit", "kat"])
 def test_the_papers_table_to_its_printed_digits(family, size, width):
     name = f"{family}_{size}_patch16_224"
-    printed = {
-        "vit_tiny": ("5.7", "1.08"), "vit_small": ("22.1", "4.25"), "vit_base": ("86.6", "16.87"),
-        "kat_tiny": ("5.7", "1.13"), "kat_small": ("22.1", "4.35"), "kat_base": ("86.6", "17.06"),
-    }[f"{family}_{size}"]  # fmt: skip
     cost = count(timm.create_model(name, weight_init="skip"), (3, 224, 224))
     hand = _vit_by_hand(width, tokens=197, depth=12)
     rationals = 12 * 197 * 5 * width * 21 if family == "kat" else 0
@@ -121,7 +111,7 @@ def test_the_papers_table_to_its_printed_digits(family, size, width):
     assert cost.flops == 2 * cost.multiply_adds + rationals
     assert cost.terms.paper == hand["weights"] + 5 * hand["norms"] + rationals
     rounded = f"{cost.parameters / 1e6:.1f}", f"{cost.terms.paper / 1e9:.2f}"
-    assert rounded == printed == PUBLISHED[name]
+    assert rounded == PUBLISHED[name]
 
 
 class _Twice(nn.Module):
@@ -142,7 +132,6 @@ def test_work_belongs_to_the_innermost_layer_that_does_it():
     assert list(by_name) == ["", "inner", "inner.0"]
     assert [layer.terms.multiply_adds for layer in cost.layers] == [5 * 4 * 3, 0, 2 * 5 * 4 * 4]
     assert [layer.parameters for layer in cost.layers] == [0, 0, 20]
-    assert by_name["inner.0"].terms.weights == 2 * 5 * 4 * 4
     assert (by_name[""].input_shape, by_name[""].output_shape) == ((5, 4), (5, 3))
 
 
@@ -154,14 +143,11 @@ def test_frozen_parameters_count_and_shared_ones_count_once():
     assert [layer.parameters for layer in cost.layers] == [0, 16, 0]
 
 
-def test_counting_leaves_the_model_where_it_is():
+def test_counting_leaves_the_model_as_it_is():
     model = timm.create_model("kat_micro")
     count(model, (3, 32, 32))
     assert model.training
     assert {p.device.type for p in model.parameters()} == {"cpu"}
-
-
-def test_an_input_that_the_model_refuses_leaves_no_hooks():
     with pytest.raises(AssertionError, match="Input height"):
-        count(timm.create_model("kat_micro"), (3, 16, 16))
+        count(model, (3, 16, 16))
     assert global_forward_hooks() == 0

@@ -23,12 +23,11 @@ def test_grkan_has_the_counted_flops_and_one_parameter_less(degree, groups):
     assert parameters == sum(p.numel() for p in layer.parameters()) - 1
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("grid", [1, 3, 5, 20])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("grid", [1, 5, 20])
 def test_kan(grid, order):
-    edge = (
-        9 * order * (grid + Fraction(3, 2) * order) + 2 * grid - Fraction(5, 2) * order + 3
-    )  # the formula as it is printed
+    # the formula as it is printed
+    edge = 9 * order * (grid + Fraction(3, 2) * order) + 2 * grid - Fraction(5, 2) * order + 3
     parameters, flops = kan_layer(7, 11, grid, order)
     assert flops == 5 * 7 + 7 * 11 * edge
     assert parameters == 7 * 11 * (grid + order + 3) + 11
@@ -48,8 +47,3 @@ def test_the_compared_layers_keep_what_they_need():
     assert kan["flops"] == 2 * 192 * 768 * (1 + 8)
     assert kan["parameters_by_formula"] - kan["parameters"] == 2 * 192 * 768
     assert kan["flops_by_formula"] == 5 * 192 + 192 * 768 * 262
-
-
-def test_widths_that_the_groups_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="in_features=12 is not divisible by num_groups=8"):
-        compare_layers(12, 8)

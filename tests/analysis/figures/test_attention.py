@@ -9,7 +9,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from kat.analysis.figures.attention import draw_attention
 from kat.analysis.inspect.attention import AttentionMaps
-from kat.errors import InputError
 
 HEADS, PLACE = 3, (3, 1)
 
@@ -52,9 +51,3 @@ def test_panels_and_their_scale():
     assert [axes.get_title() for axes in figure.axes][:4] == [
         "a", "block 1, head 0", "block 1, head 1", "block 1, head 2",
     ]  # fmt: skip
-
-
-def test_a_block_that_is_not_there_is_named():
-    pictures = torch.zeros(2, 3, 8, 6, dtype=torch.uint8)
-    with pytest.raises(InputError, match="there is no block 2; the model has blocks 0 to 1"):
-        draw_attention(pictures, ["a", "b"], _maps(), block=2)

@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 
 from kat.analysis import plot_fit
-from kat.analysis.figures import fit as fit_figure
 from kat.nn.fitting import fit
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that would have been written."""
-    drawn = []
-    monkeypatch.setattr(fit_figure, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
 
 
 def test_plot_of_a_fit_shows_the_error_and_twice_the_interval(tmp_path, figures):

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from matplotlib.colors import to_rgba
-from PIL import Image
 
-from kat.analysis import plot_learning_curves
 from kat.analysis.figures.learning_curves import draw_learning_curves
 
 ROWS = [
     {"epoch": e, "train_loss": 2.0 / e, "val_loss": 1.5 / e, "top1": 10.0 * e, "top5": 50.0}
     for e in (1, 2, 3)
 ]
-
-
-def test_learning_curves(tmp_path):
-    path = tmp_path / "new" / "curves.png"
-    plot_learning_curves({"a": [ROWS], "b": [ROWS[:2]]}, path)
-    assert Image.open(path).size == (1500, 600)
-    assert [p.name for p in path.parent.iterdir()] == ["curves.png"]
 
 
 def test_learning_curves_of_several_runs_are_their_mean_in_their_range():

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kat.analysis.figures.predictions import (
-    block_maxima,
-    draw_mistakes,
-    draw_reliability,
-)
+from kat.analysis.figures.predictions import block_maxima, draw_mistakes, draw_reliability
 from kat.training.tasks.classification.metrics import calibration
 
 
@@ -42,6 +38,5 @@ def test_mistakes_have_a_panel_each_and_titles_that_fit():
     drawn = [axes for axes in figure.axes if axes.axison]
     assert len(figure.axes) == 12
     assert len(drawn) == 8
-    lines = drawn[7].get_title().split("\n")
-    assert lines[1:] == ["predicted: 7", "with 90 %"]
-    assert len(lines[0]) == 24
+    first, *others = drawn[7].get_title().split("\n")
+    assert (len(first), others) == (24, ["predicted: 7", "with 90 %"])

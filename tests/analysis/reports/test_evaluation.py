@@ -14,7 +14,7 @@ from kat.training.tasks.classification.report import from_predictions
 from tests.training.evaluation.made_predictions import made_predictions
 
 
-@pytest.mark.parametrize("classes", [3, 30, 1000])
+@pytest.mark.parametrize("classes", [3, 1000])
 def test_the_report_holds_every_prediction_and_figures_that_open(tmp_path, classes):
     predictions, _ = made_predictions(2 * classes, classes)
     names = [f"class_{i}$" for i in range(classes)]

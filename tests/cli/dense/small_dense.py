@@ -39,8 +39,3 @@ def said_of(path, checkpoint, folder, *options):
     (answer,) = json.loads(written.read_text())
     mask = pictures / f"{path.stem}_mask.png"
     return answer, np.asarray(Image.open(mask)) if mask.is_file() else None
-
-
-def instances_of(items):
-    """The content of the file of the validation split."""
-    return json.loads((items / "annotations" / "instances_validation.json").read_text())
