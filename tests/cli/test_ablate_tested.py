@@ -97,7 +97,7 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert run("report", out / "small.csv") == 0
     assert "Test top-1 by cell" in (out / "small.html").read_text()
     # a run that is resumed has to be tested again
-    folder = out / rows[0]["run"]
+    folder = out / rows[1]["run"]
     command = ("train", "--config", folder / "run.yaml", "--out", folder, "--resume", "true")
     assert run(*command, "--no-progress", "--epochs", 3) == 0
     assert not (folder / "test.json").exists()

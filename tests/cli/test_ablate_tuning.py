@@ -18,8 +18,7 @@ GRID = {
     **SMALL,
     "settings": {
         "epochs": 2, "limit_train_batches": 15, "data.batch_size": 32, "optim.warmup_epochs": 0,
-        "model.args.depth": 1,
-        "accelerator": "cpu",
+        "model.args.depth": 1, "accelerator": "cpu",
     },
     "tune": {"setting": "optim.lr", "values": ["1e-5", 4.0e-3], "seed": 100},
 }  # fmt: skip
