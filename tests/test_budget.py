@@ -12,16 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KAT = {
-    "ops": 2010, "nn": 2300, "models": 4180, "data": 2710, "training": 4900, "analysis": 2650,
-    "deploy": 720, "cli": 1670, "compat": 106, "recipes": 0, "": 720,
+    "ops": 2010, "nn": 2290, "models": 4070, "data": 2690, "training": 4660, "analysis": 2610,
+    "deploy": 710, "cli": 1600, "compat": 106, "recipes": 0, "": 720,
 }  # fmt: skip
 """Code lines of each package of kat, and of the modules that stand beside the packages.
 
 A line of code holds a token that is neither a comment nor part of a docstring; a string that
-documents an attribute is a docstring. The goal is 21,500 lines in all. Lines move from one package
-to another in a commit of their own, and the sum never rises.
+documents an attribute is a docstring. Lines move from one package to another in a commit of their
+own, and the sum, at most 21,500, never rises.
 """
-TESTS, BESIDE, CPP = 29_060, 8_380, 1_270
+TESTS, BESIDE, CPP = 24_000, 8_380, 1_270
 """The same for tests; for scripts, examples and benchmarks together; and for C++."""
 _NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
@@ -58,6 +58,7 @@ def test_a_line_of_code():
 def test_packages_keep_to_their_budget(package):
     pattern = "**/*.py" if package else "*.py"
     assert _sum(f"kat/{package}", pattern=pattern) <= KAT[package]
+    assert sum(KAT.values()) <= 21_500
 
 
 def test_tests_and_scripts_keep_to_their_budget():

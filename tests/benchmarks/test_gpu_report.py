@@ -146,22 +146,6 @@ def test_a_step_that_goes_wrong_is_named_and_the_next_one_runs(report, tmp_path,
     assert "failed after" in capfd.readouterr().out
 
 
-def test_shares_of_a_step_are_put_together(report, tmp_path, monkeypatch):
-    def shared(plan, emit, share):
-        emit({"case": f"{share}", "n": share[0]})
-        if share[0] == 1:
-            raise ValueError("the second")
-
-    monkeypatch.setattr(sys.modules["gpu.run"], "cores", lambda: 3)
-    assert run(report, tmp_path, shared, shares=8) == 1
-    assert [line["case"] for line in lines(tmp_path) if line["step"] == "shared"] == [
-        "case (0, 3)",
-        "case (1, 3)",
-        "case (2, 3)",
-    ]
-    assert content(tmp_path)["steps"][1]["error"] == "ValueError: the second"
-
-
 RUN_TESTS = """
 import sys
 from dataclasses import replace
@@ -200,30 +184,6 @@ def test_a_test_that_fails_is_named_with_its_first_error_line(tmp_path):
     page = (tmp_path / "out" / "README.md").read_text()
     assert "1 passed, 1 failed, 1 skipped" in page
     assert "test_good" not in page
-
-
-PEERS = """
-import sys
-names = [sys.argv[i + 1] for i, text in enumerate(sys.argv) if text == "--peer"]
-if "TRITON_INTERPRET" in __import__("os").environ:
-    sys.exit("Triton would interpret")
-with open(sys.argv[sys.argv.index("--csv") + 1], "w") as file:
-    print("# a comment\\nprovider,setting,value", file=file)
-    for name in names:
-        print(f"{name},sm_{sys.argv[sys.argv.index('--arch') + 1]},2.5", file=file)
-"""
-
-
-def test_peers_are_passed_through_and_their_table_is_taken(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["gpu.steps"], "ROOT", tmp_path)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks" / "peers.py").write_text(PEERS)
-    options = ("--stand-in", "--out", str(tmp_path / "out"), "--steps", "peers", "--peers")
-    assert report.main([*options, "one=a", "two=b"]) == 0
-    assert content(tmp_path / "out")["steps"][1]["rows"] == [
-        {"provider": name, "setting": "sm_90", "value": 2.5} for name in ("one=a", "two=b")
-    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would run")

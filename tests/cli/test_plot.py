@@ -180,14 +180,6 @@ def test_attention_is_drawn_over_images_as_the_model_sees_them(folder, tmp_path,
     assert named[0].startswith(f"wide.png\npredicted: {guess} (")
 
 
-def test_the_figure_of_attention_is_written(folder, tmp_path, capsys):
-    out = tmp_path / "heads.svg"
-    arguments = ["--block", 1, "--image-size", 12, "--images", 2, "--out", out]
-    assert run("plot", "attention", folder, *arguments) == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    assert "block 1, head 3" in out.read_text()
-
-
 def test_bad_input_of_attention(folder, tmp_path, capsys):
     alone, out = tmp_path / "model", ("--out", tmp_path / "a.png")
     save_model(load_model(folder)[0], RECORD, alone)

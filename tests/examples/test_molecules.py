@@ -12,10 +12,8 @@ import torch
 for package in ("datamol", "rdkit", "torch_geometric"):
     pytest.importorskip(package, reason=f"{package}, of the extra [domains], is not installed")
 
-import numpy as np  # noqa: E402
 from rdkit import Chem  # noqa: E402
 from rdkit.Chem.Scaffolds import MurckoScaffold  # noqa: E402
-from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: E402
 from torch_geometric.data import Batch  # noqa: E402
 from torch_geometric.utils import from_rdmol  # noqa: E402
 
@@ -165,19 +163,3 @@ def test_errors_are_in_the_unit_of_the_target(molecules, tmp_path):
             (net(Batch.from_data_list([graph])) - graph.y).item() for graph in data.test.graphs
         ]
     assert row["test"] == pytest.approx(torch.tensor(wrong).square().mean().sqrt().item(), rel=1e-4)
-
-
-@pytest.mark.slow
-def test_boosting_leaves_out_no_feature_that_a_tree_could_use(molecules, tmp_path):
-    train, valid, test = _parts(molecules.read("freesolv"))
-    model = HistGradientBoostingRegressor(
-        learning_rate=0.5, max_iter=10, min_samples_leaf=molecules.LEAF, early_stopping=False
-    )
-    model.fit(train.features, train.all.y.numpy())
-    errors = [
-        [np.sqrt(((y - part.all.y.numpy()) ** 2).mean()) for y in stages]
-        for part in (valid, test)
-        for stages in [model.staged_predict(part.features)]
-    ]
-    _, row = _trained(molecules, tmp_path, "boosting", 0.5, 10)
-    assert [row["valid"], row["test"]] == pytest.approx(min(zip(*errors, strict=True)), rel=1e-6)

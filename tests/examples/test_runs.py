@@ -51,11 +51,6 @@ def test_a_run_that_diverges_keeps_its_best_weights_and_is_not_chosen(example, t
     assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), best, strict=True))
 
 
-def test_arms_that_try_more_rates_than_others_are_refused(example):
-    with pytest.raises(ValueError, match="the same number of learning rates"):
-        example("runner").Domain("", "x", ["t"], {"gelu": (1e-3,), "grkan": (1e-3, 1e-2)}, 1)
-
-
 def test_the_runner_tunes_pairs_seeds_and_ranks_by_each_measure(example, tmp_path, capsys):
     errors = {"gelu": (2.0, 5.0), "grkan": (1.0, 7.0)}
     rates = dict.fromkeys(errors, (0.1, 0.2, 0.3))
@@ -87,17 +82,6 @@ def test_the_runner_tunes_pairs_seeds_and_ranks_by_each_measure(example, tmp_pat
     assert {row["parameters"] for row in rows} == {"9"}
     domain.main(options, run)
     assert len(made) == len(rows) == 20
-
-
-def test_ctrl_c_says_that_the_same_command_resumes(example, tmp_path, capsys):
-    domain = example("runner").Domain("", "x", ["s"], {"gelu": (0.1,)}, 5)
-
-    def run(trial):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit, match="130"):
-        domain.main(domain.parser().parse_args(["--csv", str(tmp_path / "new" / "x.csv")]), run)
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
 
 
 @pytest.mark.release

@@ -180,19 +180,3 @@ def test_the_test_rows_choose_nothing(example, series, small, tmp_path):
     assert row["valid"] == other["valid"]
     pairs = zip(model.state_dict().values(), changed.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_the_ridge_of_a_forecast_is_that_of_its_normal_equations(example, series, tmp_path):
-    """On lags x less the last value, standardized: w = (X'X + r I)^-1 X'Y, centered."""
-    data = series.forecasts()
-    row = series.ridge(_trial(example, series.FORECAST, "rocket", tmp_path, rate=100.0), data)
-    x, y = (part.double() for part in (data.train.series[:, 0], data.train.target))
-    last, goal = x[:, -1:], y - x[:, -1:]
-    x = (x - last)[:, :-1]
-    mean, deviation, middle = x.mean(0), x.std(0, correction=0), goal.mean(0)
-    x = (x - mean) / deviation
-    weights = torch.linalg.solve(x.T @ x + 100 * torch.eye(103), x.T @ (goal - middle))
-    held = data.test.series[:, 0].double()
-    held_x = ((held - held[:, -1:])[:, :-1] - mean) / deviation
-    output = held_x @ weights + middle + held[:, -1:]
-    assert row["test"] == pytest.approx(series.measure(output, data.test)[0], rel=1e-4)

@@ -64,11 +64,3 @@ def test_licenses(licenses, install, capsys, metadata, text, allowed):
     install("other", metadata, text)
     assert licenses.main([]) == int(not allowed)
     assert f"1 packages, {int(not allowed)} not allowed" in capsys.readouterr().out
-
-
-def test_a_package_that_is_not_installed_is_named(licenses, install, capsys):
-    install(licenses.PROJECT, requires=["other", 'first; extra == "one"', 'second; extra == "two"'])
-    install("other", "License: MIT\n")
-    assert licenses.main([]) == 0
-    assert licenses.main(["one"]) == 1
-    assert capsys.readouterr().err == "not installed, so not checked: first\n"

@@ -118,20 +118,6 @@ def _refuse_the_second(recorder, settings):
         raise RuntimeError("is down")
 
 
-def test_a_service_that_fails_at_the_end_costs_nothing_else(
-    services, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(Recorder, "close", _fail)
-    out = tmp_path / "run"
-    assert run(*QUICK, "--out", out, "--epochs", 1, "--loggers", "mlflow") == 0
-    assert (out / "summary.json").is_file()
-    assert "Recorder was not closed: is down" in capsys.readouterr().out
-
-
-def _fail(recorder, status):
-    raise RuntimeError("is down")
-
-
 @pytest.mark.parametrize(("status", "code"), [("finished", 0), ("failed", 1)])
 def test_a_run_of_wandb_ends_with_the_training_run(tmp_path, monkeypatch, status, code):
     init = Mock()
