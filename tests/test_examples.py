@@ -28,7 +28,7 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
     def compare(*options):
         command = [
             sys.executable, str(ROOT / "examples" / "compare_models.py"), "--models", *models,
-            "--seeds", "0", "1", "--out", str(tmp_path), "--optim.warmup_epochs", "0",
+            "--seeds", "0", "--out", str(tmp_path), "--optim.warmup_epochs", "0",
             "--limit_train_batches", "2", "--no-progress", *options,
         ]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -36,9 +36,7 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
     printed = compare("--epochs", "1")
     assert "kat_micro_patch2_8 minus vit_micro_patch2_8" in printed
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
-    assert [(row["model"], row["seed"]) for row in rows] == [
-        (model, seed) for seed in "01" for model in models
-    ]
+    assert [(row["model"], row["seed"]) for row in rows] == [(model, "0") for model in models]
     assert int(rows[0]["parameters"]) - int(rows[1]["parameters"]) == 4 * 2 * (6 + 32)
     for name in ("learning_curves.png", "activations-kat_micro_patch2_8.png"):
         assert (tmp_path / name).stat().st_size > 10_000

@@ -97,6 +97,7 @@ def test_a_second_call_is_refused_and_a_signal_has_all_runs_saved(grid, tmp_path
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
+@pytest.mark.release
 def test_ctrl_c_while_a_run_starts_is_one_line(grid, tmp_path):
     """A terminal sends it to the run, too, which still imports."""
     out = tmp_path / "out"

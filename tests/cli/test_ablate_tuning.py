@@ -46,6 +46,7 @@ def test_a_dry_run_lists_the_runs_that_choose_and_says_that_others_follow(grid, 
     ]
 
 
+@pytest.mark.release
 def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, tmp_path, capsys):
     path = grid(factors={"groups": {"8": {}}})
     clean, killed = tmp_path / "clean", tmp_path / "killed"

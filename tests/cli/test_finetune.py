@@ -93,7 +93,7 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     assert len(list(csv.DictReader((out / "history.csv").open()))) == 3
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.release)])
 def test_linear_probe_trains_the_head_alone(images, source, tmp_path, processes):
     out = tmp_path / "run"
     options = ["--epochs", 1, "--model.freeze", "backbone", "--optim.ema_decay", 0.9]

@@ -245,7 +245,7 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_wrong_setting_of_several_processes_is_one_line(tmp_path):
     process = _start(tmp_path / "run", *DIVISIONS["ddp"], "--model.freeze", "nothing")
     _, errors = process.communicate(timeout=900)

@@ -152,28 +152,32 @@ def plan_runs(
             a cell, cells are of different tasks, or a tested one is validated on the test images.
     """
     base = merged(recipe, grid.settings, overrides)
+    configs = []
+    for cell in grid.cells:
+        name = f"the cell {cell.name!r} of {grid.name}"
+        own, over = flat(cell.settings), flat(overrides)
+        for setting in {**flat(grid.settings), **own, **over}:
+            if setting in OF_ONE_CALL:
+                raise InputError(
+                    f"{name} may not set {setting}: the grid sets seeds and run directories;"
+                    " to shorten its runs, set epochs or limit_train_batches"
+                )
+        star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
+        for setting in (own.keys() & over.keys()) - star:
+            raise InputError(f"--set {setting} would override a setting of {name}")
+        content = merged(base, cell.settings, {"seed": seeds[0]})
+        config = configure(with_model_of_size(content, base), name)
+        if grid.test and config.data.validate_on != "holdout":
+            raise InputError(
+                f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"
+                " test images choose neither epochs nor settings"
+            )
+        configs.append(config)
     runs = []
     for seed in seeds:
-        for cell in grid.cells:
-            name = f"the cell {cell.name!r} of {grid.name}"
-            own, over = flat(cell.settings), flat(overrides)
-            for setting in {**flat(grid.settings), **own, **over}:
-                if setting in OF_ONE_CALL:
-                    raise InputError(
-                        f"{name} may not set {setting}: the grid sets seeds and run directories;"
-                        " to shorten its runs, set epochs or limit_train_batches"
-                    )
-            star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
-            for setting in (own.keys() & over.keys()) - star:
-                raise InputError(f"--set {setting} would override a setting of {name}")
-            content = merged(base, cell.settings, {"seed": seed})
-            config = configure(with_model_of_size(content, base), name)
+        for cell, of_any_seed in zip(grid.cells, configs, strict=True):
+            config = replace(of_any_seed, seed=seed)
             key = f"{config.model.name}-{fingerprint(config)}"
-            if grid.test and config.data.validate_on != "holdout":
-                raise InputError(
-                    f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"
-                    " test images choose neither epochs nor settings"
-                )
             config = replace(config, out=str(out / "runs" / key))
             job = Job(config, out / "logs" / f"{key}.log", grid.test)
             runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))

@@ -16,7 +16,7 @@ from tests.cli.dense.small_dense import pictures, said_of
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+@pytest.mark.parametrize("ending", [pytest.param("pt2", marks=pytest.mark.release), "onnx"])
 def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, runs, tmp_path):
     checkpoint, exported = runs / "segmentation", tmp_path / f"exported.{ending}"
     assert run("export", checkpoint, "--out", exported) == 0
@@ -88,7 +88,10 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     assert "scales images to 64 pixels itself, not to 96" in line
 
 
-@pytest.mark.parametrize(("task", "ending"), [("detection", "pt2"), ("segmentation", "onnx")])
+@pytest.mark.parametrize(
+    ("task", "ending"),
+    [("detection", "pt2"), pytest.param("segmentation", "onnx", marks=pytest.mark.release)],
+)
 def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_path, capsys):
     exported = tmp_path / f"backbone.{ending}"
     assert run("export", runs / task, "--out", exported, "--backbone") == 0
