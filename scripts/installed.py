@@ -61,7 +61,7 @@ def run_tests(python: Path, tests: list[str], marker: str) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         left_out = shutil.ignore_patterns("__pycache__", "results")
-        for part in ("tests", "benchmarks"):  # some tests run benchmarks
+        for part in ("tests", "benchmarks", "examples"):  # some tests run the others
             shutil.copytree(ROOT / part, folder / part, ignore=left_out)
         shutil.copy(ROOT / "pyproject.toml", folder)
         report = folder / "report.xml"

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.items import make_items
 from tests import kernels
 
 # The tests are small: threads that wait for each other cost more than they bring.
@@ -71,6 +70,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def items(tmp_path_factory):
     """Digits on canvases, 8 images to train on and 6 to validate on, as COCO's and as ADE20K's."""
+    from examples.items import make_items  # needs more than torch
+
     out = tmp_path_factory.mktemp("data") / "items"
     make_items(out, source="digits", images=8, val_images=6, size=64)
     return out
