@@ -51,8 +51,8 @@ _ALL = "all"
 def activations(arguments: list[str]) -> None:
     """``kat plot activations``: the learned rationals of a model, over the inputs that they see.
 
-    One panel per layer, one line per group, with its initial function. The inputs are those of
-    validation images: the run's own, or those of --data. --symbolic names the nearest known
+    One panel per layer, one line per group, with its initial function. The gray density shows the
+    inputs on validation images of the run, or of --data. --symbolic names the nearest known
     function of each: c f(a x + b) + d with f such as identity, relu, gelu, tanh, and its distance
     in standard deviations of the learned function.
 
@@ -227,9 +227,9 @@ def cost(arguments: list[str]) -> None:
 
     Draws the first metric of a task (top-1, box AP, mIoU), with its 95 % interval over the seeds,
     against the costs of a model, and joins the Pareto front. A cell of a table, or the run
-    directories that --group puts together, is one point. The metric is that of the test in tables
-    of grids with 'test: true', else that of the validation; the axis says which. Seconds depend on
-    the machine: runs at the same time slow each other down.
+    directories that --group puts together, is one point. Grids with 'test: true' show the metric on
+    test images, others on validation images; the axis says which. Seconds depend on the machine:
+    runs at the same time slow each other down.
 
     examples:
       kat plot cost runs/ablation/models.csv
@@ -293,9 +293,9 @@ def forest(arguments: list[str]) -> None:
     """``kat plot forest``: the differences of all cells of several grids, one line each.
 
     Draws, for each cell of the tables of 'kat ablate', the paired difference from the first cell of
-    its grid, in points of the metric that cells are compared by (that of the test in grids with
-    'test: true', else that of the validation), with its 95 % interval over the seeds. Intervals are
-    not corrected for the number of comparisons.
+    its grid, with its 95 % interval over the seeds. The difference is in points of the metric, on
+    test images in grids with 'test: true', else on validation images. Intervals are not
+    corrected for the number of comparisons.
 
     examples:
       kat plot forest runs/ablation/models.csv runs/ablation/groups.csv

@@ -28,7 +28,7 @@ _HINTS = {
     "MLP": " that an adapter could be put beside, but plain ones and GRKANMlps have: not gated ones"
     " of kat, and none with an adapter. kat.kanify hides those that it takes: adapt first",
 }
-"""What to do about a model that has none."""
+"""Advice in the error for a model without rationals."""
 
 
 def adapt(

@@ -1,7 +1,7 @@
 """The CPU kernel: accuracy, sums, layouts, instruction sets, operators.
 
-The rule for accuracy: the error against the reference in float64 is at most twice that of the
-reference in the dtype that the kernel computes in.
+Accuracy: the kernel's error against the float64 reference is at most twice the error that the
+reference makes in the dtype in which the kernel computes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Predictions for single images: equal to those of the evaluation; no mask drawn for nothing."""
+"""Predictions for single images equal the evaluation's, and an empty result draws no mask."""
 
 from __future__ import annotations
 
