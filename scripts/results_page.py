@@ -1,4 +1,4 @@
-"""The tables and figures of docs/results.md, from the tables of runs in benchmarks/results/paper.
+"""The tables of docs/results-details.md, and the figures of it and of docs/results.md.
 
     kat ablate paper --out runs/paper --reuse benchmarks/results/paper/*.csv    # what is missing
     python scripts/results_page.py --runs runs/paper    # takes its tables over, then as below
@@ -6,35 +6,58 @@
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
 NAME.csv. GRID_moments is of moments/GRID.csv, the records of the layers in the runs of GRID.csv;
-"corrected" are the comparisons on test images whose interval excludes 0, with p values that are
-corrected for their number.
+"declared" and "families" are the two analyses of the differences on test images. A table with a run
+that its grid does not declare is refused; runs that it lacks are named below it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
-from kat.analysis.ablation import CellResult, compared, main_metric, markdown, summarize, table
+from scipy.stats import dunnett, pearsonr, ttest_ind
+
+from kat.analysis.ablation import (
+    CellResult,
+    Estimate,
+    compared,
+    main_metric,
+    markdown,
+    summarize,
+    table,
+)
 from kat.analysis.figures.base import save_figure
 from kat.analysis.figures.grids import draw_cells, draw_forest
 from kat.analysis.runs import Row, read_runs
+from kat.analysis.sweeps import earlier_runs, with_earlier
+from kat.cli.options.training_settings import TrainingParser, config_from, read_recipe, recipe_path
+from kat.errors import InputError
 from kat.files import write_text
 from kat.nn.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
+from kat.training.config import TrainConfig
 from kat.training.evaluation.evaluate import TEST_COLUMNS
-from kat.training.sweep.plan import find_grids
-from kat.training.tasks.task import Metric
+from kat.training.sweep.grid import Grid, Settings
+from kat.training.sweep.plan import (
+    PlannedRun,
+    find_grids,
+    plan_runs,
+    settings_of,
+    tuned_grid,
+    tuning_grid,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/paper"
-REMOVED = RESULTS / "paper.yaml"
+REMOVED = ROOT / "benchmarks/results/paper/paper.yaml"
 """The declarations of arms that were removed after their runs."""
-PAGE = ROOT / "docs/results.md"
+PAGE = ROOT / "docs/results-details.md"
 FIGURES = ROOT / "docs/figures/results/paper"
 MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
 """Grids whose runs record their layers, and how many records of each run are shown."""
@@ -46,6 +69,73 @@ RECORDED = (
     "weight_gradient",
     "numerator_gradient",
 )
+INCOMPARABLE = ("seconds per run", "images/s", "peak memory")
+"""Columns of ``kat ablate`` that the page leaves out: the runs shared the machine."""
+
+
+class Family(NamedTuple):
+    """The comparisons that answer one question: differences of cells of a grid from one of them."""
+
+    question: str
+    grid: str
+    reference: str
+    others: dict[str, str]
+    """By the name that figure and table have, the name of the cell."""
+    minus_reference: bool = False
+    """Differences are the other minus the reference, not the reference minus the other."""
+    drawn: bool = True
+    """Whether the forest plot has them."""
+
+
+_DEPTH = "init: {}, depth: {}, norm: {}"
+FAMILIES = (
+    Family("KAT minus a ViT with another MLP: 20 epochs, one initialization", "models", "KAT", {
+        "GELU (the primary comparison)": "ViT (GELU)",
+        "SwiGLU": "ViT (SwiGLU)",
+        "B-spline KAN, as many parameters": "ViT + KAN",
+        "gated GR-KAN": "KAT (gated)",
+    }),
+    Family("KAT minus a ViT with its usual initialization: 20 epochs", "own_init", "KAT", {
+        "GELU, usual initialization": "ViT (GELU)",
+        "SwiGLU, usual initialization": "ViT (SwiGLU)",
+    }),
+    Family("KAT minus a ViT: 60 epochs, one initialization", "long", "KAT", {
+        "GELU, 60 epochs": "ViT (GELU)",
+    }),
+    Family("KAT minus another model: 1,797 handwritten digits", "digits", "KAT", {
+        "GELU, digits": "ViT (GELU)",
+        "GELU, digits, usual initialization": "ViT (GELU), its own initialization",
+        "a gated KAT with 4 groups, digits": "kat2",
+    }),
+    Family("KAT minus a KAT without one part: 20 epochs", "components", "KAT", {
+        "functions fixed at SiLU": "rationals frozen",
+        "SiLU in place of rationals": "no rationals (SiLU)",
+        "a function a channel, nothing shared": "no grouping, nothing shared",
+        "the published initialization of the MLPs": "no variance-preserving init",
+        "without mimetic attention": "no mimetic attention",
+        "without the first rational": "no first rational",
+        "a ViT with SiLU, usual initialization": "none of them (ViT, SiLU)",
+    }),
+    Family("KAT with 8 groups minus a KAT with", "groups", "8", {
+        "1 group": "1", "4 groups": "4", "16 groups": "16",
+    }),
+    Family("A ViT with a GR-KAN MLP in one block minus the ViT", "blocks", "none", {
+        "block 1": "first", "block 2": "second", "block 3": "third", "block 4": "fourth",
+    }, minus_reference=True),
+    *(
+        Family(f"The paper's initialization minus another: {depth}, {norm}", "depth", paper, {
+            f"{name}, {depth}, {norm}": _DEPTH.format(name, depth, norm)
+            for name in ("published", "centered")
+        }, drawn=False)
+        for depth, norm in (("4 blocks", "norm"), ("4 blocks", "no norm"), ("24 blocks", "norm"))
+        for paper in [_DEPTH.format("paper's", depth, norm)]
+    ),
+    Family("KAT minus the winner of a search", "kat2", "KAT", {
+        "a gated KAT with 4 groups (kat2)": "kat2",
+    }, drawn=False),
+    Family("KAT minus a ViT with SiLU, usual initialization, twice the rate", "components_rate",
+           "KAT", {"SiLU, rate 0.004": "ViT (SiLU), 0.004"}, drawn=False),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -57,7 +147,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs is not None:
         take_over(options.runs, RESULTS)
-    write_page(RESULTS, PAGE, FIGURES)
+    try:
+        write_page(RESULTS, PAGE, FIGURES)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
 
 
 def take_over(runs: Path, results: Path) -> None:
@@ -117,62 +210,159 @@ def recorded(run: Row, runs: Path, count: int) -> list[Row]:
     return found
 
 
+def declared(results: Path) -> dict[str, dict[tuple[str, int], str]]:
+    """The settings of the declared runs, as their rows have them, by table and by cell and seed."""
+    earlier = earlier_runs(sorted(results.glob("paper_*.csv")))
+    parser = TrainingParser()
+
+    def configure(content: Settings, name: str) -> TrainConfig:
+        return config_from(parser, content, name)
+
+    def planned(grid: Grid) -> list[PlannedRun]:
+        recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
+        runs = plan_runs(grid, grid.seeds, recipe, {}, Path("runs"), configure)
+        own = found.setdefault(grid.name, {})
+        for run in runs:
+            settings = json.dumps(settings_of(run.job.config), sort_keys=True)
+            own[run.cell.name, run.seed] = settings
+        return with_earlier(runs, earlier)
+
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for grid in [*find_grids(["paper"]), *find_grids([str(REMOVED)])]:
+        if grid.tune is not None:
+            grid = tuned_grid(grid, grid.tune, planned(tuning_grid(grid, grid.tune)))
+        planned(grid)
+    return found
+
+
+def checked(rows: Sequence[Row], runs: Mapping[tuple[str, int], str], path: Path) -> list[Row]:
+    """The rows of a table, and one for each declared run that it lacks, with status ``missing``.
+
+    Raises:
+        InputError: a row is of no declared run, or has other settings than declared.
+    """
+    for row in rows:
+        if runs.get((row["cell"], row["seed"])) != row["settings"]:
+            raise InputError(
+                f"{path}: its grid declares no run of {row['cell']!r}, seed {row['seed']}, with"
+                f" the settings {row['settings']}"
+            )
+    lacking = [run for run in runs if run not in {(row["cell"], row["seed"]) for row in rows}]
+    missing = {**dict.fromkeys(rows[0]), "status": "missing"}
+    return [*rows, *({**missing, "cell": cell, "seed": seed} for cell, seed in lacking)]
+
+
 def write_page(results: Path, page: Path, figures: Path) -> None:
-    """Writes the tables into the page, a figure for each grid, and the forest plot of all."""
+    """Writes the tables into the page, a figure for each grid, and the forest plot.
+
+    Raises:
+        InputError: a table has a run that its grid does not declare.
+    """
     texts: dict[str, str] = {}
     tested: dict[str, list[CellResult]] = {}
-    metrics: dict[str, Metric] = {}
+    losses: dict[str, list[CellResult]] = {}
     figures.mkdir(parents=True, exist_ok=True)
+    runs = declared(results)
     for path in sorted(results.glob("paper_*.csv")):
         name = path.stem
         if records := moments(results, name):
             texts[f"{name}_moments"] = moments_table([r for run in records.values() for r in run])
-        rows = read_runs(path)
-        metric = metrics[name] = compared(main_metric(rows), rows)
+        rows = checked(read_runs(path), runs[name], path)
+        metric = compared(main_metric(rows), rows)
         cells = summarize(rows, measure=metric.name)
         columns, lines = table(cells, cells[0].name, metric)
-        shared, note = timing(rows, metric)
-        titles = [f"{c} (shared)" if shared and c in _SHARED else c for c in columns]
-        texts[name] = markdown(titles, lines) + (f"\n{note}\n" if note else "")
+        kept = [place for place, title in enumerate(columns) if title not in INCOMPARABLE]
+        shown = [[line[place] for place in kept] for line in [columns, *lines]]
+        texts[name] = markdown(shown[0], shown[1:]) + without_result(rows)
         if name.endswith("_tuning"):
             continue
         figure = draw_cells(cells, metric, rows[0].get("title") or name)
         save_figure(figure, figures / f"{name}.svg")
-        if metric.name in TEST_COLUMNS:  # the forest has no comparison on validation images
-            tested[name] = cells
+        if metric.name in TEST_COLUMNS:
+            tested[name.removeprefix("paper_")] = cells
+            losses[name.removeprefix("paper_")] = summarize(rows, measure="test_loss")
     if tested:
-        grids = [*find_grids(["paper"]), *find_grids([str(REMOVED)])]
-        names = dict.fromkeys(grid.name for grid in grids if grid.name in tested)
-        ordered = {name.removeprefix("paper_"): tested[name] for name in names}
-        figure = draw_forest(ordered, metrics[next(iter(names))])
-        save_figure(figure, figures / "forest.svg")
-        texts["corrected"] = corrected_table(ordered)
+        families = [family for family in FAMILIES if family.grid in tested]
+        groups = {
+            f.question: list(differences(f, tested[f.grid]).items()) for f in families if f.drawn
+        }
+        label = "points of test accuracy; right of 0 the first named model is better"
+        save_figure(draw_forest(groups, label), figures / "forest.svg")
+        texts["declared"] = declared_table({g: tested[g] for g in grid_order(runs) if g in tested})
+        lines = [line for f in families for line in family_lines(f, tested[f.grid], losses[f.grid])]
+        texts["families"] = markdown(FAMILY_COLUMNS, lines)
     write_text(page, fill_tables(page.read_text(), texts))
 
 
-_SHARED = ("images/s", "peak memory")
+def grid_order(runs: Mapping[str, object]) -> list[str]:
+    """The names of the grids in the order of their declaration."""
+    return [name.removeprefix("paper_") for name in runs]
 
 
-def timing(rows: Sequence[Row], metric: Metric) -> tuple[bool, str]:
-    """Return True if runs shared the machine, by the column runs_at_once; a note on their times."""
-    tested = metric.name in TEST_COLUMNS
-    done = [row for row in rows if row["status"] == "done" and row.get(metric.name) is not None]
-    unknown = {row["cell"] for row in done if not row.get("runs_at_once")}
-    known = [int(row["runs_at_once"]) for row in done if row["cell"] not in unknown]
-    measured = "seconds, images/s and peak memory" if tested else "seconds"
-    if (most := max(known, default=1)) > 1:
-        return True, (
-            f"Shared: {measured} were measured while up to {most} runs shared the machine, and"
-            " slowed each other down."
+def without_result(rows: Sequence[Row]) -> str:
+    """The runs of a table that have no result, for the line below it; empty if all have one."""
+    runs = [f"{r['cell']}, seed {r['seed']} ({r['status']})" for r in rows if r["status"] != "done"]
+    return f"\nWithout a result: {'; '.join(runs)}.\n" if runs else ""
+
+
+def differences(family: Family, cells: Sequence[CellResult]) -> dict[str, Estimate]:
+    """The paired differences of a family, by the names of the others."""
+    values = {cell.name: cell.values for cell in cells}
+    base = values[family.reference]
+    sign = -1 if family.minus_reference else 1
+    return {
+        label: Estimate.of(
+            [sign * (base[s] - value) for s, value in values[name].items() if s in base]
         )
-    if tested and unknown:
-        return False, (
-            f"It is not recorded how many runs shared the machine while {measured} were measured."
-        )
-    return False, ""
+        for label, name in family.others.items()
+    }
 
 
-def corrected_table(grids: Mapping[str, Sequence[CellResult]]) -> str:
+FAMILY_COLUMNS = (
+    "question", "the other", "declared: paired difference", "p", "correlation over seeds",
+    "Welch", "Dunnett", "p, Dunnett", "verdict changes", "difference of the test loss",
+)  # fmt: skip
+
+
+def family_lines(
+    family: Family, cells: Sequence[CellResult], losses: Sequence[CellResult]
+) -> Iterator[list[str]]:
+    """The lines of a family in the table of both analyses.
+
+    Dunnett's test compares all others with the reference at once, with one variance for all of
+    them; Welch's test compares two cells without pairing their seeds.
+    """
+    values = {cell.name: cell.values for cell in cells}
+    base = values[family.reference]
+    samples = [list(values[name].values()) for name in family.others.values()]
+    test = dunnett(*samples, control=list(base.values()), random_state=0)
+    interval = test.confidence_interval()
+    found, of_loss = differences(family, cells), differences(family, losses)
+    for place, (label, name) in enumerate(family.others.items()):
+        low, high = interval.low[place], interval.high[place]
+        if not family.minus_reference:
+            low, high = -high, -low
+        own = values[name]
+        welch = ttest_ind(list(base.values()), list(own.values()), equal_var=False)
+        ends = welch.confidence_interval()
+        pairs = [(value, base[seed]) for seed, value in own.items() if seed in base]
+        paired = found[label]
+        was, now = paired.p_value < 0.05, low > 0 or high < 0
+        yield [
+            "" if place else family.question,
+            label,
+            paired.text(sign=True),
+            f"{paired.p_value:.2g}",
+            f"{pearsonr(*zip(*pairs, strict=True)).statistic:+.2f}" if len(pairs) > 2 else "-",
+            Estimate(paired.mean, (ends.high - ends.low) / 2, paired.n).text(sign=True),
+            f"{low:+.2f} to {high:+.2f}",
+            f"{test.pvalue[place]:.2g}",
+            "" if was == now else "now excludes 0" if now else "now contains 0",
+            of_loss[label].text(4, sign=True),
+        ]
+
+
+def declared_table(grids: Mapping[str, Sequence[CellResult]]) -> str:
     """The differences whose intervals exclude 0, with p values before and after correction."""
     comparisons = []
     for grid, cells in grids.items():

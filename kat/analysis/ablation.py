@@ -27,6 +27,7 @@ from kat.training.tasks.task import Metric
 
 _BESIDE: dict[str, Callable[[Estimate], str]] = {
     "test_last_top1": lambda mean: mean.text(),
+    "test_loss": lambda mean: mean.text(4),
     "test_ece": lambda mean: mean.text(4),
     "images_per_second": lambda mean: f"{mean.mean:.0f}",
     "memory_bytes": lambda mean: scaled(mean.mean, "B"),
@@ -207,7 +208,7 @@ def table(
 def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str | None]:
     """The texts of a row by the titles of their columns; None: the column is left out if empty."""
     estimate, difference, row = result.estimate, result.difference, result.row
-    failed = f" done, {len(result.failed)} failed" if result.failed else ""
+    of = f" of {len(result.values) + len(result.failed)}" if result.failed else ""
     tested = metric.name in TEST_COLUMNS
     beside = result.beside.get
     return {
@@ -215,8 +216,9 @@ def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str 
         f"{metric.label} (%)": "-" if estimate is None else estimate.text(),
         "last epoch (%)": beside("test_last_top1"),
         f"minus {reference}": "-" if difference is None else difference.text(sign=True),
+        "test loss": beside("test_loss"),
         "ECE": beside("test_ece"),
-        "seeds": f"{len(result.values)}{failed}",
+        "seeds": f"{len(result.values)}{of}",
         "parameters": f"{row['parameters']:,}" if estimate else "-",
         "FLOPs per image": scaled(row["flops"]) if estimate else "-",
         "seconds per run": f"{result.seconds:.0f}" if estimate else "-",

@@ -311,9 +311,16 @@ def forest(arguments: list[str]) -> None:
         raise InputError(f"grids in one figure must be compared by one metric: {each}")
     metric = next(iter(metrics.values()))
     grids = {name: summarize(own, measure=metric.name) for name, own in rows.items()}
-    if not any(cell.difference for results in grids.values() for cell in results):
+    groups = {
+        f"{name} (minus {cells[0].name})": [
+            (cell.name, cell.difference) for cell in cells if cell.difference
+        ]
+        for name, cells in grids.items()
+    }
+    if not any(groups.values()):
         raise InputError("no cell can be compared with the first of its grid")
-    save_figure(draw_forest(grids, metric), options.out)
+    what = f"difference from the grid's first cell (points of {with_split(metric)})"
+    save_figure(draw_forest({k: v for k, v in groups.items() if v}, what), options.out)
     for name, results in grids.items():
         for cell in results[1:]:
             if cell.difference is None:

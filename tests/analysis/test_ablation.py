@@ -56,14 +56,14 @@ def test_only_common_seeds_are_paired_and_failures_are_counted():
     kat, vit = summarize(rows)
     assert (kat.failed, list(kat.values)) == ([1], [0, 2])
     assert (vit.difference.n, vit.difference.mean) == (2, pytest.approx(-3.05))
-    assert table([kat, vit], "KAT", TOP1_METRIC)[1][0][3] == "2 done, 1 failed"
+    assert table([kat, vit], "KAT", TOP1_METRIC)[1][0][3] == "2 of 3"
 
     rows = _rows()
     for row in rows[3:]:
         row.update(status="failed", top1=None, seconds=None)
     found = summarize(rows)[1]
     assert (found.estimate, found.difference, found.failed) == (None, None, [0, 1, 2])
-    assert set(table([found], "KAT", TOP1_METRIC)[1][0]) == {"ViT", "-", "0 done, 3 failed"}
+    assert set(table([found], "KAT", TOP1_METRIC)[1][0]) == {"ViT", "-", "0 of 3"}
 
 
 def test_what_is_written_is_read_back(tmp_path):

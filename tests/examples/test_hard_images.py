@@ -8,7 +8,6 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.examples.domains import ARMS
 from tests.images import write_fashion_mnist
@@ -86,32 +85,6 @@ def test_a_square_of_a_quarter_to_a_third_of_each_image_is_gray(images):
     for along in zip(*corners, strict=True):
         assert (min(along), max(along)) == (0, 28 - side)
     assert torch.equal(made, images.occluded(pixels))
-
-
-def test_each_training_image_is_shifted_by_up_to_two_pixels_and_perhaps_flipped(images):
-    torch.manual_seed(0)
-    image = torch.randint(1, 256, (1, 28, 28), dtype=torch.uint8)
-    wide = np.zeros((32, 32), np.uint8)
-    wide[2:30, 2:30] = image[0]
-    shifts = [wide[y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
-    allowed = {each.tobytes() for shift in shifts for each in (shift, shift[:, ::-1])}
-    made = {each.numpy().tobytes() for each in images.augmented(image.expand(1000, 1, 28, 28))}
-    assert len(allowed) == 50
-    assert made == allowed
-
-
-def test_corruptions_are_those_of_their_names(images):
-    torch.manual_seed(0)
-    pixels = torch.randint(100, 156, (20, 1, 28, 28), dtype=torch.uint8)
-    made = {name: images.CORRUPTIONS[name](pixels).float() for name in CORRUPTIONS}
-    assert abs((made["noise"] - pixels).std() / 255 - 0.15) < 0.005
-    mean = pixels.float().mean((1, 2, 3), keepdim=True)
-    assert (made["contrast"] - (0.6 * pixels + 0.4 * mean)).abs().max() <= 1
-    assert made["blur"].std() < pixels.float().std() / 4
-    smooth = torch.arange(28 * 28).reshape(1, 1, 28, 28).div(4).byte()
-    turned = Image.fromarray(smooth[0, 0].numpy()).rotate(20, Image.Resampling.BILINEAR)
-    inside = images.CORRUPTIONS["rotation"](smooth)[0, 0, 6:22, 6:22].float()
-    assert (inside - torch.tensor(np.array(turned))[6:22, 6:22]).abs().max() <= 2
 
 
 def test_test_images_are_the_same_for_all_arms_and_seeds(images, data):

@@ -4,9 +4,10 @@ import csv
 import re
 
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import ttest_1samp, ttest_ind
 
-from kat.analysis.runs import METRICS, read_runs, write_runs
+from kat.analysis.runs import read_runs, write_runs
+from kat.errors import InputError
 from kat.nn.stability import COLUMNS, write_rows
 from scripts import results_page
 
@@ -14,8 +15,26 @@ from scripts import results_page
 def _row(cell, seed, test, run):
     return {
         "cell": cell, "seed": seed, "status": "done", "top1": 80.0, "test_top1": test,
-        "test_last_top1": test - 1, "parameters": 10, "flops": 20, "seconds": 1.0, "run": run,
+        "test_last_top1": test - 1, "test_loss": 1 - test / 100, "parameters": 10, "flops": 20,
+        "seconds": 1.0, "run": run, "settings": "{}",
     }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def study(request, monkeypatch):
+    """The tables of a test are a study of their own: each run declared, and one family."""
+    if "committed" not in request.node.name:
+        monkeypatch.setattr(results_page, "declared", _as_it_stands)
+        family = results_page.Family("KAT minus", "models", "KAT", {"a ViT": "ViT"})
+        monkeypatch.setattr(results_page, "FAMILIES", [family])
+
+
+def _as_it_stands(results):
+    tables = {path.stem: read_runs(path) for path in results.glob("paper_*.csv")}
+    return {
+        name: {(row["cell"], row["seed"]): row["settings"] for row in rows}
+        for name, rows in tables.items()
+    }
 
 
 @pytest.fixture
@@ -66,43 +85,60 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert page.read_text() == text
 
 
-def test_forest_has_the_tested_grids_alone(runs, tmp_path, monkeypatch):
-    untested = [{**row, "test_top1": None} for row in read_runs(runs / "paper_models.csv")]
-    write_runs(untested, runs / "paper_search.csv")
-    (page := tmp_path / "page.md").write_text("# Results\n")
-    drawn = []
-    monkeypatch.setattr(results_page, "draw_forest", lambda grids, *_: drawn.extend(grids))
-    monkeypatch.setattr(results_page, "save_figure", lambda figure, path: path.touch())
-    results_page.write_page(runs, page, tmp_path / "figures")
-    assert drawn == ["models", "depth"]  # as declared
+def test_families_have_the_first_named_minus_the_other(runs, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(results_page, "draw_forest", lambda groups, label: drawn.update(groups))
+    monkeypatch.setattr(results_page, "save_figure", lambda figure, path: None)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table of families -->\n<!-- end of table -->")
+    results_page.write_page(runs, page, tmp_path)
+    ((name, difference),) = drawn["KAT minus"]
+    assert (name, difference.text()) == ("a ViT", "2.25 ± 3.18")
+    (line,) = [line for line in page.read_text().splitlines() if "a ViT" in line]
+    _, _, _, declared, _, _, welch, dunnett, p, verdict, loss, _ = line.split("|")
+    pooled = ttest_ind([90.0, 91.0], [88.0, 88.5])  # Dunnett's test of a single pair
+    ends = [float(end) for end in dunnett.split(" to ")]
+    assert ends == pytest.approx(list(pooled.confidence_interval()), abs=0.05)
+    assert float(p) == pytest.approx(pooled.pvalue, abs=0.002)
+    apart = ttest_ind([90.0, 91.0], [88.0, 88.5], equal_var=False).confidence_interval()
+    assert welch.strip() == f"+2.25 ± {(apart.high - apart.low) / 2:.2f}"
+    assert [declared.strip(), verdict.strip()] == ["+2.25 ± 3.18", ""]
+    assert loss.strip() == "-0.0225 ± 0.0318"
+    reverse = results_page.FAMILIES[0]._replace(minus_reference=True)
+    monkeypatch.setattr(results_page, "FAMILIES", [reverse])
+    results_page.write_page(runs, page, tmp_path)
+    assert "| -2.25 ± 3.18 |" in page.read_text()
+    assert f"| {-ends[1]:+.2f} to {-ends[0]:+.2f} |" in page.read_text()
 
 
-def test_times_of_runs_that_shared_the_machine_are_marked():
-    metric = METRICS["top1"]._replace(name="test_top1")
-    rows = [{**_row(str(seed), seed, 80.0, "x"), "runs_at_once": "1"} for seed in (0, 1)]
-    assert results_page.timing(rows, metric) == (False, "")
-    rows[1]["runs_at_once"] = "3"
-    shared, note = results_page.timing(rows, metric)
-    assert shared
-    assert "while up to 3 runs shared the machine" in note
-    rows[1]["runs_at_once"] = ""
-    shared, note = results_page.timing(rows, metric)
-    assert not shared
-    assert note.startswith("It is not recorded how many runs shared the machine")
+def test_runs_that_are_not_declared_are_refused_and_missing_ones_named(runs, tmp_path, monkeypatch):
+    declared = _as_it_stands(runs)
+    declared["paper_models"]["ViT", 2] = "{}"
+    monkeypatch.setattr(results_page, "declared", lambda results: declared)
+    page = tmp_path / "page.md"
+    page.write_text(text := "<!-- table of paper_models -->\n<!-- end of table -->")
+    results_page.write_page(runs, page, tmp_path)
+    assert "| 2 of 3 |" in page.read_text()
+    assert "Without a result: ViT, seed 2 (missing)." in page.read_text()
+    page.write_text(text)
+    declared["paper_models"]["KAT", 1] = '{"epochs": 3}'
+    with pytest.raises(InputError, match=r"paper_models.csv: .* no run of 'KAT', seed 1, with"):
+        results_page.write_page(runs, page, tmp_path)
+    assert page.read_text() == text
 
 
 def test_p_values_are_corrected_in_their_grid_and_over_all(tmp_path):
     close, far, none = (2.0, 2.1, 2.05), (1.0, 2.0, 1.5), (-1.0, 1.0, 0.1)
     grids = {"paper_models": {"ViT": far, "KAN": close}, "paper_groups": {"1": none}}
     for grid, cells in grids.items():
-        rows = [_row("KAT", seed, 80.0, "x") for seed in range(3)] + [
-            _row(cell, seed, 80.0 + d, "x")
+        rows = [_row("KAT", seed, 80.0 + seed, "x") for seed in range(3)] + [
+            _row(cell, seed, 80.0 + seed + d, "x")
             for cell, differences in cells.items()
             for seed, d in enumerate(differences)
         ]
         write_runs(rows, tmp_path / f"{grid}.csv")
     page = tmp_path / "page.md"
-    page.write_text("<!-- table of corrected -->\n<!-- end of table -->")
+    page.write_text("<!-- table of declared -->\n<!-- end of table -->")
     results_page.write_page(tmp_path, page, tmp_path)
     p_close, p_far = (ttest_1samp(values, 0).pvalue for values in (close, far))
     assert p_close < p_far < 0.05
@@ -140,6 +176,7 @@ def test_records_are_evenly_spaced_and_those_made_elsewhere_are_kept(runs, tmp_p
     assert moments.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(results_page, "save_figure", lambda figure, path: None)
     page = tmp_path / "results.md"
@@ -150,6 +187,6 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path, monke
     files = {
         f"moments/{name.removesuffix('_moments')}" if name.endswith("_moments") else name
         for name in marks
-        if name != "corrected"
+        if name not in ("declared", "families")
     }
     assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)

@@ -70,25 +70,23 @@ def _draw_estimate(
     hover(line, f"{name}: {estimate.text(sign=sign)} (n = {estimate.n})")
 
 
-def draw_forest(grids: Mapping[str, Sequence[CellResult]], metric: Metric) -> Figure:
-    """Draws the paired differences of all cells with 95 % intervals, grid below grid.
+def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: str) -> Figure:
+    """Draws differences with their 95 % intervals, group below group.
 
     An arrow stands for a difference far beyond the others; its value is beside it, as of all.
 
     Args:
-        grids: by name, what :func:`kat.analysis.ablation.summarize` returns; the first cell is the
-            reference, and cells without a difference are left out.
-        metric: the metric that was summarized.
+        groups: by heading, differences and their names.
+        xlabel: what the differences are, with their unit.
     """
     lines: list[tuple[str, Estimate | None]] = []
-    for name, results in grids.items():
-        compared = [(cell.name, cell.difference) for cell in results if cell.difference]
-        heading = f"{name} (minus {results[0].name})"
-        lines += [(heading, None), *compared] if compared else []
+    for heading, differences in groups.items():
+        lines += [(heading, None), *differences]
     figure = Figure(figsize=(9, 1.1 + _LINE * len(lines)), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(0, color="black", lw=0.8)
-    shown = _shown([difference for _, difference in lines if difference is not None])
+    drawn = [difference for _, difference in lines if difference is not None]
+    shown = _shown(drawn)
     for place, (name, difference) in enumerate(lines):
         if difference is None:
             continue
@@ -112,9 +110,9 @@ def draw_forest(grids: Mapping[str, Sequence[CellResult]], metric: Metric) -> Fi
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["left", "right", "top"]].set_visible(False)
     values.spines["right"].set_visible(False)
-    axes.set_xlabel(f"difference from the grid's first cell (points of {with_split(metric)})")
+    axes.set_xlabel(xlabel)
     title = "differences seed by seed; one seed, no intervals"
-    if has_intervals(cell for results in grids.values() for cell in results):
+    if any(difference.n > 1 for difference in drawn):
         title = (
             "differences seed by seed with 95 % intervals; gray: it contains 0, or there is none"
         )

@@ -152,7 +152,7 @@ def test_grids_have_a_section_each_and_leave_runs_out_that_are_gone(tmp_path):
     text = path.read_text()
     table = pages.tables_of(path)[0]
     assert table[1][:3] == ["KAT", "84.70 ± 1.88", "-"]
-    assert table[2][3] == "2 done, 1 failed"
+    assert table[2][3] == "2 of 3"
     assert text.count('<tr class="bad">') == 1
     assert re.findall(r"\d of \d runs are left out", text) == ["3 of 5 runs are left out"]
     assert "KAT (2 runs)" in pages.texts_of(path)[2]
