@@ -111,7 +111,7 @@ FAMILIES = (
         "functions fixed at SiLU": "rationals frozen",
         "SiLU in place of rationals": "no rationals (SiLU)",
         "a function a channel, nothing shared": "no grouping, nothing shared",
-        "the published initialization of the MLPs": "no variance-preserving init",
+        "the released code's initialization": "no variance-preserving init",
         "without mimetic attention": "no mimetic attention",
         "without the first rational": "no first rational",
         "a ViT with SiLU, usual initialization": "none of them (ViT, SiLU)",
@@ -124,8 +124,8 @@ FAMILIES = (
     }, minus_reference=True),
     *(
         Family(f"The paper's initialization minus another: {depth}, {norm}", "depth", paper, {
-            f"{name}, {depth}, {norm}": _DEPTH.format(name, depth, norm)
-            for name in ("published", "centered")
+            f"{title}, {depth}, {norm}": _DEPTH.format(name, depth, norm)
+            for name, title in (("published", "the released code's"), ("centered", "centered"))
         }, drawn=False)
         for depth, norm in (("4 blocks", "norm"), ("4 blocks", "no norm"), ("24 blocks", "norm"))
         for paper in [_DEPTH.format("paper's", depth, norm)]
