@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
+from kat.analysis.ablation import Estimate
 from kat.files import replacing
 from kat.nn import rationals
 
@@ -180,13 +181,12 @@ def summary(
     lr: float,
     options: argparse.Namespace,
 ) -> str:
-    """How many seeds diverged, and the top-1 of the others."""
+    """How many seeds diverged, and the mean top-1 of the others with its 95 % interval."""
     seeds = options.seeds
     runs = [done[tuple(map(str, (*key, lr, seed, options.epochs)))] for seed in range(seeds)]
     top1 = [float(accuracy) for diverged, _, accuracy in runs if diverged == "0"]
     bad = sum(diverged == "1" for diverged, _, _ in runs)
-    spread = statistics.stdev(top1) if len(top1) > 1 else 0.0
-    shown = f", {statistics.mean(top1):.1f} ± {spread:.1f} %" if top1 else ""
+    shown = f", {Estimate.of(top1).text(1)} %" if top1 else ""
     return f"{bad} of {seeds}{shown}"
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kat.analysis import count, learned_activations, plot_activations, plot_learning_curves
+from kat.analysis.ablation import Estimate
 from kat.cli.errors import run_command
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.models import load_model, rational_parameter_names
@@ -98,16 +99,17 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def report(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> None:
-    """Prints the mean over the seeds, and the first model minus each other one, seed by seed."""
+    """Prints the mean over the seeds, and the first model minus each other one, paired by seed."""
     by_model = {model: [row for row in rows if row["model"] == model] for model in models}
     seeds = len(by_model[models[0]])
-    table = Table(title=f"mean of {seeds} seed{'s' * (seeds > 1)}", title_justify="left")
+    title = f"mean of {seeds} seed{'s ± 95 % interval' * (seeds > 1)}"
+    table = Table(title=title, title_justify="left")
     for name in ("model", "top-1 (%)", "parameters", "MFLOPs", "seconds"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for model, runs in by_model.items():
         table.add_row(
             model,
-            spread([row["top1"] for row in runs]),
+            Estimate.of([row["top1"] for row in runs]).text(),
             f"{runs[0]['parameters']:,}",
             f"{runs[0]['flops'] / 1e6:.2f}",
             f"{statistics.mean(row['seconds'] for row in runs):.0f}",
@@ -117,13 +119,7 @@ def report(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> None:
     for other in others:
         pairs = zip(by_model[first], by_model[other], strict=True)
         differences = [mine["top1"] - theirs["top1"] for mine, theirs in pairs]
-        print(f"{first} minus {other}: {spread(differences)} points of top-1")
-
-
-def spread(values: Sequence[float]) -> str:
-    """The mean, and the standard deviation where there are several values."""
-    mean = statistics.mean(values)
-    return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
+        print(f"{first} minus {other}: {Estimate.of(differences).text()} points of top-1")
 
 
 if __name__ == "__main__":
