@@ -25,6 +25,7 @@ from kat.analysis.ablation import Estimate
 
 COMPARISONS = {
     "GR-KAN - GELU": ("grkan", "gelu"),
+    "GR-KAN - SwiGLU": ("grkan", "swiglu"),
     "gated GR-KAN - SwiGLU": ("gated_grkan", "swiglu"),
     "smooth GR-KAN - GELU": ("smooth", "gelu"),
     "GR-KAN - frozen": ("grkan", "frozen"),

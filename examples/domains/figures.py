@@ -32,7 +32,7 @@ def forest(everything: list[Line]) -> Figure:
     ]
     names = [f"{line.domain}: {line.task}" if len(domains) > 1 else line.task for line in places]
     figure, axes = pyplot.subplots(
-        1, len(titles), figsize=(3 + 2.2 * len(titles), 2 + 0.2 * len(names)), sharey=True,
+        1, len(titles), figsize=(3 + 1.9 * len(titles), 2 + 0.2 * len(names)), sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for axis, title in zip(axes[0], titles, strict=True):

@@ -96,15 +96,15 @@ def test_differences_are_paired_ratios(comparisons, results):
     test, hard = comparisons.lines("made_up", results)
     assert (test.task, hard.task) == ("s", "s, hard")
     assert test.errors["gelu"].mean == pytest.approx(0.5)
-    assert [each.title for each in test.differences] == ["GR-KAN - GELU", "SwiGLU - GELU"]
-    one, _ = test.differences
+    titles = [each.title for each in test.differences]
+    assert titles == ["GR-KAN - GELU", "GR-KAN - SwiGLU", "SwiGLU - GELU"]
+    one, two, _ = test.differences
+    assert 1 + two.mean / 100 == pytest.approx((0.8 * 0.8 * 5 / 9) ** (1 / 3))
     logs = [math.log(0.8), 0.0, math.log(5 / 6)]
     half_width = t.ppf(0.975, 2) * statistics.stdev(logs) / 3**0.5
-    assert 1 + one.mean / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3))
-    assert 1 + one.low / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3) / math.exp(half_width))
-    assert 1 + one.high / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3) * math.exp(half_width))
-    by_test = ttest_rel(np.log((0.4, 0.4, 0.5)), np.log((0.5, 0.4, 0.6)))
-    assert one.p == pytest.approx(by_test.pvalue)
+    expected = [sum(logs) / 3 + side * half_width for side in (0, -1, 1)]
+    assert [math.log1p(each / 100) for each in one[1:4]] == pytest.approx(expected)
+    assert one.p == pytest.approx(ttest_rel(*np.log([ERRORS["grkan"], ERRORS["gelu"]])).pvalue)
     assert hard.differences[0][1:] == pytest.approx(one[1:])  # twice the errors of both
 
 
