@@ -16,6 +16,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from kat.analysis.figures.attention import draw_attention, true_classes, with_pr
 from kat.analysis.figures.base import save_figure
 from kat.analysis.figures.grids import COSTS, draw_costs, draw_forest, pareto_front
 from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves, usual_curves
-from kat.analysis.inspect.activations import learned_activations
+from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.predictions import images_of_run, normalized
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
@@ -268,22 +269,37 @@ def evolution(arguments: list[str]) -> None:
     """``kat plot evolution``: how the rationals of a run changed during training.
 
     Draws them from the coefficients in coefficients.csv: as small multiples, one row per layer and
-    one column per step, or as an animation (.gif, .mp4).
+    one column per step, or as an animation (.gif, .mp4). With --images, the inputs that the trained
+    model sees are gray.
 
     examples:
       kat plot evolution runs/digits --out evolution.gif
       kat plot evolution runs/digits --out evolution.svg --width 4
+      kat plot evolution runs/digits --layers "*.act2" --images 512 --out evolution.gif
     """
     options = evolution_parser().parse_args(arguments)
     history = read_coefficient_history(options.run / COEFFICIENTS)
-    plot_evolution(history, options.out, width=options.width)
+    history = {name: own for name, own in history.items() if fnmatch(name, options.layers)}
+    if not history:
+        raise InputError(f"no layer of {options.run} has a name like {options.layers}")
+    seen: list[Activation] = []
+    if options.images:
+        model, record = load_model(options.run)
+        inputs, note = _inputs(options, model, record)
+        seen = learned_activations(model, inputs, width=options.width)
+        say(note)
+    plot_evolution(history, options.out, width=options.width, seen=seen)
     say(options.out)
 
 
 def evolution_parser() -> Parser:
     """The parser of ``kat plot evolution``."""
     parser = Parser(evolution.__doc__, "RUN")
-    parser.add("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_common("run", "--data")
+    what = "draw the layers whose name matches, e.g. '*.act2'"
+    parser.add("--layers", default="*", metavar="PATTERN", help=what)
+    what = "number of validation images whose density is drawn"
+    parser.add("--images", type=CountOrZero, default=0, metavar="N", help=what)
     parser.add("--width", type=Positive, default=3.0, help="draw x from -WIDTH to WIDTH")
     parser.add_picture("evolution.png", ANIMATED)
     return parser

@@ -287,7 +287,10 @@ def test_costs_of_a_tested_grid_are_against_its_test(tmp_path, capsys):
 def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):
     numerator = torch.randn(4, 1, 6)
     layer = LayerHistory("A", torch.tensor([0, 5, 10, 12]), numerator, torch.rand(4, 8, 4))
-    write_coefficient_history({"blocks.0.mlp.act1": layer}, tmp_path / "coefficients.csv")
+    layers = {f"blocks.0.mlp.{name}": layer for name in ("act1", "act2")}
+    write_coefficient_history(layers, tmp_path / "coefficients.csv")
+    line = refused(capsys, "plot", "evolution", tmp_path, "--layers", "act1")
+    assert f"no layer of {tmp_path} has a name like act1" in line
     for name in ("e.svg", "e.gif"):
         assert run("plot", "evolution", tmp_path, "--out", tmp_path / name, "--width", 2) == 0
         assert capsys.readouterr().out == f"{tmp_path / name}\n"
@@ -296,6 +299,10 @@ def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):
     assert all(f"step {step}" in text for step in (0, 5, 10, 12))
     with Image.open(tmp_path / "e.gif") as image:
         assert image.n_frames >= 4
+    some = tmp_path / "some.svg"
+    assert run("plot", "evolution", tmp_path, "--out", some, "--layers", "*.act2") == 0
+    assert "act2" in some.read_text()
+    assert "act1" not in some.read_text()
     line = refused(capsys, "plot", "evolution", tmp_path / "gone")
     assert "coefficients.csv does not exist: only training a KAT writes it" in line
 

@@ -55,8 +55,7 @@ def draw_activations(activations: Sequence[Activation]) -> Figure:
     """Draws the figure of :func:`plot_activations`."""
     figure, drawn = panels(len(activations), _COLUMNS, _PANEL)
     for axes, activation in zip(drawn, activations, strict=True):
-        if activation.histogram is not None and activation.edges is not None:
-            _draw_inputs(axes, activation.edges, activation.histogram.mean(0))
+        _draw_inputs(axes, activation.name, activations)
         _draw_groups(axes, activation.x, activation.learned)
         _draw_start(axes, activation.x, activation.start)
         axes.set_title(activation.name, fontsize=9)
@@ -67,7 +66,11 @@ def draw_activations(activations: Sequence[Activation]) -> Figure:
 
 
 def plot_evolution(
-    history: Mapping[str, LayerHistory], path: str | Path, *, width: float = 3.0
+    history: Mapping[str, LayerHistory],
+    path: str | Path,
+    *,
+    width: float = 3.0,
+    seen: Sequence[Activation] = (),
 ) -> None:
     """Draws rationals over the training: a row per layer, a column per step, a line per group.
 
@@ -78,6 +81,7 @@ def plot_evolution(
         history: what :func:`kat.nn.read_coefficient_history` returns.
         path: the path of the file; its suffix chooses the format.
         width: the panels show x from -width to width.
+        seen: layers with their inputs, whose density is gray.
 
     Examples:
         >>> from pathlib import Path
@@ -88,9 +92,9 @@ def plot_evolution(
     """
     path = Path(path)
     if path.suffix in ANIMATED:
-        _animate(*_functions(history, width), path)
+        _animate(*_functions(history, width), seen, path)
     else:
-        save_figure(draw_evolution(history, width=width), path)
+        save_figure(draw_evolution(history, width=width, seen=seen), path)
 
 
 def _functions(
@@ -102,7 +106,9 @@ def _functions(
     return x.numpy(), functions, next(iter(history.values())).steps.tolist()
 
 
-def draw_evolution(history: Mapping[str, LayerHistory], *, width: float = 3.0) -> Figure:
+def draw_evolution(
+    history: Mapping[str, LayerHistory], *, width: float = 3.0, seen: Sequence[Activation] = ()
+) -> Figure:
     """Draws the small multiples of :func:`plot_evolution`."""
     x, functions, steps = _functions(history, width)
     places = spread(len(steps), _SNAPSHOTS)
@@ -111,6 +117,7 @@ def draw_evolution(history: Mapping[str, LayerHistory], *, width: float = 3.0) -
     rows = figure.subplots(len(functions), len(places), sharex=True, sharey="row", squeeze=False)
     for row, (name, values) in zip(rows, functions.items(), strict=True):
         for axes, place in zip(row, places, strict=True):
+            _draw_inputs(axes, name, seen)
             _draw_groups(axes, x, values[place])
             _draw_start(axes, x, values[0])
             axes.tick_params(labelsize=7)
@@ -122,12 +129,19 @@ def draw_evolution(history: Mapping[str, LayerHistory], *, width: float = 3.0) -
     return figure
 
 
-def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], path: Path) -> None:
+def _animate(
+    x: Array,
+    functions: Mapping[str, Array],
+    steps: Sequence[int],
+    seen: Sequence[Activation],
+    path: Path,
+) -> None:
     kind = PillowWriter if path.suffix == ".gif" else FFMpegWriter
     writer = kind(fps=_FRAMES_PER_SECOND)
     figure, drawn = panels(len(functions), _COLUMNS, _PANEL)
     lines = []
     for axes, (name, values) in zip(drawn, functions.items(), strict=True):
+        _draw_inputs(axes, name, seen)
         lines.append(_draw_groups(axes, x, values[0]))
         _draw_start(axes, x, values[0])
         margin = 0.05 * max(np.ptp(values), 1e-6)
@@ -137,7 +151,7 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
     places = spread(len(steps), _FRAMES)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # or every frame would be laid out anew
-    with replacing(path) as partial, writer.saving(figure, str(partial), dpi=60):
+    with replacing(path) as partial, writer.saving(figure, str(partial), dpi=80):
         for place in [*places, *[places[-1]] * _HELD]:
             title.set_text(f"activations by group at step {steps[place]} (dashed: the start)")
             for values, own in zip(functions.values(), lines, strict=True):
@@ -164,13 +178,16 @@ def _draw_start(axes: Axes, x: Array, functions: Array) -> None:
         axes.plot(x, y, "--", lw=0.9, color="black")
 
 
-def _draw_inputs(axes: Axes, edges: Array, density: Array) -> None:
-    """Draws a histogram behind the lines, on an axis of its own without numbers."""
-    behind = axes.twinx()
-    behind.stairs(density, edges, fill=True, color="0.88")
-    behind.set(yticks=[], ylim=(0, 1.1 * density.max()))
-    axes.set_zorder(behind.get_zorder() + 1)
-    axes.patch.set_visible(False)
+def _draw_inputs(axes: Axes, layer: str, seen: Sequence[Activation]) -> None:
+    """Draws the inputs of a layer, if known, behind the lines, on an axis without numbers."""
+    for own in seen:
+        if own.name == layer and own.histogram is not None and own.edges is not None:
+            density = own.histogram.mean(0)
+            behind = axes.twinx()
+            behind.stairs(density, own.edges, fill=True, color="0.88")
+            behind.set(yticks=[], ylim=(0, 1.1 * density.max()))
+            axes.set_zorder(behind.get_zorder() + 1)
+            axes.patch.set_visible(False)
 
 
 def _chosen(functions: Array) -> Array:
