@@ -89,7 +89,7 @@ Markdown(look.results("images"))
 
 # %% [markdown]
 # In short: GR-KAN gains nothing on occluded images, with any number of training images. With 10,000 training
-# images, GR-KAN's error is 9 % below that of GELU, and SwiGLU's is 14 % below. With 60,000 images and longer
+# images, GR-KAN's error is 9 % below that of GELU, and SwiGLU's is 14 % below. With 54,000 images and longer
 # training, GR-KAN is ahead of SwiGLU ([results](../results.md)); why the order changes is not known.
 #
 # [Other domains](../domains.md#hard-images) has the data and the arms;
