@@ -27,13 +27,14 @@ class DataConfig:
 
     Args:
         name: ``digits``; ``fashion_mnist`` or ``fashion_mnist:PATH`` (gzipped idx files);
-            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); ``tar:PATH``
-            (the same in train.tar and val.tar, or in tar files in PATH/train and PATH/val);
-            ``wds:PATH`` (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging
-            Face); or a name of timm's: ``torch/cifar10``, and the streams ``wds/NAME``,
-            ``hfids/NAME``, ``tfds/NAME``. For detection ``coco:PATH`` (COCO's instances); for
-            segmentation ``ade20k:PATH``, ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*,
-            PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
+            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); ``csv:FILE``
+            (a table with the columns path, label and perhaps split); ``tar:PATH`` (folders in
+            train.tar and val.tar, or in tar files in PATH/train and PATH/val); ``wds:PATH``
+            (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging Face); or a name
+            of timm's: ``torch/cifar10``, and the streams ``wds/NAME``, ``hfids/NAME``,
+            ``tfds/NAME``. For detection ``coco:PATH`` (COCO's instances); for segmentation
+            ``ade20k:PATH`` or ``ade:PATH``, ``voc:PATH``, or ``masks:PATH``
+            (PATH/train/images/*, PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
         root: folder of a dataset of timm's; cache folder of a Hugging Face dataset.
         train_split: name of the training split of a dataset of timm's or Hugging Face's.
         val_split: name of the validation split of such a dataset.
@@ -43,12 +44,13 @@ class DataConfig:
         label_key: column of the labels of a Hugging Face dataset; null: the only one with class
             labels. In WebDataset shards: the field of the .json files that holds the label; null:
             .cls files.
-        holdout: share of each class that is held out of training for validation, if a folder has no
-            validation split. With 0, training refuses such a folder, and evaluation takes all of
-            its images.
+        holdout: share of each class that is held out of training for validation, if a folder or
+            table has no validation split. With 0, training refuses such data, and evaluation takes
+            all of its images.
         validate_on: split is the data's own validation split; holdout is the share
-            ``data.holdout`` of each class of its training split (of digits, fashion_mnist and
-            folder:PATH), so that its own validation split is left for ``kat eval`` as a test.
+            ``data.holdout`` of each class of its training split (of digits, fashion_mnist,
+            folder:PATH and csv:FILE), so that its own validation split is left for ``kat eval`` as
+            a test.
         image_size: side of the square that the model sees, in pixels; null: the data's own size;
             auto: as of the model in model.init_from.
         channels: channels that images are converted to: 1 for gray, 3 for RGB; null: the data's

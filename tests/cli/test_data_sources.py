@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import safetensors.torch
 
-from tests.cli.commands import run
-from tests.images import picture, write_rows, write_tar
+from tests.cli.commands import refused, run
+from tests.data.sources.test_table import rows_of, unsplit, write_table
+from tests.images import picture, write_folder, write_rows, write_tar
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
@@ -48,3 +50,44 @@ def test_a_run_and_its_evaluation(tmp_path, capsys, source):
     assert run("eval", out, "--no-progress", "--json", metrics) == 0
     printed = json.loads(metrics.read_text())
     assert (printed["images"], printed["skipped"]) == (3, 1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_table_trains_to_the_bits_of_its_folder(tmp_path, capsys, whole):
+    """Also through a resumption, which notices another label; all commands take the table."""
+    photos = tmp_path / "photos"
+    write_folder(photos, classes=2, train=10, val=2)
+    if whole:
+        unsplit(photos)
+    rows = rows_of(photos, whole)
+    table = write_table(photos / "labels.csv", rows)
+    settings = ["--model.name", "kat_micro_patch8_64", "--model.args", "{depth: 1}"]
+    settings += ["--data.image_size", 32, "--data.batch_size", 4, "--augment.hflip", 0.5]
+    settings += ["--accelerator", "cpu", "--no-progress"]
+    runs = {kind: tmp_path / kind for kind in ("folder", "csv")}
+    for name, out, stops in (
+        (f"folder:{photos}", runs["folder"], ()),
+        (f"csv:{table}", runs["csv"], ("--max_steps", 3)),
+    ):
+        command = ["train", "--out", out, "--data", name, *settings]
+        assert run(*command, "--epochs", 2, *stops) == 0
+    write_table(table, [*rows[1:], (rows[0][0], f"n0{rows[0][1] == 'n00':d}", *rows[0][2:])])
+    again = ["train", "--out", runs["csv"], "--resume", "true", "--no-progress"]
+    again += ["--max_steps", 1000]
+    line = refused(capsys, *again)
+    assert "is not the data that" in line
+    write_table(table, rows)
+    assert run(*again) == 0
+    ours, theirs = (safetensors.torch.load_file(out / "model.safetensors") for out in runs.values())
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+    found = []
+    for kind, out in runs.items():
+        assert run("eval", out, "--no-progress", "--json", tmp_path / f"{kind}.json") == 0
+        content = json.loads((tmp_path / f"{kind}.json").read_text())
+        found.append((content["images"], content["top1"], content["loss"]))
+    assert found[0] == found[1]
+    assert found[0][0] == (2 if whole else 4)
+    assert run("data", "check", f"csv:{table}") == 0
+    assert run("predict", photos / rows[0][0], "--checkpoint", runs["csv"]) == 0
+    assert "n00" in capsys.readouterr().out

@@ -58,6 +58,7 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--overwrite=perhaps"], "--overwrite must be true or false, got perhaps"),
         (["--optim.betas", "3"], "--optim.betas must be a list, got 3"),
         (["--epoch", "3"], "unknown option '--epoch'; did you mean '--epochs'?"),
+        (["--folds", "5"], "there is no --folds: kat has no k-fold cross-validation; write a"),
         (["--seed"], "argument --seed: expected one argument; 'kat train --help' explains"),
         (["--epochs="], "--epochs must be an integer or 'auto', got nothing"),
         (["digits"], "unrecognized arguments: digits; 'kat train --help' explains"),

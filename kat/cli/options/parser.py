@@ -186,6 +186,8 @@ class Parser(ArgumentParser):
         """Raises the message as :class:`InputError`: the name, the value, and what is valid."""
         text = " ".join(message.split())
         if match := re.search(r"unrecognized arguments: (--[\w.-]+)", text, re.IGNORECASE):
+            if match[1] in _ABSENT:
+                raise InputError(f"there is no {match[1]}: {_ABSENT[match[1]]}")
             raise unknown("option", match[1], self.spellings.values())
         if match := re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([^']+)'", text):
             raise unknown("setting", ".".join(filter(None, match.groups())), self.types)
@@ -207,6 +209,11 @@ class Parser(ArgumentParser):
 
 
 _SWITCH_VALUES = ("true", "false", "auto")
+_ABSENT = dict.fromkeys(
+    ("--folds", "--k_folds", "--kfold"),
+    "kat has no k-fold cross-validation; write a table (csv:FILE) with splits for each fold",
+)
+"""Options that other programs have, and what to do in their place."""
 
 
 def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], reason: str) -> None:

@@ -29,8 +29,8 @@ Examples:
     >>> IGNORE
     255
 """
-LAYOUTS = ("ade20k", "voc", "masks")
-"""The layouts of folders, by the prefix of ``data.name``; see :func:`find_files`."""
+LAYOUTS = {"ade20k": "ade20k", "ade": "ade20k", "voc": "voc", "masks": "masks"}
+"""The layouts of folders, see :func:`find_files`, by the prefix of ``data.name``."""
 VOC_CLASSES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",

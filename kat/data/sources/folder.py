@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -47,13 +48,37 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
         reason = "".join(f": {path}: {why}" for path, why in [*walk.ignored.items()][:1])
         which = quoted(empty, "class", "classes") if empty else "any class: each is a folder"
         raise InputError(f"{folder} has no image for {which}{reason}")
-    packed = PackedStrings.pack(chain.from_iterable(files))
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found) for found in files])
-    data = ImageDataset(FolderSource(str(folder), packed, labels), classes, ignored=walk.ignored)
+    by_class = dict(zip(classes, files, strict=True))
+    return dataset_of_files(folder, by_class, walk.ignored, config, split, holdout, path)
+
+
+def dataset_of_files(
+    folder: Path,
+    files: Mapping[str, Sequence[str]],
+    ignored: Mapping[str, str],
+    config: DataConfig,
+    split: str,
+    holdout: float,
+    title: str,
+) -> ImageDataset:
+    """Makes a dataset of image files, or the part of it that a holdout leaves to a split.
+
+    Args:
+        folder: which the paths of the files are relative to.
+        files: the files of each class, both in their order.
+        ignored: files that are left out, each with the reason.
+        config: the settings of the data.
+        split: ``"train"`` or ``"val"``.
+        holdout: the share of each class that is held out; 0: the dataset is whole.
+        title: the data, in the note on the holdout.
+    """
+    packed = PackedStrings.pack(chain.from_iterable(files.values()))
+    labels = np.repeat(np.arange(len(files), dtype=np.int32), [*map(len, files.values())])
+    data = ImageDataset(FolderSource(str(folder), packed, labels), [*files], ignored=ignored)
     if holdout == 0:
         return data
     own = config.validate_on == "split"
-    whole = f"{root} has no validation split" if own else f"the training split of {root}"
+    whole = f"{title} has no validation split" if own else f"the training split of {title}"
     return part_of_training(data, packed[:], holdout, split, whole)
 
 

@@ -13,6 +13,7 @@ from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
+from kat.data.sources.table import open_table
 from kat.data.sources.tar import open_tar
 from kat.data.sources.timm_datasets import open_timm
 from kat.data.sources.webdataset import open_webdataset
@@ -21,9 +22,9 @@ from kat.errors import InputError, unknown
 from kat.text import quoted
 
 _NAMES = [
-    "digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH", "tar:PATH", "wds:PATH",
-    "hf:PATH_OR_NAME", "hfds/NAME", "coco:PATH", *(f"{layout}:PATH" for layout in LAYOUTS),
-    "torch/NAME", "hfids/NAME", "tfds/NAME", "wds/NAME",
+    "digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH", "csv:FILE", "tar:PATH",
+    "wds:PATH", "hf:PATH_OR_NAME", "hfds/NAME", "coco:PATH",
+    *(f"{layout}:PATH" for layout in LAYOUTS), "torch/NAME", "hfids/NAME", "tfds/NAME", "wds/NAME",
 ]  # fmt: skip
 _OF_TIMM = ("torch/", "hfids/", "tfds/", "wds/")
 _OF_HUGGING_FACE = ("hf:", "hfds/")
@@ -36,7 +37,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "label_key": ("wds:", "wds/", *_OF_HUGGING_FACE),
     "image_key": _OF_HUGGING_FACE,
     "boxes_only": ("coco:",),
-    "validate_on": ("digits", "fashion_mnist", "folder:"),
+    "validate_on": ("digits", "fashion_mnist", "folder:", "csv:"),
 }
 """By setting, how the names of the datasets begin that it is for."""
 
@@ -82,6 +83,8 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
             return open_array_split(config, partial(open_fashion_mnist, folder), split)
         case "folder":
             return open_folder(config, path, split)
+        case "csv":
+            return open_table(config, path, split)
         case "tar":
             return open_tar(path, split)
         case "wds":
@@ -91,14 +94,15 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
         case "coco":
             return open_coco(Path(path), split, config.bad_annotations, config.boxes_only)
         case _ if kind in LAYOUTS:
-            return open_segmentation(kind, Path(path), split, config.bad_annotations)
+            return open_segmentation(LAYOUTS[kind], Path(path), split, config.bad_annotations)
     if config.name.startswith("hfds/"):
         return open_huggingface(config, config.name.removeprefix("hfds/"), split)
     if config.name.startswith(_OF_TIMM):
         return open_timm(config, split, seed)
-    is_folder = Path(config.name).is_dir()
-    no_kind = InputError(f"dataset {config.name!r} has no kind: give 'folder:{config.name}'")
-    raise no_kind if is_folder else unknown("dataset", config.name, _NAMES)
+    if Path(config.name).exists():
+        likely = "folder" if Path(config.name).is_dir() else "csv"
+        raise InputError(f"dataset {config.name!r} has no kind: give '{likely}:{config.name}'")
+    raise unknown("dataset", config.name, _NAMES)
 
 
 def unused_settings(name: str) -> set[str]:

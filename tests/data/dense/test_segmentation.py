@@ -24,7 +24,10 @@ def _masks(data):
 
 def test_ade20k_numbers_classes_from_one_and_zero_means_no_class(tmp_path):
     write_ade20k(tmp_path)
-    data = open_split(DataConfig(name=f"ade20k:{tmp_path}"), "val")
+    data, alias = (
+        open_split(DataConfig(f"{kind}:{tmp_path}"), "val") for kind in ("ade20k", "ade")
+    )
+    assert (alias.task, alias.classes, len(alias)) == (data.task, data.classes, len(data))
     assert data.classes == ["sky, heaven", "car;auto"]
     np.testing.assert_array_equal(_masks(data), [halves(255, 0), halves(0, 1)])
     assert data[0][0].size == (30, 20)

@@ -1,0 +1,195 @@
+"""Labels in a CSV file: the same dataset as the folder of its images, or one line for a bad row."""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+
+import pytest
+
+from kat.data import DataConfig, check_classes, data_record, differences, open_split
+from kat.errors import InputError
+from tests.images import write_folder
+
+
+def write_table(path, rows, columns=("path", "label", "split")):
+    """A CSV file, with as many of the columns as the rows have."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns[: len(rows[0])], *rows])
+    return path
+
+
+def rows_of(root, whole):
+    """The rows of a folder, in a random order: PATH/CLASS/* if it is whole, or PATH/SPLIT/CLASS."""
+    files = sorted(path.relative_to(root) for path in root.rglob("*.jpg"))
+    rows = [(str(p), p.parts[0]) if whole else (str(p), p.parts[1], p.parts[0]) for p in files]
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def unsplit(root):
+    """Turns PATH/train/CLASS into PATH/CLASS."""
+    shutil.rmtree(root / "val")
+    for folder in (root / "train").iterdir():
+        folder.rename(root / folder.name)
+    (root / "train").rmdir()
+
+
+def _opened(config):
+    splits = [open_split(config, split) for split in ("train", "val")]
+    check_classes(*splits)
+    items = [[(d.name(i), d.read(i)) for i in range(len(d))] for d in splits]
+    return items, data_record(config, *splits), splits[1].note
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_table_of_a_folder_is_the_folder(tmp_path, whole):
+    write_folder(tmp_path, classes=3, train=10, val=2)
+    (tmp_path / "train" / "n00" / "deeper").mkdir()
+    (tmp_path / "train" / "n00" / "3.jpg").rename(tmp_path / "train" / "n00" / "deeper" / "0.jpg")
+    if whole:
+        unsplit(tmp_path)
+    table = write_table(tmp_path / "labels.csv", rows_of(tmp_path, whole))
+    folder, ours = (_opened(DataConfig(name)) for name in (f"folder:{tmp_path}", f"csv:{table}"))
+    assert ours[0] == folder[0]
+    assert len(ours[0][1]) == (3 if whole else 6)
+    assert ours[1]["classes"] == ["n00", "n01", "n02"]
+    if whole:
+        assert differences(folder[1], ours[1]) == []
+        assert ours[2] == folder[2].replace(str(tmp_path), str(table))
+
+
+def test_the_record_of_a_table_tells_other_labels_and_files(tmp_path):
+    write_folder(tmp_path, classes=2, train=3, val=1)
+    rows = sorted(rows_of(tmp_path, whole=False))
+    before, after = (tmp_path / "before.csv", tmp_path / "after.csv")
+    record = _opened(DataConfig(f"csv:{write_table(before, rows)}"))[1]
+    assert record["train"]["images"] == 6
+    for changed, difference in (
+        ([*reversed(rows)], []),
+        ([(rows[0][0], "n01", "train"), *rows[1:]], ["the train split has other files, other"]),
+        (rows[1:], ["the train split had 6 images and has 5"]),
+    ):
+        now = _opened(DataConfig(f"csv:{write_table(after, changed)}"))[1]
+        found = differences(record, now)
+        assert [line[: len(start)] for line, start in zip(found, difference, strict=True)] == (
+            difference
+        )
+
+
+def test_numbers_are_classes_in_the_order_of_their_values(tmp_path):
+    write_folder(tmp_path, classes=12, train=1, val=0)
+    rows = [(f"train/n{i:02}/0.jpg", i, "train") for i in range(12)]
+    table = write_table(tmp_path / "a.csv", rows)
+    data = open_split(DataConfig(f"csv:{table}", holdout=0), "train")
+    assert data.classes == [str(i) for i in range(12)]
+    assert [data.read(i)[1] for i in range(12)] == list(range(12))
+
+
+def test_tables_as_other_programs_write_them(tmp_path):
+    """A byte-order mark, spaces, other orders of columns, blank rows, other words for val."""
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    rows = rows_of(tmp_path, whole=False)
+    words = {"train": "train", "val": "validation"}
+    lines = ["\ufefflabel, split ,path", "", *(f'{n}, {words[s]}, "{p}"' for p, n, s in rows), ""]
+    (tmp_path / "a.csv").write_text("\r\n".join(lines), encoding="utf-8")
+    names = f"csv:{tmp_path / 'a.csv'}", f"folder:{tmp_path}"
+    ours, theirs = (_opened(DataConfig(name))[0] for name in names)
+    assert ours == theirs
+
+
+def test_the_share_that_is_held_out(tmp_path):
+    write_folder(tmp_path, classes=2, train=10, val=5)
+    rows = rows_of(tmp_path, whole=False)
+    unsplit_table = write_table(tmp_path / "whole.csv", [row[:2] for row in rows])
+    table = f"csv:{write_table(tmp_path / 'a.csv', rows)}"
+    lengths = {}
+    for name, options in (
+        (table, {}),
+        (table, {"validate_on": "holdout", "holdout": 0.2}),
+        (f"csv:{unsplit_table}", {"holdout": 0.2}),
+    ):
+        items, _, note = _opened(DataConfig(name, **options))
+        lengths[note] = list(map(len, items))
+        assert len({name for split in items for name, _ in split}) == sum(map(len, items))
+    held = "of each class, are held out for validation and not trained on"
+    assert lengths == {
+        "": [20, 10],
+        f"the training split of {tmp_path}/a.csv: 4 of its 20 images, 0.2 {held}": [16, 4],
+        f"{unsplit_table} has no validation split: 6 of its 30 images, 0.2 {held}": [24, 6],
+    }
+    config = DataConfig(f"csv:{unsplit_table}", holdout=0)
+    assert len(open_split(config, "val")) == 30
+    with pytest.raises(InputError, match=r"has no column split: add it, or give data\.holdout"):
+        open_split(config, "train")
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (("train/n00/9.jpg", "a", "train"), "'train/n00/9.jpg', which does not exist in "),
+        (("train/n00/0.jpg", " ", "train"), "an empty label"),
+        (("", "a", "train"), "an empty path"),
+        (("train/n00/0.jpg", "a", "test"), "the split 'test': it must be train or val"),
+        (("train/n00/0.jpg", "a", ""), "the split '': it must be train or val"),
+        (("val/./n00/../n00/0.jpg", "a", "train"), ", which row 3 has already"),
+        (("../other.jpg", "a", "train"), "'../other.jpg', which is outside the folder of the"),
+        (("/etc/passwd", "a", "train"), "'/etc/passwd', which is outside the folder of the table"),
+        (("train/n00/0.jpg", "a;b", "train"), "the label 'a;b', several classes: kat has no"),
+        (("train/n00/0.jpg", "a|b", "train"), "the label 'a|b', several classes"),
+        (("train/n00/0.jpg", "['a', 'b']", "train"), "several classes"),
+        (("train/n00/0.jpg", "a", "train", "x"), "4 cells for 3 columns: quote a cell"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_is_named(tmp_path, row, problem):
+    write_folder(tmp_path, classes=2, train=1, val=1)
+    (tmp_path.parent / "other.jpg").write_bytes(b"")
+    rows = [("train/n01/0.jpg", "b", "train"), ("val/n00/0.jpg", "a", "val"), row]
+    table = write_table(tmp_path / "labels.csv", rows)
+    with pytest.raises(InputError) as error:
+        open_split(DataConfig(f"csv:{table}"), "train")
+    assert str(error.value).startswith(f"{table}: row 4 has ")
+    assert problem in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("file,class\na.jpg,b\n", "and no other, with commas between them; it has 'file', 'class'"),
+        ("path;label\na.jpg;b\n", "it has 'path;label'"),
+        ("path,label,splits\na.jpg,b,val\n", "it has 'path', 'label', 'splits'"),
+        ("path,path,label\n", "it has 'path', 'path', 'label'"),
+        ("", "it has none"),
+        ("path,label\n", "has no row"),
+        ('path,label\n"a.jpg,b\n', "is not a CSV file: row 2: "),
+        ("path,label\na.jpg,1.5\nb.jpg,2\n", "the labels are numbers such as '1.5', and kat has"),
+    ],
+)  # fmt: skip
+def test_a_bad_table_is_one_line(tmp_path, content, problem):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(InputError) as error:
+        open_split(DataConfig(f"csv:{tmp_path / 'labels.csv'}"), "train")
+    assert problem in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / 'labels.csv'}")
+
+
+def test_files_that_are_not_images_and_tables_that_are_not_there(tmp_path):
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    (tmp_path / "notes.txt").write_text("hello")
+    rows = [*rows_of(tmp_path, whole=False), ("notes.txt", "n00", "train")]
+    name = f"csv:{write_table(tmp_path / 'a.csv', rows)}"
+    assert [*open_split(DataConfig(name), "train").ignored] == [str(tmp_path / "notes.txt")]
+    with pytest.raises(InputError, match=r"notes\.txt: it is not named as an image"):
+        open_split(DataConfig(name, bad_images="fail"), "train")
+    with pytest.raises(InputError, match=r"b\.csv does not exist"):
+        open_split(DataConfig(f"csv:{tmp_path / 'b.csv'}"), "train")
+    with pytest.raises(InputError, match=r"has no kind: give 'csv:.*a\.csv'"):
+        open_split(DataConfig(str(tmp_path / "a.csv")), "train")
+    (tmp_path / "notes.txt").rename(tmp_path / "notes.jpg")
+    write_table(tmp_path / "a.csv", [*rows[:-1], ("notes.jpg", "n02", "train")])
+    with pytest.raises(InputError, match="the val split lacks class 'n02'"):
+        _opened(DataConfig(name))
