@@ -32,7 +32,7 @@ print({name: tuple(p.shape) for name, p in act.named_parameters()})
 # %% [markdown]
 # These are 38 coefficients: one numerator for all groups and a denominator for each group, as in the released
 # models. `share=` changes what is shared, and `degree=` the degrees of the polynomials
-# ([groups](../groups.md)).
+# ([groups](../function.md#groups)).
 #
 # ## A target with a hard shape
 #

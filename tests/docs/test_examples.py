@@ -15,6 +15,7 @@ OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
+PAGES = ("README.md", "docs/index.md", "docs/own-model.md", "docs/function.md")
 
 
 def _case(path):
@@ -45,7 +46,7 @@ def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_pa
     assert result.attempted
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/own-model.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_python_code_of_a_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
