@@ -48,7 +48,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
             F, which all tokens share, is not passed on. This keeps the second moment through deep
             stacks, where the paper's scheme drifts (docs/initialization.md);
             ``"kaiming"``: N(0, 2 / d_in), the gain of ReLU, for any activation;
-            ``"trunc_normal"``: N(0, 0.02^2) truncated at +-2, which the published code uses.
+            ``"trunc_normal"``: N(0, 0.02^2) truncated at +-2, the released code's initialization.
 
     Raises:
         ValueError: an unknown scheme.

@@ -15,7 +15,9 @@ OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
-PAGES = ("README.md", "docs/index.md", "docs/own-model.md", "docs/function.md")
+NAMES = ("index", "own-model", "function", "initialization", "coefficients")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
+"""Pages whose code in Python runs, one block after the other."""
 
 
 def _case(path):
