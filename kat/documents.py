@@ -1,4 +1,4 @@
-"""Reading JSON and YAML within bounds of size and, through aliases, of growth."""
+"""Writing JSON; reading JSON and YAML within bounds of size and, through aliases, of growth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kat.errors import InputError
-from kat.files import read_bytes
+from kat.files import read_bytes, write_text
 
 JSON_LIMIT = 1 << 33
 """In bytes. The largest annotations of public datasets have 2 GB."""
@@ -17,6 +17,11 @@ YAML_LIMIT = 1 << 20
 """In bytes; the files are settings, and PyYAML takes seconds for a megabyte."""
 _NODES = 100_000
 """The most values in a YAML document, after each alias is replaced by what it stands for."""
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Writes a JSON file with an entry a line, completely or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:

@@ -17,11 +17,11 @@ examples:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from kat.cli.options.parser import Parser
-from kat.files import PICTURES, write_text
+from kat.documents import write_json
+from kat.files import PICTURES
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, read_points, twice
 from kat.nn.fitting.fitter import METHODS, WEIGHTS
 from kat.tables import aligned
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     content = {**result.to_dict(), "tags": options.tags}
     say(*_report(result, target, content["gain"]))
     if options.out:
-        write_text(options.out, json.dumps(content, indent=2) + "\n")
+        write_json(options.out, content)
     if options.plot:
         from kat.analysis import plot_fit  # imports matplotlib
 

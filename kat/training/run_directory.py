@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from kat.documents import read_json, read_yaml
+from kat.documents import read_json, read_yaml, write_json
 from kat.errors import InputError
 from kat.files import read_text, write_text
 from kat.locks import locked
@@ -236,7 +236,7 @@ def prepare_run_directory(
     remove(out, [path.name for path in out.glob(".partial-*")])
     own = run_id(out / SETTINGS) if checkpoint is not None else secrets.token_hex(8)
     write_text(out / SETTINGS, f"# run {own}\n{yaml.safe_dump(settings_to_keep(config))}")
-    write_text(out / DATA, json.dumps(data, indent=2) + "\n")
+    write_json(out / DATA, data)
     return own
 
 

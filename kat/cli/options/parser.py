@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
+from kat import documents
 from kat.data import DataConfig
 from kat.errors import InputError, unknown
-from kat.files import PICTURES, check_folder, check_new_folder, check_target, write_text
+from kat.files import PICTURES, check_folder, check_new_folder, check_target
 from kat.settings import Count, adapter, describe
 
 T = TypeVar("T")
@@ -245,7 +246,7 @@ def settings_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any, An
 def write_json(options: Namespace, content: object) -> None:
     """Writes the file of ``--json``, if it was given."""
     if options.json:
-        write_text(options.json, json.dumps(content, indent=2) + "\n")
+        documents.write_json(options.json, content)
 
 
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from kat.documents import write_json
 from kat.errors import InputError
 from kat.extras import require
-from kat.files import check_folder, replacing, write_text
+from kat.files import check_folder, replacing
 from kat.models.adapt.changes import (
     NAME,
     Change,
@@ -176,7 +176,7 @@ class Adapters:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as partial:
             safetensors.save_file(state, partial, metadata={"format": "pt"})
-        write_text(folder / CONFIG, json.dumps(self.record(), indent=2) + "\n")
+        write_json(folder / CONFIG, self.record())
 
     def merge(self) -> None:
         """Leave a plain model that computes the same: the coefficients are its own.

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,9 +16,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
-from kat.documents import read_json
+from kat.documents import read_json, write_json
 from kat.errors import CheckpointFailed, InputError
-from kat.files import replacing, write_text
+from kat.files import replacing
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -78,9 +77,9 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
         previous = {}
         with suppress(InputError):  # there is none that can be read
             previous = {"previous": read_json(config)}
-        write_text(config, json.dumps({**content, **previous}, indent=2) + "\n")
+        write_json(config, {**content, **previous})
     if previous:
-        write_text(config, json.dumps(content, indent=2) + "\n")
+        write_json(config, content)
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:

@@ -6,7 +6,6 @@ A KAT so made computes what the ViT does, up to the error of the fit.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,8 +18,8 @@ from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from kat.documents import write_json
 from kat.errors import InputError
-from kat.files import write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.weight_files import STEM, is_coefficient, load_weights
 from kat.models.conversion.source import ViTSource, own_weights, rational_args, read_vit
@@ -137,7 +136,7 @@ class Conversion:
 
     def save(self, path: str | Path) -> None:
         """Writes the report as a JSON file."""
-        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_json(path, self.to_dict())
 
 
 def convert_vit(

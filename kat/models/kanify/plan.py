@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from kat.documents import write_json
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import check_target
 from kat.models.kanify.calibrate import put
 from kat.models.kanify.fit import Fitted
 from kat.models.kanify.walk import Mlp, linear_map
@@ -194,7 +194,7 @@ class Plan:
             InputError: the folder does not exist, or the path is a folder.
         """
         check_target(Path(path))
-        write_text(Path(path), json.dumps(self.record(), indent=2) + "\n")
+        write_json(Path(path), self.record())
 
     def __repr__(self) -> str:
         """The table, and the activations that were skipped."""

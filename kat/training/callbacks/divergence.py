@@ -6,7 +6,6 @@ read from the device. Every epoch, before it is validated and kept, all that a c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -16,9 +15,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from kat.data import STEP, Batch, derived_seed, seed_all
-from kat.documents import read_json
+from kat.documents import read_json, write_json
 from kat.errors import TrainingDiverged
-from kat.files import write_text
 from kat.training.checkpoint import save_checkpoint
 from kat.training.distributed import any_of, broadcast, gather, local
 from kat.training.nonfinite import ADVICE, UNKNOWN, Finding, find_in_state, find_origin
@@ -158,7 +156,7 @@ class DivergenceGuard(Callback):
         )
         if run.is_first:
             record = {"step": state.step, **asdict(finding), "message": message}
-            write_text(run.out / DIVERGENCE, json.dumps(record, indent=2) + "\n")
+            write_json(run.out / DIVERGENCE, record)
         raise TrainingDiverged(message)
 
     def _keep(self, run: Run) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import time
 import uuid
@@ -19,10 +18,10 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from kat.documents import read_json
+from kat.documents import read_json, write_json
 from kat.errors import InputError, first_line
 from kat.extras import require
-from kat.files import open_input, open_to_append, write_text
+from kat.files import open_input, open_to_append
 from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.text import say
@@ -224,7 +223,7 @@ class Loggers(Callback):
                 raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
             runs[name] = str(run.loggers[-1].run_id)
         if runs:
-            write_text(path, json.dumps(runs, indent=2) + "\n")
+            write_json(path, runs)
 
     def on_fit_end(self, run: Run) -> None:
         """Close them."""

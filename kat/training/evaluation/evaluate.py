@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kat.data import DataConfig, open_split
-from kat.documents import read_json
-from kat.files import write_text
+from kat.documents import read_json, write_json
 from kat.models import ModelRecord, load_model
 from kat.settings import check_ranges
 from kat.training.evaluation.run_data import data_to_test
@@ -91,7 +89,7 @@ def write_test(out: Path, device: str) -> None:
         model, record = load_model(out / name)
         found = evaluate(model, record, data, config, source=out / name).to_dict()
         results |= {f"{prefix}_{metric}": found[metric] for metric in _METRICS}
-    write_text(out / TEST, json.dumps(results, indent=2) + "\n")
+    write_json(out / TEST, results)
 
 
 def read_test(out: Path) -> dict[str, Any]:

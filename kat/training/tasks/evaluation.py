@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream, make_loader
-from kat.errors import InputError
+from kat.errors import InputError, first_line
 from kat.models import ModelRecord
 from kat.settings import Count, Side
 from kat.training.nonfinite import check_weights
@@ -215,13 +215,11 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
             )
         return torch.device("cpu")
     if config.device == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=config.device).device
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {config.device} is unavailable: {reason}") from None
+        raise InputError(f"device {config.device} is unavailable: {first_line(error)}") from None
 
 
 def batches_of(
