@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 
 import kat
 from kat.files import replacing
+from kat.machine import processor
 
 QUEUED = 10
 ENOUGH = 20.0
@@ -120,16 +121,6 @@ def header(device: str) -> str:
         f" {platform.system()} {platform.machine()}\n"
         f"{where}, {torch.get_num_threads()} threads"
     )
-
-
-def processor() -> str:
-    """The name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:

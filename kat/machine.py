@@ -1,17 +1,25 @@
-"""Resources of this machine that a process uses: memory and cores."""
+"""This machine: its processor, and the memory and the cores that a process uses."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
+import platform
 import re
 import sys
+from multiprocessing import active_children, current_process
 from pathlib import Path
 
 import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)", file.read_text() if file.exists() else "", re.M)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -22,7 +30,7 @@ def memory_bytes(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _resident(os.getpid(), "VmRSS") + sum(_resident(pid, "VmRSS") for pid in _workers())
+    return sum(_resident(p.pid, "VmRSS") for p in (current_process(), *active_children()))
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -34,14 +42,10 @@ def peak_bytes(device: torch.device) -> int:
 
 def worker_peak_bytes() -> int:
     """The sum of the peaks of the workers that run now; pages that they share count for each."""
-    return sum(_resident(pid, "VmHWM") for pid in _workers())
+    return sum(_resident(child.pid, "VmHWM") for child in active_children())
 
 
-def _workers() -> list[int]:
-    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
-
-
-def _resident(pid: int, entry: str) -> int:
+def _resident(pid: int | None, entry: str) -> int:
     """Resident bytes of a process; where there is no /proc, this one's peak, and 0 for others.
 
     ``ru_maxrss`` is no peak on Linux: it would include what the parent had at the fork.

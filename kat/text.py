@@ -40,11 +40,6 @@ def warn(line: object) -> None:
     sys.stderr.write(f"{printable(str(line))}\n")
 
 
-def capitalized(text: str) -> str:
-    """A text with its first letter a capital one, and the others as they are."""
-    return text[:1].upper() + text[1:]
-
-
 def listing(items: Iterable[object], limit: int = 3) -> str:
     """The first items, and how many more there are: ``a, b, c and 2 more``."""
     texts = list(map(str, items))

@@ -6,7 +6,6 @@ import time
 from types import SimpleNamespace
 
 import torch
-from timing import processor
 
 from kat import machine
 
@@ -40,7 +39,7 @@ class StandIn:
         return 1
 
     def get_device_name(self) -> str:
-        return f"stand-in ({processor()})"
+        return f"stand-in ({machine.processor()})"
 
     def get_device_capability(self) -> tuple[int, int]:
         return 9, 0  # an H100's, for which code is compiled

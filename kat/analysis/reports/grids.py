@@ -20,7 +20,7 @@ from kat.analysis.figures.learning_curves import draw_learning_curves, usual_cur
 from kat.analysis.reports.page import Report
 from kat.analysis.runs import METRICS, History, Row, common_headline
 from kat.settings import flat
-from kat.text import capitalized, duration, scaled
+from kat.text import duration, scaled
 from kat.training.tasks.task import Metric
 
 RunHistories = Mapping[str, History]
@@ -63,7 +63,7 @@ def _add_grid(
     report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
     report.figure(
         draw_cells(results, metric, title),
-        f"{capitalized(with_split(metric))} by cell, and the difference from {reference}.",
+        f"{_title(metric)} by cell, and the difference from {reference}.",
     )
     seeds = [(cell.name, seed, f"{v:.2f}") for cell in results for seed, v in cell.values.items()]
     report.numbers(("cell", "seed", f"{metric.label} (%)"), seeds)
@@ -142,12 +142,17 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
     ]
 
 
+def _title(metric: Metric) -> str:
+    """The start of a caption: the metric with its split."""
+    label = with_split(metric)
+    return label[0].upper() + label[1:]
+
+
 def add_costs(report: Report, results: Sequence[CellResult], metric: Metric) -> None:
     """Adds a metric against costs."""
     report.figure(
         draw_costs(results, metric),
-        f"{capitalized(with_split(metric))} against costs. Seconds and memory are those of the"
-        " machine at the time.",
+        f"{_title(metric)} against costs. Seconds and memory are those of the machine at the time.",
     )
 
 
