@@ -68,12 +68,15 @@ def test_only_common_seeds_are_paired_and_failures_are_counted():
 
 def test_what_is_written_is_read_back(tmp_path):
     path = tmp_path / "models.csv"
-    rows = _rows()
+    rows = [{**row, "epochs_to_reference": 4} for row in _rows()]
+    rows[1]["epochs_to_reference"] = None  # it never reaches the reference
     rows[4] = {"cell": "ViT", "seed": 1, "status": "diverged", "run": "runs/x", "model": "ViT"}
     write_runs(rows, path)
     back = read_runs(path)
     assert [r.difference for r in summarize(back)] == [r.difference for r in summarize(rows)]
     assert [r["top1"] for r in back] == [84.0, 85.5, 84.6, 81.0, None, 81.5]
+    assert [r["epochs_to_reference"] for r in back] == [4, None, 4, 4, None, 4]
+    assert summarize(back)[0].beside["epochs_to_reference"] == "4.0 ± 0.0 (2 of 3)"
     assert (back[0]["parameters"], back[0]["model"]) == (1000, "KAT")
     assert path.read_text().splitlines()[0].startswith("cell,seed,status,top1,top5,parameters")
 
@@ -131,15 +134,6 @@ def test_two_runs_of_one_cell_and_seed_are_refused():
     rows = _rows()
     with pytest.raises(InputError, match="the cell 'KAT' has 2 runs of seed 0: give one"):
         summarize([*rows, rows[0]])
-
-
-def test_a_run_that_never_reaches_the_reference_is_read_back_without_an_epoch(tmp_path):
-    rows = [{**row, "epochs_to_reference": 4} for row in _rows()]
-    rows[1]["epochs_to_reference"] = None
-    write_runs(rows, tmp_path / "a.csv")
-    back = read_runs(tmp_path / "a.csv")
-    assert [row["epochs_to_reference"] for row in back] == [4, None, 4, 4, 4, 4]
-    assert summarize(back)[0].beside["epochs_to_reference"] == "4.0 ± 0.0 (2 of 3)"
 
 
 def _intervals(axes):

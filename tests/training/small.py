@@ -25,6 +25,21 @@ from kat.training.tasks.registry import TASKS
 from tests.records import RECORD
 
 
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing catches it."""
+
+
+class Kill(Callback):
+    """Ends the run after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        if run.state.step == self.step:
+            raise Killed
+
+
 def batches(count: int, size: int = 8) -> list[Batch]:
     """Noise, the same in every call."""
     generator = torch.Generator().manual_seed(0)

@@ -14,29 +14,13 @@ from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
-from kat.training.run import Callback
 from tests.training.killed_runs import differences, flatten
-from tests.training.small import RECORD, batches, make_run, restore
+from tests.training.small import RECORD, Kill, Killed, batches, make_run, restore
 
 pytestmark = pytest.mark.slow
 
 STEPS = 4
 """Of an epoch."""
-
-
-class Killed(BaseException):
-    """In the place of SIGKILL: nothing catches it."""
-
-
-class Kill(Callback):
-    """Ends the run after so many steps."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_batch_end(self, run, index, batch, stepped):
-        if run.state.step == self.step:
-            raise Killed
 
 
 def _run(out, *callbacks, model=None, **settings):

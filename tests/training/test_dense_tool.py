@@ -33,8 +33,8 @@ pytestmark = pytest.mark.slow
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
-    "coco": ("kat_det_micro", {}),
-    "ade20k": ("kat_upernet_micro", {"auxiliary": 8, "norm": "layer"}),
+    "coco": ("kat_det_micro", TINY),
+    "ade20k": ("kat_upernet_micro", {**TINY, "auxiliary": 8, "norm": "layer"}),
 }
 
 
@@ -47,7 +47,6 @@ def items(tmp_path_factory):
 
 def settings(kind, items, out, model=None, data=None, **more):
     name, args = SMALL[kind]
-    args = {**TINY, **args}
     return TrainConfig(
         out=str(out),
         epochs=1,
@@ -187,9 +186,8 @@ def test_a_run_starts_from_a_classifier(kind, pool, items, tmp_path, capsys):
 def test_two_processes_validate_as_one_does(kind, items, tmp_path):
     """With steps too small to matter: of three images one has two, the metrics are of all."""
     name, args = SMALL[kind]
-    args = {**TINY, **args}
     if kind == "coco":
-        args["rcnn"] = {"box_score_thresh": 0.0}
+        args = {**args, "rcnn": {"box_score_thresh": 0.0}}
     rows = []
     for devices, batch in ((1, 2), (2, 1)):
         out = tmp_path / str(devices)

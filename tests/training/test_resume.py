@@ -17,6 +17,7 @@ from kat.training.tasks.classification.task import Classification, Classificatio
 from tests.cli.commands import run
 from tests.processes import start, wait_until
 from tests.training.killed_runs import differences, results
+from tests.training.small import Killed
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +30,6 @@ SETTINGS = (
     "--augment.auto_augment", "rand-m9-mstd0.5", "--checkpoint.every_n_steps", 2,
 )  # fmt: skip
 STEPS = 10
-
-
-class Killed(BaseException):
-    """In the place of SIGKILL: nothing catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +178,11 @@ def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):
     assert second["images_per_second"] == pytest.approx(first["images_per_second"], rel=0.5)
     assert second["memory_bytes"] >= first["memory_bytes"]
     assert second["worker_memory_bytes"] == first["worker_memory_bytes"] > 0
+    for name in ("last.ckpt", "previous.ckpt"):
+        (out / name).unlink()
+    assert run(*command) == 2  # nor does it begin anew
+    assert "already holds a run" in capsys.readouterr().err
+    assert (out / "model.safetensors").exists()
 
 
 def _contents(out):
@@ -190,16 +192,6 @@ def _contents(out):
     names = ("seconds", "images_per_second", "memory_bytes", "worker_memory_bytes")
     measured = {name: summary.pop(name) for name in names}
     return files | {"summary.json": summary}, measured
-
-
-def test_auto_does_not_begin_anew_where_there_are_results(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert run("train", *SETTINGS, "--out", out) == 0
-    for name in ("last.ckpt", "previous.ckpt"):
-        (out / name).unlink()
-    assert run("train", *SETTINGS, "--out", out, "--resume", "auto") == 2
-    assert "already holds a run" in capsys.readouterr().err
-    assert (out / "model.safetensors").exists()
 
 
 def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, clean):

@@ -11,9 +11,8 @@ from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.limits import Limits
 from kat.training.config import CheckpointConfig, parse_time
 from kat.training.loop import fit
-from kat.training.run import Callback
 from tests.cli.commands import refused, run
-from tests.training.small import batches, make_run, restore
+from tests.training.small import Kill, Killed, batches, make_run, restore
 
 pytestmark = pytest.mark.slow
 
@@ -75,21 +74,10 @@ def _early(out, *callbacks):
     return made
 
 
-class Kill(Callback):
-    """Ends the run after so many steps."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_batch_end(self, run, index, batch, stepped):
-        if run.state.step == self.step:
-            raise KeyboardInterrupt
-
-
 def test_a_run_stops_early_and_after_the_same_epoch_if_it_is_resumed(tmp_path, capsys):
     fit(_early(tmp_path / "whole"))
     assert "stopped early: none of 3 epochs since epoch 3 is better" in capsys.readouterr().out
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(_early(tmp_path / "parts", Kill(9)))
     for steps in (12, 12):  # the second has nothing left to do
         resumed = _early(tmp_path / "parts")

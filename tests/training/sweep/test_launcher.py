@@ -36,20 +36,18 @@ def test_runs_have_the_gpus_that_this_process_may_use(monkeypatch, visible, name
     assert slots(5, 2) == 5
 
 
-def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
-    def job(name, **args):
-        config = TrainConfig(
-            out=str(tmp_path / name),
-            epochs=500,
-            model=ModelConfig("kat_micro_patch2_8", {"depth": 1, **args}),
-            data=DataConfig("digits"),
-        )
-        return Job(config, tmp_path / f"{name}.log")
+def _job(path, args, **settings):
+    model = ModelConfig("kat_micro_patch2_8", {"depth": 1, **args})
+    config = TrainConfig(out=str(path), model=model, data=DataConfig("digits"), **settings)
+    return Job(config, path.with_suffix(".log"))
 
+
+def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
     def full(job, error):
         raise OSError("no space left")
 
-    jobs = [job("long"), job("bad", widht=3)]
+    many = {"long": {}, "bad": {"widht": 3}}
+    jobs = [_job(tmp_path / name, args, epochs=500) for name, args in many.items()]
     with pytest.raises(OSError, match="no space left"):
         run_jobs(jobs, 2, 1, lambda _: None, full)
     assert multiprocessing.active_children() == []
@@ -61,15 +59,8 @@ def test_a_run_has_the_environment_of_its_call(tmp_path, monkeypatch, forked):
         monkeypatch.setattr("kat.processes.fork_server", lambda module: None)
     logs = []
     for name in ("first", "second"):
-        config = TrainConfig(
-            out=str(tmp_path / name),
-            epochs=1,
-            max_steps=1,
-            model=ModelConfig("kat_micro_patch2_8", {"depth": 1}),
-            data=DataConfig("digits"),
-        )
-        log = tmp_path / f"{name}.log"
-        run_jobs([Job(config, log)], 1, 1, lambda _: None, lambda *_: None)
+        job = _job(tmp_path / name, {}, epochs=1, max_steps=1)
+        run_jobs([job], 1, 1, lambda _: None, lambda *_: None)
         monkeypatch.setenv("KAT_CPU_KERNEL", "no such kernel")
-        logs.append("no such kernel" in log.read_text())
+        logs.append("no such kernel" in job.log.read_text())
     assert logs == [False, True]
