@@ -22,13 +22,14 @@ import rational
 import torch
 import train_step
 from peer_static import GPUS
-from timing import ACCELERATORS, medians, processor, take_turns
+from timing import ACCELERATORS, medians, take_turns
 
 import kat
 from gpu.page import Row
 from gpu.plan import ROOT, Plan
 from gpu.run import Emit, Skipped, Step
-from kat.machine import cores
+from kat.machine import cores, processor
+from kat.training.provenance import commit
 
 
 def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
@@ -37,7 +38,6 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     if not accelerator.is_available():
         raise Skipped("torch sees no GPU here; --stand-in tries the script on the CPU")
     properties = accelerator.get_device_properties(0)
-    changed = _output("git", "status", "--porcelain", "--untracked-files=no")
     facts = {
         "device": accelerator.get_device_name(),
         "devices": accelerator.device_count(),
@@ -49,7 +49,7 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
         "torch": torch.__version__,
         **{name: _version(name) for name in ("triton", "timm", "pytest")},
         "kat": kat.__version__,
-        "commit": _output("git", "rev-parse", "HEAD") + (", with changes" if changed else ""),
+        "commit": commit(),
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": f"{processor()}, {cores()} cores",

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from kat.analysis.ablation import Estimate
+from kat.tables import columns_of, write_table
 
 Row = dict[str, str]
 Rates = dict[str, float]
@@ -60,12 +61,14 @@ class Runs:
 
     def done(self, arm: str, purpose: str) -> list[Row]:
         """The rows of an arm, of those that tune or test."""
+        wanted = {"arm": arm, "for": purpose} | {n: str(v) for n, v in self.settings.items()}
+        return [row for row in self._all() if all(row[name] == wanted[name] for name in wanted)]
+
+    def _all(self) -> list[Row]:
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        wanted = {"arm": arm, "for": purpose} | {n: str(v) for n, v in self.settings.items()}
-        return [row for row in rows if all(row[name] == wanted[name] for name in wanted)]
+            return list(csv.DictReader(file))
 
     def best_rates(self, arm: str) -> Rates:
         """The tried rates that are best on the validation data.
@@ -110,11 +113,12 @@ class Runs:
         row: dict[str, Any] = {"arm": arm, "seed": seed, "for": purpose}
         row |= {**rates, **self.settings, **run(arm, rates, seed, tuning)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = self._all()
+        columns = columns_of([*rows[:1], dict.fromkeys(self.columns)])
+        if not rows or columns != list(rows[0]):  # a new file, or one from before a column was
+            write_table(self.path, columns, rows)
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns)
-        if not self.path.exists():
-            writer.writeheader()
-        writer.writerow(row)
+        csv.DictWriter(text, columns).writerow(row)
         with self.path.open("a", newline="") as file:
             file.write(text.getvalue())  # at once, so that a row is whole or not there
         named = {**rates, self.valid: row[self.valid], "test": row.get("test", "")}

@@ -29,6 +29,8 @@ from rows import IDENTITY, Rates, Runs
 from summary import print_errors, print_ranks
 from torch import nn
 
+from kat.training.provenance import PROVENANCE, provenance
+
 COLUMNS = ("task", *IDENTITY, "rate", "steps", "parameters", "valid", "test", "seconds")
 
 
@@ -57,7 +59,7 @@ class Domain:
         rates: by arm, the learning rates that it tries, as many as any other arm.
         steps: of the optimizer, unless --steps says otherwise.
         references: by arm, the one from which the differences are taken.
-        columns: of the CSV file, beside :data:`COLUMNS`.
+        columns: of the CSV file, beside :data:`COLUMNS` and :data:`PROVENANCE`.
         measures: the columns that are compared, a table for each.
     """
 
@@ -80,7 +82,7 @@ class Domain:
 
     def runs(self, csv: Path, task: str, steps: int) -> Runs:
         """The runs of a task that are in a CSV file, and those that will be."""
-        columns, settings = (*COLUMNS, *self.columns), {"task": task, "steps": steps}
+        columns, settings = (*COLUMNS, *self.columns, *PROVENANCE), {"task": task, "steps": steps}
         return Runs(csv, columns, ["rate"], settings, "valid", min)
 
     def main(
@@ -130,10 +132,12 @@ class Domain:
         print(f"{task}, {arm}, seed {seed}, rate {rate:g}", flush=True)
         torch.manual_seed(seed)
         trial = Trial(task, arm, rate, seed, options.steps, options.device, path, tuning)
+        made_by = provenance(options.device)
         model, row = run(trial)
         row["seconds"] = round(row["seconds"], 1)
         row["parameters"] = sum(p.numel() for p in model.parameters()) if model else 0
         path.unlink(missing_ok=True)
         if tuning:  # what chooses the rate does not see the test
             row |= dict.fromkeys(self.measures, "")
-        return {name: value for name, value in row.items() if name in (*COLUMNS, *self.columns)}
+        kept = (*COLUMNS, *self.columns)
+        return made_by | {name: value for name, value in row.items() if name in kept}

@@ -14,6 +14,7 @@ from kat.models import load_model
 from kat.tables import columns_of, open_table, write_table
 from kat.training import read_divergence, read_settings
 from kat.training.evaluation.evaluate import TEST_COLUMNS
+from kat.training.provenance import PROVENANCE
 from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
 from kat.training.sweep.plan import REPORTING
 from kat.training.tasks.registry import TASKS
@@ -39,10 +40,12 @@ MEASURES = (
 """The measured columns of a run."""
 CURVE = "validation_curve"
 """The column of the main validation metric after each epoch, separated by spaces."""
+OF_RUN = ("status", *MEASURES, "epochs", "best_epoch", CURVE, *PROVENANCE)
+"""The columns of a run that are the same in every table that has it."""
 _EPOCHS = ("epochs", "best_epoch", "epochs_to_reference")
 _COUNTS = ("parameters", "flops", "memory_bytes", *_EPOCHS)
 _IDENTITY = ("cell", "seed", "status")
-_RESULTS = (*_IDENTITY, *MEASURES, *_EPOCHS, CURVE, "run")
+_RESULTS = (*_IDENTITY, *MEASURES, *_EPOCHS, CURVE, "run", *PROVENANCE)
 
 
 def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -161,5 +164,5 @@ def measure(folder: Path) -> Row:
     summary = read_summary(folder)
     model, record = load_model(folder)
     flops = count(model, record.input_size).flops
-    kept = {name: summary[name] for name in (*MEASURES, "epochs", "best_epoch") if name in summary}
+    kept = {name: summary[name] for name in OF_RUN if name in summary}
     return {"status": "done", **kept, "flops": flops}

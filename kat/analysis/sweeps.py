@@ -14,14 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kat.analysis.runs import CURVE, MEASURES, METRICS, History, Row, measure, read_rows
+from kat.analysis.runs import CURVE, METRICS, OF_RUN, History, Row, measure, read_rows
 from kat.errors import InputError, first_line
 from kat.training.evaluation.evaluate import TEST_COLUMNS, read_test
 from kat.training.run_directory import read_history
 from kat.training.sweep.plan import PlannedRun, settings_of
-
-_OF_RUN = ("status", *MEASURES, "epochs", "best_epoch", CURVE)
-"""The columns of a run that are the same in every grid that has it."""
 
 
 class SweepResults:
@@ -67,7 +64,7 @@ class SweepResults:
 
     def _measure(self, run: PlannedRun) -> Row:
         if run.earlier is not None:
-            names = set(_OF_RUN) - (set() if run.job.test else set(TEST_COLUMNS))
+            names = set(OF_RUN) - (set() if run.job.test else set(TEST_COLUMNS))
             return {name: v for name, v in run.earlier.items() if name in names and v is not None}
         try:
             found = measure(run.folder) | (read_test(run.folder) if run.job.test else {})

@@ -22,6 +22,7 @@ from torch import Tensor
 from kat.ops import reference
 from kat.ops.arguments import check_impl
 from kat.ops.cpu import backend as cpu
+from kat.ops.cpu.library import Library, find_library
 from kat.ops.torch_internals import (
     in_function_transform,
     is_exporting_onnx,
@@ -75,6 +76,14 @@ BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes. A new backend is one entry here."""
 KERNELS = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
 """By device type."""
+
+
+def kernel_name(device: torch.device) -> str:
+    """The kernel of a device: ``triton``, an instruction set of the CPU, or ``off`` without one."""
+    if device.type == "cuda":
+        return "off" if triton.load()[0] is None else "triton"
+    library = find_library() if device.type == "cpu" else None
+    return library.name if isinstance(library, Library) else "off"
 
 
 def value(*arguments: Any) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kat.ops.cpu.library import find_library
+from kat.ops.operators import kernel_name
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,10 @@ def rounding_factors(device: torch.device) -> dict[str, str]:
     found = {"PyTorch": str(torch.__version__)}
     if device.type == "cuda":
         return found | {"GPU": torch.cuda.get_device_name(device)}
-    kernel = find_library()
     return found | {
         "threads": str(torch.get_num_threads()),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
-        "CPU kernel": "off" if isinstance(kernel, str) else kernel.name,
+        "CPU kernel": kernel_name(device),
     }
 
 

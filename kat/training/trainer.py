@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kat.files import write_text
+from kat.documents import write_json
 from kat.models import load_model, save_model
 from kat.training import distributed
 from kat.training.build import build
@@ -25,6 +24,7 @@ from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
+from kat.training.provenance import provenance
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, CONVERSION, SUMMARY, locked_run, prepare_run_directory
@@ -48,6 +48,9 @@ class Summary:
         worker_memory_bytes: sum of the peaks of the workers that load training images; pages that
             they share count for each.
         skipped: files that were left out: unreadable images, and files that are no images.
+        provenance: ``commit`` of the library, or its version without a checkout, with ``+`` if
+            files of it differ; ``processor``, the name of the GPU or the CPU; and ``kernel`` of
+            rationals there: ``triton``, the CPU's instruction set, or ``off``.
 
     Examples:
         >>> from pathlib import Path
@@ -69,12 +72,13 @@ class Summary:
     memory_bytes: int
     worker_memory_bytes: int
     skipped: int
+    provenance: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contents of summary.json: the metrics among the rest; JSON has no NaN."""
+        """Return the contents of summary.json, all in one mapping; JSON has no NaN."""
         rest = dataclasses.asdict(self)
-        metrics: dict[str, float] = rest.pop("metrics")
-        return {**rest, **{n: None if math.isnan(value) else value for n, value in metrics.items()}}
+        metrics, made_by = rest.pop("metrics"), rest.pop("provenance")
+        return {**rest, **made_by, **{n: None if math.isnan(v) else v for n, v in metrics.items()}}
 
 
 def train(config: TrainConfig) -> Summary:
@@ -129,15 +133,12 @@ def train(config: TrainConfig) -> Summary:
 
 
 def _train(run: Run, resolved: ResolvedRun) -> Summary:
-    throughput = Throughput()
+    throughput, made_by = Throughput(), provenance(run.device)
     run.callbacks = make_callbacks(run, throughput)
-    try:
+    with closing(run.train_loader), closing(run.val_loader):
         _prepare(run, resolved)
         fit(run)
-    finally:
-        run.train_loader.close()
-        run.val_loader.close()
-    return _finish(run, throughput)
+    return _finish(run, throughput, made_by)
 
 
 def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
@@ -175,7 +176,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
         run.skip(name, reason)
 
 
-def _finish(run: Run, throughput: Throughput) -> Summary:
+def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summary:
     out, state = run.out, run.state
     distributed.gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
@@ -193,10 +194,11 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         memory_bytes=throughput.peak,
         worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),
+        provenance=made_by,
     )
     if state.batch and summary.best_epoch < summary.epochs:
         run.print(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
     if run.is_first:
         save_model(model, record, out)
-        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
+        write_json(out / SUMMARY, summary.to_dict())
     return summary

@@ -14,6 +14,7 @@ import yaml
 
 from kat.analysis.runs import read_runs, write_runs
 from kat.cli.ablate import make_parser, plan_grid
+from kat.training.provenance import commit
 from kat.training.sweep.plan import find_grids
 from tests.cli.commands import grid_writer, refused, run
 from tests.processes import children, start, wait_until
@@ -62,6 +63,8 @@ def test_runs_in_tables_of_earlier_calls_are_not_trained_again(grid, tmp_path, c
         (name, name, "done") for name in "81"
     ]
     assert one["parameters"] - other["parameters"] == 2 * 7 * 4
+    assert one["commit"] == other["commit"] == commit()
+    assert all(row[name] for row in (one, other) for name in ("processor", "kernel"))
     assert {p.suffix for p in first.glob("small.*")} == {".csv", ".md", ".svg", ".png"}
     assert run("ablate", path, "--out", second, "--reuse", table) == 0
     assert (second / "small.csv").read_bytes() == table.read_bytes()

@@ -28,6 +28,7 @@ def test_a_run_leaves_everything_behind(digits_run):
     assert all(float(row[name]) > 0 for row in rows for name in ("train_loss", "val_loss", "top1"))
     summary = json.loads((digits_run / "summary.json").read_text())
     assert summary["top1"] == max(float(row["top1"]) for row in rows)
+    assert summary.keys() > {"commit", "processor", "kernel"}
     resolved = yaml.safe_load((digits_run / "run.yaml").read_text())
     assert resolved["epochs"] == 2
     assert resolved["optim"]["lr"] == 0.002
@@ -70,10 +71,10 @@ def test_imagenet_recipes_hold_the_papers_settings(size, source):
     ],
 )
 def test_bad_input_of_train_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
-    out = tmp_path / "run"
+    out = tmp_path / "new" / "run"
     line = refused(capsys, "train", "--config", "digits", "--out", out, *arguments)
     assert message in line
-    assert not out.exists()
+    assert not out.parent.exists()
 
 
 def test_a_wrong_recipe_is_one_line(tmp_path, capsys):

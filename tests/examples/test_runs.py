@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from kat.tables import write_table
+from kat.training.provenance import PROVENANCE, commit
 from tests.examples.domains import rows_of, run_twice, train
 from tests.images import write_fashion_mnist
 
@@ -82,6 +84,15 @@ def test_the_runner_tunes_pairs_seeds_and_ranks_by_each_measure(example, tmp_pat
     assert {row["parameters"] for row in rows} == {"9"}
     domain.main(options, run)
     assert len(made) == len(rows) == 20
+
+    # a file from before some columns gets them, and keeps its rows
+    before = [{name: v for name, v in row.items() if name not in PROVENANCE} for row in rows]
+    write_table(tmp_path / "x.csv", list(before[0]), before)
+    options.seed = [1, 2, 3]
+    domain.main(options, run)
+    after = rows_of(tmp_path / "x.csv")
+    assert after[:20] == [row | dict.fromkeys(PROVENANCE, "") for row in before]
+    assert [row["commit"] for row in after[20:]] == [commit()] * 4 != [""] * 4
 
 
 @pytest.mark.release

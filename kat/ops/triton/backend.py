@@ -17,7 +17,7 @@ DEVICE_TYPE = "cuda"
 
 def kernels() -> Any:
     """The module :mod:`kat.ops.triton.launch`; None, after one warning, if it cannot run."""
-    module, problem = _load()
+    module, problem = load()
     if module is None:
         _warn(problem)
     return module
@@ -67,7 +67,7 @@ def check_available(x: Tensor, m: int, n: int) -> None:
     """
     if x.is_cuda and torch.compiler.is_compiling():
         return
-    module, problem = _load()
+    module, problem = load()
     if module is None:
         raise BackendUnavailable(f"impl='triton' is unavailable: {problem}")
     if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
@@ -75,7 +75,7 @@ def check_available(x: Tensor, m: int, n: int) -> None:
 
 
 @functools.cache
-def _load() -> tuple[Any, str]:
+def load() -> tuple[Any, str]:
     """Return the launch module and no problem, or None, the problem and what to install."""
     try:
         module = importlib.import_module(".launch", __package__)

@@ -46,6 +46,7 @@ from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat
 from kat.training.evaluation.evaluate import TEST_COLUMNS
+from kat.training.provenance import PROVENANCE
 from kat.training.tasks.registry import TASKS
 
 Settings = dict[str, Any]
@@ -53,7 +54,7 @@ Settings = dict[str, Any]
 _COLUMNS = (
     "cell", "seed", "status", "run", "folder", "parameters", "flops", "seconds", "epochs",
     "best_epoch", "images_per_second", "memory_bytes", "tuned", "title", "settings",
-    "epochs_to_reference", "validation_curve", *TEST_COLUMNS,
+    "epochs_to_reference", "validation_curve", *TEST_COLUMNS, *PROVENANCE,
     *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
 """The columns of a table of runs besides its factors."""

@@ -88,11 +88,6 @@ def test_one_factor_at_a_time(tmp_path):
     assert cells[3].settings["model"]["args"] == {"num_groups": 8, "mlp_init": "trunc_normal"}
 
 
-def test_a_single_factors_levels_are_the_names(tmp_path):
-    path = _write(tmp_path, factors={"groups": {"few": {}, "many": {"model.args": {"n": 9}}}})
-    assert [cell.name for cell in read_grid(path).cells] == ["few", "many"]
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -100,6 +95,7 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
         ({"sedes": [1]}, "unknown entry of .* 'sedes'; did you mean 'seeds'"),
         ({"seeds": [0, "x"]}, r"seeds\.1 of .*: Input should be a valid integer.*, got 'x'"),
         ({"factors": {"box_ap": {"a": {}}}}, "factor 'box_ap' .* has the name of a column"),
+        ({"factors": {"kernel": {"a": {}}}}, "factor 'kernel' .* has the name of a column"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, says):
@@ -155,6 +151,7 @@ def test_a_test_and_the_cell_that_is_reached(tmp_path):
     factors = {"groups": {8: {}, 1: {"model.args.num_groups": 1}}}
     grid = read_grid(_write(tmp_path, factors=factors, test=True, reached=1))
     assert (grid.test, grid.reached) == (True, "1")
+    assert [cell.name for cell in grid.cells] == ["8", "1"]  # the levels of a single factor
     with pytest.raises(InputError, match=r"unknown cell in reached of .* '9'"):
         read_grid(_write(tmp_path, factors=factors, reached=9))
 
