@@ -15,7 +15,7 @@ OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
-NAMES = ("index", "own-model", "function", "initialization", "coefficients")
+NAMES = ("index", "own-model", "function", "initialization", "coefficients", "kanify", "adapters")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
 
@@ -51,6 +51,7 @@ def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_pa
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_code_of_a_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)  # offline
     torch.manual_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
