@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ YAML_LIMIT = 1 << 20
 """In bytes; the files are settings, and PyYAML takes seconds for a megabyte."""
 _NODES = 100_000
 """The most values in a YAML document, after each alias is replaced by what it stands for."""
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+"""Numbers such as 1e-3, which are text to PyYAML, and numbers to everybody else."""
 
 
 def write_json(path: str | Path, content: object) -> None:
@@ -98,4 +101,5 @@ def _loader() -> Any:
                 parts = [part for pair in parts for part in pair]
             return 1 + sum(self.sizes[id(part)] for part in parts)
 
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
     return Loader

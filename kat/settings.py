@@ -5,10 +5,11 @@ A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | Non
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast
 
@@ -76,14 +77,26 @@ def check_ranges(settings: Settings, section: str = "") -> Settings:
     Raises:
         InputError: names the first invalid setting, its value, and what it may be.
     """
+    return settings_from(type(settings), asdict(cast(Any, settings)), section)
+
+
+def settings_from(kind: type[Settings], content: Mapping[str, Any], section: str = "") -> Settings:
+    """The settings of a dataclass from values by name, nested as the dataclass is.
+
+    Types and ranges are checked as by :func:`check_ranges`; a name that the dataclass lacks has no
+    effect.
+
+    Raises:
+        InputError: names the first invalid setting, its value, and what it may be.
+    """
     try:  # by way of JSON, of which nothing is converted: the text "false" would become true
-        text = json.dumps(asdict(cast(Any, settings)), default=_plain)
-        return cast(Settings, adapter(cast(Any, type(settings))).validate_json(text, strict=True))
+        text = json.dumps(content, default=_plain)
+        return cast(Settings, adapter(cast(Any, kind)).validate_json(text, strict=True))
     except ValidationError as error:
         for one in error.errors():
             if one["type"] == "value_error":  # of a rule between settings, which is clear
                 raise one["ctx"]["error"] from None
-        problems = [(_setting(settings, one["loc"]), one["msg"]) for one in error.errors()]
+        problems = [(_setting(content, one["loc"]), one["msg"]) for one in error.errors()]
         name, value = problems[0][0]
         wanted = describe([message for (other, _), message in problems if other == name])
         before = f"{section}." if section else ""
@@ -95,15 +108,15 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
 
 
-def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
+def _setting(content: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
     """The dotted name and the value of the setting in which pydantic found a problem."""
     names = []
     for part in place:
-        if not is_dataclass(settings):
+        if not isinstance(content, Mapping) or part not in content:
             break
         names.append(str(part))
-        settings = getattr(settings, str(part))
-    return ".".join(names), settings
+        content = content[part]
+    return ".".join(names), content
 
 
 _WORDS = {
@@ -136,8 +149,35 @@ def flat(settings: Mapping[str, Any], separator: str = ".", before: str = "") ->
     """Nested settings by names such as ``optim.lr``; an empty mapping stays a value."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, Mapping) and value:
             found |= flat(value, separator, f"{before}{name}{separator}")
         else:
             found[f"{before}{name}"] = value
     return found
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
+
+    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say.
+    """
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        one = value
+        for section in reversed(str(name).split(".")):
+            one = {section: one}
+        result = merged(result, one)
+    return result
+
+
+def merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges nested settings; later ones override earlier ones."""
+    result: dict[str, Any] = {}
+    for given in settings:
+        for key, value in given.items():
+            known = result.get(key)
+            if isinstance(value, Mapping) and isinstance(known, dict):
+                result[key] = merged(known, value)
+            else:
+                result[key] = copy.deepcopy(value)
+    return result

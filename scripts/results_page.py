@@ -36,14 +36,12 @@ from kat.analysis.figures.base import save_figure
 from kat.analysis.figures.grids import draw_cells, draw_forest
 from kat.analysis.runs import Row, read_runs
 from kat.analysis.sweeps import earlier_runs, with_earlier
-from kat.cli.options.training_settings import TrainingParser, config_from, read_recipe, recipe_path
 from kat.errors import InputError
 from kat.files import write_text
 from kat.nn.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
-from kat.training.config import TrainConfig
 from kat.training.evaluation.evaluate import TEST_COLUMNS
-from kat.training.sweep.grid import Grid, Settings
+from kat.training.sweep.grid import Grid
 from kat.training.sweep.plan import (
     PlannedRun,
     find_grids,
@@ -213,14 +211,9 @@ def recorded(run: Row, runs: Path, count: int) -> list[Row]:
 def declared(results: Path) -> dict[str, dict[tuple[str, int], str]]:
     """The settings of the declared runs, as their rows have them, by table and by cell and seed."""
     earlier = earlier_runs(sorted(results.glob("paper_*.csv")))
-    parser = TrainingParser()
-
-    def configure(content: Settings, name: str) -> TrainConfig:
-        return config_from(parser, content, name)
 
     def planned(grid: Grid) -> list[PlannedRun]:
-        recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
-        runs = plan_runs(grid, grid.seeds, recipe, {}, Path("runs"), configure)
+        runs = plan_runs(grid, grid.seeds, {}, Path("runs"))
         own = found.setdefault(grid.name, {})
         for run in runs:
             settings = json.dumps(settings_of(run.job.config), sort_keys=True)

@@ -34,17 +34,16 @@ from kat.analysis.runs import Row, write_runs
 from kat.analysis.sweeps import SweepResults, earlier_runs, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
-from kat.cli.options.training_settings import TrainingParser, config_from, read_recipe, recipe_path
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.locks import locked
 from kat.models.checkpoints.model_record import check_arguments
-from kat.settings import AUTO, Count, check_ranges
+from kat.settings import AUTO, Count, nested
 from kat.tables import print_table
 from kat.text import printable, say, warn
-from kat.training import TrainConfig, read_divergence
-from kat.training.sweep.grid import Grid, Settings, nested
+from kat.training import read_divergence
+from kat.training.sweep.grid import Grid
 from kat.training.sweep.launcher import Job, run_jobs, slots
 from kat.training.sweep.plan import (
     PlannedRun,
@@ -130,19 +129,11 @@ def plan_grid(
     grid: Grid, options: Namespace, earlier: Mapping[str, Row] | None = None
 ) -> list[PlannedRun]:
     """All runs of a grid, as the options say, and those of earlier tables."""
-    recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
     overrides = nested(dict(map(_setting, options.set or [])))
-    parser = TrainingParser()
-
-    def configure(content: Settings, name: str) -> TrainConfig:
-        config = config_from(parser, content, name)
-        check_ranges(config)
-        if config.model.name != AUTO:
-            check_arguments(config.model.name, config.model.args)
-        return config
-
-    seeds = options.seeds or grid.seeds
-    runs = plan_runs(grid, seeds, recipe, overrides, options.out, configure)
+    runs = plan_runs(grid, options.seeds or grid.seeds, overrides, options.out)
+    for model in (run.job.config.model for run in runs):
+        if model.name != AUTO:
+            check_arguments(model.name, model.args)
     return with_earlier(runs, earlier or {})
 
 

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
     if {"--help-all", "--help_all"} & set(arguments):
         make_parser().parse_args(["--help"])
     config, options = parse_training(make_parser(), arguments)
-    if options.dry_run:
+    if options.get("dry_run"):
         _dry_run(config)
     else:
         run(config)

@@ -34,9 +34,9 @@ def test_the_short_forms_of_settings():
 
 
 def test_settings_that_are_true_or_false_may_stand_alone():
-    config = settings("--overwrite", "--no-progress", "--model.compile", "--resume", "auto")
+    config = settings("--overwrite", "--no-progress", "--model.compile")
     assert (config.overwrite, config.progress, config.model.compile) == (True, False, True)
-    assert config.resume == "auto"
+    assert settings("--resume", "auto").resume == "auto"
     assert settings("--resume").resume is True
     assert settings("--monitor", "false").monitor.enabled is False
 

@@ -13,8 +13,9 @@ import timm
 import torch
 
 from examples.items import make_items
-from kat.cli.options.training_settings import TrainingParser, parse_training, recipe_names
+from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.training import measure_dry_run
+from kat.training.recipes import recipe_names
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
 

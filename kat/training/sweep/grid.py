@@ -31,10 +31,8 @@ level's model.name is replaced by the size of the recipe's KAT: if the recipe tr
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -44,7 +42,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
-from kat.settings import flat
+from kat.settings import flat, merged, nested
 from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.provenance import PROVENANCE
 from kat.training.tasks.registry import TASKS
@@ -265,30 +263,3 @@ def _name(levels: dict[str, str], reference: dict[str, str]) -> str:
         return next(iter(levels.values()))
     other = (f"{name}: {level}" for name, level in levels.items() if reference.get(name) != level)
     return ", ".join(other) or "reference"
-
-
-def nested(settings: Mapping[str, Any]) -> Settings:
-    """Converts settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
-
-    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say.
-    """
-    result: Settings = {}
-    for name, value in settings.items():
-        one = value
-        for section in reversed(str(name).split(".")):
-            one = {section: one}
-        result = merged(result, one)
-    return result
-
-
-def merged(*settings: Settings) -> Settings:
-    """Merges nested settings; later ones override earlier ones."""
-    result: Settings = {}
-    for given in settings:
-        for key, value in given.items():
-            known = result.get(key)
-            if isinstance(value, dict) and isinstance(known, dict):
-                result[key] = merged(known, value)
-            else:
-                result[key] = copy.deepcopy(value)
-    return result

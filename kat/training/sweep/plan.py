@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +19,12 @@ from typing import Any
 
 from kat.data import task_of_data
 from kat.errors import InputError, unknown
-from kat.settings import flat
+from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
+from kat.training.recipes import config_from, read_recipe
 from kat.training.run_directory import read_settings, read_summary, settings_to_keep
-from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, merged, nested, read_grids
+from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Metric
@@ -128,10 +129,8 @@ def _find(name: str) -> list[Grid]:
 def plan_runs(
     grid: Grid,
     seeds: Sequence[int],
-    recipe: Settings,
     overrides: Settings,
     out: Path,
-    configure: Callable[[Settings, str], TrainConfig],
 ) -> list[PlannedRun]:
     """Plans all runs of a grid.
 
@@ -141,17 +140,14 @@ def plan_runs(
     Args:
         grid: the grid.
         seeds: seeds of each cell, one run per seed.
-        recipe: settings of all runs.
         overrides: settings of all runs that override those of the recipe and of the grid.
         out: output folder of the sweep.
-        configure: builds a configuration from nested settings; the second argument names the
-            settings in error messages.
 
     Raises:
         InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
             a cell, cells are of different tasks, or a tested one is validated on the test images.
     """
-    base = merged(recipe, grid.settings, overrides)
+    base = merged(nested(read_recipe(grid.recipe)), grid.settings, overrides)
     configs = []
     for cell in grid.cells:
         name = f"the cell {cell.name!r} of {grid.name}"
@@ -166,7 +162,7 @@ def plan_runs(
         for setting in (own.keys() & over.keys()) - star:
             raise InputError(f"--set {setting} would override a setting of {name}")
         content = merged(base, cell.settings, {"seed": seeds[0]})
-        config = configure(with_model_of_size(content, base), name)
+        config = config_from(with_model_of_size(content, base), name)
         if grid.test and config.data.validate_on != "holdout":
             raise InputError(
                 f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"

@@ -7,10 +7,7 @@ import json
 import pytest
 import yaml
 
-from kat.data import DataConfig
 from kat.errors import InputError
-from kat.training import TrainConfig
-from kat.training.config import OptimConfig
 from kat.training.sweep.grid import read_grids
 from kat.training.sweep.plan import plan_runs, tuned_grid, tuning_grid
 
@@ -28,15 +25,9 @@ def grid(tmp_path):
     return write
 
 
-def _configure(content, name):
-    optim = OptimConfig(lr=content["optim"]["lr"])
-    epochs = content.get("epochs", 1)
-    return TrainConfig(epochs=epochs, seed=content["seed"], optim=optim, data=DataConfig())
-
-
 def _runs(grid, out):
     tuning = tuning_grid(grid, grid.tune)
-    return tuning, plan_runs(tuning, tuning.seeds, {}, {}, out, _configure)
+    return tuning, plan_runs(tuning, tuning.seeds, {}, out)
 
 
 def _finish(run, top1):
@@ -49,7 +40,7 @@ def test_each_cell_is_trained_with_each_value_on_the_tuning_seed(grid, tmp_path)
     assert (tuning.name, tuning.tune) == ("small_tuning", None)
     assert [(r.cell.name, r.seed, r.job.config.epochs, r.job.config.optim.lr) for r in runs] == [
         (f"{cell}, optim.lr: {lr}", 100, epochs, lr)
-        for cell, epochs in (("a", 1), ("b", 3))
+        for cell, epochs in (("a", 10), ("b", 3))
         for lr in (0.001, 0.002, 0.004)
     ]
     assert runs[1].cell.levels == {"seed of weights": "a", "optim.lr": "0.002"}
@@ -63,7 +54,7 @@ def test_tuning_runs_may_have_settings_of_their_own(grid, tmp_path):
     for run in runs:
         _finish(run, 50)
     tuned = tuned_grid(small, small.tune, runs)
-    compared = plan_runs(tuned, tuned.seeds, {}, {}, tmp_path, _configure)
+    compared = plan_runs(tuned, tuned.seeds, {}, tmp_path)
     assert [run.job.config.epochs for run in compared] == [5, 5]
     assert not compared[0].done
 
@@ -79,7 +70,7 @@ def test_the_best_value_is_the_cell_s_and_an_edge_is_said(grid, tmp_path):
     ]  # fmt: skip
     assert tuned.cells[1].settings["epochs"] == 3
     assert small.cells[1].settings == {"epochs": 3}
-    seeds = [run.seed for run in plan_runs(tuned, tuned.seeds, {}, {}, tmp_path, _configure)]
+    seeds = [run.seed for run in plan_runs(tuned, tuned.seeds, {}, tmp_path)]
     assert seeds == [0, 0, 1, 1]
 
 

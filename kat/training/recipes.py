@@ -1,0 +1,101 @@
+"""The settings of a run from recipes, YAML files of settings, and from what overrides them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kat.documents import read_yaml
+from kat.errors import InputError, unknown
+from kat.settings import flat, merged, nested, settings_from
+from kat.training.config import TrainConfig
+from kat.training.run_directory import SETTINGS, read_settings
+
+SHORT = {
+    "data": "data.name",
+    "init_from": "model.init_from",
+    "monitor": "monitor.enabled",
+    "device": "accelerator",
+}
+"""Short forms of settings."""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that the package ships."""
+    names = (path.name for path in files("kat.recipes").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def recipe_path(name: str) -> str:
+    """Find the file of a recipe: ``name`` if it is a file, else the shipped recipe of this name.
+
+    Whatever else ``name`` is, such as a pipe, is refused where it is opened.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if Path(name).is_file() or (name not in recipe_names() and Path(name).exists()):
+        return name
+    if name not in recipe_names():
+        raise unknown("recipe (nor is there a file of this name)", name, recipe_names())
+    return str(files("kat.recipes") / f"{name}.yaml")
+
+
+def read_recipe(name: str | None) -> dict[str, Any]:
+    """Read a recipe, by its path or its name; nothing for None.
+
+    Raises:
+        InputError: there is no such recipe, or the file is no YAML mapping; or it has a section and
+            a dotted name of the section, of which one value would be lost.
+    """
+    if name is None:
+        return {}
+    path = recipe_path(name)
+    content = read_yaml(Path(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a recipe: it must map settings to values")
+    for key in map(str, content):
+        section = key.partition(".")[0]
+        if section != key and section in content:
+            raise InputError(f"{path} has {key!r} and {section!r}: write all of {section!r} in one")
+    return content
+
+
+def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
+    """Make the settings of a run from values nested as in a recipe, or with dotted names.
+
+    Args:
+        content: the values; the others have their defaults.
+        source: names the values in errors; empty: only the setting is named.
+
+    Raises:
+        InputError: an unknown setting, or an invalid value.
+    """
+    try:
+        given, known = nested(content), flat(asdict(TrainConfig()))
+        sections = {name.rpartition(".")[0] for name in known}
+        for name in flat(given):
+            if name not in known and name not in sections and not name.startswith("model.args."):
+                raise unknown("setting", name, known)
+        return settings_from(TrainConfig, given)
+    except InputError as error:
+        if not source:
+            raise
+        raise InputError(f"{source}: {error}") from None
+
+
+def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:
+    """Make the settings of a run from recipes and what overrides them; later ones win.
+
+    A run that is resumed has its own settings where none is given.
+
+    Raises:
+        InputError: an unknown setting, or an invalid value.
+    """
+    given = merged(*map(nested, settings))
+    out = Path(given.get("out", TrainConfig.out))
+    kept = given.get("resume") and (out / SETTINGS).is_file()
+    return config_from(merged(read_settings(out), given) if kept else given)
