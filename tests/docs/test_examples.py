@@ -15,7 +15,10 @@ OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
-NAMES = ("index", "own-model", "function", "initialization", "coefficients", "kanify", "adapters")
+NAMES = (
+    "index", "own-model", "function", "initialization", "coefficients", "kanify", "adapters",
+    "higher-order",
+)  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
 
