@@ -1,0 +1,245 @@
+"""Recomputes each figure of docs/results.md from the committed rows, by code of its own.
+
+    python scripts/check_results.py [PAGE]
+
+check_results.txt, beside this script, has the fragments of the page that state a figure. Prints a
+line for each figure that is not the rows', rounded alike, each fragment that the page lacks, each
+verdict that does not follow, and each number that no fragment covers; the exit code is then 1.
+Nothing of the package or of results_page.py is used.
+"""
+
+import csv
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "benchmarks/results"
+PAIRS = "grkan/gelu grkan/swiglu grkan/frozen grkan/boosting frozen/gelu swiglu/gelu"
+WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+FIGURE = r"([+-]?\w(?:[\w,.]*\w)?(?: ± [\d.]*\d)?)"
+
+
+def read(name):
+    lines = (ROWS / f"{name}.csv").read_text().splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def cells(name, column="test_top1"):
+    """By cell, by seed: a column of the runs that have a result."""
+    found = {}
+    for row in read(name):
+        result = {row["seed"]: float(row[column])} if row["status"] == "done" else {}
+        found.setdefault(row["cell"], {}).update(result)
+    return found
+
+
+def minus(one, other):
+    return np.array([value - other[seed] for seed, value in one.items() if seed in other])
+
+
+def half(values):
+    return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+
+
+def p_value(values):
+    return stats.ttest_1samp(values, 0).pvalue if values.any() else 1.0
+
+
+def confidence(facts, p_values, second, robust):
+    """Adds p values, Holm's, and the words that the page defines below its first table."""
+    largest = 0
+    for rank, key in enumerate(sorted(p_values, key=p_values.get)):
+        largest = max(largest, (len(p_values) - rank) * p_values[key])
+        sure = "good" if largest < 0.05 else "fair"
+        sure = sure if p_values[key] < 0.05 and key in second & robust else "weak"
+        facts[f"{key} word"] = sure if p_values[key] < 0.05 or key in second else "no"
+        facts |= {f"{key} p": p_values[key], f"{key} Holm": largest}
+
+
+def images(facts):
+    """Accuracy on test images: the first cell of a grid minus each other one, in both analyses."""
+    p_values, robust, second, changed, means = {}, set(), set(), {True: [], False: []}, {}
+    for path in sorted(ROWS.glob("paper/paper_*.csv")):
+        grid, name = path.stem.removeprefix("paper_"), f"paper/{path.stem}"
+        if "test_top1" not in (row := read(name)[0]):
+            continue
+        found, last = cells(name), cells(name, "test_last_top1")
+        first, *others = found
+        own = {cell: np.mean(list(found[cell].values())) for cell in found if found[cell]}
+        means |= own if row["epochs"] == "20" else {}
+        for cell in others:
+            key, values = f"{grid}: {cell}", minus(found[first], found[cell])
+            if len(values) > 1:
+                ends, p_values[key] = minus(last[first], last[cell]), p_value(values)
+                robust |= {key} if grid != "long" and p_value(ends) < 0.05 else set()
+                facts |= {key: values, f"{key} n": len(values), f"{key}, last": ends}
+                facts[f"{key} at most"] = values.mean() + half(values)
+        for depth in dict.fromkeys(cell.partition(", depth")[2] for cell in found):
+            base, *own = (cell for cell in found if cell.partition(", depth")[2] == depth)
+            own = [cell for cell in own if len(found[cell]) > 1 and cell != "all"]
+            if own and len(found[base]) > 1:  # Dunnett's test, in depth of models of one depth
+                samples = [list(found[cell].values()) for cell in [base, *own]]
+                test = stats.dunnett(*samples[1:], control=samples[0], random_state=0)
+                for cell, *ends in zip(own, *test.confidence_interval(), strict=True):
+                    clear = math.prod(ends) > 0
+                    second |= {f"{grid}: {cell}"} if clear else set()
+                    if clear != (p_value(minus(found[base], found[cell])) < 0.05):
+                        changed[clear].append(f"{grid}: {cell}")
+    in_grid = {key: p for key, p in p_values.items() if key.startswith("models")}
+    confidence(facts, in_grid, second, robust)
+    facts["in its grid"] = facts["models: ViT (GELU) Holm"]
+    confidence(facts, p_values, second, robust)
+    facts |= {"paper": len(p_values), "changed": len(changed[True] + changed[False])}
+    facts |= {"now clear": " + ".join(changed[True]), "now open": " + ".join(changed[False])}
+    facts["highest mean"] = max(means, key=means.get)
+
+
+def other_fields(facts):
+    """Errors of an arm over those of another less one, in percent, and counts by field."""
+    errors = {}
+    for field in ("tables", "physics", "language", "molecules", "images", "series"):
+        for row in read(f"../../examples/domains/results/{field}"):
+            *body, arm = row["arm"].split("/")
+            for part in ("test", "occluded", "corrupted") if row["for"] == "test" else ():
+                arms = errors.setdefault(", ".join([field, row["task"], *body, part]), {})
+                error = float(row.get(part) or 0) or math.nan  # without errors there is no ratio
+                arms.setdefault(arm, {})[row["seed"]] = math.log(error)
+    for pair in PAIRS.split():
+        p_values = {}
+        for name, arms in errors.items():
+            arms = errors.get(re.sub(", (resnet|transformer)", "", name), {}) | arms
+            values = minus(*(arms.get(arm, {}) for arm in pair.split("/")))
+            if len(values) and np.isfinite(values).all():
+                key, ends = f"{name}: {pair}", values.mean() + np.array([0, -1, 1]) * half(values)
+                facts |= zip((key, f"{key}<", f"{key}>"), 100 * np.expm1(ends), strict=True)
+                facts[f"{key} n"], p_values[key] = len(values), p_value(values)
+        clear = {key for key, p in p_values.items() if p < 0.05}
+        confidence(facts, p_values, clear, clear)
+        for field in ("", "tables", "molecules", "series"):
+            own = {key for key in p_values if key.startswith(field)}
+            lower, higher = ([key for key in own & clear if facts[key] * s > 0] for s in (-1, 1))
+            for name, keys in (("lower", lower), ("higher", higher), ("of", own)):
+                facts[f"{pair} {field or 'all'} {name}"] = len(keys)
+            facts[f"{pair} {field or 'all'} same"] = len(own - clear)
+
+
+def costs(facts):
+    """Times and memory, parameters and FLOPs, and what a ViT might gain from as much of them."""
+    for name in ("tiny1", "tiny16"):
+        rows = {row["model"]: row for row in read(f"train_step/{name}")}
+        for column in ("inference", "training step", "peak MB"):
+            known = {model: float(row[column]) for model, row in rows.items()}
+            facts |= {f"{name} {model} {column}": value for model, value in known.items()}
+            ratio = known["kat_tiny"] / known["vit_tiny, vit_blocks"]
+            facts |= {f"{name} {column}": ratio, f"{name} less {column}": 100 - 100 * ratio}
+    kat, vit = (int(rows[name]["parameters"].replace(",", "")) for name in ("kat_tiny", "vit_tiny"))
+    layers = (kat - vit) // (6 + 8 * 4)  # the coefficients of eight groups
+    facts |= {"more": kat - vit, "functions": 8 * layers, "channels": layers // 2 * (192 + 768)}
+    lines = (ROWS / "train_step_micro_cpu.txt").read_text().splitlines()[4:]
+    xeon = [float(line.split()[-5]) for line in lines]
+    epyc = [float(row["training step"]) for row in read("train_step_kat2_micro_cpu")]
+    rows = {row["cell"]: row for row in read("paper/paper_models")}.values()
+    flops, sizes = ([int(row[name]) for row in rows] for name in ("flops", "parameters"))
+    vit = cells("paper/paper_models")["ViT (GELU)"]
+    gain = minus(cells("paper/paper_long")["ViT (GELU)"], vit).mean()
+    extra = {"FLOPs": flops[0] / flops[1], "Xeon": xeon[1] / xeon[0], "EPYC": epyc[0] / epyc[2]}
+    for name, ratio in extra.items():
+        worth = gain * math.log(ratio) / math.log(3)
+        facts |= {name: 100 * (ratio - 1), f"{name} gain": worth}
+        facts[f"{name} share"] = facts["models: ViT (GELU)"].mean() / worth
+    for name, counts in (("size", sizes), ("FLOPs", flops)):
+        facts[f"{name} apart"] = 100 * (max(counts) / min(counts) - 1)
+    facts |= {"most FLOPs": flops.index(max(flops)), "size": sizes[0] / 1e6, "tiny": kat / 1e6}
+    facts |= {"KAN step": xeon[4] / xeon[0], "gain": gain}
+
+
+def single(facts):
+    """Figures that are no differences from the first cell."""
+    models, losses = cells("paper/paper_models"), cells("paper/paper_models", "test_loss")
+    pair = [list(models[name].values()) for name in ("KAT", "ViT (GELU)")]
+    facts |= {"KAT": np.mean(pair[0]), "ViT": np.mean(pair[1])}
+    facts["correlation"] = np.corrcoef(pair)[0, 1]
+    facts["test loss"] = minus(losses["KAT"], losses["ViT (GELU)"])
+    depth = cells("paper/paper_depth")
+    released = [cell for cell in depth if cell.startswith("init: published")]
+    pairs = [(depth[cell.replace("published", "paper's")], depth[cell]) for cell in released]
+    facts["ahead"] = sum((minus(*pair) > 0).sum() for pair in pairs)
+    facts["released"] = sum(len(depth[cell]) for cell in released)
+    facts["finished"] = len(depth["init: paper's, depth: 24 blocks, norm: no norm"])
+    rows = [row for row in read("paper/moments/paper_variance") if ".mlp." in row["layer"]]
+    for part in "01":
+        own = [row for row in rows if row["cell"] == "paper's" and row["part"] == part]
+        gains = [float(row["gain"]) for row in own]
+        facts |= {f"gain {part}": min(gains), f"largest gain {part}": max(gains)}
+    for task, metric in (("det", "box_ap"), ("upernet", "miou")):
+        names = [f"dense/{model}_{task}_micro-{seed}" for model in ("kat", "vit") for seed in "01"]
+        best = [max(float(row[metric]) for row in read(name)) for name in names]
+        facts[metric] = np.subtract(best[:2], best[2:])
+    files = [f"paper/{path.stem}" for path in ROWS.glob("paper/*.csv")]
+    rows = {row["run"]: row for name in files for row in read(name)}.values()
+    kept = [row for row in rows if not re.search("kat2|residual", row["cell"])]
+    facts["hours"] = sum(float(row["seconds"] or 0) for row in kept) / 3600
+    row, *_ = read("../../examples/domains/results/language")
+    facts |= {"language": int(row["parameters"]) / 1e6, "tokens": int(row["tokens"]) / 1e6}
+    first, *others = cells("ablation/degrees", "top1").values()
+    facts["degrees"] = sum(p_value(minus(first, other)) < 0.05 for other in others)
+
+
+def rounded(facts, key, text):
+    """A figure as a text of the page has it, in a word or with as many digits; -KEY negates it."""
+    value = -facts[key[1:]] if key.startswith("-") else facts[key]
+    if isinstance(value, str) or text in WORDS:
+        return value if isinstance(value, str) else WORDS[value]
+    mean, *rest = text.split(" ± ")
+    places = len(mean.partition(".")[2])
+    sign, comma = "+" * (mean[0] == "+"), "," * ("," in mean)
+    shown = f"{np.mean(value):{sign}{comma}.{places}f}"
+    return " ± ".join([shown, *(f"{half(value):.{places}f}" for _ in rest)])
+
+
+def check(text, facts):
+    """Lines for what is wrong on a page, and how many of its figures the rows have."""
+    wrong, place, count, rest = [], 0, 0, list(text)
+    lines = Path(__file__).with_suffix(".txt").read_text().splitlines()
+    for fragment, *conditions in (line.split(" <= ") for line in lines if line[:1] not in "#="):
+        for key in re.findall(r"\[(\w[^{}]*)\]", fragment):
+            ends = f"…({{{key}<}} to {{{key}>}})" if f"{key}<" in facts else ""
+            row = f"{{{key}}}{ends}… | {{{key} n}} | {{{key} word}}"
+            fragment = fragment.replace(f"[{key}]", row)
+        literals, keys = re.split(r"\{.*?\}", fragment), re.findall(r"\{(.*?)\}", fragment)
+        pattern = FIGURE.join(re.escape(each).replace("…", "[^|]*?") for each in literals)
+        found = re.compile(pattern).search(text, place)
+        wrong += [] if found else [f"the page lacks: {fragment}"]
+        for number, key in enumerate(keys if found else (), 1):
+            said, place, count = found[number], found.end(), count + 1
+            rest[slice(*found.span(number))] = "_" * len(said)
+            if said != (fact := rounded(facts, key, said)):
+                wrong.append(f"{found[0]}: the page says {said}, the rows say {fact}")
+        for key, expected in (condition.split(" = ") for condition in conditions):
+            if rounded(facts, key, expected) != expected:
+                wrong.append(f"{fragment}: does not follow, {key} is {facts[key]}")
+    for found in re.finditer("|".join(line[2:] for line in lines if line[:1] == "="), text):
+        rest[slice(*found.span())] = "_" * len(found[0])
+    for found in re.finditer(r"\d[\d.,]*", "".join(rest)):
+        near = text[max(0, found.start() - 40) : found.end() + 20]
+        wrong.append(f"no fragment covers {found[0]}: {near}")
+    return wrong, count
+
+
+def recompute(page):
+    """What is wrong on a page, a line each, and the number of figures that were compared."""
+    facts = {}
+    for part in (images, other_fields, costs, single):
+        part(facts)
+    text = page.read_text().replace("\n>", "\n").replace("\u2212", "-")
+    return check(" ".join(text.split()), facts)
+
+
+if __name__ == "__main__":
+    wrong, count = recompute(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs/results.md")
+    raise SystemExit("\n".join(wrong) if wrong else print(f"{count} figures recomputed"))
