@@ -87,37 +87,37 @@ class Family(NamedTuple):
 
 _DEPTH = "init: {}, depth: {}, norm: {}"
 FAMILIES = (
-    Family("KAT minus a ViT with another MLP: 20 epochs, one initialization", "models", "KAT", {
-        "GELU (the primary comparison)": "ViT (GELU)",
-        "SwiGLU": "ViT (SwiGLU)",
-        "B-spline KAN, as many parameters": "ViT + KAN",
-        "gated GR-KAN": "KAT (gated)",
+    Family("KAT minus another model: 20 epochs, one initialization, 5 seeds", "models", "KAT", {
+        "ViT with GELU (primary)": "ViT (GELU)",
+        "ViT with SwiGLU": "ViT (SwiGLU)",
+        "ViT with B-spline KAN, as many parameters": "ViT + KAN",
+        "gated KAT": "KAT (gated)",
     }),
-    Family("KAT minus a ViT with its usual initialization: 20 epochs", "own_init", "KAT", {
-        "GELU, usual initialization": "ViT (GELU)",
-        "SwiGLU, usual initialization": "ViT (SwiGLU)",
+    Family("KAT minus a ViT, usual initialization: 20 epochs, 3 seeds", "own_init", "KAT", {
+        "ViT with GELU, usual initialization": "ViT (GELU)",
+        "ViT with SwiGLU, usual initialization": "ViT (SwiGLU)",
     }),
-    Family("KAT minus a ViT: 60 epochs, one initialization", "long", "KAT", {
-        "GELU, 60 epochs": "ViT (GELU)",
+    Family("KAT minus a ViT: 60 epochs, one initialization, 3 seeds", "long", "KAT", {
+        "ViT with GELU, 60 epochs": "ViT (GELU)",
     }),
-    Family("KAT minus another model: 1,797 handwritten digits", "digits", "KAT", {
-        "GELU, digits": "ViT (GELU)",
-        "GELU, digits, usual initialization": "ViT (GELU), its own initialization",
-        "a gated KAT with 4 groups, digits": "kat2",
+    Family("KAT minus another model: 1,797 handwritten digits, 5 seeds", "digits", "KAT", {
+        "ViT with GELU, digits": "ViT (GELU)",
+        "ViT with GELU, usual initialization, digits": "ViT (GELU), its own initialization",
+        "gated KAT with 4 groups, digits": "kat2",
     }),
-    Family("KAT minus a KAT without one part: 20 epochs", "components", "KAT", {
+    Family("KAT minus a KAT that is changed: 20 epochs, 3 seeds", "components", "KAT", {
         "functions fixed at SiLU": "rationals frozen",
         "SiLU in place of rationals": "no rationals (SiLU)",
-        "a function a channel, nothing shared": "no grouping, nothing shared",
+        "a function for each channel": "no grouping, nothing shared",
         "the released code's initialization": "no variance-preserving init",
-        "without mimetic attention": "no mimetic attention",
-        "without the first rational": "no first rational",
-        "a ViT with SiLU, usual initialization": "none of them (ViT, SiLU)",
+        "usual initialization of attention, not mimetic": "no mimetic attention",
+        "no rational before fc1": "no first rational",
+        "all of this: a ViT with SiLU": "none of them (ViT, SiLU)",
     }),
-    Family("KAT with 8 groups minus a KAT with", "groups", "8", {
+    Family("KAT with 8 groups minus KAT with: 3 seeds", "groups", "8", {
         "1 group": "1", "4 groups": "4", "16 groups": "16",
     }),
-    Family("A ViT with a GR-KAN MLP in one block minus the ViT", "blocks", "none", {
+    Family("ViT with one GR-KAN MLP minus the ViT: 3 seeds", "blocks", "none", {
         "block 1": "first", "block 2": "second", "block 3": "third", "block 4": "fourth",
     }, minus_reference=True),
     *(
@@ -279,7 +279,7 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         groups = {
             f.question: list(differences(f, tested[f.grid]).items()) for f in families if f.drawn
         }
-        label = "points of test accuracy; right of 0 the first named model is better"
+        label = "points of test accuracy (right of 0: KAT is better)"
         save_figure(draw_forest(groups, label), figures / "forest.svg")
         texts["declared"] = declared_table({g: tested[g] for g in grid_order(runs) if g in tested})
         lines = [line for f in families for line in family_lines(f, tested[f.grid], losses[f.grid])]
