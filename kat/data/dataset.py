@@ -157,6 +157,14 @@ class ImageDataset(Dataset):
         """The path of an image, or another name if it has none."""
         return self.source.name(index)
 
+    def class_indices(self) -> np.ndarray:
+        """The class index of each image of a classification dataset, as far as they are listed."""
+        if isinstance(self.source, SourceSubset):
+            *_, labels, _ = self.source.listing()
+            return labels[self.source.indices]
+        *_, labels = self.source.listing()
+        return labels
+
     def evenly_spaced(self, count: int) -> ImageDataset:
         """A dataset of ``count`` images of this one, evenly spaced in its order; at most all."""
         count = min(count, len(self))

@@ -6,7 +6,7 @@ from kat.extras import on_first_use
 
 _NAMES = {
     ".callbacks.divergence": "read_divergence",
-    ".config": "ModelConfig MonitorConfig OptimConfig TrainConfig",
+    ".config": "LossConfig ModelConfig MonitorConfig OptimConfig TrainConfig",
     ".distributed": "is_first_process",
     ".dry_run": "DryRun measure_dry_run",
     ".evaluation.evaluate": "evaluate",
@@ -16,7 +16,13 @@ _NAMES = {
 }
 if TYPE_CHECKING:
     from kat.training.callbacks.divergence import read_divergence
-    from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
+    from kat.training.config import (
+        LossConfig,
+        ModelConfig,
+        MonitorConfig,
+        OptimConfig,
+        TrainConfig,
+    )
     from kat.training.distributed import is_first_process
     from kat.training.dry_run import DryRun, measure_dry_run
     from kat.training.evaluation.evaluate import evaluate
@@ -30,6 +36,7 @@ __all__ = [
     "DryRun",
     "EvalConfig",
     "Evaluation",
+    "LossConfig",
     "ModelConfig",
     "MonitorConfig",
     "OptimConfig",

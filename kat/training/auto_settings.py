@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import timm
 
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.conversion.convert import make_record
 from kat.settings import AUTO
-from kat.training.config import ModelConfig, TrainConfig
+from kat.text import listing
+from kat.training.config import LossConfig, ModelConfig, TrainConfig
 
 _RECIPE = ("input_size", "interpolation", "crop_pct")
 _WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
@@ -103,6 +106,34 @@ def without_auto(
         n: epochs / p for n, p in _WARM_UPS.items() if getattr(optim, n) >= epochs
     }
     return replace(whole, optim=replace(optim, **shorter))
+
+
+def settled_loss(loss: LossConfig, data: ImageDataset | ImageStream) -> LossConfig:
+    """Return the settings of the loss with a weight for each class, unless there are no weights.
+
+    Args:
+        loss: the settings.
+        data: the training split.
+
+    Raises:
+        InputError: the list has another length than the classes, or no weight follows from the
+            images of a class.
+    """
+    weights, classes = loss.class_weights, data.classes
+    if weights == "balanced" and isinstance(data, ImageDataset):
+        counts = np.bincount(data.class_indices(), minlength=len(classes))
+        if counts.min() == 0:
+            raise InputError(
+                "loss.class_weights=balanced has no weight for class"
+                f" {classes[counts.argmin()]!r}, of which no training image is known: give a list"
+            )
+        weights = (len(data) / (len(classes) * counts)).tolist()
+    if weights is not None and len(weights) != len(classes):
+        raise InputError(
+            f"loss.class_weights has {len(weights)} weights for the {len(classes)} classes"
+            f" {listing(map(repr, classes), 8)}: give one for each, in this order"
+        )
+    return replace(loss, class_weights=weights)
 
 
 def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:

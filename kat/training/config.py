@@ -174,6 +174,25 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """The loss of a classifier.
+
+    Args:
+        class_weights: weights of the classes in the training loss: a list with one for each, in the
+            order of the classes; or balanced: n / (K n_c) for a class with n_c of the n training
+            images, with K classes. null: all classes weigh the same. The loss of validation and
+            evaluation has no weights.
+
+    Examples:
+        >>> from kat.training import LossConfig, TrainConfig
+        >>> TrainConfig(loss=LossConfig(class_weights="balanced")).loss.class_weights
+        'balanced'
+    """
+
+    class_weights: Literal["balanced"] | list[Positive] | None = None
+
+
+@dataclass(frozen=True)
 class MonitorConfig:
     """The record of the GR-KAN layers during training; docs/stability.md.
 
@@ -275,6 +294,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detection: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
     segmentation: SegmentationAugmentConfig = field(default_factory=SegmentationAugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -298,6 +318,11 @@ class TrainConfig:
             self.data.batch_size == AUTO and is_stream(self.data.name),
             "data.batch_size=auto depends on the number of images, which a stream does not know:"
             " give a number",
+        )
+        _exclude(
+            self.loss.class_weights == "balanced" and is_stream(self.data.name),
+            "loss.class_weights=balanced depends on the images of each class, which a stream does"
+            " not know: give a list",
         )
         _exclude(
             self.monitor.enabled and self.model.compile,

@@ -26,7 +26,8 @@ from kat.data import (
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
-from kat.training.auto_settings import without_auto
+from kat.text import listing
+from kat.training.auto_settings import settled_loss, without_auto
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
@@ -144,7 +145,8 @@ def _record(
         **preprocessing(config.data, data.train)._asdict(),
     )
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps its content.
-    config = replace(config, model=replace(config.model, args=record.args))
+    model, loss = replace(config.model, args=record.args), settled_loss(config.loss, data.train)
+    config = replace(config, model=model, loss=loss)
     data.train.transform, data.val.transform = kind.transforms(record, config)
     source = None if source is None else source.for_classes(record.classes)
     return config, record, kind(config, record), source
@@ -162,6 +164,9 @@ def _notes(
     chosen = [f"{n}={v}" for n, v in now.items() if typed.get(n, v) == AUTO != v]
     if chosen:
         lines.append(f"chosen: {', '.join(chosen)}")
+    if typed["loss.class_weights"] == "balanced":
+        pairs = zip(data.train.classes, now["loss.class_weights"], strict=True)
+        lines.append(f"class weights: {listing((f'{name} {w:.4g}' for name, w in pairs), 8)}")
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
         if typed[name] not in (AUTO, now[name]):
             lines.append(

@@ -61,6 +61,9 @@ def test_imagenet_recipes_hold_the_papers_settings(size, source):
     [
         (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
         (["--lr", "1"], "unknown option '--lr'; did you mean '--optim.lr'"),
+        (["--class-weights", "balanced"], "did you mean '--loss.class_weights'?"),
+        (["--loss.class_weights", "even"], "class_weights must be 'balanced' or a list, got even"),
+        (["--loss.class_weights", "[1, 2]"], "has 2 weights for the 10 classes '0', '1', '2',"),
         (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--data.name", "folder:/nowhere"], "data folder '/nowhere' does not exist; check --data"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from examples.items import make_items
 from kat.training import TrainConfig
 from kat.training.tasks.registry import TASKS
+from tests.data.sources.test_table import rows_of, write_table
 from tests.images import picture, samples, write_fashion_mnist, write_folder, write_tar
 
 SHARE = 0.35
@@ -60,6 +61,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "segmentation.max_class_share": (0.95,),
     "segmentation.hflip": (0.0,),
     "segmentation.distortion": (0.0,),
+    "loss.class_weights": ("balanced",),
     "optim.lr": (1e-4, "auto"),
     "optim.weight_decay": (0.0,),
     "optim.betas": ("[0.8, 0.95]",),
@@ -97,7 +99,7 @@ MODELS = {
     "segmentation": {"kat_upernet_micro": f"{_TINY}, norm: layer", "vit_upernet_micro": _TINY},
 }
 OF_RATIONALS = ("model.freeze", "monitor.enabled")
-HOLD_OUT = ("digits", "fashion_mnist", "folder")
+HOLD_OUT = ("digits", "fashion_mnist", "folder", "csv")
 """The data of which a part of the training split can be held out."""
 DRAWN_APART = {
     "optim.name",
@@ -133,6 +135,8 @@ def setting_names(settings: type = TrainConfig, prefix: str = "") -> Iterator[st
 def write_data(root: Path) -> dict[str, list[tuple[str, ...]]]:
     """Small data of each kind: the options that name it, by task."""
     write_folder(root / "folder", classes=2, train=12, val=4)
+    rows = rows_of(root / "folder", whole=False)
+    table = write_table(root / "folder" / "labels.csv", rows)
     (root / "mnist").mkdir(parents=True)
     write_fashion_mnist(root / "mnist", train=40, val=10)
     images = [picture(number) for number in range(24)]
@@ -142,7 +146,7 @@ def write_data(root: Path) -> dict[str, list[tuple[str, ...]]]:
         write_tar(root / "shards" / f"{split}-0.tar", samples(images))
     make_items(root / "items", source="digits", images=8, val_images=4, size=64)
     classification = ("digits", f"fashion_mnist:{root / 'mnist'}", f"folder:{root / 'folder'}",
-                      f"tar:{root / 'tar'}", f"wds:{root / 'shards'}")  # fmt: skip
+                      f"csv:{table}", f"tar:{root / 'tar'}", f"wds:{root / 'shards'}")  # fmt: skip
     return {
         "classification": [("--data", name) for name in classification],
         "detection": [("--data", f"coco:{root / 'items'}")],

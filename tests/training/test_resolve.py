@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from kat.data import DataConfig
 from kat.errors import InputError
-from kat.training import ModelConfig, OptimConfig, TrainConfig
+from kat.training import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from kat.training.resolve import resolve
+from tests.images import write_folder
 
 
 def _config(tmp_path, **settings):
@@ -45,6 +49,12 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
         ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd does not have two betas"),
         ({"model": ModelConfig(args={"global_pool": ""})}, "global_pool is '': leave it out"),
         ({"data": DataConfig("folder:x", validate_on="holdout", holdout=0)}, "give data.holdout"),
+        ({"loss": LossConfig([1.0, 2.0])}, "has 2 weights for the 10 classes '0', '1', '2'"),
+        ({"loss": LossConfig([-1.0] * 10)}, "loss.class_weights must be 'balanced' or above 0"),
+        (
+            {"loss": LossConfig("balanced"), "data": DataConfig("hfids/x")},
+            "depends on the images of each class, which a stream does not know: give a list",
+        ),
         ({"data": DataConfig("digits", num_classes=7)}, "data.num_classes=7 has no effect"),
     ],
 )
@@ -52,6 +62,29 @@ def test_what_cannot_work_is_refused(tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
         resolve(_config(tmp_path, **settings))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.3])
+def test_balanced_weights_are_scikit_learns(tmp_path, holdout):
+    """Also of what a holdout leaves, and of a run that is resumed."""
+    write_folder(tmp_path / "photos", classes=3, train=6, val=6)
+    for name, images in (("n00", 5), ("n01", 3)):
+        for index in range(images):
+            (tmp_path / "photos" / "train" / name / f"{index}.jpg").unlink()
+    name = f"folder:{tmp_path / 'photos'}"
+    if holdout:
+        shutil.rmtree(tmp_path / "photos" / "val")
+    data = DataConfig(name, image_size=16, holdout=holdout)
+    resolved = resolve(_config(tmp_path, data=data, loss=LossConfig("balanced")))
+    train = resolved.train_data
+    labels = [train.read(index)[1] for index in range(len(train))]
+    assert len(labels) == (7 if holdout else 10)
+    wanted = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
+    assert resolved.config.loss.class_weights == pytest.approx(wanted.tolist())
+    assert resolved.task.class_weights.tolist() == pytest.approx(wanted.tolist())
+    assert f"class weights: n00 {wanted[0]:.4g}, n01 {wanted[1]:.4g}, " in "".join(resolved.notes)
+    again = _config(tmp_path, data=data, loss=LossConfig(resolved.config.loss.class_weights))
+    assert resolve(again).config.loss == resolved.config.loss
 
 
 def _has(monkeypatch, kind):

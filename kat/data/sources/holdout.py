@@ -54,8 +54,7 @@ def part_of_training(
         split: ``"val"`` for what is held out, ``"train"`` for the others.
         whole: says what is parted, for the note.
     """
-    *_, labels = data.source.listing()
-    validation = np.array(held_out(names, labels.tolist(), share))
+    validation = np.array(held_out(names, data.class_indices().tolist(), share))
     data.source = SourceSubset(data.source, np.flatnonzero(validation == (split == "val")))
     data.note = (
         f"{whole}: {validation.sum()} of its {len(names)} images, {share:g} of each class, are held"

@@ -20,6 +20,7 @@ Transforms = tuple[Transform, Transform]
 
 ONLY_CLASSIFICATION = (
     "augment",
+    "loss",
     "model.drop",
     "data.holdout",
     "data.validate_on",

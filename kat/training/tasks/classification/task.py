@@ -88,6 +88,8 @@ class Classification(Task):
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
         augment, self.mixup = config.augment, None
+        weights: Any = config.loss.class_weights
+        self.class_weights = None if weights is None else torch.tensor(weights)
         self.random_erasing = augment.random_erasing
         if augment.mixup > 0 or augment.cutmix > 0:
             self.mixup = Mixup(
@@ -122,9 +124,22 @@ class Classification(Task):
         return mixed, soft
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross entropy; mixup applies label smoothing itself."""
+        """Return the cross entropy; mixup applies label smoothing itself.
+
+        With class weights w it is a weighted mean over the B images of this process. Where labels
+        are indices y it is PyTorch's: the mean of w_y (-log p_y) over the mean of w_y; smoothing
+        by e gives (1 - e) of that and e / K sum_c w_c (-log p_c), also over the mean of w_y. Where
+        mixup or cutmix gives targets t, it is sum_bc w_c t_bc (-log p_bc) / sum_bc w_c t_bc.
+        """
         smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
-        return functional.cross_entropy(output, labels, label_smoothing=smoothing)
+        if self.class_weights is None:
+            return functional.cross_entropy(output, labels, label_smoothing=smoothing)
+        exact = output.to(torch.promote_types(output.dtype, torch.float32))
+        weights = self.class_weights.to(exact)
+        loss = functional.cross_entropy(exact, labels, weights, label_smoothing=smoothing)
+        if labels.ndim == 1:
+            return loss
+        return loss * len(labels) / (labels * weights).sum()  # PyTorch divides by B
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the logits (B, classes)."""
