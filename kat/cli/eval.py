@@ -1,10 +1,11 @@
 """``kat eval``: evaluate checkpoints on a dataset: accuracy and calibration, COCO's AP, or mIoU.
 
-Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
-of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
-The dataset is the run's own, unless --data names another. A run with data.validate_on=holdout is
-evaluated on the validation split of its data, which is then a test. The preprocessing is the one
-stored beside the weights, unless options change it. A warning says if a model is near chance level.
+Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration, and recall,
+precision and F1 of each class; detectors by COCO's average precision; segmentation models by mIoU
+and accuracies. The dataset is the run's own, unless --data names another. A run with
+data.validate_on=holdout is evaluated on the validation split of its data, which is then a test. The
+preprocessing is the one stored beside the weights, unless options change it. A warning says if a
+model is near chance level.
 
 RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
 with --trust an exported .pt2 file, or a file of an official KAT; or another folder, for each of

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from sklearn.metrics import precision_recall_fscore_support
 
 from kat.cli.eval import find_checkpoints
 from kat.models import load_model, save_model
@@ -89,14 +90,20 @@ def test_the_report_of_one_checkpoint(digits_run, tmp_path, capsys):
     metrics = _row(report / "metrics.json")
     assert f"top-1 {metrics['top1']:.2f} %" in printed
     assert f"ECE {metrics['ece']:.4f}" in printed
-    assert "worst classes: " in printed
+    assert f"macro F1 {metrics['macro_f1']:.2f} %, loss" in printed
     rows = list(csv.DictReader((report / "predictions.csv").open()))
     assert len(rows) == metrics["images"] == 360
     right = sum(row["label"] == row["class1"] for row in rows)
     assert 100 * right / 360 == pytest.approx(metrics["top1"])
     per_class = list(csv.DictReader((report / "per_class.csv").open()))
-    worst = min(per_class, key=lambda row: float(row["accuracy"]))
-    assert f"worst classes: {worst['class']} {float(worst['accuracy']):.1f} %" in printed
+    worst = min(per_class, key=lambda row: float(row["recall"]))
+    assert f"lowest recall: {worst['class']} {float(worst['recall']):.1f} %" in printed
+    wanted = precision_recall_fscore_support(
+        [row["label"] for row in rows], [row["class1"] for row in rows]
+    )
+    for name, values in zip(("precision", "recall", "f1"), wanted, strict=False):
+        assert [float(row[name]) for row in per_class] == pytest.approx(list(100 * values))
+    assert metrics["macro_f1"] == pytest.approx(100 * wanted[2].mean())
     matrix = np.loadtxt(report / "confusion.csv", delimiter=",", skiprows=1, dtype=int)[:, 1:]
     assert np.trace(matrix) == right
     confidence = np.array([float(row["p1"]) for row in rows])

@@ -27,8 +27,8 @@ from kat.training import TrainConfig
 from kat.training.evaluation.run_data import data_of_run
 from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.classification.metrics import (
-    ClassAccuracy,
-    class_accuracies,
+    ClassScores,
+    class_scores,
     confusion_matrix,
 )
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject
@@ -117,7 +117,7 @@ class ClassFindings:
     Args:
         classes: the K class names of the data.
         confusion: (K, K) counts, true classes down, predicted ones across.
-        by_class: the accuracy of each class.
+        by_class: recall, precision and F1 of each class.
         mistakes: (M, C, H, W) uint8, images that are predicted wrongly, that of the highest loss
             first.
         titles: M titles: the true class, the predicted one and its probability.
@@ -125,7 +125,7 @@ class ClassFindings:
 
     classes: list[str]
     confusion: np.ndarray
-    by_class: list[ClassAccuracy]
+    by_class: list[ClassScores]
     mistakes: Tensor
     titles: list[str]
 
@@ -170,7 +170,7 @@ def class_findings(
         for i in order.tolist()
     ]
     pictures = torch.cat([batch.images for batch in batches])[order]
-    return ClassFindings(classes, matrix, class_accuracies(matrix, classes), pictures, titles)
+    return ClassFindings(classes, matrix, class_scores(matrix, classes), pictures, titles)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from kat.settings import flat
 from kat.text import counted, duration, scaled
 
 _LISTED = 20
-"""Classes with the lowest accuracy that are listed openly."""
+"""Classes with the lowest recall that are listed openly."""
 _DRAWN = 40
 """Classes that are drawn at most, those with the lowest metric."""
 _GROUPS = 16
@@ -70,7 +70,7 @@ def write_run_report(run: RunFindings, path: Path) -> None:
 
 
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
-    """Adds the confusion matrix, the accuracy of each class, and the worst mistakes."""
+    """Adds the confusion matrix, the scores of each class, and the worst mistakes."""
     wrong = found.images - int(found.confusion.trace())
     report.text(
         f"{wrong} of {counted(found.images, 'validation image')} are predicted wrongly. --images N"
@@ -82,13 +82,16 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
     )
     seen = [row for row in found.by_class if row.images]
     ranked = sorted(seen, key=lambda row: row.correct / row.images)
-    columns = ("class", "accuracy (%)", "images", "precision (%)", "most mistaken for")
+    columns = (
+        "class", "images", "recall (%)", "precision (%)", "F1 (%)", "most mistaken for",
+    )  # fmt: skip
     rows = [
         (
             row.name,
-            f"{row.accuracy:.1f}",
             f"{row.images}",
+            f"{row.recall:.1f}",
             "-" if row.precision is None else f"{row.precision:.1f}",
+            f"{row.f1:.1f}",
             row.mistaken_for or "-",
         )
         for row in ranked

@@ -152,7 +152,7 @@ class Evaluation:
         >>> settings = EvalConfig(device="cpu", progress=False)
         >>> result = evaluate(model, record, DataConfig("digits"), settings)
         >>> sorted(result.metrics), result.confusion.shape
-        (['ece', 'loss', 'mean_confidence', 'top1', 'top5'], (10, 10))
+        (['ece', 'loss', 'macro_f1', 'macro_precision', 'macro_recall', ...], (10, 10))
     """
 
     classes: list[str]

@@ -40,8 +40,8 @@ def test_the_worst_mistakes_come_first_and_hits_never():
     }  # fmt: skip
     assert found.mistakes[:, 0, 0, 0].tolist() == [2, 5, 3, 4]
     assert found.titles[0] == "true: 4\npredicted: 2\nwith 100 %"
-    accuracy = {row.name: (row.accuracy, row.images) for row in found.by_class if row.images}
-    assert accuracy == {"3": (100.0, 1), "4": (0.0, 3), "7": (0.0, 1)}
+    recall = {row.name: (row.recall, row.images) for row in found.by_class if row.images}
+    assert recall == {"3": (100.0, 1), "4": (0.0, 3), "7": (0.0, 1)}
     few = class_findings(Certain(), RECORD, batches, CLASSES, worst=1)
     assert few.mistakes[:, 0, 0, 0].tolist() == [2]
     none = class_findings(Certain(), RECORD, [_batch((3, 9, 3))], CLASSES)

@@ -68,8 +68,9 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
     wrong = len(images) - int(found.confusion.trace())
     assert f"{wrong} of 40 validation images are predicted wrongly" in text
     by_class = next(t for t in pages.tables_of(path) if t[0][0] == "class")
-    assert {row[0]: (row[1], row[2]) for row in by_class[1:]} == {
-        row.name: (f"{row.accuracy:.1f}", "4") for row in found.by_class
+    assert by_class[0][1:5] == ["images", "recall (%)", "precision (%)", "F1 (%)"]
+    assert {row[0]: (row[1], row[2], row[4]) for row in by_class[1:]} == {
+        row.name: ("4", f"{row.recall:.1f}", f"{row.f1:.1f}") for row in found.by_class
     }
     assert len(found.mistakes) == 12
     run = pages.findings(model, predictions="the classes differ", activations=[])

@@ -1,4 +1,4 @@
-"""Confusion, accuracy by class and calibration, against scikit-learn, torchmetrics and by hand."""
+"""Confusion, scores by class and calibration, against scikit-learn, torchmetrics and by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kat.training.tasks.classification.metrics import (
     calibration,
-    class_accuracies,
+    class_scores,
     confusion_matrix,
+    macro_means,
     most_confused,
 )
 from tests.training.evaluation.made_predictions import made_predictions
@@ -23,19 +24,39 @@ def test_confusion_and_accuracies_are_scikit_learns():
     predictions = found.top[:, 0]
     matrix = confusion_matrix(found.labels, predictions, 7)
     np.testing.assert_array_equal(matrix, sklearn_confusion(found.labels, predictions))
-    rows = class_accuracies(matrix, list("abcdefg"))
-    precision, recall, _, images = precision_recall_fscore_support(found.labels, predictions)
-    np.testing.assert_allclose([row.accuracy for row in rows], 100 * recall)
+    rows = class_scores(matrix, list("abcdefg"))
+    precision, recall, f1, images = precision_recall_fscore_support(found.labels, predictions)
+    np.testing.assert_allclose([row.recall for row in rows], 100 * recall)
     np.testing.assert_allclose([row.precision for row in rows], 100 * precision)
+    np.testing.assert_allclose([row.f1 for row in rows], 100 * f1)
     assert [row.images for row in rows] == images.tolist()
 
 
-def test_classes_without_images_or_found_have_no_accuracy():
-    rows = class_accuracies(
-        confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3), ["a", "b", "c"]
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(0, 0), (0, 1), (2, 2)],
+        [(0, 1), (1, 0)],
+        [(3, 3)],
+        [(0, 0), (0, 4), (4, 0), (1, 2)],
+    ],
+)
+def test_macro_means_are_scikit_learns_where_a_class_is_missing_too(pairs):
+    labels, predictions = np.array(pairs).T
+    rows = class_scores(confusion_matrix(labels, predictions, 5), list("abcde"))
+    *wanted, _ = precision_recall_fscore_support(
+        labels, predictions, average="macro", zero_division=0
     )
-    assert [row.accuracy for row in rows] == [50, None, None]
+    found = macro_means(rows)
+    names = ("precision", "recall", "f1")
+    assert [found[f"macro_{name}"] for name in names] == pytest.approx(100 * np.array(wanted))
+
+
+def test_classes_without_images_or_found_have_no_recall():
+    rows = class_scores(confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3), ["a", "b", "c"])
+    assert [row.recall for row in rows] == [50, None, None]
     assert [row.precision for row in rows] == [100, 0, None]
+    assert [row.f1 for row in rows] == [pytest.approx(200 / 3), 0, None]
     assert [row.mistaken_for for row in rows] == ["b", None, None]
 
 

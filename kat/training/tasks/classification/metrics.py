@@ -1,4 +1,4 @@
-"""Predictions and metrics of a classifier: confusion matrix, accuracy per class, calibration.
+"""Predictions and metrics of a classifier: confusion matrix, recall per class, calibration.
 
 N is the number of images and K the number of classes; labels and predictions are indices below K.
 """
@@ -57,8 +57,8 @@ class ClassificationMetrics(Metrics):
         return {"loss": self.loss.compute(), "top1": 100 * top1, "top5": 100 * top5}
 
 
-class ClassAccuracy(NamedTuple):
-    """The accuracy of one class.
+class ClassScores(NamedTuple):
+    """Recall, precision and F1 of one class.
 
     Args:
         name: name of the class.
@@ -75,14 +75,20 @@ class ClassAccuracy(NamedTuple):
     mistaken_for: str | None
 
     @property
-    def accuracy(self) -> float | None:
-        """In percent; None if the class has no images."""
+    def recall(self) -> float | None:
+        """Correctly predicted share of its images, in percent; None if the class has no images."""
         return 100 * self.correct / self.images if self.images else None
 
     @property
     def precision(self) -> float | None:
         """Correct share of the predictions of this class, in percent; None if there are none."""
         return 100 * self.correct / self.predicted if self.predicted else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall, in percent; None without images of either kind."""
+        either = self.images + self.predicted
+        return 200 * self.correct / either if either else None
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,8 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     return cells.reshape(classes, classes)
 
 
-def class_accuracies(matrix: np.ndarray, names: list[str]) -> list[ClassAccuracy]:
-    """Return the accuracy of each class.
+def class_scores(matrix: np.ndarray, names: list[str]) -> list[ClassScores]:
+    """Return recall, precision and F1 of each class.
 
     Args:
         matrix: (K, K), from :func:`confusion_matrix`.
@@ -146,7 +152,20 @@ def class_accuracies(matrix: np.ndarray, names: list[str]) -> list[ClassAccuracy
     images, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     mistaken = [names[w] if wrong[i, w] else None for i, w in enumerate(worst)]
     counts = (column.tolist() for column in (images, matrix.diagonal(), predicted))
-    return [ClassAccuracy(*row) for row in zip(names, *counts, mistaken, strict=True)]
+    return [ClassScores(*row) for row in zip(names, *counts, mistaken, strict=True)]
+
+
+def macro_means(rows: Sequence[ClassScores]) -> dict[str, float]:
+    """Return the means of recall, precision and F1 over the classes that occur, in percent.
+
+    A class occurs if it has images or is predicted. A score of it that is undefined counts as 0, as
+    in scikit-learn.
+    """
+    present = [row for row in rows if row.images or row.predicted]
+    return {
+        f"macro_{name}": sum(getattr(row, name) or 0.0 for row in present) / len(present)
+        for name in ("recall", "precision", "f1")
+    }
 
 
 def most_confused(matrix: np.ndarray, names: list[str], count: int) -> list[Confused]:

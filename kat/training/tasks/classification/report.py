@@ -16,12 +16,13 @@ from kat.files import open_input
 from kat.training.tasks.class_match import imagenet_indices
 from kat.training.tasks.classification.metrics import (
     Calibration,
-    ClassAccuracy,
     ClassPredictions,
+    ClassScores,
     Confused,
     calibration,
-    class_accuracies,
+    class_scores,
     confusion_matrix,
+    macro_means,
     most_confused,
 )
 from kat.training.tasks.evaluation import Evaluation, Table
@@ -29,11 +30,11 @@ from kat.training.tasks.evaluation import Evaluation, Table
 _PAIRS = 20
 """The number of most confused pairs of classes in an evaluation."""
 _SHOWN = 3
-"""The number of worst classes, best classes and confused pairs that are printed."""
+"""The number of classes of lowest and of highest recall, and of confused pairs, to print."""
 _SIGNIFICANCE = 0.01
 """The level at which an accuracy is significantly above chance."""
 _CLASS_COLUMNS = (
-    "class", "images", "correct", "accuracy", "predicted", "precision", "mistaken_for",
+    "class", "images", "correct", "recall", "predicted", "precision", "f1", "mistaken_for",
 )  # fmt: skip
 SHIPPED = "timm"
 """The name of the reassessed labels that timm ships."""
@@ -60,13 +61,14 @@ def from_predictions(
     hits, confidence = predictions.hits, predictions.probabilities[:, 0]
     matrix = confusion_matrix(predictions.labels, predictions.top[:, 0], len(classes))
     bins = calibration(confidence, hits[:, 0])
-    by_class = class_accuracies(matrix, classes)
+    by_class = class_scores(matrix, classes)
     pairs = most_confused(matrix, classes, _PAIRS)
     evaluation = Evaluation(
         classes=classes,
         metrics={
             "top1": 100 * float(hits[:, 0].mean()),
             "top5": 100 * float(hits.any(axis=1).mean()),
+            **macro_means(by_class),
             "loss": float(predictions.losses.mean(dtype=np.float64)),
             "ece": bins.ece,
             "mean_confidence": float(confidence.mean(dtype=np.float64)),
@@ -91,12 +93,13 @@ def from_predictions(
 
 
 def _lines(
-    found: Evaluation, data: str, by_class: Sequence[ClassAccuracy], pairs: Sequence[Confused]
+    found: Evaluation, data: str, by_class: Sequence[ClassScores], pairs: Sequence[Confused]
 ) -> list[str]:
     metrics = found.metrics
     lines = [
-        f"{data}: top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, loss"
-        f" {metrics['loss']:.4f} on {found.images} images ({len(found.skipped)} files skipped)",
+        f"{data}: top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, macro F1"
+        f" {metrics['macro_f1']:.2f} %, loss {metrics['loss']:.4f} on {found.images} images"
+        f" ({len(found.skipped)} files skipped)",
         f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, mean confidence"
         f" {100 * metrics['mean_confidence']:.2f} %",
     ]
@@ -106,10 +109,10 @@ def _lines(
             f" on {metrics['real_images']:.0f} images"
         )
     seen = sorted((row for row in by_class if row.images), key=lambda row: row.correct / row.images)
-    ranked = [f"{row.name} {row.accuracy:.1f} %" for row in seen]
-    for which, listed in (("worst", ranked[:_SHOWN]), ("best", ranked[_SHOWN:][::-1][:_SHOWN])):
+    ranked = [f"{row.name} {row.recall:.1f} %" for row in seen]
+    for which, listed in (("lowest", ranked[:_SHOWN]), ("highest", ranked[_SHOWN:][::-1][:_SHOWN])):
         if listed:
-            lines.append(f"{which} classes: {', '.join(listed)}")
+            lines.append(f"{which} recall: {', '.join(listed)}")
     confused = [
         f"{pair.true} taken for {pair.predicted} ({pair.count} of {pair.images})"
         for pair in pairs[:_SHOWN]

@@ -75,6 +75,9 @@ class Classification(Task):
         Metric("top5", "top-5 %"),
         Metric("loss", "loss", ".4f"),
         Metric("ece", "ECE", ".4f"),
+        Metric("macro_recall", "macro recall %", in_table=False),
+        Metric("macro_precision", "macro precision %", in_table=False),
+        Metric("macro_f1", "macro F1 %", in_table=False),
         Metric("real_top1", "ReaL top-1 %", in_table=False),
         Metric("real_top5", "ReaL top-5 %", in_table=False),
     )
@@ -148,7 +151,7 @@ class Classification(Task):
 
     @classmethod
     def evaluate(cls, job: EvalJob) -> Evaluation:
-        """Evaluate top-1, top-5, loss, calibration and accuracy per class."""
+        """Evaluate top-1, top-5, loss, calibration, and recall, precision and F1 of classes."""
         subject, images, data, config, options = job
         labels = report.read_real_labels(options.real_labels) if options.real_labels else {}
         if labels:
