@@ -9,7 +9,9 @@ import matplotlib
 import pytest
 import torch
 
+import kat_command
 from tests.docs.public import ROOT, public_objects
+from tests.processes import free_port
 
 OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
@@ -55,6 +57,26 @@ def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_pa
 def test_the_python_code_of_a_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)  # offline
+    _run_code_of(page)
+
+
+@pytest.mark.slow
+def test_the_python_code_of_deployment_runs(reader_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for package in ("onnxruntime", "onnxscript", "torchao", "torchvision", "transformers"):
+        pytest.importorskip(package)
+    for name in ("mine.onnx", "mine"):
+        kat_command.main(["export", str(reader_folder / "runs" / "digits"), "--out", name])
+    ranks = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, str(value))
+    try:
+        _run_code_of("docs/deployment.md")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _run_code_of(page: str) -> None:
     torch.manual_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks

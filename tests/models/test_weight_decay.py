@@ -15,7 +15,7 @@ from torch import nn
 
 import kat
 
-INTEGRATION = Path(__file__).parents[2] / "docs" / "integration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
 
 
 def decayed(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
@@ -81,10 +81,10 @@ def test_timm_decays_no_coefficient_of_an_adapted_model(build, kind):
 def test_the_section_of_trainer_timm_and_accelerate_decays_no_coefficient(monkeypatch, tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     monkeypatch.chdir(tmp_path)
-    section = INTEGRATION.read_text().split("## Trainer, timm, accelerate\n")[1].split("\n## ")[0]
-    names: dict = {"__name__": "integration"}
+    section = PAGE.read_text().split("## Trainer, timm, accelerate\n")[1].split("\n## ")[0]
+    names: dict = {"__name__": "deployment"}
     for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        exec(compile(block, str(INTEGRATION), "exec"), names)
+        exec(compile(block, str(PAGE), "exec"), names)
         model = names["model"]
         trainer = names.get("trainer")
         for optimizer in (names["optimizer"], trainer and trainer.optimizer):
