@@ -94,4 +94,4 @@ print(f"{len(layer.steps)} records of {functions.shape[1]} groups")
 
 # %% [markdown]
 # `kat plot evolution runs/digits --out evolution.gif` makes an animation of this. `kat report runs/digits`
-# writes all of it as one page ([reports](../report.md)).
+# writes all of it as one page ([reports](../plots.md)).

@@ -94,5 +94,5 @@ best = max(read_history(Path("runs/mine")), key=lambda row: row["top1"])
 print(f"{record.architecture}, {len(record.classes)} classes, top-1 {best['top1']:.1f} %")
 
 # %% [markdown]
-# `kat report runs/mine` writes a page with all of this and the learned activations ([reports](../report.md)).
+# `kat report runs/mine` writes a page with all of this and the learned activations ([reports](../plots.md)).
 # To use the model elsewhere, [export it](vit-to-kat.py).
