@@ -19,7 +19,7 @@ EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositi
 FLAGS = doctest.ELLIPSIS
 NAMES = (
     "index", "own-model", "function", "initialization", "coefficients", "kanify", "adapters",
-    "higher-order",
+    "higher-order", "checkpoints",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
