@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Kanify a language model
 #
-# `kat.kanify` replaces the activations of a trained model by rationals that compute the same function, whatever
-# library the model is from. Here the model is a Llama of Hugging Face's transformers, small enough to be
-# trained on this page. Its MLPs are gated: W₂ (SiLU(W₁ x) · V x). The SiLU becomes a learnable function. Then
-# only these functions are trained, to see how much a few dozen coefficients achieve.
+# `kat.kanify(model)` replaces the activations of a trained model by learnable rationals, and keeps the model's
+# function to within the error of the fit. Here the model is a small Llama of Hugging Face's transformers, trained on
+# this page. The SiLU in its MLPs, W₂ (SiLU(W₁ x) · V x), becomes learnable. **One run of a toy is no evidence that
+# this helps**; [results](../results.md) says when it does.
 
 # %%
 import pydoc_data.topics
@@ -20,7 +20,7 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## A model and a text
 #
-# The text is Python's own documentation, which comes with every Python. A token is a byte.
+# The text comes with every Python, and a token is a byte.
 
 # %%
 text = "\n".join(pydoc_data.topics.topics.values()).encode("ascii", "ignore")
@@ -30,14 +30,14 @@ print(f"{len(tokens):,} bytes")
 
 
 def batches(part, count, size=16, length=64):
-    """So many batches (size, length) from random places of a part of the text."""
+    """Yield batches (size, length) from random places of a part of the text."""
     for _ in range(count):
         starts = torch.randint(len(part) - length, (size, 1))
         yield part[starts + torch.arange(length)]
 
 
 def train(model, steps, lr):
-    """Trains what is not frozen on the first nine tenths of the text; the loss of each step."""
+    """Train on the first nine tenths of the text, and return the loss of each step."""
     optimizer = torch.optim.AdamW(kat.param_groups(model, lr))
     losses = []
     for ids in batches(tokens[:split], steps):
@@ -51,7 +51,7 @@ def train(model, steps, lr):
 
 @torch.no_grad()
 def bits_per_byte(model):
-    """On the last tenth of the text, which no training sees."""
+    """Return the bits per byte on the last tenth of the text."""
     model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -71,8 +71,7 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # %% [markdown]
 # ## Kanify
 #
-# `kanify` looks at what the code computes, not at names. With a few batches for calibration, each rational is
-# fitted to the actual inputs.
+# With a few batches for calibration, each rational is fitted over the inputs that it will see.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
@@ -82,14 +81,10 @@ print(plan)
 print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 
 # %% [markdown]
-# The model is the same to the fourth digit. The gate of every MLP now has functions that can learn, one for
-# each of eight groups of channels. `kat.kanify(model, "layers.0")` would replace one MLP alone. `config`
-# takes settings, such as `kat.KanifyConfig(groups=4)`.
+# The gate of every MLP now has functions that can learn, one for each of eight groups of channels.
+# `kat.kanify(model, "layers.0")` would replace one MLP alone, and `config=kat.KanifyConfig(groups=4)` make four groups.
 #
-# ## Only the activations
-#
-# Everything but the coefficients is frozen. `kat.param_groups` spares them weight decay. The names of the coefficients in `model.named_parameters()` end
-# in `weight_numerator` and `weight_denominator`.
+# ## Train only the activations
 
 # %%
 coefficients = [p for name, p in model.named_parameters() if "act_fn" in name]
@@ -115,8 +110,7 @@ for axis, (name, layer) in zip(axes, rationals.items(), strict=True):
 #
 # ## Save and load
 #
-# The configuration of the model records the rationals. A new process has to call `register_pretrained` before
-# it loads such a model, so that transformers restores them.
+# A new process has to call `register_pretrained` before it loads such a model.
 
 # %%
 import tempfile
@@ -132,5 +126,4 @@ again = AutoModelForCausalLM.from_pretrained(folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]
-# [Kanify](../kanify.md) lists the models that were measured, from BERT to Mixtral and DINOv3, and the
-# options.
+# [Kanify](../kanify.md) has the options and the models that were tried, from BERT to Mixtral and DINOv3.

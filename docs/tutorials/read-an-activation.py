@@ -1,9 +1,8 @@
 # %% [markdown]
 # # Read what an activation learned
 #
-# The activations of a KAT are given by a few hundred coefficients, so they can be drawn. This page trains a
-# small KAT and asks three questions: what do the functions look like over the range of their inputs, which
-# known functions are they close to, and when in training did they change?
+# `kat plot activations RUN` draws what the activations of a trained KAT have learned. This page does the same in
+# Python, and answers two more questions: which known functions are they close to, and when did they change?
 
 # %%
 import os
@@ -27,8 +26,7 @@ print(done.stdout.strip().splitlines()[-1])
 # %% [markdown]
 # ## Where the inputs are
 #
-# Outside the range of its inputs, the values of a rational do not matter. So the first thing to draw is the
-# density of the inputs over the validation images.
+# The values of a rational matter only where it has inputs, so draw their density too.
 
 # %%
 model, record = load_model(Path("runs/digits"))
@@ -47,14 +45,13 @@ for axis, activation in zip(axes.T.flat, activations, strict=True):
     axis.set(title=activation.name, ylim=(-2, 3))
 
 # %% [markdown]
-# The upper row has the rational before the first linear map of each block, which started as the identity. The
-# lower row has the rational before the second linear map, which started as Swish. Gray is the density of the
-# inputs. `kat plot activations runs/digits` draws the same figure.
+# A column is a block. The upper rational stands before the first linear map and started as the identity, the lower
+# one before the second and started as SiLU. Gray is the density of the inputs.
 #
 # ## Names for functions
 #
-# For the function of each group, `read_symbols` finds the closest known function, up to scale and shift, over
-# the inputs of the group. A distance of 0 is equality, and 1 is no better than a constant.
+# `read_symbols` finds the closest known function for each group, up to scale and shift, over the inputs of the group.
+# A distance of 0 is equality, and 1 is no better than a constant.
 
 # %%
 for activation in activations[-2:]:
@@ -66,9 +63,8 @@ for activation in activations[-2:]:
         )
 
 # %% [markdown]
-# Take the last number into account: if a function has hardly moved, its name is that of its initial function.
-# Over a narrow range many functions are nearly straight, so if the second function is almost as close, the
-# data do not decide between the two.
+# If a function has hardly moved, its name is only the name of its initial function. If the second function is almost
+# as close, the data do not decide between the two.
 #
 # ## When it happened
 #

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Second-order losses
 #
-# Some losses contain derivatives of the network itself: the residual of a differential equation, a gradient
-# penalty, a force that is the gradient of an energy. The gradient of such a loss needs second derivatives of
-# every activation, or third derivatives if the equation has second derivatives. This page solves an equation
-# in this way, and shows the one setting that matters.
+# Call `kat.nn.keep_even(model)` if your loss contains derivatives of the network: the residual of a differential
+# equation, a gradient penalty, a force that is the gradient of an energy. This page solves an equation and shows what
+# the call changes. **One run of a toy is no evidence**; over five seeds [no gain over GELU](../domains.md#physics) was
+# seen in such losses.
 
 # %%
 import matplotlib.pyplot as plt
@@ -18,8 +18,8 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## Derivatives of derivatives
 #
-# Higher derivatives are exact in every backend. The figure shows F'' of a rational that is fitted to SiLU,
-# from autograd, beside the second derivative of SiLU.
+# Every backend has exact higher derivatives. The figure shows F'' of a rational that is fitted to SiLU, and the
+# second derivative of SiLU.
 
 # %%
 act = kat.GroupRational(1, init="silu").double()
@@ -42,15 +42,10 @@ plt.legend()
 print(f"largest difference on [-3, 3]: {(exact - ours)[x.abs() <= 3].abs().max():.1e}")
 
 # %% [markdown]
-# The second derivative of ReLU is zero everywhere except at its kink, so a network of ReLUs learns nothing
-# from a loss of second derivatives. A rational that is fitted to a smooth function has a useful second
-# derivative.
-#
 # ## An equation
 #
-# u'' = -(4π)² sin(4π x) on [0, 1] with u(0) = u(1) = 0 has the solution u = sin(4π x). The network learns it
-# from the equation alone: the loss is the mean square of u'' + (4π)² sin(4π x) at random points. The factor x
-# (1 - x) makes u zero at both ends.
+# u'' = -(4π)² sin(4π x) on [0, 1] with u(0) = u(1) = 0 has the solution u = sin(4π x). The loss is the mean square
+# of u'' + (4π)² sin(4π x) at random points. The factor x (1 - x) makes u zero at both ends.
 
 # %%
 FREQUENCY = 4 * torch.pi
@@ -75,7 +70,7 @@ def residual(model, x):
 
 
 def solved(activation, steps=400):
-    """A network after so many steps, and its losses."""
+    """Return a trained network and its losses."""
     torch.manual_seed(0)
     model = Solution(activation)
     optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-2))
@@ -95,25 +90,26 @@ def solved(activation, steps=400):
 # %% [markdown]
 # ## The setting that matters
 #
-# Form A has |x| in its denominator. If an odd b_j is not zero, a derivative of F jumps at x = 0, and a loss
-# of derivatives at single points does not show the jump. So keep the odd b_j at zero: Q then has only even
-# powers, and F is smooth. Those of silu and gelu are zero at the start; `kat.nn.keep_even` sets all to zero
-# and keeps them there ([why](../higher-order.md#where-the-derivatives-jump)).
+# Form A has |x| in its denominator. If an odd b_j is not zero, a derivative of F jumps at x = 0. A loss of
+# derivatives at single points does not see the jump, so the loss can be small while the solution is wrong.
+# `kat.nn.keep_even` sets the odd b_j to zero and keeps them there
+# ([why](../higher-order.md#where-the-derivatives-jump)).
 
 
 # %%
+def rational():
+    """Return a rational whose derivatives may jump at 0."""
+    return kat.GroupRational(8, init="tanh")
+
+
 def even_rational():
-    """A rational whose odd b_j stay zero: it has derivatives of every order."""
-    act = kat.GroupRational(8, init="tanh")
+    """Return a rational with derivatives of every order."""
+    act = rational()
     kat.nn.keep_even(act)
     return act
 
 
-runs = {
-    "ReLU": solved(nn.ReLU),
-    "tanh": solved(nn.Tanh),
-    "rational, even": solved(even_rational),
-}
+runs = {"default": solved(rational), "keep_even": solved(even_rational)}
 grid = torch.linspace(0, 1, 300)[:, None]
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for name, (model, losses) in runs.items():
@@ -128,6 +124,4 @@ right.legend(fontsize=8)
 _ = left.legend(fontsize=8)
 
 # %% [markdown]
-# ReLU cannot solve the equation, because its loss has no gradient through u''. The rational network solves it
-# in 400 steps, in which tanh has hardly begun. This is one seed and one learning rate. `examples/pinn.py`
-# makes a careful comparison, with L-BFGS and several seeds ([higher derivatives](../higher-order.md)).
+# `examples/pinn.py` compares activations with L-BFGS and several seeds ([higher derivatives](../higher-order.md)).

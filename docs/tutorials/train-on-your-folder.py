@@ -1,11 +1,10 @@
 # %% [markdown]
 # # Train on your folder
 #
-# Three commands lead from a folder of images to a model that predicts. So that this page runs anywhere, we
-# first write a folder with scikit-learn's handwritten digits. Use the name of your own folder instead.
-#
-# The layout is ImageNet's: a folder for each class. If there is no validation split, a tenth of each class is
-# held out ([data](../data.md)).
+# `kat train --data folder:images` trains on a folder that has a folder of images for each class. If there is no
+# validation split, a tenth of each class is held out ([data](../data.md)). So that this page runs anywhere, it first
+# writes scikit-learn's handwritten digits as such a folder. Use the name of your own folder instead. **One run of a
+# toy is no evidence about KAT**; see [results](../results.md).
 
 # %%
 import os
@@ -27,12 +26,12 @@ print(sorted(path.name for path in Path("images").iterdir()))
 
 
 # %% [markdown]
-# The following steps are shell commands. The notebook runs them and shows the end of their output.
+# The steps are shell commands. The notebook shows the end of their output.
 
 
 # %%
 def shell(command, lines=4):
-    """Runs a command and shows the end of what it prints."""
+    """Run a command and show the end of what it prints."""
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -42,8 +41,7 @@ def shell(command, lines=4):
 # %% [markdown]
 # ## Look at the data first
 #
-# The check finds damaged images, classes that are missing in one split, and images in both splits, before
-# they spoil a run.
+# The check finds damaged images, missing classes, and images that are in both splits.
 
 # %%
 shell("kat data check folder:images")
@@ -51,9 +49,8 @@ shell("kat data check folder:images")
 # %% [markdown]
 # ## Train
 #
-# `kat_micro_patch2_8` is a KAT of 0.2 million parameters for images of 8 pixels. The settings on the command
-# line are those that are changed most often. `kat train --help-all` shows all settings. For photographs,
-# start from trained weights as described in [fine-tuning](../fine-tuning.md).
+# `kat_micro_patch2_8` is a KAT of 0.2 million parameters for images of 8 pixels. For photographs, start from trained
+# weights ([fine-tuning](../fine-tuning.md)). `kat train --help-all` shows all settings.
 
 # %%
 shell(
@@ -63,8 +60,8 @@ shell(
 )
 
 # %% [markdown]
-# A run prints one line per epoch. It can be stopped at any moment. The same command with `--resume auto`
-# resumes it, and it ends with the same bits ([why](../training.md#stopping-and-resuming)).
+# A run can be stopped at any moment. The same command with `--resume auto` continues it, and it ends with [the same
+# bits](../training.md#stopping-and-resuming).
 #
 # ## See how it went
 
@@ -82,8 +79,6 @@ shell("kat predict 'images/digit 3/3.png' 'images/digit 7/7.png' --checkpoint ru
 
 # %% [markdown]
 # ## From Python
-#
-# The same functions can be called from Python.
 
 # %%
 from kat.models import load_model

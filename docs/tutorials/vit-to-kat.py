@@ -1,12 +1,11 @@
 # %% [markdown]
 # # From a ViT to a KAT, and out as ONNX
 #
-# This page keeps everything that a trained Vision Transformer has learned. It copies the ViT's weights into a
-# KAT that computes the same function, trains the KAT a little further, and exports a file that needs neither
-# this library nor PyTorch.
-#
-# The ViT is small, and is trained here in seconds on scikit-learn's handwritten digits. For a real ViT, give
-# its file or its name in timm instead ([checkpoints](../checkpoints.md)).
+# `convert_vit` copies the weights of a trained Vision Transformer into a KAT that computes nearly the same function.
+# This page then trains the KAT a little further, and exports a file that needs neither this library nor PyTorch. The
+# ViT is trained here in seconds on scikit-learn's handwritten digits. For a real ViT, give its file or its name in
+# timm ([checkpoints](../checkpoints.md)). **One run of a toy is no evidence**; [results](../results.md) compares the
+# two models.
 
 # %%
 import os
@@ -25,7 +24,7 @@ os.chdir(tempfile.mkdtemp())
 
 
 def shell(command, lines=3):
-    """Runs a command and shows the end of what it prints."""
+    """Run a command and show the end of what it prints."""
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -38,11 +37,10 @@ shell(
 )
 
 # %% [markdown]
-# ## The same function, with rationals
+# ## Nearly the same function, with rationals
 #
-# `convert_vit` builds the KAT. Attention, norms, embeddings and both linear maps of each MLP are the ViT's.
-# The first rational of each MLP is exactly the identity. The second is fitted to GELU over the range of its
-# inputs, which a few images show.
+# Attention, norms, embeddings and both linear maps of each MLP are the ViT's. The first rational of each MLP is
+# exactly the identity. The second is fitted to GELU over the range of its inputs, which a few images show.
 
 # %%
 settings = DataConfig("digits")
@@ -56,14 +54,13 @@ model, record, report = convert_vit(Path("runs/vit"), "kat_micro_patch2_8", imag
 print(report.summary())
 
 # %% [markdown]
-# The outputs moved by the error of the fits. To see whether this matters, compare ViT and KAT on every digit
-# of the validation split:
+# The outputs moved by the error of the fits. Compare ViT and KAT on every digit of the validation split:
 
 
 # %%
 @torch.no_grad()
 def top1(model):
-    """Top-1 accuracy on the validation split, in percent."""
+    """Return the top-1 accuracy on the validation split in percent."""
     return 100 * (model(images).argmax(1) == labels).float().mean().item()
 
 
@@ -79,8 +76,7 @@ _ = axis.set(xlabel="logits of the ViT", ylabel="logits of the KAT")
 # %% [markdown]
 # ## Train it further
 #
-# Now the activations can learn. `--init-from` accepts the converted model like any other: a folder, a file,
-# or the ViT itself, which it then converts.
+# Now the activations can learn. `--init-from` accepts the converted folder, or the ViT itself, which it converts.
 
 # %%
 save_model(model, record, Path("converted"))
@@ -92,13 +88,12 @@ model, record = load_model(Path("runs/kat"))
 print(f"KAT, trained further: {top1(model):.2f} %")
 
 # %% [markdown]
-# The ViT had twenty epochs and the KAT eight more, so this does not compare the two. The
-# [results](../results.md) page does.
+# The KAT had eight more epochs than the ViT, so this does not compare the two.
 #
 # ## Out as ONNX
 #
-# The file holds standard operators, the names of the classes and the preprocessing. `kat export` compares its
-# logits with those of the model, and keeps the file only if they agree.
+# The file holds standard operators, the names of the classes and the preprocessing. `kat export` keeps it only if it
+# gives the logits of the model.
 
 # %%
 shell("kat export runs/kat --out digits.onnx")
@@ -114,5 +109,4 @@ print(f"largest difference, relative to the largest logit: {difference:.1e}")
 print(f"top-1 of the file: {100 * (logits.argmax(1) == labels.numpy()).mean():.2f} %")
 
 # %% [markdown]
-# `kat eval` and `kat predict` accept the file like a run. [Deployment](../deployment.md) describes the other
-# formats, int8, and what a program in another language needs.
+# `kat eval` and `kat predict` accept the file like a run. [Deployment](../deployment.md) has the other formats.

@@ -31,18 +31,18 @@ COLUMNS = 6
 
 
 def once(
-    run: Callable[[Trial], Any], task: str, arm: str, rate: float, steps: int, tuning: bool = False
+    run: Callable[[Trial], Any], task: str, arm: str, rate: float, steps: int
 ) -> tuple[nn.Module, dict[str, Any]]:
     """One run on the CPU with seed 1, of which no file stays: the model, and what it measured.
 
     Args:
         run: of a domain, which prints; that is not shown.
-        task, arm, rate, steps, tuning: of the :class:`runner.Trial`.
+        task, arm, rate, steps: of the :class:`runner.Trial`.
     """
     torch.manual_seed(1)
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         path = Path(folder) / "run.ckpt"
-        return run(Trial(task, arm, rate, 1, steps, torch.device("cpu"), path, tuning))
+        return run(Trial(task, arm, rate, 1, steps, torch.device("cpu"), path))
 
 
 def functions(model: nn.Module, width: float = 3.0) -> Figure:
@@ -61,14 +61,8 @@ def functions(model: nn.Module, width: float = 3.0) -> Figure:
     return figure
 
 
-def results(name: str, folder: Path = RESULTS) -> str:
-    """The errors of the plan's runs of a domain as a Markdown table; it draws their forest plot.
-
-    A sentence if no run of the domain is made yet.
-    """
-    made = list(lines(name, folder))
-    if not made:
-        return "These runs are not made yet."
-    if any(line.differences for line in made):
-        forest(made)
+def results(name: str) -> str:
+    """The differences of the plan's runs of a domain as a Markdown table; it draws their forest."""
+    made = list(lines(name, RESULTS))
+    forest(made)
     return table(made)

@@ -2,6 +2,7 @@
 
     python examples/domains/report.py                              # prints the tables
     python examples/domains/report.py --page docs/domains.md       # writes them into the page
+    python examples/domains/report.py --csv summary.csv            # every error and difference
     python examples/domains/report.py --forest forest.png          # draws every paired difference
     python examples/domains/report.py --curves language.png        # bits per byte against tokens
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 from extra import needed
@@ -22,17 +24,18 @@ with needed():
     from figures import forest, language_curves
     from matplotlib.figure import Figure
     from statsmodels.stats.multitest import multipletests
-    from summary import rank, two_digits
+    from summary import two_digits
 
 from kat.analysis.ablation import markdown
 from kat.files import replacing, write_text
-from kat.tables import fill_tables
+from kat.tables import fill_tables, write_table
 
 COMPARED = (
-    "GR-KAN - GELU", "GR-KAN - SwiGLU", "gated GR-KAN - SwiGLU", "smooth GR-KAN - GELU",
-    "GR-KAN - boosting", "GR-KAN - MiniRocket",
+    "GR-KAN - GELU", "GR-KAN - SwiGLU", "smooth GR-KAN - GELU", "GR-KAN - boosting",
+    "GR-KAN - MiniRocket", "gated GR-KAN - SwiGLU",
 )  # fmt: skip
-"""The differences that tables have beside the errors."""
+"""The differences of the tables, which show the first three that a domain has."""
+COLUMNS = ("domain", "task", "what", "mean", "low", "high")
 
 
 def main() -> None:
@@ -44,9 +47,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of CSV files")
     parser.add_argument("--forest", type=Path, help="draw all differences into this file")
     parser.add_argument("--curves", type=Path, help="draw the curves of language into this file")
-    parser.add_argument(
-        "--page", type=Path, help="write the tables between their marks in this file"
-    )
+    parser.add_argument("--page", type=Path, help="write the tables between their marks here")
+    parser.add_argument("--csv", type=Path, help="write all errors and differences here")
     options = parser.parse_args()
     found = {name: list(lines(name, options.results)) for name in options.domain}
     everything = [line for of_domain in found.values() for line in of_domain]
@@ -60,7 +62,9 @@ def main() -> None:
         tables["rates"] = rates({name: list(kept_rates(name, options.results)) for name in found})
     if options.page:
         write_text(options.page, fill_tables(options.page.read_text(), tables))
-    if not (options.forest or options.curves or options.page):
+    if options.csv:
+        write_table(options.csv, COLUMNS, cells(everything))
+    if not (options.forest or options.curves or options.page or options.csv):
         print("".join(f"\n{name}\n\n{content}" for name, content in tables.items()))
 
 
@@ -79,24 +83,28 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def table(of_domain: list[Line]) -> str:
-    """The errors of a domain in Markdown, the ranks of its arms, and the differences of GR-KAN."""
-    arms = list(dict.fromkeys(arm for line in of_domain for arm in line.errors))
+    """The error of GELU and the ratios of GR-KAN's errors in Markdown, a row for each task."""
     found = {each.title for line in of_domain for each in line.differences}
-    compared = [title for title in COMPARED if title in found]
+    compared = [title for title in COMPARED if title in found][:3]
     rows = []
     for line in of_domain:
         own = {
             d.title: f"{percent(d.mean)} ({percent(d.low)} to {percent(d.high)})"
             for d in line.differences
         }
-        errors = [two_digits(line.errors[arm]) if arm in line.errors else "" for arm in arms]
-        rows.append([line.task, *errors, *(own.get(title, "") for title in compared)])
-    whole = [line for line in of_domain if len(line.errors) == len(arms)]
-    if len(whole) > 1:
-        means = [{arm: error.mean for arm, error in line.errors.items()} for line in whole]
-        ranks = [statistics.fmean(rank(arm, each) for each in means) for arm in arms]
-        rows.append(["mean rank", *(f"{each:.1f}" for each in ranks), *("" for _ in compared)])
-    return markdown(["", *arms, *(f"{title}, %" for title in compared)], rows)
+        error = two_digits(line.errors["gelu"]) if "gelu" in line.errors else ""
+        rows.append([line.task, error, *(own.get(title, "no ratio") for title in compared)])
+    return markdown(["", "error of GELU", *(f"{title}, %" for title in compared)], rows)
+
+
+def cells(everything: list[Line]) -> Iterator[tuple[str, ...]]:
+    """The rows of the CSV file: for each task the error of each arm, then each difference."""
+    for line in everything:
+        for arm, error in line.errors.items():
+            ends = error.mean, error.mean - error.half_width, error.mean + error.half_width
+            yield line.domain, line.task, arm, *(f"{end:.6g}" for end in ends)
+        for each in line.differences:
+            yield line.domain, line.task, f"{each.title}, %", *(f"{end:.6g}" for end in each[1:4])
 
 
 def percent(value: float) -> str:
@@ -107,7 +115,7 @@ def percent(value: float) -> str:
 def counts(everything: list[Line]) -> str:
     """For each comparison, on how many lines the interval lies below zero, around it, above it.
 
-    And on how many of them Holm's correction for the number of lines leaves it below or above.
+    In brackets: on how many of them it does after Holm's correction for the number of lines.
     """
     rows = []
     for title in COMPARISONS:
@@ -116,12 +124,10 @@ def counts(everything: list[Line]) -> str:
             sides = [each.side for each in own]
             clear = multipletests([each.p for each in own], method="holm")[0]
             held = [side for side, holds in zip(sides, clear, strict=True) if holds]
-            counted = [sides.count(side) for side in (-1, 0, 1)] + [held.count(-1), held.count(1)]
+            lower, higher = (f"{sides.count(side)} ({held.count(side)})" for side in (-1, 1))
             median = f"{statistics.median(each.mean for each in own):+.1f}"
-            rows.append([title, *map(str, counted), median])
-    heads = ["", "error lower", "not told apart", "error higher"]
-    heads += ["lower after Holm", "higher after Holm", "median, %"]
-    return markdown(heads, rows)
+            rows.append([title, lower, str(sides.count(0)), higher, median])
+    return markdown(["", "lower", "no difference seen", "higher", "median, %"], rows)
 
 
 def rates(kept: dict[str, list[int]]) -> str:

@@ -1,4 +1,4 @@
-"""Every tutorial has a place on the site, and every domain a tutorial."""
+"""Every tutorial has a place on the site, and every domain a section of its page."""
 
 from __future__ import annotations
 
@@ -17,18 +17,11 @@ def test_a_tutorial_is_listed_and_in_the_navigation(name):
     assert f"- tutorials/{name}.md\n" in (ROOT / "mkdocs.yml").read_text()
 
 
-def test_every_domain_has_a_notebook_and_no_other():
-    found = {path.stem.removeprefix("domain-") for path in TUTORIALS.glob("domain-*.py")}
-    assert found == set(DOMAINS)
-
-
-@pytest.mark.parametrize("name", DOMAINS)
-def test_the_notebook_and_the_page_of_a_domain_lead_to_each_other(name):
-    page, notebook = ROOT / "docs" / "domains.md", TUTORIALS / f"domain-{name}.py"
-    sections = page.read_text().split("\n## ")
-    (section,) = (each for each in sections if f"\n\n`{name}.py`: " in each)
-    assert f"(tutorials/{notebook.name})" in section
-    heading = section.partition("\n")[0].lower().replace(",", "").replace(" ", "-")
-    last = notebook.read_text().rpartition("# %% [markdown]")[2]
-    assert f"(../domains.md#{heading})" in last
-    assert f"`python examples/domains/{name}.py`" in last
+def test_the_page_of_the_domains_has_a_section_for_each_and_leads_to_the_notebooks():
+    page = (ROOT / "docs" / "domains.md").read_text()
+    for name in DOMAINS:
+        (section,) = (each for each in page.split("\n## ") if f"\n\n`{name}.py`: " in each)
+        notebook = TUTORIALS / f"domain-{name}.py"
+        if notebook.exists():
+            assert f"(tutorials/{notebook.name})" in section
+            assert f"(../domains.md#{name})" in notebook.read_text()
