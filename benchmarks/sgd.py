@@ -135,7 +135,7 @@ def train(optimizer: str, width: int, lr: float, momentum: float, seed: int, arm
 def make_optimizers(
     name: str, model: nn.Module, lr: float, momentum: float
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers as docs/optimizers.md makes them."""
+    """The optimizers as docs/own-model.md makes them."""
     groups = kat.param_groups(model, lr=lr)
     if name == "sgd":
         return [torch.optim.SGD(groups, lr=lr, momentum=momentum)]
