@@ -36,7 +36,7 @@ print({name: tuple(p.shape) for name, p in act.named_parameters()})
 #
 # The target is a wave whose frequency grows to the right. `kat.param_groups` puts the coefficients into a group
 # without weight decay. With AdamW this is all that changes in a training loop; SGD and Muon need [a little
-# more](../optimizers.md).
+# more](../own-model.md#train-it).
 
 # %%
 inputs = torch.linspace(-1, 1, 512)[:, None]
