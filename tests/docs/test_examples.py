@@ -19,7 +19,7 @@ EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositi
 FLAGS = doctest.ELLIPSIS
 NAMES = (
     "index", "own-model", "function", "initialization", "coefficients", "kanify", "adapters",
-    "higher-order", "checkpoints",
+    "higher-order", "checkpoints", "backends",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
@@ -61,17 +61,19 @@ def test_the_python_code_of_a_page_runs(page, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_python_code_of_deployment_runs(reader_folder, monkeypatch, tmp_path):
+def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for package in ("onnxruntime", "onnxscript", "torchao", "torchvision", "transformers"):
         pytest.importorskip(package)
+    (tmp_path / "runs").symlink_to(reader_folder / "runs")
     for name in ("mine.onnx", "mine"):
-        kat_command.main(["export", str(reader_folder / "runs" / "digits"), "--out", name])
+        kat_command.main(["export", "runs/digits", "--out", name])
     ranks = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for name, value in ranks.items():
         monkeypatch.setenv(name, str(value))
     try:
         _run_code_of("docs/deployment.md")
+        _run_code_of("docs/plots.md")
     finally:
         torch.distributed.destroy_process_group()
 
