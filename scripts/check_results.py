@@ -50,12 +50,12 @@ def p_value(values):
     return stats.ttest_1samp(values, 0).pvalue if values.any() else 1.0
 
 
-def confidence(facts, p_values, second, robust):
+def confidence(facts, p_values, second, robust, edge):
     """Adds p values, Holm's, and the words that the page defines below its first table."""
     largest = 0
     for rank, key in enumerate(sorted(p_values, key=p_values.get)):
         largest = max(largest, (len(p_values) - rank) * p_values[key])
-        sure = "good" if largest < 0.05 else "fair"
+        sure = "good" if largest < 0.05 and key not in edge else "fair"
         sure = sure if p_values[key] < 0.05 and key in second & robust else "weak"
         facts[f"{key} word"] = sure if p_values[key] < 0.05 or key in second else "no"
         facts |= {f"{key} p": p_values[key], f"{key} Holm": largest}
@@ -63,13 +63,15 @@ def confidence(facts, p_values, second, robust):
 
 def images(facts):
     """Accuracy on test images: the first cell of a grid minus each other one, in both analyses."""
-    p_values, robust, second, changed, means = {}, set(), set(), {True: [], False: []}, {}
+    p_values, robust, second, edge = {}, set(), set(), set()
+    changed, means = {True: [], False: []}, {}
     for path in sorted(ROWS.glob("paper/paper_*.csv")):
         grid, name = path.stem.removeprefix("paper_"), f"paper/{path.stem}"
         if "test_top1" not in (row := read(name)[0]):
             continue
         found, last = cells(name), cells(name, "test_last_top1")
         first, *others = found
+        edge |= {f"{grid}: {r['cell']}" for r in read(name) if "edge" in r.get("tuned", "")}
         own = {cell: np.mean(list(found[cell].values())) for cell in found if found[cell]}
         means |= own if row["epochs"] == "20" else {}
         for cell in others:
@@ -91,9 +93,9 @@ def images(facts):
                     if clear != (p_value(minus(found[base], found[cell])) < 0.05):
                         changed[clear].append(f"{grid}: {cell}")
     in_grid = {key: p for key, p in p_values.items() if key.startswith("models")}
-    confidence(facts, in_grid, second, robust)
+    confidence(facts, in_grid, second, robust, edge)
     facts["in its grid"] = facts["models: ViT (GELU) Holm"]
-    confidence(facts, p_values, second, robust)
+    confidence(facts, p_values, second, robust, edge)
     facts |= {"paper": len(p_values), "changed": len(changed[True] + changed[False])}
     facts |= {"now clear": " + ".join(changed[True]), "now open": " + ".join(changed[False])}
     facts["highest mean"] = max(means, key=means.get)
@@ -101,10 +103,13 @@ def images(facts):
 
 def other_fields(facts):
     """Errors of an arm over those of another less one, in percent, and counts by field."""
-    errors = {}
+    errors, rates = {}, {}
     for field in ("tables", "physics", "language", "molecules", "images", "series"):
         for row in read(f"../../examples/domains/results/{field}"):
             *body, arm = row["arm"].split("/")
+            if row["for"] == "tune" and row["rate"]:
+                tried = rates.setdefault((field, row["task"], *body, arm), {})
+                tried[float(row["rate"])] = float(row["valid"])
             for part in ("test", "occluded", "corrupted") if row["for"] == "test" else ():
                 arms = errors.setdefault(", ".join([field, row["task"], *body, part]), {})
                 error = float(row.get(part) or 0) or math.nan  # without errors there is no ratio
@@ -119,13 +124,24 @@ def other_fields(facts):
                 facts |= zip((key, f"{key}<", f"{key}>"), 100 * np.expm1(ends), strict=True)
                 facts[f"{key} n"], p_values[key] = len(values), p_value(values)
         clear = {key for key, p in p_values.items() if p < 0.05}
-        confidence(facts, p_values, clear, clear)
+        edge = {key for key in p_values if at_an_edge(rates, key, pair)}
+        for *network, arm in rates:
+            own = rates[(*network, arm)]
+            facts[f"{', '.join(network)} {arm} largest"] = int(min(own, key=own.get) == max(own))
+        confidence(facts, p_values, clear, clear, edge)
         for field in ("", "tables", "molecules", "series"):
             own = {key for key in p_values if key.startswith(field)}
             lower, higher = ([key for key in own & clear if facts[key] * s > 0] for s in (-1, 1))
             for name, keys in (("lower", lower), ("higher", higher), ("of", own)):
                 facts[f"{pair} {field or 'all'} {name}"] = len(keys)
             facts[f"{pair} {field or 'all'} same"] = len(own - clear)
+
+
+def at_an_edge(rates, key, pair):
+    """Whether an arm of a pair kept the lowest or the largest rate that was tried."""
+    network = key.rpartition(":")[0].split(", ")[:-1]
+    tried = [rates.get((*network, arm), {}) for arm in pair.split("/")]
+    return any(min(own, key=own.get) in (min(own), max(own)) for own in tried if own)
 
 
 def costs(facts):

@@ -143,9 +143,10 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, help="the --out of 'kat ablate paper'")
     options = parser.parse_args()
-    if options.runs is not None:
-        take_over(options.runs, RESULTS)
     try:
+        if options.runs is not None:
+            read_tables(options.runs)  # before the tables that are there are replaced
+            take_over(options.runs, RESULTS)
         write_page(RESULTS, PAGE, FIGURES)
     except InputError as error:
         raise SystemExit(str(error)) from None
@@ -228,25 +229,33 @@ def declared(results: Path) -> dict[str, dict[tuple[str, int], str]]:
     return found
 
 
-def checked(rows: Sequence[Row], runs: Mapping[tuple[str, int], str], path: Path) -> list[Row]:
-    """The rows of a table, and one for each declared run that it lacks, with status ``missing``.
+def read_tables(results: Path) -> dict[str, list[Row]]:
+    """The rows of each table, with one of status ``missing`` for each declared run that it lacks.
 
     Raises:
         InputError: a row is of no declared run, or has other settings than declared.
     """
-    for row in rows:
-        if runs.get((row["cell"], row["seed"])) != row["settings"]:
-            raise InputError(
-                f"{path}: its grid declares no run of {row['cell']!r}, seed {row['seed']}, with"
-                f" the settings {row['settings']}"
-            )
-    lacking = [run for run in runs if run not in {(row["cell"], row["seed"]) for row in rows}]
-    missing = {**dict.fromkeys(rows[0]), "status": "missing"}
-    return [*rows, *({**missing, "cell": cell, "seed": seed} for cell, seed in lacking)]
+    grids, tables = declared(results), {}
+    for path in sorted(results.glob("paper_*.csv")):
+        rows, runs = read_runs(path), grids.get(path.stem, {})
+        for row in rows:
+            if runs.get((row["cell"], row["seed"])) != row["settings"]:
+                raise InputError(
+                    f"{path}: no grid declares this run of {row['cell']!r}, seed {row['seed']},"
+                    f" with the settings {row['settings']}"
+                )
+        lacking = [run for run in runs if run not in {(row["cell"], row["seed"]) for row in rows}]
+        missing = {**dict.fromkeys(rows[0]), "status": "missing"}
+        rows += [{**missing, "cell": cell, "seed": seed} for cell, seed in lacking]
+        tables[path.stem] = rows
+    for name in grids:
+        if name not in tables:
+            raise InputError(f"{results / name}.csv does not exist: 'kat ablate' makes it")
+    return {name: tables[name] for name in grids}
 
 
 def write_page(results: Path, page: Path, figures: Path) -> None:
-    """Writes the tables into the page, a figure for each grid, and the forest plot.
+    """Writes the tables into the page, the figures of grids that it shows, and the forest plot.
 
     Raises:
         InputError: a table has a run that its grid does not declare.
@@ -255,41 +264,41 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
     tested: dict[str, list[CellResult]] = {}
     losses: dict[str, list[CellResult]] = {}
     figures.mkdir(parents=True, exist_ok=True)
-    runs = declared(results)
-    for path in sorted(results.glob("paper_*.csv")):
-        name = path.stem
+    text = page.read_text()
+    for name, rows in read_tables(results).items():
         if records := moments(results, name):
             texts[f"{name}_moments"] = moments_table([r for run in records.values() for r in run])
-        rows = checked(read_runs(path), runs[name], path)
         metric = compared(main_metric(rows), rows)
         cells = summarize(rows, measure=metric.name)
         columns, lines = table(cells, cells[0].name, metric)
         kept = [place for place, title in enumerate(columns) if title not in INCOMPARABLE]
         shown = [[line[place] for place in kept] for line in [columns, *lines]]
         texts[name] = markdown(shown[0], shown[1:]) + without_result(rows)
-        if name.endswith("_tuning"):
-            continue
-        figure = draw_cells(cells, metric, rows[0].get("title") or name)
-        save_figure(figure, figures / f"{name}.svg")
+        if f"/{name}.svg" in text:
+            figure = draw_cells(cells, metric, rows[0].get("title") or name)
+            save_figure(figure, figures / f"{name}.svg")
         if metric.name in TEST_COLUMNS:
             tested[name.removeprefix("paper_")] = cells
             losses[name.removeprefix("paper_")] = summarize(rows, measure="test_loss")
     if tested:
-        families = [family for family in FAMILIES if family.grid in tested]
+        families = [family for family in FAMILIES if can_be_compared(family, tested)]
         groups = {
             f.question: list(differences(f, tested[f.grid]).items()) for f in families if f.drawn
         }
-        label = "points of test accuracy (right of 0: KAT is better)"
+        label = "points of test accuracy (right of 0: the first named is better)"
         save_figure(draw_forest(groups, label), figures / "forest.svg")
-        texts["declared"] = declared_table({g: tested[g] for g in grid_order(runs) if g in tested})
+        texts["declared"] = declared_table(tested)
         lines = [line for f in families for line in family_lines(f, tested[f.grid], losses[f.grid])]
-        texts["families"] = markdown(FAMILY_COLUMNS, lines)
-    write_text(page, fill_tables(page.read_text(), texts))
+        left_out = [family.question for family in FAMILIES if family not in families]
+        note = f"\nToo few runs: {'; '.join(left_out)}.\n" if left_out else ""
+        texts["families"] = markdown(FAMILY_COLUMNS, lines) + note
+    write_text(page, fill_tables(text, texts))
 
 
-def grid_order(runs: Mapping[str, object]) -> list[str]:
-    """The names of the grids in the order of their declaration."""
-    return [name.removeprefix("paper_") for name in runs]
+def can_be_compared(family: Family, tested: Mapping[str, Sequence[CellResult]]) -> bool:
+    """Return True if each cell of a family has two runs with a result or more."""
+    runs = {cell.name: len(cell.values) for cell in tested.get(family.grid, ())}
+    return all(runs.get(name, 0) > 1 for name in (family.reference, *family.others.values()))
 
 
 def without_result(rows: Sequence[Row]) -> str:

@@ -69,7 +69,7 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     results, page, figures = (tmp_path / name for name in ("results", "page.md", "figures"))
     marks = [f"<!-- table of {name} -->\nold\n<!-- end of table -->" for name in (
         "paper_models", "paper_depth_moments", "paper_absent")]  # fmt: skip
-    page.write_text("\n\ntext\n\n".join(["# Results", *marks]))
+    page.write_text("\n\ntext\n\n".join(["# Results", "![](x/paper_models.svg)", *marks]))
     results_page.take_over(runs, results)
     results_page.write_page(results, page, figures)
     text = page.read_text()
@@ -78,9 +78,7 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert "| ViT | 88.25 ± 3.18 | 87.25 ± 3.18 | -2.25 ± 3.18 |" in text
     assert "| KAT | 1 to 2 | 10 to 11 | 3 | 3 | 4 | 4 |" in text
     assert "| ViT | 0.25 to 0.5 | 9.2 to 9.5 | 3 | 3 | 1 | 1 |" in text
-    assert {path.name for path in figures.iterdir()} == {
-        "forest.svg", "paper_models.svg", "paper_depth.svg",
-    }  # fmt: skip
+    assert {path.name for path in figures.iterdir()} == {"forest.svg", "paper_models.svg"}
     results_page.write_page(results, page, figures)
     assert page.read_text() == text
 
@@ -122,9 +120,18 @@ def test_runs_that_are_not_declared_are_refused_and_missing_ones_named(runs, tmp
     assert "Without a result: ViT, seed 2 (missing)." in page.read_text()
     page.write_text(text)
     declared["paper_models"]["KAT", 1] = '{"epochs": 3}'
-    with pytest.raises(InputError, match=r"paper_models.csv: .* no run of 'KAT', seed 1, with"):
+    with pytest.raises(
+        InputError, match=r"paper_models.csv: no grid declares this run of 'KAT', seed 1,"
+    ):
         results_page.write_page(runs, page, tmp_path)
     assert page.read_text() == text
+    declared["paper_models"]["KAT", 1] = "{}"
+    declared["paper_blocks"] = {}
+    with pytest.raises(InputError, match=r"paper_blocks.csv does not exist: 'kat ablate' makes it"):
+        results_page.write_page(runs, page, tmp_path)
+    del declared["paper_blocks"], declared["paper_depth"]
+    with pytest.raises(InputError, match=r"paper_depth.csv: no grid declares this run of 'KAT'"):
+        results_page.write_page(runs, page, tmp_path)
 
 
 def test_p_values_are_corrected_in_their_grid_and_over_all(tmp_path):
