@@ -18,6 +18,8 @@ PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository that are pages of the site, and where."""
 FOLDER = "files"
 """Where the others are."""
+HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"
+"""What keeps a page out of the search."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
@@ -33,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         linked |= linked_outside(text, root, "")
         files.append(File.generated(config, target, content=text))
     for path in sorted(linked - set(PAGES)):
-        page = File.generated(config, page_of(path), content=content_of(root / path, path))
+        page = File.generated(config, page_of(path), content=HIDDEN + content_of(root / path, path))
         page.inclusion = InclusionLevel.NOT_IN_NAV
         files.append(page)
     return files
