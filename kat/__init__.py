@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from kat import data as data
     from kat import deploy as deploy
     from kat import training as training
+    from kat.api import TrainedModel, evaluate, load, train
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "train", {".": "analysis data deploy training"})
+    _NAMES = {".": "analysis data deploy training", ".api": "TrainedModel evaluate load train"}
+    __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
 
 __all__ = [
     "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",
-    "__version__", "adapt", "gated_rational", "kanify", "models", "param_groups", "rational",
+    "TrainedModel", "__version__", "adapt", "evaluate", "gated_rational", "kanify", "load",
+    "models", "param_groups", "rational", "train",
 ]  # fmt: skip
 
 

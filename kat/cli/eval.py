@@ -8,8 +8,8 @@ preprocessing is the one stored beside the weights, unless options change it. A 
 model is near chance level.
 
 RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
-with --trust an exported .pt2 file, or a file of an official KAT; or another folder, for each of
-these that lies in it.
+with --trust an exported .pt2 file, hf-hub:OWNER/NAME, or a file of an official KAT; or another
+folder, for each of these that lies in it.
 
 examples:
   kat eval runs/mine --out report
@@ -20,32 +20,24 @@ examples:
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kat.api import data_to_evaluate, evaluate, load
 from kat.cli.options.parser import Parser, write_json
-from kat.cli.options.task_options import add_task_options, task_options
-from kat.data import DataConfig
-from kat.deploy import open_model
-from kat.deploy.formats import FORMATS
+from kat.cli.options.task_options import add_task_options, own_options
 from kat.errors import InputError
 from kat.files import short_names
-from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
 from kat.text import say
-from kat.training import EvalConfig, evaluate
-from kat.training.evaluation.run_data import data_to_test, find_checkpoints, take_one_split
+from kat.training.evaluation.run_data import find_checkpoints, take_one_split
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
 """The evaluation of a checkpoint, or the ``error`` that prevented it."""
-
-Data = tuple[dict[str, Any], str]
-"""The settings of data that a checkpoint is evaluated on, and a remark."""
-_EVAL = ("device", "precision", "limit", "image_size", "progress")
 
 
 def main(arguments: list[str]) -> None:
@@ -67,11 +59,12 @@ def main(arguments: list[str]) -> None:
                 raise
             rows[path]["error"] = " ".join(str(error).split())
 
-    data: dict[Path, Data] = {}
+    named = {name: value for name, value in vars(options.data).items() if value is not None}
+    data: dict[Path, dict[str, Any]] = {}
     for path in paths:
         with row_of(path):
-            data[path] = _data(path, options)
-    take_one_split([settings for settings, _ in data.values()])
+            data[path], _ = data_to_evaluate(path, named)
+    take_one_split([*data.values()])
     for path, name in zip(paths, names, strict=True):
         if path in data:
             with row_of(path) as row:
@@ -105,33 +98,16 @@ def make_parser() -> Parser:
     return parser
 
 
-def _data(path: Path, options: Namespace) -> Data:
-    """The data to evaluate a checkpoint on, its run's by default, and a remark."""
-    named = {name: value for name, value in vars(options.data).items() if value is not None}
-    is_exported = path.suffix[1:] in FORMATS and path.is_file()
-    exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
-    settings, remark = data_to_test(path, named, exported)
-    settings |= named
-    if "name" not in settings:
-        reason = "does not belong to a run: name the dataset to evaluate on with --data"
-        raise InputError(f"{path} {reason if path.exists() else 'does not exist'}")
-    return settings, remark
-
-
 def _evaluate(
-    path: Path, data: Data, folder: Path | None, parser: Parser, options: Namespace
+    path: Path, data: Mapping[str, Any], folder: Path | None, parser: Parser, options: Namespace
 ) -> Row:
     """Evaluates a checkpoint, and writes tables and figures."""
-    settings, remark = data
-    model, record = open_model(path, trust=options.trust)
-    task, size = task_of(model), options.image_size
-    if size is not None and (task == "detection" or record.input_size[1:] != (size, size)):
-        model, _ = open_model(path, size, trust=options.trust)  # the record stays the stored one
-    config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
-    own = task_options(parser, options, task, "EvalOptions")
-    found = evaluate(model, record, DataConfig(**settings), config, own, source=path)
-    found.notes += [remark] if remark else []
-    row = {"checkpoint": str(path), "data": settings["name"], "task": task, **found.to_dict()}
+    given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
+    model = load(path, **given)
+    own = own_options(parser, options, model.task, "EvalOptions")
+    own |= {name: getattr(options, name) for name in ("device", "precision", "limit", "progress")}
+    found = evaluate(model, data, **own)
+    row = {"checkpoint": str(path), "data": data["name"], "task": model.task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)

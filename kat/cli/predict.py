@@ -16,21 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from kat.api import load
 from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked, write_json
-from kat.cli.options.task_options import add_task_options, task_options
-from kat.data import UnreadableImage, decode
-from kat.data.decoding import in_channels
+from kat.cli.options.task_options import add_task_options, own_options
 from kat.data.folders import image_files
-from kat.data.naming import NOT_AN_IMAGE
-from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import replacing, short_names
-from kat.models.dense import task_of
 from kat.tables import columns_of, print_table, write_table
-from kat.text import listing, warn
-from kat.training.tasks.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
@@ -42,42 +34,27 @@ def main(arguments: list[str]) -> None:
     """Predicts, and prints a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    options.images = _files(options.images)
-    checkpoint: Path = options.checkpoint
-    model, record = open_model(checkpoint, options.image_size, trust=options.trust)
-    model.to(device_of(model, EvalConfig(device=options.device)))
-    if not record.classes:
-        raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
-    task = TASKS[task_of(model)]
-    own = task_options(parser, options, task.name, "PredictOptions")
+    files = image_files(options.images)
+    given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
+    model = load(options.checkpoint, **given)
+    task = TASKS[model.task]
+    own = own_options(parser, options, model.task, "PredictOptions")
     out: Path | None = options.out
-    names = picture_names(options.images)
     if not task.draws:
         refuse_options(parser, options, ("out",), f"on a model for {task.name}")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    results: list[dict[str, Any]] = [{"image": path} for path in options.images]
-    readable: list[int] = []
-
-    def images() -> Iterator[Image.Image]:
-        """The images that can be read."""
-        for index, path in enumerate(tracked(options.images, "predicting", options)):
-            try:
-                image = in_channels(decode(path, options.exif), record.input_size[0])
-            except UnreadableImage as error:
-                results[index]["error"] = f"cannot be read: {error.reason}"
-            else:
-                readable.append(index)
-                yield image
-
-    for prediction in task.predict_images(Subject(model, record, checkpoint), images(), own):
-        index = readable.pop(0)
-        results[index][task.entries] = prediction.entries
-        if out is not None:
-            for ending, picture in prediction.pictures.items():
-                with replacing(out / f"{names[options.images[index]]}{ending}.png") as partial:
-                    picture.save(partial, format="PNG")
-    _print(results, task, getattr(own, "top", _CLASSES) if task.ranked else None)
+    shown = tracked(files, "predicting", options)
+    predictions = model.predict_each(shown, draw=out is not None, exif=options.exif, **own)
+    names = picture_names(files)
+    results: list[dict[str, Any]] = []
+    for one in predictions:
+        found = {"error": one.error} if one.error else {task.entries: one.entries}
+        results.append({"image": one.image, **found})
+        for ending, picture in one.pictures.items():
+            path = options.out / f"{names[one.image]}{ending}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                picture.save(partial, format="PNG")
+    _print(results, task, own.get("top", _CLASSES) if task.ranked else None)
     write_json(options, results)
     if options.csv:
         rows = list(_rows(results, task))
@@ -91,7 +68,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
     add = parser.add
     add("images", nargs="+", metavar="IMAGE", help="image files, and folders of them")
-    what = f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file"
+    what = f"{MODEL}, an exported .onnx file, with --trust a .pt2 file, or hf-hub:OWNER/NAME"
     add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
     parser.add_common("--trust", "--device", "--image-size", "--exif", "--progress")
     what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
@@ -101,17 +78,6 @@ def make_parser() -> Parser:
     parser.add_json("the predictions")
     parser.add_csv("one row per class or object")
     return parser
-
-
-def _files(paths: Sequence[str]) -> list[str]:
-    """The image files among the paths and in the folders among them."""
-    files, ignored = image_files(paths)
-    for path, reason in ignored.items():
-        if reason != NOT_AN_IMAGE:
-            warn(f"{path} is left out: {reason}")
-    if not files:
-        raise InputError(f"there is no image in {listing(paths)}")
-    return files
 
 
 def picture_names(paths: Sequence[str]) -> dict[str, str]:

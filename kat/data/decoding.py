@@ -229,6 +229,7 @@ def rgb_of(image: Image.Image, name: str, exif: Exif) -> Image.Image:
         UnreadableImage: it cannot be converted to RGB.
     """
     with _named(name):
+        image.load()  # the file may be opened only
         return upright(as_rgb(image), exif)
 
 

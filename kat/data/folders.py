@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image
 from kat.errors import InputError
 from kat.files import reason_of
+from kat.text import listing, warn
 
 
 def existing_folder(path: Path) -> Path:
@@ -87,19 +89,24 @@ class ImageWalk:
         return False
 
 
-def image_files(paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Replaces folders among paths by the image files in them and in the folders below.
+def image_files(images: Sequence[Any]) -> list[Any]:
+    """Replaces folders among images by the image files in them and in the folders below.
 
-    Returns:
-        The paths, and what is left out of the folders, with the reasons.
+    A warning names what is left out for another reason than that it is no image.
+
+    Raises:
+        InputError: nothing is left.
     """
-    files: list[str] = []
-    ignored: dict[str, str] = {}
-    for path in paths:
-        if os.path.isdir(path):
-            walk = ImageWalk(Path(path))
-            files += [os.path.join(path, file) for file in walk.files()]
-            ignored |= walk.ignored
-        else:
-            files.append(path)
-    return files, ignored
+    found: list[Any] = []
+    for image in images:
+        if not isinstance(image, str | Path) or not os.path.isdir(image):
+            found.append(image)
+            continue
+        walk = ImageWalk(Path(image))
+        found += [os.path.join(image, file) for file in walk.files()]
+        for path, reason in walk.ignored.items():
+            if reason != NOT_AN_IMAGE:
+                warn(f"{path} is left out: {reason}")
+    if images and not found:
+        raise InputError(f"there is no image in {listing(images)}")
+    return found

@@ -15,8 +15,11 @@ from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats import FORMATS, PROGRAMS
 from kat.deploy.model_forms import make_resizable, size_step
 from kat.errors import InputError, unknown
-from kat.models import ModelRecord, load_model
+from kat.models import ModelRecord, from_pretrained, load_model
 from kat.models.dense import DenseModel, placed_in_image
+
+HUB = "hf-hub:"
+"""The beginning of the name of a model on the Hugging Face Hub, as timm writes it."""
 
 
 class Runtime(nn.Module):
@@ -135,7 +138,7 @@ def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
     if ending in PROGRAMS and path.is_file() and not trust:
         raise InputError(
             f"{path} is a program: opening it runs whatever code its author put into it. If you"
-            " trust the author, 'kat predict' and 'kat eval' open it with --trust (open_model with"
+            " trust the author, 'kat predict' and 'kat eval' open it with --trust (kat.load with"
             " trust=True). Run directories, model folders, .safetensors, .ckpt and .onnx files"
             " run no code and need no trust"
         )
@@ -152,8 +155,8 @@ def open_model(
     """Opens a stored model of any kind, in evaluation mode, and its record.
 
     Args:
-        path: a ``.pt2`` or ``.onnx`` file of 'kat export', or whatever
-            :func:`kat.models.load_model` loads.
+        path: a ``.pt2`` or ``.onnx`` file of 'kat export', whatever
+            :func:`kat.models.load_model` loads, or ``hf-hub:OWNER/NAME``.
         image_size: side of the square images to take, by default the model's own; for a
             segmentation model the shorter side of any image, for a detector the longer one.
         trust: see :func:`open_file`.
@@ -169,6 +172,14 @@ def open_model(
         >>> record.architecture, record.input_size
         ('kat_micro_patch2_8', (1, 8, 8))
     """
+    model, _, record = open_resized(path, image_size, trust=trust)
+    return model, record
+
+
+def open_resized(
+    path: str | Path, image_size: int | None = None, *, trust: bool = False
+) -> tuple[nn.Module, ModelRecord, ModelRecord]:
+    """Opens a model as :func:`open_model` does: the model, the stored record, and its own."""
     path = Path(path)
     model: nn.Module
     if path.suffix.removeprefix(".") in FORMATS and not path.is_dir():
@@ -180,12 +191,15 @@ def open_model(
                 " without --backbone"
             )
     else:
-        model, record = load_model(path)
-        if image_size is not None and not isinstance(model, DenseModel):
+        on_hub = str(path).startswith(HUB)
+        found = from_pretrained(str(path).removeprefix(HUB)) if on_hub else load_model(path)
+        model, record = found
+        resizes = image_size is not None and record.input_size[1:] != (image_size, image_size)
+        if resizes and not isinstance(model, DenseModel):
             model = make_resizable(model, record)
         stored = ExportRecord(record, size_step(model))
     if image_size is None:
-        return model, stored.model
+        return model, stored.model, stored.model
     resized = (stored.model.input_size[0], image_size, image_size)
     if isinstance(model, DenseModel):
         model.set_image_size(image_size)
@@ -196,4 +210,4 @@ def open_model(
         )
     elif stored.task != "detection":
         stored.check_size(torch.Size([1, *resized]))
-    return model, replace(stored.model, input_size=resized)
+    return model, stored.model, replace(stored.model, input_size=resized)

@@ -11,7 +11,7 @@ _NAMES = {
     ".dry_run": "DryRun measure_dry_run",
     ".evaluation.evaluate": "evaluate",
     ".run_directory": "read_history read_settings settings_to_keep",
-    ".tasks.evaluation": "EvalConfig Evaluation",
+    ".tasks.evaluation": "EvalConfig Evaluation Prediction",
     ".trainer": "Summary train",
 }
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kat.training.dry_run import DryRun, measure_dry_run
     from kat.training.evaluation.evaluate import evaluate
     from kat.training.run_directory import read_history, read_settings, settings_to_keep
-    from kat.training.tasks.evaluation import EvalConfig, Evaluation
+    from kat.training.tasks.evaluation import EvalConfig, Evaluation, Prediction
     from kat.training.trainer import Summary, train
 else:
     __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
@@ -40,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "MonitorConfig",
     "OptimConfig",
+    "Prediction",
     "Summary",
     "TrainConfig",
     "evaluate",

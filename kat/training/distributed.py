@@ -144,7 +144,7 @@ def launch(world: World) -> NoReturn:
     terminal sends SIGINT to all of them itself.
 
     Raises:
-        InputError: there are other machines.
+        InputError: there are other machines; or this is a notebook, not a command.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -152,6 +152,11 @@ def launch(world: World) -> NoReturn:
 
     if world.size > world.local_size:
         raise InputError("several machines need a launcher: torchrun or srun")
+    if not hasattr(sys.modules["__main__"], "__file__") and "-c" not in sys.orig_argv:
+        raise InputError(
+            f"{world.size} devices need a command that can be run once for each, which a notebook"
+            " is not: take kat train or a script, or devices=1"
+        )
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=world.local_size, run_id="kat", max_restarts=0,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=_POLL_SECONDS,

@@ -16,6 +16,7 @@ from kat.training.run_directory import SETTINGS, read_settings
 
 SHORT = {
     "data": "data.name",
+    "model": "model.name",
     "init_from": "model.init_from",
     "monitor": "monitor.enabled",
     "device": "accelerator",

@@ -28,8 +28,10 @@ def test_hyphens_and_underscores_mean_the_same():
 
 
 def test_the_short_forms_of_settings():
-    config = settings("--data=coco:x", "--init-from", "runs/vit", "--monitor", "--device", "cuda")
-    assert (config.data.name, config.model.init_from) == ("coco:x", "runs/vit")
+    words = ("--data=coco:x", "--model", "kat_micro", "--init-from", "runs/vit", "--monitor")
+    config = settings(*words, "--device", "cuda")
+    model = config.model
+    assert (config.data.name, model.name, model.init_from) == ("coco:x", "kat_micro", "runs/vit")
     assert (config.monitor.enabled, config.accelerator) == (True, "cuda")
 
 

@@ -18,8 +18,8 @@ DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
 NAMES = (
-    "index", "own-model", "function", "initialization", "coefficients", "kanify", "adapters",
-    "higher-order", "checkpoints", "backends",
+    "index", "getting-started", "own-model", "function", "initialization", "coefficients", "kanify",
+    "adapters", "higher-order", "checkpoints", "backends",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
@@ -54,7 +54,8 @@ def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_code_of_a_page_runs(page, monkeypatch, tmp_path):
+def test_the_python_code_of_a_page_runs(page, reader_folder, monkeypatch, tmp_path):
+    (tmp_path / "photos").symlink_to(reader_folder / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)  # offline
     _run_code_of(page)

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_named(content, line):
 
 def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
     own = {"out": str(tmp_path), "optim": {"lr": 0.5}, "model": {"args": {"depth": 2}}}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"epochs": 3, **own}))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"epochs": 3, "seed": 5, **own}))
     more = {"model.args.num_groups": 4, "optim.lr": 0.1, "out": tmp_path}
     new = config_of_run(own, more)
     assert (new.epochs, new.optim.lr, new.model.args) == (10, 0.1, {"depth": 2, "num_groups": 4})

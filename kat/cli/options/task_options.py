@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 from kat.cli.options.parser import Parser, refuse_options
-from kat.settings import check_ranges
-from kat.training.tasks.registry import TASKS
-
-Which = Literal["EvalOptions", "PredictOptions"]
+from kat.training.tasks.registry import TASKS, Which
 
 
 def add_task_options(parser: Parser, which: Which) -> None:
@@ -20,17 +17,16 @@ def add_task_options(parser: Parser, which: Which) -> None:
             parser.add_settings(getattr(task, which))
 
 
-def task_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> Any:
+def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> dict[str, Any]:
     """The options of a task, from what was parsed.
 
     Raises:
-        InputError: an option of another task is given, or a value is out of range.
+        InputError: an option of another task is given.
     """
-    settings = getattr(TASKS[task], which)
-    own = _names(settings)
+    own = _names(getattr(TASKS[task], which))
     names = {name for other in TASKS.values() for name in _names(getattr(other, which))}
     refuse_options(parser, parsed, sorted(names - {*own}), f"on a model for {task}")
-    return check_ranges(settings(**{name: getattr(parsed, name) for name in own}))
+    return {name: getattr(parsed, name) for name in own}
 
 
 def _names(options: type) -> list[str]:

@@ -105,13 +105,28 @@ class Prediction:
     """The prediction for a single image.
 
     Args:
-        entries: classes or objects, the most important first; each has a ``class`` and the task's
-            value, e.g. ``probability``.
-        pictures: images to save, by the suffix that is added to the image's name.
+        entries: the most important first, each with a ``class``: a classifier's most likely classes
+            with their ``probability``; a detector's objects with ``score``, ``box`` (x1, y1, x2, y2
+            in pixels) and any ``segmentation`` (the mask in COCO's encoding); of a segmentation
+            model the classes that occur, with the ``share`` of their pixels.
+        mask: (H, W) int16, the class index of each pixel; None for other tasks.
+        pictures: drawings, if they were asked for: objects or classes over the image by ``""``, the
+            mask with a color for each class by ``"_mask"``.
+        image: the path of the image, or its place among others.
+        error: why the image cannot be read, or "".
+
+    Examples:
+        >>> import kat
+        >>> prediction = kat.load("runs/digits").predict("photos/val/cat/0.png", top=1)
+        >>> prediction.image, len(prediction.entries), prediction.error
+        ('photos/val/cat/0.png', 1, '')
     """
 
     entries: list[dict[str, Any]]
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    mask: Tensor | None = field(default=None, repr=False)
+    pictures: dict[str, Image.Image] = field(default_factory=dict, repr=False)
+    image: str = ""
+    error: str = ""
 
 
 class Table(NamedTuple):

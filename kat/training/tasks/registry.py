@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any, Literal
 
 from torch import nn
 
 from kat.data import ImageDataset, ImageStream
-from kat.errors import InputError
+from kat.errors import InputError, unknown
 from kat.models.dense import task_of
-from kat.settings import flat
+from kat.settings import flat, settings_from
 from kat.training.config import TrainConfig
 from kat.training.tasks.task import Task
+
+Which = Literal["EvalOptions", "PredictOptions"]
 
 
 def _find_tasks() -> dict[str, type[Task]]:
@@ -26,6 +30,26 @@ def _find_tasks() -> dict[str, type[Task]]:
 
 
 TASKS = _find_tasks()
+
+
+def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
+    """Return an instance of a task's options.
+
+    Args:
+        task: the name of the task.
+        which: the options, by their name in :class:`kat.training.tasks.task.Task`.
+        given: values by name; the others have their defaults.
+
+    Raises:
+        InputError: an unknown option, an option of another task, or a value out of range.
+    """
+    own, *others = (getattr(TASKS[name], which) for name in (task, *TASKS))
+    known = {field.name for settings in others for field in fields(settings)}
+    for name in given.keys() - {field.name for field in fields(own)}:
+        if name not in known:
+            raise unknown("option", name, (field.name for field in fields(own)))
+        raise InputError(f"{name} has no effect on a model for {task}: leave it out")
+    return settings_from(own, given)
 
 
 def check_used(config: TrainConfig, task: str) -> None:

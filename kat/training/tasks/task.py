@@ -176,7 +176,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def predict_images(
-        cls, subject: Subject, images: Iterable[Image.Image], options: Any
+        cls, subject: Subject, images: Iterable[Image.Image], options: Any, draw: bool = False
     ) -> Iterator[Prediction]:
         """Yield the prediction for each image, in order.
 
@@ -184,6 +184,7 @@ class Task(ABC):
             subject: the model, in evaluation mode.
             images: images with the channels that the model takes.
             options: an instance of ``PredictOptions``.
+            draw: also draw pictures.
         """
 
 

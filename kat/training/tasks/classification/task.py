@@ -184,7 +184,11 @@ class Classification(Task):
     @classmethod
     @torch.inference_mode()
     def predict_images(
-        cls, subject: Subject, images: Iterable[Image.Image], options: ClassifyOptions
+        cls,
+        subject: Subject,
+        images: Iterable[Image.Image],
+        options: ClassifyOptions,
+        draw: bool = False,
     ) -> Iterator[Prediction]:
         """Yield the most likely classes of each image, with their probabilities."""
         transform, remaining = eval_transform(subject.record), iter(images)

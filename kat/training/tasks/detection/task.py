@@ -151,15 +151,22 @@ class Detection(Task):
     @classmethod
     @torch.inference_mode()
     def predict_images(
-        cls, subject: Subject, images: Iterable[Image.Image], options: DetectOptions
+        cls,
+        subject: Subject,
+        images: Iterable[Image.Image],
+        options: DetectOptions,
+        draw: bool = False,
     ) -> Iterator[Prediction]:
-        """Yield classes, scores, boxes and any masks, the highest score first, and a picture."""
+        """Yield classes, scores, boxes and any masks, the highest score first."""
         classes = subject.record.classes
         for image in images:
             found = find_objects(subject, image, options.threshold)
             objects = described(found, classes)
-            drawn = to_pil_image(_drawn(image, found, objects, len(classes)))
-            yield Prediction(objects, {"": drawn})
+            prediction = Prediction(objects)
+            if draw:
+                drawn = _drawn(image, found, objects, len(classes))
+                prediction.pictures[""] = to_pil_image(drawn)
+            yield prediction
 
     @classmethod
     @torch.inference_mode()

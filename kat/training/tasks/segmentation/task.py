@@ -111,9 +111,13 @@ class Segmentation(Task):
     @classmethod
     @torch.inference_mode()
     def predict_images(
-        cls, subject: Subject, images: Iterable[Image.Image], options: SlidingWindowConfig
+        cls,
+        subject: Subject,
+        images: Iterable[Image.Image],
+        options: SlidingWindowConfig,
+        draw: bool = False,
     ) -> Iterator[Prediction]:
-        """Yield the share of pixels of each class, the largest first, and two pictures.
+        """Yield the mask, and the share of pixels of each class, the largest first.
 
         One picture shows the classes over the image, with a legend; the other is a mask of class
         indices with the same colors as its palette.
@@ -121,10 +125,13 @@ class Segmentation(Task):
         classes = subject.record.classes
         for image in images:
             mask = find_classes(subject, image, options)
-            pixels = pil_to_tensor(image.convert("RGB"))
-            drawn = draw_classes(pixels, mask, classes, caption_factor(pixels))
-            pictures = {"": to_pil_image(drawn), "_mask": palette_image(mask, len(classes))}
-            yield Prediction(_shares(mask, classes), pictures)
+            prediction = Prediction(_shares(mask, classes), mask.to(torch.int16))
+            if draw:
+                pixels = pil_to_tensor(image.convert("RGB"))
+                drawn = draw_classes(pixels, mask, classes, caption_factor(pixels))
+                colored = palette_image(mask, len(classes))
+                prediction.pictures |= {"": to_pil_image(drawn), "_mask": colored}
+            yield prediction
 
     @classmethod
     @torch.inference_mode()

@@ -1,0 +1,407 @@
+"""Train, load and evaluate a model: the commands of ``kat`` as calls, for scripts and notebooks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from kat import training
+from kat.data import UnreadableImage, decode, eval_transform
+from kat.data.decoding import Exif, in_channels, rgb_of
+from kat.data.folders import image_files
+from kat.deploy.formats import FORMATS
+from kat.deploy.runtime import HUB, open_resized
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.models.dense import task_of
+from kat.training import EvalConfig, Evaluation, Prediction, Summary
+from kat.training.evaluation.run_data import data_to_test
+from kat.training.recipes import SHORT, config_from, config_of_run, read_recipe
+from kat.training.tasks.evaluation import Subject, device_of
+from kat.training.tasks.registry import TASKS, task_options
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+"""An image: a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W)."""
+_IN_MEMORY = (Image.Image, np.ndarray, Tensor)
+
+
+def train(
+    recipe: str | Path | None = None,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    init_from: str | Path | None = None,
+    out: str | Path | None = None,
+    epochs: int | Literal["auto"] | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    resume: bool | Literal["auto"] | None = None,
+    overwrite: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Train a model; use this when you would call ``kat train`` from Python or a notebook.
+
+    ``settings`` wins over the recipe, and the arguments before it win over both. A setting that is
+    nowhere given has its default, or in a run that is resumed the value that it had.
+
+    With several devices, which is the default where there are several GPUs, a script is run again
+    once for each, as by torchrun, and ends when they do. A notebook needs ``{"devices": 1}``.
+
+    Args:
+        recipe: the name of a shipped recipe, the path of a YAML file, or None.
+        data: the dataset, e.g. ``"folder:photos"``: ``data.name`` of :class:`kat.data.DataConfig`.
+        model: a model of timm's registry: ``model.name`` of :class:`kat.training.ModelConfig`.
+        init_from: a trained ViT or KAT to start from: ``model.init_from``.
+        out: the run directory.
+        epochs: passes over the training data.
+        device: auto, cpu, cuda or mps: ``accelerator`` of :class:`kat.training.TrainConfig`.
+        seed: seed of weights, data order and augmentation.
+        resume: True: resume the run in ``out``; ``"auto"``: resume it if there is one.
+        overwrite: delete the run in ``out`` first.
+        settings: any settings, with dotted names, ``{"optim.lr": 1e-3}``, or nested.
+
+    Returns:
+        The summary of the run: its metrics, its best epoch, its directory.
+
+    Raises:
+        InputError: bad settings or data, or a directory that already holds a run. The errors are
+            those of :func:`kat.training.train`.
+
+    Examples:
+        >>> import kat
+        >>> short = {"model.args.depth": 1, "limit_train_batches": 2, "progress": False}
+        >>> summary = kat.train("digits", out="runs/three", epochs=1, device="cpu", settings=short)
+        optim...
+        >>> summary.task, summary.epochs
+        ('classification', 1)
+    """
+    named = {
+        "data": data, "model": model, "init_from": init_from, "out": out, "epochs": epochs,
+        "device": device, "seed": seed, "resume": resume, "overwrite": overwrite,
+    }  # fmt: skip
+    given = {SHORT.get(name, name): v for name, v in named.items() if v is not None}
+    content = read_recipe(None if recipe is None else str(recipe))
+    return training.train(config_of_run(content, settings or {}, given))
+
+
+def load(
+    path: str | Path, *, device: str = "auto", image_size: int | None = None, trust: bool = False
+) -> TrainedModel:
+    """Load a trained model; use this when you want predictions or features in Python.
+
+    Args:
+        path: a run directory (its best weights), a model folder, a ``.ckpt`` file, a file of
+            weights beside its config.json or of an official KAT, ``"hf-hub:OWNER/NAME"`` of the
+            Hugging Face Hub, or a ``.onnx`` or ``.pt2`` file of ``kat export``.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+        image_size: side of the square that the model sees, in pixels; of a segmentation model the
+            shorter side of the image, of a detector the longer one. None: as stored.
+        trust: open ``.pt2`` files, which are programs that can do whatever you can do.
+
+    Raises:
+        InputError: there is no model, the file is damaged or not trusted, a package is missing, or
+            the model does not take that image size.
+
+    Examples:
+        >>> import kat
+        >>> model = kat.load("runs/digits")
+        >>> model.task, model.classes[:3]
+        ('classification', ['0', '1', '2'])
+    """
+    model, stored, record = open_resized(path, image_size, trust=trust)
+    model.to(device_of(model, EvalConfig(device=device)))
+    return TrainedModel(model, record, path, stored)
+
+
+def evaluate(
+    model: str | Path | TrainedModel,
+    data: str | Mapping[str, Any] | None = None,
+    *,
+    image_size: int | None = None,
+    device: str = "auto",
+    limit: int | None = None,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    progress: bool = True,
+    trust: bool = False,
+    **options: Any,
+) -> Evaluation:
+    """Evaluate a model; use this when you would call ``kat eval`` from Python.
+
+    Args:
+        model: the path of a model, as :func:`load` takes it, or a loaded one.
+        data: the dataset, e.g. ``"folder:photos"``, or a mapping of settings of data, such as
+            ``{"name": "hfds/ORG/NAME", "val_split": "test"}``. None: the run's own.
+        image_size, trust: as of :func:`load`, for a path.
+        device: as of :func:`load`; auto leaves a loaded model where it is.
+        limit: evaluate on at most this many images.
+        precision: precision of the forward pass.
+        progress: show a progress bar in a terminal.
+        options: of the task, as ``kat eval --help`` lists them, e.g. ``crop_pct=1.0``.
+
+    Returns:
+        Metrics, per class and in total, the confusion matrix, and the skipped files.
+
+    Raises:
+        InputError: there is no such model or data, they do not belong together, or an option is
+            out of range or has no effect on the task.
+
+    Examples:
+        >>> import kat
+        >>> result = kat.evaluate("runs/digits", limit=100)
+        >>> result.images, 0 <= result.metrics["top1"] <= 100
+        (100, True)
+    """
+    named = {"name": data} if isinstance(data, str) else dict(data or {})
+    settings, remark = data_to_evaluate(model, named)
+    if not isinstance(model, TrainedModel):
+        model = load(model, device=device, image_size=image_size, trust=trust)
+    elif image_size is not None:
+        raise InputError("the model is loaded already: give image_size to kat.load")
+    found = training.evaluate(
+        model.model,
+        model.stored,
+        config_from({"data": settings}).data,
+        EvalConfig(
+            device=str(model.subject.device) if device == "auto" else device,
+            precision=precision,
+            limit=limit,
+            image_size=model.image_size,
+            progress=progress,
+        ),
+        task_options(model.task, "EvalOptions", options),
+        source=model.source,
+    )
+    found.notes += [remark] if remark else []
+    return found
+
+
+def data_to_evaluate(
+    model: str | Path | TrainedModel, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Return the settings of the data to evaluate a model on, and a remark on them or "".
+
+    Args:
+        model: a loaded model, or its path.
+        given: settings of data; the others, and without a name the dataset, are the run's own.
+
+    Raises:
+        InputError: neither says on what dataset.
+    """
+    path = Path(model.source if isinstance(model, TrainedModel) else model)
+    is_exported = path.suffix[1:] in FORMATS and path.is_file()
+    exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
+    settings, remark = data_to_test(path, given, exported)
+    if "name" not in (settings := settings | dict(given)):
+        known = isinstance(model, TrainedModel) or path.exists() or str(path).startswith(HUB)
+        reason = "does not belong to a run: name the dataset to evaluate on with --data"
+        raise InputError(f"{path} {reason if known else 'does not exist'}")
+    return settings, remark
+
+
+class TrainedModel:
+    """A trained model with its classes and preprocessing; use this when :func:`load` returned it.
+
+    Args:
+        model: a classifier, a detector or a segmentation model of a record.
+        record: its classes and its preprocessing.
+        source: where it is from, for errors; the run in it has the data of :func:`evaluate`.
+        stored: the record as it is stored, if the model takes images of another size now.
+
+    Attributes:
+        model: the :class:`torch.nn.Module`.
+        record: the :class:`kat.models.ModelRecord`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import kat
+        >>> model = kat.load("runs/digits")
+        >>> prediction = model.predict(np.zeros((8, 8), dtype=np.uint8), top=2)
+        >>> [sorted(entry) for entry in prediction.entries]
+        [['class', 'probability'], ['class', 'probability']]
+        >>> len(model.predict("photos")), model.features("photos").shape
+        (10, torch.Size([10, 64]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        record: ModelRecord,
+        source: str | Path = "the model",
+        stored: ModelRecord | None = None,
+    ) -> None:
+        self.model = model
+        self.record = record
+        self.source = source
+        self.stored = stored or record
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the logits."""
+        return self.record.classes
+
+    @property
+    def task(self) -> str:
+        """classification, detection or segmentation."""
+        return task_of(self.model)
+
+    @property
+    def image_size(self) -> int | None:
+        """The side of the images if it is not the stored one, else None."""
+        return None if self.record is self.stored else self.record.input_size[1]
+
+    @property
+    def subject(self) -> Subject:
+        """The model as tasks take it."""
+        return Subject(self.model, self.record, self.source)
+
+    def predict(
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        draw: bool = False,
+        exif: Exif = "upright",
+        **options: Any,
+    ) -> Any:
+        """Predict what is in images: classes, objects, or the class of each pixel.
+
+        Args:
+            images: one image, or many. An image is a path, a PIL image, an array (H, W) or
+                (H, W, C) or a tensor (H, W) or (C, H, W) of uint8. Many are a list of images, a
+                folder, whose subfolders count, or a batch with one dimension more.
+            draw: also draw objects or classes of pixels, as :attr:`Prediction.pictures`.
+            exif: ``"upright"`` turns photographs as their EXIF orientation says, ``"ignore"``
+                takes the pixels as they are stored.
+            options: of the task, as ``kat predict --help`` lists them: ``top`` and ``batch_size``
+                of a classifier, ``threshold`` of a detector, ``window``, ``scales``, ``flip`` and
+                others of a segmentation model.
+
+        Returns:
+            A :class:`kat.training.Prediction` for one image, a list of them for many. An image
+            among many that cannot be read has no entries, and its ``error`` says why.
+
+        Raises:
+            InputError: the only image cannot be read, or something else is no image; an option is
+                out of range or has no effect on the task.
+        """
+        many, listed = _listed(images)
+        found = list(self.predict_each(listed, draw=draw, exif=exif, **options))
+        if many:
+            return found
+        if found[0].error:
+            raise InputError(f"{found[0].image} {found[0].error}")
+        return found[0]
+
+    def predict_each(
+        self,
+        images: Iterable[Picture],
+        *,
+        draw: bool = False,
+        exif: Exif = "upright",
+        **options: Any,
+    ) -> Iterator[Prediction]:
+        """Return an iterator over the predictions for many images, of which few are in memory.
+
+        The arguments are those of :meth:`predict`, but folders are not searched.
+        """
+        if not self.classes:
+            raise InputError(f"the model of {self.source} has no head, hence no classes to predict")
+        own = task_options(self.task, "PredictOptions", options)
+        waiting: deque[Prediction] = deque()
+        self.model.eval()
+
+        def readable() -> Iterator[Image.Image]:
+            for index, image in enumerate(images):
+                waiting.append(Prediction([], image=_name(image, index)))
+                try:
+                    opened = self._opened(image, index, exif)
+                except UnreadableImage as error:
+                    waiting[-1].error = f"cannot be read: {error.reason}"
+                else:
+                    yield opened
+
+        def predictions() -> Iterator[Prediction]:
+            for found in TASKS[self.task].predict_images(self.subject, readable(), own, draw):
+                while waiting[0].error:
+                    yield waiting.popleft()
+                yield replace(found, image=waiting.popleft().image)
+            yield from waiting
+
+        return predictions()
+
+    @torch.no_grad()
+    def features(
+        self, images: Picture | Iterable[Picture], *, exif: Exif = "upright", batch_size: int = 32
+    ) -> Tensor:
+        """Return the features (N, D) of images, float32 on the CPU: the inputs of the last layer.
+
+        They are timm's pooled features, ``forward_head(forward_features(x), pre_logits=True)``.
+
+        Args:
+            images, exif: as of :meth:`predict`; one image is N = 1.
+            batch_size: images at a time.
+
+        Raises:
+            InputError: an image cannot be read; or the model is no classifier with weights.
+        """
+        model: Any = self.model.eval()
+        if not hasattr(model, "forward_head"):
+            raise InputError(
+                f"{self.source} has no features of whole images: classifiers have, but neither"
+                " exported files nor models for detection or segmentation, whose maps are in"
+                " kat.deploy.FeatureMaps"
+            )
+        transform, listed, found = eval_transform(self.record), _listed(images)[1], []
+        for start in range(0, len(listed), batch_size):
+            batch = enumerate(listed[start : start + batch_size], start)
+            inputs = [transform(self._opened(image, index, exif)) for index, image in batch]
+            x = torch.stack(inputs).to(self.subject.device)
+            found.append(model.forward_head(model.forward_features(x), pre_logits=True))
+        return torch.cat(found).float().cpu()
+
+    def _opened(self, image: Picture, index: int, exif: Exif) -> Image.Image:
+        """Open an image, with the channels that the model takes."""
+        name = _name(image, index)
+        if isinstance(image, str | Path):
+            opened = decode(name, exif)
+        else:
+            shown = image if isinstance(image, Image.Image) else _as_pil(image, name)
+            opened = rgb_of(shown, name, exif)
+        return in_channels(opened, self.record.input_size[0])
+
+
+def _name(image: Picture, index: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"image {index}"
+
+
+def _as_pil(image: np.ndarray | Tensor, name: str) -> Image.Image:
+    """Convert an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W)."""
+    pixels = np.asarray(image.cpu() if isinstance(image, Tensor) else image)
+    if isinstance(image, Tensor) and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,), (4,)) or pixels.ndim < 2:
+        raise InputError(
+            f"{name} must be a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W)"
+            " or (C, H, W) of uint8, from 0 to 255 and with 1, 3 or 4 channels, got"
+            f" {type(image).__name__} of {pixels.dtype} and shape {np.shape(image)}"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _listed(images: Any) -> tuple[bool, list[Any]]:
+    """Return True for many images, and a list of all, with those in folders."""
+    if isinstance(images, str | Path):
+        return Path(images).is_dir(), image_files([images])
+    is_batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
+    if is_batch or (isinstance(images, Iterable) and not isinstance(images, _IN_MEMORY)):
+        return True, image_files(list(images))
+    return False, [images]
