@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KAT = {
-    "ops": 2500, "nn": 2400, "models": 4200, "data": 2850, "training": 4900, "analysis": 2800,
-    "deploy": 800, "cli": 1640, "compat": 250, "recipes": 0, "": 760,
+    "ops": 2460, "nn": 2400, "models": 4200, "data": 2850, "training": 4900, "analysis": 2760,
+    "deploy": 750, "cli": 1560, "compat": 250, "recipes": 0, "": 970,
 }  # fmt: skip
 """Code lines of each package of kat, and of the modules that stand beside the packages.
 
