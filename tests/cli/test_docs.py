@@ -18,7 +18,7 @@ from kat.errors import InputError
 from kat.training import TrainConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CLI = ROOT / "kat" / "cli"
 GROUPS = {name: [*kat_command.find_commands(CLI / f"{name}.py")] for name in
           kat_command.find_commands(CLI)}  # fmt: skip
@@ -36,7 +36,7 @@ def commands_in(text: str) -> list[str]:
 
 def commands_of_page(page: Path) -> list[str]:
     """The commands in the code blocks of a page."""
-    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", page.read_text(), re.M | re.S)
+    blocks = re.findall(r"^```(?:(?:sh|console)?\n(.*?)|.*?)^```", page.read_text(), re.M | re.S)
     return [line for block in blocks for line in commands_in(block)]
 
 
