@@ -104,7 +104,7 @@ def compare(
     ways = {
         "fine-tuned": [*tuned, *start],
         "linear probe": [*tuned, *start, "--model.freeze", "backbone"],
-        "from scratch": [*tuned, "--model.name", MODEL, *grey],
+        "from scratch": [*tuned, "--model.name", MODEL, *grey, "--optim.layer_decay", "0.75"],
     }
     rows = []
     for seed in options.seeds:

@@ -7,7 +7,8 @@ mean and variance of inputs and outputs, gain, gradients, drift of the coefficie
 
 examples:
   kat train --config digits                                    a first run, in about a minute
-  kat train --config finetune --data folder:/data/flowers --init-from vit_tiny_patch16_224
+  kat train --data folder:/data/flowers                        model, size and recipe are chosen
+  kat train --data folder:/data/flowers --init-from vit_tiny_patch16_224            fine-tuning
   kat train --config imagenet_kat_tiny --data folder:/data/imagenet --devices 8 --resume auto
   kat train --config imagenet_kat_tiny --data folder:/data/imagenet --dry-run
 

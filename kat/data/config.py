@@ -52,7 +52,8 @@ class DataConfig:
             folder:PATH and csv:FILE), so that its own validation split is left for ``kat eval`` as
             a test.
         image_size: side of the square that the model sees, in pixels; null: the data's own size;
-            auto: as of the model in model.init_from.
+            auto: as of the model in model.init_from; without both from the median side of 100
+            images.
         channels: channels that images are converted to: 1 for gray, 3 for RGB; null: the data's
             own; auto: as of the model in model.init_from.
         batch_size: images per step in each process; auto: from the number of images.

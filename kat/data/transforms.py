@@ -63,7 +63,10 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
     elif data.image_size is not None:
         height, width = data.image_size
     else:
-        raise InputError(f"data.image_size is needed: the images of {config.name!r} differ in size")
+        raise InputError(
+            f"data.image_size is needed, a number or auto: the images of {config.name!r} differ in"
+            " size"
+        )
     channels = config.channels or data.channels
     mean = config.mean or _per_channel(data.mean, channels)
     std = config.std or _per_channel(data.std, channels)

@@ -6,12 +6,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
 import timm
+import torch
 
-from kat.data import ImageDataset, ImageStream
+from kat.data import ImageDataset, ImageStream, UnreadableImage
+from kat.data.decoding import header
 from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
@@ -23,6 +26,14 @@ from kat.training.config import LossConfig, ModelConfig, TrainConfig
 _RECIPE = ("input_size", "interpolation", "crop_pct")
 _WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
 """The parts of a run, of which each warm-up takes one."""
+_FROM_SCRATCH = {
+    "classification": (("kat_micro", 224), ("kat_tiny_patch16_224", 224)),
+    "detection": (("kat_det_micro", 256), ("kat_det_tiny", 640)),
+    "segmentation": (("kat_upernet_micro", 128), ("kat_upernet_tiny", 512)),
+}
+"""By task: a model and the largest side of its images, for a CPU and for a GPU."""
+_MEASURED = 100
+"""The most images whose sides are read to choose the size."""
 _VIT = re.compile(r"^(vit|deit3?)_")
 Settings = TypeVar("Settings")
 
@@ -68,6 +79,62 @@ def choose(
     }
 
 
+def from_scratch(
+    config: TrainConfig, data: ImageDataset | ImageStream, device: torch.device
+) -> tuple[TrainConfig, str]:
+    """Choose a model, and the size of its images if it is auto, for data without a trained model.
+
+    - model: kat_micro, kat_det_micro or kat_upernet_micro on a CPU, and their tiny sizes on a GPU;
+      there kat_small for classification from 100,000 images on.
+    - image_size: the median side of 100 images, rounded to a multiple of the patch (of 32 pixels
+      for detection and segmentation), at most 224 for classification, 256 and on a GPU 640 for
+      detection, 128 and on a GPU 512 for segmentation. The side is the shorter one, for detection
+      the longer one.
+    - patch of a classifier: the smallest of 2, 4 and 8 with at most 100 patches, else 16.
+
+    Returns:
+        The settings, and the reasons for the choice.
+
+    Raises:
+        InputError: none of the measured images can be read.
+    """
+    on_gpu = device.type != "cpu"
+    name, largest = _FROM_SCRATCH[data.task][on_gpu]
+    name = "kat_small_patch16_224" if name.startswith("kat_tiny") and len(data) >= 1e5 else name
+    reason = f"{name} for training from scratch on a {'GPU' if on_gpu else 'CPU'}"
+    size: Any = config.data.image_size
+    side = _median_side(data) if size in (AUTO, None) else size
+    patch, args = 32, config.model.args
+    if data.task == "classification":
+        patch = next((patch for patch in (2, 4, 8) if side <= 10 * patch), 16)
+        args = {"patch_size": patch, **args}
+    if size in (AUTO, None):
+        size = patch * max(1, round(min(side, largest) / patch))
+        reason += f", {size} pixels for a median side of {side}"
+    model = replace(config.model, name=name, args=args)
+    return replace(config, model=model, data=replace(config.data, image_size=size)), reason
+
+
+def _median_side(data: ImageDataset | ImageStream) -> int:
+    """Return the median of the shorter side, or for detection of the longer one, in pixels."""
+    choose_side = max if data.task == "detection" else min
+    if data.image_size is not None:
+        return choose_side(data.image_size)
+    if not isinstance(data, ImageDataset):
+        return 224
+    sides = []
+    for index in range(len(some := data.evenly_spaced(_MEASURED))):
+        try:
+            image, _ = some.read(index)
+            size = header(image, some.name(index))[0] if isinstance(image, bytes) else image.size
+            sides.append(choose_side(size))
+        except UnreadableImage:
+            continue
+    if not sides:
+        raise InputError(f"none of {len(some)} training images can be read, first {some.name(0)}")
+    return round(median(sides))
+
+
 def without_auto(
     config: TrainConfig, kept: Mapping[str, Any], source: ViTSource | None, images: int
 ) -> TrainConfig:
@@ -76,6 +143,8 @@ def without_auto(
     The values come from run.yaml where the run is resumed. Else model and preprocessing are those
     of the source, and :func:`choose` has the rest. A warm-up that would not end before the run does
     is replaced, too.
+
+    Rates decay over the layers, by 0.75, where the weights are those of a source.
 
     Args:
         config: the settings.
@@ -100,6 +169,7 @@ def without_auto(
         batch_size=None if data.batch_size == AUTO else data.batch_size,
         epochs=None if config.epochs == AUTO else config.epochs,
     )
+    chosen["optim"]["layer_decay"] = 1.0 if source is None else 0.75
     whole = _filled(given, values or chosen)
     optim, epochs = whole.optim, whole.epochs
     shorter: dict[str, Any] = {

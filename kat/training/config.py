@@ -40,7 +40,8 @@ class ModelConfig:
 
     Args:
         name: a model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro; auto: the
-            model of init_from, or the KAT of its size if that is a ViT.
+            model of init_from, or the KAT of its size if that is a ViT; without init_from a small
+            KAT for the task, larger on a GPU.
         args: further arguments of the model's constructor, e.g. {num_groups: 4, patch_size: 2}.
         drop_path: rate of stochastic depth in the last block; it grows linearly from 0 in the
             first.
@@ -102,7 +103,8 @@ class OptimConfig:
         rational_weight_decay: weight decay of the rational coefficients; it pulls F towards zero.
         betas: decay rates of the moments of optimizers that have two, such as Adam.
         layer_decay: factor of the learning rate from each block to the one before it: the head has
-            lr, the last block layer_decay times lr; 1 turns it off.
+            lr, the last block layer_decay times lr; 1 turns it off; auto: 0.75 with init_from, else
+            1.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
         rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
             tenth of the epochs, as for a warm-up that would not end before the run does.
@@ -133,7 +135,7 @@ class OptimConfig:
     weight_decay: NonNegative = 0.05
     rational_weight_decay: NonNegative = 0.0
     betas: tuple[ProbabilityBelowOne, ProbabilityBelowOne] = (0.9, 0.999)
-    layer_decay: Share = 1.0
+    layer_decay: OrAuto[Share] = 1.0
     rational_lr_scale: NonNegative = 1.0
     rational_warmup_epochs: OrAuto[NonNegative] = 0.0
     clip_coefficients: NonNegative = 0.0
@@ -337,6 +339,11 @@ class TrainConfig:
             "precision=16-mixed does not work with strategy=fsdp: take bf16-mixed",
         )
         return self
+
+
+def own_recipe(task: str) -> str:
+    """Return the name of the recipe for a task on data of one's own."""
+    return "finetune" if task == "classification" else f"finetune_{task}"
 
 
 def parse_time(text: str) -> float:

@@ -8,10 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from kat.data import DataConfig, task_of_data
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested, settings_from
-from kat.training.config import TrainConfig
+from kat.training.config import TrainConfig, own_recipe
 from kat.training.run_directory import SETTINGS, read_settings
 
 SHORT = {
@@ -22,6 +23,10 @@ SHORT = {
     "device": "accelerator",
 }
 """Short forms of settings."""
+
+
+_WITH_DEFAULTS = ("digits", "fashion_mnist")
+"""Data that the defaults of the settings suit."""
 
 
 def recipe_names() -> list[str]:
@@ -91,7 +96,8 @@ def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
 def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:
     """Make the settings of a run from recipes and what overrides them; later ones win.
 
-    A run that is resumed has its own settings where none is given.
+    A run that is resumed has its own settings where none is given. A new one without a model has
+    the recipe finetune, or for detection and segmentation finetune_TASK.
 
     Raises:
         InputError: an unknown setting, or an invalid value.
@@ -99,4 +105,13 @@ def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))
     kept = given.get("resume") and (out / SETTINGS).is_file()
-    return config_from(merged(read_settings(out), given) if kept else given)
+    return config_from(merged(read_settings(out) if kept else _base_of(given), given))
+
+
+def _base_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe for data of one's own where no model is given."""
+    named = flat(given)
+    data = str(named.get("data.name", DataConfig.name))
+    if "model.name" in named or data.startswith(_WITH_DEFAULTS):
+        return {}
+    return read_recipe(own_recipe(task_of_data(data)))

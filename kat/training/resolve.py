@@ -27,8 +27,8 @@ from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
-from kat.training.auto_settings import settled_loss, without_auto
-from kat.training.config import TrainConfig
+from kat.training.auto_settings import from_scratch, settled_loss, without_auto
+from kat.training.config import TrainConfig, own_recipe
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
 from kat.training.tasks.registry import TASKS, check_used
@@ -92,6 +92,9 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     known = replace(
         given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
     )
+    reason = ""
+    if known.model.name == AUTO and source is None and not resumption.settings:
+        known, reason = from_scratch(known, data.train, device)
     settled = check_ranges(without_auto(known, resumption.settings, source, len(data.train)))
     final, record, task, source = _record(settled, source, data)
     return ResolvedRun(
@@ -105,7 +108,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         val_data=data.val,
         device=device,
         world=world,
-        notes=_notes(given, final, resumption, data),
+        notes=_notes(given, final, resumption, data, reason),
     )
 
 
@@ -153,7 +156,7 @@ def _record(
 
 
 def _notes(
-    given: TrainConfig, final: TrainConfig, resumption: Resumption, data: RunData
+    given: TrainConfig, final: TrainConfig, resumption: Resumption, data: RunData, reason: str
 ) -> tuple[str, ...]:
     """Return the lines for the user, each once: both splits may have the same."""
     lines = [*resumption.checkpoint.damaged] if resumption.checkpoint else []
@@ -161,9 +164,12 @@ def _notes(
         lines.append(f"the data has changed since the run began: {data.changed}")
     lines += (data.train.note, data.val.note)
     typed, now, before = map(flat, (asdict(given), settings_to_keep(final), resumption.settings))
-    chosen = [f"{n}={v}" for n, v in now.items() if typed.get(n, v) == AUTO != v]
+    auto = {n: v for n, v in now.items() if typed.get(n) == AUTO and v not in (AUTO, None)}
+    chosen = [f"{name}={value}" for name, value in auto.items()]
     if chosen:
-        lines.append(f"chosen: {', '.join(chosen)}")
+        task = data.train.task
+        by = f" as by --config {own_recipe(task)}, for {task}" if "model.name" in auto else ""
+        lines.append(f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
     if typed["loss.class_weights"] == "balanced":
         pairs = zip(data.train.classes, now["loss.class_weights"], strict=True)
         lines.append(f"class weights: {listing((f'{name} {w:.4g}' for name, w in pairs), 8)}")

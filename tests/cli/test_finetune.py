@@ -65,7 +65,8 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     assert run(*_command(images, source, out, "--epochs", 2)) == 0
     printed = capsys.readouterr().out
     assert "has no validation split: 3 of its 30 images, 0.1 of each class, are held out" in printed
-    assert "chosen: model.name=kat_micro_patch2_8, data.image_size=8, data.channels=1" in printed
+    chosen = "model.name=kat_micro_patch2_8, data.image_size=8, data.channels=1"
+    assert f"chosen as by --config finetune, for classification: {chosen}" in printed
     settings = (out / "run.yaml").read_text()
     of_the_machine = ["accelerator: auto", "devices: auto", "strategy: auto"]
     assert [line for line in settings.splitlines() if "auto" in line.split()] == of_the_machine
@@ -148,3 +149,45 @@ def test_another_image_size(images, tmp_path):
             torch.testing.assert_close(after[name], before[name])
     assert load_model(out)[1].input_size == (1, 12, 12)
     assert run("eval", out, "--no-progress") == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "recipe", "model", "task"),
+    [
+        ("folder", "finetune", "kat_micro", "classification"),
+        ("coco", "finetune_detection", "kat_det_micro", "detection"),
+        ("ade", "finetune_segmentation", "kat_upernet_micro", "segmentation"),
+    ],
+)
+def test_the_bare_call_says_in_a_line_what_it_chooses(
+    images, items, tmp_path, capsys, data, recipe, model, task
+):
+    """Without a model or a recipe; --config RECIPE without a model makes the same choice."""
+    name = f"{data}:{images if data == 'folder' else items}"
+    bare = ("--data", name, *QUICK, "--device", "cpu", "--out", tmp_path / "run")
+    printed = []
+    for options in ((), ("--config", recipe)):
+        assert run("train", *options, *bare, "--dry-run") == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "validation" not in line]
+        printed.append(lines[: next(i for i, line in enumerate(lines) if line.startswith("model"))])
+    assert printed[0] == printed[1]
+    (chosen,) = printed[0]
+    assert chosen.startswith(f"chosen as by --config {recipe}, for {task}: epochs=100, model.name=")
+    assert f" model.name={model}, data.image_size=" in chosen
+    assert f"({model} for training from scratch on a CPU, " in chosen
+    if task != "classification":
+        line = refused(capsys, "train", "--config", "finetune", *bare)
+        assert f"or take a recipe for {task} such as {recipe}" in line
+
+
+def test_a_bare_run_is_resumed_and_evaluated(images, tmp_path, capsys):
+    bare = ["train", "--data", f"folder:{images}", *QUICK, "--out", tmp_path / "run"]
+    assert run(*bare, "--epochs", 2, "--limit_epochs", 1) == 0
+    before = (tmp_path / "run" / "run.yaml").read_text()
+    assert run(*bare, "--epochs", 2, "--limit_epochs", 2, "--resume") == 0
+    after = (tmp_path / "run" / "run.yaml").read_text()
+    assert after.replace("limit_epochs: 2", "limit_epochs: 1") == before.replace(
+        "resume: false", "resume: true"
+    )
+    assert capsys.readouterr().out.count("chosen as by --config finetune") == 1
+    assert run("eval", tmp_path / "run", "--no-progress") == 0

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
 
-from kat.data import AugmentConfig, DataConfig
+from kat.data import AugmentConfig, DataConfig, open_split
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, read_vit, save_model
 from kat.settings import check_ranges
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
-from kat.training.auto_settings import choose, without_auto
+from kat.training.auto_settings import choose, from_scratch, without_auto
 
 GREY = ModelRecord(
     architecture="kat_micro_patch4_28",
@@ -137,6 +139,78 @@ def test_files_that_say_less(tmp_path):
         _settled(source)
     config = _settled(source, "kat_micro_patch4_28")
     assert (config.data.image_size, config.data.channels, config.data.mean) == (28, 1, [0.5])
+
+
+def _photographs(folder, sides):
+    """Photographs of two classes whose shorter sides these are, and two that cannot be read."""
+    for number, side in enumerate(sides):
+        image = Image.new("RGB", (side, 2 * side) if number % 2 else (3 * side, side))
+        path = folder / "train" / f"n{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        path.with_name("torn.png").write_bytes(b"torn")
+    return open_split(DataConfig(f"folder:{folder}", holdout=0), "train")
+
+
+@pytest.mark.parametrize(
+    ("sides", "size", "patch"),
+    [
+        ([500, 640, 300], 224, 16),
+        ([150, 90, 131], 128, 16),
+        ([102] * 3, 96, 16),
+        ([70, 61, 200], 72, 8),
+        ([33] * 3, 32, 4),
+        ([3] * 3, 4, 2),
+    ],
+)
+def test_a_model_and_its_images_from_scratch(tmp_path, sides, size, patch):
+    """The median side, rounded to the patch; at most 100 patches but for the largest."""
+    data = _photographs(tmp_path, sides)
+    auto = TrainConfig(model=ModelConfig("auto"), data=DataConfig(**IMAGES))
+    config, reason = from_scratch(auto, data, torch.device("cpu"))
+    assert (config.model.name, config.model.args) == ("kat_micro", {"patch_size": patch})
+    assert config.data.image_size == size
+    assert reason == (
+        f"kat_micro for training from scratch on a CPU, {size} pixels for a median side of"
+        f" {sorted(sides)[1]}"
+    )
+    settled = without_auto(config, {}, None, len(data))
+    assert (settled.data.channels, settled.data.mean) == (None, None)
+    model = replace(ModelConfig("auto"), args={"patch_size": 7})
+    given = replace(auto, model=model, data=DataConfig(**{**IMAGES, "image_size": 56}))
+    config, reason = from_scratch(given, data, torch.device("cuda"))
+    assert (config.model.name, config.model.args) == ("kat_tiny_patch16_224", {"patch_size": 7})
+    assert (config.data.image_size, reason[-8:]) == (56, "on a GPU")
+
+
+def test_larger_models_for_more_images_and_for_dense_tasks_on_a_gpu(tmp_path, items):
+    auto = TrainConfig(model=ModelConfig("auto"), data=DataConfig(**IMAGES))
+    many = _photographs(tmp_path, [300, 300])
+    many.source.labels = np.zeros(100_000, np.int32)
+    many.evenly_spaced = lambda count: _photographs(tmp_path, [300, 300])
+    gpu = torch.device("cuda")
+    assert from_scratch(auto, many, gpu)[0].model.name == "kat_small_patch16_224"
+    for name, models in (
+        (f"coco:{items}", ("kat_det_micro", "kat_det_tiny")),
+        (f"ade:{items}", ("kat_upernet_micro", "kat_upernet_tiny")),
+    ):
+        data = open_split(DataConfig(name), "train")
+        for device, model in zip(("cpu", "cuda"), models, strict=True):
+            config, _ = from_scratch(auto, data, torch.device(device))
+            assert (config.model.name, config.data.image_size) == (model, 64)
+    (unreadable := tmp_path / "none" / "train" / "n0").mkdir(parents=True)
+    (unreadable / "a.png").write_bytes(b"torn")
+    data = open_split(DataConfig(f"folder:{tmp_path / 'none'}", holdout=0), "train")
+    with pytest.raises(InputError, match="none of 1 training images can be read, first "):
+        from_scratch(auto, data, gpu)
+
+
+def test_rates_decay_over_the_layers_of_a_source_alone(tmp_path):
+    auto = replace(AUTO, optim=replace(AUTO.optim, layer_decay="auto"))
+    assert _by_images(auto, 100).optim.layer_decay == 1
+    save_model(build_model(GREY), GREY, tmp_path)
+    config = replace(auto, model=ModelConfig("auto"), data=DataConfig(**IMAGES))
+    assert without_auto(config, {}, read_vit(tmp_path), 100).optim.layer_decay == 0.75
 
 
 def test_without_a_source():

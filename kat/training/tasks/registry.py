@@ -14,7 +14,7 @@ from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError, unknown
 from kat.models.dense import task_of
 from kat.settings import flat, settings_from
-from kat.training.config import TrainConfig
+from kat.training.config import TrainConfig, own_recipe
 from kat.training.tasks.task import Task
 
 Which = Literal["EvalOptions", "PredictOptions"]
@@ -64,6 +64,7 @@ def check_used(config: TrainConfig, task: str) -> None:
         if f"{name}.".startswith(unused) and value != default[name]:
             raise InputError(
                 f"{name}={value} has no effect on {task}: leave it out, or take a recipe for {task}"
+                f" such as {own_recipe(task)}"
             )
 
 
