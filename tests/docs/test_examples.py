@@ -85,4 +85,4 @@ def _run_code_of(page: str) -> None:
     assert blocks
     names: dict[str, object] = {"__name__": page}
     for block in blocks:
-        exec(compile(block, page, "exec"), names)
+        exec(compile(block.replace("epochs=40", "epochs=1"), page, "exec"), names)
