@@ -192,11 +192,14 @@ def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another run than that of its directory."""
     settings = path.with_name(SETTINGS)
     own, its = run_id(settings), checkpoint.get("run_id")
+    start = f"A new run starts from the weights by --init-from {path}"
+    if its is None:
+        raise InputError(f"{path} is of an earlier version, and cannot be resumed. {start}")
     if its != own:
         raise InputError(
             f"{path} is of another run: its id is {its}, and that of {settings} is {own or None}."
             " Put the run's own file in its place; if that has only lost its first line, write it"
-            f" again: '# run {its}'. A new run starts from the weights by --init-from {path}"
+            f" again: '# run {its}'. {start}"
         )
 
 
