@@ -276,7 +276,7 @@ class TrainedModel:
             images: one image, or many. An image is a path, a PIL image, an array (H, W) or
                 (H, W, C) or a tensor (H, W) or (C, H, W) of uint8. Many are a list of images, a
                 folder, whose subfolders count, or a batch with one dimension more.
-            draw: also draw objects or classes of pixels, as :attr:`Prediction.pictures`.
+            draw: also draw objects or classes of pixels, into ``pictures`` of the prediction.
             exif: ``"upright"`` turns photographs as their EXIF orientation says, ``"ignore"``
                 takes the pixels as they are stored.
             options: of the task, as ``kat predict --help`` lists them: ``top`` and ``batch_size``
