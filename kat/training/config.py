@@ -338,6 +338,10 @@ class TrainConfig:
             sharded and self.precision == "16-mixed",
             "precision=16-mixed does not work with strategy=fsdp: take bf16-mixed",
         )
+        _exclude(
+            sharded and self.model.channels_last,
+            "model.channels_last does not work with strategy=fsdp: take ddp",
+        )
         return self
 
 

@@ -44,6 +44,7 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
     ("settings", "message"),
     [
         ({"strategy": "fsdp", "precision": "16-mixed"}, "16-mixed does not work with strategy"),
+        ({"strategy": "fsdp", "model": ModelConfig(channels_last=True)}, "channels_last does not"),
         ({"optim": OptimConfig(lr=5e-6)}, "optim.min_lr=1e-05 is above optim.lr=5e-06, so that"),
         ({"optim": OptimConfig(warmup_lr=1.0, warmup_epochs=1)}, "warmup_lr=1 is above optim.lr="),
         ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd does not have two betas"),
