@@ -135,10 +135,23 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
             if index in entries:
                 entries[index] = map_tensors(entries[index], partial(_like, parameter))
     optimizer.load_state_dict({**state, "state": entries})
+    # torch casts each tensor but "step" to the dtype of its parameter. NAdam, for one, keeps a
+    # product of momenta in float32 beside parameters of float64.
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        for index, parameter in zip(saved["params"], group["params"], strict=True):
+            own = optimizer.state[parameter] if index in entries else {}
+            for name, value in entries.get(index, {}).items():
+                if isinstance(value, Tensor):
+                    own[name] = own[name].to(value.dtype)
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    return sharded_like(value, parameter) if value.shape == parameter.shape else value
+    """Return a tensor of the state with the shards and the strides of its parameter."""
+    if value.shape != parameter.shape:
+        return value
+    if parameter.is_contiguous():
+        return sharded_like(value, parameter)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _stored(tensor: Tensor) -> Tensor:

@@ -115,6 +115,19 @@ def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     assert differences(results(tmp_path / "run"), clean) == []
 
 
+def test_the_state_of_an_optimizer_keeps_its_dtype_and_its_strides(tmp_path, monkeypatch, capsys):
+    """torch loads NAdam's product of momenta, which is float32, as float64 for such weights."""
+    own = ("--precision", "64-true", "--optim.name", "nadam", "--model.channels_last", "true")
+    command = ["train", *SETTINGS, *own, "--out"]
+    assert run(*command, tmp_path / "clean") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "loss", nth(11, kill)(Classification.loss))
+        with pytest.raises(Killed):
+            run(*command, tmp_path / "run")
+    assert run(*command, tmp_path / "run", "--resume", "auto") == 0
+    assert differences(results(tmp_path / "run"), results(tmp_path / "clean")) == []
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, capsys, clean):
     out = tmp_path / "run"
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
