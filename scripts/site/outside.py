@@ -20,6 +20,8 @@ FOLDER = "files"
 """Where the others are."""
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"
 """What keeps a page out of the search."""
+BOOST, PLAIN = 3, {"results-details.md", *PAGES.values()}
+"""The weight in the search of pages that stand in no folder, as how-to pages do, but of these."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
@@ -42,12 +44,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns the links of a page to files outside docs/ into links to their pages."""
+    """Turns links to files outside docs/ into links to their pages; weighs pages in the search."""
     root = Path(config.docs_dir).parent
     sources = {target: source for source, target in PAGES.items()}
     uri = page.file.src_uri
     if uri.startswith(f"{FOLDER}/"):
         return markdown
+    if "/" not in uri and uri not in PLAIN:
+        page.meta.setdefault("search", {"boost": BOOST})
     place = "" if uri in sources else posixpath.dirname(f"docs/{uri}")
 
     def rewritten(match: re.Match[str]) -> str:
