@@ -61,7 +61,7 @@ shell(
 
 # %% [markdown]
 # A run can be stopped at any moment. The same command with `--resume auto` continues it, and it ends with [the same
-# bits](../training.md#stopping-and-resuming).
+# bits](../training.md#stop-and-resume).
 #
 # ## See how it went
 
