@@ -207,6 +207,8 @@ def connect(world: World, device: torch.device) -> None:
         os.environ.setdefault("MASTER_PORT", str(port))
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, rank=world.rank, world_size=world.size)
+    if backend == "gloo" and dist.is_initialized():
+        dist.barrier()  # or others may still connect to a first process that has refused and left
 
 
 def disconnect() -> None:
