@@ -84,5 +84,5 @@ def _run_code_of(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     names: dict[str, object] = {"__name__": page}
-    for block in blocks:
+    for block in blocks:  # README's run, which takes a minute, is shortened
         exec(compile(block.replace("epochs=40", "epochs=1"), page, "exec"), names)
