@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from kat.models import convert_vit
-from kat.models.conversion.convert import movement
+from kat.models.conversion.report import movement
 
 FITS = {"chosen": {}, "gelu": "gelu", "gelu_wide": "gelu_wide", "swish": "swish"}
 """What act2 starts as; the chosen one is that of kat convert."""

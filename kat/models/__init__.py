@@ -22,7 +22,8 @@ _NAMES = {
     " registered_preprocessing",
     ".checkpoints.storage": "is_model_folder load_model read_training_checkpoint save_model",
     ".checkpoints.weight_files": "load_weights read_state_dict",
-    ".conversion.convert": "Conversion Movement convert_vit init_from_vit",
+    ".conversion.convert": "convert_vit init_from_vit",
+    ".conversion.report": "Conversion Movement",
     ".conversion.source": "ViTSource read_vit",
     ".kat": "KAT GatedKAT",
     ".pretrained": "register_pretrained",
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
         save_model,
     )
     from kat.models.checkpoints.weight_files import load_weights, read_state_dict
-    from kat.models.conversion.convert import Conversion, Movement, convert_vit, init_from_vit
+    from kat.models.conversion.convert import convert_vit, init_from_vit
+    from kat.models.conversion.report import Conversion, Movement
     from kat.models.conversion.source import ViTSource, read_vit
     from kat.models.kat import KAT, GatedKAT
     from kat.models.pretrained import register_pretrained

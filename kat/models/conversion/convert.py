@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from kat.documents import write_json
 from kat.errors import InputError
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.weight_files import STEM, is_coefficient, load_weights
+from kat.models.conversion.act2 import fit_act2, gr_kan_mlps
+from kat.models.conversion.report import Conversion, Shape, movement
 from kat.models.conversion.source import ViTSource, own_weights, rational_args, read_vit
 from kat.models.dense import DenseModel
 from kat.models.dense.attention import offsets_of_grid
 from kat.models.kat import KAT
-from kat.nn import Coefficients, GRKANMlp, GroupRational
+from kat.nn import GroupRational
 from kat.nn.rational import set_coefficients
-from kat.text import counted, listing, numbered
+from kat.text import listing, numbered
 
 _HEAD = ("head.weight", "head.bias")
 _NO_PLACE = ("mask_token", "head_dist.", "pre_logits.")
@@ -36,107 +37,6 @@ _RELATIVE_POSITIONS = "backbone.body."
 """The prefix of the relative positions of a dense model, which fit any task."""
 _NOISE_IMAGES = 8
 _COMPARED = 10.0
-_COVERED = 0.999
-_NARROWEST, _WIDEST = 3, 10
-_GOAL = 1e-2
-"""The movement above which a closer fit is suggested."""
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Movement:
-    """The distance of a model's outputs from those of the ViT that it was made of.
-
-    Args:
-        max: max |KAT - ViT| / max |ViT|, over images and classes.
-        rms: the same ratio of root mean squares.
-        images: their number.
-
-    Examples:
-        >>> import kat
-        >>> vit = kat.models.create_model("vit_micro").eval()
-        >>> moved = kat.models.init_from_vit(kat.models.create_model("kat_micro"), vit).moved
-        >>> moved.images, moved.rms < 0.05
-        (8, True)
-    """
-
-    max: float
-    rms: float
-    images: int
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """The record of how the weights of a ViT were carried over.
-
-    Args:
-        source: the ViT.
-        carried: names of the parameters that come from the source.
-        resized: the resampled ones of them: name to (shape in the source, shape here).
-        dropped: entries of the source that the model has no place for.
-        fresh: names of the parameters that do not come from the source: rationals, a head for
-            other classes.
-        activation: the activation of the source, to which act2 was fitted; None if it was not.
-        half_widths: r of the interval [-r, r] of the fit, for each block.
-        fit_error: the largest |act2 - activation| on these intervals.
-        moved: the distance of the outputs from the source's, with the same resizing; None if
-            nothing was fitted.
-
-    Examples:
-        >>> import kat
-        >>> vit = kat.models.create_model("vit_micro").eval()
-        >>> model, record, conversion = kat.models.convert_vit(vit, "kat_micro")
-        >>> conversion.activation, len(conversion.carried), conversion.dropped
-        ('GELU', 56, [])
-    """
-
-    source: str
-    carried: list[str]
-    resized: dict[str, tuple[Shape, Shape]]
-    dropped: list[str]
-    fresh: list[str]
-    activation: str | None = None
-    half_widths: tuple[int, ...] = ()
-    fit_error: float | None = None
-    moved: Movement | None = None
-
-    def summary(self) -> str:
-        """The report in one line."""
-        kinds = ("carried", "resized", "dropped", "fresh")
-        parts = [f"{len(getattr(self, kind))} {kind}" for kind in kinds]
-        if self.moved is not None:
-            parts.append(f"outputs moved by {self.moved.max:.1e} (max), {self.moved.rms:.1e} (RMS)")
-        return f"from {self.source}: {', '.join(parts)}"
-
-    def rows(self, images: str = "images") -> list[tuple[str, str]]:
-        """The report as rows of a label and a text.
-
-        Args:
-            images: what to call the images that the movement was measured on.
-        """
-        rows = [("from", self.source), ("carried", counted(len(self.carried), "tensor"))]
-        rows += [("resized", f"{n} {there} to {here}") for n, (there, here) in self.resized.items()]
-        rows += [("dropped", name) for name in self.dropped]
-        rows += [("fresh", f"{counted(len(self.fresh), 'tensor')}: {listing(self.fresh, 4)}")]
-        if self.activation is not None:
-            widths = ", ".join(map(str, self.half_widths))
-            rows.append(("act2", f"{self.activation} on [-r, r], r = {widths} block by block"))
-            rows.append(("", f"maximum error there {self.fit_error:.1e}"))
-        if self.moved is not None:
-            rows.append(("outputs moved", f"{self.moved.max:.2e} max, {self.moved.rms:.2e} RMS"))
-            rows.append(("", f"relative to the ViT's, on {self.moved.images} {images}"))
-            if max(self.moved.max, self.moved.rms) > _GOAL:
-                rows.append(("", "more than 1e-2: --args '{degree: [9, 8]}' gives a closer fit"))
-        return rows
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as a dictionary for JSON."""
-        return asdict(self)
-
-    def save(self, path: str | Path) -> None:
-        """Writes the report as a JSON file."""
-        write_json(path, self.to_dict())
 
 
 def convert_vit(
@@ -308,9 +208,9 @@ def _init_transformer(
         shape = (_NOISE_IMAGES, model.in_chans, height, width)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0), device="cpu")
     images = images.to(model.patch_embed.proj.weight)
-    fits = _fit_rationals(model, vit, function, images) if fit else []
+    fits = fit_act2(model, vit, function, images) if fit else []
     model.load_state_dict(weights, strict=False)
-    mlps = list(_mlps(model).values())
+    mlps = list(gr_kan_mlps(model).values())
     for mlp in mlps:
         if isinstance(mlp.act1, GroupRational):
             mlp.act1.reset_parameters()
@@ -398,78 +298,9 @@ def _resized(
 def _plain_twin(model: KAT, activation: nn.Module) -> KAT:
     """A copy of a KAT with timm's MLPs and this activation in place of its GR-KAN MLPs: a ViT."""
     twin = copy.deepcopy(model).eval()
-    for index, mlp in _mlps(model).items():
+    for index, mlp in gr_kan_mlps(model).items():
         sizes = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc2.out_features
         plain = Mlp(*sizes, bias=mlp.fc1.bias is not None)
         plain.act, plain.norm = copy.deepcopy(activation), copy.deepcopy(mlp.norm)
         twin.blocks[index].mlp = plain.to(mlp.fc1.weight).eval()
     return twin
-
-
-def _mlps(model: KAT) -> dict[int, GRKANMlp]:
-    """The GR-KAN MLPs, by the number of their block."""
-    blocks: list[Any] = list(model.blocks)
-    return {i: b.mlp for i, b in enumerate(blocks) if isinstance(b.mlp, GRKANMlp)}
-
-
-def _fit_rationals(
-    model: KAT, vit: VisionTransformer, activation: nn.Module, images: Tensor
-) -> list[Coefficients]:
-    """The coefficients of each act2: the least maximum error where the activation's inputs are."""
-    from kat.nn.fitting import fit  # imports SciPy's optimizers
-
-    def target(x: Any) -> Any:
-        return activation(torch.from_numpy(x)).numpy()
-
-    mlps, fits = _mlps(model), {}
-    of_blocks = half_widths(vit, images)
-    for r in {of_blocks[block] for block in mlps}:
-        act2: Any = next(iter(mlps.values())).act2
-        fits[r] = fit(target, act2.degree, act2.form, (-float(r), float(r))).coefficients
-    return [fits[of_blocks[block]] for block in mlps]
-
-
-@torch.no_grad()
-def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
-    """For each block, the least integer r such that [-r, r] has 99.9 % of the activation's inputs.
-
-    It is at least 3 and at most 10. A fit on a narrower interval is closer inside it, and deviates
-    sooner outside.
-
-    Args:
-        vit: with timm's MLPs.
-        images: (B, C, H, W), normalized.
-    """
-    found: list[int] = []
-
-    def record(_: nn.Module, __: Any, output: Tensor) -> None:
-        sizes = output.flatten().abs()
-        covered = sizes.kthvalue(math.ceil(_COVERED * len(sizes))).values.item()
-        found.append(min(max(math.ceil(covered), _NARROWEST), _WIDEST))
-
-    blocks: list[Any] = list(vit.blocks)
-    hooks = [block.mlp.fc1.register_forward_hook(record) for block in blocks]
-    try:
-        vit(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-@torch.no_grad()
-def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
-    """The distance of a KAT's outputs from those of its ViT on these images; 0 / 0 counts as 0."""
-    training = model.training
-    expected, outputs = vit.eval()(images), model.eval()(images)
-    model.train(training)
-    off = outputs - expected
-
-    def ratio(size: Tensor, to: Tensor) -> float:
-        return 0.0 if size == 0 else (size / to).item()
-
-    return Movement(
-        max=ratio(off.abs().max(), expected.abs().max()),
-        rms=ratio(off.square().mean().sqrt(), expected.square().mean().sqrt()),
-        images=len(images),
-    )

@@ -11,7 +11,7 @@ import torch
 
 import kat
 from kat.models import Conversion, Movement, convert_vit, init_from_vit, read_vit, save_model
-from kat.models.conversion.convert import half_widths
+from kat.models.conversion.act2 import half_widths
 from tests.models.conversion.vits import SMALL, TINY, distance, images, trained
 from tests.models.small import record_of
 
