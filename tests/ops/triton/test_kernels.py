@@ -1,4 +1,4 @@
-"""The GPU kernels without a GPU: interpreted, and compiled."""
+"""The GPU kernels without a GPU: interpreted, emulated as compiled, and their machine code."""
 
 from __future__ import annotations
 
@@ -46,8 +46,37 @@ def test_interpreted_kernels_against_float64(cases, marker):
     if triton.startswith("3.6.") and tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4):
         pytest.skip("the interpreter of Triton 3.6 does not work with numpy 2.4 and later")
     path = str(Path(__file__).with_name(cases))
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", marker)
-    run("-m", "pytest", *options, path, TRITON_INTERPRET="1")
+    run("-m", "pytest", *QUIET, "-m", marker, path, TRITON_INTERPRET="1")
+
+
+QUIET = ("-q", "-x", "-p", "no:cacheprovider")
+ALL = ("-m", "release or not release")
+SHARE = {
+    "interpreted.py": (
+        "test_dtypes_with_several_blocks_a_program[dtype0-B]",
+        "test_dtypes_with_several_blocks_a_program[dtype1-A]",
+        "test_layouts[dtype0-channels first, one image]",
+        "test_sharing_by_group[False-shape1-rows0]",
+        "test_int64_offsets",
+        "test_the_last_rows_of_more_elements_than_int32_counts[rational]",
+        "test_enormous_and_infinite_x[dtype0-A]",
+        "test_random_sizes_of_x_and_of_the_output_gradient[degree0-A-dtype0-8]",
+    ),
+    "interpreted_gated.py": (
+        "test_dtypes_with_several_blocks_a_program[dtype1-B-False]",
+        "test_the_gradients_of_halves_go_into_one_tensor[True]",
+    ),
+}
+"""The tests that run emulated outside of a release."""
+
+
+@needs_triton
+@pytest.mark.parametrize("share", [True, pytest.param(False, marks=pytest.mark.release)])
+@pytest.mark.parametrize("cases", SHARE)
+def test_compiled_kernels_against_float64(cases, share):
+    path = str(Path(__file__).with_name(cases))
+    selected = [f"{path}::{name}" for name in SHARE[cases]] if share else [path, *ALL]
+    run("-m", "pytest", *QUIET, "-p", "tests.ops.triton.emulated", *selected)
 
 
 GATED = ("--width", "768", "--apart", "--kernel", "gated_forward", "gated_backward",
@@ -79,15 +108,6 @@ def test_compiled_kernels_for_sm_90(options, count, registers, instructions, tmp
 def test_the_scaled_backward_kernel_compiles(arch):
     kernels = ("scaled", "gated_scaled")
     run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", *kernels, "--width", "768")
-
-
-@needs_triton
-@pytest.mark.release
-@pytest.mark.parametrize("form", ["A", "B"])
-def test_kernels_without_a_denominator_compile(form):
-    options = ("--arch", "90", "--dtype", "fp32", "--width", "768", "--degree", "5", "0")
-    kernels = ("--kernel", "forward", "backward", "scaled")
-    run("benchmarks/kernel_static.py", "--form", form, *options, *kernels)
 
 
 @needs_triton
