@@ -47,10 +47,11 @@ def train(
     overwrite: bool | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Train a model; use this when you would call ``kat train`` from Python or a notebook.
+    """Train a model and return a summary of the run.
 
-    ``settings`` wins over the recipe, and the arguments before it win over both. A setting that is
-    nowhere given has its default, or in a run that is resumed the value that it had.
+    Use this when you want to do what ``kat train`` does from Python or a notebook. ``settings``
+    wins over the recipe, and the arguments before it win over both. A setting that is nowhere given
+    has its default, or in a run that is resumed the value that it had.
 
     With several devices, which is the default where there are several GPUs, a script is run again
     once for each, as by torchrun, and ends when they do. A notebook needs ``{"devices": 1}``.
@@ -95,7 +96,9 @@ def train(
 def load(
     path: str | Path, *, device: str = "auto", image_size: int | None = None, trust: bool = False
 ) -> TrainedModel:
-    """Load a trained model; use this when you want predictions or features in Python.
+    """Load a trained model.
+
+    Use this when you want predictions or features in Python.
 
     Args:
         path: a run directory (its best weights), a model folder, a ``.ckpt`` file, a file of
@@ -133,7 +136,9 @@ def evaluate(
     trust: bool = False,
     **options: Any,
 ) -> Evaluation:
-    """Evaluate a model; use this when you would call ``kat eval`` from Python.
+    """Evaluate a model on a dataset.
+
+    Use this when you want to do what ``kat eval`` does from Python.
 
     Args:
         model: the path of a model, as :func:`load` takes it, or a loaded one.

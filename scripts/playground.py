@@ -1,4 +1,4 @@
-"""Makes what the documentation's pages to play with need and the repository does not hold.
+"""Makes what the pages of the documentation load and the repository does not hold.
 
 python scripts/playground.py
 
@@ -6,6 +6,7 @@ They go to ``build/playground``, and are made once:
 
     presets.json             the shipped presets
     onnxruntime-web-X.Y.Z/   onnxruntime-web, from npm, checked against the hash below
+    katex-X.Y.Z/             KaTeX, from npm in the same way, which sets the formulas of all pages
     digit.onnx, digit.json   the model of the digit's page (scripts/playground_model.py)
 
 As a hook of mkdocs it adds them to the site, beside the pages.
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,19 @@ INTEGRITY = (
 )
 """The hash of the package, as npm writes it."""
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+KATEX = "katex@0.16.22"
+KATEX_INTEGRITY = (
+    "sha512-XCHRdUw4lf3SKBaJe4EvgqIuWwkPSo9XoeO8GjQW94Bp7TWv9hNhzZjZ+OH9yf1UmLygb7DIT5GS"
+    "FQiyt16zYg=="
+)
+KATEX_FILES = (
+    "katex.min.js", "katex.min.css",
+    *(f"fonts/KaTeX_{font}.woff2" for font in (
+        "AMS-Regular", "Main-Regular", "Main-Bold", "Main-Italic", "Math-Italic",
+        "Size1-Regular", "Size2-Regular", "Size3-Regular", "Size4-Regular",
+    )),
+)  # fmt: skip
+PACKAGES = ((RUNTIME, INTEGRITY, RUNTIME_FILES), (KATEX, KATEX_INTEGRITY, KATEX_FILES))
 WEIGHTS = BUILD / "model" / "digit.safetensors"
 """The model's weights, which tests read."""
 MODEL_SCRIPT = ROOT / "scripts" / "playground_model.py"
@@ -60,8 +75,10 @@ def make(build: Path) -> dict[str, Path]:
     Raises:
         SystemExit: npm is missing, fails, or gives a package of another hash.
     """
-    if not all((runtime(build) / name).is_file() for name in RUNTIME_FILES):
-        fetch_runtime(runtime(build))
+    for package, integrity, names in PACKAGES:
+        folder = folder_of(build, package)
+        if not all((folder / name).is_file() for name in names):
+            fetch(package, integrity, names, folder)
     make_model(build / "model")
     return assets(build)
 
@@ -70,32 +87,33 @@ def assets(build: Path) -> dict[str, Path]:
     """The files by their names beside the pages, made or not."""
     return {
         "presets.json": ROOT / "kat" / "nn" / "presets.json",
-        **{f"onnxruntime/{name}": runtime(build) / name for name in RUNTIME_FILES},
+        **{f"onnxruntime/{name}": folder_of(build, RUNTIME) / name for name in RUNTIME_FILES},
+        **{f"katex/{name}": folder_of(build, KATEX) / name for name in KATEX_FILES},
         **{name: build / "model" / name for name in ("digit.onnx", "digit.json")},
     }
 
 
-def runtime(build: Path) -> Path:
-    """The folder of this version's files; those of another are not taken for them."""
-    return build / RUNTIME.replace("@", "-")
+def folder_of(build: Path, package: str) -> Path:
+    """The folder of a package in this version."""
+    return build / package.replace("@", "-")
 
 
-def fetch_runtime(out: Path) -> None:
-    """Fetches the package from the registry that npm is set to, and unpacks what a page loads.
+def fetch(package: str, integrity: str, names: Sequence[str], out: Path) -> None:
+    """Fetches a package from the registry that npm is set to, and unpacks the files of these names.
 
     Raises:
         SystemExit: npm is missing, fails, or gives a package of another hash.
     """
     npm = shutil.which("npm")
     if npm is None:
-        raise SystemExit(f"npm is missing: install Node.js, which fetches {RUNTIME}")
+        raise SystemExit(f"npm is missing: install Node.js, which fetches {package}")
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", RUNTIME, "--silent", "--pack-destination", folder]
+        command = [npm, "pack", package, "--silent", "--pack-destination", folder]
         if subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL).returncode:
-            raise SystemExit(f"npm cannot fetch {RUNTIME}; its message is above")
+            raise SystemExit(f"npm cannot fetch {package}; its message is above")
         (archive,) = Path(folder).glob("*.tgz")
-        check_integrity(archive, INTEGRITY)
-        unpack(archive, out)
+        check_integrity(archive, integrity)
+        unpack(archive, names, out)
 
 
 def check_integrity(archive: Path, integrity: str) -> None:
@@ -110,13 +128,13 @@ def check_integrity(archive: Path, integrity: str) -> None:
         raise SystemExit(f"{archive.name} has the hash {found}, not {integrity}: do not use it")
 
 
-def unpack(archive: Path, out: Path) -> None:
-    """Writes :data:`RUNTIME_FILES` of the package's ``dist`` to a folder."""
-    out.mkdir(parents=True, exist_ok=True)
+def unpack(archive: Path, names: Sequence[str], out: Path) -> None:
+    """Writes files of the package's ``dist`` to a folder."""
     with tarfile.open(archive) as package:
-        for name in RUNTIME_FILES:
+        for name in names:
             source = package.extractfile(f"package/dist/{name}")
             assert source is not None
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             with replacing(out / name) as path:
                 path.write_bytes(source.read())
 

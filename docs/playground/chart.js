@@ -113,9 +113,10 @@ export function rangeOf(lines) {
 
 /** About `count` round numbers between low and high. */
 export function ticks(low, high, count) {
-  const rough = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;
+  // At most this step: a range around 0 has a tick on either side from 3 ticks on.
+  const most = (1.4 * (high - low)) / count;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const step = [5, 2, 1].find((factor) => factor * power <= most * 1.001) * power;
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) {
     found.push(+(k * step).toPrecision(12));

@@ -110,11 +110,13 @@ class Page {
   }
 
   controls() {
-    this.preset = element("select", { id: "kat-preset" }, element("option", { value: "" }, "own"));
+    this.preset = element("select", { id: "kat-preset" }, element("option", { value: "" }, "custom"));
     for (const name of Object.keys(this.presets)) this.preset.append(element("option", {}, name));
     this.preset.addEventListener("change", () => {
       if (this.preset.value) this.change(this.fromPreset(this.preset.value, this.state.form));
     });
+    this.reset = element("button", { type: "button", className: "md-button", id: "kat-reset" });
+    this.reset.addEventListener("click", () => this.change(this.fromPreset(this.lastPreset, this.state.form)));
     const forms = ["A", "B"].map((form) => {
       const radio = element("input", { type: "radio", name: "kat-form", value: form });
       radio.addEventListener("change", () => {
@@ -135,7 +137,7 @@ class Page {
     return element(
       "div",
       { className: "kat-controls" },
-      element("div", { className: "kat-row" }, field("Preset", this.preset)),
+      element("div", { className: "kat-row" }, field("Preset", this.preset), this.reset),
       element("fieldset", { className: "kat-row" }, element("legend", {}, "Form"), ...forms),
       this.formula,
       element("div", { className: "kat-row" }, field("Degree of P", this.degrees[0]), field("of Q", this.degrees[1])),
@@ -171,7 +173,7 @@ class Page {
 
   probe() {
     this.at = element("input", { type: "range", id: "kat-x", min: 0, max: 400, step: 1, value: 250 });
-    this.values = element("output", { id: "kat-values", htmlFor: "kat-x" });
+    this.values = element("output", { id: "kat-values", htmlFor: "kat-x", "aria-live": "off" });
     this.at.addEventListener("input", () => this.draw());
     return element("div", { className: "kat-probe" }, field("x", this.at), this.values);
   }
@@ -203,7 +205,7 @@ class Page {
   /** Shows a whole state. */
   show(state) {
     this.state = state;
-    this.preset.value = this.presetOf(state);
+    this.showPreset();
     for (const radio of document.getElementsByName("kat-form")) radio.checked = radio.value === state.form;
     this.degrees[0].value = state.a.length - 1;
     this.degrees[1].value = state.b.length;
@@ -214,6 +216,15 @@ class Page {
       ...state.b.map((_, j) => this.slider("b", j, j + 1)),
     );
     this.draw();
+  }
+
+  /** The preset in the menu, and the last one that was there on the button. */
+  showPreset() {
+    const name = this.presetOf(this.state);
+    this.preset.value = name;
+    this.lastPreset = name || (this.lastPreset ?? "silu");
+    this.reset.textContent = `Reset to ${this.lastPreset}`;
+    this.reset.disabled = Boolean(name) && this.state.expression === this.fromPreset(name, this.state.form).expression;
   }
 
   /** Changes some of the state, and the address with it. */
@@ -276,8 +287,10 @@ class Page {
     const name = `${part}${SUBSCRIPTS[power]}`;
     const value = this.state[part][index];
     const limit = Math.max(2 ** (2 - power), 2 * Math.abs(value));
-    const range = element("input", { type: "range", "aria-label": `${name}, slider` });
-    Object.assign(range, { min: -limit, max: limit, step: limit / 200, value });
+    const step = limit / 200;
+    // A screen reader and the keyboard have the number; the slider beside it is for pointers.
+    const range = element("input", { type: "range", "aria-hidden": true, tabIndex: -1 });
+    Object.assign(range, { min: -limit, max: limit, step, value });
     const number = element("input", {
       type: "number", step: "any", value: +value.toPrecision(6), "aria-label": name, id: `kat-${part}${power}`,
     });
@@ -288,12 +301,19 @@ class Page {
       const clean = +chosen.toPrecision(12);
       other.value = clean;
       this.state = { ...this.state, [part]: this.state[part].with(index, clean) };
-      this.preset.value = this.presetOf(this.state);
+      this.showPreset();
       this.draw();
       this.remember();
     };
     range.addEventListener("input", () => set(range, number));
     number.addEventListener("input", () => set(number, range));
+    number.addEventListener("keydown", (event) => {
+      const turn = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+      if (!turn) return;
+      event.preventDefault();
+      number.value = +(number.valueAsNumber + turn * step).toPrecision(6);
+      set(number, range);
+    });
     return element("div", { className: "kat-slider" }, element("span", { "aria-hidden": true }, name), range, number);
   }
 
@@ -328,6 +348,7 @@ class Page {
     this.values.textContent =
       `x = ${short(mark)}: F = ${short(value.f)}, F′ = ${short(value.slope)},` +
       ` P = ${short(value.p)}, Q = ${short(value.q)}`;
+    this.at.setAttribute("aria-valuetext", this.values.textContent);
     const error = target ? errors(this.state, target, low, high) : null;
     this.describe(error, Math.max(...points.map(({ q }) => q)));
     this.python.textContent = snippet({ ...this.state, a, b }, error?.max);

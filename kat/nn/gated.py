@@ -23,6 +23,7 @@ from kat.ops.operators import gradients, halves, packed_gradients
 class GatedGRKANMlp(nn.Module):
     """GatedGRKANMlp(x) = W_2 (F(W_g x + b_g) * (W_x x + b_x)) + b_2: GR-KAN in a gated MLP.
 
+    Use this when you want to replace the SwiGLU or GEGLU of a transformer, as in a language model.
     F, the activation of the gate, is a rational for each group of hidden channels. It is
     initialized to ``act_init``: with ``"swish"`` the layer starts as SwiGLU, with ``"gelu"`` as
     GEGLU, up to the error of the preset.

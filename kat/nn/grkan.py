@@ -30,7 +30,7 @@ KEEPS: tuple[Keep, ...] = get_args(Keep)
 class GRKANLinear(nn.Module):
     """GRKAN(x) = W F(x) + bias: a learnable rational for each group of inputs, then a linear map.
 
-    Replaces an activation and the ``nn.Linear`` after it.
+    Use this when you want to replace an activation and the ``nn.Linear`` after it.
 
     Args:
         in_features: d_in, divisible by num_groups.
@@ -113,6 +113,7 @@ class GRKANLinear(nn.Module):
 class GRKANMlp(nn.Module):
     """GRKANMlp(x) = W_2 F_2(W_1 F_1(x) + b_1) + b_2: the MLP of a KAT block, two GR-KAN layers.
 
+    Use this when you want to replace the MLP (linear map, activation, linear map) of a transformer.
     It has the signature of timm's ``Mlp``, without ``use_conv``, and serves as ``mlp_layer=`` of
     timm's models. F_1 is initialized to the identity and F_2 to ``act_init``, so it starts as an
     ordinary MLP.

@@ -44,9 +44,10 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for any optimizer of torch or timm, with rational coefficients apart.
 
-    Biases, norms, coefficients and what ``no_weight_decay()`` of a module names have no weight
-    decay. Frozen parameters are in no group. The rates of the groups replace the ``lr`` that the
-    optimizer is given.
+    Use this when you train a model that has rationals in a loop of your own. Biases, norms,
+    coefficients and what ``no_weight_decay()`` of a module names have no weight decay. Frozen
+    parameters are in no group. The rates of the groups replace the ``lr`` that the optimizer is
+    given.
 
     Before each step of SGD (any optimizer with ``dampening``, such as timm's SGDW, SGDP and LARS),
     the gradients of the coefficients are scaled and bounded in place, see the top of this module. A

@@ -33,8 +33,8 @@ SHARES: tuple[Share, ...] = get_args(Share)
 class GroupRational(nn.Module):
     """F(x) = P(x) / Q(x) with learnable coefficients, one function for each group of channels.
 
-    A drop-in replacement for ``nn.GELU`` and other activations, for any number of channels that is
-    divisible by the number of groups.
+    Use this when you want to replace ``nn.GELU`` or another activation by one that learns. The
+    number of channels must be divisible by the number of groups.
 
     Args:
         num_groups: groups into which the channels are divided.

@@ -44,6 +44,8 @@ def adapt(
 ) -> Adapters:
     """Make a trained model adaptable by few parameters, in place; its function is unchanged.
 
+    Use this when you fine-tune a model for many tasks and each may store a few kilobytes only.
+
         "rational"    F with A + D diag(s), A its coefficients, D trained
         "low_rank"    F with A + (U V) diag(s), U (G, rank) and V (rank, k) trained
         "parallel"    y + W_2 F(W_1 x + b_1) + b_2 beside an MLP from x to y, all of it trained

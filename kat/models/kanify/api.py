@@ -50,9 +50,10 @@ def kanify(
     """Replace W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place, and in gated
     MLPs W_2 (f(W_1 x + b_1) * (V x + c)) + b_2 by W_2 (F_2(W_1 x + b_1) * (V x + c)) + b_2.
 
-    F_1 and F_2 are rationals with learnable coefficients. F_1 starts as the identity, exactly, and
-    F_2 as a fit to f, so that the model computes the same function up to the error of the fit. The
-    linear maps are the same parameters under the same names.
+    Use this when you have a trained model of any library and want its activations to learn. F_1 and
+    F_2 are rationals with learnable coefficients. F_1 starts as the identity, exactly, and F_2 as a
+    fit to f, so that the model computes the same function up to the error of the fit. The linear
+    maps are the same parameters under the same names.
 
     MLPs are found by what the model's code does. The linear maps are ``nn.Linear``, transformers'
     ``Conv1D``, PyTorch Geometric's ``Linear`` and 1x1 convolutions, or the experts of a mixture in

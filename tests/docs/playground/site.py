@@ -28,5 +28,5 @@ def write_site(folder: Path, files: Mapping[str, Path]) -> None:
         (folder / page / "index.html").write_text(html(page), encoding="utf-8")
     loaded = {path.name: path for path in PAGES.iterdir() if path.suffix != ".md"}
     for name, path in {**loaded, **files}.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(path)

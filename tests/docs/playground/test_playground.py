@@ -24,20 +24,22 @@ def playground(script):
 def test_files_of_another_version_or_hash_are_not_kept(tmp_path, monkeypatch, playground):
     archive, fetched = tmp_path / "package.tgz", []
 
-    def fetch(folder):
+    def fetch(package, integrity, names, folder):
         fetched.append(folder.name)
         with tarfile.open(archive, "w:gz") as package:
-            for name in (*playground.RUNTIME_FILES, "ort.all.js"):
+            for name in (*names, "ort.all.js"):
                 content = f"content of {name}".encode()
                 member = tarfile.TarInfo(f"package/dist/{name}")
                 member.size = len(content)
                 package.addfile(member, io.BytesIO(content))
-        playground.unpack(archive, folder)
+        playground.unpack(archive, names, folder)
 
-    monkeypatch.setattr(playground, "fetch_runtime", fetch)
+    monkeypatch.setattr(playground, "fetch", fetch)
     monkeypatch.setattr(playground, "make_model", lambda out: None)
     for version in ("1.0.0", "1.0.0", "1.0.1"):
-        monkeypatch.setattr(playground, "RUNTIME", f"onnxruntime-web@{version}")
+        runtime = (f"onnxruntime-web@{version}", "", playground.RUNTIME_FILES)
+        monkeypatch.setattr(playground, "RUNTIME", runtime[0])
+        monkeypatch.setattr(playground, "PACKAGES", (runtime,))
         made = playground.make(tmp_path)
     assert fetched == ["onnxruntime-web-1.0.0", "onnxruntime-web-1.0.1"]
     folder = tmp_path / "onnxruntime-web-1.0.1"
