@@ -23,7 +23,7 @@ def models(arguments: list[str]) -> None:
     """``kat flops models``: parameters, FLOPs and activation memory of models, for one image.
 
     Counts parameters, multiply-adds, FLOPs, and the bytes that autograd keeps for the backward
-    pass; beside them the paper's count, whose conventions differ (docs/costs.md).
+    pass; beside them the paper's count, whose conventions differ (docs/evaluation.md).
     Without a model: the models of the paper's table, beside the authors' figures.
 
     examples:

@@ -3,7 +3,7 @@
 Trains a classifier, a detector or a segmentation model, depending on the data. Settings come from a
 recipe and from the command line, which wins. --monitor records the GR-KAN layers during training:
 mean and variance of inputs and outputs, gain, gradients, drift of the coefficients
-(docs/stability.md).
+(docs/training.md).
 
 examples:
   kat train --config digits                                    a first run, in about a minute

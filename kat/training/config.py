@@ -196,7 +196,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """The record of the GR-KAN layers during training; docs/stability.md.
+    """The record of the GR-KAN layers during training; docs/training.md.
 
     Args:
         enabled: write stability.csv (short: --monitor).

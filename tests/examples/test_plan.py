@@ -148,7 +148,10 @@ def test_the_kept_rate_is_the_best_on_validation(comparisons, report, results):
 
 
 def test_the_page_and_the_summary_have_the_committed_rows(comparisons, report):
-    """``python examples/domains/report.py`` writes both, by ``--page`` and ``--csv``."""
+    """``python examples/domains/report.py`` writes both, by ``--page`` and ``--csv``.
+
+    The page has no table of the two domains with the most rows.
+    """
     page = (FOLDER.parents[1] / "docs" / "domains.md").read_text()
     with open_table(FOLDER / "results" / "summary.csv", "a summary") as rows:
         summary = [tuple(row.values()) for row in rows]
@@ -157,7 +160,7 @@ def test_the_page_and_the_summary_have_the_committed_rows(comparisons, report):
             found = list(comparisons.lines(name, FOLDER / "results"))
         except SystemExit:  # a package is missing
             continue
-        assert report.table(found) in page, name
+        assert (report.table(found) in page) == (name not in ("tables", "series")), name
         made, kept = list(report.cells(found)), [row for row in summary if row[0] == name]
         assert [row[:3] for row in made] == [row[:3] for row in kept]
         numbers = np.array([[row[3:] for row in rows] for rows in (made, kept)], float)
