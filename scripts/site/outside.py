@@ -20,8 +20,8 @@ FOLDER = "files"
 """Where the others are."""
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"
 """What keeps a page out of the search."""
-BOOST, PLAIN = 3, {"results-details.md", *PAGES.values()}
-"""The weight in the search of pages that stand in no folder, as how-to pages do, but of these."""
+BOOST, BOOSTS = 3, {"results-details.md": 0.3, **dict.fromkeys(PAGES.values(), 1)}
+"""The weight in the search of pages that stand in no folder, as how-to pages do, and of some."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
@@ -50,8 +50,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     if uri.startswith(f"{FOLDER}/"):
         return markdown
-    if "/" not in uri and uri not in PLAIN:
-        page.meta.setdefault("search", {"boost": BOOST})
+    if "/" not in uri:
+        page.meta.setdefault("search", {"boost": BOOSTS.get(uri, BOOST)})
     place = "" if uri in sources else posixpath.dirname(f"docs/{uri}")
 
     def rewritten(match: re.Match[str]) -> str:

@@ -1,6 +1,7 @@
 """Writes the help of every command and the table of settings into two pages of the reference.
 
-The pages hold a marker, which the text from the code replaces. A hook of mkdocs.
+The pages hold a marker, which the text from the code replaces. Names of torch and timm become links
+without a look at the network. A hook of mkdocs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,28 @@ WIDTH = "100"
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 WORDS = {"string": "text", "null": "`null`", "boolean": "`true`, `false`", "object": "mapping"}
 CODE = re.compile(r"(``.+?``)")
+TORCH = "https://docs.pytorch.org/docs/stable"
+TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/timm"
+ELSEWHERE = {
+    "torch.Tensor": f"{TORCH}/tensors.html#torch.Tensor",
+    "torch.device": f"{TORCH}/tensor_attributes.html#torch.device",
+    "torch.dtype": f"{TORCH}/tensor_attributes.html#torch.dtype",
+    "torch.nn.Linear": f"{TORCH}/generated/torch.nn.Linear.html",
+    "torch.nn.Module": f"{TORCH}/generated/torch.nn.Module.html",
+    "torch.utils.data.DataLoader": f"{TORCH}/data.html#torch.utils.data.DataLoader",
+    "torch.utils.data.Dataset": f"{TORCH}/data.html#torch.utils.data.Dataset",
+    "torch.utils.data.IterableDataset": f"{TORCH}/data.html#torch.utils.data.IterableDataset",
+    "timm.layers.Mlp": f"{TIMM}/layers/mlp.py",
+    "timm.layers.SwiGLU": f"{TIMM}/layers/mlp.py",
+    "timm.models.vision_transformer.VisionTransformer": f"{TIMM}/models/vision_transformer.py",
+}
+"""Where the types in signatures are documented that kat does not define."""
+
+
+def on_config(config: Any) -> None:
+    """Tells the plugin of references where those names are."""
+    for name, url in ELSEWHERE.items():
+        config.plugins["autorefs"].register_url(name, url)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

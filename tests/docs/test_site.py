@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,13 @@ from tests.docs.public import ROOT
 from tests.docs.serving import served
 
 pytestmark = pytest.mark.release
+
+UNSET = """
+return [...document.querySelectorAll('.arithmatex')]
+  .filter((formula) => !formula.querySelector('.katex') || formula.querySelector('.katex-error'))
+  .map((formula) => formula.textContent)
+"""
+"""The formulas of a page that KaTeX has not set."""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +43,17 @@ def test_pages_open_without_complaints_and_ask_no_other_host(site, address, tmp_
     assert {"index.html", "reference/nn/index.html", "tutorials/first-layer/index.html"} < {*pages}
     browser = Browser(tmp_path / "profile")
     try:
-        for page in pages:
-            for width, dark in ((1400, False), (400, True)):
-                browser.prefer("dark" if dark else "light")
+        for scheme, palette in (("light", "default"), ("dark", "slate")):
+            browser.prefer(scheme)
+            browser.visit(address)
+            browser.run("localStorage.clear()")  # the theme keeps the palette of the first visit
+            for page, width in itertools.product(pages, (1280, 390)):
                 browser.resize(width)
                 browser.visit(address + page)
                 browser.wait_for("return document.readyState === 'complete'")
+                assert browser.run("return document.body.dataset.mdColorScheme") == palette, page
                 assert browser.run("return document.body.scrollWidth <= window.innerWidth"), page
+                assert browser.run(UNSET) == [], page
                 assert browser.complaints() == [], page
                 foreign = [url for url in browser.requests() if not url.startswith(address)]
                 assert foreign == [], page
@@ -48,13 +61,30 @@ def test_pages_open_without_complaints_and_ask_no_other_host(site, address, tmp_
         browser.close()
 
 
-def test_the_search_finds_a_public_name(address, tmp_path):
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("GroupRational", "reference/kat/"),
+        ("kanify", "kanify/"),
+        ("export", "deployment/"),
+        ("resume", "training/"),
+    ],
+)
+def test_the_search_finds_first_the_page_about_the_words(address, tmp_path, query, page):
     browser = Browser(tmp_path / "profile")
     try:
-        browser.resize(1400)
-        browser.visit(address + "?q=GRKANMlp")
+        browser.resize(1280)
+        browser.visit(f"{address}?q={query}")
         browser.wait_for("return document.querySelector('.md-search-result__link')")
-        links = "[...document.querySelectorAll('.md-search-result__link')]"
-        assert browser.run(f"return {links}.some(a => a.href.includes('/reference/'))")
+        found = browser.run("return document.querySelector('.md-search-result__link').href")
+        assert found.partition("?")[0] == address + page
     finally:
         browser.close()
+
+
+def test_names_of_torch_and_timm_and_the_playground_have_their_links(site):
+    reference = (site / "reference" / "nn" / "index.html").read_text()
+    assert 'href="https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor"' in reference
+    page = (site / "playground" / "function" / "index.html").read_text()
+    assert re.search('property="og:image" content="[^"]*playground/card.png"', page)
+    assert (site / "playground" / "card.png").is_file()
