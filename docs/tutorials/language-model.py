@@ -9,7 +9,6 @@
 # %%
 import pydoc_data.topics
 
-import matplotlib.pyplot as plt
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -96,18 +95,7 @@ print(f"{count} of {sum(p.numel() for p in model.parameters()):,} parameters")
 adapted = train(model, 120, lr=1e-2)
 print(f"bits per byte: {bits_per_byte(model):.4f}")
 
-# %%
-x = torch.linspace(-4, 4, 300)
-rationals = {name: m for name, m in model.named_modules() if isinstance(m, kat.GroupRational)}
-figure, axes = plt.subplots(1, len(rationals), figsize=(8, 2.8), layout="constrained")
-for axis, (name, layer) in zip(axes, rationals.items(), strict=True):
-    axis.plot(x, layer.functions(x).T.detach(), lw=1)
-    axis.plot(x, layer.initial_functions(x)[0], "k--", lw=1)
-    axis.set_title(name.removeprefix("model."), fontsize=8)
-
 # %% [markdown]
-# The dashed lines are SiLU, the initial function.
-#
 # ## Save and load
 #
 # A new process has to call `register_pretrained` before it loads such a model.
