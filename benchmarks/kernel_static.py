@@ -8,7 +8,7 @@ For each architecture, dtype, width and kernel:
   shared     bytes of shared memory a program.
   access     bits of each global load and store in the loop: 128 is the widest there is.
   instr/elt  instructions in the loop for each element of x, everything included. With too many
-             a GPU waits for its arithmetic instead of its memory.
+             a GPU waits for its arithmetic instead of its memory. Idle lanes count.
 
 Targets on sm_90 (H100), form A, degree 5/4: forward about 32 registers and 14.5 instructions;
 backward at most 64 registers, no spills and 45 instructions; all accesses of 128 bits. Counted is
@@ -124,7 +124,7 @@ def measure(
     a = torch.empty(1, args.degree[0] + 1)
     b = torch.empty(args.groups, args.degree[1])
     forward = kernel.endswith("forward")
-    programs = triton_launch.FORWARD_PROGRAMS if forward else triton_launch.BACKWARD_PROGRAMS
+    programs = triton_launch.PROGRAMS
     share = shared(args.rows, width, args.groups, x.element_size(), programs)
     constants = triton_launch.constants(x, a, b, args.form) | share.constants()
     constants |= own_constants(kernel, share, shared_b=args.groups == 1, apart=args.apart)
@@ -133,7 +133,8 @@ def measure(
     body = loop(text)
     stored = sum(gpu_code.stored_bits(body)) / 8
     arrays = 1 if forward else kernel.startswith("gated") + 1 + kernel.endswith("recompute")
-    per_element = len(body) * x.element_size() * arrays / stored
+    lanes = -(-share.count // triton_launch.LANES) * triton_launch.LANES  # idle ones included
+    per_element = len(body) * x.element_size() * arrays / stored * lanes / share.count
     counts = (gpu_code.registers(text), gpu_code.spills(text), binary.metadata.shared)
     return *counts, gpu_code.access_widths(body), round(per_element, 1)
 

@@ -28,7 +28,7 @@ def main() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             for form in "AB":
                 a, b, x = torch.empty(1, 6), torch.empty(8, 4), torch.empty(0, dtype=dtype)
-                share = static.shared(3152, 768, 8, x.element_size(), launch.BACKWARD_PROGRAMS)
+                share = static.shared(3152, 768, 8, x.element_size(), launch.PROGRAMS)
                 constants = launch.constants(x, a, b, form) | share.constants()
                 constants |= static.own_constants(name, share, shared_b=False, apart=True)
                 text = static.compiled(kernel, constants, dtype, target).asm["amdgcn"]

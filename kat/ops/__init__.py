@@ -1,6 +1,6 @@
 """The rational function: one public call, a plain PyTorch reference, and a folder a backend."""
 
-from kat.ops.api import decompositions, gated_rational, rational
+from kat.ops.api import decompositions, gated_rational, rational, warmup
 from kat.ops.arguments import FORMS, Form, Impl
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "decompositions",
     "gated_rational",
     "rational",
+    "warmup",
 ]

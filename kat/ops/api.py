@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from kat.ops import reference
 from kat.ops.arguments import Form, Impl, check_arguments
-from kat.ops.operators import KERNELS, dispatched, eager
+from kat.ops.operators import KERNELS, dispatched, eager, gradients, value
 from kat.ops.torch_internals import is_ordinary
 
 
@@ -116,6 +116,35 @@ def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | Non
     if ordinary and impl is None and x.device.type in KERNELS:
         return eager(None, *tensors, form)
     return dispatched(impl, *tensors, form)
+
+
+def warmup(
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, form: Form = "A"
+) -> None:
+    """Compile the GPU kernels for such arguments, forward and backward, by one call of each.
+
+    Call it before the capture of a CUDA graph, in which kernels cannot be compiled.
+
+    Args:
+        x, numerator, denominator, form: as in :func:`kat.rational`.
+        v: as in :func:`kat.gated_rational`; None for ``kat.rational``.
+
+    Raises:
+        ValueError, TypeError: as these functions.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> layer = kat.GroupRational()
+        >>> kat.ops.warmup(torch.randn(8, 64), layer.weight_numerator, layer.weight_denominator)
+    """
+    check_arguments(x, numerator, denominator, form, v)
+    gate = () if v is None else (v.detach(),)
+    arguments = (x.detach(), *gate, numerator.detach(), denominator.detach(), form)
+    with torch.no_grad():
+        y = value(*arguments)
+        gradients(y, *arguments)
+        gradients(y, *arguments, recompute=True)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:

@@ -37,6 +37,10 @@ Examples:
 """
 
 
+DTYPES = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
+"""The dtypes of tensors."""
+
+
 def check_form(form: str) -> None:
     """Checks the form of the denominator.
 
@@ -87,7 +91,7 @@ def check_arguments(
 def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
     """Return True if :func:`check_arguments` has nothing to say."""
     for tensor in (x, numerator, denominator):
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
             return False
     if not numerator.device == denominator.device == x.device:
         return False
@@ -103,10 +107,9 @@ def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> b
 def _explain(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> NoReturn:
     check_form(form)
     for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise TypeError(
-                f"{name} must be dense and floating point, got {tensor.layout}, {tensor.dtype}"
-            )
+        if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
+            got = f"{tensor.layout}, {tensor.dtype}"
+            raise TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
     shapes = [tuple(tensor.shape) for tensor in (x, numerator, denominator)]

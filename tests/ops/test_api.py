@@ -105,9 +105,15 @@ def test_bad_arguments_are_named(change, message):
         kat.rational(**{**good, **change})
 
 
-@pytest.mark.parametrize("x", [torch.zeros(2, 8, dtype=torch.long), torch.eye(8).to_sparse()])
-def test_integer_and_sparse_inputs_are_type_errors(x):
-    with pytest.raises(TypeError, match=r"x must be dense and floating point, got .*torch\."):
+@pytest.mark.parametrize(
+    "x",
+    [
+        *(torch.zeros(2, 8).to(t) for t in (torch.long, torch.float8_e4m3fn)),
+        torch.eye(8).to_sparse(),
+    ],
+)
+def test_integer_fp8_and_sparse_inputs_are_type_errors(x):
+    with pytest.raises(TypeError, match=rf"x must be dense and floating .*{x.layout}, {x.dtype}"):
         kat.rational(x, torch.zeros(1, 6), torch.zeros(8, 4))
 
 

@@ -31,12 +31,14 @@ class Emulator:
     Attributes:
         launches: all so far.
         arch: compute capability, times ten.
+        registers: of a thread, as a GPU would report them of each kernel that it loads.
         chosen: the blocks of a grid to run; all if None.
         order: draws the order of the blocks.
     """
 
     launches: list[Launch] = field(default_factory=list)
     arch: int = 90
+    registers: int = 64
     chosen: Callable[[int], Sequence[int]] | None = None
     order: np.random.Generator = field(default_factory=np.random.default_rng)
     _ptx: Path = Path()
@@ -63,7 +65,7 @@ class Emulator:
 
     def load_binary(self, name: str, *_: Any) -> tuple[Any, Kernel, int, int, int]:
         """The module, the function, registers, spills and the most threads of a block."""
-        return name, parse(self._ptx.read_text()), 0, 0, 1024
+        return name, parse(self._ptx.read_text()), self.registers, 0, 1024
 
     def unload_module(self, module: Any) -> None:
         pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton.memory import INTERPRETED as INTERPRETED
+from kat.ops.triton.memory import NVIDIA
 
 LANES = 256
 SEGMENT = 32
@@ -18,12 +21,13 @@ SEGMENT = 32
 REDUCE_LANES = 2048
 LONGEST_PERIOD = 256
 VECTOR_BYTES = 16
-FORWARD_PROGRAMS = 6
-"""Programs for each multiprocessor: as many as fit at 40 registers a thread."""
-BACKWARD_PROGRAMS = 4
-"""As many as fit at 64 registers a thread."""
+PROGRAMS = 4
+"""Programs for each multiprocessor where the registers of a kernel are unknown."""
+REGISTERS, THREADS = 65536, 1536
+"""Of a multiprocessor; some GPUs have more threads."""
 INT32_ELEMENTS = 2**31
-OPTIONS: dict[str, Any] = {"num_warps": LANES // 32, "enable_fp_fusion": True}
+WARP = 64 if torch.version.hip else 32
+OPTIONS: dict[str, Any] = {"num_warps": LANES // WARP, "enable_fp_fusion": True}
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,6 @@ class CoefficientSums:
         self.sums_a = a.new_empty(a.shape[1], self.partials_a[0], dtype=torch.float64)
         self.sums_b = b.new_empty(b.shape[1], self.partials_b[0], dtype=torch.float64)
         self.again = torch.empty(share.programs, dtype=torch.int32, device=a.device)
-        self.constants = segments(share, a.shape[0] == 1, b.shape[0] == 1)
-        """Constants of the backward kernel."""
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,16 +165,19 @@ def forward(
         numerator, denominator, form, v: as in :func:`kat.ops.reference.forward`.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
-    order, share = _plan(y, a, b, x.element_size(), FORWARD_PROGRAMS)
+    order, plan = _plan(y, a, b, x.element_size())
+    share = plan(1)
     x, v, gap = _inputs(x, v, order, share)
+    tensors = (x, x if v is None else v, y, a, b)
+    dtypes = tuple(t.dtype for t in tensors)
+    common = {**constants(x, a, b, form), "GATED": v is not None, "APART": gap != 0, **OPTIONS}
+    kernel = triton_kernels.forward_kernel
     with torch.cuda.device_of(x):
-        triton_kernels.forward_kernel[(share.programs,)](
-            *(x, x if v is None else v, y, a, b, share.count, share.groups, share.run, gap),
-            **constants(x, a, b, form),
+        share = plan(resident(kernel, x.device, dtypes, **share.constants(gap), **common))
+        kernel[(share.programs,)](
+            *(*tensors, share.count, share.groups, share.run, gap),
             **share.constants(gap),
-            GATED=v is not None,
-            APART=gap != 0,
-            **OPTIONS,
+            **common,
         )
 
 
@@ -197,44 +202,78 @@ def backward(
     """
     a, b = numerator.contiguous(), denominator.contiguous()
     itemsize = max(grad.element_size(), x.element_size())
-    order, share = _plan(dx, a, b, itemsize, BACKWARD_PROGRAMS)
+    order, plan = _plan(dx, a, b, itemsize)
+    share = plan(1)
     x, v, gap = _inputs(x, v, order, share)
     rows_apart = 0 if v is None else dx.view(x.shape).stride(0) - x.shape[1]
     out_gap = rows_apart // share.vector if len(x) > 1 else 0
-    sums = CoefficientSums(share, a, b)
-    tensors = (grad.permute(order).contiguous(), x, x if v is None else v)
+    inputs = (grad.permute(order).contiguous(), x, x if v is None else v)
     outputs = (dx, dx if dv is None else dv, dx if y is None else y)
+    tensors = (*inputs, *outputs, a, b)
     common = {
         **constants(x, a, b, form),
-        **share.constants(max(gap, out_gap)),
-        **sums.constants,
+        **segments(share, a.shape[0] == 1, b.shape[0] == 1),
         "GATED": v is not None,
         "APART": gap != 0,
         "OUT_APART": out_gap != 0,
         "STORE_Y": y is not None,
         **OPTIONS,
     }
+    dtypes = (*(t.dtype for t in tensors), torch.float64, torch.float64, torch.int32)
+    kernels = (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel)
+    gaps = (gap, out_gap)
     with torch.cuda.device_of(x):
-        for kernel in (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel):
+        plain = share.constants(max(gaps))
+        share = plan(resident(kernels[0], x.device, dtypes, **plain, **common))
+        sums = CoefficientSums(share, a, b)
+        for kernel in kernels:
             kernel[(share.programs,)](
-                *(*tensors, *outputs, a, b, *sums.tensors),
-                *(share.count, share.groups, share.run, gap, out_gap),
+                *(*tensors, *sums.tensors, share.count, share.groups, share.run, *gaps),
+                **share.constants(max(gaps)),
                 **common,
             )
         return sums.reduced(form)
 
 
 def _plan(
-    like: Tensor, numerator: Tensor, denominator: Tensor, itemsize: int, programs: int
-) -> tuple[list[int], Sharing]:
-    """The order of a dense tensor's dimensions in memory, outermost first, and its division."""
+    like: Tensor, numerator: Tensor, denominator: Tensor, itemsize: int
+) -> tuple[list[int], Callable[[int], Sharing]]:
+    """The order of a dense tensor's dimensions in memory, outermost first, and its division.
+
+    The latter is a function of the number of programs for each multiprocessor.
+    """
     strides = like.stride()
     order = sorted(range(like.dim()), key=lambda d: -strides[d])
     inner = order[order.index(like.dim() - 1) + 1 :]
     groups = max(numerator.shape[0], denominator.shape[0])
     run = like.shape[-1] // groups * math.prod(like.shape[d] for d in inner)
-    target = programs * multiprocessors(like.device)
-    return order, Sharing.of(like.numel(), groups, run, itemsize, target)
+    units = multiprocessors(like.device)
+    return order, lambda each: Sharing.of(like.numel(), groups, run, itemsize, each * units)
+
+
+@functools.cache
+def resident(
+    kernel: Any, device: torch.device, dtypes: tuple[torch.dtype, ...], **constants: Any
+) -> int:
+    """How many programs of a kernel a multiprocessor runs at the same time, by their registers.
+
+    ``dtypes`` are those of the kernel's tensors, its first arguments.
+
+    Raises:
+        RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
+            " kat.ops.warmup with the same arguments"
+        )
+    if not NVIDIA.value:
+        return PROGRAMS
+    numbers = len(set(kernel.arg_names) - set(constants)) - len(dtypes)
+    compiled = kernel.warmup(*dtypes, *[2] * numbers, grid=(1,), **constants)
+    assert compiled.run  # loads it, and sets its registers
+    registers = -(-compiled.n_regs // 8) * 8
+    return max(1, min(REGISTERS // registers, THREADS) // LANES)
 
 
 def _inputs(

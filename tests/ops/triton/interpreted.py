@@ -10,6 +10,7 @@ To run it directly, by Triton's interpreter, or as the code that Triton compiles
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -22,6 +23,7 @@ import kat
 from kat.ops import reference
 from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as gpu
+from kat.ops.triton import kernels
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
 
@@ -176,6 +178,40 @@ def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch)
     found, expected = results("triton", x, *others), results("reference", *rows)
     for got, want in zip(found[:-2], expected[:-2], strict=True):
         torch.testing.assert_close(got[-3:].double(), want[-3:], rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
+@pytest.mark.parametrize(("registers", "programs"), [(40, 6), (64, 4), (66, 3), (80, 3)])
+def test_as_many_programs_as_the_registers_allow(registers, programs, monkeypatch):
+    """Of 65536 registers, each program takes 256 times those of a thread, a multiple of 8."""
+    monkeypatch.setattr(driver.active, "registers", registers)
+    kernels.forward_kernel.device_caches.clear()  # it is loaded again
+    triton_launch.resident.cache_clear()
+    _, x, a, b = inputs((64, 256))
+    forward(x, a, b, "A")
+    assert driver.active.launches[-1].grid == programs
+
+
+@pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
+def test_a_capture_without_a_warm_up_names_it(monkeypatch):
+    grad, x, a, b = (t.requires_grad_() for t in inputs((5, 24), rows=(1, 3), degree=(4, 3)))
+    monkeypatch.setattr(kat.ops.api, "value", partial(run_forward, backend=gpu))
+    monkeypatch.setattr(kat.ops.api, "gradients", partial(run_backward, backend=gpu))
+    with capture(monkeypatch), pytest.raises(RuntimeError, match=r"call kat\.ops\.warmup"):
+        forward(x, a, b, "A")
+    kat.ops.warmup(x, a, b)
+    with capture(monkeypatch):
+        forward(x, a, b, "A")
+        backward(grad, x, a, b, "A", recompute=True)
+
+
+@contextmanager
+def capture(monkeypatch):
+    """As while a CUDA graph is captured."""
+    with monkeypatch.context() as changed:
+        for name in ("is_available", "is_current_stream_capturing"):
+            changed.setattr(torch.cuda, name, lambda: True)
+        yield
 
 
 def test_gradients_are_the_same_bits_again():
