@@ -70,12 +70,10 @@ def detection_rows(run: Path, images: list[int], threshold: float) -> list[list[
         for row, objects, ends in zip(rows, (there, found), captions, strict=True):
             labels, pixels = objects["labels"], pil_to_tensor(image)
             named = [data.classes[k] + end for k, end in zip(labels.tolist(), ends, strict=True)]
-            # Colors go by the number, and the background is 0.
-            shown = {"boxes": objects["boxes"], "labels": labels + 1}
+            shown = {"boxes": objects["boxes"]}
             if "masks" in objects:
                 shown["masks"] = objects["masks"].bool()
-            count, factor = len(data.classes) + 1, caption_factor(pixels)
-            row.append(draw_objects(pixels, shown, named, count, factor))
+            row.append(draw_objects(pixels, shown, named, caption_factor(pixels)))
     return rows
 
 

@@ -35,26 +35,26 @@ class SweepResults:
         self._measured: dict[tuple[Path, bool], Row] = {}
 
     def rows(self, runs: Sequence[PlannedRun]) -> list[Row]:
-        """One row for each run that is finished or has failed, by cell in the order of the grid.
+        """One row for each run, by cell in the order of the grid; ``to do`` is a status, too.
 
         Args:
             runs: the runs of one grid.
         """
         places = {run.cell.name: place for place, run in reversed(list(enumerate(runs)))}
         ordered = sorted(runs, key=lambda run: places[run.cell.name])
-        shown = [run for run in ordered if run.finished or run.folder in self.errors]
-        rows = [self._row(run) for run in shown]
+        rows = [self._row(run) for run in ordered]
         reached = runs[0].reached if runs else None
         return rows if reached is None else with_epochs_to(rows, reached, runs[0].metric.name)
 
     def _row(self, run: PlannedRun) -> Row:
         known = run.folder, run.job.test
-        if known not in self._measured:
+        ended = run.finished or run.folder in self.errors
+        if ended and known not in self._measured:
             self._measured[known] = self._measure(run)
         return {
             "cell": run.cell.name,
             "seed": run.seed,
-            **self._measured[known],
+            **self._measured.get(known, {"status": "to do"}),
             "run": run.folder.relative_to(self.out).as_posix(),
             **({"tuned": run.cell.tuned} if run.cell.tuned else {}),
             "title": run.title,

@@ -46,8 +46,6 @@ from kat.text import say, warn
 from kat.training import read_history
 from kat.training.run_directory import COEFFICIENTS
 
-_ALL = "all"
-
 
 def activations(arguments: list[str]) -> None:
     """``kat plot activations``: the learned rationals of a model, over the inputs that they see.
@@ -118,9 +116,8 @@ def _print(readings: Sequence[Reading]) -> None:
     for (layer, nearest), own in found.items():
         typical = min(own, key=lambda reading: reading.distance)
         distance = median(reading.distance for reading in own)
-        from_start = median(reading.from_start for reading in own)
-        numbers = (len(own), f"{distance:.3f}", f"{from_start:.3f}")
-        rows.append((layer, nearest, *numbers, typical.formula))
+        from_start = f"{median(reading.from_start for reading in own):.3f}"
+        rows.append((layer, nearest, len(own), f"{distance:.3f}", from_start, typical.formula))
     print_table(("layer", "nearest", "groups", "distance", "from start", "e.g."), rows)
 
 
@@ -148,7 +145,12 @@ def attention(arguments: list[str]) -> None:
         names = [Path(path).name for path in options.files]
     else:
         images = images_of_run(options.run, model, record, options.images, options.data)
-        pictures, names = true_classes(list(images.batches()), images.images.classes)
+        batches = list(images.batches())
+        pictures, names = true_classes(batches, images.images.classes)
+        unread = [f"{name}: {why}" for batch in batches for name, why in batch.unreadable]
+        if len(names) < options.images:
+            why = "; ".join(unread) or f"the split has {len(names)}"
+            say(f"{len(names)} of {options.images} images are drawn: {why}")
     maps = attention_maps(transformer, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(names, maps.logits, record.classes)
     save_figure(draw_attention(pictures, titles, maps, options.block), options.out)
@@ -244,7 +246,7 @@ def cost(arguments: list[str]) -> None:
         raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")
     metric = compared(main_metric(done), done)
     results = summarize(rows, measure=metric.name)
-    costs = list(COSTS) if options.x == _ALL else [options.x]
+    costs = list(COSTS) if options.x == "all" else [options.x]
     save_figure(draw_costs(results, metric, costs), options.out)
     for result in results:
         if result.estimate is None:
@@ -260,7 +262,7 @@ def cost(arguments: list[str]) -> None:
 def cost_parser() -> Parser:
     """The parser of ``kat plot cost``."""
     parser = _runs_parser(cost.__doc__)
-    parser.add("--x", choices=[*COSTS, _ALL], default=_ALL, help="the cost; all: a panel each")
+    parser.add("--x", choices=[*COSTS, "all"], default="all", help="the cost; all: a panel each")
     parser.add_picture("cost.svg")
     return parser
 

@@ -115,8 +115,8 @@ def rows_with_test() -> list[Row]:
     ]
 
 
-def texts_of(page: Path, pattern: str = "<!-- (.*?) -->") -> list[list[str]]:
-    """The texts in each figure of a page: matplotlib writes each as a comment beside its glyphs."""
+def texts_of(page: Path, pattern: str = "<text .*?>(.*?)</text>") -> list[list[str]]:
+    """The texts in each figure of a page."""
     figures = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
     return [re.findall(pattern, figure) for figure in figures]
 

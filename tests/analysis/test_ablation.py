@@ -144,24 +144,32 @@ def _intervals(axes):
 
 def test_the_figure_has_every_run_and_the_intervals():
     figure = draw_cells(summarize(_rows()), TOP1_METRIC, "Which <model> & why?")
-    left, right = figure.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["KAT", "ViT"]
-    assert left.get_ylim() == (1.5, -0.5)  # the first on top
-    runs = [line for line in left.lines if line.get_marker() == "."]
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["KAT", "ViT"]
+    assert axes.get_ylim() == (1.5, -0.5)  # the best on top
+    runs = [line for line in axes.lines if line.get_marker() == "."]
     assert [line.get_xdata()[0] for line in runs] == [v for own in TOP1.values() for v in own]
     assert [line.get_ydata()[0] for line in runs] == [0] * 3 + [1] * 3
     means = [stats.t.interval(0.95, 2, np.mean(v), stats.sem(v)) for v in TOP1.values()]
-    assert _intervals(left) == pytest.approx(np.array([[*means[0], 0], [*means[1], 1]]))
+    assert _intervals(axes) == pytest.approx(np.array([[*means[0], 0], [*means[1], 1]]))
     paired = stats.ttest_rel(TOP1["ViT"], TOP1["KAT"]).confidence_interval(0.95)
-    assert _intervals(right) == pytest.approx(np.array([[paired.low, paired.high, 1]]))
-    dots = [line for line in right.lines if line.get_marker() == "o"]
-    assert [line.get_xdata()[0] for line in dots] == pytest.approx([-2.9])
+    (right,) = axes.child_axes
+    half = (paired.high - paired.low) / 2
+    texts = ["", f"-2.90 ± {half:.2f}"]
+    assert [label.get_text() for label in right.get_yticklabels()] == texts
     text = svg(figure)
-    assert "<!-- Which <model> & why? -->" in html.unescape(text)
+    assert ">Which <model> & why?</text>" in html.unescape(text)
     titles = [html.unescape(title) for title in re.findall("<title>(.*?)</title>", text)]
     assert titles[:3] == [f"KAT, seed {seed}: {v:.2f}" for seed, v in enumerate(TOP1["KAT"])]
-    assert titles[6:] == [
-        "KAT: 84.70 ± 1.88 (n = 3)",
-        "ViT: 81.80 ± 2.45 (n = 3)",
-        "ViT: -2.90 ± 0.66 (n = 3)",
-    ]
+    assert titles[6:] == ["KAT: 84.70 ± 1.88 (n = 3)", "ViT: 81.80 ± 2.45 (n = 3)"]
+
+
+def test_an_interval_of_an_accuracy_ends_at_100():
+    rows = [{**row, "top1": row["top1"] + 14.0} for row in _rows()]
+    results = summarize(rows)
+    (axes,) = draw_cells(results, TOP1_METRIC, "t").figure.axes
+    low, high, _ = _intervals(axes)[0]
+    assert (low, high) == pytest.approx((98.7 - 1.88, 100), abs=0.01)
+    _, lines = table(results, "KAT", TOP1_METRIC)
+    assert lines[0][1] == "98.70 (96.82 to 100)"
+    assert lines[1][1] == "95.80 ± 2.45"

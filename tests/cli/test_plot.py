@@ -172,12 +172,27 @@ def test_attention_is_drawn_over_images_as_the_model_sees_them(folder, tmp_path,
     (pictures, titles, maps, *_), (from_file, named, *_) = drawn
     assert torch.equal(pictures, torch.stack([seen(image) for image, _ in own]))
     for title, (_, label) in zip(titles, own, strict=True):
-        assert title.startswith(f"true: {label}\npredicted: ")
+        assert title.startswith(f"true: {label}, predicted: ")
     assert list(maps.blocks) == ["blocks.0.attn", "blocks.1.attn"]
     assert torch.equal(from_file[0], seen(Image.open(path)))
     model, record = load_model(folder)
     guess = int(model(eval_transform(record)(Image.open(path))[None]).argmax())
-    assert named[0].startswith(f"wide.png\npredicted: {guess} (")
+    assert named[0].startswith(f"wide.png, predicted: {guess} (")
+
+
+def test_attention_says_why_rows_are_missing(tmp_path, capsys, drawn):
+    photos = tmp_path / "photos"
+    for split, name in ((s, n) for s in ("train", "val") for n in "0123456789"):
+        (photos / split / name).mkdir(parents=True)
+        Image.new("L", (9, 8), 20 * int(name)).save(photos / split / name / "a.png")
+    (photos / "val" / "3" / "a.png").write_bytes(b"no image")
+    folder, out = write_run(tmp_path / "run"), ("--out", tmp_path / "a.png")
+    source = ("plot", "attention", folder, "--data", f"folder:{photos}", *out)
+    for count, said in ((10, "9 of 10 images are drawn: "), (12, "9 of 12"), (2, "")):
+        assert run(*source, "--images", count) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first.startswith(said or str(out[1]))
+        assert ("3/a.png: " in first) == bool(said)
 
 
 def test_bad_input_of_attention(folder, tmp_path, capsys):
@@ -281,7 +296,7 @@ def test_costs_of_a_tested_grid_are_against_its_test(tmp_path, capsys):
         assert run("plot", "cost", tmp_path / f"{name}.csv", "--out", out) == 0
         said = capsys.readouterr().out.splitlines()
         assert (said[0] == "left out, no run has a test top-1: untested") == (name == "test")
-        assert out.read_text().count(f"<!-- {name} top-1 (%) -->") == 4
+        assert _texts(out).count(f"{name} top-1 (%)") == 4
 
 
 def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):
@@ -309,7 +324,7 @@ def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):
 
 def _texts(path):
     """The texts of an SVG."""
-    return re.findall(r"<!-- (.*?) -->", path.read_text())
+    return re.findall("<text .*?>(.*?)</text>", path.read_text())
 
 
 def test_grids_are_drawn_below_each_other(tmp_path, capsys):

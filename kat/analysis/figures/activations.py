@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.animation import FFMpegWriter, PillowWriter
@@ -13,17 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kat.analysis.figures.base import hover, panels, save_figure
+from kat.analysis.figures import base
+from kat.analysis.figures.base import hover, label_lines, panels, save_figure
 from kat.analysis.inspect.activations import Activation, Array, spread
 from kat.files import replacing
 from kat.nn import LayerHistory
 
 ANIMATED = (".gif", ".mp4")
-_COLUMNS, _PANEL = 4, (3.0, 2.6)
-"""Panels side by side, and the size of each in inches."""
-_LINES = 32
-"""Groups of a layer that are drawn at most, evenly spaced."""
-_SNAPSHOTS = 6
+_COLUMNS, _HEIGHT = 2, 2.0
+"""Panels side by side, and the height of each in inches."""
+_LINES = 8
+"""Groups of a layer that have a line at most, evenly spaced."""
+_SNAPSHOTS = 4
 """Columns of the small multiples."""
 _FRAMES = 32
 _FRAMES_PER_SECOND = 10
@@ -34,8 +34,8 @@ _HELD = 8
 def plot_activations(activations: Sequence[Activation], path: str | Path) -> None:
     """Draws every learned rational, one panel per layer and one line per group, its start dashed.
 
-    The density of the inputs over all groups, if known, is gray. At most 32 groups of a layer are
-    drawn.
+    The density of the inputs over all groups, if known, is gray. Of more than 8 groups 8 have a
+    line, in the range of all.
 
     Args:
         activations: what :func:`kat.analysis.learned_activations` returns.
@@ -51,17 +51,19 @@ def plot_activations(activations: Sequence[Activation], path: str | Path) -> Non
     save_figure(draw_activations(activations), path)
 
 
+@base.styled
 def draw_activations(activations: Sequence[Activation]) -> Figure:
     """Draws the figure of :func:`plot_activations`."""
-    figure, drawn = panels(len(activations), _COLUMNS, _PANEL)
+    figure, drawn = panels(len(activations), _COLUMNS, _HEIGHT)
     for axes, activation in zip(drawn, activations, strict=True):
         _draw_inputs(axes, activation.name, activations)
-        _draw_groups(axes, activation.x, activation.learned)
+        lines = _draw_groups(axes, activation.x, activation.learned)
         _draw_start(axes, activation.x, activation.start)
+        label_lines(axes, lines, size=8)
         axes.set_title(activation.name, fontsize=9)
     behind = ", gray: the inputs" if activations[0].histogram is not None else ""
     some = _drawn(max(activation.num_groups for activation in activations))
-    figure.suptitle(f"learned activations by group (dashed: the start{behind}){some}")
+    figure.suptitle(f"Learned functions by group (dashed: the start{behind}){some}")
     return figure
 
 
@@ -106,29 +108,30 @@ def _functions(
     return x.numpy(), functions, next(iter(history.values())).steps.tolist()
 
 
+@base.styled
 def draw_evolution(
     history: Mapping[str, LayerHistory], *, width: float = 3.0, seen: Sequence[Activation] = ()
 ) -> Figure:
     """Draws the small multiples of :func:`plot_evolution`."""
     x, functions, steps = _functions(history, width)
     places = spread(len(steps), _SNAPSHOTS)
-    size = (1.9 * len(places), 0.8 + 1.6 * len(functions))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(base.WIDTH, 0.8 + 1.2 * len(functions)), layout="constrained")
     rows = figure.subplots(len(functions), len(places), sharex=True, sharey="row", squeeze=False)
     for row, (name, values) in zip(rows, functions.items(), strict=True):
         for axes, place in zip(row, places, strict=True):
             _draw_inputs(axes, name, seen)
-            _draw_groups(axes, x, values[place])
+            lines = _draw_groups(axes, x, values[place])
             _draw_start(axes, x, values[0])
-            axes.tick_params(labelsize=7)
-        row[0].set_ylabel(name, fontsize=7)
-    for axes, place in zip(rows[0], places, strict=True):
-        axes.set_title(f"step {steps[place]}", fontsize=9)
+        label_lines(axes, lines, size=8)
+        row[0].set_title(name, fontsize=9)
+    for axes, place in zip(rows[-1], places, strict=True):
+        axes.set_xlabel(f"step {steps[place]}")
     drawn = _drawn(max(values.shape[1] for values in functions.values()))
-    figure.suptitle(f"activations by group over the training (dashed: the start){drawn}")
+    figure.suptitle(f"Functions by group over the training (dashed: the start){drawn}")
     return figure
 
 
+@base.styled
 def _animate(
     x: Array,
     functions: Mapping[str, Array],
@@ -138,22 +141,23 @@ def _animate(
 ) -> None:
     kind = PillowWriter if path.suffix == ".gif" else FFMpegWriter
     writer = kind(fps=_FRAMES_PER_SECOND)
-    figure, drawn = panels(len(functions), _COLUMNS, _PANEL)
+    figure, drawn = panels(len(functions), _COLUMNS, _HEIGHT)
     lines = []
     for axes, (name, values) in zip(drawn, functions.items(), strict=True):
         _draw_inputs(axes, name, seen)
-        lines.append(_draw_groups(axes, x, values[0]))
+        lines.append(_draw_groups(axes, x, values[-1]))
         _draw_start(axes, x, values[0])
         margin = 0.05 * max(np.ptp(values), 1e-6)
         axes.set_ylim(values.min() - margin, values.max() + margin)
         axes.set_title(name, fontsize=9)
+        label_lines(axes, lines[-1], size=8)
     title = figure.suptitle("step 0")
     places = spread(len(steps), _FRAMES)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # or every frame would be laid out anew
     with replacing(path) as partial, writer.saving(figure, str(partial), dpi=80):
         for place in [*places, *[places[-1]] * _HELD]:
-            title.set_text(f"activations by group at step {steps[place]} (dashed: the start)")
+            title.set_text(f"Functions by group at step {steps[place]} (dashed: the start)")
             for values, own in zip(functions.values(), lines, strict=True):
                 for line, y in zip(own, _chosen(values[place]), strict=True):
                     line.set_ydata(y)
@@ -161,13 +165,13 @@ def _animate(
 
 
 def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
-    """Draws a line for each chosen group, the first ones dark."""
+    """Draws a line for each chosen group, and the range of all behind them."""
     groups = spread(len(functions), _LINES)
-    colors = mpl.colormaps["viridis"](np.arange(len(groups)) / len(groups))
-    axes.grid(alpha=0.3)
+    if len(groups) < len(functions):
+        axes.fill_between(x, functions.min(0), functions.max(0), color=base.MUTED, alpha=0.3, lw=0)
     lines = []
-    for group, color in zip(groups, colors, strict=True):
-        lines += axes.plot(x, functions[group], lw=1, color=color)
+    for group, color in zip(groups, base.colors(len(groups)), strict=True):
+        lines += axes.plot(x, functions[group], lw=1, color=color, label=str(group))
         hover(lines[-1], f"group {group}")
     return lines
 
@@ -175,7 +179,7 @@ def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
 def _draw_start(axes: Axes, x: Array, functions: Array) -> None:
     """Draws the functions at the start, which the groups of a new model share."""
     for y in np.unique(_chosen(functions), axis=0):
-        axes.plot(x, y, "--", lw=0.9, color="black")
+        axes.plot(x, y, "--", lw=0.9, color=base.INK)
 
 
 def _draw_inputs(axes: Axes, layer: str, seen: Sequence[Activation]) -> None:
@@ -184,8 +188,8 @@ def _draw_inputs(axes: Axes, layer: str, seen: Sequence[Activation]) -> None:
         if own.name == layer and own.histogram is not None and own.edges is not None:
             density = own.histogram.mean(0)
             behind = axes.twinx()
-            behind.stairs(density, own.edges, fill=True, color="0.88")
-            behind.set(yticks=[], ylim=(0, 1.1 * density.max()))
+            behind.stairs(density, own.edges, fill=True, color=base.MUTED, alpha=0.25)
+            behind.set(yticks=[], ylim=(0, 1.1 * density.max()), frame_on=False)
             axes.set_zorder(behind.get_zorder() + 1)
             axes.patch.set_visible(False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import matplotlib as mpl
 import torch
@@ -10,19 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.base import draw_picture
+from kat.analysis.figures.base import WIDTH, draw_picture, plain, styled
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.data import Batch
 from kat.errors import InputError
 
-_SIDE = 1.7
-"""Of a panel, in inches."""
+_COLUMNS, _HEIGHT, _LETTERS = 6, 1.25, 70
+"""Panels side by side, the height of a line of them in inches, the letters of a line of a title."""
 
 
+@styled
 def draw_attention(
     pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, block: int | None = None
 ) -> Figure:
-    """Draws a row for each image: the image, attention rollout, and the mean of each block's heads.
+    """Draws for each image: the image, attention rollout, and the mean of each block's heads.
 
     Colors go from 0 to the maximum of each map. The color bar below it names that in units of
     1 / tokens: ``2.5x`` is 2.5 times uniform attention.
@@ -37,16 +39,20 @@ def draw_attention(
         InputError: there is no such block.
     """
     panels = _panels(maps, block)
-    rows, columns = len(pictures), 1 + len(panels)
-    size = (_SIDE * columns, (_SIDE + 0.45) * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for row, picture, title in zip(grid, pictures, titles, strict=True):
-        draw_picture(row[0], picture, title.split("\n"))
-    for column, (name, values) in enumerate(panels.items(), start=1):
-        for axes, picture, heat in zip(grid[:, column], pictures, values, strict=True):
+    columns, broken = min(_COLUMNS, 1 + len(panels)), [wrap(plain(t), _LETTERS) for t in titles]
+    lines = -(-(1 + len(panels)) // columns)
+    heights = [_HEIGHT * lines + 0.15 * len(title) for title in broken]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(pictures), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for number, (part, picture, title) in enumerate(zip(parts, pictures, broken, strict=True)):
+        part.suptitle("\n".join(title), x=0.01, ha="left", fontsize=9)
+        first, *others = part.subplots(lines, columns, squeeze=False).flat
+        draw_picture(first, picture)
+        for axes, (name, values) in zip(others, panels.items(), strict=False):
             draw_picture(axes, picture, [name])
-            _draw_heat(axes, heat, picture, maps.tokens)
+            _draw_heat(axes, values[number], picture, maps.tokens)
+        for axes in others[len(panels) :]:
+            axes.set_axis_off()
     return figure
 
 
@@ -54,12 +60,12 @@ def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:
     """The maps that are drawn, (B, h, w) each, by title."""
     blocks = list(maps.blocks.values())
     if block is None:
-        means = {f"block {n}, mean of heads": heads.mean(1) for n, heads in enumerate(blocks)}
+        means = {f"block {n}": heads.mean(1) for n, heads in enumerate(blocks)}
         return {"rollout": maps.rollout, **means}
     if not 0 <= block < len(blocks):
         raise InputError(f"there is no block {block}; the model has blocks 0 to {len(blocks) - 1}")
     heads = blocks[block].unbind(1)
-    return {f"block {block}, head {n}": values for n, values in enumerate(heads)}
+    return {f"head {n}": values for n, values in enumerate(heads)}
 
 
 def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
@@ -72,7 +78,7 @@ def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
     scale = mpl.cm.ScalarMappable(colors, "inferno")
     below = axes.inset_axes((0, -0.09, 1, 0.05))
     bar = axes.figure.colorbar(scale, cax=below, orientation="horizontal", ticks=[0, colors.vmax])
-    bar.ax.set_xticklabels(["0", f"{tokens * most:.2g}x"], fontsize=6)
+    bar.ax.set_xticklabels(["0", f"{tokens * most:.2g}x"], fontsize=7)
     bar.ax.tick_params(length=0, pad=1)
 
 
@@ -95,7 +101,7 @@ def with_predictions(titles: Sequence[str], logits: Tensor, classes: Sequence[st
         return list(titles)
     confidence, predicted = logits.softmax(-1).max(-1)
     return [
-        f"{title}\npredicted: {classes[index]} ({100 * probability:.0f} %)"
+        f"{title}, predicted: {classes[index]} ({100 * probability:.0f} %)"
         for title, index, probability in zip(
             titles, predicted.tolist(), confidence.tolist(), strict=True
         )

@@ -1,4 +1,4 @@
-"""Parts of all figures: files, titles to hover, names letter by letter, images."""
+"""Parts of all figures: style, files, titles to hover, labels, names letter by letter, images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,24 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from kat.files import replacing, write_text
 from kat.text import printable
 
+_FILE = Path(__file__).with_name("style.mplstyle")
+STYLE = mpl.rc_params_from_file(_FILE, use_default_template=False)
+"""The style of all figures; notebooks use it as ``plt.style.use("kat.analysis.figures.style")``."""
+styled = mpl.rc_context(STYLE)
+"""Decorates functions that draw in :data:`STYLE`."""
+INK, MUTED, WIDTH = "#1d2228", "#7d8790", 5.6
+"""The color of text, that of what stays behind, and the width of a figure in inches."""
 _HOVER = "hover: "
+_PAGE = """<style>svg {color: #5a6570} text {font-family: system-ui, sans-serif !important}
+@media (prefers-color-scheme: dark) {svg {color: #9aa6b1}}</style>
+ <metadata"""
+"""The font of the system, and the color of text on the background of a page, light or dark."""
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -31,20 +43,25 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".svg":
-        write_text(path, svg(figure))
+        write_text(path, svg(figure).replace("<metadata", _PAGE, 1))
         return
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
-    with replacing(path) as partial:
+    with replacing(path) as partial, mpl.rc_context(STYLE):
         figure.savefig(partial, dpi=150, metadata=metadata)
 
 
 def svg(figure: Figure, salt: str = "kat") -> str:
-    """The figure as SVG, with the titles of :func:`hover`; ids differ by the salt."""
+    """The figure as SVG on a transparent ground, with the titles of :func:`hover`.
+
+    Text is text, and the ink is CSS's current color. Ids differ by the salt.
+    """
     stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(stream, format="svg", dpi=150, metadata={"Date": None})
+    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
+        metadata = {"Date": None}
+        figure.savefig(stream, format="svg", dpi=150, metadata=metadata, transparent=True)
     pattern = rf"<g id=([\"']){_HOVER}(.*?)\1>"
-    return re.sub(pattern, r"<g><title>\2</title>", stream.getvalue())
+    text = re.sub(pattern, r"<g><title>\2</title>", stream.getvalue())
+    return text.replace(INK, "currentColor")
 
 
 def hover(artist: Artist, text: str) -> None:
@@ -59,22 +76,44 @@ def plain(text: str) -> str:
 
 
 def colors(count: int) -> list[Any]:
-    """Distinct colors: matplotlib's default ones if they suffice."""
-    if count <= 10:
-        return [f"C{number}" for number in range(count)]
-    return list(mpl.colormaps["turbo"](np.linspace(0, 1, count)))
+    """Distinct colors: those of the style if they suffice."""
+    found = STYLE["axes.prop_cycle"].by_key()["color"][:count]
+    many = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count))
+    return found if len(found) == count else list(many)
 
 
-def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with this many panels of a size in inches, at most so many side by side."""
+def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with this many panels of a height in inches, at most so many side by side."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figsize = size[0] * columns, 0.4 + size[1] * rows
-    figure = Figure(figsize=figsize, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.4 + height * rows), layout="constrained")
     made = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in made[count:]:
         axes.set_axis_off()
     return figure, made[:count]
+
+
+def label_lines(axes: Axes, lines: Sequence[Line2D], size: float = 9) -> None:
+    """Writes the labels of lines at their right ends, in their colors, none over another.
+
+    Args:
+        axes: their limits stay as they are.
+        lines: the last point of each is its end.
+        size: of the text in points.
+    """
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    last: Any = [line.get_xydata() for line in lines]
+    ends = axes.transData.transform(np.reshape([points[-1] for points in last], (-1, 2)))
+    wanted = axes.transAxes.inverted().transform(ends)[:, 1]
+    order = np.argsort(wanted, kind="stable")
+    height = axes.get_window_extent().height / axes.figure.dpi * 72
+    steps = 1.15 * size / height * np.arange(len(lines))
+    # A label moves up by as much as those below it need, and all by as much as the top has no room.
+    moved = np.minimum(np.maximum.accumulate(wanted[order] - steps), 1 - steps[-1:])
+    for place, height in zip(order, steps + moved, strict=True):
+        color, at = lines[place].get_color(), ("axes fraction", "offset points")
+        text = axes.annotate(lines[place].get_label(), (1, height), (3, 0), *at, fontsize=size)
+        text.set(color=color, va="center")
 
 
 def draw_picture(axes: Axes, picture: Tensor, title: Sequence[str] = ()) -> None:
@@ -88,6 +127,6 @@ def draw_picture(axes: Axes, picture: Tensor, title: Sequence[str] = ()) -> None
     height, width = picture.shape[-2:]
     pixels = picture.permute(1, 2, 0).cpu().numpy()
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], frame_on=False)
     if title:
-        axes.set_title("\n".join(map(plain, title)), fontsize=8)
+        axes.set_title("\n".join(map(plain, title)), fontsize=9)

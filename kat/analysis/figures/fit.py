@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from kat.analysis.figures.base import save_figure
+from kat.analysis.figures.base import INK, MUTED, WIDTH, colors, save_figure, styled
 from kat.nn.fitting import Fit, Points, resolve, twice
 
 
+@styled
 def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
     """Draws a function with its fit, and the error below, over twice the fit interval.
 
@@ -32,21 +33,23 @@ def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
     source = resolve(target)[1]
     is_table = isinstance(source, Points)
     at, y = (source.x, source.y) if isinstance(source, Points) else (x, source(x))
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
+    color = colors(2)[1]
     style = "." if is_table else "-"
-    upper.plot(at, y, style, lw=3, color="black", alpha=0.4, label=result.function)
+    upper.plot(at, y, style, lw=3, color=INK, alpha=0.4, label=result.function)
     upper.set_ylim(upper.get_ylim())
-    upper.plot(x, result(x), "C1", lw=1.2, label=f"F, form {result.form}, degree {result.degree}")
-    lower.plot(at, result(at) - y, "C1." if is_table else "C1", lw=1)
-    lower.axhspan(-result.max_error, result.max_error, color="C2", alpha=0.15, lw=0)
+    upper.plot(
+        x, result(x), lw=1.2, color=color, label=f"F, form {result.form}, degree {result.degree}"
+    )
+    lower.plot(at, result(at) - y, style, lw=1, color=color)
+    lower.axhspan(-result.max_error, result.max_error, color=MUTED, alpha=0.25, lw=0)
     if not is_table and result.max_error > 0:
         lower.set_yscale("symlog", linthresh=10.0 ** np.ceil(np.log10(result.max_error)))
     low, high = result.interval
     for axes in (upper, lower):
-        axes.axvspan(low, high, color="C0", alpha=0.08, lw=0)
-        axes.grid(alpha=0.3)
+        axes.axvspan(low, high, color=MUTED, alpha=0.15, lw=0)
     upper.legend(loc="upper left")
     upper.set_title(f"{result.function}, fitted on [{low:g}, {high:g}] (shaded)")
-    lower.set(xlabel="x", ylabel=f"F - f (band: {result.max_error:.2g})")
+    lower.set(xlabel="x", title=f"error, F - f (band: {result.max_error:.2g})")
     save_figure(figure, path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from kat.analysis.ablation import CellResult, Estimate, has_intervals, with_split
-from kat.analysis.figures.base import colors, hover, panels, plain
+from kat.analysis.figures import base
+from kat.analysis.figures.base import colors, hover, plain
 from kat.errors import InputError
 from kat.training.tasks.task import Metric
 
@@ -25,14 +27,17 @@ COSTS = {
     "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
 }
 """The costs of a model: columns of a table of runs, and titles."""
-_LINE = 0.26
-"""The height of a line of the forest, in inches."""
+_LINE, _LETTERS = 0.36, 24
+"""The height of a line of a forest in inches, and the letters of a name side by side."""
 _FAR = 2
 """How many times the median reach of all differences is far beyond them."""
 
 
+@base.styled
 def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Figure:
-    """Draws a metric by cell with 95 % intervals and all runs, next to the paired differences.
+    """Draws a metric by cell, the best on top: mean, 95 % interval, all runs.
+
+    The right side has the differences from the reference, seed by seed.
 
     Args:
         results: what :func:`kat.analysis.ablation.summarize` returns; the cell without a difference
@@ -40,38 +45,51 @@ def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Fig
         metric: the metric that was summarized.
         title: the title of the figure.
     """
-    figure = Figure(figsize=(10, 1.6 + 0.42 * len(results)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for place, result in enumerate(results):
+    ranked = sorted(results, key=lambda r: -r.estimate.mean if r.estimate else math.inf)
+    differences = [r.difference.text(sign=True) if r.difference else "" for r in ranked]
+    figure, axes = _forest([result.name for result in ranked], differences)
+    for place, result in enumerate(ranked):
+        if result.name == results[0].name:
+            axes.get_yticklabels()[place].set_fontweight("bold")
         for seed, value in result.values.items():
-            (dot,) = left.plot(value, place, ".", color="0.6")
+            (dot,) = axes.plot(value, place, ".", color=base.MUTED)
             hover(dot, f"{result.name}, seed {seed}: {value:.2f}")
-        for axes, estimate in ((left, result.estimate), (right, result.difference)):
-            if estimate is not None:
-                _draw_estimate(axes, place, result.name, estimate, sign=axes is right)
-    left.set_yticks(range(len(results)), [plain(result.name) for result in results])
-    left.set_ylim(len(results) - 0.5, -0.5)
-    right.axvline(0, color="black", lw=0.8)
-    shown = "mean, 95 % interval, and every run" if has_intervals(results) else "one seed"
-    left.set(xlabel=f"{metric.label} (%)", title=shown)
-    right.set(xlabel=f"points of {metric.label}", title="difference from the first, seed by seed")
-    for axes in (left, right):
-        axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(plain(title))
+        if result.estimate is not None:
+            _draw_estimate(axes, place, result.name, result.estimate, colors(1)[0], 100)
+    shown = "mean, 95 % interval, every run" if has_intervals(results) else "one seed"
+    axes.set_xlabel(f"{with_split(metric)} (%): {shown}")
+    figure.suptitle(f"{plain(title)}\nright: the difference from {plain(results[0].name)}")
     return figure
 
 
+def _forest(names: Sequence[str], values: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure with a line for each name, the first on top, and a text at its right end."""
+    figure = Figure(figsize=(base.WIDTH, 1.3 + _LINE * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    right = axes.secondary_yaxis("right")
+    labels = ["\n".join(wrap(plain(name), _LETTERS)) for name in names]
+    for side, texts in ((axes, labels), (right, values)):
+        side.set_yticks(range(len(names)), texts)
+        side.tick_params(axis="y", length=0)
+        side.spines[["left", "right"]].set_visible(False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    return figure, axes
+
+
 def _draw_estimate(
-    axes: Axes, place: int, name: str, estimate: Estimate, color: str = "C0", sign: bool = True
+    axes: Axes, place: int, name: str, estimate: Estimate, color: str, most: float = math.inf
 ) -> None:
-    """Draws a mean and its interval, if it has one, in a row of the axes."""
-    width = None if math.isnan(estimate.half_width) else estimate.half_width
-    line, *_ = axes.errorbar(estimate.mean, place, xerr=width, fmt="o", color=color, capsize=4)
-    hover(line, f"{name}: {estimate.text(sign=sign)} (n = {estimate.n})")
+    """Draws a mean and its interval up to a value, if it has one, in a row of the axes."""
+    mean, half = estimate.mean, estimate.half_width
+    width = None if math.isnan(half) else [[half], [min(half, most - mean)]]
+    line, *_ = axes.errorbar(mean, place, xerr=width, fmt="o", color=color, capsize=3)
+    hover(line, f"{name}: {estimate.text(sign=most > 100, most=most)} (n = {estimate.n})")
 
 
+@base.styled
 def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: str) -> Figure:
-    """Draws differences with their 95 % intervals, group below group.
+    """Draws differences with their 95 % intervals, group below group, the largest on top.
 
     An arrow stands for a difference far beyond the others; its value is beside it, as of all.
 
@@ -81,42 +99,29 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
     """
     lines: list[tuple[str, Estimate | None]] = []
     for heading, differences in groups.items():
-        lines += [(heading, None), *differences]
-    figure = Figure(figsize=(9, 1.1 + _LINE * len(lines)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axvline(0, color="black", lw=0.8)
+        lines += [(heading, None), *sorted(differences, key=lambda pair: -pair[1].mean)]
+    texts = ["" if estimate is None else estimate.text(sign=True) for _, estimate in lines]
+    figure, axes = _forest([name for name, _ in lines], texts)
+    axes.axvline(0, color=base.INK, lw=0.8)
     drawn = [difference for _, difference in lines if difference is not None]
     shown = _shown(drawn)
     for place, (name, difference) in enumerate(lines):
         if difference is None:
+            axes.get_yticklabels()[place].set_fontweight("bold")
             continue
         mean = difference.mean
-        color = "C0" if abs(mean) > difference.half_width else "0.5"
+        color = colors(1)[0] if abs(mean) > difference.half_width else base.MUTED
         if abs(mean) <= shown:
             _draw_estimate(axes, place, name, difference, color)
         else:
             axes.plot(math.copysign(shown, mean), place, "<" if mean < 0 else ">", color=color)
     if math.isfinite(shown):
         axes.set_xlim(-1.05 * shown, 1.05 * shown)
-    values = axes.secondary_yaxis("right")
-    axes.set_yticks(range(len(lines)), [plain(name) for name, _ in lines])
-    texts = ["" if estimate is None else estimate.text(sign=True) for _, estimate in lines]
-    values.set_yticks(range(len(lines)), texts)
-    for (_, difference), label in zip(lines, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if difference is None else "normal")
-    axes.set_ylim(len(lines) - 0.5, -0.5)
-    for side in (axes, values):
-        side.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["left", "right", "top"]].set_visible(False)
-    values.spines["right"].set_visible(False)
     axes.set_xlabel(xlabel)
     title = "differences seed by seed; one seed, no intervals"
     if any(difference.n > 1 for difference in drawn):
-        title = (
-            "differences seed by seed with 95 % intervals; gray: it contains 0, or there is none"
-        )
-    figure.suptitle(title, fontsize=10)
+        title = "differences seed by seed, 95 % intervals\ngray: it contains 0, or there is none"
+    figure.suptitle(title)
     return figure
 
 
@@ -163,6 +168,7 @@ def pareto_front(results: Sequence[CellResult], cost: str) -> list[CellResult]:
     return front
 
 
+@base.styled
 def draw_costs(
     results: Sequence[CellResult], metric: Metric, costs: Sequence[str] | None = None
 ) -> Figure:
@@ -179,31 +185,30 @@ def draw_costs(
     drawn = [result for result in results if result.estimate is not None]
     if costs is None:
         costs = [c for c in COSTS if all(cost_of(result, c) is not None for result in drawn)]
-    figure, made = panels(len(costs), 2, (6, 4.4))
+    figure, made = base.panels(len(costs), 1, 2.8)
     for axes, cost in zip(made, costs, strict=True):
         front = pareto_front(drawn, cost)
         values = {result.name: cost_of(result, cost) or 0.0 for result in drawn}
         places = [(values[r.name], r.estimate.mean) for r in front if r.estimate]
-        axes.plot(*zip(*places, strict=True), "-", color="0.5", lw=1, zorder=0)
+        axes.plot(*zip(*places, strict=True), "-", color=base.MUTED, lw=1, zorder=0)
+        points = []
         for result, color in zip(drawn, colors(len(drawn)), strict=True):
-            estimate = result.estimate
+            estimate, x = result.estimate, values[result.name]
             assert estimate is not None
             half = 0.0 if math.isnan(estimate.half_width) else estimate.half_width
-            marker = {"fmt": "o", "color": color, "capsize": 3, "lw": 1}
-            x = values[result.name]
-            line, *_ = axes.errorbar(x, estimate.mean, half, label=plain(result.name), **marker)
-            hover(line, f"{result.name}: {estimate.text()} % at {x:.4g}")
+            ends = [[half], [min(half, 100 - estimate.mean)]]
+            line, *_ = axes.errorbar(x, estimate.mean, ends, fmt="o", color=color, capsize=3, lw=1)
+            line.set_label(plain(result.name))
+            hover(line, f"{result.name}: {estimate.text(most=100)} % at {x:.4g}")
+            points.append(line)
         if max(values.values()) > 10 * min(values.values()):
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.margins(0.15)
-        axes.set(xlabel=COSTS[cost][1], ylabel=f"{with_split(metric)} (%)")
-        axes.grid(alpha=0.3)
-    handles, labels = made[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        axes.set(xlabel=COSTS[cost][1], title=f"{with_split(metric)} (%)")
+        base.label_lines(axes, points)
     figure.suptitle(
-        f"{metric.label} with 95 % interval; line: Pareto front"
-        " (no other is both cheaper and better)",
-        fontsize=10,
+        f"{metric.label} with 95 % interval; line: Pareto front\n"
+        "(no other is both cheaper and better)"
     )
     return figure

@@ -8,9 +8,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kat.analysis.figures.base import colors, hover, panels, plain, save_figure
+from kat.analysis.figures import base
+from kat.analysis.figures.base import hover, label_lines, plain, save_figure
 from kat.analysis.runs import HEADLINES, METRICS, History
 from kat.errors import InputError
 
@@ -24,7 +26,7 @@ _COLUMNS = {
     **{f"raw_{name}": f"{title}, without EMA" for name, title in _VALIDATED.items()},
 }
 _PANELS = {
-    "loss": ("loss (dotted: training; circle: kept epoch)", {"train_loss": ":", "val_loss": "-"}),
+    "loss": ("loss", {"train_loss": ":", "val_loss": "-"}),
     **{column: (title, {column: "-"}) for column, title in _COLUMNS.items()},
 }
 """The title and the lines of each panel."""
@@ -63,28 +65,34 @@ def plot_learning_curves(
     save_figure(draw_learning_curves(runs, metrics), path)
 
 
+@base.styled
 def draw_learning_curves(
     runs: Mapping[str, Sequence[History]], metrics: Sequence[str] = ("loss", "top1")
 ) -> Figure:
     """Draws the figure of :func:`plot_learning_curves`."""
-    figure, drawn = panels(len(metrics), len(metrics), (5, 3.6))
+    figure, drawn = base.panels(len(metrics), 1, 2.6)
     for axes, metric in zip(drawn, metrics, strict=True):
         title, columns = _PANELS[metric]
-        for (label, histories), color in zip(runs.items(), colors(len(runs)), strict=True):
+        lines: list[Line2D] = []
+        for (label, histories), color in zip(runs.items(), base.colors(len(runs)), strict=True):
             for column, style in columns.items():
-                _draw_curve(axes, label, histories, column, color, style)
+                line = _draw_curve(axes, label, histories, column, color, style)
+                line.set_label(_COLUMNS[column].split()[0])
+                lines += [line] if len(runs) == 1 < len(columns) else []
             count = f" ({len(histories)} runs)" if len(histories) > 1 else ""
-            axes.plot([], [], color=color, label=plain(label) + count)
+            if len(runs) > 1 or (count and line not in lines):
+                line.set_label(plain(label) + count)
+                lines.append(line)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="epoch", title=title)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        dotted = " (dotted: training)" if len(columns) > 1 < len(runs) else ""
+        axes.set(xlabel="epoch", title=title + dotted)
+        label_lines(axes, lines)
     return figure
 
 
 def _draw_curve(
     axes: Axes, label: str, histories: Sequence[History], column: str, color: Any, style: str
-) -> None:
+) -> Line2D:
     """Draws one column: the mean of the runs over their common epochs, in the range of them."""
     runs = [{int(row["epoch"]): row[column] for row in rows if column in row} for rows in histories]
     epochs = sorted(set(runs[0]).intersection(*runs[1:]))
@@ -105,3 +113,4 @@ def _draw_curve(
         best = runs[0][kept[0]]
         (circle,) = axes.plot(kept[0], best, "o", color=color, fillstyle="none")
         hover(circle, f"{label}: kept, epoch {kept[0]}: {best:.4g}")
+    return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 
 import matplotlib as mpl
 import numpy as np
@@ -11,43 +12,38 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.base import draw_picture, panels, plain
-from kat.training.tasks.classification.metrics import Calibration, most_confused
+from kat.analysis.figures.base import INK, MUTED, WIDTH, draw_picture, panels, plain, styled
+from kat.training.tasks.classification.metrics import Calibration
 
 _NAMED, _COUNTED = 40, 20
 """Up to so many classes have their names and their counts drawn."""
-_CELLS, _PAIRS = 250, 20
-"""So many cells along a side, and so many pairs, are drawn at most."""
+_CELLS = 250
+"""So many cells along a side are drawn at most."""
 _WHOLE = (-0.03, 1.03)
 """Limits of an axis of shares; markers at 0 and at 1 are drawn whole."""
-_ARROW = "\N{RIGHTWARDS ARROW}"
-_COLUMNS = 6
-"""Mistakes side by side."""
+_COLUMNS = 3
+"""Photographs side by side."""
 _LONGEST = 24
-"""Letters of a class name that are drawn at most."""
+"""Letters of a line; the confusion matrix cuts longer names of classes."""
 
 
+@styled
 def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
     """Draws the confusion matrix: each row as shares of its class, on a square-root color scale.
 
     With few classes the cells hold counts, and the classes are named. With many, the largest share
-    of each block of neighboring classes is drawn, so that no confusion is too small to be seen, and
-    the most frequent confusions are listed beside it.
+    of each block of neighboring classes is drawn, so that no confusion is too small to be seen.
 
     Args:
         matrix: (K, K) counts, true classes down, predicted ones across.
         names: the K class names.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    width = max(WIDTH, 0.3 * len(names)) if len(names) <= _NAMED else WIDTH
+    figure = Figure(figsize=(width, 0.9 * width), layout="constrained")
+    axes = figure.subplots()
     if len(names) <= _NAMED:
-        size = 3.5 + 0.3 * max(len(names), 8)
-        figure = Figure(figsize=(size + 1, size), layout="constrained")
-        axes = figure.subplots()
         _name_cells(axes, matrix, shares, names)
-    else:
-        figure = Figure(figsize=(15, 8), layout="constrained")
-        axes, side = figure.subplots(1, 2, width_ratios=(3, 2))
-        _list_pairs(side, matrix, names)
     block = -(-len(names) // _CELLS)
     image = axes.imshow(
         block_maxima(shares, block),
@@ -58,58 +54,63 @@ def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
     )
     scale = "share of the true class" + (f", largest of {block} x {block}" if block > 1 else "")
     figure.colorbar(image, ax=axes, label=scale, shrink=0.8)
-    axes.set(xlabel="predicted class", ylabel="true class", title="confusion")
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class", ylabel="true class")
     return figure
 
 
+@styled
 def draw_reliability(bins: Calibration) -> Figure:
     """Draws accuracy against confidence, and below it the share of images in each bin."""
-    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = bins.edges[:-1], np.diff(bins.edges)
-    upper.bar(left, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
-    upper.plot(bins.confidence, bins.accuracy, "k.", label="at the mean confidence")
-    upper.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="calibrated")
+    upper.bar(left, bins.accuracy, width, align="edge", edgecolor=MUTED, label="accuracy")
+    upper.plot(bins.confidence, bins.accuracy, ".", color=INK, label="at the mean confidence")
+    upper.plot([0, 1], [0, 1], "--", color=MUTED, lw=1, label="calibrated")
     upper.set(ylim=_WHOLE, ylabel="accuracy", title=f"reliability, ECE {bins.ece:.4f}")
     upper.legend(loc="upper left")
     total = max(int(bins.counts.sum()), 1)
-    lower.bar(left, bins.counts / total, width, align="edge", edgecolor="white", color="C7")
+    lower.bar(left, bins.counts / total, width, align="edge", color=MUTED)
     lower.set(xlim=_WHOLE, xlabel="confidence", ylabel="share of images")
-    for axes in (upper, lower):
-        axes.grid(alpha=0.3)
     return figure
 
 
-def draw_mistakes(pictures: Tensor, titles: Sequence[str]) -> Figure:
-    """Draws images that are predicted wrongly, each under its title.
+@styled
+def draw_photographs(pictures: Tensor, titles: Sequence[str]) -> Figure:
+    """Draws images in a grid, each under its whole title.
 
     Args:
         pictures: (B, C, H, W) uint8, gray or RGB.
-        titles: B titles.
+        titles: B titles, whose long lines are broken.
     """
-    figure, drawn = panels(len(pictures), _COLUMNS, (2.2, 2.6))
-    for axes, picture, title in zip(drawn, pictures, titles, strict=True):
-        draw_picture(axes, picture, [_cut(line) for line in title.split("\n")])
+    broken = [[part for line in t.split("\n") for part in wrap(line, _LONGEST)] for t in titles]
+    height = 1.8 + 0.17 * max(map(len, broken))
+    figure, drawn = panels(len(pictures), _COLUMNS, height)
+    for axes, picture, title in zip(drawn, pictures, broken, strict=True):
+        draw_picture(axes, picture, title)
     return figure
 
 
+@styled
 def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Figure:
-    """Draws a column for each image: its ground truth, and below it what is predicted.
+    """Draws a row for each image: its ground truth, and beside it what is predicted.
 
     Args:
         pairs: pictures, (3, H, W) uint8.
     """
-    figure = Figure(figsize=(3.2 * len(pairs), 6.8), layout="constrained")
-    rows = figure.subplots(2, len(pairs), squeeze=False)
-    for row, title, pictures in zip(
-        rows, ("ground truth", "predicted"), zip(*pairs, strict=True), strict=True
-    ):
-        row[0].set_ylabel(title)
+    height = sum(WIDTH / 2 * truth.shape[-2] / truth.shape[-1] for truth, _ in pairs)
+    figure = Figure(figsize=(WIDTH, 0.3 + height), layout="constrained")
+    grid = figure.subplots(len(pairs), 2, squeeze=False)
+    for row, pictures in zip(grid, pairs, strict=True):
         for axes, picture in zip(row, pictures, strict=True):
             draw_picture(axes, picture)
+    for axes, title in zip(grid[0], ("ground truth", "predicted"), strict=True):
+        axes.set_title(title)
     return figure
 
 
+@styled
 def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figure:
     """Draws a bar for each class and metric, the class with the highest first metric above.
 
@@ -119,15 +120,16 @@ def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figur
     """
     first = next(iter(values.values()))
     order = sorted(range(len(names)), key=lambda i: -math.inf if math.isnan(first[i]) else first[i])
-    figure = Figure(figsize=(7, 1.2 + 0.28 * len(names)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.28 * len(names)), layout="constrained")
     axes, thick = figure.subplots(), 0.8 / len(values)
     for place, (label, own) in enumerate(values.items()):
         heights = [row + 0.4 - (place + 0.5) * thick for row in range(len(order))]
         axes.barh(heights, [own[i] for i in order], thick, label=label)
-    axes.set_yticks(range(len(order)), [plain(names[i]) for i in order], fontsize=8)
-    axes.set(xlabel="%", xlim=(0, 100), ylim=(-0.6, len(names) - 0.4))
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.set_yticks(range(len(order)), [plain(names[i]) for i in order])
+    axes.set(xlabel=f"{' and '.join(values)} (%)", xlim=(0, 100), ylim=(-0.6, len(names) - 0.4))
+    axes.grid(visible=False, axis="y")
+    if len(values) > 1:
+        axes.legend(loc="lower right")
     return figure
 
 
@@ -138,33 +140,13 @@ def block_maxima(values: np.ndarray, block: int) -> np.ndarray:
 
 
 def _name_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: list[str]) -> None:
-    labels = [_short(name) for name in names]
+    cut = (f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}" for name in names)
+    labels = [plain(n if len(n) <= _LONGEST else c) for n, c in zip(names, cut, strict=True)]
     places = range(len(names))
-    axes.set_xticks(places, labels, rotation=90, fontsize=8)
-    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_xticks(places, labels, rotation=90)
+    axes.set_yticks(places, labels)
     if len(names) > _COUNTED:
         return
     for i, j in np.argwhere(matrix > 0):
         color = "black" if shares[i, j] > 0.4 else "white"
-        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=7, color=color)
-
-
-def _list_pairs(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
-    pairs = most_confused(matrix, names, _PAIRS)
-    labels = [f"{_short(pair.true)} {_ARROW} {_short(pair.predicted)}" for pair in pairs]
-    shares = [100 * pair.count / pair.images for pair in pairs]
-    axes.barh(range(len(pairs)), shares)
-    axes.set_yticks(range(len(pairs)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="% of the true class", title=f"most confused: true {_ARROW} predicted")
-    for place, pair in enumerate(pairs):
-        axes.text(shares[place], place, f" {pair.count}", va="center", fontsize=8)
-
-
-def _cut(name: str) -> str:
-    """A name of at most so many letters as are drawn."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _short(name: str) -> str:
-    return plain(_cut(name))
+        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=color)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from kat.analysis.figures.base import plain, save_figure
+from kat.analysis.figures.base import WIDTH, plain, save_figure, styled
 from kat.analysis.inspect.stability import layers_of, rational_rows
 from kat.nn.stability import Row
 
@@ -38,11 +38,12 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], path: str | Path) -> None:
     save_figure(draw_gains(runs), path)
 
 
+@styled
 def draw_gains(runs: Mapping[str, Sequence[Row]]) -> Figure:
     """Draws the figure of :func:`plot_stability`."""
     rationals = {label: rational_rows(rows) for label, rows in runs.items()}
     height = max(len(layers_of(rows)) for rows in rationals.values())
-    figure = Figure(figsize=(9, 1.2 + 0.22 * height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.22 * height), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (label, rows) in zip(panels, rationals.items(), strict=True):
         layers, steps = layers_of(rows), list(dict.fromkeys(row["step"] for row in rows))
@@ -56,9 +57,10 @@ def draw_gains(runs: Mapping[str, Sequence[Row]]) -> Figure:
             norm=LogNorm(1 / 8, 8),
             cmap="RdBu_r",
         )
-        shown = range(0, len(steps), -(-len(steps) * len(runs) // 10))
+        shown = range(0, len(steps), -(-len(steps) * len(runs) // 5))
         axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
-        axes.set_yticks(range(len(layers)), layers, fontsize=7)
+        axes.set_yticks(range(len(layers)), layers)
+        axes.grid(visible=False)
         axes.set(xlabel="step", title=plain(label))
     figure.suptitle("Gain, E[y^2] / E[x^2]; 1 is preserved")
     ticks = [2.0**power for power in range(-3, 4)]

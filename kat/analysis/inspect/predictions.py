@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kat.analysis.inspect.activations import spread
 from kat.data import (
     Batch,
     DataConfig,
@@ -118,15 +119,15 @@ class ClassFindings:
         classes: the K class names of the data.
         confusion: (K, K) counts, true classes down, predicted ones across.
         by_class: recall, precision and F1 of each class.
-        mistakes: (M, C, H, W) uint8, images that are predicted wrongly, that of the highest loss
-            first.
+        shown: (M, C, H, W) uint8: images that are predicted wrongly, the one of the highest loss
+            first, then some that are predicted correctly.
         titles: M titles: the true class, the predicted one and its probability.
     """
 
     classes: list[str]
     confusion: np.ndarray
     by_class: list[ClassScores]
-    mistakes: Tensor
+    shown: Tensor
     titles: list[str]
 
     @property
@@ -141,7 +142,7 @@ def class_findings(
     record: ModelRecord,
     batches: Sequence[Batch],
     classes: list[str],
-    worst: int = 12,
+    most: int = 6,
 ) -> ClassFindings:
     """Runs a classifier over images.
 
@@ -150,7 +151,7 @@ def class_findings(
         record: the record of the model.
         batches: images that are not normalized, with the indices of their classes.
         classes: the class names of the data.
-        worst: the largest number of mistakes that are kept.
+        most: the largest number of wrong, and of right, predictions that are kept.
 
     Raises:
         InputError: the classes are not those of the model.
@@ -161,13 +162,16 @@ def class_findings(
     predicted = logits.argmax(-1)
     matrix = confusion_matrix(labels.numpy(), predicted.numpy(), len(classes))
     losses = functional.cross_entropy(logits, labels, reduction="none")
-    losses[predicted == labels] = -1.0
-    order = losses.argsort(descending=True)[: min(worst, int((predicted != labels).sum()))]
+    hits = predicted == labels
+    losses[hits] = -1.0
+    right = hits.nonzero()[:, 0]
+    chosen = [losses.topk(min(most, int((~hits).sum()))).indices, right[spread(len(right), most)]]
+    order = torch.cat(chosen).tolist()
     confidence = logits.softmax(-1).amax(-1)
     titles = [
-        f"true: {classes[labels[i]]}\npredicted: {classes[predicted[i]]}\n"
-        f"with {100 * float(confidence[i]):.0f} %"
-        for i in order.tolist()
+        f"{'right' if hits[i] else 'wrong'}: {classes[predicted[i]]} ({100 * confidence[i]:.0f} %)"
+        + ("" if hits[i] else f"\ntrue: {classes[labels[i]]}")
+        for i in order
     ]
     pictures = torch.cat([batch.images for batch in batches])[order]
     return ClassFindings(classes, matrix, class_scores(matrix, classes), pictures, titles)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
-from kat.analysis.inspect.activations import Activation, learned_activations
+from kat.analysis.inspect.activations import Activation, learned_activations, spread
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.predictions import (
     ClassFindings,
@@ -138,8 +138,9 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
     if images is None:
         findings.attention = f"{sentence} 'kat plot attention' takes image files."
         return findings
-    pictures, titles = true_classes(batches[:1], images.images.classes)
-    pictures, titles = pictures[:_WITH_ATTENTION], titles[:_WITH_ATTENTION]
+    pictures, titles = true_classes(batches, images.images.classes)
+    places = spread(len(titles), _WITH_ATTENTION)
+    pictures, titles = pictures[places], [titles[place] for place in places]
     maps = attention_maps(transformer, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(titles, maps.logits, record.classes)
     findings.attention = draw_attention(pictures, titles, maps)

@@ -50,7 +50,7 @@ def _add_grid(
 ) -> None:
     metric = compared(main_metric(rows), rows)
     results = summarize(rows, measure=metric.name)
-    reference = results[0].name
+    reference, undone = results[0].name, [row for row in rows if row["status"] != "done"]
     behind = f": {title}" if several else ""
     report.heading(f"Cells{behind}")
     report.text(
@@ -60,6 +60,9 @@ def _add_grid(
         else f"Differences are from {reference}. Each cell has one seed: there are no intervals,"
         " and a difference may be chance."
     )
+    missing = [f"{row['cell']}, seed {row['seed']} ({row['status']})" for row in undone]
+    if undone:
+        report.text(f"{len(undone)} of {len(rows)} runs have no result: {'; '.join(missing)}.")
     report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
     report.figure(
         draw_cells(results, metric, title),
@@ -165,7 +168,7 @@ def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -
             as their mean and range.
     """
     several = any(len(own) > 1 for own in runs.values())
-    shaded = "mean and range of the runs" if several else "circle: the epoch that is kept"
+    shaded = "mean and range of the runs" if several else "a circle marks the epoch that is kept"
     drawn = draw_learning_curves(runs, usual_curves(next(iter(runs.values()))[0][-1]))
     report.figure(drawn, f"Learning curves; {shaded}.")
     epochs = [(label, row) for label, own in runs.items() for rows in own for row in rows]

@@ -22,6 +22,8 @@ from kat.files import write_text
 from kat.tables import number_columns
 from kat.text import printable
 
+Rows = Sequence[Sequence[object]]
+"""The cells of a table, row by row."""
 _PACKAGE, _FOLDER = "kat.analysis.reports", "html"
 
 
@@ -30,6 +32,7 @@ class Report:
 
     Args:
         title: the title of the page, also its first heading.
+        lead: the sentence below it: the result.
 
     Example:
         >>> report = Report("Verification")
@@ -38,8 +41,8 @@ class Report:
         >>> report.write(Path("verify.html"))
     """
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, lead: str = "") -> None:
+        self._title, self._lead = title, lead
         self._body: list[tuple[str, dict[str, Any]]] = []
         self._headings: list[dict[str, str]] = []
         self._figures = 0
@@ -58,18 +61,13 @@ class Report:
         """Adds names with their values in large type, to be read first."""
         self._add("facts", facts=facts)
 
-    def table(
-        self,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        bad: Sequence[bool] | None = None,
-    ) -> None:
+    def table(self, columns: Sequence[str], rows: Rows, bad: Sequence[bool] | None = None) -> None:
         """Adds a table. Rows marked ``bad`` are shaded; columns of numbers are aligned right."""
         self._add("table", **_table_values(columns, rows, bad))
 
-    def numbers(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Adds a table that is closed until the reader opens it."""
-        self._add("numbers", table_values=_table_values(columns, rows))
+    def numbers(self, columns: Sequence[str], rows: Rows, summary: str = "Numbers") -> None:
+        """Adds a table that is closed until the reader opens it by its summary."""
+        self._add("numbers", table_values=_table_values(columns, rows), summary=summary)
 
     def figure(self, figure: Figure, caption: str) -> None:
         """Adds a figure as SVG, with a caption, which is also its text for screen readers."""
@@ -84,6 +82,7 @@ class Report:
             .get_template("page.html.jinja")
             .render(
                 title=self._title,
+                lead=self._lead,
                 style=Markup((files(_PACKAGE) / _FOLDER / "page.css").read_text(encoding="utf-8")),
                 headings=self._headings,
                 body=self._body,
@@ -111,7 +110,7 @@ def _environment() -> Environment:
 
 
 def _table_values(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], bad: Sequence[bool] | None = None
+    columns: Sequence[str], rows: Rows, bad: Sequence[bool] | None = None
 ) -> dict[str, Any]:
     texts = [[str(cell) for cell in row] for row in rows]
     return {

@@ -7,12 +7,14 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kat.analysis.figures.activations import draw_activations, draw_evolution
 from kat.analysis.figures.predictions import (
     draw_by_class,
     draw_confusion,
-    draw_mistakes,
     draw_pairs,
+    draw_photographs,
 )
 from kat.analysis.figures.stability import draw_gains
 from kat.analysis.inspect.activations import Activation, spread
@@ -25,6 +27,8 @@ from kat.analysis.reports.page import Report
 from kat.analysis.runs import HEADLINES, METRICS, History
 from kat.settings import flat
 from kat.text import counted, duration, scaled
+from kat.training.tasks.classification.metrics import most_confused
+from kat.training.tasks.classification.report import interval
 
 _LISTED = 20
 """Classes with the lowest recall that are listed openly."""
@@ -41,25 +45,27 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         run: what is known.
         path: the path of the file.
     """
-    report = Report(f"{run.record.architecture} on {run.data}")
+    found = run.predictions
+    lead = "" if isinstance(found, str) else _lead(found)
+    report = Report(f"{run.record.architecture} on {run.data}", lead)
     report.facts(_facts(run))
     if run.failure is not None:
         report.text(f"The run was stopped: {run.failure}")
-    settings = ", ".join(f"{name} {value}" for name, value in flat(run.settings).items())
-    report.text(f"{run.name}. Settings other than the default: {settings or 'none'}.")
+    settings = list(flat(run.settings).items())
+    report.numbers(("setting", "value"), [("out", run.name), *settings], "Settings of the run")
     report.heading("Learning curves")
     if run.history:
         add_learning_curves(report, {run.name: [run.history]})
     else:
         report.text("The run has not completed an epoch yet.")
-    if run.predictions:
+    if found:
         report.heading("Predictions")
-    if isinstance(run.predictions, ClassFindings):
-        _add_class_findings(report, run.predictions)
-    elif isinstance(run.predictions, DenseFindings):
-        _add_dense_findings(report, run.predictions)
-    elif run.predictions:
-        report.text(run.predictions)
+    if isinstance(found, ClassFindings):
+        _add_class_findings(report, found)
+    elif isinstance(found, DenseFindings):
+        _add_dense_findings(report, found)
+    elif found:
+        report.text(found)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)
@@ -69,12 +75,30 @@ def write_run_report(run: RunFindings, path: Path) -> None:
     report.write(path)
 
 
+def _lead(found: ClassFindings | DenseFindings) -> str:
+    """The result as a sentence, and where the model errs most."""
+    if isinstance(found, ClassFindings):
+        right, either_way = int(found.confusion.trace()), found.confusion + found.confusion.T
+        images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
+        lead = f"{100 * right / found.images:.0f} %{images} are classified correctly"
+        for pair in most_confused(np.triu(either_way), found.classes, 1):
+            lead += f"; {pair.true} and {pair.predicted} are confused most"
+        return f"{lead}."
+    measured, images = found.evaluation, counted(found.evaluation.images, "validation image")
+    name = next(name for name in HEADLINES if name in measured.metrics)
+    lead = f"The {METRICS[name].label} is {measured.metrics[name]:.1f} % on {images}"
+    known = [row for row in measured.per_class.rows if row[1] >= 0]  # not NaN or -1
+    for worst in sorted(known, key=lambda row: row[1])[:1]:
+        lead += f"; {worst[0]} is the weakest class, with {worst[1]:.1f} %"
+    return f"{lead}."
+
+
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
-    """Adds the confusion matrix, the scores of each class, and the worst mistakes."""
-    wrong = found.images - int(found.confusion.trace())
-    report.text(
-        f"{wrong} of {counted(found.images, 'validation image')} are predicted wrongly. --images N"
-        " takes more of them, and 'kat eval RUN --out FOLDER' the whole split."
+    """Adds photographs, the confusion matrix, and the scores of each class."""
+    report.text("--images N takes more images, and 'kat eval RUN --out FOLDER' the whole split.")
+    report.figure(
+        draw_photographs(found.shown, found.titles),
+        "Images as the model sees them: mistakes, the highest loss first, and right predictions.",
     )
     report.figure(
         draw_confusion(found.confusion, found.classes),
@@ -99,11 +123,6 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
     report.table(columns, rows[:_LISTED])
     if len(rows) > _LISTED:
         report.numbers(columns, rows[_LISTED:])
-    if len(found.mistakes):
-        report.figure(
-            draw_mistakes(found.mistakes, found.titles),
-            "The worst mistakes: the images with the highest loss, as the model sees them.",
-        )
 
 
 def _add_dense_findings(report: Report, found: DenseFindings) -> None:
@@ -114,14 +133,16 @@ def _add_dense_findings(report: Report, found: DenseFindings) -> None:
         " --images N takes more of them, and 'kat eval RUN' the whole split."
     )
     if found.pairs:
-        report.figure(draw_pairs(found.pairs), "Validation images, each above its predictions.")
+        report.figure(
+            draw_pairs(found.pairs), "Validation images: the ground truth, and the predictions."
+        )
     columns, rows = evaluation.per_class
     metrics = [METRICS[name].label if name in METRICS else "IoU" for name in columns[1:]]
     lowest = sorted((row for row in rows if row[1] >= 0), key=lambda row: row[1])[:_DRAWN]
     values = {metric: [row[i] for row in lowest] for i, metric in enumerate(metrics, start=1)}
     if lowest:
         report.figure(
-            draw_by_class([row[0] for row in lowest], values), f"{metrics[0]} of each class."
+            draw_by_class([row[0] for row in lowest], values), "The metrics of each class."
         )
     numbers = [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows]
     report.numbers(("class", *metrics), numbers)
@@ -248,5 +269,5 @@ def _add_attention(report: Report, run: RunFindings) -> None:
     report.figure(
         run.attention,
         "Validation images as the model sees them, with attention rollout and the attention of each"
-        " block, averaged over its heads.",
+        " block, averaged over its heads; 2x is twice uniform attention.",
     )

@@ -17,8 +17,8 @@ Color = tuple[int, int, int]
 _OPACITY = 0.5
 _READABLE = 400
 """The least shorter side, in pixels, of an image that captions do not cover."""
-_FONT_SIZE, _MARGIN = 14, 3
-"""Of captions and their plates, in pixels."""
+_FONT, _MARGIN = 22, 3
+"""The shorter side of an image over the size of its font, and the margin of plates in pixels."""
 
 
 def palette(count: int) -> list[Color]:
@@ -40,17 +40,15 @@ def draw_objects(
     image: Tensor,
     objects: Mapping[str, Tensor],
     captions: Sequence[str],
-    classes: int,
     factor: int = 1,
 ) -> Tensor:
-    """Draws boxes, masks and captions on an image, with one color per class.
+    """Draws boxes, masks and captions on an image, with one color per object.
 
     Args:
         image: (3, H, W) uint8.
-        objects: ``boxes`` (N, 4): x1, y1, x2, y2 in pixels; ``labels`` (N,), class indices; and
-            perhaps ``masks`` (N, H, W) bool. The first ones are drawn over the others.
+        objects: ``boxes`` (N, 4): x1, y1, x2, y2 in pixels, and perhaps ``masks`` (N, H, W) bool.
+            The first ones are drawn over the others.
         captions: N texts.
-        classes: number of classes.
         factor: the factor to enlarge the image by first; see :func:`caption_factor`.
 
     Returns:
@@ -59,31 +57,33 @@ def draw_objects(
     image = _enlarged(image, factor)
     if not len(objects["boxes"]):
         return image
-    colors = palette(classes)
-    chosen = [colors[label] for label in objects["labels"].tolist()]
+    chosen = palette(len(captions))
     if "masks" in objects:
         masks = _enlarged(objects["masks"], factor)
         image = draw_segmentation_masks(image, masks, alpha=_OPACITY, colors=chosen)
-    boxes = factor * objects["boxes"].flip(0)
+    boxes = factor * objects["boxes"]
     width = max(2, round(min(image.shape[-2:]) / 200))
-    drawn = draw_bounding_boxes(image, boxes, colors=chosen[::-1], width=width)
-    return _with_captions(drawn, boxes, captions[::-1], chosen[::-1])
+    drawn = draw_bounding_boxes(image, boxes.flip(0), colors=chosen[::-1], width=width)
+    return _with_captions(drawn, boxes, captions, chosen)
 
 
 def _with_captions(
     image: Tensor, boxes: Tensor, captions: Sequence[str], colors: Sequence[Color]
 ) -> Tensor:
-    """Writes a text on a plate of a color at each box: on its upper edge, or within the image."""
+    """Writes a text on a plate of a color at each box, within the image, below earlier plates."""
     picture = to_pil_image(image)
-    draw, font = ImageDraw.Draw(picture), _font(_FONT_SIZE)
+    draw, font = ImageDraw.Draw(picture), _font(min(picture.size) // _FONT)
+    plates: list[tuple[float, float, float, float]] = []
     for (left, top, _, _), text, color in zip(boxes.tolist(), captions, colors, strict=True):
         if not text:
             continue
-        _, _, width, height = draw.textbbox((_MARGIN, _MARGIN), text, font)
-        x = max(0, min(round(left), picture.width - width - _MARGIN))
-        y = max(0, round(top) - height - _MARGIN)
-        draw.rectangle((x, y, x + width + _MARGIN, y + height + _MARGIN), color)
-        draw.text((x + _MARGIN, y + _MARGIN), text, _readable_on(color), font)
+        _, _, w, h = (part + _MARGIN for part in draw.textbbox((0, 0), text, font))
+        x, y = max(0, min(round(left), picture.width - w)), max(0, round(top) - h)
+        while under := [d for a, b, c, d in plates if a < x + w and x < c and b < y + h and y < d]:
+            y = max(under) + 1
+        plates.append((x, y, x + w, y + h))
+        draw.rectangle(plates[-1], color)
+        draw.text((x + _MARGIN, y), text, _readable_on(color), font)
     return pil_to_tensor(picture)
 
 
@@ -92,17 +92,20 @@ def draw_classes(image: Tensor, mask: Tensor, classes: Sequence[str], factor: in
 
     Args:
         image: (3, H, W) uint8.
-        mask: (H, W) class indices. Other values, such as 255, leave the image as it is.
+        mask: (H, W) class indices. Other values, such as 255, and the class ``background`` leave
+            the image as it is.
         classes: names of the classes.
         factor: the factor to enlarge the image by first; see :func:`caption_factor`.
 
     Returns:
         (3, factor H and the height of the legend, factor W) uint8.
     """
-    drawn = _enlarged(draw_mask(image, mask, len(classes)), factor)
-    known = [value for value in mask.unique().tolist() if value < len(classes)]
+    values = mask.unique().tolist()
+    known = [k for k in values if k < len(classes) and classes[k] != "background"]
+    painted = torch.where(torch.isin(mask, torch.tensor(known)), mask, len(classes))
+    drawn = _enlarged(draw_mask(image, painted, len(classes)), factor)
     names = [(classes[value], palette(len(classes))[value]) for value in known]
-    return torch.cat([drawn, _legend(names, drawn.shape[-1])], dim=1)
+    return torch.cat([drawn, _legend(names, *drawn.shape[1:])], dim=1)
 
 
 def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
@@ -116,7 +119,7 @@ def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
     colors = torch.tensor([*palette(classes), (0, 0, 0)], dtype=torch.uint8)
     known = mask < classes
     layer = colors[torch.where(known, mask, classes).long()].permute(2, 0, 1)
-    return torch.where(known, _blended(image, layer), image)
+    return torch.where(known, (image * (1 - _OPACITY) + layer * _OPACITY).to(torch.uint8), image)
 
 
 def palette_image(mask: Tensor, classes: int) -> Image.Image:
@@ -126,9 +129,9 @@ def palette_image(mask: Tensor, classes: int) -> Image.Image:
     return picture
 
 
-def _legend(names: Sequence[tuple[str, Color]], width: int) -> Tensor:
-    """Names on plates of their colors, in rows of at most this width: (3, rows' height, width)."""
-    font = _font(_FONT_SIZE)
+def _legend(names: Sequence[tuple[str, Color]], height: int, width: int) -> Tensor:
+    """Names on plates of their colors for an image, in rows: (3, rows' height, width)."""
+    font = _font(min(height, width) // _FONT)
     row = sum(font.getmetrics()) + 3 * _MARGIN
     picture = Image.new("RGB", (width, row * (1 + len(names))), "white")
     draw, x, y = ImageDraw.Draw(picture), _MARGIN, _MARGIN
@@ -158,7 +161,3 @@ def _readable_on(color: Color) -> str:
 
 def _enlarged(pixels: Tensor, factor: int) -> Tensor:
     return pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-
-
-def _blended(image: Tensor, color: Tensor) -> Tensor:
-    return (image * (1 - _OPACITY) + color * _OPACITY).to(torch.uint8)

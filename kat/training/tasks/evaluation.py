@@ -247,12 +247,10 @@ def batches_of(
     """
     loader = make_loader(images, data, training=False)
     console = Console(stderr=True)
-    hidden = not progress or not console.is_terminal
     total = len(loader) if isinstance(images, ImageDataset) else None
+    bar = track(loader, "evaluating", total=total, console=console, transient=True)
     read = 0
-    for batch in track(
-        loader, "evaluating", total=total, console=console, transient=True, disable=hidden
-    ):
+    for batch in bar if progress and console.is_terminal else loader:  # a hidden bar ends in a line
         if batch.unreadable and data.bad_images == "fail":
             name, reason = batch.unreadable[0]
             raise InputError(f"{name} cannot be read as an image: {reason}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,20 +36,33 @@ def test_a_map_covers_the_pixels_of_its_patches(channels):
     y, x = bright.T + 3
     places = axes.transData.inverted().transform(np.column_stack([x + left, y + bottom]))
     low, high = places.min(0), places.max(0)
-    assert low == pytest.approx([2, 6], abs=0.15)
-    assert high == pytest.approx([4, 8], abs=0.15)
+    assert low == pytest.approx([2, 6], abs=0.25)
+    assert high == pytest.approx([4, 8], abs=0.25)
 
 
 def test_panels_and_their_scale():
     pictures = torch.zeros(2, 1, 8, 6, dtype=torch.uint8)
     figure = draw_attention(pictures, ["a", "b"], _maps())
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:4] == ["a", "rollout", "block 0, mean of heads", "block 1, mean of heads"]
-    assert titles[4] == "b"
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == 2 * ["", "rollout", "block 0", "block 1"]
+    assert [part.get_suptitle() for part in figure.subfigs] == ["a", "b"]
     (bar,) = figure.axes[3].child_axes
     assert bar.get_xlim() == (0, 0.125)
     assert [label.get_text() for label in bar.get_xticklabels()] == ["0", "1.5x"]
     figure = draw_attention(pictures, ["a", "b"], _maps(), block=1)
-    assert [axes.get_title() for axes in figure.axes][:4] == [
-        "a", "block 1, head 0", "block 1, head 1", "block 1, head 2",
-    ]  # fmt: skip
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == 2 * ["", "head 0", "head 1", "head 2"]
+
+
+def test_a_long_title_is_whole_and_many_blocks_take_several_lines():
+    maps = _maps()
+    maps = replace(
+        maps, blocks={f"blocks.{n}.attn": m for n, m in enumerate([maps.rollout[:, None]] * 12)}
+    )
+    figure = draw_attention(torch.zeros(2, 1, 8, 6, dtype=torch.uint8), ["a " * 60, "b"], maps)
+    assert figure.subfigs[0].get_suptitle().split() == ["a"] * 60
+    assert [axes.axison for axes in figure.axes] == 2 * ([True] * 14 + [False] * 4)
+    figure.draw_without_rendering()
+    width, _ = figure.get_size_inches() * figure.dpi
+    text = figure.subfigs[0]._suptitle.get_window_extent()
+    assert 0 <= text.x0 < text.x1 <= width

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from scipy import stats
 
 from kat.analysis.ablation import Estimate
+from kat.analysis.figures.base import MUTED
 from kat.analysis.figures.grids import draw_forest
 
 
@@ -35,7 +36,7 @@ def test_each_difference_has_a_line_below_the_heading_of_its_group():
     texts = ["", f"-2.90 ± {(interval.high - interval.low) / 2:.2f}", ""]
     assert [label.get_text() for label in right.get_yticklabels()][:3] == texts
     certain, uncertain = (bars.get_color()[0][:3] for bars in left.collections)
-    assert np.ptp(uncertain) == 0 < np.ptp(certain)  # gray where the difference may be none
+    assert to_hex(uncertain) == MUTED != to_hex(certain)  # gray where there may be none
     figure.draw_without_rendering()
     assert right.get_ylim() == left.get_ylim()
 
@@ -61,3 +62,12 @@ def test_one_seed_has_no_interval_and_a_difference_far_beyond_the_others_is_an_a
     assert arrow.get_ydata().tolist() == [4]
     assert low < arrow.get_xdata()[0] < -1
     assert right.get_yticklabels()[4].get_text() == "-64.00"
+
+
+def test_the_largest_difference_of_a_group_is_on_top_and_long_names_are_whole():
+    name = "a KAT whose name is so long that it takes two lines"
+    _, left, right = axes(one={"b": [-1.0], name: [2.0], "c": [1.0]}, two={"d": [5.0]})
+    names = [label.get_text().replace("\n", " ") for label in left.get_yticklabels()]
+    assert names == ["one", name, "c", "b", "two", "d"]
+    texts = [label.get_text() for label in right.get_yticklabels()]
+    assert texts == ["", "+2.00", "+1.00", "-1.00", "", "+5.00"]

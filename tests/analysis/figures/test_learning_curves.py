@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from matplotlib.colors import to_rgba
 
 from kat.analysis.figures.learning_curves import draw_learning_curves
@@ -23,10 +25,20 @@ def test_learning_curves_of_several_runs_are_their_mean_in_their_range():
     (band,) = axes.collections
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
     assert corners == {(1, 10), (2, 20), (2, 26), (1, 16)}
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a (2 runs)", "b"]
+    assert [text.get_text() for text in axes.texts] == ["a (2 runs)", "b"]  # by height
 
 
 def test_more_curves_than_default_colors_are_told_apart():
     figure = draw_learning_curves({f"run {n}": [ROWS] for n in range(14)}, ["top1"])
-    handles = figure.axes[0].get_legend().legend_handles
-    assert len({to_rgba(handle.get_color()) for handle in handles}) == 14
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    assert len({to_rgba(text.get_color()) for text in texts}) == 14
+    boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
+
+
+def test_the_lines_of_a_run_are_named_where_there_are_two():
+    loss, top1 = draw_learning_curves({"a": [ROWS]}).axes
+    assert [text.get_text() for text in loss.texts] == ["validation", "training"]
+    assert loss.get_title(loc="left") == "loss"
+    assert not top1.texts

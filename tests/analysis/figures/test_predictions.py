@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kat.analysis.figures.predictions import block_maxima, draw_mistakes, draw_reliability
+from kat.analysis.figures.predictions import block_maxima, draw_photographs, draw_reliability
 from kat.training.tasks.classification.metrics import calibration
 
 
@@ -31,12 +31,14 @@ def test_markers_at_the_ends_of_the_reliability_diagram_are_drawn_whole():
     assert (places + half < [box.x1, box.y1]).all()
 
 
-def test_mistakes_have_a_panel_each_and_titles_that_fit():
+def test_photographs_have_a_panel_each_and_their_whole_titles():
     pictures = torch.zeros(8, 3, 10, 12, dtype=torch.uint8)
-    titles = [f"true: {'long ' * 20}$x$\npredicted: {n}\nwith 90 %" for n in range(8)]
-    figure = draw_mistakes(pictures, titles)
+    titles = [f"wrong: {'long ' * 20}$x$ ({n} %)\ntrue: y" for n in range(8)]
+    figure = draw_photographs(pictures, titles)
     drawn = [axes for axes in figure.axes if axes.axison]
-    assert len(figure.axes) == 12
-    assert len(drawn) == 8
-    first, *others = drawn[7].get_title().split("\n")
-    assert (len(first), others) == (24, ["predicted: 7", "with 90 %"])
+    assert len(figure.axes) == 9
+    for axes, title in zip(drawn, titles, strict=True):
+        *first, last = axes.get_title(loc="left").split("\n")
+        assert " ".join(first) == title.split("\n")[0].replace("$", r"\$")
+        assert max(map(len, first)) <= 26
+        assert last == "true: y"

@@ -15,7 +15,7 @@ def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path):
     plot_stability(runs, tmp_path / "gain.svg")
     assert (tmp_path / "gain.svg").read_text().count("<svg") == 1
     first, second, _ = draw_gains(runs).axes
-    assert (first.get_title(), second.get_title()) == ("a run", "another")
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["a run", "another"]
     assert first.images[0].get_clim() == second.images[0].get_clim() == (1 / 8, 8)
     assert second.images[0].get_array().tolist() == [[1, 1], [1.1, 4]]
     with pytest.raises(InputError, match="no step was monitored"):

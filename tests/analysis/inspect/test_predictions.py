@@ -31,27 +31,28 @@ def _batch(*rows):
     return Batch(images, torch.tensor([true for *_, true in rows]), [])
 
 
-def test_the_worst_mistakes_come_first_and_hits_never():
+def test_the_worst_mistakes_come_first_and_hits_last():
     batches = [_batch((3, 1, 4), (3, 9, 3)), _batch((2, 20, 4), (5, 4, 7), (4, 0, 4))]
     found = class_findings(Certain(), RECORD, batches, CLASSES)
     assert found.images == 5
     assert {tuple(map(int, cell)) for cell in zip(*found.confusion.nonzero(), strict=True)} == {
         (4, 3), (3, 3), (4, 2), (7, 5), (4, 0)
     }  # fmt: skip
-    assert found.mistakes[:, 0, 0, 0].tolist() == [2, 5, 3, 4]
-    assert found.titles[0] == "true: 4\npredicted: 2\nwith 100 %"
+    assert found.shown[:, 0, 0, 0].tolist() == [2, 5, 3, 4, 3]  # the last one is right
+    assert found.titles[0] == "wrong: 2 (100 %)\ntrue: 4"
+    assert found.titles[4] == "right: 3 (100 %)"
     recall = {row.name: (row.recall, row.images) for row in found.by_class if row.images}
     assert recall == {"3": (100.0, 1), "4": (0.0, 3), "7": (0.0, 1)}
-    few = class_findings(Certain(), RECORD, batches, CLASSES, worst=1)
-    assert few.mistakes[:, 0, 0, 0].tolist() == [2]
+    few = class_findings(Certain(), RECORD, batches, CLASSES, most=1)
+    assert few.shown[:, 0, 0, 0].tolist() == [2, 3]
     none = class_findings(Certain(), RECORD, [_batch((3, 9, 3))], CLASSES)
-    assert (len(none.mistakes), none.titles) == (0, [])
+    assert none.titles == ["right: 3 (100 %)"]
 
 
 def test_classes_in_another_order_are_matched_by_name():
     record = RECORD.__class__(**{**vars(RECORD), "classes": [f"c{n}" for n in range(10)]})
     names = [f"c{n}" for n in reversed(range(10))]
     found = class_findings(Certain(), record, [_batch((3, 9, 6))], names)
-    assert len(found.mistakes) == 0
+    assert [title[:5] for title in found.titles] == ["right"]
     with pytest.raises(InputError, match="the class names must be those"):
         class_findings(Certain(), record, [_batch((3, 9, 6))], [*names[:-1], "other"])

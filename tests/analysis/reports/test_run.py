@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from kat.analysis.inspect.predictions import class_findings
@@ -39,7 +41,10 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
         "Peak memory": "735.6 MB, and 1.2 GB in its workers",
     }
     assert "<h1>kat_micro_patch2_8 on digits</h1>" in text
-    assert "runs/small. Settings other than the default: epochs 2, optim.lr 0.002." in text
+    assert "<details><summary>Settings of the run</summary>" in text
+    assert pages.tables_of(path)[0][1:] == [
+        ["out", "runs/small"], ["epochs", "2"], ["optim.lr", "0.002"]
+    ]  # fmt: skip
     curves, activations, evolution, gain = pages.texts_of(path)
     assert {"validation top-1 (%)", "epoch"} <= set(curves)
     assert {"blocks.0.mlp.act1", "blocks.0.mlp.act2"} <= set(activations)
@@ -50,7 +55,7 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     assert titles[0][-1] == "runs/small: kept, epoch 2: 84.25"
     assert titles[1] == 2 * groups
     assert titles[2] == 2 * 3 * groups
-    summed, every, *_ = pages.tables_of(path)[1:]
+    summed, every, *_ = pages.tables_of(path)[2:]
     assert [row[:2] for row in summed[1:]] == [[f"blocks.0.mlp.act{n}", "8"] for n in (1, 2)]
     assert len(every) == 1 + 16
     assert "it breaks first at step 0 in blocks.0.mlp.act2" in text
@@ -65,19 +70,28 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
     write_run_report(pages.findings(model, predictions=found, activations=[]), path)
     text = html.unescape(path.read_text())
     assert "Predictions" in _headings(path)
-    wrong = len(images) - int(found.confusion.trace())
-    assert f"{wrong} of 40 validation images are predicted wrongly" in text
+    right, z = int(found.confusion.trace()), 1.959964
+    middle = (right + z**2 / 2) / (40 + z**2)
+    half = z / (40 + z**2) * math.sqrt(right * (40 - right) / 40 + z**2 / 4)
+    low, high = (f"{100 * end:.0f}" for end in (middle - half, middle + half))
+    lead = f"{100 * right / 40:.0f} % (95 % CI {low} to {high}) of 40 validation images are"
+    (sentence,) = re.findall("<h1>.*?</h1>\n<p>(.*?)</p>", text)
+    assert sentence.startswith(f"{lead} classified correctly; ")
+    one, other = re.search("; (.*) and (.*) are confused most.", sentence).groups()
+    both = found.confusion + found.confusion.T
+    np.fill_diagonal(both, 0)
+    assert both[int(one), int(other)] == both.max()
     by_class = next(t for t in pages.tables_of(path) if t[0][0] == "class")
     assert by_class[0][1:5] == ["images", "recall (%)", "precision (%)", "F1 (%)"]
     assert {row[0]: (row[1], row[2], row[4]) for row in by_class[1:]} == {
         row.name: ("4", f"{row.recall:.1f}", f"{row.f1:.1f}") for row in found.by_class
     }
-    assert len(found.mistakes) == 12
+    assert len(found.titles) == 6 + min(6, right)
     run = pages.findings(model, predictions="the classes differ", activations=[])
     write_run_report(run, path)
     assert "Predictions" in _headings(path)
     assert "the classes differ" in path.read_text()
-    for caption in ("Confusion: the share", "The worst mistakes: the images"):
+    for caption in ("Confusion: the share", "Images as the model sees them: mistakes"):
         assert f'role="img" aria-label="{caption}' in text
 
 
@@ -88,7 +102,7 @@ def test_a_group_whose_inputs_are_far_off_does_not_end_the_page(tmp_path):
     histogram[5] = 0
     run.activations = [replace(run.activations[0], histogram=histogram), *run.activations[1:]]
     write_run_report(run, path)
-    summed, every, *_ = pages.tables_of(path)[1:]
+    summed, every, *_ = pages.tables_of(path)[2:]
     assert "not shown (1)" in summed[1][2]
     assert "nan" not in summed[1]
     assert every[6][1:5] == ["5", "not shown", "", "nan"]
@@ -154,6 +168,7 @@ def test_grids_have_a_section_each_and_leave_runs_out_that_are_gone(tmp_path):
     table = pages.tables_of(path)[0]
     assert table[1][:3] == ["KAT", "84.70 ± 1.88", "-"]
     assert table[2][3] == "2 of 3"
+    assert f"1 of 6 runs have no result: {rows[4]['cell']}, seed 1 (diverged)." in text
     assert text.count('<tr class="bad">') == 1
     assert re.findall(r"\d of \d runs are left out", text) == ["3 of 5 runs are left out"]
     assert "KAT (2 runs)" in pages.texts_of(path)[2]

@@ -38,47 +38,61 @@ def test_objects_on_a_small_image_are_drawn_larger():
     image = torch.randint(256, (3, 100, 120), generator=generator).to(torch.uint8)
     mask = torch.zeros(1, 100, 120, dtype=torch.bool)
     mask[0, 40:60, 50:90] = True
-    labels = torch.tensor([1])
-    objects = {"boxes": torch.tensor([[50.0, 40, 89, 59]]), "labels": labels, "masks": mask}
-    drawn = draw_objects(image, objects, [""], 3, caption_factor(image))
+    objects = {"boxes": torch.tensor([[50.0, 40, 89, 59]]), "masks": mask}
+    drawn = draw_objects(image, objects, [""], caption_factor(image))
     assert drawn.shape == (3, 400, 480)
-    expected = draw_segmentation_masks(image, mask, alpha=0.5, colors=palette(3)[1])
+    expected = draw_segmentation_masks(image, mask, alpha=0.5, colors=palette(1))
     centres = drawn[:, 2::4, 2::4]
     assert torch.equal(centres[:, 42:58, 52:88], expected[:, 42:58, 52:88])
     assert torch.equal(centres[:, :39], image[:, :39])
     assert caption_factor(drawn) == 1
-    none = {"boxes": torch.zeros(0, 4), "labels": labels[:0]}
-    assert torch.equal(draw_objects(image, none, [], 3), image)
+    none = {"boxes": torch.zeros(0, 4)}
+    assert torch.equal(draw_objects(image, none, []), image)
 
 
-@pytest.mark.parametrize("label", [0, 4])
 @pytest.mark.parametrize("box", [(50, 100, 200, 300), (370, 0, 399, 60), (0, 380, 40, 399)])
-def test_a_caption_is_on_a_plate_of_its_class_within_the_image(label, box):
+def test_captions_are_on_plates_of_their_colors_within_the_image_and_none_over_another(box):
     image = torch.full((3, 400, 400), 128, dtype=torch.uint8)
-    objects = {"boxes": torch.tensor([box]).float(), "labels": torch.tensor([label])}
-    plain, drawn = (draw_objects(image, objects, [text], 6) for text in ("", "a name 0.87"))
-    changed = (plain != drawn).any(0)
-    rows, columns = (changed.any(axis).nonzero() for axis in (1, 0))
-    # The whole text has room: some 80 by 12 pixels beside the border.
-    assert columns.max() - columns.min() > 60
-    assert rows.max() - rows.min() > 8
-    colors = drawn[:, changed].T
-    assert (colors == torch.tensor(palette(6)[label])).all(1).float().mean() > 0.4
-    assert ((colors.sum(1) == 0) | (colors.sum(1) == 765)).any()  # the text is black or white
+    objects = {"boxes": torch.tensor([box, box]).float()}
+    texts = ["a name 0.87", "a name 0.87"]
+    plain, *drawn = (draw_objects(image, objects, t) for t in (["", ""], [texts[0], ""], texts))
+    sizes, places = [], []
+    for place, (before, after) in enumerate(zip([plain, drawn[0]], drawn, strict=True)):
+        changed = (before != after).any(0)
+        colors = after[:, changed].T
+        assert (colors == torch.tensor(palette(2)[place])).all(1).float().mean() > 0.4
+        assert ((colors.sum(1) == 0) | (colors.sum(1) == 765)).any()  # the text: black or white
+        rows, columns = (changed.any(axis).nonzero() for axis in (1, 0))
+        sizes.append([int(at.max() - at.min()) for at in (rows, columns)])
+        places.append(changed)
+    assert sizes[0] == pytest.approx(sizes[1], abs=2)  # the whole text has room beside the border
+    assert sizes[0][0] > 12
+    assert sizes[0][1] > 80
+    assert not (places[0] & places[1]).any()
 
 
 def test_classes_have_a_legend_and_masks_have_their_colors():
     image = torch.zeros(3, 420, 400, dtype=torch.uint8)
     mask = torch.zeros(420, 400, dtype=torch.long)
     mask[:200], mask[0] = 2, 255
-    drawn = draw_classes(image, mask, ["sky", "road", "a class with a long name"] * 30)
+    names = ["sky", "road", "a class with a long name"] * 30
+    drawn = draw_classes(image, mask, names)
     assert torch.equal(drawn[:, :420], draw_mask(image, mask, 90))
-    legend = drawn[:, 420:].flatten(1).T
-    shown = [int((legend == torch.tensor(color)).all(1).sum()) for color in palette(90)]
-    assert [index for index, count in enumerate(shown) if count > 100] == [0, 2]
+    assert _in_legend(drawn) == [0, 2]
+    names[0] = "background"
+    drawn = draw_classes(image, mask, names)
+    assert torch.equal(drawn[:, 200:420], image[:, 200:])
+    assert _in_legend(drawn) == [2]
     with io.BytesIO() as file:
         palette_image(mask, 90).save(file, format="PNG")
         stored = Image.open(file)
         assert stored.mode == "P"
         assert (np.asarray(stored) == mask.numpy()).all()
         assert stored.convert("RGB").getpixel((5, 5)) == palette(90)[2]
+
+
+def _in_legend(drawn):
+    """The classes with a plate of their color below an image of 420 rows."""
+    legend = drawn[:, 420:].flatten(1).T
+    shown = [int((legend == torch.tensor(color)).all(1).sum()) for color in palette(90)]
+    return [index for index, count in enumerate(shown) if count > 100]

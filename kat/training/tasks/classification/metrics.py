@@ -41,7 +41,7 @@ class ClassificationMetrics(Metrics):
         super().__init__()
         self.loss = MeanMetric(nan_strategy="disable")  # which makes it ignore weights
         self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
-        self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
+        self.top5 = MulticlassAccuracy(classes, top_k=min(TOP, classes), average="micro")
 
     def update(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """Add the logits of a batch; return its mean cross entropy."""

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from timm.data import RealLabelsImagenet
 
 from kat.errors import InputError
 from kat.files import open_input
 from kat.training.tasks.class_match import imagenet_indices
 from kat.training.tasks.classification.metrics import (
+    TOP,
     Calibration,
     ClassPredictions,
     ClassScores,
@@ -29,8 +30,10 @@ from kat.training.tasks.evaluation import Evaluation, Table
 
 _PAIRS = 20
 """The number of most confused pairs of classes in an evaluation."""
-_SHOWN = 3
-"""The number of classes of lowest and of highest recall, and of confused pairs, to print."""
+_SHOWN, _RANKED = 3, 10
+"""How many classes of lowest and highest recall are printed, and of how many classes at least."""
+_FEW = 1000
+"""The number of images from which an accuracy has no interval."""
 _SIGNIFICANCE = 0.01
 """The level at which an accuracy is significantly above chance."""
 _CLASS_COLUMNS = (
@@ -67,7 +70,7 @@ def from_predictions(
         classes=classes,
         metrics={
             "top1": 100 * float(hits[:, 0].mean()),
-            "top5": 100 * float(hits.any(axis=1).mean()),
+            **({} if len(classes) <= TOP else {"top5": 100 * float(hits.any(axis=1).mean())}),
             **macro_means(by_class),
             "loss": float(predictions.losses.mean(dtype=np.float64)),
             "ece": bins.ece,
@@ -96,8 +99,10 @@ def _lines(
     found: Evaluation, data: str, by_class: Sequence[ClassScores], pairs: Sequence[Confused]
 ) -> list[str]:
     metrics = found.metrics
+    right = sum(row.correct for row in by_class)
+    top5 = f", top-5 {metrics['top5']:.2f} %" if "top5" in metrics else ""
     lines = [
-        f"{data}: top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, macro F1"
+        f"{data}: top-1 {metrics['top1']:.2f} %{interval(right, found.images)}{top5}, macro F1"
         f" {metrics['macro_f1']:.2f} %, loss {metrics['loss']:.4f} on {found.images} images"
         f" ({len(found.skipped)} files skipped)",
         f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, mean confidence"
@@ -110,14 +115,26 @@ def _lines(
         )
     seen = sorted((row for row in by_class if row.images), key=lambda row: row.correct / row.images)
     ranked = [f"{row.name} {row.recall:.1f} %" for row in seen]
-    for which, listed in (("lowest", ranked[:_SHOWN]), ("highest", ranked[_SHOWN:][::-1][:_SHOWN])):
-        if listed:
-            lines.append(f"{which} recall: {', '.join(listed)}")
+    if len(ranked) >= _RANKED:
+        lines.append(f"lowest recall: {', '.join(ranked[:_SHOWN])}")
+        lines.append(f"highest recall: {', '.join(ranked[: -_SHOWN - 1 : -1])}")
     confused = [
         f"{pair.true} taken for {pair.predicted} ({pair.count} of {pair.images})"
         for pair in pairs[:_SHOWN]
     ]
     return lines + ([f"most confused: {', '.join(confused)}"] if confused else [])
+
+
+def interval(right: int, images: int) -> str:
+    """Return the 95 % interval of an accuracy, by Wilson, as text; none from 1,000 images on.
+
+    Args:
+        right: number of images that are classified correctly.
+        images: number of images.
+    """
+    ends = binomtest(right, images).proportion_ci(method="wilson")
+    text = f" (95 % CI {100 * ends.low:.0f} to {100 * ends.high:.0f})"
+    return text if images < _FEW else ""
 
 
 def _calibration_rows(found: Calibration) -> list[dict[str, float]]:

@@ -23,7 +23,7 @@ from kat.training.config import TrainConfig
 from kat.training.nonfinite import not_finite
 from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.classification import report
-from kat.training.tasks.classification.metrics import ClassificationMetrics, predict_classes
+from kat.training.tasks.classification.metrics import TOP, ClassificationMetrics, predict_classes
 from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
 from kat.training.tasks.task import Metric, Metrics, Task, Transforms
 
@@ -67,7 +67,7 @@ class Classification(Task):
     """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
 
     name = "classification"
-    metrics = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    metrics: tuple[Metric, ...] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
     example_models = "kat_tiny_patch16_224, kat_micro"
     unused_settings = ("detection", "segmentation", "data.bad_annotations", "data.boxes_only")
     eval_metrics = (
@@ -90,6 +90,7 @@ class Classification(Task):
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
+        self.metrics = type(self).metrics[: 1 if len(record.classes) <= TOP else 2]
         augment, self.mixup = config.augment, None
         weights: Any = config.loss.class_weights
         self.class_weights = None if weights is None else torch.tensor(weights)

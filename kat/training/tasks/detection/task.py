@@ -164,8 +164,7 @@ class Detection(Task):
             objects = described(found, classes)
             prediction = Prediction(objects)
             if draw:
-                drawn = _drawn(image, found, objects, len(classes))
-                prediction.pictures[""] = to_pil_image(drawn)
+                prediction.pictures[""] = to_pil_image(_drawn(image, found, objects))
             yield prediction
 
     @classmethod
@@ -184,10 +183,7 @@ class Detection(Task):
             there["masks"] = there["masks"].bool()
         found = find_objects(subject, image)
         annotated = [{"class": named[label]} for label in there["labels"].tolist()]
-        return (
-            _drawn(image, there, annotated, len(named)),
-            _drawn(image, found, described(found, named), len(named)),
-        )
+        return _drawn(image, there, annotated), _drawn(image, found, described(found, named))
 
 
 def predicts_masks(record: ModelRecord) -> bool:
@@ -251,12 +247,10 @@ def find_objects(subject: Subject, image: Image.Image, threshold: float = 0.5) -
     return {name: value[kept] for name, value in found.items()}
 
 
-def _drawn(
-    image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]], classes: int
-) -> Tensor:
+def _drawn(image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]]) -> Tensor:
     """Draw the objects on their image."""
     pixels = pil_to_tensor(image.convert("RGB"))
     captions = [
         f"{one['class']} {one['score']:.2f}" if "score" in one else one["class"] for one in objects
     ]
-    return draw_objects(pixels, found, captions, classes, caption_factor(pixels))
+    return draw_objects(pixels, found, captions, caption_factor(pixels))

@@ -146,10 +146,8 @@ class Segmentation(Task):
         factor = caption_factor(pixels)
         columns = torch.tensor(match_classes(named, images.classes).columns)
         found = columns.argsort()[found]
-        truth, predicted = (
-            draw_classes(pixels, mask, images.classes, factor) for mask in (there, found)
-        )
-        return truth, predicted
+        drawn = [draw_classes(pixels, mask, images.classes, factor) for mask in (there, found)]
+        return drawn[0], drawn[1]
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
