@@ -101,13 +101,14 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
     for heading, differences in groups.items():
         lines += [(heading, None), *sorted(differences, key=lambda pair: -pair[1].mean)]
     texts = ["" if estimate is None else estimate.text(sign=True) for _, estimate in lines]
-    figure, axes = _forest([name for name, _ in lines], texts)
+    figure, axes = _forest([name if estimate else "" for name, estimate in lines], texts)
     axes.axvline(0, color=base.INK, lw=0.8)
     drawn = [difference for _, difference in lines if difference is not None]
     shown = _shown(drawn)
     for place, (name, difference) in enumerate(lines):
         if difference is None:
-            axes.get_yticklabels()[place].set_fontweight("bold")
+            above = axes.text(1, place, "\n".join(wrap(plain(name), 2 * _LETTERS)), ha="right")
+            above.set(va="center", size=9, weight="bold", transform=axes.get_yaxis_transform())
             continue
         mean = difference.mean
         color = colors(1)[0] if abs(mean) > difference.half_width else base.MUTED
