@@ -41,7 +41,7 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     assert capsys.readouterr().out == f"{page}\n"
     text = page.read_text()
     assert "Gray is the density of the inputs over 20 validation images" in text
-    assert "model.args.depth 1" in text
+    assert ["model.args.depth", "1"] in tables_of(page)[0]
     assert "gray: the inputs" in str(texts_of(page))
     assert "Gain, E[y^2] / E[x^2]; 1 is preserved" in text
     assert 'role="img" aria-label="Validation images as the model sees them' in text

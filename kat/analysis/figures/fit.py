@@ -35,8 +35,7 @@ def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
     at, y = (source.x, source.y) if isinstance(source, Points) else (x, source(x))
     figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    color = colors(2)[1]
-    style = "." if is_table else "-"
+    color, style = colors(2)[1], "." if is_table else "-"
     upper.plot(at, y, style, lw=3, color=INK, alpha=0.4, label=result.function)
     upper.set_ylim(upper.get_ylim())
     upper.plot(
