@@ -26,6 +26,8 @@ import language
 import look
 import training
 
+plt.style.use("kat.analysis.figures.style")
+
 _ = torch.manual_seed(0)
 
 # %% [markdown]

@@ -23,6 +23,8 @@ sys.path.insert(0, str(next(filter(Path.is_dir, folders))))
 import look
 import physics
 
+plt.style.use("kat.analysis.figures.style")
+
 _ = torch.manual_seed(0)
 
 # %% [markdown]
@@ -56,6 +58,7 @@ for panel, title, field in zip(
 ):
     image = panel.pcolormesh(axis, axis, field.view(101, 101).T)
     panel.set(title=title, xlabel="x", ylabel="y")
+    panel.grid(visible=False)
     figure.colorbar(image)
 panels[2].semilogy(*zip(*row["curve"], strict=True))
 panels[2].set(title="residual at other points", xlabel="step")

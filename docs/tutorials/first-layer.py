@@ -16,6 +16,7 @@ from torch import nn
 import kat
 
 _ = torch.manual_seed(0)
+plt.style.use("kat.analysis.figures.style")
 
 # %% [markdown]
 # ## In the place of GELU

@@ -18,6 +18,8 @@ from kat.data import DataConfig, eval_transform, open_split, preprocessing
 from kat.models import load_model
 from kat.nn import read_coefficient_history
 
+plt.style.use("kat.analysis.figures.style")
+
 os.chdir(tempfile.mkdtemp())
 command = "kat train --config digits --epochs 15 --out runs/digits --no-progress"
 done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)

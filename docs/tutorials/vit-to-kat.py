@@ -20,6 +20,8 @@ import torch
 from kat.data import DataConfig, eval_transform, open_split, preprocessing
 from kat.models import convert_vit, load_model, save_model
 
+plt.style.use("kat.analysis.figures.style")
+
 os.chdir(tempfile.mkdtemp())
 
 

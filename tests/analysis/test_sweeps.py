@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kat.analysis.runs import write_runs
-from kat.analysis.sweeps import curve_of, earlier_runs, with_earlier, with_epochs_to
+from kat.analysis.sweeps import SweepResults, curve_of, earlier_runs, with_earlier, with_epochs_to
 from kat.cli.ablate import make_parser, plan_grid
 from kat.errors import InputError
 from kat.training.sweep.plan import find_grids
@@ -61,6 +61,15 @@ def test_a_run_that_is_to_be_tested_needs_a_row_that_was(plan, row, tmp_path):
     assert _statuses(with_earlier(plan(test=False), tested)) == ["done"]
     assert _statuses(with_earlier(plan(test=True), untested)) == [None]
     assert _statuses(with_earlier(plan(test=True), tested)) == ["done"]
+
+
+def test_a_run_that_has_not_begun_is_in_the_table(plan, tmp_path):
+    runs = plan(test=False)
+    results = SweepResults(runs[0].folder.parents[1])
+    assert [row["status"] for row in results.rows(runs)] == ["to do"]
+    runs[0].folder.mkdir(parents=True)
+    results.errors[runs[0].folder] = "lost"
+    assert [row["status"] for row in results.rows(runs)] == ["failed"]
 
 
 def test_a_failed_run_is_trained_and_a_diverged_one_is_not(plan, row, tmp_path):

@@ -16,6 +16,7 @@ from kat.training.tasks.classification.metrics import (
     macro_means,
     most_confused,
 )
+from kat.training.tasks.classification.report import from_predictions, interval
 from tests.training.evaluation.made_predictions import made_predictions
 
 
@@ -89,3 +90,22 @@ def test_ece_is_torchmetrics(bins):
     ours = calibration(found.probabilities[:, 0], correct, bins)
     assert ours.ece == pytest.approx(expected.item(), abs=1e-6)
     assert ours.counts.sum() == 2000
+
+
+@pytest.mark.parametrize(("classes", "has_top5", "has_ranks"), [
+    (5, False, False), (6, True, False), (9, True, False), (10, True, True),
+])  # fmt: skip
+def test_few_classes_have_no_top_5_and_no_best_and_worst(classes, has_top5, has_ranks):
+    found, _ = made_predictions(300, classes)
+    result = from_predictions(found, [f"c{n}" for n in range(classes)], "made", 1.0)
+    lines = "\n".join(result.lines)
+    assert ("top5" in result.metrics, "top-5" in lines) == (has_top5, has_top5)
+    assert ("lowest recall" in lines, "highest recall" in lines) == (has_ranks, has_ranks)
+
+
+def test_an_accuracy_has_wilson_s_interval_where_images_are_few():
+    """Compared with statsmodels' proportion_confint(23, 25, method="wilson"): 0.7503, 0.9778."""
+    assert interval(23, 25) == " (95 % CI 75 to 98)"
+    assert interval(25, 25) == " (95 % CI 87 to 100)"
+    assert interval(999, 999).endswith(" to 100)")
+    assert interval(900, 1000) == ""
