@@ -51,7 +51,7 @@ def test_pages_open_without_complaints_and_ask_no_other_host(site, address, tmp_
                 browser.resize(width)
                 browser.visit(address + page)
                 browser.wait_for("return document.readyState === 'complete'")
-                assert browser.run("return document.body.dataset.mdColorScheme") == palette, page
+                browser.wait_for(f"return document.body.dataset.mdColorScheme === '{palette}'")
                 assert browser.run("return document.body.scrollWidth <= window.innerWidth"), page
                 assert browser.run(UNSET) == [], page
                 assert browser.complaints() == [], page
