@@ -38,25 +38,25 @@ def address(site):
         yield url
 
 
-def test_pages_open_without_complaints_and_ask_no_other_host(site, address, tmp_path):
+@pytest.mark.parametrize(("scheme", "palette"), [("light", "default"), ("dark", "slate")])
+def test_pages_open_without_complaints_and_ask_no_other_host(
+    site, address, tmp_path, scheme, palette
+):
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
     assert {"index.html", "reference/nn/index.html", "tutorials/first-layer/index.html"} < {*pages}
-    browser = Browser(tmp_path / "profile")
+    browser = Browser(tmp_path / "profile")  # the theme keeps the palette of the first visit
+    browser.prefer(scheme)
     try:
-        for scheme, palette in (("light", "default"), ("dark", "slate")):
-            browser.prefer(scheme)
-            browser.visit(address)
-            browser.run("localStorage.clear()")  # the theme keeps the palette of the first visit
-            for page, width in itertools.product(pages, (1280, 390)):
-                browser.resize(width)
-                browser.visit(address + page)
-                browser.wait_for("return document.readyState === 'complete'")
-                browser.wait_for(f"return document.body.dataset.mdColorScheme === '{palette}'")
-                assert browser.run("return document.body.scrollWidth <= window.innerWidth"), page
-                assert browser.run(UNSET) == [], page
-                assert browser.complaints() == [], page
-                foreign = [url for url in browser.requests() if not url.startswith(address)]
-                assert foreign == [], page
+        for page, width in itertools.product(pages, (1280, 390)):
+            browser.resize(width)
+            browser.visit(address + page)
+            browser.wait_for("return document.readyState === 'complete'")
+            browser.wait_for(f"return document.body.dataset.mdColorScheme === '{palette}'")
+            assert browser.run("return document.body.scrollWidth <= window.innerWidth"), page
+            assert browser.run(UNSET) == [], page
+            assert browser.complaints() == [], page
+            foreign = [url for url in browser.requests() if not url.startswith(address)]
+            assert foreign == [], page
     finally:
         browser.close()
 
