@@ -133,6 +133,7 @@ def evaluate(
     limit: int | None = None,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     progress: bool = True,
+    keep_logits: bool = False,
     trust: bool = False,
     **options: Any,
 ) -> Evaluation:
@@ -149,6 +150,7 @@ def evaluate(
         limit: evaluate on at most this many images.
         precision: precision of the forward pass.
         progress: show a progress bar in a terminal.
+        keep_logits: keep every logit of a classifier, in ``predictions.logits``.
         options: of the task, as ``kat eval --help`` lists them, e.g. ``crop_pct=1.0``.
 
     Returns:
@@ -180,6 +182,7 @@ def evaluate(
             limit=limit,
             image_size=model.image_size,
             progress=progress,
+            keep_logits=keep_logits,
         ),
         task_options(model.task, "EvalOptions", options),
         source=model.source,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kat.errors import InputError
-from kat.files import read_bytes, write_text
+from kat.files import read_bytes, read_text, write_text
 
 JSON_LIMIT = 1 << 33
 """In bytes. The largest annotations of public datasets have 2 GB."""
@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> Any:
         InputError: the file cannot be read, is not valid YAML, has a key twice in a mapping, or has
             aliases that stand for too much.
     """
-    return parse_yaml(read_bytes(path, YAML_LIMIT), path)
+    return parse_yaml(read_text(path, YAML_LIMIT), path)
 
 
 def parse_yaml(content: bytes | str, source: object) -> Any:
@@ -65,7 +65,8 @@ def parse_yaml(content: bytes | str, source: object) -> Any:
     try:
         return yaml.load(content, _loader())
     except (RecursionError, yaml.YAMLError, ValueError) as error:  # ValueError: a wrong date
-        raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).replace('"<unicode string>", ', "").split())
+        raise InputError(f"{source} is not valid YAML: {reason}") from None
 
 
 @cache

@@ -86,7 +86,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for an unknown name, with the one that is most likely meant.
 
     The likely name is the setting of this name in a section, if there is exactly one (``optim.lr``
-    for ``lr``, or for ``learning_rate``, as others call it), else the closest known name.
+    for ``lr``, or for ``learning_rate``, as others call it), else the closest known name, by
+    preference one that begins with it (``kat_tiny_patch16_224`` for ``kat_tiny``).
 
     Args:
         kind: what the name stands for, e.g. ``"model"``.
@@ -94,11 +95,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
         known: all valid names; the message lists them if there are at most 24.
     """
     names = sorted(known)
-    given = _spelling(name).replace("learning_rate", "lr")
+    given = _spelling(name).replace("learning_rate", "lr").replace("imgsz", "image_size")
     spelled = {_spelling(known): known for known in reversed(names)}
     nearest = [spelling for spelling in spelled if spelling.endswith(f".{given}")]
     if len(nearest) != 1:
-        nearest = difflib.get_close_matches(given, spelled, n=1, cutoff=0.55)
+        longer = [spelling for spelling in spelled if spelling.startswith(f"{given}_")]
+        nearest = difflib.get_close_matches(given, longer or spelled, 1, 0 if longer else 0.55)
     hint = f"; did you mean {spelled[nearest[0]]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")

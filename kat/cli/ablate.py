@@ -34,15 +34,17 @@ from kat.analysis.runs import Row, write_runs
 from kat.analysis.sweeps import SweepResults, earlier_runs, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
+from kat.data.folders import left_out
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.locks import locked
 from kat.models.checkpoints.model_record import check_arguments
 from kat.settings import AUTO, Count, nested
-from kat.tables import print_table
+from kat.tables import open_table, print_table
 from kat.text import printable, say, warn
 from kat.training import read_divergence
+from kat.training.run_directory import SKIPPED
 from kat.training.sweep.grid import Grid
 from kat.training.sweep.launcher import Job, run_jobs, slots
 from kat.training.sweep.plan import (
@@ -95,6 +97,8 @@ def main(arguments: list[str]) -> int:
     for grid in chosen:
         if plans[grid.name]:
             _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
+    if not options.quiet:
+        say(*_skipped({run.folder for runs in plans.values() for run in runs}))
     for folder, error in results.errors.items():
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
@@ -102,6 +106,16 @@ def main(arguments: list[str]) -> int:
         reason = read_divergence(folder) or "it diverged, according to a table of --reuse"
         warn(f"kat: the run in {folder} has no result: {reason}")
     return FAILED if results.errors or missing or any(untuned) else 0
+
+
+def _skipped(folders: set[Path]) -> list[str]:
+    """Lines for the files that the runs have left out, by reason."""
+    files: dict[str, str] = {}
+    for path in (folder / SKIPPED for folder in sorted(folders)):
+        if path.is_file():
+            with open_table(path, "the skipped files of a run") as rows:
+                files |= {row["file"]: row["reason"] for row in rows}
+    return left_out(files)
 
 
 def make_parser() -> Parser:
@@ -177,10 +191,11 @@ def _train(
     planned = [run for of_grid in plans.values() for run in of_grid]
     runs = {run.folder: run for run in planned}
     runs |= {run.folder: run for run in planned if run.job.test}  # in one of its grids
-    if taken := sum(run.earlier is not None for run in runs.values()):
+    taken = sum(run.earlier is not None for run in runs.values())
+    if taken and not options.quiet:
         say(f"{taken} of {len(runs)} runs are taken from earlier tables")
     todo = [run.job for run in runs.values() if not run.finished]
-    console = Console()
+    console = Console(quiet=options.quiet)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     disabled = not options.progress or not console.is_terminal
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=disabled) as bar:

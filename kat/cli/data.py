@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from operator import itemgetter
 
@@ -36,7 +36,8 @@ def check(arguments: list[str]) -> int:
     """``kat data check``: find invalid images and annotations before training.
 
     Opens every image and every annotation of both splits, and prints one line for each kind of
-    problem, with the count and the first case; --json lists all cases. "fatal" stops training,
+    problem, and for each reason why files are left out, with the count and the first case; --json
+    lists all cases. "fatal" stops training,
     "skipped" is left out, and "warning" is used as it is, such as an image in two classes or two
     splits. Exit code: 0 nothing is fatal, 1 something is, 2 the data cannot be opened at all.
 
@@ -136,7 +137,12 @@ def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
     for problem in problems:
         severity = problem.severity(skipped)
         remedy = "" if severity == "fatal" else f"; {problem.remedy}"
-        say(f"  {severity:8} {problem}{remedy}")
+        by_reason: dict[str, list[str]] = {}
+        for case in problem.cases:
+            reason = case.partition(": ")[2] if problem.setting == "bad_images" else ""
+            by_reason.setdefault(reason, []).append(case)
+        for cases in by_reason.values():
+            say(f"  {severity:8} {replace(problem, cases=cases)}{remedy}")
 
 
 def _tell(bar: Progress, split: TaskID, done: int, count: int) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -36,13 +34,10 @@ def run_command(body: Callable[[], int | None], arguments: Sequence[str] = ()) -
 
     Args:
         body: returns an exit code; None is 0.
-        arguments: of the command; ``--quiet`` discards its standard output, ``--debug`` shows the
-            traceback of an error.
+        arguments: of the command; ``--debug`` shows the traceback of an error.
     """
-    quiet = "--quiet" in arguments
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
-            return body() or 0
+        return body() or 0
     except KeyboardInterrupt:
         warn("kat: interrupted")
         return INTERRUPTED

@@ -23,11 +23,12 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kat.api import data_to_evaluate, evaluate, load
 from kat.cli.options.parser import Parser, write_json
 from kat.cli.options.task_options import add_task_options, own_options
+from kat.data.folders import left_out
 from kat.errors import InputError
 from kat.files import short_names
 from kat.settings import Count
@@ -70,6 +71,10 @@ def main(arguments: list[str]) -> None:
             with row_of(path) as row:
                 folder = options.out / name if options.out else None
                 row |= _evaluate(path, data[path], folder, parser, options)
+    if not options.quiet:
+        found = [row for row in rows.values() if "lines" in row]
+        say(*(line for row in found for line in left_out(row["skipped_files"])))
+        say(*dict.fromkeys(note for row in found for note in row["notes"]))
     _print(list(rows.values()), several)
     write_json(options, list(rows.values()) if several else rows[paths[0]])
     if options.csv:
@@ -92,8 +97,8 @@ def make_parser() -> Parser:
     parser.add_csv("one row per model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
-    choices, what = ["32-true", "bf16-mixed", "16-mixed"], "precision of the forward pass"
-    add("--precision", choices=choices, default="32-true", help=what)
+    kinds, what = Literal["32-true", "bf16-mixed", "16-mixed"], "precision of the forward pass"
+    add("--precision", type=kinds, default="32-true", help=what)
     add_task_options(parser, "EvalOptions")
     return parser
 
@@ -126,9 +131,6 @@ def _columns(rows: Iterable[Row]) -> list[str]:
 
 
 def _print(rows: Sequence[Row], several: bool) -> None:
-    for row in rows:
-        say(*(f"skipped {path}: {why}" for path, why in row.get("skipped_files", {}).items()))
-    say(*dict.fromkeys(note for row in rows for note in row.get("notes", [])))
     if several:
         _print_table(rows)
     else:

@@ -20,9 +20,10 @@ from kat.api import load
 from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked, write_json
 from kat.cli.options.task_options import add_task_options, own_options
 from kat.data.folders import image_files
-from kat.errors import InputError
+from kat.errors import Failed, InputError
 from kat.files import replacing, short_names
 from kat.tables import columns_of, print_table, write_table
+from kat.text import warn
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
@@ -59,8 +60,11 @@ def main(arguments: list[str]) -> None:
     if options.csv:
         rows = list(_rows(results, task))
         write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
-    if unreadable := sum("error" in result for result in results):
-        raise InputError(f"{unreadable} of {len(results)} images cannot be read")
+    if bad := [result for result in results if "error" in result]:
+        line = f"{len(bad)} of {len(results)} images cannot be read, first {bad[0]['image']}"
+        if options.strict or len(bad) == len(results):
+            raise Failed(line) if options.strict else InputError(line)
+        warn(f"kat: {line}")
 
 
 def make_parser() -> Parser:
@@ -71,6 +75,8 @@ def make_parser() -> Parser:
     what = f"{MODEL}, an exported .onnx file, with --trust a .pt2 file, or hf-hub:OWNER/NAME"
     add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
     parser.add_common("--trust", "--device", "--image-size", "--exif", "--progress")
+    what = "fail, with exit code 1, if an image cannot be read; else it is named"
+    add("--strict", action="store_true", help=what)
     what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
     what += " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
     parser.add_folder("--out", what, new=True)

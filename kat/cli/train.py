@@ -31,6 +31,8 @@ mean the same.
 
 from __future__ import annotations
 
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from kat.cli.options.training_settings import TrainingParser, parse_training
@@ -50,10 +52,8 @@ def main(arguments: list[str]) -> None:
     if {"--help-all", "--help_all"} & set(arguments):
         make_parser().parse_args(["--help"])
     config, options = parse_training(make_parser(), arguments)
-    if options.get("dry_run"):
-        _dry_run(config)
-    else:
-        run(config)
+    work = _dry_run if options.get("dry_run") else run
+    work(config, quiet=bool(options.get("quiet")))
 
 
 def make_parser(*, settings: bool = True) -> TrainingParser:
@@ -65,21 +65,24 @@ def make_parser(*, settings: bool = True) -> TrainingParser:
     return parser
 
 
-def _dry_run(config: TrainConfig) -> None:
+def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
     """Makes a dry run, and prints what it found out."""
     from kat.analysis import count
 
-    found = measure_dry_run(config)
+    with redirect_stdout(StringIO()) if quiet else nullcontext():
+        found = measure_dry_run(config)
     flops = count(build_model(found.record), found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if is_first_process():
         say(*aligned(rows.items()), f"nothing was written to {config.out}")
 
 
-def run(config: TrainConfig) -> None:
-    """Trains, and prints the outcome; of a monitored run also the verdict."""
+def run(config: TrainConfig, *, quiet: bool = False) -> None:
+    """Trains, and prints the outcome, of a monitored run also the verdict; if quiet, only these."""
     try:
-        _print(train(config))
+        with redirect_stdout(StringIO()) if quiet else nullcontext():
+            summary = train(config)
+        _print(summary)
     except (Interrupted, TrainingDiverged):
         _report_monitored(config)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,26 @@ def existing_folder(path: Path) -> Path:
     if not path.is_dir():
         raise InputError(f"the data folder {str(path)!r} does not exist; check --data")
     return path
+
+
+def is_coco(path: str | Path) -> bool:
+    """Return True if a folder has annotations as COCO's."""
+    return any(Path(path).glob("annotations/*.json"))
+
+
+def left_out(files: Mapping[str, str]) -> list[str]:
+    """Lines for the files that are left out, one for each reason.
+
+    Args:
+        files: the reason for each file.
+    """
+    reasons: dict[str, list[str]] = {}
+    for path, reason in files.items():
+        reasons.setdefault(reason, []).append(path)
+    return [
+        f"skipped {paths[0] if len(paths) == 1 else f'{len(paths)} files, first {paths[0]}'}: {why}"
+        for why, paths in reasons.items()
+    ]
 
 
 def split_folder(root: Path, split: str) -> Path | None:

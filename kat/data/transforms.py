@@ -144,10 +144,10 @@ def train_transform(spec: Any, augment: AugmentConfig) -> Transform:
                 std=spec.std,
                 normalize=False,
             )
-    except (AssertionError, LookupError, ValueError) as error:
+    except (AssertionError, LookupError, ValueError):
         raise InputError(
             f"augment.auto_augment={augment.auto_augment!r} is not a policy of timm's, such as"
-            f" rand-m9-mstd0.5: {error}"
+            " rand-m9-mstd0.5, augmix-m3-w3 or original"
         ) from None
     return _after_conversion(spec, transform)
 

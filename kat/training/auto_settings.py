@@ -80,9 +80,14 @@ def choose(
 
 
 def from_scratch(
-    config: TrainConfig, data: ImageDataset | ImageStream, device: torch.device
+    config: TrainConfig,
+    data: ImageDataset | ImageStream,
+    device: torch.device,
+    source: ViTSource | None = None,
 ) -> tuple[TrainConfig, str]:
     """Choose a model, and the size of its images if it is auto, for data without a trained model.
+
+    A source for another task, such as a classifier for detection, gives the size of the model.
 
     - model: kat_micro, kat_det_micro or kat_upernet_micro on a CPU, and their tiny sizes on a GPU;
       there kat_small for classification from 100,000 images on.
@@ -102,6 +107,9 @@ def from_scratch(
     name, largest = _FROM_SCRATCH[data.task][on_gpu]
     name = "kat_small_patch16_224" if name.startswith("kat_tiny") and len(data) >= 1e5 else name
     reason = f"{name} for training from scratch on a {'GPU' if on_gpu else 'CPU'}"
+    if source is not None and source.record is not None:  # e.g. kat_det_tiny for vit_tiny_...
+        name = f"{name.rpartition('_')[0]}_{source.record.architecture.split('_')[1]}"
+        reason = f"{name} for the weights of {source.name}"
     size: Any = config.data.image_size
     side = _median_side(data) if size in (AUTO, None) else size
     patch, args = 32, config.model.args
@@ -221,13 +229,13 @@ def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:
 def _model_of(source: ViTSource | None, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the model of a source, or for a ViT the KAT of the same size, and its arguments."""
     record = None if source is None else source.record
-    name = "a checkpoint that does not name it" if record is None else record.architecture
+    name = "a file that does not name its model" if record is None else record.architecture
     known = source is not None and source.is_kat
     twin = name if known else _VIT.sub("kat_", name)
     if record is None or not timm.is_model(twin) or (twin == name and not known):
         raise InputError(
-            f"model.name=auto: no KAT corresponds to {name!r}; give --init-from, or --model.name:"
-            f" {', '.join(timm.list_models('kat_*'))}"
+            f"model.name=auto: no KAT corresponds to {name!r}; give --model.name, such as"
+            " kat_tiny_patch16_224, or --init-from a model that names itself"
         )
     return twin, {**record.args, **args}
 

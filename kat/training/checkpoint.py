@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,15 @@ import torch
 from torch import Tensor
 
 from kat.checksum import write_checksum
-from kat.errors import CheckpointFailed
-from kat.files import link_or_copy, replacing
+from kat.errors import CheckpointFailed, InputError
+from kat.files import link_or_copy, reason_of, replacing
 from kat.nn.sharded import sharded_like, whole
 from kat.text import scaled
 from kat.training.distributed import assign, broadcast, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
 from kat.training.run import Callback, Run, map_tensors
-from kat.training.run_directory import LAST, PREVIOUS, Checkpoint
+from kat.training.run_directory import CHECKPOINTS_AT_ONCE, LAST, PREVIOUS, Checkpoint
 from kat.training.state import TrainState, rounding_changes
 
 
@@ -54,8 +56,8 @@ def save_checkpoint(run: Run, path: Path) -> None:
     failure = broadcast(_write(content, path) if run.is_first else "")
     if failure:
         raise CheckpointFailed(
-            f"{failure}. Training stops; the newest whole checkpoint is as it was. Make room, or"
-            " make the directory writable, and continue with --resume auto"
+            f"{failure}. Training stops; the newest whole checkpoint is as it was. Mend this, and"
+            " continue with --resume auto"
         )
 
 
@@ -63,15 +65,53 @@ def _write(content: dict[str, Any], path: Path) -> str:
     """Write a checkpoint; return the reason if that fails."""
     try:
         with replacing(path) as partial:
-            torch.save(content, partial)
+            with partial.open("xb") as file:  # PyTorch's own file loses the system's reason
+                torch.save(content, file)
             write_checksum(partial)
             if path.name == LAST and path.exists():
                 link_or_copy(path, path.with_name(PREVIOUS))
-    except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
-        free = scaled(shutil.disk_usage(path.parent).free, "B")
-        reason = f"{' '.join(str(error).split())} ({free} free)"
-        return f"{path} cannot be written: {reason}"
+    except (OSError, RuntimeError) as error:
+        known = error.__context__ if isinstance(error.__context__, OSError) else error
+        return f"{path} cannot be written: {' '.join(reason_of(known).split())}"
     return ""
+
+
+def bytes_by_part(run: Run) -> dict[str, int]:
+    """Return the bytes of weights, gradients, optimizer state and EMA, unsharded."""
+    tensors: dict[str, Iterable[object]] = {
+        "weights": [*run.model.parameters(), *run.model.buffers()],
+        "gradients": [p for p in run.model.parameters() if p.requires_grad],
+        "optimizer": chain(*(entries.values() for entries in run.optimizer.state.values())),
+    }
+    size = {
+        name: sum(t.numel() * t.element_size() for t in each if isinstance(t, Tensor))
+        for name, each in tensors.items()
+    }
+    return size | {"ema": size["weights"] if run.ema else 0}
+
+
+def bytes_of_directory(size: Mapping[str, int]) -> int:
+    """Return the bytes of a run directory at most, without logs, from those of the parts."""
+    return CHECKPOINTS_AT_ONCE * (sum(size.values()) - size["gradients"]) + size["weights"]
+
+
+def check_disk(run: Run) -> int:
+    """Check that the checkpoints fit on the disk, and return its free bytes.
+
+    To be called after a step, without which there is no state of the optimizer.
+
+    Raises:
+        InputError: they do not fit beside the checkpoints that are there.
+    """
+    out = run.out.absolute()
+    place = next(path for path in (out, *out.parents) if path.exists())
+    files = {file.st_ino: file.st_size for file in (p.stat() for p in out.glob("*.ckpt"))}
+    needed = bytes_of_directory(bytes_by_part(run)) - sum(files.values())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        needs, has = scaled(needed, "B"), scaled(free, "B")
+        raise InputError(f"the checkpoints need {needs}, but {place} has {has} free")
+    return free
 
 
 def _content(run: Run) -> dict[str, Any]:

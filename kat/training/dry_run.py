@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from kat.data import Batch, ImageStream
 from kat.errors import InputError
@@ -18,13 +13,13 @@ from kat.models import ModelRecord
 from kat.text import duration, scaled
 from kat.training.build import build
 from kat.training.callbacks.throughput import Throughput
+from kat.training.checkpoint import bytes_by_part, bytes_of_directory, check_disk
 from kat.training.config import TrainConfig
 from kat.training.distributed import disconnect
 from kat.training.loop import fit
 from kat.training.meter import Work
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Run
-from kat.training.run_directory import CHECKPOINTS_AT_ONCE
 
 WARM_UP, STEPS = 1, 3
 """Untimed and timed steps."""
@@ -69,7 +64,7 @@ class DryRun:
     @property
     def directory(self) -> int:
         """Bytes of a run directory at most, without logs."""
-        return CHECKPOINTS_AT_ONCE * self.checkpoint + self.size["weights"]
+        return bytes_of_directory(self.size)
 
     def rows(self) -> dict[str, str]:
         """Return the lines to print, by label."""
@@ -122,25 +117,18 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
         run.val_loader.close()
         disconnect()
     loss = math.nan if run.loss is None else run.loss.item()
-    out = Path(config.out).absolute()
-    place = next(path for path in (out, *out.parents) if path.exists())
     found = DryRun(
         record=run.record,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
-        size=_sizes(run),
+        size=bytes_by_part(run),
         peak=steps.peak,
         work=steps.work,
         epoch=batches * steps.work.seconds_per_batch + val_batches * steps.validation,
-        free=shutil.disk_usage(place).free,
+        free=check_disk(run),
         lines={**_images(resolved), "loss": f"{loss:.4f} after {run.state.step} steps"},
     )
     if not math.isfinite(loss):
         raise InputError(f"the loss is {loss} after {run.state.step} steps")
-    if found.free < found.directory:
-        raise InputError(
-            f"the checkpoints need {scaled(found.directory, 'B')}, but {place} has"
-            f" {scaled(found.free, 'B')} free"
-        )
     return found
 
 
@@ -171,16 +159,3 @@ def _images(resolved: ResolvedRun) -> dict[str, str]:
         number = "a stream" if isinstance(data, ImageStream) else f"{len(data):,} images"
         found[f"{name} data"] = number + left
     return found
-
-
-def _sizes(run: Run) -> dict[str, int]:
-    tensors: dict[str, Iterable[object]] = {
-        "weights": [*run.model.parameters(), *run.model.buffers()],
-        "gradients": [p for p in run.model.parameters() if p.requires_grad],
-        "optimizer": chain(*(entries.values() for entries in run.optimizer.state.values())),
-    }
-    size = {
-        name: sum(t.numel() * t.element_size() for t in each if isinstance(t, Tensor))
-        for name, each in tensors.items()
-    }
-    return size | {"ema": size["weights"] if run.ema else 0}

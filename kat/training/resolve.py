@@ -93,8 +93,9 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
     )
     reason = ""
-    if known.model.name == AUTO and source is None and not resumption.settings:
-        known, reason = from_scratch(known, data.train, device)
+    other = source is None or source.task != data.train.task
+    if known.model.name == AUTO and other and not resumption.settings:
+        known, reason = from_scratch(known, data.train, device, source)
     settled = check_ranges(without_auto(known, resumption.settings, source, len(data.train)))
     final, record, task, source = _record(settled, source, data)
     return ResolvedRun(

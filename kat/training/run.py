@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.data import Batch, DeviceTransform, Loader
+from kat.data.folders import left_out
 from kat.errors import InputError
 from kat.models import Conversion, ModelRecord
 from kat.nn.stability import StabilityMonitor
@@ -145,6 +146,7 @@ class Run:
         resumed_from: the checkpoint; once it is restored, without its content.
         attempt: the forward pass of the current batch, until its outcome has been checked.
         loss: the loss of the last batch that was trained on.
+        printed: the skipped files that have been printed.
     """
 
     config: TrainConfig
@@ -179,6 +181,7 @@ class Run:
     resumed_from: Checkpoint | None = None
     attempt: Attempt | None = None
     loss: Tensor | None = None
+    printed: set[str] = field(default_factory=set)
 
     @property
     def out(self) -> Path:
@@ -213,7 +216,7 @@ class Run:
         return nullcontext() if self.ema is None else self.ema.swapped()
 
     def report(self, unreadable: Iterable[tuple[str, str]]) -> None:
-        """Report unreadable images, each once.
+        """Note unreadable images for :meth:`print_skipped`.
 
         Raises:
             InputError: ``data.bad_images`` is ``fail``.
@@ -221,13 +224,14 @@ class Run:
         for path, reason in unreadable:
             if self.config.data.bad_images == "fail":
                 raise InputError(f"{path} cannot be read as an image: {reason}")
-            self.skip(path, f"it cannot be read as an image: {reason}")
+            self.state.skipped.setdefault(path, f"it cannot be read as an image: {reason}")
 
-    def skip(self, path: str, reason: str) -> None:
-        """Report a skipped file once."""
-        if path not in self.state.skipped:
-            self.state.skipped[path] = reason
-            say(f"skipped {path}: {reason}")
+    def print_skipped(self) -> None:
+        """Print the files that were skipped since the last call, by reason."""
+        new = {path: why for path, why in self.state.skipped.items() if path not in self.printed}
+        self.printed |= {*new}
+        for line in left_out(new):
+            self.print(line)
 
     def print(self, line: str) -> None:
         """Print a line in the first process."""

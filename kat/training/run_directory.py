@@ -46,6 +46,7 @@ CONTENTS = (
     CONVERSION, STABILITY, COEFFICIENTS, REPORT, LOGGER_RUNS, METRICS,
     TENSORBOARD, "wandb", "mlflow",
 )  # fmt: skip
+_FOLDERS = (TENSORBOARD, "wandb", "mlflow")
 """Everything that a run writes, and that ``overwrite`` removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = (
@@ -126,7 +127,8 @@ def find_resumption(
 
     Raises:
         InputError: the directory is not one of a run, or holds a run that is neither resumed nor
-            overwritten; or there is no intact checkpoint of this run.
+            overwritten; or there is no intact checkpoint of this run, or a folder in place of a
+            file.
     """
     there = {name for name in CONTENTS if (out / name).exists()}
     checkpoints, begun = bool(there & {*_RESUMED}), SETTINGS in there
@@ -137,6 +139,9 @@ def find_resumption(
     if first and not (above.is_dir() and os.access(above, os.W_OK)):  # a dry run writes nothing
         raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
     if resume:
+        for path in (out / name for name in there if (out / name).is_dir() != (name in _FOLDERS)):
+            kind = "file" if path.name in _FOLDERS else "folder"
+            raise InputError(f"{path} is a {kind}, which no run has written: remove it")
         settings = read_settings(out) if begun else {}
         return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
     names = [path.name for path in out.iterdir()] if first and out.exists() else []

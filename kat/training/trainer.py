@@ -172,8 +172,9 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
     if run.conversion is not None:
         run.conversion.save(run.out / CONVERSION)
         run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
-    for name, reason in (resolved.train_data.ignored | resolved.val_data.ignored).items():
-        run.skip(name, reason)
+    ignored = resolved.train_data.ignored | resolved.val_data.ignored
+    run.state.skipped = ignored | run.state.skipped
+    run.print_skipped()
 
 
 def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summary:

@@ -83,7 +83,7 @@ class Parser(ArgumentParser):
             options = {"prog": match[1], "description": about, "usage": usage} | options
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **options)
         if match:
-            self.add("--quiet", action="store_true", help="print errors only")
+            self.add("--quiet", action="store_true", help="print only the result")
             self.add("--debug", action="store_true", help="show the traceback of an error")
 
     def add(self, *names: str, **options: Any) -> Action:
@@ -206,9 +206,15 @@ class Parser(ArgumentParser):
                 text = f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
             except (KeyError, yaml.YAMLError):
                 pass
-        raise InputError(text)
+        hints = [f"; {hint}" for name, hint in _HINTS.items() if f"--{name} must be" in text]
+        raise InputError(text + "".join(hints))
 
 
+_HINTS = {
+    "precision": "fp16 is 16-mixed, bf16 is bf16-mixed",
+    "accelerator": "CUDA_VISIBLE_DEVICES=0 chooses GPU 0",
+}
+"""What the values of other programs are in this one, by the option."""
 _SWITCH_VALUES = ("true", "false", "auto")
 _ABSENT = dict.fromkeys(
     ("--folds", "--k_folds", "--kfold"),

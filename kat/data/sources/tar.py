@@ -21,7 +21,7 @@ from kat.data.decoding import IMAGE_LIMIT
 from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError, UnreadableFile
-from kat.files import cache_folder, open_input, replacing, too_large
+from kat.files import cache_folder, open_input, reason_of, replacing, too_large
 from kat.text import either
 
 _VERSION = 5
@@ -225,8 +225,8 @@ def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iter
             at = tar.offset
             file.seek(at)
             damage = any(file.read(512)) and "neither a header nor an end"
-    except tarfile.TarError as error:
-        damage = str(error)
+    except (tarfile.TarError, OSError, OverflowError) as error:  # of a size beyond all files
+        damage = reason_of(error)
     if damage:  # to tarfile, any block without a header is the end
         where = f"{path} is compressed, damaged or truncated at byte {start + at}"
         raise InputError(f"{where}: {damage}; unpack it once, or copy it again")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kat.checksum import verify_checksum
 from kat.documents import read_json
-from kat.errors import InputError, first_line
+from kat.errors import InputError
 from kat.files import open_input
 from kat.text import listing, scaled, warn
 
@@ -143,7 +143,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             content.keys()
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         code = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"is not a complete file of torch.save: {first_line(error)}"
+        reason = "is not a complete file of torch.save, as a .ckpt or .pth file is"
         if code:
             reason = f"holds more than weights ({code[1]}), and reading that could run code"
         raise InputError(f"{path} {reason}") from None

@@ -68,6 +68,7 @@ class Lines(Callback):
             **({"skipped files": str(len(skipped))} if skipped else {}),
         }
         run.print(_line(values))
+        run.print_skipped()
 
 
 class Bar(Callback):

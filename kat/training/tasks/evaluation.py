@@ -234,7 +234,9 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     try:
         return torch.empty(0, device=config.device).device
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
-        raise InputError(f"device {config.device} is unavailable: {first_line(error)}") from None
+        raise InputError(
+            f"device {config.device} is unavailable: {first_line(error)}; a GPU is cuda or cuda:1"
+        ) from None
 
 
 def batches_of(
