@@ -65,8 +65,7 @@ def parse_yaml(content: bytes | str, source: object) -> Any:
     try:
         return yaml.load(content, _loader())
     except (RecursionError, yaml.YAMLError, ValueError) as error:  # ValueError: a wrong date
-        reason = " ".join(str(error).replace('"<unicode string>", ', "").split())
-        raise InputError(f"{source} is not valid YAML: {reason}") from None
+        raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 @cache

@@ -79,7 +79,7 @@ def too_large(size: int, limit: int) -> str:
     return f"it has {scaled(size, 'B')}, and at most {scaled(limit, 'B')} are read"
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The system's words for an error, without the number and the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 

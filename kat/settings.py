@@ -133,8 +133,11 @@ _WORDS = {
     "a valid boolean": "true or false",
     "a valid array": "a list",
     "an object": "a mapping",
+    "'bf16-mixed'": "'bf16-mixed' (bf16)",
+    "'16-mixed'": "'16-mixed' (fp16)",
+    "'gpu'": "'gpu' (CUDA_VISIBLE_DEVICES=0 takes GPU 0)",
 }
-"""Pydantic's words, and the command line's words for them."""
+"""Pydantic's words, and the command line's words for them; values, and what others call them."""
 
 
 def describe(messages: Iterable[str]) -> str:

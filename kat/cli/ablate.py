@@ -18,6 +18,7 @@ examples:
 
 from __future__ import annotations
 
+import csv
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -37,11 +38,11 @@ from kat.cli.options.parser import Parser
 from kat.data.folders import left_out
 from kat.documents import parse_yaml
 from kat.errors import InputError
-from kat.files import write_text
+from kat.files import read_text, write_text
 from kat.locks import locked
 from kat.models.checkpoints.model_record import check_arguments
 from kat.settings import AUTO, Count, nested
-from kat.tables import open_table, print_table
+from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import read_divergence
 from kat.training.run_directory import SKIPPED
@@ -98,7 +99,9 @@ def main(arguments: list[str]) -> int:
         if plans[grid.name]:
             _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
     if not options.quiet:
-        say(*_skipped({run.folder for runs in plans.values() for run in runs}))
+        tables = sorted({run.folder / SKIPPED for runs in plans.values() for run in runs})
+        rows = [csv.reader(read_text(path).splitlines()) for path in tables if path.is_file()]
+        say(*left_out(dict(row for table in rows for row in [*table][1:])))
     for folder, error in results.errors.items():
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
@@ -106,16 +109,6 @@ def main(arguments: list[str]) -> int:
         reason = read_divergence(folder) or "it diverged, according to a table of --reuse"
         warn(f"kat: the run in {folder} has no result: {reason}")
     return FAILED if results.errors or missing or any(untuned) else 0
-
-
-def _skipped(folders: set[Path]) -> list[str]:
-    """Lines for the files that the runs have left out, by reason."""
-    files: dict[str, str] = {}
-    for path in (folder / SKIPPED for folder in sorted(folders)):
-        if path.is_file():
-            with open_table(path, "the skipped files of a run") as rows:
-                files |= {row["file"]: row["reason"] for row in rows}
-    return left_out(files)
 
 
 def make_parser() -> Parser:
@@ -191,8 +184,7 @@ def _train(
     planned = [run for of_grid in plans.values() for run in of_grid]
     runs = {run.folder: run for run in planned}
     runs |= {run.folder: run for run in planned if run.job.test}  # in one of its grids
-    taken = sum(run.earlier is not None for run in runs.values())
-    if taken and not options.quiet:
+    if (taken := sum(run.earlier is not None for run in runs.values())) and not options.quiet:
         say(f"{taken} of {len(runs)} runs are taken from earlier tables")
     todo = [run.job for run in runs.values() if not run.finished]
     console = Console(quiet=options.quiet)

@@ -14,7 +14,7 @@ from operator import itemgetter
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser, write_json
@@ -109,7 +109,7 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
     screen, hidden = Console(stderr=True), not options.progress
     with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
         for split in splits:
-            tell = partial(_tell, bar, bar.add_task(split, total=None))
+            tell = partial(bar.update, bar.add_task(split, total=None))
             try:
                 reports.append(check_split(config, split, tell=tell))
             except InputError as error:
@@ -143,7 +143,3 @@ def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
             by_reason.setdefault(reason, []).append(case)
         for cases in by_reason.values():
             say(f"  {severity:8} {replace(problem, cases=cases)}{remedy}")
-
-
-def _tell(bar: Progress, split: TaskID, done: int, count: int) -> None:
-    bar.update(split, completed=done, total=count)

@@ -72,9 +72,8 @@ def main(arguments: list[str]) -> None:
                 folder = options.out / name if options.out else None
                 row |= _evaluate(path, data[path], folder, parser, options)
     if not options.quiet:
-        found = [row for row in rows.values() if "lines" in row]
-        say(*(line for row in found for line in left_out(row["skipped_files"])))
-        say(*dict.fromkeys(note for row in found for note in row["notes"]))
+        say(*(line for row in rows.values() for line in left_out(row.get("skipped_files", {}))))
+        say(*dict.fromkeys(note for row in rows.values() for note in row.get("notes", [])))
     _print(list(rows.values()), several)
     write_json(options, list(rows.values()) if several else rows[paths[0]])
     if options.csv:

@@ -75,8 +75,7 @@ def make_parser() -> Parser:
     what = f"{MODEL}, an exported .onnx file, with --trust a .pt2 file, or hf-hub:OWNER/NAME"
     add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
     parser.add_common("--trust", "--device", "--image-size", "--exif", "--progress")
-    what = "fail, with exit code 1, if an image cannot be read; else it is named"
-    add("--strict", action="store_true", help=what)
+    add("--strict", action="store_true", help="exit with 1 if an image cannot be read")
     what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
     what += " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
     parser.add_folder("--out", what, new=True)

@@ -101,14 +101,14 @@ class SplitReport:
 
 
 def check_split(
-    config: DataConfig, split: str, *, tell: Callable[[int, int], None] = lambda done, all: None
+    config: DataConfig, split: str, *, tell: Callable[..., None] = lambda **progress: None
 ) -> SplitReport:
     """Checks every image and annotation of a split.
 
     Args:
         config: the settings of the data; ``num_workers`` is the number of threads, at least one.
         split: ``"train"`` or ``"val"``.
-        tell: called with the number of checked images and the number of all images.
+        tell: called with ``completed``, the number of checked images, and ``total``, of all.
 
     Raises:
         InputError: the data cannot be opened at all.
@@ -139,7 +139,7 @@ def check_split(
                     labels[index] = data.classes[classes[0]]
                 if problem:
                     found[problem[0]].append(problem[1])
-                tell(index + 1, len(data))
+                tell(completed=index + 1, total=len(data))
     readable = int(np.count_nonzero(hashes))
     objects = f"{sum(counts.values())} annotations"
     contents = {"classification": "one class per image", "segmentation": "one mask per image"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,16 @@ def existing_folder(path: Path) -> Path:
     return path
 
 
-def is_coco(path: str | Path) -> bool:
-    """Return True if a folder has annotations as COCO's."""
-    return any(Path(path).glob("annotations/*.json"))
-
-
-def left_out(files: Mapping[str, str]) -> list[str]:
-    """Lines for the files that are left out, one for each reason.
+def left_out(files: Mapping[str, str]) -> Iterator[str]:
+    """Yields a line for each reason for which files are left out, with their number.
 
     Args:
         files: the reason for each file.
     """
-    reasons: dict[str, list[str]] = {}
-    for path, reason in files.items():
-        reasons.setdefault(reason, []).append(path)
-    return [
-        f"skipped {paths[0] if len(paths) == 1 else f'{len(paths)} files, first {paths[0]}'}: {why}"
-        for why, paths in reasons.items()
-    ]
+    first = {reason: path for path, reason in reversed(files.items())}
+    for reason, count in Counter(files.values()).items():
+        number = "" if count == 1 else f"{count} files, first "
+        yield f"skipped {number}{first[reason]}: {reason}"
 
 
 def split_folder(root: Path, split: str) -> Path | None:

@@ -15,6 +15,7 @@ import torch
 
 from kat.data import ImageDataset, ImageStream, UnreadableImage
 from kat.data.decoding import header
+from kat.data.record import Split
 from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
@@ -80,10 +81,7 @@ def choose(
 
 
 def from_scratch(
-    config: TrainConfig,
-    data: ImageDataset | ImageStream,
-    device: torch.device,
-    source: ViTSource | None = None,
+    config: TrainConfig, data: Split, device: torch.device, source: ViTSource | None = None
 ) -> tuple[TrainConfig, str]:
     """Choose a model, and the size of its images if it is auto, for data without a trained model.
 
@@ -166,7 +164,7 @@ def without_auto(
     name, args = config.model.name, config.model.args
     if name == AUTO and kept:
         name, args = kept["model"]["name"], {**kept["model"]["args"], **args}
-    elif name == AUTO:
+    elif name == AUTO and source is not None:
         name, args = _model_of(source, args)
     model = replace(config.model, name=name, args=args)
     values = {key: v for key, v in kept.items() if key == "epochs" or isinstance(v, dict)}
@@ -226,16 +224,15 @@ def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:
     return replace(settings, **changed)  # type: ignore[type-var]
 
 
-def _model_of(source: ViTSource | None, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _model_of(source: ViTSource, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the model of a source, or for a ViT the KAT of the same size, and its arguments."""
-    record = None if source is None else source.record
-    name = "a file that does not name its model" if record is None else record.architecture
-    known = source is not None and source.is_kat
-    twin = name if known else _VIT.sub("kat_", name)
-    if record is None or not timm.is_model(twin) or (twin == name and not known):
+    record = source.record
+    name = "a checkpoint that does not name it" if record is None else record.architecture
+    twin = name if source.is_kat else _VIT.sub("kat_", name)
+    if record is None or not timm.is_model(twin) or (twin == name and not source.is_kat):
         raise InputError(
-            f"model.name=auto: no KAT corresponds to {name!r}; give --model.name, such as"
-            " kat_tiny_patch16_224, or --init-from a model that names itself"
+            f"model.name=auto: no KAT corresponds to {name!r}: give --model.name, such as"
+            " kat_tiny_patch16_224"
         )
     return twin, {**record.args, **args}
 

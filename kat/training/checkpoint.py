@@ -71,8 +71,8 @@ def _write(content: dict[str, Any], path: Path) -> str:
             if path.name == LAST and path.exists():
                 link_or_copy(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:
-        known = error.__context__ if isinstance(error.__context__, OSError) else error
-        return f"{path} cannot be written: {' '.join(reason_of(known).split())}"
+        reason = reason_of(error.__context__ or error)  # PyTorch's own error follows the system's
+        return f"{path} cannot be written: {reason}"
     return ""
 
 
@@ -101,13 +101,11 @@ def check_disk(run: Run) -> int:
     To be called after a step, without which there is no state of the optimizer.
 
     Raises:
-        InputError: they do not fit beside the checkpoints that are there.
+        InputError: they do not fit.
     """
     out = run.out.absolute()
     place = next(path for path in (out, *out.parents) if path.exists())
-    files = {file.st_ino: file.st_size for file in (p.stat() for p in out.glob("*.ckpt"))}
-    needed = bytes_of_directory(bytes_by_part(run)) - sum(files.values())
-    free = shutil.disk_usage(place).free
+    needed, free = bytes_of_directory(bytes_by_part(run)), shutil.disk_usage(place).free
     if free < needed:
         needs, has = scaled(needed, "B"), scaled(free, "B")
         raise InputError(f"the checkpoints need {needs}, but {place} has {has} free")

@@ -61,15 +61,10 @@ class DryRun:
         """Bytes of a checkpoint: everything but the gradients."""
         return sum(self.size.values()) - self.size["gradients"]
 
-    @property
-    def directory(self) -> int:
-        """Bytes of a run directory at most, without logs."""
-        return bytes_of_directory(self.size)
-
     def rows(self) -> dict[str, str]:
         """Return the lines to print, by label."""
         parts = (f"{name} {scaled(value, 'B')}" for name, value in self.size.items() if value)
-        known = math.isfinite(self.epoch)
+        known, needed = math.isfinite(self.epoch), bytes_of_directory(self.size)
         return {
             "model": f"{self.record.architecture}, input {self.record.input_size},"
             f" {len(self.record.classes)} classes",
@@ -81,7 +76,7 @@ class DryRun:
             "time": f"about {duration(self.epoch)} per epoch" if known else "unknown: a stream",
             "memory": f"peak {scaled(self.peak, 'B')}, of which {', '.join(parts)}",
             "checkpoint": scaled(self.checkpoint, "B"),
-            "disk": f"{scaled(self.directory, 'B')} needed, {scaled(self.free, 'B')} free",
+            "disk": f"{scaled(needed, 'B')} needed, {scaled(self.free, 'B')} free",
         }
 
 

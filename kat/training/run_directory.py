@@ -140,8 +140,7 @@ def find_resumption(
         raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
     if resume:
         for path in (out / name for name in there if (out / name).is_dir() != (name in _FOLDERS)):
-            kind = "file" if path.name in _FOLDERS else "folder"
-            raise InputError(f"{path} is a {kind}, which no run has written: remove it")
+            raise InputError(f"{path} must be a {'file' if path.is_dir() else 'folder'}: remove it")
         settings = read_settings(out) if begun else {}
         return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
     names = [path.name for path in out.iterdir()] if first and out.exists() else []

@@ -172,8 +172,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
     if run.conversion is not None:
         run.conversion.save(run.out / CONVERSION)
         run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
-    ignored = resolved.train_data.ignored | resolved.val_data.ignored
-    run.state.skipped = ignored | run.state.skipped
+    run.state.skipped = resolved.train_data.ignored | resolved.val_data.ignored | run.state.skipped
     run.print_skipped()
 
 

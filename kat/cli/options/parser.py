@@ -206,15 +206,9 @@ class Parser(ArgumentParser):
                 text = f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
             except (KeyError, yaml.YAMLError):
                 pass
-        hints = [f"; {hint}" for name, hint in _HINTS.items() if f"--{name} must be" in text]
-        raise InputError(text + "".join(hints))
+        raise InputError(text)
 
 
-_HINTS = {
-    "precision": "fp16 is 16-mixed, bf16 is bf16-mixed",
-    "accelerator": "CUDA_VISIBLE_DEVICES=0 chooses GPU 0",
-}
-"""What the values of other programs are in this one, by the option."""
 _SWITCH_VALUES = ("true", "false", "auto")
 _ABSENT = dict.fromkeys(
     ("--folds", "--k_folds", "--kfold"),

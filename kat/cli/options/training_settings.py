@@ -56,7 +56,5 @@ def parse_training(
     """
     options = parser.parse_args(arguments, defaults=False)
     given = options.as_dict()
-    if given.get("quiet"):
-        given["progress"] = False
     names = [field.name for field in fields(TrainConfig) if field.name in given]
     return config_of_run({name: given[name] for name in names}), options

@@ -12,7 +12,7 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
-from kat.data.folders import ImageWalk, existing_folder, is_coco, split_folder
+from kat.data.folders import ImageWalk, existing_folder, split_folder
 from kat.data.naming import SPLIT_NAMES, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import part_of_training
@@ -46,7 +46,8 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     empty = [name for name, found in zip(classes, files, strict=True) if not found]
     if empty or not classes:
         reason = "".join(f": {path}: {why}" for path, why in [*walk.ignored.items()][:1])
-        reason = f"; its annotations are COCO's: give coco:{path}" if is_coco(path) else reason
+        is_coco = any(root.glob("annotations/*.json"))
+        reason = f"; its annotations are COCO's: give coco:{path}" if is_coco else reason
         which = quoted(empty, "class", "classes") if empty else "any class: each is a folder"
         raise InputError(f"{folder} has no image for {which}{reason}")
     by_class = dict(zip(classes, files, strict=True))

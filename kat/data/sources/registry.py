@@ -9,7 +9,6 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.dense.detection import DetectionDataset, open_coco
 from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
-from kat.data.folders import is_coco
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
@@ -102,7 +101,6 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
         return open_timm(config, split, seed)
     if Path(config.name).exists():
         likely = "folder" if Path(config.name).is_dir() else "csv"
-        likely = "coco" if is_coco(config.name) else likely
         raise InputError(f"dataset {config.name!r} has no kind: give '{likely}:{config.name}'")
     raise unknown("dataset", config.name, _NAMES)
 

@@ -30,7 +30,6 @@ class Checkpoints(Callback):
         self.request = StopRequest()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = 0
-        self._fits = False
         self._common_batches = 0.0
 
     def on_fit_start(self, run: Run) -> None:
@@ -53,9 +52,8 @@ class Checkpoints(Callback):
         """
         if not stepped or run.state.validating:
             return
-        if run.is_first and not self._fits:
+        if run.is_first and run.state.step == 1:
             check_disk(run)
-        self._fits = True
         wanted = run.should_stop or self._due(run) or self.request.signal is not None
         if any_of(wanted, run.device):
             self._save(run)

@@ -56,7 +56,7 @@ class Lines(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         """Print the line; validation counts towards the time."""
-        row, skipped = run.state.history[-1], run.state.skipped
+        row = run.state.history[-1]
         values = {
             "epoch": f"{int(row['epoch'])}/{run.config.epochs}",
             "train loss": f"{row['train_loss']:.4f}",
@@ -65,7 +65,6 @@ class Lines(Callback):
             **speed_values(run, self.throughput.epoch),
             "took": duration(time.perf_counter() - self.start),
             **_left("run", self.throughput.seconds_left(run)[1]),
-            **({"skipped files": str(len(skipped))} if skipped else {}),
         }
         run.print(_line(values))
         run.print_skipped()
