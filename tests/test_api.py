@@ -82,7 +82,8 @@ def test_an_image_has_one_prediction_in_whatever_form_it_comes(folder, model, tm
 
     rows = tmp_path / "rows.json"
     command = ("predict", path, torn, "--checkpoint", folder / "run", "--json", rows)
-    assert run(*command, "--device", "cpu") == 2
+    assert run(*command, "--device", "cpu") == 0
+    assert run(*command, "--device", "cpu", "--strict") == 1
     first, second = json.loads(rows.read_text())
     assert first == {"image": str(path), "top": alone[0]}
     assert second == {"image": str(torn), "error": bad.error}
@@ -131,7 +132,10 @@ def test_an_evaluation_is_the_commands(folder, model, tmp_path):
         found = kat.evaluate(folder / "run", data, device="cpu", progress=False, **given).to_dict()
         assert row | found | {"images_per_second": 0} == row | {"images_per_second": 0}
         assert len(found["notes"]) == (2 if "crop_pct" in given else 0)
-    loaded = kat.evaluate(model, {"name": row["data"], "num_workers": 0}, limit=2).to_dict()
+    again = {"name": row["data"], "num_workers": 0}
+    kept = kat.evaluate(model, again, limit=2, keep_logits=True)
+    assert kept.predictions.logits.shape == (2, len(model.classes))
+    loaded = kept.to_dict()
     assert {**loaded, "images_per_second": 0} == {**found, "images_per_second": 0}
     with pytest.raises(InputError, match="give image_size to"):
         kat.evaluate(model, image_size=32)

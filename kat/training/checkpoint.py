@@ -103,8 +103,7 @@ def check_disk(run: Run) -> int:
     Raises:
         InputError: they do not fit.
     """
-    out = run.out.absolute()
-    place = next(path for path in (out, *out.parents) if path.exists())
+    place = next(path for path in (run.out.absolute() / LAST).parents if path.exists())
     needed, free = bytes_of_directory(bytes_by_part(run)), shutil.disk_usage(place).free
     if free < needed:
         needs, has = scaled(needed, "B"), scaled(free, "B")

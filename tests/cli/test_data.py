@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from tests.cli.commands import refused, run
 from tests.data.dense.coco_files import instances, write_coco
@@ -64,6 +65,12 @@ def test_data_of_classification(tmp_path, capsys):
     (tmp_path / "val" / "n01" / "0.jpg").write_bytes(b"torn")
     assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0
     assert "skipped  1 unreadable images, first" in capsys.readouterr().out
+    for name in ("n00/0", "n00/1", "n01/0"):
+        (tmp_path / "train" / f"{name}.jpg").write_bytes(b"" if name == "n01/0" else b"torn")
+    assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"skipped  2 unreadable images, first .*/n00/0.jpg .*its format is ", printed)
+    assert re.search(r"skipped  1 unreadable images, first .*/n01/0.jpg .*no bytes", printed)
     line = refused(capsys, "data", "check", f"folder:{tmp_path}", "--boxes-only", *QUIET)
     assert "has no effect on " in line
 

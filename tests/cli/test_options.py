@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from kat.cli.plot import attention_parser
 from kat.errors import InputError
 from kat.training import TrainConfig
 from tests.cli.commands import refused, run
+from tests.images import noise, write_folder
 
 
 def settings(*arguments: str) -> TrainConfig:
@@ -64,6 +67,14 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--seed"], "argument --seed: expected one argument; 'kat train --help' explains"),
         (["--epochs="], "--epochs must be an integer or 'auto', got nothing"),
         (["digits"], "unrecognized arguments: digits; 'kat train --help' explains"),
+        (["--imgsz", "64"], "unknown option '--imgsz'; did you mean '--data.image_size'?"),
+        (["--class-weights", "1"], "unknown option '--class_weights'; did you mean '--loss.class_"),
+        (["--device", "0"], "--accelerator must be 'auto', 'cpu', 'cuda', 'gpu' (CUDA_VISIBLE_"),
+        (
+            ["--precision", "fp16"],
+            "--precision must be '32-true', 'bf16-mixed' (bf16), '16-mixed' "
+            "(fp16) or '64-true', got fp16",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
@@ -85,6 +96,14 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("report", "nope"), "nope/run.yaml does not exist"),
         (("fit", "gelu", "--degree", 5), "argument --degree: expected 2 arguments; "),
         (("fit", "gelu", "--out", "no/x.json"), "the folder 'no' for x.json does not exist"),
+        (("eval", "x", "--precision", "fp16"), "'16-mixed' (fp16), got fp16"),
+        (("train", "--config", "SYNTAX"), "SYNTAX is not valid YAML: "),
+        (("train", "--config", "SYNTAX"), ", line 3, column 7"),
+        (("train", "--config", "UTF16"), "UTF16 cannot be read: it is not text in UTF-8: "),
+        (("train", "--init-from", "a.png"), "a.png is not a complete file of torch.save, as a .c"),
+        (("predict", "a.png", "--checkpoint", "a.png"), "a.png is not a complete file of torch.s"),
+        (("train", "--model", "kat_tiny"), "'kat_tiny'; did you mean 'kat_tiny_patch16_224'?"),
+        (("train", "--augment.auto_augment", "randaug"), "such as rand-m9-mstd0.5, augmix-m3-w3"),
         (("plto",), "unknown command 'plto'; did you mean 'plot'? ('kat --help' lists them)"),
         (("plot", "cots"), "unknown command 'cots'; did you mean 'cost'? ('kat plot --help'"),
     ],
@@ -93,14 +112,34 @@ def test_bad_options_of_commands_are_one_line(arguments, line, capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     Path("KEYS").write_text("optim: {learning_rate: 1}")
     Path("TWICE").write_text("optim.lr: 1\noptim: {name: sgd}")
+    Path("SYNTAX").write_text("data:\n  name: x\n   root: y")
+    Path("UTF16").write_text("epochs: 3", encoding="utf-16")
+    noise().save("a.png")
     assert line in refused(capsys, *arguments)
 
 
-def test_quiet_prints_errors_only(tmp_path, capsys):
-    table = tmp_path / "costs.csv"
-    assert run("flops", "layers", 8, 8, "--quiet", "--csv", table) == 0
-    assert capsys.readouterr() == ("", "")
-    assert table.is_file()
+def test_quiet_prints_only_the_result(tmp_path, capsys):
+    images = tmp_path / "images"
+    write_folder(images, classes=2, train=4, val=2)
+    for name in ("n00/0", "n01/1"):
+        (images / "train" / f"{name}.jpg").write_bytes(b"torn")
+    (images / "val" / "n00" / "0.jpg").write_bytes(b"torn")
+    common = ("--data", f"folder:{images}", "--device", "cpu", "--data.num_workers", 0)
+    small = ("--model", "kat_micro", "--model.args", "{depth: 1, patch_size: 8}")
+    size = ("--data.image_size", 16, "--data.batch_size", 4, "--epochs", 1)
+    assert run("train", *common, *small, *size, "--quiet", "--out", tmp_path / "run") == 0
+    printed = capsys.readouterr()
+    assert (printed.out[:11], printed.out.count("\n"), printed.err) == ("best top-1 ", 1, "")
+    assert run("train", *common, *small, *size, "--out", tmp_path / "again") == 0
+    reason = "it cannot be read as an image: its format is none of"
+    first = re.search(rf"skipped 3 files, first (.*): {reason}", capsys.readouterr().out)[1]
+    with (tmp_path / "again" / "skipped.csv").open() as file:
+        skipped = [row["file"] for row in csv.DictReader(file)]
+    assert (len(skipped), first in skipped) == (3, True)
+    assert run("eval", tmp_path / "run", "--device", "cpu", "--quiet") == 0
+    assert capsys.readouterr().out.startswith(f"folder:{images}: top-1 ")
+    assert run("flops", "layers", 8, 8, "--quiet") == 0
+    assert "MLP (GELU)" in capsys.readouterr().out
     assert "d_in must be" in refused(capsys, "flops", "layers", 0, 8, "--quiet")
 
     parser = Parser("``kat x``: do nothing.")
@@ -108,7 +147,6 @@ def test_quiet_prints_errors_only(tmp_path, capsys):
     assert parser.parse_args([]).progress
     assert not parser.parse_args(["--quiet"]).progress
     assert not parser.parse_args(["--no_progress"]).progress
-    assert not settings("--quiet").progress
 
 
 def test_help_all_shows_every_setting_and_help_only_the_most_important(capsys):

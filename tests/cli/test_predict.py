@@ -25,11 +25,14 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     command = ("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
     line = refused(capsys, *command, "--device", "cuda:99")
     assert line.startswith("kat: device cuda:99 is unavailable: ")
-    assert run(*command, "--csv", table, "--device", "cpu") == 2
+    assert run(*command, "--csv", table, "--device", "cpu", "--strict") == 1
+    assert run(*command, "--csv", table, "--device", "cpu") == 0
     first, second = json.loads(answers.read_text())
     assert first["error"].startswith("cannot be read: its format is none of JPEG, PNG")
     assert len(second["top"]) == 5
-    assert "1 of 2 images cannot be read" in capsys.readouterr().err
+    line = f"kat: 1 of 2 images cannot be read, first {torn}\n"
+    assert capsys.readouterr().err == 2 * line
+    assert run("predict", torn, "--checkpoint", digits_run, "--device", "cpu") == 2
     with open_table(table, "predictions") as rows:
         bad, *best = list(rows)
     assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])

@@ -61,9 +61,14 @@ def test_images_have_the_layout_and_precision_of_the_run():
 def test_unreadable_images_are_named_once_or_fatal(capsys):
     run = make_run(batches(1))
     run.report([("a.jpg", "torn"), ("b.jpg", "empty"), ("a.jpg", "torn")])
-    run.report([("a.jpg", "torn")])
-    assert capsys.readouterr().out.count("a.jpg") == 1
-    assert set(run.state.skipped) == {"a.jpg", "b.jpg"}
+    run.report([("a.jpg", "torn"), ("c.jpg", "torn")])
+    run.print_skipped()
+    run.print_skipped()
+    reason = "it cannot be read as an image"
+    assert capsys.readouterr().out == (
+        f"skipped 2 files, first a.jpg: {reason}: torn\nskipped b.jpg: {reason}: empty\n"
+    )
+    assert set(run.state.skipped) == {"a.jpg", "b.jpg", "c.jpg"}
     strict = make_run(batches(1), data=DataConfig(bad_images="fail"))
     with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image: torn"):
         strict.report([("a.jpg", "torn")])

@@ -17,6 +17,7 @@ from kat.data import (
     preprocessing,
 )
 from kat.errors import InputError
+from tests.data.dense.coco_files import instances, write_coco
 from tests.images import write_folder
 
 
@@ -45,6 +46,12 @@ def test_bad_folders_are_named(tmp_path):
     (tmp_path / "train" / "n07").mkdir()
     with pytest.raises(InputError, match="has no image for class 'n07'"):
         open_split(config, "train")
+
+
+def test_a_folder_of_coco_is_recognized(tmp_path):
+    write_coco(tmp_path, instances())
+    with pytest.raises(InputError, match=f"its annotations are COCO's: give coco:{tmp_path}$"):
+        open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
 
 
 def test_files_that_are_not_images_are_listed_or_fatal(tmp_path):

@@ -132,6 +132,12 @@ def test_a_truncated_tar_is_named_with_the_offset(tmp_path):
     path.write_bytes(whole[: fourth.offset] + b"garbage!" * 64 + whole[fourth.offset + 512 :])
     with pytest.raises(InputError, match=rf"at byte {fourth.offset}: "):
         _open(tmp_path)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("n0/0.jpg")
+        member.pax_headers = {"size": "99999999999999"}
+        tar.addfile(member)
+    with pytest.raises(InputError, match=r"damaged or truncated at byte \d+: [^\n]+$"):
+        _open(tmp_path)
     path.write_bytes(b"")
     with pytest.raises(InputError, match="at byte 0: empty file"):
         _open(tmp_path)
