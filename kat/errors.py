@@ -64,8 +64,8 @@ class LoaderFailed(Failed):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"a process that loads images has ended ({reason}), often for lack of memory: lower"
-            " data.num_workers; --resume auto continues a run"
+            f"a process that loads images has ended ({reason}), often for lack of memory or of open"
+            " files (ulimit -n): lower data.num_workers; --resume auto continues a run"
         )
 
 

@@ -133,7 +133,6 @@ _WORDS = {
     "a valid boolean": "true or false",
     "a valid array": "a list",
     "an object": "a mapping",
-    "'bf16-mixed'": "'bf16-mixed' (bf16)",
     "'16-mixed'": "'16-mixed' (fp16)",
     "'gpu'": "'gpu' (CUDA_VISIBLE_DEVICES=0 takes GPU 0)",
 }

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.context import BaseContext
+from multiprocessing.queues import Queue
 from types import FrameType
 
 from kat.processes import REQUESTS_TO_STOP, accept_requests_to_stop, fork_server, when_parent_ends
@@ -35,6 +36,8 @@ def start_worker(worker: int) -> None:
     def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
+    # A batch that cannot be sent, as with too few open files, would be waited for without end.
+    Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # type: ignore[method-assign]
     for number in REQUESTS_TO_STOP:
         signal.signal(number, ignore_once if number == signal.SIGTERM else signal.SIG_IGN)
     accept_requests_to_stop()

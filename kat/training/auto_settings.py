@@ -104,10 +104,10 @@ def from_scratch(
     on_gpu = device.type != "cpu"
     name, largest = _FROM_SCRATCH[data.task][on_gpu]
     name = "kat_small_patch16_224" if name.startswith("kat_tiny") and len(data) >= 1e5 else name
-    reason = f"{name} for training from scratch on a {'GPU' if on_gpu else 'CPU'}"
-    if source is not None and source.record is not None:  # e.g. kat_det_tiny for vit_tiny_...
-        name = f"{name.rpartition('_')[0]}_{source.record.architecture.split('_')[1]}"
-        reason = f"{name} for the weights of {source.name}"
+    known = "" if source is None or source.record is None else source.record.architecture
+    if own := re.search("micro|tiny|small|base", known):  # kat_det_base for vit_base_patch16_224
+        name = re.sub("micro|tiny", own[0], name)
+    reason = f"{name} for {known or 'training from scratch'} on a {'GPU' if on_gpu else 'CPU'}"
     size: Any = config.data.image_size
     side = _median_side(data) if size in (AUTO, None) else size
     patch, args = 32, config.model.args

@@ -71,8 +71,8 @@ def _write(content: dict[str, Any], path: Path) -> str:
             if path.name == LAST and path.exists():
                 link_or_copy(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:
-        reason = reason_of(error.__context__ or error)  # PyTorch's own error follows the system's
-        return f"{path} cannot be written: {reason}"
+        # PyTorch's own error follows the system's
+        return f"{path} cannot be written: {reason_of(error.__context__ or error)}"
     return ""
 
 

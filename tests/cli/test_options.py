@@ -72,8 +72,7 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--device", "0"], "--accelerator must be 'auto', 'cpu', 'cuda', 'gpu' (CUDA_VISIBLE_"),
         (
             ["--precision", "fp16"],
-            "--precision must be '32-true', 'bf16-mixed' (bf16), '16-mixed' "
-            "(fp16) or '64-true', got fp16",
+            "--precision must be '32-true', 'bf16-mixed', '16-mixed' (fp16) or '64-true', got fp16",
         ),
     ],
 )

@@ -203,7 +203,7 @@ def test_larger_models_for_more_images_and_for_dense_tasks_on_a_gpu(tmp_path, it
         config, reason = from_scratch(auto, data, torch.device("cpu"), source)
         name = models[0].replace("micro", "base")
         assert (config.model.name, config.data.image_size) == (name, 64)
-        assert reason.startswith(f"{name} for the weights of ")
+        assert reason.startswith(f"{name} for vit_base_patch16_224 on a CPU")
     (unreadable := tmp_path / "none" / "train" / "n0").mkdir(parents=True)
     (unreadable / "a.png").write_bytes(b"torn")
     data = open_split(DataConfig(f"folder:{tmp_path / 'none'}", holdout=0), "train")
