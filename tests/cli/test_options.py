@@ -97,7 +97,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("fit", "gelu", "--out", "no/x.json"), "the folder 'no' for x.json does not exist"),
         (("eval", "x", "--precision", "fp16"), "'16-mixed' (fp16), got fp16"),
         (("train", "--config", "SYNTAX"), "SYNTAX is not valid YAML: "),
-        (("train", "--config", "SYNTAX"), ", line 3, column 7"),
+        (("train", "--config", "SYNTAX"), ", line 3, column 8"),
         (("train", "--config", "UTF16"), "UTF16 cannot be read: it is not text in UTF-8: "),
         (("train", "--init-from", "a.png"), "a.png is not a complete file of torch.save, as a .c"),
         (("predict", "a.png", "--checkpoint", "a.png"), "a.png is not a complete file of torch.s"),
