@@ -31,7 +31,7 @@ def left_out(files: Mapping[str, str]) -> Iterator[str]:
     Args:
         files: the reason for each file.
     """
-    first = {reason: path for path, reason in reversed(files.items())}
+    first = {reason: path for path, reason in reversed([*files.items()])}
     for reason, count in Counter(files.values()).items():
         number = "" if count == 1 else f"{count} files, first "
         yield f"skipped {number}{first[reason]}: {reason}"

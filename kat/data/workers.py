@@ -37,7 +37,7 @@ def start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     # A batch that cannot be sent, as with too few open files, would be waited for without end.
-    Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # type: ignore[method-assign]
+    Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # type: ignore[attr-defined]
     for number in REQUESTS_TO_STOP:
         signal.signal(number, ignore_once if number == signal.SIGTERM else signal.SIG_IGN)
     accept_requests_to_stop()
