@@ -36,8 +36,9 @@ def start_worker(worker: int) -> None:
     def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    # A batch that cannot be sent, as with too few open files, would be waited for without end.
-    Queue._on_queue_feeder_error = lambda *_: os._exit(1)  # type: ignore[attr-defined]
+    # A batch that cannot be sent, as with too few open files, would be waited for without end. Code
+    # 0, as of any other torch raises an error from a signal handler, which may be in a destructor.
+    Queue._on_queue_feeder_error = lambda *_: os._exit(0)  # type: ignore[attr-defined]
     for number in REQUESTS_TO_STOP:
         signal.signal(number, ignore_once if number == signal.SIGTERM else signal.SIG_IGN)
     accept_requests_to_stop()
