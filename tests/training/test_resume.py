@@ -176,7 +176,8 @@ def test_too_few_open_files_for_the_workers_end_in_one_line(tmp_path):
     line = process.communicate()[1]
     assert (process.returncode, line.count("\n")) == (1, 1)
     assert "open files" in line
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == 0
+    step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"]
+    assert step in range(0, STEPS, 2)
 
 
 def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):
