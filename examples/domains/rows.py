@@ -51,13 +51,17 @@ class Runs:
     best: Callable[..., Row] = max
 
     def make(self, tries: Mapping[str, Sequence[Rates]], seeds: Sequence[int], run: Run) -> None:
-        """Makes the runs that are missing: first those that tune, then seed by seed."""
+        """Makes the runs that are missing: first those that tune, then seed by seed.
+
+        An arm with one try is not tuned.
+        """
         for arm, tried in tries.items():
-            for rates in tried:
+            for rates in tried if len(tried) > 1 else ():
                 self._make(arm, rates, 0, True, run)
         for seed in seeds:
-            for arm in tries:
-                self._make(arm, self.best_rates(arm), seed, False, run)
+            for arm, tried in tries.items():
+                rates = self.best_rates(arm) if len(tried) > 1 else tried[0]
+                self._make(arm, rates, seed, False, run)
 
     def done(self, arm: str, purpose: str) -> list[Row]:
         """The rows of an arm, of those that tune or test."""
