@@ -1,67 +1,18 @@
-"""Study: does h = s F(x / s), a rational of the normalized group, help where GR-KAN does?
-
-    python examples/domains/normalized.py                                     # part 1
-    python examples/domains/normalized.py --stage final --candidate act2      # then 2
-    python examples/domains/normalized.py --stage series molecules --candidate act2
-    python examples/domains/normalized.py --table                             # of what is done
-
-s is the root mean square of the channels of x's group in one token, sqrt(mean(x^2) + 1e-6), so that
-F sees inputs of second moment 1, and h is homogeneous of degree one but for the 1e-6. "Tails" adds
-c_1 |x| + ... + c_5 |x|^5 to P, c = 0 at the start, so that F's two tails are free. All arms of this
-file are plain PyTorch, GR-KAN too, and have the parameters of GR-KAN (and 5 a group with tails).
-
-Declared before the first run; what is measured stands in results/normalized-*.csv.
-
-1. language, 400 steps, rates 1e-3, 2e-3, 4e-3 for every arm, chosen with seed 0; seeds 1, 2, 3.
-   Chosen by validation, beside plain, which is GR-KAN.
-     act2          the second rational of each MLP is normalized
-     act2_tails    the same, with tails
-     tails         tails in the second rational, which is not normalized
-     both          both rationals are normalized
-     token         as act2, with s over all channels of the token
-     act2_frozen   as act2, F stays Swish: what the normalization gives alone
-     gelu_norm     GELU in the place of F, act1 away: whether a rational is needed
-2. The candidate is the arm of the least mean validation error among the first five, or act2, the
-   simplest, if its mean is within 0.1 % of that. Test, once: 1,600 steps, seeds 11 to 15, beside
-   plain, gelu, swiglu and gated_grkan; each with the rate that it has from seed 0 at 400 steps.
-   Won: at least 0.5 % fewer bits of test a byte than the best of the four, the 95 % interval of
-   the paired differences excluding 0, and at most 1.10 of plain's seconds.
-3. The candidate beside plain and gelu on the series and molecules of plan.yaml, with its steps,
-   rates and seeds. On Fashion-MNIST, 20 epochs, seeds 0 to 4, test images, rates tuned as by
-   `kat ablate paper:models`, beside its committed rows of KAT, ViT and SwiGLU; and on digits.
-   No loss beyond the interval is asked; a gain is reported.
-4. Depth: 24 blocks without norms, as in `kat ablate paper:depth`, seeds 0 and 1, three epochs: the
-   second moment of each block's output at the start and after training, and the loss.
-"""
+"""The arms of normalized_study.py: rationals and GELU of the normalized input, in plain PyTorch."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
+import layers
 import torch
-from extra import needed
 from torch import Tensor, nn
 from torch.nn import functional
 
-with needed():
-    import language
-    import layers
-    import molecules
-    import plan
-    import series
-    from runner import Domain, Trial
+import kat
 
-    import kat
-
-Run = Callable[[Trial], tuple[nn.Module | None, Any]]
 CANDIDATES = ("act2", "act2_tails", "tails", "both", "token")
 CONTROLS = ("act2_frozen", "gelu_norm")
-TEXT = ["python3-doc"]
 EPS = 1e-6
 
 
@@ -138,75 +89,3 @@ def mlp(arm: str, width: int, hidden: int) -> nn.Module:
         made.act1.requires_grad_(False)
         made.act2.requires_grad_(False)
     return made
-
-
-def main() -> None:
-    """Makes the runs that the CSV files lack, and prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=["language"])
-    parser.add_argument("--candidate", choices=CANDIDATES, help="the arm that part 1 has chosen")
-    parser.add_argument("--table", action="store_true", help="make no runs: print the tables")
-    parser.add_argument(
-        "--results", type=Path, default=plan.RESULTS, help="the folder of CSV files"
-    )
-    parser.add_argument("--steps", type=int, help="another number of steps, for a first look")
-    options = parser.parse_args()
-    if options.stage != ["language"] and options.candidate is None:
-        parser.error("--candidate: name the arm that part 1 has chosen")
-    for module in (language, series, molecules):
-        module.mlp = mlp
-    for stage in options.stage:
-        STAGES[stage](options)
-
-
-def _make(
-    options: argparse.Namespace, stage: str, like: Domain, tasks: Sequence[str],
-    rates: Mapping[str, Sequence[float]], seeds: Sequence[int], steps: int, run: Run,
-) -> Domain:  # fmt: skip
-    """Makes the missing runs of a stage, and prints its table."""
-    references = {arm: "plain" for arm in rates if arm != "plain"}
-    made = replace(like, name=f"normalized-{stage}", rates=rates, references=references)
-    given = made.parser().parse_args(["--csv", str(options.results / f"{made.name}.csv")])
-    given.task, given.seed, given.steps = tasks, seeds, options.steps or steps
-    given.table = options.table
-    made.main(given, run)
-    return made
-
-
-def _language(options: argparse.Namespace) -> None:
-    rates = dict.fromkeys(("plain", *CANDIDATES, *CONTROLS), (1e-3, 2e-3, 4e-3))
-    _make(options, "language", language.DOMAIN, TEXT, rates, [1, 2, 3], 400, _of_text)
-
-
-def _final(options: argparse.Namespace) -> None:
-    searched = language.DOMAIN.runs(options.results / "normalized-language.csv", TEXT[0], 400)
-    earlier = language.DOMAIN.runs(plan.RESULTS / "language.csv", TEXT[0], 400)
-    rates = {arm: [searched.best_rates(arm)["rate"]] for arm in (options.candidate, "plain")}
-    others = ("gelu", "swiglu", "gated_grkan")
-    rates |= {arm: [earlier.best_rates(arm)["rate"]] for arm in others}
-    seeds = [11, 12, 13, 14, 15]
-    _make(options, "final", language.DOMAIN, TEXT, rates, seeds, 1600, _of_text)
-
-
-def _domain(options: argparse.Namespace, module: Any) -> None:
-    like, declared = module.DOMAIN, plan.PLAN[module.DOMAIN.name]
-    rates = dict.fromkeys((options.candidate, "plain", "gelu"), like.rates["gelu"])
-    tasks, seeds, steps = (declared[name] for name in ("tasks", "seeds", "steps"))
-    _make(options, like.name, like, tasks, rates, seeds, steps, module.run)
-
-
-_of_text = partial(
-    language.run, argparse.Namespace(docs=Path("/usr/share/doc"), compile=False, generate=0)
-)
-STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "language": _language,
-    "final": _final,
-    "series": partial(_domain, module=series),
-    "molecules": partial(_domain, module=molecules),
-}
-
-
-if __name__ == "__main__":
-    main()
