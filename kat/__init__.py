@@ -1,34 +1,42 @@
-"""Kolmogorov-Arnold Transformer (KAT): rational activations, GR-KAN layers and KAT models."""
+"""Kolmogorov-Arnold Transformer (KAT): rational activations, GR-KAN layers and KAT models.
 
-import importlib
-import importlib.util
-import warnings
+``import kat`` imports torch and the layers. Its models are registered with timm as soon as timm or
+``kat.models`` is imported, before or after.
+"""
+
+import sys
 from typing import TYPE_CHECKING
 
-from kat import models
-from kat.errors import first_line
-from kat.extras import PROJECT, on_first_use
-from kat.models.adapt import adapt
-from kat.models.kanify import KanifyConfig, kanify
-from kat.nn import (
-    Coefficients,
-    GatedGRKANMlp,
-    GRKANLinear,
-    GRKANMlp,
-    GroupRational,
-    param_groups,
-)
-from kat.ops import gated_rational, rational
+from kat.extras import import_with, on_first_use
 from kat.version import __version__
 
+_NAMES = {
+    ".": "analysis data deploy models training",
+    ".api": "TrainedModel evaluate load train",
+    ".models.adapt": "adapt",
+    ".models.kanify": "KanifyConfig kanify",
+    ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational param_groups",
+    ".ops": "gated_rational rational",
+}
 if TYPE_CHECKING:
     from kat import analysis as analysis
     from kat import data as data
     from kat import deploy as deploy
+    from kat import models as models
     from kat import training as training
     from kat.api import TrainedModel, evaluate, load, train
+    from kat.models.adapt import adapt
+    from kat.models.kanify import KanifyConfig, kanify
+    from kat.nn import (
+        Coefficients,
+        GatedGRKANMlp,
+        GRKANLinear,
+        GRKANMlp,
+        GroupRational,
+        param_groups,
+    )
+    from kat.ops import gated_rational, rational
 else:
-    _NAMES = {".": "analysis data deploy training", ".api": "TrainedModel evaluate load train"}
     __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
 
 __all__ = [
@@ -38,21 +46,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _register_models() -> None:
-    """Registers the models with timm, where it is installed.
-
-    A timm that is too old or broken is a warning: the rest of the library needs only torch.
-    """
-    if importlib.util.find_spec("timm") is None:
-        return
-    try:
-        importlib.import_module("kat.models.registered")
-    except Exception as error:  # a torchvision for another torch raises RuntimeError, for instance
-        warnings.warn(
-            f"kat's models are not registered with timm: {first_line(error)};"
-            f' pip install "{PROJECT}[vision]" installs a timm that they work with',
-            stacklevel=2,
-        )
+def _import_layers() -> None:
+    """Imports torch and the layers, except in the command, whose ``--help`` needs neither."""
+    if "kat_command" not in sys.modules:
+        for name in f"{_NAMES['.nn']} {_NAMES['.ops']}".split():
+            getattr(sys.modules[__name__], name)
 
 
-_register_models()
+_import_layers()
+import_with("kat.models", "timm")
+import_with("kat.ops.flops", "torch.utils.flop_counter")

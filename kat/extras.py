@@ -11,6 +11,8 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 from kat.errors import InputError
@@ -124,3 +126,39 @@ def on_first_use(
         return value
 
     return getattribute, lambda: sorted({*vars(sys.modules[package]), *sources})
+
+
+def import_with(module: str, package: str) -> None:
+    """Imports a module as soon as a package is imported: now if it is already, else right after.
+
+    Args:
+        module: imported, unless it is already; it may import the package itself.
+        package: the name of a package that need not be installed.
+    """
+    if package in sys.modules:
+        importlib.import_module(module)
+    else:
+        sys.meta_path.insert(0, _ImportWith(module, package))
+
+
+class _ImportWith(MetaPathFinder):
+    """Finds the package as the other finders do, and imports the module after it."""
+
+    def __init__(self, module: str, package: str) -> None:
+        self.module, self.package = module, package
+
+    def find_spec(self, name: str, *others: Any) -> Any:
+        if name != self.package:
+            return None
+        finders = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(name, *others) for finder in finders)
+        spec: Any = next(filter(None, specs), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = partial(self._execute, spec.loader.exec_module)
+        return spec
+
+    def _execute(self, execute: Callable[[Any], None], module: Any) -> None:
+        execute(module)
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        importlib.import_module(self.module)

@@ -133,10 +133,53 @@ print(sorted(new - set(sys.stdlib_module_names)), "torch._dynamo" in sys.modules
 @pytest.mark.slow
 def test_a_timm_that_cannot_be_imported_is_no_obstacle(core, tmp_path):
     (tmp_path / "timm.py").write_text("raise RuntimeError('operator nms does not exist')\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kat; kat.rational"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kat; kat.kanify"
     done = run_in(core, code)
     assert done.returncode == 0
     assert "not registered with timm: operator nms does not exist" in done.stderr
+
+
+REGISTERED = """
+import sys
+{first}
+assert ("timm" in sys.modules) == {imported}
+kat.GRKANMlp(64, 256)
+import timm
+finders = [finder for finder in sys.meta_path if "kat" in type(finder).__module__]
+print(len(timm.list_models("kat_*")), type(timm.create_model("kat_micro")).__name__, len(finders))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "imported"), [
+    ("import kat", False), ("import importlib.util, kat; importlib.util.find_spec('timm')", False),
+    ("import timm, kat", True), ("import kat.models.kat", True), ("import kat; kat.adapt", True),
+    ("import kat, timm.models.vision_transformer", True), ("import kat.training", False),
+])  # fmt: skip
+def test_the_models_are_registered_whichever_comes_first(first, imported):
+    """``import kat`` alone does not import timm, and leaves no finder of modules behind."""
+    code = REGISTERED.format(first=first, imported=imported)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("30 KAT 1\n", "")
+
+
+@pytest.mark.slow
+def test_an_import_that_fails_registers_when_it_succeeds(tmp_path):
+    (tmp_path / "late.py").write_text("import os\nif 'GO' not in os.environ: raise OSError(1)\n")
+    (tmp_path / "follows.py").write_text("print('follows')\n")
+    code = """
+import os, sys, kat.extras
+sys.path.append(sys.argv[1])
+kat.extras.import_with("follows", "late")
+try:
+    import late
+except OSError:
+    os.environ["GO"] = "1"
+    import late, follows
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("follows\n", "")
 
 
 def test_a_part_of_a_package_that_is_missing_is_no_missing_package():

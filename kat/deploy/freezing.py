@@ -20,7 +20,7 @@ from kat.models.kanify.walk import DROPOUTS
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward
-from kat.ops.torch_internals import is_patched
+from kat.ops.torch_internals import is_patched, refuse_scripting
 
 _REMOVED = (*DROPOUTS, DropPath)
 _BRANCHES = (Attention, Mlp, GluMlp, SwiGLU, GRKANMlp, GatedGRKANMlp)
@@ -67,10 +67,15 @@ class FrozenRational(nn.Module):
             y = rational(x, self.numerator, self.denominator, form=self.form)
         return y.movedim(-1, self.channel_dim)
 
+    __prepare_scriptable__ = refuse_scripting
+
 
 @torch.no_grad()
-def freeze(model: nn.Module) -> nn.Module:
-    """A copy for inference only, with the same outputs up to rounding, and less to compute.
+def freeze(model: nn.Module, *, keep_requires_grad: bool = False) -> nn.Module:
+    """A copy for inference, with the same outputs up to rounding, and less to compute.
+
+    No parameter of the copy trains, unless ``keep_requires_grad``; coefficients of rationals never
+    do.
 
     - Rationals have |b_j| precomputed and are plain operations in graphs (:class:`FrozenRational`).
     - Rationals that are the identity, such as act1 of a converted MLP before training, are removed.
@@ -84,9 +89,10 @@ def freeze(model: nn.Module) -> nn.Module:
 
     Args:
         model: any module with GR-KAN layers; it is not changed.
+        keep_requires_grad: leave ``requires_grad`` of each parameter as it is in the model.
 
     Returns:
-        The copy, in evaluation mode, with no parameter that requires gradients.
+        The copy, in evaluation mode.
 
     Examples:
         >>> import torch
@@ -110,7 +116,7 @@ def freeze(model: nn.Module) -> nn.Module:
         if type(block) is Block:
             _fold_scale(block, "ls1", "attn", "proj", uses)
             _fold_scale(block, "ls2", "mlp", "fc2", uses)
-    return root.eval().requires_grad_(False)[0]
+    return (root.eval() if keep_requires_grad else root.eval().requires_grad_(False))[0]
 
 
 def _frozen(module: nn.Module) -> nn.Module:

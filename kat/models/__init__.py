@@ -1,4 +1,4 @@
-"""KAT models, registered with timm by ``import kat``; their checkpoints, conversion, and kanify.
+"""KAT models, registered with timm; their checkpoints, conversion, and kanify.
 
 Kanify needs torch alone, all else the extra ``[vision]``.
 
@@ -10,9 +10,13 @@ Examples:
     >>> model = kat.models.create_model("kat_micro", num_classes=10)
 """
 
+import importlib
+import importlib.util
+import warnings
 from typing import TYPE_CHECKING
 
-from kat.extras import on_first_use
+from kat.errors import first_line
+from kat.extras import PROJECT, on_first_use
 
 _NAMES = {
     ".": "baselines dense micro",
@@ -66,3 +70,23 @@ __all__ = [
     "read_training_checkpoint", "read_vit", "register_pretrained", "registered_preprocessing",
     "save_model", "save_pretrained",
 ]  # fmt: skip
+
+
+def _register_models() -> None:
+    """Registers the models with timm, where it is installed.
+
+    A timm that is too old or broken is a warning: the rest of the library needs only torch.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return
+    try:
+        importlib.import_module("kat.models.registered")
+    except Exception as error:  # a torchvision for another torch raises RuntimeError, for instance
+        warnings.warn(
+            f"kat's models are not registered with timm: {first_line(error)};"
+            f' pip install "{PROJECT}[vision]" installs a timm that they work with',
+            stacklevel=2,
+        )
+
+
+_register_models()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.quadrature import expectation, gain
-from kat.ops.torch_internals import has_values
+from kat.ops.torch_internals import has_values, refuse_scripting
 
 KAN_SCHEMES = ("liu", "variance_preserving")
 
@@ -110,6 +110,8 @@ class BSplineKANLinear(nn.Module):
         """y as above."""
         base = functional.linear(functional.silu(x), self.base_weight, self.bias)
         return base + functional.linear(self.splines(x).flatten(-2), self.spline_weight.flatten(1))
+
+    __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,14 +22,14 @@ KANIFY_INTERVAL = (-6.0, 6.0)
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Coefficients of F = P/Q that approximate a known function.
+    """Coefficients of F = P/Q: of a function of one's own, or of a fit to a known one.
 
     Args:
         numerator: a_0 .. a_m.
         denominator: b_1 .. b_n.
         form: the form of Q for which they were fitted, ``"A"`` or ``"B"``.
         interval: (low, high), the interval of the fit.
-        max_error: the largest |F - function| on the interval.
+        max_error: the largest |F - function| on the interval; 0 if F is the function.
 
     Raises:
         InputError: a coefficient is not finite, the numerator has less than two, or the form is
@@ -37,7 +37,7 @@ class Coefficients:
 
     Examples:
         >>> import kat
-        >>> square = kat.Coefficients((0, 0, 1, 0, 0, 0), (0, 0, 0, 0), "A", (-3, 3), 0.0)
+        >>> square = kat.Coefficients((0, 0, 1, 0, 0, 0), (0, 0, 0, 0))
         >>> square.degree
         (5, 4)
         >>> act = kat.GroupRational(8, init=square)
@@ -45,9 +45,9 @@ class Coefficients:
 
     numerator: tuple[float, ...]
     denominator: tuple[float, ...]
-    form: str
-    interval: tuple[float, float]
-    max_error: float
+    form: str = "A"
+    interval: tuple[float, float] = (-3.0, 3.0)
+    max_error: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
@@ -74,6 +74,8 @@ class Coefficients:
     def from_dict(cls, content: Mapping[str, Any], source: str = "init") -> Coefficients:
         """Reads the fields from a mapping with any other entries, such as a file of ``kat fit``.
 
+        Numerator and denominator suffice.
+
         Args:
             content: maps names to numbers and lists of numbers.
             source: the name of the mapping in error messages.
@@ -82,29 +84,32 @@ class Coefficients:
             InputError: a field is missing or invalid.
         """
         try:
-            low, high = content["interval"]
+            low, high = content.get("interval", cls.interval)
             return cls(
                 tuple(float(value) for value in content["numerator"]),
                 tuple(float(value) for value in content["denominator"]),
-                str(content["form"]),
+                str(content.get("form", cls.form)),
                 (float(low), float(high)),
-                float(content["max_error"]),
+                float(content.get("max_error", cls.max_error)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{source} does not hold coefficients as 'kat fit' writes them:"
                 f" {type(error).__name__}: {error}"
             ) from None
 
 
-Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any]
+Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any] | Callable[..., Any]
 """Values of ``init=``: the name of a preset, the path of a ``.json`` file of ``kat fit``,
-:class:`Coefficients`, or the mapping in such a file.
+:class:`Coefficients`, the mapping in such a file, or a function of a tensor.
 
 Examples:
+    >>> import torch
     >>> import kat
     >>> by_name = kat.GroupRational(init="gelu")
     >>> as_given = kat.GroupRational(init=kat.nn.preset("gelu"))
+    >>> kat.GroupRational(init=torch.nn.GELU()).init
+    'gelu'
 """
 
 

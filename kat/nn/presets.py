@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kat.documents import read_json
 from kat.errors import InputError, unknown
 from kat.extras import needed_by
 from kat.nn.coefficients import ALIASES, KANIFY_INTERVAL, Coefficients, Init
+from kat.nn.functions import FUNCTIONS
+from kat.nn.quadrature import evaluable
 from kat.ops.arguments import check_form
 
 
@@ -111,14 +115,21 @@ def read_coefficients(path: str | Path) -> Coefficients:
     return Coefficients.from_dict(content, str(path))
 
 
-def given_coefficients(init: Init) -> str | Coefficients:
+def given_coefficients(
+    init: Init, degree: tuple[int, int] = (5, 4), form: str = "A"
+) -> str | Coefficients:
     """The name of a preset as it is, and anything else that ``init=`` accepts as coefficients.
+
+    A function is the preset of its values, such as ``torch.nn.GELU()``; any other is fitted on
+    [-3, 3], in about a second.
 
     Args:
         init: see :data:`kat.nn.Init`.
+        degree, form: of a function that is fitted.
 
     Raises:
         InputError: the file is missing, or it or ``init`` holds something else.
+        MissingPackage: a fit is needed, and NumPy or SciPy is missing.
 
     Examples:
         >>> from kat.nn import given_coefficients, preset
@@ -133,7 +144,25 @@ def given_coefficients(init: Init) -> str | Coefficients:
         return read_coefficients(init)
     if isinstance(init, str):
         return read_coefficients(Path(init)) if init.endswith(".json") else init
-    return Coefficients.from_dict(init)
+    return _of_function(init, degree, form) if callable(init) else Coefficients.from_dict(init)
+
+
+def _of_function(
+    function: Callable[..., Any], degree: tuple[int, int], form: str
+) -> str | Coefficients:
+    found = getattr(function, "coefficients", None)
+    if isinstance(found, Coefficients):  # of kat.nn.fitting.fit
+        return found
+    if isinstance(function, type):  # nn.GELU, as act_layer= takes it
+        function = function()
+    x = torch.linspace(-12, 12, 121, dtype=torch.float64, device="cpu")
+    y = torch.as_tensor(evaluable(function)(x.clone()), dtype=x.dtype)
+    for name, known in FUNCTIONS.items():
+        if torch.allclose(known(x), y):
+            return name
+    with needed_by("a fit of the function in init", "fit"):
+        from kat.nn.fitting import fit
+    return fit(function, degree, form).coefficients
 
 
 def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str) -> Coefficients:

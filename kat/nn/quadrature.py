@@ -43,7 +43,7 @@ def expectation(function: Function) -> Tensor:
     nodes, weights = (
         torch.tensor(values, dtype=torch.float64, device="cpu") for values in _quadrature()
     )
-    result = (_evaluable(function)(nodes).double() * weights).sum(-1)
+    result = (evaluable(function)(nodes).double() * weights).sum(-1)
     if not result.isfinite().all():
         raise InputError(f"the expectation is {result}: the function is not finite on [-12, 12]")
     return result
@@ -51,7 +51,7 @@ def expectation(function: Function) -> Tensor:
 
 def moments(function: Function) -> tuple[Tensor, Tensor]:
     """E[f(x)] and Var[f(x)] for x ~ N(0, 1), as :func:`expectation` returns them."""
-    function = _evaluable(function)
+    function = evaluable(function)
     mean = expectation(function)
     return mean, expectation(lambda x: function(x).square()) - mean.square()
 
@@ -75,14 +75,14 @@ def gain(function: Function) -> float:
         >>> f"{gain(torch.relu):.4f}", f"{gain(torch.nn.functional.silu):.4f}"
         ('2.0000', '2.8108')
     """
-    function = _evaluable(function)
+    function = evaluable(function)
     moment = expectation(lambda x: function(x).double().square()).mean().item()
     if moment == 0:
         raise InputError("the function is zero everywhere, so no gain preserves the variance")
     return 1 / moment
 
 
-def _evaluable(function: Function) -> Function:
+def evaluable(function: Function) -> Function:
     """A module with parameters, such as a PReLU, as a copy on the CPU in float64."""
     if not isinstance(function, nn.Module) or next(function.parameters(), None) is None:
         return function

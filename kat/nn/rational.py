@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -16,7 +17,8 @@ from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
 from kat.nn.sharded import sharded_like, whole
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form
+from kat.ops.arguments import check_form, check_is_tensor
+from kat.ops.torch_internals import refuse_scripting
 
 Share = Literal["numerator", "denominator", "none"]
 """The coefficients that all groups of a rational share.
@@ -39,9 +41,9 @@ class GroupRational(nn.Module):
     Args:
         num_groups: groups into which the channels are divided.
         degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
-        init: the initial function: a name (``kat.nn.preset_names()``), the path of a ``.json`` file
-            written by ``kat fit`` (read once, here), the mapping in such a file, or
-            ``Coefficients``.
+        init: the initial function: a name (``kat.nn.preset_names()``), a function such as
+            ``torch.nn.GELU()``, the path of a ``.json`` file written by ``kat fit`` (read once,
+            here), the mapping in such a file, or ``Coefficients``.
         form: ``"A"``, Q = 1 + sum |b_j||x|^j (released checkpoints), or ``"B"``,
             Q = 1 + |sum b_j x^j| (the paper's equation).
         share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
@@ -101,7 +103,7 @@ class GroupRational(nn.Module):
             raise InputError(f"num_groups={num_groups} does not divide num_channels={num_channels}")
         self.num_groups = num_groups
         self.degree = check_degree(degree)
-        self.init: str | Coefficients = given_coefficients(init)
+        self.init: str | Coefficients = given_coefficients(init, self.degree, form)
         self.form = form
         self.share = share
         self.channel_dim = channel_dim
@@ -124,8 +126,29 @@ class GroupRational(nn.Module):
 
     @torch.no_grad()
     def gain(self) -> float:
-        """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the current coefficients, over all groups."""
-        return gain(self.functions)
+        """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the current coefficients, over all groups.
+
+        NaN if a coefficient is not finite.
+        """
+        weights = (self.weight_numerator, self.weight_denominator)
+        return gain(self.functions) if all(w.isfinite().all() for w in weights) else math.nan
+
+    def coefficients(self, group: int | None = None) -> Coefficients:
+        """The current function of a group, as ``init=`` takes it.
+
+        Args:
+            group: its index; None if all groups have the same function.
+
+        Raises:
+            InputError: the groups differ and none is named, or a coefficient is not finite.
+        """
+        weights = (self.weight_numerator, self.weight_denominator)
+        rows = torch.cat([whole(w).detach().expand(self.num_groups, -1) for w in weights], dim=1)
+        if group is None and (rows != rows[0]).any():
+            raise InputError("the groups have different functions: name one, as in coefficients(0)")
+        row, count = rows[group or 0].tolist(), self.degree[0] + 1
+        interval = self.initial_coefficients().interval
+        return Coefficients(tuple(row[:count]), tuple(row[count:]), self.form, interval)
 
     def functions(self, x: Tensor) -> Tensor:
         """The function of each group at the points x (k,), on the CPU in float64: (G, k).
@@ -155,15 +178,24 @@ class GroupRational(nn.Module):
         return y.movedim(-1, self.channel_dim) if moves else y
 
     def check_channels(self, x: Tensor) -> None:
-        """Raises InputError if x has other channels than ``num_channels``."""
-        known = self.num_channels is None or isinstance(x, fx.Proxy)
-        if not known and x.shape[self.channel_dim] != self.num_channels:
+        """Checks that x is a tensor with ``num_channels`` channels.
+
+        Raises:
+            InputError: other channels.
+            TypeError: no tensor.
+        """
+        if isinstance(x, fx.Proxy):
+            return
+        check_is_tensor("x", x)
+        if self.num_channels is not None and x.shape[self.channel_dim] != self.num_channels:
             raise InputError(
                 f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and"
                 f" x has {x.shape[self.channel_dim]}. If tensor parallelism cuts the layer before"
                 " it, leave this MLP out of the plan: it would cut groups. If you changed the"
                 " width, set num_channels of the rational"
             )
+
+    __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

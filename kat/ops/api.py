@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from kat.ops import reference
-from kat.ops.arguments import Form, Impl, check_arguments
+from kat.ops.arguments import Form, Impl, check_arguments, check_is_tensor
 from kat.ops.operators import KERNELS, dispatched, eager, gradients, value
 from kat.ops.torch_internals import is_ordinary
 
@@ -51,7 +51,7 @@ def rational(
             does not run on x's device.
         RuntimeError: a backend requested by name is unavailable, or does not work inside a
             ``torch.func`` transform; the message gives the reason.
-        TypeError: a tensor that is not floating point, or not dense.
+        TypeError: what is no tensor, or not floating point, or not dense.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,
     Schramowski and Kersting, Padé Activation Units, arXiv 1907.06732.
@@ -112,6 +112,10 @@ def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | Non
     if proxies:  # one call, into which torch.fx does not look
         options = {"form": form, "impl": impl}
         return proxies[0].tracer.create_proxy("call_function", function, tensors, options)
+    if not ordinary:
+        names = ("x", *("v" for _ in gate), "numerator", "denominator")
+        for name, tensor in zip(names, tensors, strict=True):
+            check_is_tensor(name, tensor)
     check_arguments(x, numerator, denominator, form, *gate)
     if ordinary and impl is None and x.device.type in KERNELS:
         return eager(None, *tensors, form)

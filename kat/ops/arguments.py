@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor
@@ -60,6 +60,18 @@ def check_impl(impl: str | None) -> None:
     if impl is not None and impl not in get_args(Impl):
         known = ", ".join(map(repr, get_args(Impl)))
         raise InputError(f"impl must be None or one of {known}, got {impl!r}")
+
+
+def check_is_tensor(name: str, value: Any) -> None:
+    """Checks an argument that may be a list or an array of NumPy.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor, got {type(value).__name__}: convert it by torch.as_tensor"
+        )
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

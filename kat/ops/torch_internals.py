@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -163,6 +163,18 @@ def refuse_forward_mode(operator: str = "rational") -> None:
             f"the operator kat::{operator} has no forward-mode derivative; call"
             f" kat.ops.{operator}(..., impl='reference'), which has all derivatives"
         )
+
+
+def refuse_scripting(module: nn.Module) -> NoReturn:
+    """Raises the error of ``torch.jit.script``, which calls ``__prepare_scriptable__`` of a module.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    raise NotImplementedError(
+        f"torch.jit.script does not take {type(module).__name__}, whose operators have no"
+        " TorchScript: use torch.export, torch.jit.trace or kat.deploy.export_model"
+    )
 
 
 def is_patched(module: nn.Module) -> bool:

@@ -49,6 +49,9 @@ def test_a_frozen_model_has_the_same_outputs_and_the_source_is_unchanged():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not frozen.training
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    model.head.requires_grad_(False)
+    kept = dict(freeze(model, keep_requires_grad=True).named_parameters())
+    assert [name for name in kept if not kept[name].requires_grad] == ["head.weight", "head.bias"]
     names = {kind.__name__ for kind in kinds(frozen)}
     assert not names & {"GroupRational", "LayerScale", "Dropout", "DropPath"}
     torch.testing.assert_close(frozen(images(3)), model.eval()(images(3)), rtol=1e-5, atol=1e-5)

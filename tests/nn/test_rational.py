@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
 from torch.nn import functional
 
 import kat
 from kat.errors import InputError
 from kat.nn import Coefficients, gain, preset, preset_names
-from kat.nn.fitting import FUNCTIONS
+from kat.nn.fitting import FUNCTIONS, fit
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
@@ -65,6 +66,16 @@ def test_gain_of_a_layer_comes_from_its_coefficients(name):
     assert layer.gain() == pytest.approx(EXACT_GAINS[name] / 4, rel=5e-3)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loop_that_watches_the_gain_outlives_a_coefficient_that_is_not_finite(value):
+    layer = kat.GroupRational()
+    with torch.no_grad():
+        layer.weight_denominator[3, 1] = value
+    assert math.isnan(layer.gain())
+    with pytest.raises(InputError, match="not finite"):  # of a function that is to start a layer
+        gain(lambda x: x * value)
+
+
 def test_gain_averages_the_groups():
     layer = kat.GroupRational(2, init="identity", share="none")
     with torch.no_grad():
@@ -95,6 +106,75 @@ def test_coefficients_object_as_init():
         kat.GroupRational(2, init=c)
     with pytest.raises(InputError, match=r"init has degree .* and form A, .* form B; build"):
         kat.GroupRational(2, degree=(1, 1), init=c, form="B")
+
+
+FUNCTIONS_AS_INIT = {
+    "gelu": [functional.gelu, nn.GELU(), nn.GELU],
+    "gelu_tanh": [nn.GELU("tanh"), lambda x: functional.gelu(x, approximate="tanh")],
+    "relu": [nn.ReLU(inplace=True), torch.relu],
+    "silu": [functional.silu],
+    "tanh": [torch.tanh, nn.Tanh],
+    "identity": [nn.Identity()],
+}
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize(
+    ("name", "function"), [(name, f) for name, all_ in FUNCTIONS_AS_INIT.items() for f in all_]
+)
+def test_a_function_as_init_is_its_preset(name, function, form):
+    mlp = kat.GRKANMlp(16, 64, act_init=function, form=form)
+    assert mlp.act2.init == name
+    assert torch.equal(mlp.act2(X), kat.GroupRational(init=name, form=form)(X))
+
+
+X = torch.linspace(-3, 3, 64)
+
+
+def test_any_other_function_as_init_is_fitted():
+    act = kat.GroupRational(init=functional.hardswish, degree=(4, 2), form="B")
+    torch.testing.assert_close(act(X), functional.hardswish(X), atol=2e-2, rtol=0)
+    slopes = nn.PReLU(init=0.1)
+    torch.testing.assert_close(kat.GroupRational(init=slopes)(X), slopes(X), atol=2e-2, rtol=0)
+    fitted = fit("tanh", (3, 2))
+    assert kat.GroupRational(init=fitted, degree=(3, 2)).init == fitted.coefficients
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_the_coefficients_of_a_trained_layer_start_another(form):
+    trained = kat.GroupRational(4, form=form)
+    assert torch.equal(kat.GroupRational(4, init=trained.coefficients(), form=form)(X), trained(X))
+    with torch.no_grad():
+        trained.weight_denominator.add_(torch.rand(4, 4))
+    with pytest.raises(InputError, match=r"different functions: name one, as in coefficients\(0\)"):
+        trained.coefficients()
+    for group in range(4):
+        copy = kat.GroupRational(1, init=trained.coefficients(group), form=form)
+        assert torch.equal(copy(X).view(4, 16)[group], trained(X).view(4, 16)[group])
+
+
+def test_a_function_of_ones_own_needs_numerator_and_denominator_alone():
+    square = {"numerator": [0, 0, 1, 0, 0, 0], "denominator": [0, 0, 0, 0]}
+    for init in (square, Coefficients(**{name: tuple(row) for name, row in square.items()})):
+        assert torch.equal(kat.GroupRational(init=init)(X), X**2)
+
+
+@pytest.mark.parametrize("layer", [
+    kat.GroupRational(), kat.GRKANMlp(16), kat.GatedGRKANMlp(16), kat.nn.BSplineKANMlp(4, 4),
+    nn.Sequential(kat.GRKANLinear(8, 8)),
+])  # fmt: skip
+def test_torch_says_what_to_use_in_place_of_scripting(layer):
+    with pytest.raises(NotImplementedError, match=r"torch\.jit\.script .* use torch\.export"):
+        torch.jit.script(layer)
+
+
+@pytest.mark.parametrize("values", [np.ones((2, 8), np.float32), [[1.0] * 8]])
+@pytest.mark.parametrize("layer", [
+    kat.GroupRational(), kat.GroupRational(num_channels=8), kat.GRKANLinear(8, 2), kat.GRKANMlp(8),
+])  # fmt: skip
+def test_what_is_no_tensor_is_named(layer, values):
+    with pytest.raises(TypeError, match=r"x must be a tensor, got (ndarray|list): .*as_tensor"):
+        layer(values)
 
 
 @pytest.fixture
@@ -143,7 +223,7 @@ def test_a_file_is_read_once(file):
     ("content", "message"),
     [
         (None, r"fitted\.json does not exist"),
-        ("{}", r"fitted\.json does not hold .* KeyError: 'interval'"),
+        ("{}", r"fitted\.json does not hold .* KeyError: 'numerator'"),
         (json.dumps(CONTENT | {"denominator": [math.nan]}), "must be finite"),
     ],
 )

@@ -117,6 +117,19 @@ def test_integer_fp8_and_sparse_inputs_are_type_errors(x):
         kat.rational(x, torch.zeros(1, 6), torch.zeros(8, 4))
 
 
+@pytest.mark.parametrize("name", ["x", "v", "numerator", "denominator"])
+def test_an_array_of_numpy_is_named(name):
+    arguments = {"x": torch.ones(2, 8), "v": torch.ones(2, 8)}
+    arguments |= {"numerator": torch.ones(1, 6), "denominator": torch.ones(8, 4)}
+    arguments[name] = arguments[name].numpy()
+    with pytest.raises(TypeError, match=f"{name} must be a tensor, got ndarray"):
+        kat.gated_rational(**arguments)
+    del arguments["v"]
+    if name != "v":
+        with pytest.raises(TypeError, match=f"{name} must be a tensor, got ndarray"):
+            kat.rational(**arguments)
+
+
 def test_tensors_that_only_the_dispatcher_puts_right():
     """A lazily negated view, zeros without storage, a single channel whose stride is 0."""
     x, a, b = torch.randn(5, 8), torch.randn(1, 6), torch.randn(8, 4)
@@ -149,3 +162,18 @@ def test_modes_see_the_operator_in_both_passes():
     with FlopCounterMode(display=False, custom_mapping=ones) as mode:
         kat.rational(x, a, b).sum().backward()
     assert mode.get_flop_counts()["Global"] == dict.fromkeys(operators, 1)
+
+
+def test_torchs_counter_of_flops_has_formulas_for_training():
+    """Forward 2m + 2n + 3 = 21 per element, as the paper says, backward 7m + 7n + 5 = 68."""
+    x, layer = torch.randn(5, 16), kat.GRKANLinear(16, 3)
+    with FlopCounterMode(display=False) as mode:
+        layer(x).sum().backward()
+    counts = {str(operator): count for operator, count in mode.get_flop_counts()["Global"].items()}
+    assert counts.pop("kat.rational") == 5 * 16 * 21
+    assert counts.pop("kat.rational_backward_recompute") == 5 * 16 * 68
+    assert counts == {"aten.addmm": 2 * 5 * 16 * 3, "aten.mm": 2 * 2 * 5 * 16 * 3}
+    x, v = x.requires_grad_(), torch.randn(5, 16, requires_grad=True)
+    with FlopCounterMode(display=False) as mode:
+        kat.gated_rational(x, v, *layer.act.parameters()).sum().backward()
+    assert mode.get_total_flops() == 5 * 16 * (21 + 68)

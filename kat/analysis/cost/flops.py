@@ -11,34 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+from torch.utils.flop_counter import FlopCounterMode
 
-from kat import ops  # noqa: F401  (registers the operator that is counted)
 from kat.models.dense import Detector
-
-
-def rational_flops(elements: int, degree: tuple[int, int]) -> int:
-    """2m + 2n + 3 per element: two Horner chains, an absolute value, an addition, a division.
-
-    Source: arXiv 2409.10594, section 4.3.
-    """
-    m, n = degree
-    return elements * (2 * m + 2 * n + 3)
-
-
-@register_flop_formula(torch.ops.kat.rational)
-def _count_rational(
-    x: torch.Size, numerator: torch.Size, denominator: torch.Size, *_: Any, **__: Any
-) -> int:
-    return rational_flops(torch.Size(x).numel(), (numerator[1] - 1, denominator[1]))
-
-
-@register_flop_formula(torch.ops.kat.gated_rational)
-def _count_gated_rational(
-    x: torch.Size, v: torch.Size, numerator: torch.Size, denominator: torch.Size, *_: Any, **__: Any
-) -> int:
-    """Counts the FLOPs of the rational: the product with v is elementwise."""
-    return _count_rational(x, numerator, denominator)
 
 
 def _count_layer_norm(

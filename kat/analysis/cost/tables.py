@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
-from kat.analysis.cost.flops import Cost, count, countable, rational_flops
+from kat.analysis.cost.flops import Cost, count, countable
 from kat.errors import InputError
 from kat.models import create_model, input_args, load_model, registered_preprocessing
 from kat.models.checkpoints.model_record import unseen_pixels
 from kat.nn import BSplineKANLinear, GRKANLinear
+from kat.ops.flops import rational_flops
 from kat.text import dimensions, warn
 
 Row = dict[str, object]

@@ -81,9 +81,11 @@ class ModelRecord:
             )
         for name in _INITIAL_FUNCTIONS & self.args.keys():
             init = self.args[name]
-            init = given_coefficients(init) if isinstance(init, str) else init
-            if isinstance(init, Coefficients):
-                self.args = {**self.args, name: init.to_dict()}
+            if isinstance(init, str | Coefficients) or callable(init):
+                rational = {key: self.args[key] for key in ("degree", "form") if key in self.args}
+                init = given_coefficients(init, **rational)
+                init = init if isinstance(init, str) else init.to_dict()
+                self.args = {**self.args, name: init}
 
     @classmethod
     def stored(cls, **fields: Any) -> ModelRecord:

@@ -14,7 +14,7 @@ from kat.errors import InputError
 from kat.nn.coefficients import Coefficients, check_degree
 from kat.nn.fitting.search_spaces import SearchSpace, chebyshev, search_spaces
 from kat.nn.fitting.solvers import Samples, least_squares, minimax
-from kat.nn.fitting.targets import FUNCTIONS, Array, Function, Points, resolve
+from kat.nn.fitting.targets import FUNCTIONS, Array, Function, Points, Target, resolve
 from kat.nn.quadrature import gain
 from kat.ops.arguments import check_form
 
@@ -82,7 +82,7 @@ class Fit:
             self.numerator, self.denominator, self.form, self.interval, self.max_error
         )
 
-    def error_on(self, target: str | Function, interval: tuple[float, float]) -> float:
+    def error_on(self, target: Target, interval: tuple[float, float]) -> float:
         """The largest |F - f| on an interval; NaN if f is not finite everywhere on it."""
         function = resolve(target)[1]
         assert not isinstance(function, Points)
@@ -130,7 +130,7 @@ def evaluate(
 
 
 def fit(
-    target: str | Function | Points,
+    target: Target,
     degree: tuple[int, int] = DEGREE,
     form: str = "A",
     interval: tuple[float, float] | None = None,
@@ -144,8 +144,8 @@ def fit(
     The inner sum of form B may change sign at 0 if that lowers the error clearly, never elsewhere.
 
     Args:
-        target: a name in :data:`FUNCTIONS`, an expression in x, a function of float64 arrays, or
-            points, whose weights ``"least_squares"`` uses.
+        target: a name in :data:`FUNCTIONS`, an expression in x, a function of float64 arrays or
+            tensors, or points, whose weights ``"least_squares"`` uses.
         degree: (m, n) with m >= 1 and n >= 0.
         form: ``"A"`` or ``"B"``.
         interval: (low, high), finite and increasing; by default [-3, 3], or all the points.

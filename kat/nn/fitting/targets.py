@@ -26,6 +26,7 @@ from kat.errors import InputError, unknown
 from kat.files import open_input
 from kat.nn import functions
 from kat.nn.coefficients import ALIASES
+from kat.nn.quadrature import evaluable
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -45,7 +46,8 @@ _TWO_ARGUMENTS = {"max": torch.maximum, "min": torch.minimum}
 def _on_arrays(function: functions.Function) -> Function:
     def on_array(x: Array) -> Array:
         points = torch.from_numpy(np.array(x, dtype=np.float64, order="C"))
-        return np.asarray(function(points).expand(points.shape).numpy(), dtype=np.float64)
+        values = function(points).detach().expand(points.shape)
+        return np.asarray(values.numpy(), dtype=np.float64)
 
     return on_array
 
@@ -103,6 +105,10 @@ class Points:
         inside = (self.x >= low) & (self.x <= high)
         weight = None if self.weight is None else self.weight[inside]
         return Points(self.name, self.x[inside], self.y[inside], weight)
+
+
+Target = str | Function | functions.Function | Points
+"""What can be fitted: a name or an expression, a function of arrays or of tensors, or points."""
 
 
 def read_points(path: str | Path) -> Points:
@@ -196,8 +202,8 @@ def _function(name: str) -> Callable[..., Any]:
     return found
 
 
-def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
-    """The name of a target, and the function or the points that it denotes.
+def resolve(target: Target) -> tuple[str, Function | Points]:
+    """The name of a target, and the function of arrays or the points that it denotes.
 
     Raises:
         InputError: a text that is neither a known function nor an expression.
@@ -212,7 +218,12 @@ def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
     if isinstance(target, Points):
         return target.name, target
     if callable(target):
-        return str(getattr(target, "__name__", "callable")), target
+        function: Any = target
+        try:
+            function(np.array([0.5, 1.5]))
+        except (TypeError, AttributeError):  # it is a function of tensors
+            function = _on_arrays(evaluable(function))
+        return str(getattr(target, "__name__", type(target).__name__)), function
     name = ALIASES.get(target, target)
     if name in FUNCTIONS:
         return name, FUNCTIONS[name]

@@ -1,0 +1,51 @@
+"""The formulas by which ``torch.utils.flop_counter`` counts the operators.
+
+``import kat`` registers them as soon as ``torch.utils.flop_counter`` is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from kat.ops import operators  # noqa: F401  (registers what is counted)
+
+
+def rational_flops(elements: int, degree: tuple[int, int]) -> int:
+    """2m + 2n + 3 per element: two Horner chains, an absolute value, an addition, a division.
+
+    Source: arXiv 2409.10594, section 4.3.
+    """
+    m, n = degree
+    return elements * (2 * m + 2 * n + 3)
+
+
+def backward_flops(elements: int, degree: tuple[int, int]) -> int:
+    """7m + 7n + 5 per element: those of F again, and 5m + 5n + 2.
+
+    P' and Q' take 2m + 2n - 4, dx = g (P' - F Q') / Q takes 4, g / Q and g F / Q take 2, the powers
+    of x and |x| m + n - 2, and each of the m + 1 + n coefficients a product and an addition.
+    """
+    m, n = degree
+    return rational_flops(elements, degree) + elements * (5 * m + 5 * n + 2)
+
+
+def _register(name: str, formula: Any) -> None:
+    """A product with the gate's v is elementwise, and not counted."""
+
+    def count(*shapes: Sequence[int], **_: Any) -> int:
+        *others, numerator, denominator, _form = shapes
+        found: int = formula(math.prod(others[0]), (numerator[1] - 1, denominator[1]))
+        return found
+
+    register_flop_formula(getattr(torch.ops.kat, name))(count)
+
+
+for _name in ("rational", "gated_rational"):
+    _register(_name, rational_flops)
+    _register(f"{_name}_backward", backward_flops)
+    _register(f"{_name}_backward_recompute", backward_flops)
