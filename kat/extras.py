@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.abc import MetaPathFinder
+from types import SimpleNamespace
 from typing import Any
 
 from kat.errors import InputError
@@ -137,28 +137,20 @@ def import_with(module: str, package: str) -> None:
     """
     if package in sys.modules:
         importlib.import_module(module)
-    else:
-        sys.meta_path.insert(0, _ImportWith(module, package))
+        return
 
+    def find_spec(name: str, *others: Any) -> Any:
+        """Finds the package as the other finders do; the module is imported once it has run."""
+        finders = [one for one in sys.meta_path if one is not finder and name == package]
+        found: Any = next(filter(None, (one.find_spec(name, *others) for one in finders)), None)
+        if found is not None and found.loader is not None:
+            found.loader.exec_module = partial(execute, found.loader.exec_module)
+        return found
 
-class _ImportWith(MetaPathFinder):
-    """Finds the package as the other finders do, and imports the module after it."""
+    def execute(run: Callable[[Any], None], imported: Any) -> None:
+        run(imported)
+        sys.meta_path[:] = [one for one in sys.meta_path if one is not finder]
+        importlib.import_module(module)
 
-    def __init__(self, module: str, package: str) -> None:
-        self.module, self.package = module, package
-
-    def find_spec(self, name: str, *others: Any) -> Any:
-        if name != self.package:
-            return None
-        finders = [finder for finder in sys.meta_path if finder is not self]
-        specs = (finder.find_spec(name, *others) for finder in finders)
-        spec: Any = next(filter(None, specs), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = partial(self._execute, spec.loader.exec_module)
-        return spec
-
-    def _execute(self, execute: Callable[[Any], None], module: Any) -> None:
-        execute(module)
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-        importlib.import_module(self.module)
+    finder: Any = SimpleNamespace(find_spec=find_spec)
+    sys.meta_path.insert(0, finder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -147,14 +147,11 @@ def given_coefficients(
     return _of_function(init, degree, form) if callable(init) else Coefficients.from_dict(init)
 
 
-def _of_function(
-    function: Callable[..., Any], degree: tuple[int, int], form: str
-) -> str | Coefficients:
-    found = getattr(function, "coefficients", None)
+def _of_function(given: Any, degree: tuple[int, int], form: str) -> str | Coefficients:
+    found = getattr(given, "coefficients", None)
     if isinstance(found, Coefficients):  # of kat.nn.fitting.fit
         return found
-    if isinstance(function, type):  # nn.GELU, as act_layer= takes it
-        function = function()
+    function = given() if isinstance(given, type) else given  # nn.GELU, as act_layer= takes it
     x = torch.linspace(-12, 12, 121, dtype=torch.float64, device="cpu")
     y = torch.as_tensor(evaluable(function)(x.clone()), dtype=x.dtype)
     for name, known in FUNCTIONS.items():

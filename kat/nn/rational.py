@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -131,7 +130,7 @@ class GroupRational(nn.Module):
         NaN if a coefficient is not finite.
         """
         weights = (self.weight_numerator, self.weight_denominator)
-        return gain(self.functions) if all(w.isfinite().all() for w in weights) else math.nan
+        return gain(self.functions) if all(w.isfinite().all() for w in weights) else float("nan")
 
     def coefficients(self, group: int | None = None) -> Coefficients:
         """The current function of a group, as ``init=`` takes it.

@@ -46,8 +46,7 @@ _TWO_ARGUMENTS = {"max": torch.maximum, "min": torch.minimum}
 def _on_arrays(function: functions.Function) -> Function:
     def on_array(x: Array) -> Array:
         points = torch.from_numpy(np.array(x, dtype=np.float64, order="C"))
-        values = function(points).detach().expand(points.shape)
-        return np.asarray(values.numpy(), dtype=np.float64)
+        return np.asarray(function(points).detach().expand(points.shape).numpy(), dtype=np.float64)
 
     return on_array
 
