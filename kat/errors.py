@@ -55,20 +55,6 @@ class CheckpointFailed(Failed):
     """A checkpoint cannot be written. The message says why and what is left. Exit code 1."""
 
 
-class LoaderFailed(Failed):
-    """A process that loads images has ended. Exit code 1.
-
-    Args:
-        reason: what was noticed of it.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"a process that loads images has ended ({reason}), often for lack of memory or of open"
-            " files (ulimit -n): lower data.num_workers; --resume auto continues a run"
-        )
-
-
 class Interrupted(Failed):
     """Training was asked to stop and has saved its state. The message says where. Exit code 75.
 
@@ -108,15 +94,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 def _spelling(name: str) -> str:
     return name.lower().lstrip("-").replace("-", "_")
-
-
-def worker_has_ended(error: Exception) -> bool:
-    """Return True if an error says that a worker of a DataLoader was killed or has crashed.
-
-    PyTorch also raises it by a signal handler, hence anywhere in the program.
-    """
-    lost = isinstance(error, ConnectionError | EOFError)  # to the worker; its own are wrapped
-    return lost or (isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error))
 
 
 def first_line(error: Exception) -> str:

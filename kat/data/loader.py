@@ -19,8 +19,8 @@ from kat.data.decoding import UnreadableImage
 from kat.data.sampler import Key, ResumableSampler, rank_and_world_size
 from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
 from kat.data.stream import ImageStream
-from kat.data.workers import start_worker
-from kat.errors import InputError, LoaderFailed, first_line, worker_has_ended
+from kat.data.workers import LoaderFailed, start_worker, worker_has_ended
+from kat.errors import InputError, first_line
 
 _REPLACEMENTS = 50
 """Number of images that are tried, one after the other, in the place of an unreadable one."""

@@ -15,7 +15,31 @@ from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
 from types import FrameType
 
+from kat.errors import Failed
 from kat.processes import REQUESTS_TO_STOP, accept_requests_to_stop, fork_server, when_parent_ends
+
+
+class LoaderFailed(Failed):
+    """A process that loads images has ended. Exit code 1.
+
+    Args:
+        reason: what was noticed of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"a process that loads images has ended ({reason}), often for lack of memory or of open"
+            " files (ulimit -n): lower data.num_workers; --resume auto continues a run"
+        )
+
+
+def worker_has_ended(error: Exception) -> bool:
+    """Return True if an error says that a worker of a DataLoader was killed or has crashed.
+
+    PyTorch also raises it by a signal handler, hence anywhere in the program.
+    """
+    lost = isinstance(error, ConnectionError | EOFError)  # to the worker; its own are wrapped
+    return lost or (isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error))
 
 
 def worker_server() -> BaseContext | None:
