@@ -9,9 +9,8 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 from kat.errors import Failed, InputError, first_line
 from kat.text import warn
@@ -67,7 +66,8 @@ def _kept_traceback(error: Exception) -> str:
 
     The run directory is the attribute ``run_directory`` of the error.
     """
-    text = f"kat {__version__}, torch {torch.__version__}, {sys.version}\n{shlex.join(sys.argv)}\n"
+    torch = f"torch {version('torch')}"
+    text = f"kat {__version__}, {torch}, {sys.version}\n{shlex.join(sys.argv)}\n"
     content = (text + "".join(traceback.format_exception(error))).encode("utf-8", "replace")
     path = Path(getattr(error, "run_directory", ""), "traceback.txt")
     try:

@@ -34,15 +34,16 @@ from __future__ import annotations
 from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kat import training
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.errors import Interrupted, TrainingDiverged
-from kat.models import build_model
 from kat.tables import aligned
 from kat.text import say, scaled
-from kat.training import Summary, TrainConfig, is_first_process, measure_dry_run, train
-from kat.training.run_directory import STABILITY
-from kat.training.tasks.registry import TASKS
+
+if TYPE_CHECKING:  # the help and a wrong option come without torch
+    from kat.training import Summary, TrainConfig
 
 
 def main(arguments: list[str]) -> None:
@@ -68,12 +69,13 @@ def make_parser(*, settings: bool = True) -> TrainingParser:
 def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
     """Makes a dry run, and prints what it found out."""
     from kat.analysis import count
+    from kat.models import build_model
 
     with redirect_stdout(StringIO()) if quiet else nullcontext():
-        found = measure_dry_run(config)
+        found = training.measure_dry_run(config)
     flops = count(build_model(found.record), found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
-    if is_first_process():
+    if training.is_first_process():
         say(*aligned(rows.items()), f"nothing was written to {config.out}")
 
 
@@ -81,7 +83,7 @@ def run(config: TrainConfig, *, quiet: bool = False) -> None:
     """Trains, and prints the outcome, of a monitored run also the verdict; if quiet, only these."""
     try:
         with redirect_stdout(StringIO()) if quiet else nullcontext():
-            summary = train(config)
+            summary = training.train(config)
         _print(summary)
     except (Interrupted, TrainingDiverged):
         _report_monitored(config)
@@ -93,15 +95,19 @@ def run(config: TrainConfig, *, quiet: bool = False) -> None:
 
 
 def _report_monitored(config: TrainConfig) -> None:
+    from kat.training.run_directory import STABILITY
+
     out = Path(config.out)
-    if config.monitor.enabled and is_first_process() and (out / STABILITY).is_file():
+    if config.monitor.enabled and training.is_first_process() and (out / STABILITY).is_file():
         from kat.cli.stability import report  # imports matplotlib
 
         report(out)
 
 
 def _print(summary: Summary) -> None:
-    if not is_first_process():
+    from kat.training.tasks.registry import TASKS
+
+    if not training.is_first_process():
         return
     shown = TASKS[summary.task].metrics
     values = [(m, summary.metrics[m.name]) for m in shown if m.name in summary.metrics]

@@ -37,6 +37,9 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
     The package ships degree (5, 4). For any other degree the function is fitted on the
     same interval at the first call, in about a second, and the result is cached.
 
+    Outside its interval F leaves the function. :class:`kat.nn.StabilityMonitor` records the share
+    of inputs that are outside, and :func:`kat.nn.register_grkan_hook` shows them.
+
     Args:
         name: one of :func:`preset_names`.
         degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
@@ -47,10 +50,15 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
         MissingPackage: another degree, and NumPy or SciPy is missing.
 
     Examples:
+        >>> import torch
+        >>> import kat
         >>> from kat.nn import preset
         >>> gelu = preset("gelu")
         >>> gelu.degree, gelu.interval, f"{gelu.max_error:.4f}"
         ((5, 4), (-3.0, 3.0), '0.0013')
+        >>> y = kat.GroupRational(1, init="gelu")(torch.tensor([20.0]))  # far outside
+        >>> f"{y.item():.1f}"
+        '27.8'
     """
     if ALIASES.get(name, name) not in _table():
         raise unknown("function", name, preset_names())

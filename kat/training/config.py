@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
-from timm.optim import get_optimizer_info, list_optimizers
 
-from kat.data import AugmentConfig, DataConfig, is_stream
-from kat.data.dense import DetectionAugmentConfig, SegmentationAugmentConfig
+from kat.data.config import (
+    AugmentConfig,
+    DataConfig,
+    DetectionAugmentConfig,
+    SegmentationAugmentConfig,
+    is_stream,
+)
 from kat.errors import InputError, unknown
 from kat.settings import (
     AUTO,
@@ -152,6 +156,8 @@ class OptimConfig:
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
+        from timm.optim import get_optimizer_info, list_optimizers  # imports torch
+
         if self.name not in list_optimizers():
             raise unknown("optimizer", self.name, map(str, list_optimizers()))
         info = get_optimizer_info(self.name)

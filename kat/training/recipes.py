@@ -8,12 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kat.data import DataConfig, task_of_data
+from kat.data.config import DataConfig
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested, settings_from
 from kat.training.config import TrainConfig, own_recipe
-from kat.training.run_directory import SETTINGS, read_settings
 
 SHORT = {
     "data": "data.name",
@@ -102,6 +101,8 @@ def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:
     Raises:
         InputError: an unknown setting, or an invalid value.
     """
+    from kat.training.run_directory import SETTINGS, read_settings  # imports torch
+
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))
     kept = given.get("resume") and (out / SETTINGS).is_file()
@@ -110,6 +111,8 @@ def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:
 
 def _base_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the recipe for data of one's own where no model is given."""
+    from kat.data import task_of_data  # imports torch
+
     named = flat(given)
     data = str(named.get("data.name", DataConfig.name))
     if "model.name" in named or data.startswith(_WITH_DEFAULTS):

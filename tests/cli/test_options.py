@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,18 @@ def test_help_may_come_first(words, capsys):
     assert shown[0] == shown[1]
     assert run("help", "plot") == 0
     assert capsys.readouterr().out.startswith("usage: kat plot COMMAND")
+
+
+WITHOUT_TORCH = """
+import sys, kat_command
+code = kat_command.main(sys.argv[1:])
+print(code, [name for name in ("torch", "timm", "numpy") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(("option", "says"), [("--help", "0"), ("--wrong-option", "2")])
+def test_the_help_of_kat_train_and_a_wrong_option_need_no_torch(option, says):
+    """torch takes seconds to import."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, "train", option]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == f"{says} []"

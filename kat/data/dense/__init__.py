@@ -1,6 +1,6 @@
 """Data for detection and segmentation: images with boxes and masks."""
 
-from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
+from kat.data.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.detection import DetectionDataset, Target, open_coco
 from kat.data.dense.segmentation import IGNORE, SegmentationDataset, open_segmentation
 from kat.data.dense.transforms import (

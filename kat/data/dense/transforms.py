@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
+from kat.data.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.decoding import in_channels
-from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.detection import Target
 from kat.data.dense.segmentation import IGNORE
 

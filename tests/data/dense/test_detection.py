@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from kat.data import DataConfig, UnreadableImage, open_split
+from kat.data.config import DetectionAugmentConfig
 from kat.data.dense import open_coco
-from kat.data.dense.config import DetectionAugmentConfig
 from kat.data.dense.transforms import DetectionTrainTransform
 from kat.errors import InputError
 from tests.data.dense.coco_files import instances, official_coco, write_coco

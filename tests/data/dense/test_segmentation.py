@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from kat.data import DataConfig, UnreadableImage, make_loader, open_split
+from kat.data.config import SegmentationAugmentConfig
 from kat.data.dense import open_segmentation
-from kat.data.dense.config import SegmentationAugmentConfig
 from kat.data.dense.segmentation import decode_mask
 from kat.data.dense.transforms import SegmentationTrainTransform
 from kat.errors import InputError

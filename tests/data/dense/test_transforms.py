@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
+from kat.data.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.transforms import (
     DetectionTrainTransform,
     SegmentationTrainTransform,
