@@ -15,7 +15,8 @@ _NAMES = {
     ".api": "TrainedModel evaluate load train",
     ".models.adapt": "adapt",
     ".models.kanify": "KanifyConfig kanify",
-    ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational param_groups",
+    ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational",
+    ".nn.optimizer_groups": "param_groups",
     ".ops": "gated_rational rational",
 }
 if TYPE_CHECKING:
@@ -27,14 +28,8 @@ if TYPE_CHECKING:
     from kat.api import TrainedModel, evaluate, load, train
     from kat.models.adapt import adapt
     from kat.models.kanify import KanifyConfig, kanify
-    from kat.nn import (
-        Coefficients,
-        GatedGRKANMlp,
-        GRKANLinear,
-        GRKANMlp,
-        GroupRational,
-        param_groups,
-    )
+    from kat.nn import Coefficients, GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
+    from kat.nn.optimizer_groups import param_groups
     from kat.ops import gated_rational, rational
 else:
     __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
