@@ -338,3 +338,15 @@ for package in (kat.models, kat.data, kat.training, kat.analysis, kat.deploy):
         getattr(package, name)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_models_that_are_registered_again_are_one_warning():
+    code = (
+        "import sys, kat.models\n"
+        "for name in [name for name in sys.modules if name.startswith('kat.models')]:\n"
+        "    del sys.modules[name]\n"
+        "import kat.models"
+    )
+    command = [sys.executable, "-W", "always::UserWarning", "-c", code]
+    errors = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert errors.count("Overwriting") == 1

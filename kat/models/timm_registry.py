@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from functools import partial, update_wrapper
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
+    is_model,
     register_model,
     register_notrace_module,
 )
@@ -19,6 +21,8 @@ from kat.nn import BSplineKANLinear, GroupRational
 
 for _layer in (GroupRational, BSplineKANLinear):  # timm's tracing takes each as one node
     register_notrace_module(_layer)
+_overwritten: list[str] = []
+"""Names that were registered before: of timm's warnings, a module shows the first alone."""
 
 
 def register(
@@ -44,7 +48,11 @@ def register(
     create: Any = partial(_create, model_class, name, args)
     update_wrapper(create, _create)
     create.__name__, create.__module__ = name, module
-    namespace[name] = register_model(create)
+    with warnings.catch_warnings():
+        if is_model(name):
+            warnings.simplefilter("ignore" if _overwritten else "default")
+            _overwritten.append(name)
+        namespace[name] = register_model(create)
 
 
 def _create(
