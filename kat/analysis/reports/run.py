@@ -95,7 +95,7 @@ def _lead(found: ClassFindings | DenseFindings) -> str:
 
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
     """Adds photographs, the confusion matrix, and the scores of each class."""
-    report.text("'kat report --images N' takes more images, 'kat eval --out FOLDER' the whole split.")
+    report.text("--images N takes more images; 'kat eval RUN --out FOLDER' takes the whole split.")
     report.figure(
         draw_photographs(found.shown, found.titles),
         "Images as the model sees them: mistakes, the highest loss first, and right predictions.",
@@ -130,7 +130,7 @@ def _add_dense_findings(report: Report, found: DenseFindings) -> None:
     evaluation = found.evaluation
     report.text(
         f"{counted(evaluation.images, 'validation image')}: {'; '.join(evaluation.lines)}."
-        " 'kat report --images N' takes more images, 'kat eval --out FOLDER' the whole split."
+        " --images N takes more images; 'kat eval RUN' takes the whole split."
     )
     if found.pairs:
         report.figure(
