@@ -1,10 +1,10 @@
 # %% [markdown]
 # # GR-KAN for language
 #
-# This page puts a learnable gate into a Llama of transformers and trains it from scratch on the docstrings of
-# Python's standard library. Text, tokens and training loop are in `examples/domains/language.py`, so it runs in a
-# checkout of the repository. **One run of a toy is no evidence**; [five seeds](../domains.md#language) are below. If
-# your model is already trained, [kanify](language-model.py) keeps its weights.
+# This page puts a learnable gate into a Llama of Hugging Face's transformers and trains the model from scratch on the
+# docstrings of Python's standard library. It needs a checkout of the repository: text, tokens and training loop are in
+# `examples/domains/language.py`. **One run of a toy model is no evidence**; results of [five
+# seeds](../domains.md#language) are below. If your model is already trained, [kanify](language-model.py) it instead.
 
 # %%
 import sys
@@ -33,8 +33,8 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## The two lines that change
 #
-# Llama's MLP is gated, W₂ (SiLU(W_g x) · W_x x), and so is `kat.GatedGRKANMlp`. Attention, embeddings and the head
-# stay as they are, and `generate` keeps its cache of keys and values.
+# Llama's MLP is gated, W₂ (SiLU(W₁ x) · V x). `kat.GatedGRKANMlp` has a learned function in place of SiLU. Attention,
+# embeddings and the head stay as they are, and `generate` still uses its cache of keys and values.
 
 # %%
 config = LlamaConfig(
@@ -50,8 +50,8 @@ print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4))
 # %% [markdown]
 # ## A short training
 #
-# The model has two blocks instead of six, so that it can be trained on this page. The error is bits per byte on
-# modules that are not in the training data.
+# Here the model has two blocks instead of six, to keep this page fast. The error is bits per byte on modules that are
+# not in the training data.
 
 # %%
 language.BLOCKS, language.VALID, language.TEST, training.EVALUATIONS = 2, 8, 16, 6
@@ -66,17 +66,17 @@ print(f"{row['test']:.3f} bits per byte after {row['tokens']:,} tokens")
 _ = look.functions(model)
 
 # %% [markdown]
-# The panels show the learned gates, one line for each group of channels. Dashed is SiLU, the initial function of
-# all groups.
+# The panels show the learned functions, one line for each group of channels. The dashed line is SiLU, the initial
+# function of all groups.
 #
-# ## The whole runs
+# ## Results of the full runs
 #
-# The table and the figure have ratios of bits over five seeds, on Python's documentation, with 95 % intervals. In
-# the figure the error is lower left of 1, and a gray interval contains 1.
+# The table and the figure have ratios of bits over five seeds, on Python's documentation, with 95 % intervals. In the
+# figure, left of 1 the layer that is named first has the lower error, and gray intervals contain 1.
 
 # %%
 Markdown(look.results("language"))
 
 # %% [markdown]
 # GR-KAN needs 2.0 % fewer bits than GELU, and gated GR-KAN 1.6 % fewer than SwiGLU.
-# `python examples/domains/language.py` makes the runs.
+# `python examples/domains/language.py` repeats the runs.

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # GR-KAN for physics
 #
-# A physics-informed network learns a solution from the equation alone, so its loss has second derivatives of the
-# network. Use `kat.nn.keep_even` there: without it the derivatives of a trained rational may jump at 0
-# ([why](../higher-order.md)). This page solves Poisson's equation on the unit square, -(u_xx + u_yy) = f, with the
-# functions of `examples/domains/physics.py`, in a checkout of the repository. **One run of a toy is no evidence**;
-# in five seeds and three equations [no gain over GELU](../domains.md#physics) was seen.
+# A physics-informed network learns a solution only from the equation, so its loss contains second derivatives of the
+# network. Call `kat.nn.keep_even` on such a network: without it the derivatives of a trained rational may jump at 0
+# ([why](../higher-order.md)). This page solves Poisson's equation on the unit square, -(u_xx + u_yy) = f. It needs a
+# checkout of the repository, for `examples/domains/physics.py`. **One run of a toy model is no evidence**; over five
+# seeds and three equations [no gain over GELU](../domains.md#physics) was seen.
 
 # %%
 import sys
@@ -30,7 +30,7 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## The lines that change
 #
-# The network is plain PyTorch, with two residual MLPs between linear maps.
+# The network is plain PyTorch: two residual MLPs between linear maps. Two lines change it to GR-KAN.
 
 # %%
 equation = physics.EQUATIONS["poisson"]
@@ -43,8 +43,8 @@ print("residual:", physics.residual(net, equation, physics.points(equation, 4)).
 # %% [markdown]
 # ## A short training
 #
-# The boundary values are right by construction, and the loss is the residual at 128 random points per step. The
-# network is never given the solution. The arm `smooth` is GR-KAN after `keep_even`.
+# The boundary values are exact by construction. The loss is the residual at 128 random points per step. Training does
+# not use the solution. The name `smooth` selects GR-KAN after `keep_even`.
 
 # %%
 net, row = look.once(physics.run, "poisson", "smooth", rate=1e-2, steps=160)
@@ -68,14 +68,14 @@ _ = look.functions(net)
 # The panels show the learned functions, one line for each group of channels. Dashed lines are the initial functions:
 # the identity before the first linear map of an MLP, SiLU before the second.
 #
-# ## The whole runs
+# ## Results of the full runs
 #
-# The table and the figure have ratios of errors over five seeds, with 95 % intervals. In the figure the error is
-# lower left of 1, and a gray interval contains 1.
+# The table and the figure have ratios of errors over five seeds, with 95 % intervals. In the figure, left of 1 the layer
+# that is named first has the lower error, and gray intervals contain 1.
 
 # %%
 Markdown(look.results("physics"))
 
 # %% [markdown]
 # With its defaults GR-KAN has several times the error of GELU on the two linear equations. With `keep_even` no
-# difference from GELU is seen. `python examples/domains/physics.py` makes the runs.
+# difference from GELU was seen. `python examples/domains/physics.py` repeats the runs.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Your first layer
 #
-# Put `kat.GroupRational` in the place of `nn.GELU`, and the network learns its own activation functions. This page
-# trains such a network of a few lines and draws the functions that it learned. **One run of a toy is no evidence
-# that this helps**; [results](../results.md) says when it does.
+# Replace `nn.GELU` by `kat.GroupRational`, and the network learns its own activation functions. This page trains a
+# small network and draws the functions that it learned. **One run of a toy model is no evidence that this helps**;
+# [results](../results.md) says when it does.
 #
-# The function is a quotient of two polynomials, F(x) = P(x) / Q(x), with coefficients for each group of channels
-# ([the function](../function.md)).
+# The activation is a *rational*, a quotient of two polynomials F(x) = P(x) / Q(x) with learned coefficients. Each
+# group of channels has its own function ([the function](../function.md)).
 
 # %%
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ _ = torch.manual_seed(0)
 plt.style.use("kat.analysis.figures.style")
 
 # %% [markdown]
-# ## In the place of GELU
+# ## Replace GELU
 #
 # The activation accepts any shape with the channels last. It starts close to a known function, here GELU.
 
@@ -30,13 +30,13 @@ print("largest difference from GELU:", (act(x) - nn.functional.gelu(x)).abs().ma
 print({name: tuple(p.shape) for name, p in act.named_parameters()})
 
 # %% [markdown]
-# These are 38 coefficients: one numerator for all groups and a denominator for each group. `share=` changes what is
-# shared, and `degree=` the degrees of the polynomials ([groups](../function.md#groups)).
+# These are 38 coefficients: one numerator for all groups and one denominator for each group. `share=` changes what
+# groups share, and `degree=` the degrees of the polynomials ([groups](../function.md#groups)).
 #
 # ## Train it
 #
 # The target is a wave whose frequency grows to the right. `kat.param_groups` puts the coefficients into a group
-# without weight decay. With AdamW this is all that changes in a training loop; SGD and Muon need [a little
+# without weight decay. With AdamW nothing else changes in the training loop. SGD and Muon need [a little
 # more](../own-model.md#train-it).
 
 # %%
@@ -70,8 +70,8 @@ _ = right.legend()
 # %% [markdown]
 # ## What it learned
 #
-# Each panel is one activation, and each line one group of channels. The dashed line is GELU, the initial function
-# of all groups.
+# Each panel is one activation, and each line is one group of channels. The dashed line is the initial function of all
+# groups, GELU.
 
 # %%
 x = torch.linspace(-4, 4, 400)
@@ -86,8 +86,9 @@ _ = axes[1].set_title("after the second")
 # %% [markdown]
 # ## The whole MLP
 #
-# `kat.GRKANMlp` has the signature of timm's `Mlp`, so it can be the `mlp_layer=` of a timm model. Each rational and
-# the linear map after it run as one operation, which keeps one tensor for the backward pass instead of two.
+# `kat.GRKANMlp` has the signature of timm's `Mlp`, so timm's models accept it as `mlp_layer=`. It applies a rational
+# before each of its two linear maps. Each rational and its linear map run as one operation, which stores one tensor
+# for the backward pass instead of two.
 
 # %%
 from timm.models.vision_transformer import VisionTransformer

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Kanify a language model
 #
-# `kat.kanify(model)` replaces the activations of a trained model by learnable rationals, and keeps the model's
-# function to within the error of the fit. Here the model is a small Llama of Hugging Face's transformers, trained on
-# this page. The SiLU in its MLPs, W₂ (SiLU(W₁ x) · V x), becomes learnable. **One run of a toy is no evidence that
-# this helps**; [results](../results.md) says when it does.
+# `kat.kanify(model)` replaces the activations of a trained model by [rationals](../function.md), learnable functions.
+# The output of the model changes only by the error of the fit. Here the model is a small Llama of Hugging Face's
+# transformers, trained on this page. The SiLU in its MLPs, W₂ (SiLU(W₁ x) · V x), becomes learnable. **One run of a toy
+# model is no evidence that this helps**; [results](../results.md) says when it does.
 
 # %%
 import pydoc_data.topics
@@ -19,7 +19,7 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## A model and a text
 #
-# The text comes with every Python, and a token is a byte.
+# The text is part of every Python installation. A token is a byte.
 
 # %%
 text = "\n".join(pydoc_data.topics.topics.values()).encode("ascii", "ignore")
@@ -70,7 +70,7 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # %% [markdown]
 # ## Kanify
 #
-# With a few batches for calibration, each rational is fitted over the inputs that it will see.
+# `calibration=` fits each rational over the inputs that it gets from a few batches.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
@@ -80,8 +80,8 @@ print(plan)
 print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 
 # %% [markdown]
-# The gate of every MLP now has functions that can learn, one for each of eight groups of channels.
-# `kat.kanify(model, "layers.0")` would replace one MLP alone, and `config=kat.KanifyConfig(groups=4)` make four groups.
+# The gate of every MLP now has learnable functions, one for each of eight groups of channels.
+# `kat.kanify(model, "layers.0")` replaces only one MLP. `config=kat.KanifyConfig(groups=4)` makes four groups.
 #
 # ## Train only the activations
 
@@ -98,7 +98,7 @@ print(f"bits per byte: {bits_per_byte(model):.4f}")
 # %% [markdown]
 # ## Save and load
 #
-# A new process has to call `register_pretrained` before it loads such a model.
+# A new process must call `register_pretrained` before it loads such a model.
 
 # %%
 import tempfile
@@ -114,4 +114,4 @@ again = AutoModelForCausalLM.from_pretrained(folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]
-# [Kanify](../kanify.md) has the options and the models that were tried, from BERT to Mixtral and DINOv3.
+# [Kanify](../kanify.md) describes the options and the models that were tested, from BERT to Mixtral and DINOv3.

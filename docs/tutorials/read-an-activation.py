@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Read what an activation learned
 #
-# `kat plot activations RUN` draws what the activations of a trained KAT have learned. This page does the same in
-# Python, and answers two more questions: which known functions are they close to, and when did they change?
+# `kat plot activations RUN` draws the activations of a trained KAT, its [rationals](../function.md). This page does the
+# same in Python, and answers two more questions: which known functions are they close to, and when did they change?
 
 # %%
 import os
@@ -26,9 +26,9 @@ done = subprocess.run(command, shell=True, capture_output=True, text=True, check
 print(done.stdout.strip().splitlines()[-1])
 
 # %% [markdown]
-# ## Where the inputs are
+# ## Draw the functions and their inputs
 #
-# The values of a rational matter only where it has inputs, so draw their density too.
+# The values of a rational matter only where it has inputs, so draw the density of the inputs too.
 
 # %%
 model, record = load_model(Path("runs/digits"))
@@ -47,13 +47,13 @@ for axis, activation in zip(axes.T.flat, activations, strict=True):
     axis.set(title=activation.name, ylim=(-2, 3))
 
 # %% [markdown]
-# A column is a block. The upper rational stands before the first linear map and started as the identity, the lower
-# one before the second and started as SiLU. Gray is the density of the inputs.
+# Each column is a block. The upper rational comes before the first linear map and started as the identity. The lower
+# one comes before the second and started as SiLU. Gray is the density of the inputs.
 #
-# ## Names for functions
+# ## Find the closest known function
 #
 # `read_symbols` finds the closest known function for each group, up to scale and shift, over the inputs of the group.
-# A distance of 0 is equality, and 1 is no better than a constant.
+# The distance is 0 for the same function, and 1 if the known function is no better than a constant.
 
 # %%
 for activation in activations[-2:]:
@@ -65,10 +65,10 @@ for activation in activations[-2:]:
         )
 
 # %% [markdown]
-# If a function has hardly moved, its name is only the name of its initial function. If the second function is almost
+# If a function has hardly changed, the closest function is only its initial function. If the second function is almost
 # as close, the data do not decide between the two.
 #
-# ## When it happened
+# ## See when the functions changed
 #
 # A run records its coefficients every few steps.
 
@@ -91,5 +91,5 @@ right.legend(fontsize=7)
 print(f"{len(layer.steps)} records of {functions.shape[1]} groups")
 
 # %% [markdown]
-# `kat plot evolution runs/digits --out evolution.gif` makes an animation of this. `kat report runs/digits`
-# writes all of it as one page ([reports](../plots.md)).
+# `kat plot evolution runs/digits --out evolution.gif` animates this change. `kat report runs/digits` writes the
+# figures of this page, and more, as one page ([reports](../plots.md)).

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Train on your folder
 #
-# `kat train --data folder:images` trains on a folder that has a folder of images for each class. If there is no
-# validation split, a tenth of each class is held out ([data](../data.md)). So that this page runs anywhere, it first
-# writes scikit-learn's handwritten digits as such a folder. Use the name of your own folder instead. **One run of a
-# toy is no evidence about KAT**; see [results](../results.md).
+# `kat train --data folder:images` trains on a folder that contains one folder of images per class. If there is no
+# validation split, the command holds out a tenth of each class ([data](../data.md)). This page first writes
+# scikit-learn's handwritten digits as such a folder; use your own folder instead. **One run of a toy model is no
+# evidence about KAT**; see [results](../results.md).
 
 # %%
 import os
@@ -26,7 +26,7 @@ print(sorted(path.name for path in Path("images").iterdir()))
 
 
 # %% [markdown]
-# The steps are shell commands. The notebook shows the end of their output.
+# The next steps are shell commands. The notebook shows the end of their output.
 
 
 # %%
@@ -41,7 +41,7 @@ def shell(command, lines=4):
 # %% [markdown]
 # ## Look at the data first
 #
-# The check finds damaged images, missing classes, and images that are in both splits.
+# `kat data check` finds damaged images, missing classes, and images that are in both splits.
 
 # %%
 shell("kat data check folder:images")
@@ -49,8 +49,8 @@ shell("kat data check folder:images")
 # %% [markdown]
 # ## Train
 #
-# `kat_micro_patch2_8` is a KAT of 0.2 million parameters for images of 8 pixels. For photographs, start from trained
-# weights ([fine-tuning](../fine-tuning.md)). `kat train --help-all` shows all settings.
+# `kat_micro_patch2_8` is a KAT with 0.2 million parameters for images of 8 × 8 pixels. For photographs, start from
+# trained weights ([fine-tuning](../fine-tuning.md)). `kat train --help-all` shows all settings.
 
 # %%
 shell(
@@ -60,8 +60,8 @@ shell(
 )
 
 # %% [markdown]
-# A run can be stopped at any moment. The same command with `--resume auto` continues it, and it ends with [the same
-# bits](../training.md#stop-and-resume).
+# You can stop a run at any moment. The same command with `--resume auto` continues it, and the final weights are [the
+# same, bit by bit](../training.md#stop-and-resume).
 #
 # ## See how it went
 
@@ -72,7 +72,7 @@ Picture("curves.png", width=700)
 # %% [markdown]
 # ## Predict
 #
-# The model's folder holds the preprocessing of images and the names of the classes.
+# The run directory contains the weights, the preprocessing of images and the names of the classes.
 
 # %%
 shell("kat predict 'images/digit 3/3.png' 'images/digit 7/7.png' --checkpoint runs/mine")
@@ -89,5 +89,5 @@ best = max(read_history(Path("runs/mine")), key=lambda row: row["top1"])
 print(f"{record.architecture}, {len(record.classes)} classes, top-1 {best['top1']:.1f} %")
 
 # %% [markdown]
-# `kat report runs/mine` writes a page with all of this and the learned activations ([reports](../plots.md)).
-# To use the model elsewhere, [export it](vit-to-kat.py).
+# `kat report runs/mine` writes one page with the curves, the results and the learned activations
+# ([reports](../plots.md)). To use the model in other programs, [export it](vit-to-kat.py).

@@ -1,11 +1,11 @@
 # %% [markdown]
-# # From a ViT to a KAT, and out as ONNX
+# # From a ViT to a KAT, and to ONNX
 #
 # `convert_vit` copies the weights of a trained Vision Transformer into a KAT that computes nearly the same function.
-# This page then trains the KAT a little further, and exports a file that needs neither this library nor PyTorch. The
-# ViT is trained here in seconds on scikit-learn's handwritten digits. For a real ViT, give its file or its name in
-# timm ([checkpoints](../checkpoints.md)). **One run of a toy is no evidence**; [results](../results.md) compares the
-# two models.
+# This page then trains the KAT further, and exports it to a file that needs neither this library nor PyTorch. The ViT
+# here is trained in seconds on scikit-learn's handwritten digits. For a ViT of your own, pass its file or its name in
+# timm ([checkpoints](../checkpoints.md)). **One run of a toy model is no evidence**; [results](../results.md) compares
+# the two models.
 
 # %%
 import os
@@ -39,10 +39,11 @@ shell(
 )
 
 # %% [markdown]
-# ## Nearly the same function, with rationals
+# ## Convert
 #
-# Attention, norms, embeddings and both linear maps of each MLP are the ViT's. The first rational of each MLP is
-# exactly the identity. The second is fitted to GELU over the range of its inputs, which a few images show.
+# `convert_vit` copies attention, norms, embeddings and both linear maps of each MLP. The KAT also has learned
+# functions, called [rationals](../function.md). The first rational of each MLP starts as exactly the identity. The
+# second is fitted to GELU over the range of its inputs on a few images.
 
 # %%
 settings = DataConfig("digits")
@@ -56,7 +57,7 @@ model, record, report = convert_vit(Path("runs/vit"), "kat_micro_patch2_8", imag
 print(report.summary())
 
 # %% [markdown]
-# The outputs moved by the error of the fits. Compare ViT and KAT on every digit of the validation split:
+# The outputs changed by the error of the fits. Compare ViT and KAT on every digit of the validation split:
 
 
 # %%
@@ -78,7 +79,7 @@ _ = axis.set(xlabel="logits of the ViT", ylabel="logits of the KAT")
 # %% [markdown]
 # ## Train it further
 #
-# Now the activations can learn. `--init-from` accepts the converted folder, or the ViT itself, which it converts.
+# Now train the activations with the weights. `--init-from` accepts the converted folder, or the ViT, which it converts.
 
 # %%
 save_model(model, record, Path("converted"))
@@ -90,12 +91,12 @@ model, record = load_model(Path("runs/kat"))
 print(f"KAT, trained further: {top1(model):.2f} %")
 
 # %% [markdown]
-# The KAT had eight more epochs than the ViT, so this does not compare the two.
+# The KAT was trained for eight more epochs than the ViT, so these numbers do not compare the two.
 #
-# ## Out as ONNX
+# ## Export to ONNX
 #
-# The file holds standard operators, the names of the classes and the preprocessing. `kat export` keeps it only if it
-# gives the logits of the model.
+# The file contains only standard operators, the names of the classes and the preprocessing. `kat export` keeps the
+# file only if its logits agree with the model's.
 
 # %%
 shell("kat export runs/kat --out digits.onnx")
@@ -111,4 +112,4 @@ print(f"largest difference, relative to the largest logit: {difference:.1e}")
 print(f"top-1 of the file: {100 * (logits.argmax(1) == labels.numpy()).mean():.2f} %")
 
 # %% [markdown]
-# `kat eval` and `kat predict` accept the file like a run. [Deployment](../deployment.md) has the other formats.
+# `kat eval` and `kat predict` accept the file in place of a run. [Deployment](../deployment.md) has other formats.
