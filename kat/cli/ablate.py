@@ -1,12 +1,12 @@
 """``kat ablate``: train a grid of factors and seeds, and compare the cells.
 
-A grid is a YAML file of factors and their levels, or one of the shipped grids. Every cell is
-trained with every seed. Finished runs are not repeated, even if they belong to another grid; repeat
-an interrupted call to resume it. With 'tune', each cell is first trained with each value of a
-setting on another seed (OUT/GRID_tuning.csv), and the best is kept. Results are OUT/GRID.csv (one
-row per run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell), OUT/GRID.svg
-and .png; the run directories in OUT/runs are as those of 'kat train'. Cells are compared by the
-first metric of their task (top-1, box AP, mIoU), on test images with 'test: true'.
+A grid is a YAML file of factors and their levels, or a shipped grid. A cell is a combination of
+levels. Every cell is trained with every seed. Finished runs are not repeated, even if they belong
+to another grid; repeat an interrupted call to resume it. With 'tune', each cell is first trained
+with each value of a setting on another seed (OUT/GRID_tuning.csv), and keeps the best value. The
+results are OUT/GRID.csv (one row per run), OUT/GRID.md (mean, 95 % interval, paired difference from
+the first cell), OUT/GRID.svg, OUT/GRID.png and the run directories in OUT/runs. Cells are compared
+by the first metric of their task (top-1, box AP, mIoU), with 'test: true' on test images.
 
 examples:
   kat ablate components --out runs/ablation

@@ -1,11 +1,11 @@
-"""``kat convert``: make a KAT from a trained ViT, and say how far its outputs moved.
+"""``kat convert``: make a KAT from a trained ViT, and report how much its outputs change.
 
-Attention, norms, embeddings, fc1 and fc2 are carried over, act1 is the identity, act2 is fitted to
-the ViT's activation. Prints what was carried over, resized and dropped.
+Copies attention, norms, embeddings, fc1 and fc2, sets act1 to the identity, and fits act2 to the
+ViT's activation. Prints what was copied, resized and dropped.
 
 SOURCE is one of
-  a file:      a state dict of timm's ViT, DeiT, DeiT III, AugReg, DINOv2 (.safetensors, .pth); what
-               a plain ViT lacks is named by --args
+  a file:      a state dict of timm's ViT, DeiT, DeiT III, AugReg, DINOv2 (.safetensors, .pth);
+               --args names what a plain ViT lacks
   a folder:    with model.safetensors and config.json, or a run directory
   a name:      a pretrained timm model, or hf_hub:ORG/NAME
 

@@ -35,11 +35,11 @@ _LISTED = 12
 def check(arguments: list[str]) -> int:
     """``kat data check``: find invalid images and annotations before training.
 
-    Opens every image and every annotation of both splits, and prints one line for each kind of
-    problem, and for each reason why files are left out, with the count and the first case; --json
-    lists all cases. "fatal" stops training,
-    "skipped" is left out, and "warning" is used as it is, such as an image in two classes or two
-    splits. Exit code: 0 nothing is fatal, 1 something is, 2 the data cannot be opened at all.
+    Opens every image and every annotation of both splits. Prints one line for each kind of problem
+    and for each reason why files are left out, with the count and the first case; --json lists all
+    cases. Training refuses data with a "fatal" problem, leaves out "skipped" files, and uses files
+    with a "warning", such as an image in two classes or two splits. Exit code: 0 if nothing is
+    fatal, 1 if something is, 2 if the data cannot be opened.
 
     examples:
       kat data check coco:/data/coco

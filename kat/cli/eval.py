@@ -3,13 +3,13 @@
 Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration, and recall,
 precision and F1 of each class; detectors by COCO's average precision; segmentation models by mIoU
 and accuracies. The dataset is the run's own, unless --data names another. A run with
-data.validate_on=holdout is evaluated on the validation split of its data, which is then a test. The
-preprocessing is the one stored beside the weights, unless options change it. A warning says if a
-model is near chance level.
+data.validate_on=holdout did not use the validation split of its data, so the split is then a test
+set. The preprocessing is stored beside the weights; options change it. A warning says if the
+accuracy of a classifier may be due to guessing.
 
 RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
-with --trust an exported .pt2 file, hf-hub:OWNER/NAME, or a file of an official KAT; or another
-folder, for each of these that lies in it.
+with --trust an exported .pt2 file, hf-hub:OWNER/NAME, or a file of an official KAT; or a
+folder that contains any of these: each is evaluated.
 
 examples:
   kat eval runs/mine --out report

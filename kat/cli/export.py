@@ -1,20 +1,20 @@
 """``kat export``: write a trained model in a form that runs elsewhere.
 
-The ending of --out chooses the form, which holds the classes and the preprocessing, too:
+The ending of --out chooses the format. Every format holds the classes and the preprocessing, too:
 
   .pt2         a torch.export program; loads in any PyTorch program, without kat
   .onnx        ONNX, standard operators only
   no ending    a folder of model.safetensors, config.json and README.md (a model card) in timm's
                format for the Hugging Face Hub; loads in timm and transformers after 'import kat'
 
-A .pt2 or .onnx file takes batches of any size. It is run beside the model before it is kept, and
-refused if the outputs differ (docs/deployment.md). 'kat predict' and 'kat eval' take all three
-forms. ONNX and --int8 need
+A .pt2 or .onnx file takes batches of any size. The command compares the outputs of the file with
+the outputs of the model, and keeps the file only if they agree (docs/deployment.md). 'kat predict'
+and 'kat eval' take all three formats. ONNX and --int8 need
   pip install "kolmogorov-arnold-transformer[export]"
 
-A detector is exported to ONNX only, for one image of any size, which the file resizes: boxes in its
-pixels, scores and masks. --backbone leaves out the heads of detectors and of segmentation models:
-the file yields features, and 'kat predict' and 'kat eval' refuse it.
+A detector is exported to ONNX only. Its file takes one image of any size and returns boxes in the
+pixels of the image, scores and masks. --backbone leaves out the heads of a detector or a
+segmentation model: the file returns features, and 'kat predict' and 'kat eval' refuse it.
 
 examples:
   kat export runs/digits --out digits.onnx

@@ -1,9 +1,9 @@
 """``kat fit``: fit the coefficients of a rational to a function, an expression or points.
 
 Fits F = P/Q of degrees (m, n) to TARGET, and prints its errors and its gain. TARGET is one of
-  a function:     see the end of this page, or another one of torch, such as elu or hardswish
-  an expression:  of x, pi, e, numbers, + - * / **, the functions, torch's (exp, erf, ...),
-                  max(a, b) and min(a, b); it is parsed here and never run as Python
+  a function:     listed below, or another function of torch, such as elu or hardswish
+  an expression:  of x, pi, e, numbers, + - * / **, these functions, torch's (exp, erf, ...),
+                  max(a, b) and min(a, b); it is parsed, and never run as Python
   a CSV file:     two columns x,y with or without a header line, in any order
 
 examples:

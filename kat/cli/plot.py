@@ -51,9 +51,9 @@ def activations(arguments: list[str]) -> None:
     """``kat plot activations``: the learned rationals of a model, over the inputs that they see.
 
     One panel per layer, one line per group, with its initial function. The gray density shows the
-    inputs on validation images of the run, or of --data. --symbolic names the nearest known
-    function of each: c f(a x + b) + d with f such as identity, relu, gelu, tanh, and its distance
-    in standard deviations of the learned function.
+    inputs on validation images of the run, or of --data. --symbolic prints the known function that
+    is nearest to each group's: c f(a x + b) + d, where f is identity, relu, gelu, tanh or another,
+    and the distance in standard deviations of the learned function.
 
     examples:
       kat plot activations runs/digits --out activations.svg
@@ -124,9 +124,9 @@ def _print(readings: Sequence[Reading]) -> None:
 def attention(arguments: list[str]) -> None:
     """``kat plot attention``: where a model looks, on images.
 
-    Draws what the class token of a Vision Transformer attends to (or its patches on average, if the
-    model averages them): attention rollout, and the mean over the heads of each block, over the
-    image as the model sees it. The images are files, or a few of the run's own validation images.
+    Draws over each image what the class token of a Vision Transformer attends to, or, if the model
+    averages its patches, what the patches attend to on average: attention rollout, and the mean
+    over the heads of each block. The images are files, or a few validation images of the run.
 
     examples:
       kat plot attention runs/digits
@@ -174,10 +174,10 @@ def attention_parser() -> Parser:
 def curves(arguments: list[str]) -> None:
     """``kat plot curves``: learning curves of one or several runs.
 
-    Draws loss and accuracy against epochs, one color a run. Of runs that belong together (the cells
-    of a table, or run directories with --group) it draws the mean over the epochs that all of them
-    have, in a band from the lowest to the highest. A circle marks the epoch that a single run
-    keeps.
+    Draws loss and accuracy against epochs, one color per run. For runs that belong together (the
+    cells of a table, or run directories with --group) it draws the mean, and a band from the lowest
+    to the highest, over the epochs that all of them have. For a single run a circle marks the best
+    epoch.
 
     examples:
       kat plot curves runs/kat runs/vit --labels KAT ViT
@@ -270,9 +270,9 @@ def cost_parser() -> Parser:
 def evolution(arguments: list[str]) -> None:
     """``kat plot evolution``: how the rationals of a run changed during training.
 
-    Draws them from the coefficients in coefficients.csv: as small multiples, one row per layer and
-    one column per step, or as an animation (.gif, .mp4). With --images, the inputs that the trained
-    model sees are gray.
+    Draws the rationals from coefficients.csv: as small multiples, one row per layer and one column
+    per step, or as an animation (.gif, .mp4). With --images, a gray density shows the inputs in the
+    trained model.
 
     examples:
       kat plot evolution runs/digits --out evolution.gif

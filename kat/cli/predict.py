@@ -1,8 +1,8 @@
 """``kat predict``: predict what is in images: classes, objects, or the class of each pixel.
 
-Uses the preprocessing stored beside the weights. Prints a classifier's most likely classes with
-their probabilities, all objects that a detector finds, or the share of each class among a
-segmentation model's pixels; --out draws objects and pixels.
+Uses the preprocessing stored beside the weights. For a classifier, prints the most likely classes
+with their probabilities; for a detector, all objects; for a segmentation model, the share of pixels
+of each class. --out draws objects and pixels.
 
 examples:
   kat predict cat.jpg dog.jpg --checkpoint runs/mine

@@ -1,9 +1,9 @@
 """``kat report``: one page of a run, of several runs, or of an ablation.
 
-The HTML page stands alone: it needs no network and no scripts, and follows the reader's light or
-dark mode. Of a run: results, learning curves, the learned rationals and their
-evolution, stability, attention. Of several runs: results, costs, learning curves, settings. Of
-tables of 'kat ablate': means, intervals, paired differences, costs.
+The page is one HTML file that needs no network and no scripts, and follows the light or dark mode
+of the browser. A run: results, learning curves, the learned rationals and their evolution,
+stability, attention. Several runs: results, costs, learning curves, settings. Tables of
+'kat ablate': means, intervals, paired differences, costs.
 
 examples:
   kat report runs/digits                          runs/digits/report.html

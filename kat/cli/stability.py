@@ -1,10 +1,10 @@
 """``kat stability``: report on the GR-KAN layers of monitored runs.
 
-A run is monitored by 'kat train --monitor': every monitor.every_n_steps steps it records, for every
-GR-KAN layer, mean and variance of inputs and outputs, the gain realized, gradients, the range of Q,
-the share of inputs outside the fit interval, drift of the coefficients, dead and exploding groups.
-This command prints a verdict and a table of the layers, as training does when it ends. --out draws
-the gain of each layer at each step as well, several runs side by side on one scale.
+'kat train --monitor' makes a monitored run. Every monitor.every_n_steps steps the run records, for
+each GR-KAN layer, mean and variance of inputs and outputs, the gain, gradients, the range of Q, the
+share of inputs outside the fit interval, drift of the coefficients, dead and exploding groups. This
+command prints a verdict and a table of the layers, as training does at its end. --out draws the
+gain of each layer at each step, several runs side by side on one scale.
 
 examples:
   kat train --config digits --monitor

@@ -1,8 +1,8 @@
 """``kat train``: train a model from a recipe.
 
 Trains a classifier, a detector or a segmentation model, depending on the data. Settings come from a
-recipe and from the command line, which wins. --monitor records the GR-KAN layers during training:
-mean and variance of inputs and outputs, gain, gradients, drift of the coefficients
+recipe and from the command line, which takes precedence. --monitor records the GR-KAN layers during
+training: mean and variance of inputs and outputs, gain, gradients, drift of the coefficients
 (docs/training.md).
 
 examples:
@@ -25,8 +25,8 @@ the settings that matter most:
   resume           resume the run in out                   --resume auto
 
 --data, --model, --init-from, --monitor and --device are short for data.name, model.name,
-model.init_from, monitor.enabled and accelerator. --help-all shows every setting; in names - and _
-mean the same.
+model.init_from, monitor.enabled and accelerator. --help-all shows every setting. In the names of
+settings, - and _ mean the same.
 """
 
 from __future__ import annotations
