@@ -50,11 +50,11 @@ def train(
     """Train a model and return a summary of the run.
 
     Use this when you want to do what ``kat train`` does from Python or a notebook. ``settings``
-    wins over the recipe, and the arguments before it win over both. A setting that is nowhere given
-    has its default, or in a run that is resumed the value that it had.
+    overrides the recipe, and the arguments before ``settings`` override both. Other settings have
+    their defaults, or in a resumed run their earlier values.
 
-    With several devices, which is the default where there are several GPUs, a script is run again
-    once for each, as by torchrun, and ends when they do. A notebook needs ``{"devices": 1}``.
+    On several devices, by default all GPUs, the call runs your script again in one process per
+    device, as torchrun does, and ends when they end. In a notebook set ``{"devices": 1}``.
 
     Args:
         recipe: the name of a shipped recipe, the path of a YAML file, or None.
@@ -107,7 +107,7 @@ def load(
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
         image_size: side of the square that the model sees, in pixels; of a segmentation model the
             shorter side of the image, of a detector the longer one. None: as stored.
-        trust: open ``.pt2`` files, which are programs that can do whatever you can do.
+        trust: open ``.pt2`` files, which are programs that run with your permissions.
 
     Raises:
         InputError: there is no model, the file is damaged or not trusted, a package is missing, or
@@ -157,8 +157,8 @@ def evaluate(
         Metrics, per class and in total, the confusion matrix, and the skipped files.
 
     Raises:
-        InputError: there is no such model or data, they do not belong together, or an option is
-            out of range or has no effect on the task.
+        InputError: there is no such model or data, they do not match, or an option is out of range
+            or has no effect on the task.
 
     Examples:
         >>> import kat
@@ -215,12 +215,12 @@ def data_to_evaluate(
 
 
 class TrainedModel:
-    """A trained model with its classes and preprocessing; use this when :func:`load` returned it.
+    """A trained model with its classes and preprocessing, as :func:`load` returns it.
 
     Args:
         model: a classifier, a detector or a segmentation model of a record.
         record: its classes and its preprocessing.
-        source: where it is from, for errors; the run in it has the data of :func:`evaluate`.
+        source: where it was loaded from; :func:`evaluate` uses the data of the run there.
         stored: the record as it is stored, if the model takes images of another size now.
 
     Attributes:
@@ -285,18 +285,18 @@ class TrainedModel:
                 (H, W, C) or a tensor (H, W) or (C, H, W) of uint8. Many are a list of images, a
                 folder, whose subfolders count, or a batch with one dimension more.
             draw: also draw objects or classes of pixels, into ``pictures`` of the prediction.
-            exif: ``"upright"`` turns photographs as their EXIF orientation says, ``"ignore"``
-                takes the pixels as they are stored.
+            exif: ``"upright"`` rotates photographs by their EXIF orientation, ``"ignore"`` uses the
+                pixels as they are stored.
             options: of the task, as ``kat predict --help`` lists them: ``top`` and ``batch_size``
                 of a classifier, ``threshold`` of a detector, ``window``, ``scales``, ``flip`` and
                 others of a segmentation model.
 
         Returns:
-            A :class:`kat.training.Prediction` for one image, a list of them for many. An image
-            among many that cannot be read has no entries, and its ``error`` says why.
+            A :class:`kat.training.Prediction` for one image, a list of them for many. If one of
+            many images cannot be read, its prediction has no entries, and ``error`` says why.
 
         Raises:
-            InputError: the only image cannot be read, or something else is no image; an option is
+            InputError: the only image cannot be read, or an object is not an image; an option is
                 out of range or has no effect on the task.
         """
         many, listed = _listed(images)
@@ -315,7 +315,7 @@ class TrainedModel:
         exif: Exif = "upright",
         **options: Any,
     ) -> Iterator[Prediction]:
-        """Return an iterator over the predictions for many images, of which few are in memory.
+        """Return an iterator over the predictions for many images, few of them in memory at once.
 
         The arguments are those of :meth:`predict`, but folders are not searched.
         """

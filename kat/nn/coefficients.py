@@ -22,7 +22,7 @@ KANIFY_INTERVAL = (-6.0, 6.0)
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Coefficients of F = P/Q: of a function of one's own, or of a fit to a known one.
+    """Coefficients of F = P/Q: your own, or a fit to a known function.
 
     Args:
         numerator: a_0 .. a_m.

@@ -40,9 +40,9 @@ class GatedGRKANMlp(nn.Module):
         out_features: width of the output; in_features by default.
         act_layer: unused, for timm's signature; the activation is the rational.
         norm_layer: an optional norm of the product, before fc2.
-        bias: whether the linear maps have biases; a pair for those of fc1 and of fc2.
+        bias: whether the linear maps have biases; a pair sets fc1 and fc2 separately.
         drop: dropout rate of the product and of the output; a pair for different ones.
-        align_to: makes the width of the gate a multiple of this, by channels added to it.
+        align_to: round the width of the gate up to a multiple of this.
         packed: whether one linear map fc1 computes gate and value, as in ``GluMlp``.
         gate_last: whether the gate is the second half of fc1, as by default in ``GluMlp``; False as
             in ``SwiGLUPacked``. Only where packed.
@@ -53,8 +53,8 @@ class GatedGRKANMlp(nn.Module):
         weight_init: see :func:`kat.nn.init_grkan_`. For unit normal x, gate u and value v are
             independent unit normals, so E[(F(u) v)^2] = E[F(u)^2] and E[F(u) v] = 0: fc2 gets the
             variance 1 / (width E[F(u)^2]), with ``"centered"`` too, as there is no mean to remove.
-        fused: keep only gate and value for the backward pass, and compute F(u) v again
-            there. A norm or dropout before fc2 prevents it.
+        fused: store only gate and value for the backward pass, and compute F(u) v again there. A
+            norm or dropout before fc2 prevents it.
         device, dtype: of the parameters.
 
     Raises:

@@ -40,8 +40,8 @@ class GRKANLinear(nn.Module):
         init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
-        fused: save x alone for the backward pass and recompute F(x) there, and run in blocks of
-            rows on a CPU.
+        fused: store only x for the backward pass and recompute F(x) there; on a CPU, run in blocks
+            of rows.
         device, dtype: of the parameters.
 
     Shape:
@@ -114,8 +114,8 @@ class GRKANMlp(nn.Module):
     """GRKANMlp(x) = W_2 F_2(W_1 F_1(x) + b_1) + b_2: the MLP of a KAT block, two GR-KAN layers.
 
     Use this when you want to replace the MLP (linear map, activation, linear map) of a transformer.
-    It has the signature of timm's ``Mlp``, without ``use_conv``, and serves as ``mlp_layer=`` of
-    timm's models. F_1 is initialized to the identity and F_2 to ``act_init``, so it starts as an
+    It has the signature of timm's ``Mlp``, without ``use_conv``: timm's models accept it as
+    ``mlp_layer=``. F_1 starts as the identity and F_2 as ``act_init``, so the layer starts as an
     ordinary MLP.
 
     Args:
@@ -124,7 +124,7 @@ class GRKANMlp(nn.Module):
         out_features: width of the output; in_features by default.
         act_layer: unused, for timm's signature; the activations are the rationals.
         norm_layer: an optional norm before the second linear map, as in timm's ``Mlp``.
-        bias: whether the linear maps have biases; a pair for those of fc1 and of fc2.
+        bias: whether the linear maps have biases; a pair sets fc1 and fc2 separately.
         drop: dropout rate after each rational; a pair for different ones.
         num_groups: number of groups of both rationals; ``"channels"``: one for each channel.
         degree, form, share, impl: of both rationals, see :class:`GroupRational`.
@@ -133,10 +133,10 @@ class GRKANMlp(nn.Module):
             :class:`GroupRational`.
         weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and its
             linear map prevents fusing the two.
-        keep: what the backward pass finds: ``"hidden"``, the input and the hidden layer, or
-            ``"input"``, the input alone, from which it computes the hidden layer again. That is a
-            fifth of the memory if the hidden layer is four times as wide, and the time of one more
-            product with W_1.
+        keep: the tensors stored for the backward pass: ``"hidden"``, the input and the hidden
+            layer, or ``"input"``, only the input, from which it computes the hidden layer again.
+            ``"input"`` stores a fifth as much if the hidden layer is four times as wide, and costs
+            one more product with W_1.
         device, dtype: of the parameters.
 
     The children act1, fc1, act2 and fc2 have the names of the released checkpoints.

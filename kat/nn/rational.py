@@ -48,10 +48,10 @@ class GroupRational(nn.Module):
         share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
             checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
         channel_dim: the dimension of the channels; 1 for (B, C, H, W).
-        num_channels: the channels of x, if they are known. x with another number is refused: it
-            comes from a layer that tensor parallelism has cut, and would cut groups.
+        num_channels: the number of channels of x, if it is known. x with another number raises an
+            error, because tensor parallelism would split groups.
         impl: the backend, as in :func:`kat.rational`.
-        inplace: without effect; timm and torchvision give it to every activation.
+        inplace: ignored; timm and torchvision pass it to every activation.
         device, dtype: of the coefficients; float32 by default.
 
     Shape:
@@ -294,14 +294,15 @@ def largest_slopes(numerator: Tensor, denominator: Tensor, form: str) -> tuple[T
 
 
 def keep_even(model: nn.Module) -> list[RemovableHandle]:
-    """Makes every F of a model smooth, by Q(x) = 1 + |b_2| x^2 + |b_4| x^4 + ..., for good.
+    """Make every F of a model smooth and keep it so: Q(x) = 1 + |b_2| x^2 + |b_4| x^4 + ...
 
-    Of form A, b_1, b_3, ... are set to zero and their gradients too, so that no optimizer moves
-    them, with weight decay or without. Else F' or F'' jumps at x = 0 once trained, which a loss of
-    derivatives at points, as in physics-informed networks, does not see (docs/higher-order.md).
+    Sets b_1, b_3, ... of form A to zero, and their gradients too, so that no optimizer changes
+    them, with weight decay or without. Otherwise F' or F'' of a trained F jumps at x = 0, and a
+    loss of derivatives at points, as in physics-informed networks, does not see the jump
+    (docs/higher-order.md).
 
-    Call it on the model that is trained, after ``fully_shard``: a copy of the model, or one that is
-    sharded later, has the zeros but trains them. Frozen rationals may be unfrozen later.
+    Call it on the model that you train, after ``fully_shard``: a copy of the model, or a model that
+    is sharded later, has the zeros but trains them. Frozen rationals may be unfrozen later.
 
     Args:
         model: a module that has rationals, or is one.

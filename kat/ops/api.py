@@ -37,11 +37,11 @@ def rational(
         numerator: (1 or G, m + 1) with m >= 1, a_0 first, any floating dtype.
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
         form: ``"A"`` or ``"B"``.
-        impl: the backend. None picks the kernel of x's device, and the reference where there is
-            none, inside ``torch.func`` transforms and in forward-mode AD. A name picks that backend
-            or raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
-            ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels. Graphs for ONNX get a dozen
-            plain operations, whatever ``impl`` is.
+        impl: the backend. None selects the kernel of x's device, or the reference if there is no
+            kernel, inside ``torch.func`` transforms and in forward-mode AD. A name selects that
+            backend or raises: ``"reference"`` is plain PyTorch (any order of derivative,
+            ``torch.func``), ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels. ONNX graphs
+            get a dozen plain operations, whatever ``impl`` is.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable with respect to x and the coefficients.
@@ -51,7 +51,7 @@ def rational(
             does not run on x's device.
         RuntimeError: a backend requested by name is unavailable, or does not work inside a
             ``torch.func`` transform; the message gives the reason.
-        TypeError: what is no tensor, or not floating point, or not dense.
+        TypeError: an argument is not a tensor, not floating point, or not dense.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,
     Schramowski and Kersting, Padé Activation Units, arXiv 1907.06732.
@@ -79,11 +79,11 @@ def gated_rational(
 ) -> Tensor:
     """F(x) v, elementwise: the gate of a gated MLP, with F as in :func:`kat.rational`.
 
-    x and v may be the two halves of one tensor, ``h.chunk(2, dim=-1)``: they are not copied. The
-    backward pass keeps x and v alone.
+    x and v may be the two halves of one tensor, ``h.chunk(2, dim=-1)``: they are not copied. Only x
+    and v are stored for the backward pass.
 
     Args:
-        x: (..., C), what the activation F of the gate sees.
+        x: (..., C), the input of F.
         v: of x's shape and dtype.
         numerator, denominator, form, impl: as in :func:`kat.rational`.
 

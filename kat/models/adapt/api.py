@@ -42,9 +42,9 @@ def adapt(
     modules_to_save: Selection | None = None,
     freeze: bool = True,
 ) -> Adapters:
-    """Make a trained model adaptable by few parameters, in place; its function is unchanged.
+    """Add adapters, a few trainable parameters, to a trained model in place; it computes the same.
 
-    Use this when you fine-tune a model for many tasks and each may store a few kilobytes only.
+    Use this when you fine-tune a model for many tasks and can store only a few kilobytes for each.
 
         "rational"    F with A + D diag(s), A its coefficients, D trained
         "low_rank"    F with A + (U V) diag(s), U (G, rank) and V (rank, k) trained
@@ -53,9 +53,9 @@ def adapt(
     D, U, W_2 and b_2 are 0 at the start. s_c = 1 / max |dF/dc| on [-6, 6] for the coefficients c of
     each power, so that steps of one size move F by as much at every power.
 
-    The first two are for models with rationals: a KAT, or one after :func:`kat.kanify`. Trained
-    parameters are float32 where the model is in lower precision. :func:`kat.param_groups` gives
-    D, U, V and the bottleneck's coefficients a learning rate of their own and no weight decay.
+    The first two are for models with rationals: a KAT, or a model after :func:`kat.kanify`. Trained
+    parameters are float32 even if the model has lower precision. :func:`kat.param_groups` gives
+    D, U, V and the bottleneck's coefficients their own learning rate and no weight decay.
 
     Args:
         model: any model, before it is compiled, or wrapped for several processes.
@@ -64,18 +64,18 @@ def adapt(
             or a glob that matches the name, or the name of a module around it, or the end of one
             (``"blocks.0"``, ``"encoder.layer.[0-3]"``, ``"act2"``); a regular expression
             (``re.compile``) that matches such a name as a whole; or several of these.
-        exclude: what is left out, selected in the same ways.
+        exclude: what to leave out, selected in the same ways.
         rank: of low-rank changes, 2 by default.
         width: of the bottleneck of parallel adapters, 16 by default.
-        modules_to_save: other modules that are trained and saved too, such as a new head, selected
-            in the same ways.
-        freeze: freeze all else but adapters that were made before. False leaves it as it is, beside
-            PEFT's LoRA for instance.
+        modules_to_save: other modules to train and save, such as a new head, selected in the same
+            ways.
+        freeze: freeze everything else except earlier adapters. False changes nothing else, for
+            example if the model also has PEFT's LoRA.
 
     Returns:
-        The adapters: ``print`` shows them, ``save(folder)`` writes them alone,
-        :func:`kat.models.adapt.load_adapters` loads that, ``merge()`` leaves a plain model, and
-        ``remove()`` the model before.
+        The adapters: ``print`` shows them, ``save(folder)`` writes only them,
+        :func:`kat.models.adapt.load_adapters` loads the folder, ``merge()`` leaves a plain model,
+        and ``remove()`` restores the model before the call.
 
     Raises:
         InputError: a model without rationals or MLPs, or one that is wrapped or adapted there

@@ -55,11 +55,11 @@ def kanify(
     fit to f, so that the model computes the same function up to the error of the fit. The linear
     maps are the same parameters under the same names.
 
-    MLPs are found by what the model's code does. The linear maps are ``nn.Linear``, transformers'
-    ``Conv1D``, PyTorch Geometric's ``Linear`` and 1x1 convolutions, or the experts of a mixture in
-    one tensor; V may be in one map with W_1. f is a module, a function held as an attribute, or a
-    function that the code calls, of any kind that treats every value by itself. What is passed over
-    is in the plan with the reason.
+    The function finds MLPs by tracing the model's code. The linear maps are ``nn.Linear``,
+    transformers' ``Conv1D``, PyTorch Geometric's ``Linear`` and 1x1 convolutions, or the experts of
+    a mixture in one tensor; V may be in one map with W_1. f is any elementwise function: a module,
+    an attribute, or a function that the code calls. The plan lists what was passed over, with the
+    reason.
 
     The coefficients have the device and dtype of the weights, and the names
     ``<linear map>.act1.*`` and ``<activation>.*``; a called function becomes ``<module>.act``. They
@@ -73,19 +73,19 @@ def kanify(
             ``re.compile`` makes it, that matches such a name as a whole; or several of these. By
             default all but heads: those that change the width outside of the numbered blocks which
             have the others, as BERT's prediction head does.
-        exclude: MLPs that are left as they are, selected in the same ways.
-        config: the settings of the rationals. MLPs with other settings take another call.
+        exclude: MLPs to leave as they are, selected in the same ways.
+        config: the settings of the rationals. To give some MLPs other settings, call again.
         calibration: batches to run the model on. Each F_2 is then fitted by least squares to the
             inputs of its activation, weighted by their effect on the output of the MLP, and only
-            loosely to the interval; one that no batch reaches, to the interval. This needs the
-            extra ``[fit]``.
+            loosely on the interval. An F_2 that no batch reaches is fitted on the interval. This
+            needs the extra ``[fit]``.
         run: how to run a batch, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
         dry_run: only make the plan.
 
     Returns:
         The plan: ``print`` shows it, ``save()`` writes the input of
-        :func:`kat.models.kanify.kanify_like`. To keep the model as it was, pass a
+        :func:`kat.models.kanify.kanify_like`. To keep the original model, pass a
         ``copy.deepcopy`` of it.
 
     Warns:
