@@ -1,4 +1,4 @@
-"""``kat completion``: a script that lets the shell complete commands, options and values.
+"""``kat completion``: print a script that lets the shell complete commands, options and values.
 
 The script is made from the parsers of all commands, which takes some seconds, and needs no Python
 afterwards. Make it again after an update of kat.

@@ -1,4 +1,4 @@
-"""``kat flops``: parameters, FLOPs and activation memory of models and layers.
+"""``kat flops``: count parameters, FLOPs and activation memory of models and layers.
 
 examples:
   kat flops models                                       the paper's table of costs
@@ -20,7 +20,7 @@ from kat.text import dimensions, say, scaled
 
 
 def models(arguments: list[str]) -> None:
-    """``kat flops models``: parameters, FLOPs and activation memory of models, for one image.
+    """``kat flops models``: count parameters, FLOPs and activation memory of models, for one image.
 
     Counts parameters, multiply-adds, FLOPs, and the bytes that autograd keeps for the backward
     pass; beside them the paper's count, whose conventions differ (docs/evaluation.md).
@@ -109,7 +109,7 @@ def models_parser() -> Parser:
 
 
 def layers(arguments: list[str]) -> None:
-    """``kat flops layers``: parameters and FLOPs of MLP, GR-KAN and KAN layers, for one token.
+    """``kat flops layers``: count parameters and FLOPs of MLP, GR-KAN and KAN layers for one token.
 
     examples:
       kat flops layers 192 768

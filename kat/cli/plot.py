@@ -1,4 +1,4 @@
-"""``kat plot``: figures of trained models and of comparisons.
+"""``kat plot``: draw figures of trained models and of comparisons.
 
 The ending of --out chooses the format. 'kat report' makes a page of a run.
 
@@ -48,7 +48,7 @@ from kat.training.run_directory import COEFFICIENTS
 
 
 def activations(arguments: list[str]) -> None:
-    """``kat plot activations``: the learned rationals of a model, over the inputs that they see.
+    """``kat plot activations``: draw the learned rationals of a model and the density of inputs.
 
     One panel per layer, one line per group, with its initial function. The gray density shows the
     inputs on validation images of the run, or of --data. --symbolic prints the known function that
@@ -122,7 +122,7 @@ def _print(readings: Sequence[Reading]) -> None:
 
 
 def attention(arguments: list[str]) -> None:
-    """``kat plot attention``: where a model looks, on images.
+    """``kat plot attention``: draw where a model attends, over images.
 
     Draws over each image what the class token of a Vision Transformer attends to, or, if the model
     averages its patches, what the patches attend to on average: attention rollout, and the mean
@@ -172,7 +172,7 @@ def attention_parser() -> Parser:
 
 
 def curves(arguments: list[str]) -> None:
-    """``kat plot curves``: learning curves of one or several runs.
+    """``kat plot curves``: draw learning curves of one or several runs.
 
     Draws loss and accuracy against epochs, one color per run. For runs that belong together (the
     cells of a table, or run directories with --group) it draws the mean, and a band from the lowest
@@ -226,7 +226,7 @@ def _runs_parser(doc: str | None) -> Parser:
 
 
 def cost(arguments: list[str]) -> None:
-    """``kat plot cost``: accuracy against parameters, FLOPs, seconds and memory.
+    """``kat plot cost``: draw accuracy against parameters, FLOPs, seconds and memory.
 
     Draws the first metric of a task (top-1, box AP, mIoU), with its 95 % interval over the seeds,
     against the costs of a model, and joins the Pareto front. A cell of a table, or the run
@@ -268,7 +268,7 @@ def cost_parser() -> Parser:
 
 
 def evolution(arguments: list[str]) -> None:
-    """``kat plot evolution``: how the rationals of a run changed during training.
+    """``kat plot evolution``: draw how the rationals of a run changed during training.
 
     Draws the rationals from coefficients.csv: as small multiples, one row per layer and one column
     per step, or as an animation (.gif, .mp4). With --images, a gray density shows the inputs in the
@@ -308,7 +308,7 @@ def evolution_parser() -> Parser:
 
 
 def forest(arguments: list[str]) -> None:
-    """``kat plot forest``: the differences of all cells of several grids, one line each.
+    """``kat plot forest``: draw the differences of all cells of several grids, one line each.
 
     Draws, for each cell of the tables of 'kat ablate', the paired difference from the first cell of
     its grid, with its 95 % interval over the seeds. The difference is in points of the metric, on

@@ -1,4 +1,4 @@
-"""``kat report``: one page of a run, of several runs, or of an ablation.
+"""``kat report``: write one page about a run, of several runs, or of an ablation.
 
 The page is one HTML file that needs no network and no scripts, and follows the light or dark mode
 of the browser. A run: results, learning curves, the learned rationals and their evolution,
