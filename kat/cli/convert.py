@@ -7,7 +7,7 @@ SOURCE is one of
   a file:      a state dict of timm's ViT, DeiT, DeiT III, AugReg, DINOv2 (.safetensors, .pth);
                --args names what a plain ViT lacks
   a folder:    with model.safetensors and config.json, or a run directory
-  a name:      a pretrained timm model, or hf_hub:ORG/NAME
+  a name:      a pretrained timm model, or hf-hub:OWNER/NAME
 
 examples:
   kat convert vit_tiny_patch16_224.augreg_in21k --model kat_tiny_patch16_224 --out kat_tiny

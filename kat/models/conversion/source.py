@@ -136,7 +136,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     Args:
         source: a file (``.safetensors``, a torch file), a folder with model.safetensors and
             config.json, a run directory, the name of a pretrained timm model (including
-            ``hf_hub:`` names), or a model.
+            ``hf-hub:OWNER/NAME``), or a model.
 
     Raises:
         InputError: the source does not exist, is damaged, or is not a ViT.
