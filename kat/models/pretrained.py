@@ -70,6 +70,8 @@ def register_pretrained() -> None:
         >>> type(LlamaModel.from_pretrained("folder").layers[0].mlp.act_fn).__name__
         'GroupRational'
     """
+    for kind in ("kanify", "adapt"):  # each enters KINDS as it is imported
+        import_module(f"kat.models.{kind}.api")
     # As Any, since what transformers has is another thing in each of its versions.
     quantizers: Any = import_module("transformers.quantizers")
     configs: Any = import_module("transformers.utils.quantization_config")

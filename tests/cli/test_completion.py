@@ -12,7 +12,7 @@ CASES = {
     "kat tr": {"train"},
     "kat plot cu": {"curves"},
     "kat train --data.ba": {"--data.batch_size", "--data.bad_images", "--data.bad_annotations"},
-    "kat eval x --precision 16": {"16-mixed"},
+    "kat fit gelu --method mini": {"minimax"},
     "kat plot curves x --lab": {"--labels"},
 }
 """The completions of the last word."""

@@ -62,9 +62,10 @@ def kill(*_):
     raise Killed
 
 
-def torn(checkpoint, path):
+def torn(checkpoint, file):
     """Half a file, and then nothing more."""
-    path.write_bytes(b"PK\x03\x04" * 1000)
+    file.write(b"PK\x03\x04" * 1000)
+    file.flush()
     raise Killed
 
 
