@@ -106,8 +106,9 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
     )
     reports, errors = [], []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    screen, hidden = Console(stderr=True), not options.progress
-    with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
+    screen = Console(stderr=True)
+    screen.quiet = not (options.progress and screen.is_terminal)  # a hidden bar ends in a line
+    with Progress(*columns, console=screen, transient=True) as bar:
         for split in splits:
             tell = partial(bar.update, bar.add_task(split, total=None))
             try:
