@@ -1,4 +1,4 @@
-"""Targets of a fit: a name or an expression, a function of arrays or of tensors, or points."""
+"""Targets of a fit: a name or an expression, a function of arrays or of tensors, or points.
 
 The text of an expression is parsed with ``ast`` and never run as Python: this module evaluates it
 with torch in float64.
