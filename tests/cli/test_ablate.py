@@ -254,3 +254,13 @@ def test_cells_are_the_models_that_they_are_called_at_any_size():
         assert len(own.weight_numerator) == own.num_groups
         assert built["no mimetic attention"].attn_init == "trunc_normal"
         assert built["no variance-preserving init"].blocks[0].mlp.weight_init == "trunc_normal"
+
+
+def test_files_that_runs_leave_out_are_named_once(grid, imagenet, tmp_path, capsys):
+    for name in ("a.heic", "b.heic"):
+        (imagenet / "train" / "n00" / name).write_bytes(b"no image")
+    data = {"name": f"folder:{imagenet}", "image_size": 8, "batch_size": 4}
+    path = grid(settings={**GRID["settings"], "epochs": 1, "data": data})
+    assert run("ablate", path, "--out", tmp_path / "out", "--jobs", 1) == 0
+    printed = "".join(capsys.readouterr())
+    assert len(re.findall("skipped 2 files, first .*heic: it cannot be read", printed)) == 1
