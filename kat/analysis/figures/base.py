@@ -25,7 +25,7 @@ STYLE = mpl.rc_params_from_file(_FILE, use_default_template=False)
 styled = mpl.rc_context(STYLE)
 """Decorates functions that draw in :data:`STYLE`."""
 INK, MUTED, WIDTH = "#1d2228", "#7d8790", 5.6
-"""The color of text, that of what stays behind, and the width of a figure in inches."""
+"""The color of text, the muted color of lesser marks, and the width of a figure in inches."""
 _HOVER = "hover: "
 _PAGE = """<style>svg {color: #5a6570} text {font-family: system-ui, sans-serif !important}
 @media (prefers-color-scheme: dark) {svg {color: #9aa6b1}}</style>
@@ -76,7 +76,7 @@ def plain(text: str) -> str:
 
 
 def colors(count: int) -> list[Any]:
-    """Distinct colors: those of the style if they suffice."""
+    """Distinct colors, from the style if it has enough."""
     found = STYLE["axes.prop_cycle"].by_key()["color"][:count]
     many = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count))
     return found if len(found) == count else list(many)

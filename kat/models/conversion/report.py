@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Movement:
-    """The distance of a model's outputs from those of the ViT that it was made of.
+    """The distance between the outputs of a model and of the ViT that it was made from.
 
     Args:
         max: max |KAT - ViT| / max |ViT|, over images and classes.
@@ -115,7 +115,7 @@ class Conversion:
 
 @torch.no_grad()
 def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
-    """The distance of a KAT's outputs from those of its ViT on these images; 0 / 0 counts as 0."""
+    """The distance between the outputs of a KAT and its ViT on these images; 0 / 0 counts as 0."""
     training = model.training
     expected, outputs = vit.eval()(images), model.eval()(images)
     model.train(training)

@@ -107,7 +107,7 @@ class Points:
 
 
 Target = str | Function | functions.Function | Points
-"""What can be fitted: a name or an expression, a function of arrays or of tensors, or points."""
+"""A target of a fit: a name or an expression, a function of arrays or of tensors, or points."""
 
 
 def read_points(path: str | Path) -> Points:
