@@ -28,53 +28,52 @@ class DataConfig:
 
     Args:
         name: ``digits``; ``fashion_mnist`` or ``fashion_mnist:PATH`` (gzipped idx files);
-            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); ``csv:FILE``
-            (a table with the columns path, label and perhaps split); ``tar:PATH`` (folders in
+            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); ``csv:FILE`` (a
+            table with columns path, label and optionally split); ``tar:PATH`` (such folders in
             train.tar and val.tar, or in tar files in PATH/train and PATH/val); ``wds:PATH``
-            (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging Face); or a name
-            of timm's: ``torch/cifar10``, and the streams ``wds/NAME``, ``hfids/NAME``,
+            (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging Face); or a
+            dataset of timm: ``torch/cifar10``, and the streams ``wds/NAME``, ``hfids/NAME``,
             ``tfds/NAME``. For detection ``coco:PATH`` (COCO's instances); for segmentation
-            ``ade20k:PATH`` or ``ade:PATH``, ``voc:PATH``, or ``masks:PATH``
-            (PATH/train/images/*, PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
-        root: folder of a dataset of timm's; cache folder of a Hugging Face dataset.
-        train_split: name of the training split of a dataset of timm's or Hugging Face's.
-        val_split: name of the validation split of such a dataset.
-        download: allow the download of a dataset of timm's or Hugging Face's.
-        num_classes: number of classes of a dataset that does not know it (WebDataset shards).
-        image_key: column of the images of a Hugging Face dataset; null: the only one with images.
-        label_key: column of the labels of a Hugging Face dataset; null: the only one with class
-            labels. In WebDataset shards: the field of the .json files that holds the label; null:
-            .cls files.
+            ``ade20k:PATH`` or ``ade:PATH``, ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*,
+            PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
+        root: folder of a timm dataset, or cache folder of a Hugging Face dataset.
+        train_split: name of the training split, for datasets of timm and Hugging Face.
+        val_split: name of the validation split, for datasets of timm and Hugging Face.
+        download: allow the download of datasets of timm and Hugging Face.
+        num_classes: number of classes, for data that does not say it (WebDataset shards).
+        image_key: column of the images in a Hugging Face dataset; null: the only column of images.
+        label_key: column of the labels in a Hugging Face dataset; null: the only column of class
+            labels. In WebDataset shards, the label's field in the .json files; null: the .cls
+            files.
         holdout: share of each class that is held out of training for validation, if a folder or
-            table has no validation split. With 0, training refuses such data, and evaluation takes
-            all of its images.
-        validate_on: split is the data's own validation split; holdout is the share
-            ``data.holdout`` of each class of its training split (of digits, fashion_mnist,
-            folder:PATH and csv:FILE), so that its own validation split is left for ``kat eval`` as
-            a test.
-        image_size: side of the square that the model sees, in pixels; null: the data's own size;
-            auto: as of the model in model.init_from; without both from the median side of 100
+            table has no validation split. With 0, such data cannot be trained on, and is evaluated
+            whole.
+        validate_on: images for validation: split is the data's own validation split; holdout is the
+            share ``data.holdout`` of each class of the training split (digits, fashion_mnist,
+            folder:PATH and csv:FILE), which leaves the data's own validation split to ``kat eval``
+            as test images.
+        image_size: side of the model's square input, in pixels; null: the size of the data; auto:
+            the size of the model in model.init_from; if neither exists, the median side of 100
             images.
-        channels: channels that images are converted to: 1 for gray, 3 for RGB; null: the data's
-            own; auto: as of the model in model.init_from.
-        batch_size: images per step in each process; auto: from the number of images.
+        channels: channels of the images, after conversion: 1 for gray, 3 for RGB; null: the
+            channels of the data; auto: those of the model in model.init_from.
+        batch_size: images per step in each process; auto: chosen by the number of images.
         num_workers: processes that load images; 0 loads them in the main process.
-        bad_images: what to do with an unreadable image: skip names it and takes the next image in
-            its place in training, fail stops.
-        exif: upright turns photographs as their EXIF orientation says; ignore takes the pixels as
-            they are stored. Boxes and masks whose size says that they are of the stored pixels keep
-            their image as it is stored.
-        bad_annotations: what to do with invalid boxes and masks (``kat data check`` lists them):
+        bad_images: what to do with an unreadable image: skip reports it, and training uses the next
+            image in its place; fail stops.
+        exif: upright turns photographs as their EXIF orientation says; ignore uses the pixels as
+            stored. An image also stays as stored if its boxes or masks were drawn on the stored
+            pixels, as their size shows.
+        bad_annotations: what to do with invalid boxes and masks, which ``kat data check`` lists:
             fail refuses the data, skip leaves them out.
-        boxes_only: detection: leave out the masks of the annotations, and train on boxes, as
-            on data without masks.
-        interpolation: how images are resized for evaluation; auto: as for the model in
-            model.init_from.
-        crop_pct: share of the resized image that the central crop keeps in evaluation; auto: as for
-            the model in model.init_from.
-        mean: mean of each channel, for normalization; null: the dataset's own; auto: that of the
-            model in model.init_from.
-        std: standard deviation of each channel, for normalization; null: the dataset's own; auto:
+        boxes_only: detection: ignore the masks of the annotations, and train on boxes only.
+        interpolation: how images are resized for evaluation; auto: as the model in model.init_from
+            needs.
+        crop_pct: share of the resized image that the central crop keeps in evaluation; auto: the
+            share of the model in model.init_from.
+        mean: mean of each channel, for normalization; null: the mean of the dataset; auto: the mean
+            of the model in model.init_from.
+        std: standard deviation of each channel, for normalization; null: that of the dataset; auto:
             that of the model in model.init_from.
 
     Examples:
@@ -114,20 +113,22 @@ class AugmentConfig:
     """Augmentation of training images and their labels.
 
     Args:
-        scale: range of the share of the area that a random resized crop keeps; [1, 1], with ratio
-            [1, 1], turns it off.
-        ratio: range of the crop's aspect ratio.
-        interpolation: how training images are resized; random: bilinear or bicubic at random.
+        scale: smallest and largest share of the image's area that a random resized crop keeps; [1,
+            1], together with ratio [1, 1], turns cropping off.
+        ratio: smallest and largest aspect ratio of the crop.
+        interpolation: how training images are resized; random picks bilinear or bicubic for each
+            image.
         hflip: probability of a horizontal flip.
-        color_jitter: strength of color jitter, if auto_augment is null.
-        auto_augment: a policy of timm's, e.g. ``rand-m9-mstd0.5`` (RandAugment); null: none.
+        color_jitter: strength of color jitter; no effect beside auto_augment.
+        auto_augment: an augmentation policy of timm, e.g. ``rand-m9-mstd0.5`` (RandAugment); null:
+            none.
         random_erasing: probability of erasing a random rectangle.
-        mixup: alpha of mixup; 0 turns it off; auto: from the number of images.
+        mixup: alpha of mixup; 0 turns it off; auto: chosen by the number of images.
         cutmix: alpha of cutmix; 0 turns it off.
-        mixup_prob: probability that a batch is mixed at all.
+        mixup_prob: probability that mixup or cutmix is applied to a batch.
         mixup_switch_prob: probability of cutmix instead of mixup, if both are on.
-        label_smoothing: probability mass taken from the true class and spread over all classes, in
-            mixed labels, too.
+        label_smoothing: probability that is taken from the true class and spread over all classes;
+            mixed labels are smoothed, too.
 
     Examples:
         >>> from kat.data import AugmentConfig
@@ -169,10 +170,10 @@ class DetectionAugmentConfig:
     min_size and max_size in model.args.
 
     Args:
-        scale: range of the scale of an image at its own aspect ratio; at 1 it just fits the square.
+        scale: smallest and largest scale of an image; at scale 1 the image just fits into the
+            square.
         hflip: probability of a horizontal flip.
-        min_side: objects are dropped if less than this many pixels of their width or height are
-            left.
+        min_side: drop an object if its remaining width or height is below this many pixels.
 
     Examples:
         >>> from kat.data.dense import DetectionAugmentConfig
@@ -193,12 +194,12 @@ class SegmentationAugmentConfig:
     times that), then by a random factor, and a square is cropped.
 
     Args:
-        crop: side of the square in pixels; null: data.image_size. Validation sees whole images and
-            ignores it.
-        scale: range of the random factor.
-        max_class_share: a crop is drawn again if one class fills more than this share of it.
+        crop: side of the crop in pixels; null: data.image_size. Validation uses whole images
+            instead.
+        scale: smallest and largest random factor.
+        max_class_share: crop again if one class fills more than this share of the crop.
         hflip: probability of a horizontal flip.
-        distortion: probability of each change of brightness, contrast, saturation and hue.
+        distortion: probability of each of four changes: brightness, contrast, saturation, hue.
 
     Examples:
         >>> from kat.data.dense import SegmentationAugmentConfig

@@ -43,29 +43,28 @@ class ModelConfig:
     """The model to train.
 
     Args:
-        name: a model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro; auto: the
-            model of init_from, or the KAT of its size if that is a ViT; without init_from a small
-            KAT for the task, larger on a GPU.
+        name: a model in timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro; auto: the
+            model of init_from, or for a ViT the KAT of the same size; without init_from, a small
+            KAT for the task, and a larger one on a GPU.
         args: further arguments of the model's constructor, e.g. {num_groups: 4, patch_size: 2}.
-        drop_path: rate of stochastic depth in the last block; it grows linearly from 0 in the
-            first.
+        drop_path: rate of stochastic depth in the last block; it grows linearly over the blocks,
+            from 0 in the first.
         drop: dropout rate before the classifier.
-        init_from: start from a trained ViT or KAT: a .safetensors or .pth file, the folder of
-            a model or a run, or the name of a pretrained timm model (short: --init-from). All
-            weights are carried over but the rationals, and a head for other classes. act2 is fitted
-            to the ViT's activation unless args has an act_init, and what the ViT needs (LayerScale,
-            registers) is added to args; docs/checkpoints.md. From a KAT the rationals are carried
-            over, too.
-        init_activation: the activation of the ViT in init_from, if its file does not say; default
-            gelu.
-        freeze: the parts that are not trained, separated by commas: backbone (all but the head),
-            rationals (their coefficients), a number n (the embeddings and the first n blocks), or
-            patterns of parameter names such as "blocks.*.attn.*". Frozen parts run in eval mode and
-            have no gradient.
-        grad_checkpointing: recompute activations in the backward pass, to save memory.
+        init_from: start from a trained ViT or KAT: a .safetensors or .pth file, a model folder, a
+            run, or the name of a pretrained timm model (short: --init-from). The weights of a KAT
+            are kept. From a ViT, act1 starts as the identity and act2 as a fit to the ViT's
+            activation, unless args has an act_init; args gets what the ViT needs (LayerScale,
+            registers). The head starts anew if the classes differ. See docs/checkpoints.md.
+        init_activation: the activation of the ViT in init_from, if its file does not name it
+            (default: gelu).
+        freeze: parts that are not trained, separated by commas: backbone (everything except the
+            head), rationals (their coefficients), a number n (the embeddings and the first n
+            blocks), or patterns of parameter names such as "blocks.*.attn.*". Frozen modules run in
+            eval mode and get no gradient.
+        grad_checkpointing: save memory by computing activations again in the backward pass.
         compile: run the model through torch.compile.
-        channels_last: keep images in the channels-last memory format, which convolutions on GPUs
-            prefer; in a ViT that is the patch embedding alone.
+        channels_last: store images in the channels-last format, which suits convolutions on GPUs; a
+            ViT has only one convolution, the patch embedding.
 
     Examples:
         >>> from kat.training import ModelConfig
@@ -100,33 +99,34 @@ class OptimConfig:
     """The optimizer, its schedule, and the EMA of the weights.
 
     Args:
-        name: an optimizer of timm's, e.g. adamw, lamb, sgd.
-        lr: peak learning rate; auto: from the number of images.
-        weight_decay: weight decay of all parameters but biases, norms, embeddings and rational
+        name: an optimizer from timm, e.g. adamw, lamb, sgd.
+        lr: peak learning rate; auto: chosen by the number of images.
+        weight_decay: weight decay of all parameters except biases, norms, embeddings and rational
             coefficients.
         rational_weight_decay: weight decay of the rational coefficients; it pulls F towards zero.
-        betas: decay rates of the moments of optimizers that have two, such as Adam.
-        layer_decay: factor of the learning rate from each block to the one before it: the head has
-            lr, the last block layer_decay times lr; 1 turns it off; auto: 0.75 with init_from, else
-            1.
-        rational_lr_scale: factor of the learning rate of the rational coefficients.
+        betas: decay rates of the two moments, for optimizers that have two, such as Adam.
+        layer_decay: factor by which the learning rate falls from each block to the block before it:
+            the head trains at lr, the last block at layer_decay times lr. 1 turns it off; auto:
+            0.75 with init_from, otherwise 1.
+        rational_lr_scale: factor that multiplies the learning rate of the rational coefficients.
         rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
-            tenth of the epochs, as for a warm-up that would not end before the run does.
-        clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it
+            tenth of the epochs. A warm-up as long as the run is shortened to this, too.
+        clip_coefficients: clip every rational coefficient to [-c, c] after each step; 0 turns it
             off.
         warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: a twentieth of the
-            epochs, as for a warm-up that would not end before the run does.
+            epochs. A warm-up as long as the run is shortened to this, too.
         warmup_lr: learning rate of the first step.
-        schedule: how the learning rate falls after the warm-up: cosine; poly, a power of the share
-            of steps left; step, by step_factor at each of step_at.
-        min_lr: learning rate at the end of cosine and poly.
-        poly_power: the power of poly; 1 falls linearly.
-        step_at: where step lowers the learning rate, as shares of the run, e.g. [0.889, 0.963].
-        step_factor: factor of the learning rate at each of step_at.
-        clip_grad: largest norm of the gradient; 0 turns clipping off.
-        accumulate_grad_batches: batches whose gradients are summed for one step.
-        ema_decay: decay of the EMA of the weights; it warms up, so that short runs can use it. With
-            an EMA, the EMA is validated and kept as the best checkpoint; 0 turns it off.
+        schedule: how the learning rate falls after the warm-up: cosine; poly, as a power of the
+            remaining share of the steps; step, by step_factor at each point of step_at.
+        min_lr: final learning rate of cosine and poly.
+        poly_power: exponent of poly; 1 is a straight line.
+        step_at: points at which step lowers the learning rate, as shares of the run, e.g. [0.889,
+            0.963].
+        step_factor: factor of the learning rate at each point of step_at.
+        clip_grad: maximum norm of the gradient; 0 turns clipping off.
+        accumulate_grad_batches: number of batches whose gradients are summed for one step.
+        ema_decay: decay of the EMA of the weights; it warms up, so that short runs can use an EMA.
+            The EMA is then what is validated and saved as the best checkpoint. 0 turns it off.
 
     Examples:
         >>> from kat.training import OptimConfig
@@ -186,10 +186,10 @@ class LossConfig:
     """The loss of a classifier.
 
     Args:
-        class_weights: weights of the classes in the training loss: a list with one for each, in the
-            order of the classes; or balanced: n / (K n_c) for a class with n_c of the n training
-            images, with K classes. null: all classes weigh the same. The loss of validation and
-            evaluation has no weights.
+        class_weights: weights of the classes in the training loss: a list with one weight for each
+            class, in the order of the classes; or balanced, which is n / (K n_c) for a class with
+            n_c of the n training images, with K classes. null: all classes weigh the same. The
+            losses of validation and evaluation are not weighted.
 
     Examples:
         >>> from kat.training import LossConfig, TrainConfig
@@ -223,8 +223,8 @@ class CheckpointConfig:
     """When last.ckpt is written, other than after every epoch.
 
     Args:
-        every_n_minutes: minutes of training between two checkpoints within an epoch; null: none.
-        every_n_steps: optimizer steps between two checkpoints within an epoch; null: none.
+        every_n_minutes: minutes of training between checkpoints within an epoch; null: none.
+        every_n_steps: optimizer steps between checkpoints within an epoch; null: none.
     """
 
     every_n_minutes: Positive | None = 15.0
@@ -236,34 +236,36 @@ class TrainConfig:
     """All settings of a run.
 
     Args:
-        out: run directory: checkpoints, logs and the resolved settings.
-        epochs: passes over the training data; auto: from the number of images.
+        out: run directory, for checkpoints, logs and the settings of the run.
+        epochs: passes over the training data; auto: chosen by the number of images.
         seed: seed of the weights, the data order and the augmentation.
         precision: floating-point format of the forward and backward passes.
-        accelerator: device to train on; cuda and gpu are the same (short: --device).
+        accelerator: device to train on; cuda and gpu mean the same (short: --device).
         devices: number of devices on this machine; auto: all.
         num_nodes: number of machines.
-        strategy: how several devices share the work: auto and ddp keep the whole model on each;
+        strategy: how several devices share the work: with auto or ddp each has the whole model;
             fsdp (FSDP2) shards weights, gradients and optimizer state.
-        limit_train_batches: train on at most this many batches an epoch; with a decimal point, on
-            this share of them, e.g. 0.1.
-        limit_val_batches: validate on at most this many batches, or this share of them.
-        limit_epochs: stop after this epoch. The learning rate follows the schedule of all epochs,
-            and a resumed run continues it; the same holds for max_steps and max_time.
-        early_stopping: stop after this many epochs in a row that are not better than the best one
-            (patience): none has a higher first metric of the task (top-1, box AP, mIoU), or an
-            equal one and a lower validation loss. null: train all epochs.
+        limit_train_batches: train on at most this many batches in each epoch; a number with a
+            decimal point, e.g. 0.1, is a share of them.
+        limit_val_batches: validate on at most this many batches; a number with a decimal point is a
+            share of them.
+        limit_epochs: stop after this epoch, counted from the start of the run. The learning rate
+            still follows the schedule of all epochs, and a resumed run continues it. The same holds
+            for max_steps and max_time.
+        early_stopping: stop after this many epochs in a row (patience) without a new best epoch.
+            The best epoch has the highest first metric of the task (top-1, box AP, mIoU); a tie
+            goes to the lower validation loss. null: train all epochs.
         max_steps: stop after this many optimizer steps, and validate.
-        max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS (in quotes in YAML), and
-            validate. A resumed run starts the clock anew.
-        log_every_n_steps: steps between two lines of the logs.
+        max_time: stop after this time, HH:MM:SS or DD:HH:MM:SS (in quotes in YAML), and validate.
+            The clock of a resumed run starts at 0.
+        log_every_n_steps: steps between two rows of the logs.
         loggers: loggers besides CSV and TensorBoard: wandb, mlflow, or both.
-        progress: show a progress bar in a terminal; otherwise lines report the progress.
-        resume: resume the run in out, with its own settings unless others are given; auto: resume
-            it if there is one, else start it.
-        accept_changed_data: resume although the data is not what the run began with: other classes,
-            files or labels.
-        overwrite: delete the run in out first; other files there are kept.
+        progress: show a progress bar in a terminal; false: print lines, as to a file.
+        resume: resume the run in out, with its settings where no others are given; auto: resume it
+            if it exists, otherwise start it.
+        accept_changed_data: resume even if classes, files or labels of the data have changed since
+            the run began.
+        overwrite: delete the run in out before training; other files in out are kept.
 
     Examples:
         >>> from kat.data import DataConfig
