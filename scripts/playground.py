@@ -42,7 +42,7 @@ KATEX_INTEGRITY = (
     "FQiyt16zYg=="
 )
 KATEX_FILES = (
-    "katex.min.js", "katex.min.css",
+    "katex.min.js", "katex.min.css", "LICENSE",
     *(f"fonts/KaTeX_{font}.woff2" for font in (
         "AMS-Regular", "Main-Regular", "Main-Bold", "Main-Italic", "Math-Italic",
         "Size1-Regular", "Size2-Regular", "Size3-Regular", "Size4-Regular",
@@ -129,10 +129,11 @@ def check_integrity(archive: Path, integrity: str) -> None:
 
 
 def unpack(archive: Path, names: Sequence[str], out: Path) -> None:
-    """Writes files of the package's ``dist`` to a folder."""
+    """Writes files of the package's ``dist``, and its licence, to a folder."""
     with tarfile.open(archive) as package:
         for name in names:
-            source = package.extractfile(f"package/dist/{name}")
+            folder = "package" if name == "LICENSE" else "package/dist"
+            source = package.extractfile(f"{folder}/{name}")
             assert source is not None
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             with replacing(out / name) as path:

@@ -88,3 +88,9 @@ def test_names_of_torch_and_timm_and_the_playground_have_their_links(site):
     page = (site / "playground" / "function" / "index.html").read_text()
     assert re.search('property="og:image" content="[^"]*playground/card.png"', page)
     assert (site / "playground" / "card.png").is_file()
+
+
+def test_the_license_of_katex_lies_beside_its_files(site):
+    katex = site / "playground" / "katex"
+    assert (katex / "katex.min.js").is_file()
+    assert "Permission is hereby granted" in (katex / "LICENSE").read_text()
