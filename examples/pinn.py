@@ -13,7 +13,7 @@ A rational whose F' jumps gives a u' that jumps, and u'', taken point by point, 
 
 is the sum of those jumps. It is zero for a smooth network, and nothing in the loss holds it down.
 
-Writes results.csv and pinn.svg.
+Writes results.csv.
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
 import kat
-from kat.analysis.figures.base import save_figure
 
 WIDTH = 32
 GROUPS = 4
@@ -47,7 +45,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Trains every network with every seed, prints the table, writes it and the figure."""
+    """Trains every network with every seed, prints the table and writes it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -59,14 +57,12 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     runs = [(name, seed) for name in options.networks for seed in options.seeds]
-    results = [run(options, *each) for each in track(runs, "training")]
-    rows = [row for row, _ in results]
+    rows = [run(options, *each) for each in track(runs, "training")]
     report(rows)
     with (options.out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    draw(results, options.out / "pinn.svg")
     print(f"everything is in {options.out}")
 
 
@@ -121,8 +117,8 @@ The rate is the best of 1e-3, 5e-3 and 2e-2 for the MLP, of 2e-3, 5e-3 and 1e-2 
 """
 
 
-def run(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, Any], Tensor]:
-    """Trains one network, and returns its row of the table and u at the evaluation points."""
+def run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Trains one network, and returns its row of the table."""
     make, lr = NETWORKS[name]
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.float64)
@@ -135,9 +131,9 @@ def run(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, An
     steps = lbfgs(net, options.lbfgs)
     seconds = time.perf_counter() - start
     x = midpoints(EVALUATION)
-    u, _, u2 = solution(net, x)
+    _, _, u2 = solution(net, x)
     ends = solution(net, torch.tensor([[0.0], [1.0]]))[1]
-    row = {
+    return {
         "network": name,
         "seed": seed,
         "parameters": sum(p.numel() for p in net.parameters()),
@@ -148,7 +144,6 @@ def run(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, An
         "jumps": (ends[1] - ends[0] - u2.mean()).item(),
         "seconds": seconds,
     }
-    return row, u.detach()
 
 
 def midpoints(count: int) -> Tensor:
@@ -239,27 +234,6 @@ def report(rows: list[dict[str, Any]]) -> None:
 def median(rows: list[dict[str, Any]], column: str) -> str:
     """The median size of a column."""
     return f"{statistics.median(abs(row[column]) for row in rows):.1e}"
-
-
-def draw(results: list[tuple[dict[str, Any], Tensor]], path: Path) -> None:
-    """Draws |u - exact| of each network's first seed, and error against residual of every run."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    names = list(dict.fromkeys(row["network"] for row, _ in results))
-    x = midpoints(EVALUATION)
-    every = slice(25, None, 50)
-    for number, name in enumerate(names):
-        runs = [result for result in results if result[0]["network"] == name]
-        error = (runs[0][1] - exact(x)).abs()
-        left.semilogy(x[every, 0], error[every, 0], lw=1, color=f"C{number}", label=name)
-        points = [(row["residual"], row["error"]) for row, _ in runs]
-        right.loglog(*zip(*points, strict=True), "o", color=f"C{number}", label=name)
-    left.set(xlabel="x", ylabel="|u - exact|", title="error along x, first seed")
-    right.set(xlabel="residual (RMS of u'' + f)", ylabel="relative error", title="every run")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    right.legend(fontsize=8)
-    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def check(text, facts):
     for fragment, *conditions in (line.split(" <= ") for line in lines if line[:1] not in "#="):
         for key in re.findall(r"\[(\w[^{}]*)\]", fragment):
             ends = f"…({{{key}<}} to {{{key}>}})" if f"{key}<" in facts else ""
-            row = f"{{{key}}}{ends}… | {{{key} n}} | {{{key} word}}"
+            row = f"{{{key}}}{ends}… | {{{key} word}}…({{{key} n}})"
             fragment = fragment.replace(f"[{key}]", row)
         literals, keys = re.split(r"\{.*?\}", fragment), re.findall(r"\{(.*?)\}", fragment)
         pattern = FIGURE.join(re.escape(each).replace("…", "[^|]*?") for each in literals)

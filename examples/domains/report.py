@@ -3,8 +3,8 @@
     python examples/domains/report.py                              # prints the tables
     python examples/domains/report.py --page docs/domains.md       # writes them into the page
     python examples/domains/report.py --csv summary.csv            # every error and difference
-    python examples/domains/report.py --forest forest.png          # draws every paired difference
-    python examples/domains/report.py --curves language.png        # bits per byte against tokens
+    python examples/domains/report.py --forest forest.svg          # draws every GR-KAN - GELU
+    python examples/domains/report.py --curves language.svg        # bits per byte against tokens
 
 comparisons.py says what a difference is.
 """
@@ -12,7 +12,6 @@ comparisons.py says what a difference is.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +21,12 @@ from plan import PLAN, RESULTS
 with needed():
     from comparisons import COMPARISONS, Line, kept_rates, lines
     from figures import forest, language_curves
-    from matplotlib.figure import Figure
     from statsmodels.stats.multitest import multipletests
     from summary import two_digits
 
 from kat.analysis.ablation import markdown
-from kat.files import replacing, write_text
+from kat.analysis.figures.base import save_figure
+from kat.files import write_text
 from kat.tables import fill_tables, write_table
 
 COMPARED = (
@@ -45,7 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--domain", nargs="+", choices=PLAN, default=list(PLAN))
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of CSV files")
-    parser.add_argument("--forest", type=Path, help="draw all differences into this file")
+    parser.add_argument("--forest", type=Path, help="draw GR-KAN - GELU into this file")
     parser.add_argument("--curves", type=Path, help="draw the curves of language into this file")
     parser.add_argument("--page", type=Path, help="write the tables between their marks here")
     parser.add_argument("--csv", type=Path, help="write all errors and differences here")
@@ -53,9 +52,9 @@ def main() -> None:
     found = {name: list(lines(name, options.results)) for name in options.domain}
     everything = [line for of_domain in found.values() for line in of_domain]
     if options.forest:
-        save(forest(everything), options.forest)
+        save_figure(forest(everything), options.forest)
     if options.curves:
-        save(language_curves(options.results), options.curves)
+        save_figure(language_curves(options.results), options.curves)
     tables = {name: table(of_domain) for name, of_domain in found.items() if of_domain}
     if set(options.domain) == set(PLAN):
         tables["all"] = counts(everything)
@@ -68,22 +67,8 @@ def main() -> None:
         print("".join(f"\n{name}\n\n{content}" for name, content in tables.items()))
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure into a file of the format of its ending.
-
-    Raises:
-        SystemExit: the ending is none of a picture.
-    """
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in known:
-        raise SystemExit(f"{path} must end in one of {', '.join(f'.{name}' for name in known)}")
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=100, format=path.suffix.removeprefix("."))
-    print(path)
-
-
 def table(of_domain: list[Line]) -> str:
-    """The error of GELU and the ratios of GR-KAN's errors in Markdown, a row for each task."""
+    """The ratios of GR-KAN's errors in Markdown, a row for each task with the error of GELU."""
     found = {each.title for line in of_domain for each in line.differences}
     compared = [title for title in COMPARED if title in found][:3]
     rows = []
@@ -92,9 +77,9 @@ def table(of_domain: list[Line]) -> str:
             d.title: f"{percent(d.mean)} ({percent(d.low)} to {percent(d.high)})"
             for d in line.differences
         }
-        error = two_digits(line.errors["gelu"]) if "gelu" in line.errors else ""
-        rows.append([line.task, error, *(own.get(title, "no ratio") for title in compared)])
-    return markdown(["", "error of GELU", *(f"{title}, %" for title in compared)], rows)
+        error = f" ({two_digits(line.errors['gelu'])})" if "gelu" in line.errors else ""
+        rows.append([line.task + error, *(own.get(title, "no ratio") for title in compared)])
+    return markdown(["(error of GELU)", *(f"{title}, %" for title in compared)], rows)
 
 
 def cells(everything: list[Line]) -> Iterator[tuple[str, ...]]:
@@ -125,9 +110,8 @@ def counts(everything: list[Line]) -> str:
             clear = multipletests([each.p for each in own], method="holm")[0]
             held = [side for side, holds in zip(sides, clear, strict=True) if holds]
             lower, higher = (f"{sides.count(side)} ({held.count(side)})" for side in (-1, 1))
-            median = f"{statistics.median(each.mean for each in own):+.1f}"
-            rows.append([title, lower, str(sides.count(0)), higher, median])
-    return markdown(["", "lower", "no difference seen", "higher", "median, %"], rows)
+            rows.append([title, lower, str(sides.count(0)), higher])
+    return markdown(["", "lower", "no difference seen", "higher"], rows)
 
 
 def rates(kept: dict[str, list[int]]) -> str:

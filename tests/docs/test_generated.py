@@ -36,7 +36,8 @@ def test_the_page_of_the_settings_has_a_row_for_each(reference):
     assert names == set(flat(asdict(TrainConfig())))
     cells = {row[1].strip(" `"): [cell.strip() for cell in row[2:5]] for row in rows}
     assert cells["optim.lr"] == [
-        "number > 0 or `auto`", "`0.001`", "peak learning rate; auto: chosen by the number of images.",
+        "number > 0 or `auto`", "`0.001`",
+        "peak learning rate; auto: chosen by the number of images.",
     ]  # fmt: skip
     assert cells["detection.scale"][:2] == ["two numbers > 0", "`[0.1, 2.0]`"]
     assert cells["data.bad_images"][0] == "`skip`, `fail`"
