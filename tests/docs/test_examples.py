@@ -18,7 +18,7 @@ DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
 NAMES = (
-    "index", "getting-started", "own-model", "function", "kanify", "adapters",
+    "index", "getting-started", "own-model", "function", "kanify", "fine-tuning",
     "higher-order", "checkpoints", "backends",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))

@@ -151,7 +151,7 @@ def test_adapters_beside_lora_of_peft(kind, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")
 def test_peft_carries_coefficients_by_itself(tmp_path):
-    """The example of docs/adapters.md: PEFT's files, switching and merging."""
+    """The example of docs/fine-tuning.md: PEFT's files, switching and merging."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
     model = bert("low_rank")
     parameters = sorted(kat.models.rational_parameter_names(model))
