@@ -127,6 +127,6 @@ def draw_picture(axes: Axes, picture: Tensor, title: Sequence[str] = ()) -> None
     height, width = picture.shape[-2:]
     pixels = picture.permute(1, 2, 0).cpu().numpy()
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    axes.set(xticks=[], yticks=[], frame_on=False)
+    axes.set(xticks=[], yticks=[], frame_on=False, anchor="N")
     if title:
         axes.set_title("\n".join(map(plain, title)), fontsize=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,8 +27,8 @@ COSTS = {
     "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
 }
 """The costs of a model: columns of a table of runs, and titles."""
-_LINE, _LETTERS = 0.36, 24
-"""The height of a line of a forest in inches, and the letters of a name side by side."""
+_LINE, _LETTERS, _TITLE = 0.36, 24, 60
+"""The height of a line of a forest in inches, and the most letters side by side: name and title."""
 _FAR = 2
 """How many times the median reach of all differences is far beyond them."""
 
@@ -58,7 +58,8 @@ def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Fig
             _draw_estimate(axes, place, result.name, result.estimate, colors(1)[0], 100)
     shown = "mean, 95 % interval, every run" if has_intervals(results) else "one seed"
     axes.set_xlabel(f"{with_split(metric)} (%): {shown}")
-    figure.suptitle(f"{plain(title)}\nright: the difference from {plain(results[0].name)}")
+    reference = f"right: the difference from {plain(results[0].name)}"
+    figure.suptitle(f"{fill(plain(title), _TITLE)}\n{fill(reference, _TITLE)}")
     return figure
 
 
@@ -67,8 +68,7 @@ def _forest(names: Sequence[str], values: Sequence[str]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(base.WIDTH, 1.3 + _LINE * len(names)), layout="constrained")
     axes = figure.add_subplot()
     right = axes.secondary_yaxis("right")
-    labels = ["\n".join(wrap(plain(name), _LETTERS)) for name in names]
-    for side, texts in ((axes, labels), (right, values)):
+    for side, texts in ((axes, [fill(plain(name), _LETTERS) for name in names]), (right, values)):
         side.set_yticks(range(len(names)), texts)
         side.tick_params(axis="y", length=0)
         side.spines[["left", "right"]].set_visible(False)
@@ -107,7 +107,7 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
     shown = _shown(drawn)
     for place, (name, difference) in enumerate(lines):
         if difference is None:
-            above = axes.text(1, place, "\n".join(wrap(plain(name), 2 * _LETTERS)), ha="right")
+            above = axes.text(1, place, fill(plain(name), 2 * _LETTERS), ha="right")
             above.set(va="center", size=9, weight="bold", transform=axes.get_yaxis_transform())
             continue
         mean = difference.mean

@@ -83,7 +83,7 @@ def draw_learning_curves(
             if len(runs) > 1 or (count and line not in lines):
                 line.set_label(plain(label) + count)
                 lines.append(line)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         dotted = " (dotted: training)" if len(columns) > 1 < len(runs) else ""
         axes.set(xlabel="epoch", title=title + dotted)
         label_lines(axes, lines)

@@ -81,7 +81,8 @@ def _lead(found: ClassFindings | DenseFindings) -> str:
         right, either_way = int(found.confusion.trace()), found.confusion + found.confusion.T
         images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
         lead = f"{100 * right / found.images:.0f} %{images} are classified correctly"
-        for pair in most_confused(np.triu(either_way), found.classes, 1):
+        # Two classes have only one pair.
+        for pair in most_confused(np.triu(either_way), found.classes, len(found.classes) > 2):
             lead += f"; {pair.true} and {pair.predicted} are confused most"
         return f"{lead}."
     measured, images = found.evaluation, counted(found.evaluation.images, "validation image")
