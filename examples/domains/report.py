@@ -79,7 +79,7 @@ def table(of_domain: list[Line]) -> str:
         }
         error = f" ({two_digits(line.errors['gelu'])})" if "gelu" in line.errors else ""
         rows.append([line.task + error, *(own.get(title, "no ratio") for title in compared)])
-    return markdown(["(error of GELU)", *(f"{title}, %" for title in compared)], rows)
+    return markdown(["task (error of GELU)", *(f"{title}, %" for title in compared)], rows)
 
 
 def cells(everything: list[Line]) -> Iterator[tuple[str, ...]]:

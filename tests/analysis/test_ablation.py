@@ -162,6 +162,8 @@ def test_the_figure_has_every_run_and_the_intervals():
     titles = [html.unescape(title) for title in re.findall("<title>(.*?)</title>", text)]
     assert titles[:3] == [f"KAT, seed {seed}: {v:.2f}" for seed, v in enumerate(TOP1["KAT"])]
     assert titles[6:] == ["KAT: 84.70 ± 1.88 (n = 3)", "ViT: 81.80 ± 2.45 (n = 3)"]
+    long = draw_cells(summarize(_rows()), TOP1_METRIC, "What is it for? " * 8)
+    assert max(map(len, long.get_suptitle().splitlines())) <= 60
 
 
 def test_an_interval_of_an_accuracy_ends_at_100():

@@ -42,3 +42,9 @@ def test_the_lines_of_a_run_are_named_where_there_are_two():
     assert [text.get_text() for text in loss.texts] == ["validation", "training"]
     assert loss.get_title(loc="left") == "loss"
     assert not top1.texts
+
+
+def test_a_run_of_one_epoch_has_one_whole_epoch_on_its_axis():
+    (axes,) = draw_learning_curves({"a": [ROWS[:1]]}, ["top1"]).axes
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]

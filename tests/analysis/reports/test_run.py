@@ -95,6 +95,15 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
         assert f'role="img" aria-label="{caption}' in text
 
 
+def test_two_classes_are_not_said_to_be_confused_most(tmp_path):
+    path, model = tmp_path / "report.html", pages.small_kat()
+    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+    found = class_findings(model, RECORD, [Batch(images, torch.arange(40) % 2, [])], ["0", "1"])
+    assert 0 < found.confusion.trace() < 40
+    write_run_report(pages.findings(model, predictions=found, activations=[]), path)
+    assert re.search("<h1>.*?</h1>\n<p>.*? are classified correctly\\.</p>", path.read_text())
+
+
 def test_a_group_whose_inputs_are_far_off_does_not_end_the_page(tmp_path):
     path = tmp_path / "report.html"
     run = pages.findings(pages.small_kat(), coefficients={}, stability=[])
