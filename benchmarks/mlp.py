@@ -2,10 +2,13 @@
 
     python benchmarks/mlp.py
     python benchmarks/mlp.py --shapes base --batch 128 --device cuda --amp --compile
+    python benchmarks/mlp.py --shapes micro --batch 2 --tokens 1
 
-  gelu      timm's Mlp with nn.GELU
-  fused     GRKANMlp: keeps its inputs alone, and computes F(x) again in the backward pass
-  plain     GRKANMlp(fused=False): keeps F(x) as well
+  gelu        timm's Mlp with nn.GELU
+  fused       GRKANMlp: keeps its inputs alone, and computes F(x) again in the backward pass; a
+              small call on a CPU runs as the modules
+  plain       GRKANMlp(fused=False): keeps F(x) as well
+  sequential  the same rationals and linear maps in an nn.Sequential
 
 The candidates take turns; times are medians in ms, ratios are to timm's Mlp. Saved bytes are those
 of the tensors that autograd holds between the passes, parameters left out.
@@ -25,8 +28,7 @@ from torch import Tensor, nn
 
 import kat
 
-TOKENS = 197
-WIDTHS = {"tiny": 192, "small": 384, "base": 768}
+WIDTHS = {"micro": 16, "tiny": 192, "small": 384, "base": 768}
 COLUMNS = (
     "shape", "MLP", "forward", "forward ratio", "forward+backward", "forward+backward ratio",
     "saved MB", "saved ratio",
@@ -49,8 +51,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shapes", nargs="+", choices=WIDTHS, default=list(WIDTHS))
+    parser.add_argument("--shapes", nargs="+", choices=WIDTHS, default=list(WIDTHS)[1:])
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=197)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
@@ -65,15 +68,17 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
     torch.manual_seed(0)
     width = WIDTHS[name]
     place = {"device": options.device, "dtype": getattr(torch, options.dtype)}
-    mlps = {
+    mlps: dict[str, nn.Module] = {
         "gelu": Mlp(width, 4 * width, **place),
         "fused": kat.GRKANMlp(width, 4 * width, **place),
         "plain": kat.GRKANMlp(width, 4 * width, fused=False, **place),
     }
+    own = kat.GRKANMlp(width, 4 * width, **place)
+    mlps["sequential"] = nn.Sequential(own.act1, own.fc1, own.act2, own.fc2)
     if options.compile:
         torch.compiler.reset()  # its limit of recompilations would leave later shapes uncompiled
         mlps = {label: torch.compile(mlp, dynamic=False) for label, mlp in mlps.items()}
-    x = torch.randn(options.batch, TOKENS, width, **place, requires_grad=True)
+    x = torch.randn(options.batch, options.tokens, width, **place, requires_grad=True)
     grad = torch.randn_like(x)
 
     def time(step: Callable[..., Callable[[], None]]) -> dict[str, float]:
@@ -85,7 +90,7 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
     with torch.autocast(options.device, torch.bfloat16, enabled=options.amp):
         saved = {label: kept_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
     columns = (forward, both, saved)
-    shape = f"{options.batch}x{TOKENS}x{width}"
+    shape = f"{options.batch}x{options.tokens}x{width}"
     return [
         [shape, label, *(v for c in columns for v in (c[label], c[label] / c["gelu"]))]
         for label in mlps

@@ -12,7 +12,13 @@ from torch.nn import functional
 from kat.errors import InputError
 from kat.nn.coefficients import Init
 from kat.nn.execution.layer import linear_gradients
-from kat.nn.execution.run import call_grkan_hooks, formulas, has_grkan_hooks, plain_coefficients
+from kat.nn.execution.run import (
+    call_grkan_hooks,
+    formulas,
+    has_grkan_hooks,
+    is_small,
+    plain_coefficients,
+)
 from kat.nn.grkan import count_groups, pair
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
@@ -140,7 +146,8 @@ class GatedGRKANMlp(nn.Module):
         if self.packed and has_grkan_hooks():  # they follow the gate through the graph
             parts = gate, value
         layers = None
-        if self.fused and torch.is_grad_enabled() and type(value) is type(gate):
+        fused = self.fused and torch.is_grad_enabled() and not is_small(gate)
+        if fused and type(value) is type(gate):
             layers = formulas(gate, ((self.act, (self.drop1, self.norm), self.fc2),))
         if layers is not None:
             y = _GatedLinear.apply(*layers[0], self.gate_last, *parts)

@@ -41,7 +41,8 @@ class GRKANLinear(nn.Module):
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
         fused: store only x for the backward pass and recompute F(x) there; on a CPU, run in blocks
-            of rows.
+            of rows. A call with fewer than 2^15 values of x on a CPU runs as the plain modules,
+            which are faster there.
         device, dtype: of the parameters.
 
     Shape:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kat
 from kat.nn import register_grkan_hook
+from kat.nn.execution import run
 from tests.nn.saved import saved_bytes
 
 
@@ -71,6 +72,20 @@ def test_keeps_its_inputs_only():
     ours = kat.GRKANMlp(192, 768)
     assert _is_fused(ours, x, 192, 768)
     assert saved_bytes(ours, x) <= 0.6 * saved_bytes(timm.layers.Mlp(192, 768), x)
+
+
+@pytest.mark.parametrize(
+    ("build", "widths"),
+    [(kat.GRKANMlp, (192, 768)), (kat.GatedGRKANMlp, (192, 768, 768))],
+)
+def test_a_small_call_on_a_cpu_calls_the_modules(build, widths, monkeypatch):
+    """They are faster than the formula, and what they keep is little."""
+    asked = 1 if build is kat.GRKANMlp else 4  # of x, or of the gate
+    monkeypatch.setattr(run, "SMALL", 10 * 192 * asked)
+    x = torch.randn(10, 192, requires_grad=True)
+    mlp = build(192, 768)
+    assert _is_fused(mlp, x, *widths)
+    assert not _is_fused(mlp, x[:9], *widths)
 
 
 def test_function_transforms_and_forward_mode():

@@ -38,6 +38,9 @@ Modules = tuple[nn.Module, Sequence[nn.Module], nn.Linear]
 
 GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
 
+SMALL = 1 << 15
+"""Fewer values of x than this are a small call: what Python asks takes longer than F."""
+
 _hooks: OrderedDict[int, GRKANHook] = OrderedDict()
 
 
@@ -95,6 +98,8 @@ def run_mlp(
         keeps_hidden: keep the inputs of all layers for the backward pass, or x alone, from which it
             then computes the others again.
     """
+    if is_small(x):
+        return _layer_by_layer(x, modules, fused=False)
     layers = formulas(x, modules) if fused and not has_grkan_hooks() else None
     if layers is not None:
         return _run_formulas(x, layers, keeps_hidden=keeps_hidden)
@@ -114,7 +119,7 @@ def _layer_by_layer(x: Tensor, modules: Sequence[Modules], fused: bool) -> Tenso
 
 def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
     """W F(x) + bias, by the formula or the modules, shown to the hooks on all GR-KAN layers."""
-    layers = formulas(x, (modules,)) if fused else None
+    layers = formulas(x, (modules,)) if fused and not is_small(x) else None
     activation, between, linear = modules
     if layers is not None:
         y = _run_formulas(x, layers)
@@ -125,6 +130,12 @@ def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
         y = linear(y)
     call_grkan_hooks(activation, linear, x, y)
     return y
+
+
+def is_small(x: Tensor) -> bool:
+    """Return True for a small call on a CPU: the modules are then faster than their formula."""
+    eager = type(x) in PLAIN and not torch.compiler.is_compiling()
+    return eager and x.device.type == "cpu" and x.numel() < SMALL
 
 
 def formulas(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
