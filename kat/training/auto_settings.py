@@ -39,6 +39,36 @@ _VIT = re.compile(r"^(vit|deit3?)_")
 Settings = TypeVar("Settings")
 
 
+def settle(
+    config: TrainConfig,
+    data: Split,
+    kept: Mapping[str, Any],
+    source: ViTSource | None,
+    device: torch.device,
+) -> tuple[TrainConfig, str]:
+    """Settle every setting that is auto, and the weights of the classes.
+
+    Args:
+        config: the settings.
+        data: the training split.
+        kept: the settings of the run that is resumed; empty for a new one.
+        source: the model that the run starts from.
+        device: trains the model.
+
+    Returns:
+        The settings, and the reasons for a model that was chosen, else "".
+
+    Raises:
+        InputError: a setting cannot be determined.
+    """
+    reason = ""
+    other = source is None or source.task != data.task
+    if config.model.name == AUTO and other and not kept:
+        config, reason = from_scratch(config, data, device, source)
+    config = without_auto(config, kept, source, len(data))
+    return replace(config, loss=settled_loss(config.loss, data)), reason
+
+
 def choose(
     images: int, *, batch_size: int | None = None, epochs: int | None = None
 ) -> dict[str, Any]:

@@ -15,15 +15,15 @@ from kat.models.checkpoints.model_record import unseen_pixels
 from kat.nn.stability import StabilityMonitor
 from kat.text import warn
 from kat.training.callbacks.loggers import check_services
-from kat.training.config import ModelConfig
+from kat.training.checkpoint import raw_weights
 from kat.training.distributed import connect, launch, wrap
 from kat.training.optim.ema import EMA
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, check_layout, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.resolve import ResolvedRun
-from kat.training.run import Run, RunningMean
-from kat.training.state import Division, TrainState, rounding_factors
+from kat.training.run import Run
+from kat.training.state import Division, TrainState, rounding_changes, rounding_factors
 from kat.training.tasks.registry import check_task
 
 
@@ -41,7 +41,7 @@ def build(resolved: ResolvedRun) -> Run:
     if not world.launched and world.size > 1:
         launch(world)
     rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
-    model = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
+    model: Any = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
     unseen = unseen_pixels(model, record.input_size)
     if unseen and world.rank == 0:
         warn(f"warning: {unseen}")
@@ -55,16 +55,23 @@ def build(resolved: ResolvedRun) -> Run:
             fit="act_init" not in config.model.args,
         )
     freeze(model, config.model.freeze)
-    _arrange(model, config.model)
+    if config.model.grad_checkpointing:
+        model.set_grad_checkpointing(True)
+    if config.model.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if config.model.compile:
+        model.compile()
+    precision = Precision(config.precision, device)
+    model.to(precision.dtype)
     if checkpoint is not None:
-        load_weights(model, checkpoint.content["state_dict"], source=str(checkpoint.path))
-        check_layout(model, config.optim, checkpoint.content["optimizer"])
+        load_weights(model, raw_weights(checkpoint), source=str(checkpoint.path))
     workers = worker_server() if world.size > 1 and config.data.num_workers else None
     train_loader = make_loader(
         resolved.train_data, config.data, training=True, seed=config.seed, workers=workers
     )
     val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
     connect(world, device)
+    wrapped = wrap(model.to(device), world, config.strategy, device)
     batches = _batches(train_loader, config.limit_train_batches)
     val_batches = _batches(val_loader, config.limit_val_batches)
     if not 1 <= batches < math.inf:
@@ -77,10 +84,12 @@ def build(resolved: ResolvedRun) -> Run:
         )
     accumulate = config.optim.accumulate_grad_batches
     state = TrainState(
-        Division(world.size, train_loader.batch_size, accumulate), rounding_factors(device)
+        Division(world.size, train_loader.batch_size, accumulate),
+        rounding_factors(device),
+        skipped=resolved.train_data.ignored | resolved.val_data.ignored,
     )
     if checkpoint is not None:
-        saved = TrainState.from_dict(checkpoint.content["state"])
+        saved = checkpoint.state
         if not saved.is_divided_by(state.division, int(batches)):
             raise InputError(
                 f"{checkpoint.path} is of {saved.division}, and at step {saved.step} in epoch"
@@ -88,15 +97,21 @@ def build(resolved: ResolvedRun) -> Run:
                 " Give the settings of the run, or start a new one from its weights by"
                 f" --init-from {checkpoint.path}"
             )
-    precision = Precision(config.precision, device)
-    model.to(device, precision.dtype)
-    wrapped = wrap(model, world, config.strategy, device)
+        changed = rounding_changes(saved.arithmetic, state.arithmetic)
+        if changed and world.rank == 0:
+            warn(
+                f"warning: resumed with {changed}: the results are not those of an uninterrupted"
+                " run to the last bit"
+            )
     monitor = None
     if config.monitor.enabled:
         monitor = StabilityMonitor(config.monitor.every_n_steps)
         monitor.attach(model)
-    steps = math.ceil(batches / accumulate) * config.epochs
     optimizer = make_optimizer(model, config.optim)
+    if checkpoint is not None:
+        check_layout(model, optimizer, config.optim.name, checkpoint.content["optimizer"])
+    steps = math.ceil(batches / accumulate) * config.epochs
+    schedule = Schedule(optimizer, config.optim, config.epochs, steps)
     metrics, raw_metrics = (resolved.task.make_metrics().to(device) for _ in range(2))
     return Run(
         config=config,
@@ -107,7 +122,7 @@ def build(resolved: ResolvedRun) -> Run:
         conversion=conversion,
         monitor=monitor,
         optimizer=optimizer,
-        schedule=Schedule(optimizer, config.optim, config.epochs, steps),
+        schedule=schedule,
         precision=precision,
         ema=EMA(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None,
         train_loader=train_loader,
@@ -122,17 +137,7 @@ def build(resolved: ResolvedRun) -> Run:
         metrics=metrics,
         raw_metrics=raw_metrics,
         prepare=DeviceTransform(record.mean, record.std, resolved.task.random_erasing),
-        train_loss=RunningMean(device),
     )
-
-
-def _arrange(model: Any, settings: ModelConfig) -> None:
-    if settings.grad_checkpointing:
-        model.set_grad_checkpointing(True)
-    if settings.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if settings.compile:
-        model.compile()
 
 
 def _batches(loader: Loader, limit: int | float | None) -> float:

@@ -35,12 +35,10 @@ from kat.errors import CheckpointFailed, InputError
 from kat.files import link_or_copy, reason_of, replacing
 from kat.nn.sharded import sharded_like, whole
 from kat.text import scaled
-from kat.training.distributed import assign, broadcast, gather
-from kat.training.optim.ema import EMA
+from kat.training.distributed import broadcast, gather
 from kat.training.optim.optimizer import optimizer_layout
-from kat.training.run import Callback, Run, map_tensors
+from kat.training.run import Run, map_tensors
 from kat.training.run_directory import CHECKPOINTS_AT_ONCE, LAST, PREVIOUS, Checkpoint
-from kat.training.state import TrainState, rounding_changes
 
 
 def save_checkpoint(run: Run, path: Path) -> None:
@@ -51,7 +49,8 @@ def save_checkpoint(run: Run, path: Path) -> None:
     Raises:
         CheckpointFailed: it cannot be written; in all ranks.
     """
-    run.notify(Callback.on_checkpoint)
+    for callback in run.callbacks:
+        callback.on_checkpoint(run)
     content = _content(run)
     failure = broadcast(_write(content, path) if run.is_first else "")
     if failure:
@@ -119,7 +118,7 @@ def _content(run: Run) -> dict[str, Any]:
         "run_id": run.id,
         "record": dataclasses.asdict(run.record),
         "state_dict": weights,
-        "optimizer": optimizer_layout(run.model, run.config.optim),
+        "optimizer": optimizer_layout(run.model, run.optimizer, run.config.optim.name),
         "optimizer_state": map_tensors(run.optimizer.state_dict(), _stored),
         "scaler": run.precision.state_dict(),
         "state": run.state.to_dict(),
@@ -135,23 +134,22 @@ def _content(run: Run) -> dict[str, Any]:
     return content
 
 
+def raw_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights that training continues from, not their EMA."""
+    content = checkpoint.content
+    return content.get("raw_state_dict", content["state_dict"])
+
+
 def load_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
-    """Restore a run, and drop the content of the checkpoint, which frees the memory."""
-    path, content = checkpoint.path, checkpoint.content
-    saved = TrainState.from_dict(content["state"])
-    changed = rounding_changes(saved.arithmetic, run.state.arithmetic)
-    if changed:
-        run.print(
-            f"resumed with {changed}: the results are not those of an uninterrupted run to the"
-            " last bit"
-        )
-    run.print(f"resumed from {path.name}, after step {saved.step}")
-    run.state = saved
-    raw = content.get("raw_state_dict", content["state_dict"])
-    for name, tensor in run.model.state_dict().items():
-        assign(tensor, raw[name])
-    if run.config.optim.ema_decay > 0:
-        run.ema = EMA(run.model, run.config.optim.ema_decay)
+    """Restore a run that has the :func:`raw_weights` already.
+
+    The content of the checkpoint is dropped, which frees the memory.
+    """
+    content, skipped = checkpoint.content, run.state.skipped
+    run.state = checkpoint.state
+    run.state.skipped = skipped | run.state.skipped
+    run.print(f"resumed from {checkpoint.path.name}, after step {run.state.step}")
+    if run.ema is not None:
         run.ema.load(content["state_dict"], content.get("ema_steps", 0))
     _load_optimizer(run.optimizer, content["optimizer_state"])
     run.schedule.set(run.state.step)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain, islice, repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,7 @@ from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
 from kat.training import distributed
 from kat.training.optim.freeze import frozen_to_eval
-from kat.training.run import Attempt, Callback, Run
-from kat.training.tasks.task import Metrics
+from kat.training.run import Attempt, Callback, Run, map_tensors
 
 
 def fit(run: Run) -> None:
@@ -24,20 +24,26 @@ def fit(run: Run) -> None:
     A run that is resumed at its limit may have been killed before it validated what it had.
     """
     try:
-        run.notify(Callback.on_fit_start)
+        notify(run, Callback.on_fit_start)
         cut_short = run.should_stop and run.state.batch > 0
         while run.state.epoch < run.epochs and (cut_short or not run.should_stop):
-            run.notify(Callback.on_epoch_start)
+            notify(run, Callback.on_epoch_start)
             if not run.state.validating and not cut_short:
                 train_epoch(run)
             end_epoch(run, validate(run))
             cut_short = False
-        run.notify(Callback.on_fit_end)
+        notify(run, Callback.on_fit_end)
     except BaseException:
         for callback in run.callbacks:
             with suppress(Exception):  # such as of a full disk: the others must give back theirs
                 callback.on_exception(run)
         raise
+
+
+def notify(run: Run, hook: Callable[..., None], *args: Any) -> None:
+    """Call a hook of all callbacks, such as ``Callback.on_epoch_start``, in their order."""
+    for callback in run.callbacks:
+        getattr(callback, hook.__name__)(run, *args)
 
 
 def train_epoch(run: Run) -> None:
@@ -49,17 +55,16 @@ def train_epoch(run: Run) -> None:
     batches = run.meter.timed(islice(run.train_loader, run.batches - state.batch))
     for index, batch in enumerate(batches, start=state.batch):
         seed_all(derived_seed(STEP, run.config.seed, state.epoch, index, run.world.rank))
-        run.notify(Callback.on_batch_start, index)
+        notify(run, Callback.on_batch_start, index)
         last = index + 1 == run.batches
         stepping = last or (index + 1) % state.division.accumulate == 0
-        distributed.set_gradient_sync(run.wrapped, stepping)
         left = run.batches - index // state.division.accumulate * state.division.accumulate
-        forward_backward(run, batch, min(state.division.accumulate, left))
+        forward_backward(run, batch, min(state.division.accumulate, left), last=stepping)
         if stepping:
             take_step(run)
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
         run.meter.count(len(batch.labels) * run.world.size)
-        run.notify(Callback.on_batch_end, index, batch, stepping)
+        notify(run, Callback.on_batch_end, index, batch, stepping)
         run.attempt = None
         if run.should_stop:
             return
@@ -67,17 +72,18 @@ def train_epoch(run: Run) -> None:
         raise InputError(f"the training data ended before its {run.batches} batches did")
 
 
-def forward_backward(run: Run, batch: Batch, batches: int) -> None:
+def forward_backward(run: Run, batch: Batch, batches: int, *, last: bool) -> None:
     """Add the gradients of the batch's mean loss, divided by the batches of the step.
 
-    The last step of an epoch may have fewer batches than others.
+    The last step of an epoch may have fewer batches than others. With the last batch of a step,
+    the processes exchange their gradients.
     """
-    run.report(batch.unreadable)
+    batch = prepared(run, batch, training=True)
     if len(batch.labels) == 0:
         raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
-    batch = run.prepared(batch, training=True)
     images, labels = run.task.mixed(batch.images, batch.labels)
     arguments = run.task.arguments(images, labels)
+    distributed.set_gradient_sync(run.wrapped, last)
     with run.precision.autocast():
         loss = run.task.loss(run.wrapped(*arguments), labels)
     run.loss = loss.detach()
@@ -89,7 +95,7 @@ def forward_backward(run: Run, batch: Batch, batches: int) -> None:
 def take_step(run: Run) -> None:
     """Clip the gradients, take the step of the optimizer, and update EMA and learning rates."""
     run.precision.unscale(run.optimizer)
-    run.notify(Callback.on_before_step)
+    notify(run, Callback.on_before_step)
     if run.config.optim.clip_grad > 0:
         nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.clip_grad)
     run.precision.step(run.optimizer)
@@ -100,21 +106,52 @@ def take_step(run: Run) -> None:
         run.ema.update()
 
 
+def prepared(run: Run, batch: Batch, *, training: bool = False) -> Batch:
+    """Move a batch to the device, normalize its images, and in training erase rectangles.
+
+    Raises:
+        InputError: an image cannot be read, and ``data.bad_images`` is ``fail``.
+    """
+    for path, reason in batch.unreadable:
+        if run.config.data.bad_images == "fail":
+            raise InputError(f"{path} cannot be read as an image: {reason}")
+        run.state.skipped.setdefault(path, f"it cannot be read as an image: {reason}")
+    if len(batch.labels) == 0:
+        return batch
+    if run.device.type != "cpu":
+        move = partial(Tensor.to, device=run.device, non_blocking=True)
+        images, labels = map_tensors(batch.images, move), map_tensors(batch.labels, move)
+        batch = batch._replace(images=images, labels=labels)
+    if isinstance(batch.images, Tensor):
+        images = run.prepare(batch.images, batch.seeds if training else ())
+        return batch._replace(images=_laid_out(run, images))
+    each = [_laid_out(run, run.prepare(image[None]))[0] for image in batch.images]
+    return batch._replace(images=each)
+
+
+def _laid_out(run: Run, images: Tensor) -> Tensor:
+    """Convert images to the precision and the memory format of the run."""
+    if run.config.model.channels_last and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images.to(run.precision.dtype)
+
+
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
     """Return metrics of the kept weights by ``val_loss``, ``top1``, ...; and of raw ones.
 
     Every readable image counts once.
     """
-    run.notify(Callback.on_validation_start)
+    notify(run, Callback.on_validation_start)
     run.model.eval()
     images = 0
     for index, batch in enumerate(_validation_batches(run)):
-        loss = _validate_batch(run, batch)
+        number = 0 if batch is None else len(batch.labels)
+        loss = _count(run, batch if number else None)
         if batch is not None:
-            images += len(batch.labels)
-            run.notify(Callback.on_validation_batch_end, index, batch, loss)
-    run.notify(Callback.on_validation_end)
+            images += number
+            notify(run, Callback.on_validation_batch_end, index, batch, loss)
+    notify(run, Callback.on_validation_end)
     if sum(distributed.gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
     return _computed(run)
@@ -122,7 +159,7 @@ def validate(run: Run) -> dict[str, float]:
 
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
     """Yield the batches of this rank; with sharded weights None while others have more."""
-    batches = islice(run.val_loader, run.val_limit)
+    batches = (prepared(run, batch) for batch in islice(run.val_loader, run.val_limit))
     if not distributed.is_fsdp(run.model):
         yield from batches
         return
@@ -132,42 +169,36 @@ def _validation_batches(run: Run) -> Iterator[Batch | None]:
         yield batch
 
 
-def _validate_batch(run: Run, batch: Batch | None) -> Tensor | None:
-    """Count the predictions for a batch; return the mean loss of the kept weights."""
-    if batch is not None:
-        run.report(batch.unreadable)
-        batch = run.prepared(batch) if len(batch.labels) else None
-    if run.ema is not None:
-        with run.precision.autocast():
-            _count(run, run.raw_metrics, batch)
-    with run.kept_weights(), run.precision.autocast():
-        return _count(run, run.metrics, batch)
+def _count(run: Run, batch: Batch | None) -> Tensor | None:
+    """Count the predictions for a batch; return the mean loss of the kept weights, if any.
 
-
-def _count(run: Run, metrics: Metrics, batch: Batch | None) -> Tensor | None:
-    """Count the predictions of the model as it is; return their mean loss, if it has one."""
+    With an EMA, those of the raw weights are counted too.
+    """
 
     def blank() -> None:
         size = 1, *run.record.input_size
         images = torch.zeros(size, dtype=run.precision.dtype, device=run.device)
         list(run.task.predict(run.model, images))
 
-    with distributed.in_step(run.model, run.device, blank):
-        if batch is None:
-            return None
-        return metrics.update(run.task.predict(run.model, batch.images), batch.labels)
+    loss = None
+    kinds = [(run.metrics, run.kept_weights())]
+    if run.ema is not None:
+        kinds = [(run.raw_metrics, nullcontext()), *kinds]
+    for metrics, weights in kinds:
+        with weights, run.precision.autocast(), distributed.in_step(run.model, run.device, blank):
+            if batch is not None:
+                loss = metrics.update(run.task.predict(run.model, batch.images), batch.labels)
+    return loss
 
 
 def _computed(run: Run) -> dict[str, float]:
-    """Return the metrics by column of history.csv; the first validation prints notes."""
+    """Return the metrics by column of history.csv."""
     kinds = {"": run.metrics} if run.ema is None else {"": run.metrics, "raw_": run.raw_metrics}
     values = {
         f"{kind}{'val_loss' if name == 'loss' else name}": value.item()
         for kind, metrics in kinds.items()
         for name, value in metrics.compute().items()
     }
-    for note in run.metrics.notes(run.record.classes) if not run.state.history else ():
-        run.print(note)
     run.metrics.reset()
     run.raw_metrics.reset()
     return values
@@ -178,8 +209,6 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
     state = run.state
     train_loss = run.train_loss.compute()
     run.train_loss.reset()
-    for skipped in distributed.gather(state.skipped):
-        state.skipped |= skipped
     names = ("val_loss", *(metric.name for metric in run.task.metrics))
     shown = [prefix + name for prefix in ("", "raw_") for name in names]
     kept = {name: values[name] for name in shown if name in values}
@@ -189,4 +218,4 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
     if state.validating:
         state.epoch, state.batch, state.validating = state.epoch + 1, 0, False
     state.mark_best(run.task.metrics[0].name)
-    run.notify(Callback.on_epoch_end)
+    notify(run, Callback.on_epoch_end)

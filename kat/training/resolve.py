@@ -27,7 +27,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
-from kat.training.auto_settings import from_scratch, settled_loss, without_auto
+from kat.training.auto_settings import settle
 from kat.training.config import TrainConfig, own_recipe
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
@@ -92,12 +92,8 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     known = replace(
         given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
     )
-    reason = ""
-    other = source is None or source.task != data.train.task
-    if known.model.name == AUTO and other and not resumption.settings:
-        known, reason = from_scratch(known, data.train, device, source)
-    settled = check_ranges(without_auto(known, resumption.settings, source, len(data.train)))
-    final, record, task, source = _record(settled, source, data)
+    settled, reason = settle(known, data.train, resumption.settings, source, device)
+    final, record, task, source = _record(check_ranges(settled), source, data)
     return ResolvedRun(
         config=final,
         task=task,
@@ -149,8 +145,7 @@ def _record(
         **preprocessing(config.data, data.train)._asdict(),
     )
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps its content.
-    model, loss = replace(config.model, args=record.args), settled_loss(config.loss, data.train)
-    config = replace(config, model=model, loss=loss)
+    config = replace(config, model=replace(config.model, args=record.args))
     data.train.transform, data.val.transform = kind.transforms(record, config)
     source = None if source is None else source.for_classes(record.classes)
     return config, record, kind(config, record), source

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from kat.data import Batch, DeviceTransform, Loader
 from kat.data.folders import left_out
-from kat.errors import InputError
 from kat.models import Conversion, ModelRecord
 from kat.nn.stability import StabilityMonitor
 from kat.text import say
@@ -170,7 +168,7 @@ class Run:
     metrics: Metrics
     raw_metrics: Metrics
     prepare: DeviceTransform
-    train_loss: RunningMean
+    train_loss: RunningMean = field(default_factory=lambda: RunningMean())
     callbacks: list[Callback] = field(default_factory=list)
     val_limit: int | None = None
     loggers: list[Logger] = field(default_factory=list)
@@ -193,38 +191,9 @@ class Run:
         """True in the process that writes and prints."""
         return self.world.rank == 0
 
-    def prepared(self, batch: Batch, *, training: bool = False) -> Batch:
-        """Move a batch to the device, normalize its images, and in training erase rectangles."""
-        if self.device.type != "cpu":
-            move = partial(Tensor.to, device=self.device, non_blocking=True)
-            images, labels = map_tensors(batch.images, move), map_tensors(batch.labels, move)
-            batch = batch._replace(images=images, labels=labels)
-        if isinstance(batch.images, Tensor):
-            images = self.prepare(batch.images, batch.seeds if training else ())
-            return batch._replace(images=self._laid_out(images))
-        prepared = [self._laid_out(self.prepare(image[None]))[0] for image in batch.images]
-        return batch._replace(images=prepared)
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        """Convert images to the precision and the memory format of the run."""
-        if self.config.model.channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images.to(self.precision.dtype)
-
     def kept_weights(self) -> AbstractContextManager[None]:
         """Swap the EMA into the model within the context, if there is one."""
         return nullcontext() if self.ema is None else self.ema.swapped()
-
-    def report(self, unreadable: Iterable[tuple[str, str]]) -> None:
-        """Note unreadable images for :meth:`print_skipped`.
-
-        Raises:
-            InputError: ``data.bad_images`` is ``fail``.
-        """
-        for path, reason in unreadable:
-            if self.config.data.bad_images == "fail":
-                raise InputError(f"{path} cannot be read as an image: {reason}")
-            self.state.skipped.setdefault(path, f"it cannot be read as an image: {reason}")
 
     def print_skipped(self) -> None:
         """Print the files that were skipped since the last call, by reason."""
@@ -239,11 +208,6 @@ class Run:
             say(line)
             sys.stdout.flush()
 
-    def notify(self, hook: Callable[..., None], *args: Any) -> None:
-        """Call a hook of all callbacks, such as ``Callback.on_epoch_start``, in their order."""
-        for callback in self.callbacks:
-            getattr(callback, hook.__name__)(self, *args)
-
     def log(self, values: Mapping[str, float]) -> None:
         """Give values to all loggers, at the last step, counted from 0."""
         for logger in self.loggers:
@@ -253,14 +217,13 @@ class Run:
 class RunningMean:
     """sum_i w_i x_i / sum_i w_i over all ranks, summed on the device without waiting for it."""
 
-    def __init__(self, device: torch.device) -> None:
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.total = torch.zeros((), dtype=dtype, device=device)
-        self.weight = 0
+    total: Tensor | float = 0.0
+    weight = 0
 
     def update(self, value: Tensor, weight: int) -> None:
         """Add a value."""
-        self.total += value.to(self.total.dtype) * weight
+        dtype = torch.float32 if value.device.type == "mps" else torch.float64
+        self.total = self.total + value.to(dtype) * weight
         self.weight += weight
 
     def compute(self) -> float:
@@ -270,17 +233,15 @@ class RunningMean:
 
     def reset(self) -> None:
         """Set it to zero."""
-        self.total.zero_()
-        self.weight = 0
+        self.total, self.weight = 0.0, 0
 
     def state(self) -> tuple[float, int]:
         """Return sum and weight of this rank."""
-        return self.total.item(), self.weight
+        return float(self.total), self.weight
 
     def load(self, state: tuple[float, int]) -> None:
         """Restore :meth:`state`."""
-        total, self.weight = state
-        self.total.fill_(total)
+        self.total, self.weight = state
 
 
 def map_tensors(content: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -64,12 +64,14 @@ class Checkpoint(NamedTuple):
     Args:
         path: the file.
         content: the loaded checkpoint.
+        state: the progress of the run in it.
         damaged: a message for each newer checkpoint that is damaged.
         without_best: why best.ckpt is not the best that this one records; empty if it is.
     """
 
     path: Path
     content: dict[str, Any]
+    state: TrainState
     damaged: list[str]
     without_best: str
 
@@ -171,7 +173,10 @@ def newest_checkpoint(out: Path) -> Checkpoint:
             continue
         _check_own(path, content)
         lines = [f"{line}; resuming from {path}" for line in damaged]
-        return Checkpoint(path, content, lines, _without_best(path, content["state"]))
+        without_best = _without_best(path, content["state"])
+        return Checkpoint(
+            path, content, TrainState.from_dict(content["state"]), lines, without_best
+        )
     why = "; ".join(damaged) or f"there is no {LAST}"
     raise InputError(f"{out} holds no run to resume: {why}")
 

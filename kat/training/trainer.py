@@ -25,7 +25,7 @@ from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
 from kat.training.provenance import provenance
-from kat.training.resolve import ResolvedRun, resolve
+from kat.training.resolve import resolve
 from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, CONVERSION, SUMMARY, locked_run, prepare_run_directory
 
@@ -127,18 +127,24 @@ def train(config: TrainConfig) -> Summary:
     with distributed.one_message(), lock:
         resolved = resolve(config)
         try:
-            return _train(build(resolved), resolved)
+            run = build(resolved)
+            throughput, made_by = Throughput(), provenance(run.device)
+            run.callbacks = make_callbacks(run, throughput)
+            with closing(run.train_loader), closing(run.val_loader):
+                if run.is_first:
+                    run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
+                run.id = distributed.broadcast(run.id)
+                if resolved.checkpoint is not None:
+                    load_checkpoint(run, resolved.checkpoint)
+                for note in resolved.notes:
+                    run.print(note)
+                if run.conversion is not None and run.is_first:
+                    run.conversion.save(run.out / CONVERSION)
+                    run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
+                fit(run)
+            return _finish(run, throughput, made_by)
         finally:
             distributed.disconnect()
-
-
-def _train(run: Run, resolved: ResolvedRun) -> Summary:
-    throughput, made_by = Throughput(), provenance(run.device)
-    run.callbacks = make_callbacks(run, throughput)
-    with closing(run.train_loader), closing(run.val_loader):
-        _prepare(run, resolved)
-        fit(run)
-    return _finish(run, throughput, made_by)
 
 
 def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
@@ -155,25 +161,6 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
         *([] if run.monitor is None else [StabilityRecorder(run.monitor)]),
         Checkpoints(),
     ]
-
-
-def _prepare(run: Run, resolved: ResolvedRun) -> None:
-    """Write what a run begins with, and restore one that is resumed."""
-    own = ""
-    if run.is_first:
-        own = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-    run.id = distributed.broadcast(own)
-    if resolved.checkpoint is not None:
-        load_checkpoint(run, resolved.checkpoint)
-    if not run.is_first:
-        return
-    for note in resolved.notes:
-        run.print(note)
-    if run.conversion is not None:
-        run.conversion.save(run.out / CONVERSION)
-        run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
-    run.state.skipped = resolved.train_data.ignored | resolved.val_data.ignored | run.state.skipped
-    run.print_skipped()
 
 
 def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summary:

@@ -13,12 +13,12 @@ from torch import nn
 from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
 from kat.training import ModelConfig, TrainConfig
-from kat.training.checkpoint import load_checkpoint
+from kat.training.checkpoint import load_checkpoint, raw_weights
 from kat.training.distributed import World
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
-from kat.training.run import Callback, Run, RunningMean
+from kat.training.run import Callback, Run
 from kat.training.run_directory import newest_checkpoint
 from kat.training.state import Division, TrainState
 from kat.training.tasks.registry import TASKS
@@ -157,7 +157,6 @@ def make_run(
         metrics=task.make_metrics(),
         raw_metrics=task.make_metrics(),
         prepare=DeviceTransform(record.mean, record.std, task.random_erasing),
-        train_loss=RunningMean(cpu),
         callbacks=list(callbacks),
     )
 
@@ -165,4 +164,6 @@ def make_run(
 def restore(run: Run) -> None:
     """Resumes a run from the newest checkpoint in its directory."""
     (run.out / "run.yaml").touch()  # of a run without an id
-    load_checkpoint(run, newest_checkpoint(run.out))
+    checkpoint = newest_checkpoint(run.out)
+    run.model.load_state_dict(raw_weights(checkpoint))
+    load_checkpoint(run, checkpoint)

@@ -9,6 +9,7 @@ from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig
 from kat.training.build import build
+from kat.training.loop import prepared
 from kat.training.resolve import resolve
 from tests.training.small import batches, make_run
 
@@ -43,25 +44,25 @@ def test_an_image_is_normalized_and_loses_a_rectangle_only_in_training():
     run = make_run(batches(1), augment=AugmentConfig(random_erasing=1.0))
     images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
     batch = Batch(images, torch.zeros(4), [], [1, 2, 3, 4])
-    assert torch.equal(run.prepared(batch).images, torch.ones(4, 1, 8, 8))  # (1 - 0.5) / 0.5
-    erased = run.prepared(batch, training=True).images
+    assert torch.equal(prepared(run, batch).images, torch.ones(4, 1, 8, 8))  # (1 - 0.5) / 0.5
+    erased = prepared(run, batch, training=True).images
     assert all((image != 1).any() and (image == 1).any() for image in erased)
-    assert torch.equal(run.prepared(batch, training=True).images, erased)
+    assert torch.equal(prepared(run, batch, training=True).images, erased)
 
 
 def test_images_have_the_layout_and_precision_of_the_run():
     run = make_run(batches(1), precision="64-true", model_config=ModelConfig(channels_last=True))
-    images = run.prepared(Batch(torch.zeros(2, 3, 4, 4), None, [])).images
+    images = prepared(run, Batch(torch.zeros(2, 3, 4, 4), [0, 0], [])).images
     assert images.dtype == torch.float64
     assert images.is_contiguous(memory_format=torch.channels_last)
-    each = run.prepared(Batch([torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)], None, [])).images
+    each = prepared(run, Batch([torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)], [0, 0], [])).images
     assert [tuple(image.shape) for image in each] == [(3, 4, 4), (3, 5, 4)]
 
 
 def test_unreadable_images_are_named_once_or_fatal(capsys):
     run = make_run(batches(1))
-    run.report([("a.jpg", "torn"), ("b.jpg", "empty"), ("a.jpg", "torn")])
-    run.report([("a.jpg", "torn"), ("c.jpg", "torn")])
+    prepared(run, Batch([], [], [("a.jpg", "torn"), ("b.jpg", "empty"), ("a.jpg", "torn")]))
+    prepared(run, Batch([], [], [("a.jpg", "torn"), ("c.jpg", "torn")]))
     run.print_skipped()
     run.print_skipped()
     reason = "it cannot be read as an image"
@@ -71,4 +72,4 @@ def test_unreadable_images_are_named_once_or_fatal(capsys):
     assert set(run.state.skipped) == {"a.jpg", "b.jpg", "c.jpg"}
     strict = make_run(batches(1), data=DataConfig(bad_images="fail"))
     with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image: torn"):
-        strict.report([("a.jpg", "torn")])
+        prepared(strict, Batch([], [], [("a.jpg", "torn")]))

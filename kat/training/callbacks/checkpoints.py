@@ -43,6 +43,7 @@ class Checkpoints(Callback):
             remove(run.out, RESULTS)
         if run.resumed_from is None:
             self._save(run)
+        run.print_skipped()
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Save if a checkpoint is due or the run is to stop, except at the end of an epoch.
@@ -85,15 +86,13 @@ class Checkpoints(Callback):
         elif better and run.is_first:
             link_or_copy(run.out / LAST, run.out / BEST)
         state.holds_best = False
-        if run.is_first:
-            write_records(run.out, state)
+        self._write_records(run)
         if state.epoch < run.config.epochs:
             self._stop_if_asked(run)
 
     def on_fit_end(self, run: Run) -> None:
         """Write the records, which may be older in a resumed run, and release the signals."""
-        if run.is_first:
-            write_records(run.out, run.state)
+        self._write_records(run)
         self._count_seconds(run)
         self.request.release()
 
@@ -113,6 +112,14 @@ class Checkpoints(Callback):
         self._count_seconds(run)
         save_checkpoint(run, run.out / LAST)
         self._saved_at, self._saved_step = time.monotonic(), run.state.step
+
+    def _write_records(self, run: Run) -> None:
+        """Write the records, and print the files that any rank has skipped since the last time."""
+        for skipped in gather(run.state.skipped):
+            run.state.skipped |= skipped
+        if run.is_first:
+            write_records(run.out, run.state)
+        run.print_skipped()
 
     def _count_seconds(self, run: Run) -> None:
         now = time.monotonic()

@@ -103,14 +103,14 @@ class DivergenceGuard(Callback):
         """
         if loss is None or self.symptom is not None or bool(loss.isfinite()):
             return
-        images = run.prepared(batch).images
 
         def forward() -> object:
-            return list(run.task.predict(run.model, images))  # some tasks predict image by image
+            # some tasks predict image by image
+            return list(run.task.predict(run.model, batch.images))
 
         place = f"validation batch {index}"
         with run.kept_weights(), run.precision.autocast():
-            finding = find_origin(run.model, images, forward, place)
+            finding = find_origin(run.model, batch.images, forward, place)
         self.symptom = _Symptom(f"the validation loss is {loss.item()}", place, finding)
 
     def on_validation_end(self, run: Run) -> None:

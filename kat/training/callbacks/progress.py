@@ -54,6 +54,11 @@ class Lines(Callback):
         }
         run.print(_line(values))
 
+    def on_validation_end(self, run: Run) -> None:
+        """Print the notes on the validation data, once."""
+        for note in () if run.state.history else run.metrics.notes(run.record.classes):
+            run.print(note)
+
     def on_epoch_end(self, run: Run) -> None:
         """Print the line; validation counts towards the time."""
         row = run.state.history[-1]
@@ -67,7 +72,6 @@ class Lines(Callback):
             **_left("run", self.throughput.seconds_left(run)[1]),
         }
         run.print(_line(values))
-        run.print_skipped()
 
 
 class Bar(Callback):

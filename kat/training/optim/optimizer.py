@@ -153,25 +153,30 @@ class Schedule:
         return optim.min_lr + (optim.lr - optim.min_lr) * left
 
 
-def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:
+def optimizer_layout(
+    model: nn.Module, optimizer: torch.optim.Optimizer, name: str
+) -> dict[str, Any]:
     """Return the layout of an optimizer's state: its name and the parameter names of each group."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = [[names[id(p)] for p in g["params"]] for g in parameter_groups(model, optim)]
-    return {"name": optim.name, "groups": groups}
+    names = {id(parameter): own for own, parameter in model.named_parameters()}
+    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    return {"name": name, "groups": groups}
 
 
-def check_layout(model: nn.Module, optim: OptimConfig, before: Mapping[str, Any]) -> None:
+def check_layout(
+    model: nn.Module, optimizer: torch.optim.Optimizer, name: str, before: Mapping[str, Any]
+) -> None:
     """Check that the optimizer's state in a checkpoint fits the settings.
 
     Args:
         model: the model, with its frozen parts.
-        optim: the settings.
+        optimizer: optimizer from :func:`make_optimizer`.
+        name: its name in the settings.
         before: the :func:`optimizer_layout` in the checkpoint.
 
     Raises:
         InputError: the state belongs to another optimizer or to other parameter groups.
     """
-    now = optimizer_layout(model, optim)
+    now = optimizer_layout(model, optimizer, name)
     if before != now:
         raise InputError(
             f"the optimizer's state in the checkpoint is of {before['name']} with"
