@@ -79,14 +79,6 @@ def read_runs(path: Path) -> list[Row]:
     Raises:
         InputError: there is no such file, or it holds something else.
     """
-    rows = read_rows(path)
-    if not rows:
-        raise InputError(f"{path} holds no runs")
-    return rows
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Reads as :func:`read_runs`, also a table that has no rows yet."""
     with open_table(path, "a table of runs as kat ablate writes it") as lines:
         return [_read_row(line) for line in lines]
 

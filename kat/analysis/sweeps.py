@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kat.analysis.runs import CURVE, METRICS, OF_RUN, History, Row, measure, read_rows
+from kat.analysis.runs import CURVE, METRICS, OF_RUN, History, Row, measure, read_runs
 from kat.errors import InputError, first_line
 from kat.training.evaluation.evaluate import TEST_COLUMNS, read_test
 from kat.training.run_directory import read_history
@@ -114,7 +114,7 @@ def earlier_runs(tables: Sequence[Path]) -> dict[str, Row]:
     """
     found: dict[str, Row] = {}
     for table in tables:
-        for row in read_rows(table):
+        for row in read_runs(table):
             if row["status"] in ("done", "diverged"):
                 known = found.setdefault(Path(row["run"]).name, row)
                 both_done = known["status"] == row["status"] == "done"

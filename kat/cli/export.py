@@ -34,7 +34,6 @@ from kat.cli.options.parser import Parser, refuse_options
 from kat.deploy import FILE_FORMATS, Exported, FeatureMaps, export_model, make_resizable
 from kat.deploy.formats import PROGRAMS
 from kat.deploy.run_record import training_record
-from kat.errors import InputError
 from kat.models import load_model, save_pretrained
 from kat.text import say, scaled
 from kat.training.evaluation.run_data import settings_of_run
@@ -48,10 +47,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     out: Path = options.out
     ending = out.suffix.removeprefix(".")
-    is_file = ending in FILE_FORMATS
-    if ending.isalpha() and not is_file:
-        known = " or ".join(f".{name}" for name in FILE_FORMATS)
-        raise InputError(f"--out {out.name!r} must end in {known}; a folder has no ending")
+    is_file = ending.isalpha() or ending in FILE_FORMATS
     others, on = (["license"], f".{ending} file") if is_file else (_OF_FILES, "folder")
     refuse_options(parser, options, others, f"on a {on}")
     if is_file:

@@ -33,8 +33,7 @@ class Batch(NamedTuple):
         images: (B, C, H, W), uint8 for :class:`kat.data.DeviceTransform`, or normalized already;
             for a dense dataset, whatever its ``collate`` returns.
         labels: (B,) class indices; for a dense dataset, whatever its ``collate`` returns.
-        unreadable: name and reason for each image that could not be read. The caller decides what
-            to do about them (``DataConfig.bad_images``).
+        unreadable: name and reason for each image that could not be read.
         seeds: seed of each image, for random transforms on the device.
 
     Examples:
@@ -65,10 +64,16 @@ def make_batch(items: Sequence[Item], collate: Collate) -> Batch:
     return Batch(images, labels, unreadable, [item[2] for item in readable])
 
 
-def _collate(items: Sequence[Item | InputError], collate: Collate) -> Batch | InputError:
-    """The batch, or the first error among the items."""
-    error = next((item for item in items if isinstance(item, InputError)), None)
-    return error or make_batch([i for i in items if not isinstance(i, InputError)], collate)
+def _collate(
+    items: Sequence[Item | InputError], collate: Collate, *, strict: bool
+) -> Batch | InputError:
+    """The batch, or the first error among the items; if strict, also an unreadable image."""
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        for name, reason in item[1] if strict else ():
+            return InputError(f"{name} cannot be read as an image: {reason}")
+    return make_batch([i for i in items if not isinstance(i, InputError)], collate)
 
 
 class _IndexedItems(Dataset):
@@ -168,7 +173,7 @@ class Loader:
 
     Raises:
         InputError: from the iteration, if the data is bad, e.g. if a mask has a value that is
-            not a class.
+            not a class, or if an image cannot be read and ``DataConfig.bad_images`` is ``fail``.
 
     Examples:
         >>> from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
@@ -270,9 +275,6 @@ def make_loader(
         workers: starts the workers; :func:`kat.data.workers.worker_server` beside threads
             of collectives, None: as Python does by default.
 
-    Raises:
-        InputError: the training split is smaller than one batch.
-
     Examples:
         >>> from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
         >>> config = DataConfig("folder:photos", image_size=32, batch_size=4)
@@ -286,7 +288,7 @@ def make_loader(
     options: dict[str, Any] = {
         "num_workers": config.num_workers,
         "pin_memory": torch.cuda.is_available(),
-        "collate_fn": partial(_collate, collate=data.collate),
+        "collate_fn": partial(_collate, collate=data.collate, strict=config.bad_images == "fail"),
         "worker_init_fn": start_worker,
         "multiprocessing_context": workers if config.num_workers else None,
     }
@@ -294,11 +296,6 @@ def make_loader(
         stream = _StreamItems(data, seed_or_none)
         options |= {"batch_size": config.batch_size, "drop_last": training}
         return Loader(partial(DataLoader, stream, **options), stream, config.batch_size)
-    if training and len(data) < config.batch_size:
-        raise InputError(
-            f"the training split has {len(data)} images, fewer than one batch of"
-            f" data.batch_size={config.batch_size}"
-        )
     sampler = ResumableSampler(len(data), config.batch_size, seed_or_none)
     options["batch_sampler"] = sampler
     # The workers of an evaluation stop at its end: they would hold memory during training.

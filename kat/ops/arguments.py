@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ def check_arguments(
         TypeError: a tensor that is not floating point, or not dense.
     """
     if not are_right(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
-        _explain(x, numerator, denominator, form)
+        raise _problem(x, numerator, denominator, form)
     if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
         (x.shape, x.dtype, x.layout, x.device)
     ):
@@ -116,20 +116,21 @@ def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> b
     return columns > 1 and rows_fit and groups > 0 and x.shape[-1] % groups == 0
 
 
-def _explain(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> NoReturn:
+def _problem(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Exception:
+    """Return the error of arguments that do not fit."""
     check_form(form)
     for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
         if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
             got = f"{tensor.layout}, {tensor.dtype}"
-            raise TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
+            return TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
         if tensor.device != x.device:
-            raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
+            return ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
     shapes = [tuple(tensor.shape) for tensor in (x, numerator, denominator)]
     if numerator.dim() == denominator.dim() == 2 and x.dim():
         groups = max(numerator.shape[0], denominator.shape[0], 1)
         if x.shape[-1] % groups:
-            raise ValueError(f"{x.shape[-1]} channels are not divisible by {groups} groups")
-    raise ValueError(
+            return ValueError(f"{x.shape[-1]} channels are not divisible by {groups} groups")
+    return ValueError(
         "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
         " (1 or G, n), with G groups that divide C channels; got shapes {}, {} and {}".format(
             *shapes

@@ -76,8 +76,9 @@ def build(resolved: ResolvedRun) -> Run:
     val_batches = _batches(val_loader, config.limit_val_batches)
     if not 1 <= batches < math.inf:
         raise InputError(
-            "the training split has fewer images than one batch of data.batch_size in each process,"
-            " or limit_train_batches leaves none of its batches"
+            f"the training split has fewer than one batch of"
+            f" data.batch_size={config.data.batch_size} in each process, or limit_train_batches"
+            " leaves none of its batches"
             if batches < 1
             else "the training data does not know its length: give a number of batches as"
             " limit_train_batches"

@@ -245,10 +245,7 @@ def _under_slurm() -> bool:
 
 
 def _int(name: str) -> int:
-    value = os.environ.get(name) or "0"
-    if not value.isdecimal():
-        raise InputError(f"the environment has {name}={value}, which is no number: unset it")
-    return int(value)
+    return int(os.environ.get(name) or 0)
 
 
 def gather(item: Item) -> list[Item]:

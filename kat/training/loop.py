@@ -107,14 +107,8 @@ def take_step(run: Run) -> None:
 
 
 def prepared(run: Run, batch: Batch, *, training: bool = False) -> Batch:
-    """Move a batch to the device, normalize its images, and in training erase rectangles.
-
-    Raises:
-        InputError: an image cannot be read, and ``data.bad_images`` is ``fail``.
-    """
+    """Move a batch to the device, normalize its images, and in training erase rectangles."""
     for path, reason in batch.unreadable:
-        if run.config.data.bad_images == "fail":
-            raise InputError(f"{path} cannot be read as an image: {reason}")
         run.state.skipped.setdefault(path, f"it cannot be read as an image: {reason}")
     if len(batch.labels) == 0:
         return batch

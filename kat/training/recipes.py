@@ -87,9 +87,7 @@ def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
                 raise unknown("setting", name, known)
         return settings_from(TrainConfig, given)
     except InputError as error:
-        if not source:
-            raise
-        raise InputError(f"{source}: {error}") from None
+        raise InputError(f"{source}: {error}" if source else str(error)) from None
 
 
 def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:

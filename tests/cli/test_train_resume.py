@@ -11,8 +11,7 @@ import yaml
 
 from kat.checksum import write_checksum
 from kat.models import load_model
-from kat.training import read_settings
-from kat.training.run import Run
+from kat.training import loop, read_settings
 from kat.training.run_directory import RESULTS, remove
 from tests.cli.commands import QUICK, refused, run
 
@@ -73,7 +72,7 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
 def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
     tmp_path, monkeypatch, capsys
 ):
-    out, prepared, calls = tmp_path / "run", Run.prepared, itertools.count()
+    out, prepared, calls = tmp_path / "run", loop.prepared, itertools.count()
 
     def poisoned(run, batch, **options):
         batch = prepared(run, batch, **options)
@@ -83,7 +82,7 @@ def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
 
     common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0]
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "prepared", poisoned)
+        patch.setattr(loop, "prepared", poisoned)
         assert run(*common, "--epochs", 2, "--no-progress", "--limit_train_batches", 4) == 1
     assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
     assert torch.load(out / "last_good.ckpt", weights_only=True)["state"]["step"] == 2

@@ -23,7 +23,6 @@ from kat.data import (
     train_transform,
 )
 from kat.data.sampler import ResumableSampler
-from kat.errors import InputError
 from tests.images import write_folder
 
 
@@ -78,12 +77,6 @@ def test_deleting_a_loader_stops_its_workers(training):
     assert len(multiprocessing.active_children()) == (2 if training else 0)
     del loader
     assert multiprocessing.active_children() == []
-
-
-def test_fewer_images_than_a_batch_is_an_error():
-    data, _ = _digits("train")
-    with pytest.raises(InputError, match=r"1437 images, fewer than one batch.*2000"):
-        make_loader(data, DataConfig(batch_size=2000), training=True)
 
 
 AUGMENT = AugmentConfig(

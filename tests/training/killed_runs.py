@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import kat_command
-from kat.training.run import Run
+from kat.training import loop
 from tests.processes import PATIENCE, free_port
 
 _EACH_RUN_ITS_OWN = re.compile(r"\.run_id$|\.state\.seconds$|\.callbacks\.throughput\.|,speed/")
@@ -92,7 +92,7 @@ def _run(
 
         return call
 
-    for owner, name in ((Run, "notify"), (os, "replace"), (os, "link"), (torch, "save")):
+    for owner, name in ((loop, "notify"), (os, "replace"), (os, "link"), (torch, "save")):
         setattr(owner, name, counted(getattr(owner, name)))
     register_optimizer_step_post_hook(moment)
     try:

@@ -101,15 +101,14 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
     )
     batches: list[Batch] = []
     images, sentence = None, "The model was shown no images: none were asked for."
+    noted = InputError if data is None else ()  # the data that the user names is to be shown
     try:
         if count_images:
             images = images_of_run(folder, model, record, count_images, data)
             batches = list(images.batches())
             shown = sum(len(batch.labels) for batch in batches)
             sentence = f"Gray is the density of the inputs over {shown} validation images."
-    except InputError as error:
-        if data is not None:
-            raise
+    except noted as error:
         images, sentence = None, f"The model was shown no images: {error}."
     if rationals(model):
         findings.seen = sentence
@@ -126,9 +125,7 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
         elif images is not None:
             classes = images.images.classes
             findings.predictions = class_findings(model, record, batches, classes)
-    except InputError as error:  # the classes of the data are not those of the model
-        if data is not None:
-            raise
+    except noted as error:  # the classes of the data are not those of the model
         findings.predictions = str(error)
     try:
         transformer = check_attention(model)

@@ -185,13 +185,16 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises the message as :class:`InputError`: the name, the value, and what is valid."""
+        raise self._problem(message)
+
+    def _problem(self, message: str) -> InputError:
         text = " ".join(message.split())
         if match := re.search(r"unrecognized arguments: (--[\w.-]+)", text, re.IGNORECASE):
             if match[1] in _ABSENT:
-                raise InputError(f"there is no {match[1]}: {_ABSENT[match[1]]}")
-            raise unknown("option", match[1], self.spellings.values())
+                return InputError(f"there is no {match[1]}: {_ABSENT[match[1]]}")
+            return unknown("option", match[1], self.spellings.values())
         if match := re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([^']+)'", text):
-            raise unknown("setting", ".".join(filter(None, match.groups())), self.types)
+            return unknown("setting", ".".join(filter(None, match.groups())), self.types)
         values = re.findall(r"(?:Got|Given) value: ?(.*)", message)
         match = re.match(r'Parser key "([\w.]+)": *(.*)', text)
         text += f"; '{self.prog} --help' explains"
@@ -206,7 +209,7 @@ class Parser(ArgumentParser):
                 text = f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
             except (KeyError, yaml.YAMLError):
                 pass
-        raise InputError(text)
+        return InputError(text)
 
 
 _SWITCH_VALUES = ("true", "false", "auto")

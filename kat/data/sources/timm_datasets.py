@@ -115,10 +115,9 @@ class TimmSource:
         """Reads the image and its label."""
         try:
             return self.dataset[index]
-        except UnreadableFile:
-            raise
         except Exception as error:  # Pillow raises nearly every kind for damaged files
-            raise UnreadableImage(self.name(index), str(error) or type(error).__name__) from error
+            own = error.reason if isinstance(error, UnreadableFile) else str(error)
+            raise UnreadableImage(self.name(index), own or type(error).__name__) from error
 
     def listing(self) -> list[np.ndarray]:
         """The names of the files and the labels, as far as the dataset lists them."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kat.documents import write_json
 from kat.errors import InputError
 from kat.extras import require
-from kat.files import check_folder, replacing
+from kat.files import replacing
 from kat.models.adapt.changes import (
     NAME,
     Change,
@@ -172,7 +172,6 @@ class Adapters:
         if torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
         folder = Path(folder)
-        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as partial:
             safetensors.save_file(state, partial, metadata={"format": "pt"})

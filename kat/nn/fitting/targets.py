@@ -137,8 +137,6 @@ def read_points(path: str | Path) -> Points:
                     raise InputError(
                         f"{path}, line {number}: {','.join(row)!r} is not a point: two numbers x,y"
                     ) from None
-    if not points:
-        raise InputError(f"{path} holds no points")
     return Points(path.name, *np.array(sorted(points)).T)
 
 

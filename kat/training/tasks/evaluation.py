@@ -253,9 +253,6 @@ def batches_of(
     bar = track(loader, "evaluating", total=total, console=console, transient=True)
     read = 0
     for batch in bar if progress and console.is_terminal else loader:  # a hidden bar ends in a line
-        if batch.unreadable and data.bad_images == "fail":
-            name, reason = batch.unreadable[0]
-            raise InputError(f"{name} cannot be read as an image: {reason}")
         read += len(batch.labels)
         yield batch
     if not read:
