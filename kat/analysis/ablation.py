@@ -26,7 +26,7 @@ from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.tasks.task import Metric
 
 _BESIDE: dict[str, Callable[[Estimate], str]] = {
-    "test_last_top1": lambda mean: mean.text(most=100),
+    "test_last_top1": lambda mean: mean.text(percent=True),
     "test_loss": lambda mean: mean.text(4),
     "test_ece": lambda mean: mean.text(4),
     "images_per_second": lambda mean: f"{mean.mean:.0f}",
@@ -67,11 +67,17 @@ class Estimate:
         quantile = float(t.ppf(0.975, self.n - 1))
         return 2 * float(t.sf(quantile * abs(self.mean) / self.half_width, self.n - 1))
 
-    def text(self, digits: int = 2, sign: bool = False, most: float = math.inf) -> str:
-        """``84.21 ± 0.35``; the mean alone where there is no interval; up to ``most`` its ends."""
+    def reach(self, percent: bool = False) -> tuple[float, float]:
+        """How far the interval extends below and above the mean; a percentage is from 0 to 100."""
+        half = self.half_width
+        return (min(half, self.mean), min(half, 100 - self.mean)) if percent else (half, half)
+
+    def text(self, digits: int = 2, sign: bool = False, percent: bool = False) -> str:
+        """``84.21 ± 0.35``; the mean alone where there is no interval; its ends if it is cut."""
         mean = f"{self.mean:+.{digits}f}" if sign else f"{self.mean:.{digits}f}"
-        if self.mean + self.half_width > most:
-            return f"{mean} ({self.mean - self.half_width:.{digits}f} to {most:g})"
+        below, above = self.reach(percent)
+        if min(below, above) < self.half_width:
+            return f"{mean} ({self.mean - below:.{digits}f} to {self.mean + above:.{digits}f})"
         return mean if math.isnan(self.half_width) else f"{mean} ± {self.half_width:.{digits}f}"
 
 
@@ -215,7 +221,7 @@ def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str 
     beside = result.beside.get
     return {
         "cell": result.name,
-        f"{metric.label} (%)": "-" if estimate is None else estimate.text(most=100),
+        f"{metric.label} (%)": "-" if estimate is None else estimate.text(percent=True),
         "last epoch (%)": beside("test_last_top1"),
         f"minus {reference}": "-" if difference is None else difference.text(sign=True),
         "test loss": beside("test_loss"),

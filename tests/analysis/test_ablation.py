@@ -166,12 +166,16 @@ def test_the_figure_has_every_run_and_the_intervals():
     assert max(map(len, long.get_suptitle().splitlines())) <= 60
 
 
-def test_an_interval_of_an_accuracy_ends_at_100():
+def test_an_interval_of_an_accuracy_is_from_0_to_100():
     rows = [{**row, "top1": row["top1"] + 14.0} for row in _rows()]
     results = summarize(rows)
     (axes,) = draw_cells(results, TOP1_METRIC, "t").figure.axes
     low, high, _ = _intervals(axes)[0]
     assert (low, high) == pytest.approx((98.7 - 1.88, 100), abs=0.01)
     _, lines = table(results, "KAT", TOP1_METRIC)
-    assert lines[0][1] == "98.70 (96.82 to 100)"
+    assert lines[0][1] == "98.70 (96.82 to 100.00)"
     assert lines[1][1] == "95.80 ± 2.45"
+    results = summarize([{**row, "top1": [1.0, 2.0, 6.0][row["seed"]]} for row in rows])
+    (axes,) = draw_cells(results, TOP1_METRIC, "t").figure.axes
+    assert _intervals(axes)[0, :2] == pytest.approx([0, 3 + 4.303 * 7**0.5 / 3**0.5], abs=0.01)
+    assert table(results, "KAT", TOP1_METRIC)[1][0][1] == "3.00 (0.00 to 9.57)"

@@ -55,7 +55,7 @@ def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Fig
             (dot,) = axes.plot(value, place, ".", color=base.MUTED)
             hover(dot, f"{result.name}, seed {seed}: {value:.2f}")
         if result.estimate is not None:
-            _draw_estimate(axes, place, result.name, result.estimate, colors(1)[0], 100)
+            _draw_estimate(axes, place, result.name, result.estimate, colors(1)[0], percent=True)
     shown = "mean, 95 % interval, every run" if has_intervals(results) else "one seed"
     axes.set_xlabel(f"{with_split(metric)} (%): {shown}")
     reference = f"right: the difference from {plain(results[0].name)}"
@@ -78,13 +78,12 @@ def _forest(names: Sequence[str], values: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def _draw_estimate(
-    axes: Axes, place: int, name: str, estimate: Estimate, color: str, most: float = math.inf
+    axes: Axes, place: int, name: str, estimate: Estimate, color: str, percent: bool = False
 ) -> None:
-    """Draws a mean and its interval up to a value, if it has one, in a row of the axes."""
-    mean, half = estimate.mean, estimate.half_width
-    width = None if math.isnan(half) else [[half], [min(half, most - mean)]]
-    line, *_ = axes.errorbar(mean, place, xerr=width, fmt="o", color=color, capsize=3)
-    hover(line, f"{name}: {estimate.text(sign=most > 100, most=most)} (n = {estimate.n})")
+    """Draws a mean and its interval, if it has one, in a row of the axes."""
+    width = None if math.isnan(estimate.half_width) else [[end] for end in estimate.reach(percent)]
+    line, *_ = axes.errorbar(estimate.mean, place, xerr=width, fmt="o", color=color, capsize=3)
+    hover(line, f"{name}: {estimate.text(sign=not percent, percent=percent)} (n = {estimate.n})")
 
 
 @base.styled
@@ -196,11 +195,10 @@ def draw_costs(
         for result, color in zip(drawn, colors(len(drawn)), strict=True):
             estimate, x = result.estimate, values[result.name]
             assert estimate is not None
-            half = 0.0 if math.isnan(estimate.half_width) else estimate.half_width
-            ends = [[half], [min(half, 100 - estimate.mean)]]
+            ends = [[0.0 if math.isnan(end) else end] for end in estimate.reach(percent=True)]
             line, *_ = axes.errorbar(x, estimate.mean, ends, fmt="o", color=color, capsize=3, lw=1)
             line.set_label(plain(result.name))
-            hover(line, f"{result.name}: {estimate.text(most=100)} % at {x:.4g}")
+            hover(line, f"{result.name}: {estimate.text(percent=True)} % at {x:.4g}")
             points.append(line)
         if max(values.values()) > 10 * min(values.values()):
             axes.set_xscale("log")
