@@ -20,7 +20,7 @@ from kat.data.folders import image_files
 from kat.deploy.formats import FORMATS
 from kat.deploy.runtime import HUB, open_resized
 from kat.errors import InputError
-from kat.models import ModelRecord
+from kat.models import ModelRecord, is_model_folder
 from kat.models.dense import task_of
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_to_test
@@ -208,9 +208,10 @@ def data_to_evaluate(
     exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
     settings, remark = data_to_test(path, given, exported)
     if "name" not in (settings := settings | dict(given)):
-        known = isinstance(model, TrainedModel) or path.exists() or str(path).startswith(HUB)
+        known = isinstance(model, TrainedModel) or path.is_file() or is_model_folder(path)
         reason = "does not belong to a run: name the dataset to evaluate on with --data"
-        raise InputError(f"{path} {reason if known else 'does not exist'}")
+        missing = "holds no model" if path.exists() else "does not exist"
+        raise InputError(f"{path} {reason if known or str(path).startswith(HUB) else missing}")
     return settings, remark
 
 

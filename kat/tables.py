@@ -119,8 +119,7 @@ def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
         rows: texts, row by row.
         count: how many columns there are.
     """
-    columns = list(zip(*rows, strict=True))
-    return [all(map(_NUMBER.match, column)) for column in columns] or [False] * count
+    return [all(map(_NUMBER.match, each)) for each in zip(*rows, strict=True)] or [False] * count
 
 
 def aligned(

@@ -147,6 +147,8 @@ def test_a_model_of_the_hub_has_its_prefix(folder, model):
     for subject in (on_hub, on_hub.source, kat.TrainedModel(model.model, model.record)):
         with pytest.raises(InputError, match="does not belong to a run: name the dataset to"):
             kat.evaluate(subject)
+    with pytest.raises(InputError, match=f"{folder} holds no model"):
+        kat.evaluate(folder)
 
 
 def test_images_of_another_size(folder):
