@@ -58,7 +58,7 @@ def check(arguments: list[str]) -> int:
         _print(report, skipped)
     _print_problems(between, skipped)
     problems = between + [problem for report in reports for problem in report.problems]
-    fatal = sum(problem.severity(skipped) == "fatal" for problem in problems)
+    fatal = [problem for problem in problems if problem.severity(skipped) == "fatal"]
     listed = [
         {
             "split": report.split,
@@ -70,10 +70,11 @@ def check(arguments: list[str]) -> int:
         for report in reports
     ]
     both = [problem.to_dict(skipped) for problem in between]
-    found = {"data": options.dataset, "splits": listed, "problems": both, "fatal": fatal}
+    found = {"data": options.dataset, "splits": listed, "problems": both, "fatal": len(fatal)}
     write_json(options, found)
-    kinds = f"{counted(len(problems), 'kind')} of problems, {fatal} fatal"
-    hint = "; --skip lists what training can leave out" if fatal and not options.skip else ""
+    kinds = f"{counted(len(problems), 'kind')} of problems, {len(fatal)} fatal"
+    helps = not options.skip and any(problem.setting == "bad_annotations" for problem in fatal)
+    hint = "; --skip lists what training can leave out" if helps else ""
     say(kinds + hint if problems else "nothing is wrong")
     return FAILED if fatal else 0
 

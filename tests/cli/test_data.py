@@ -73,6 +73,9 @@ def test_data_of_classification(tmp_path, capsys):
     assert re.search(r"skipped  1 unreadable images, first .*/n01/0.jpg .*no bytes", printed)
     line = refused(capsys, "data", "check", f"folder:{tmp_path}", "--boxes-only", *QUIET)
     assert "has no effect on " in line
+    (tmp_path / "train" / "n00").rename(tmp_path / "train" / "n07")
+    assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 1
+    assert capsys.readouterr().out.endswith("kinds of problems, 1 fatal\n")  # --skip does not help
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

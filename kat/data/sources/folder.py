@@ -118,7 +118,7 @@ def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, 
     """Return the folder with the classes of a split, and the share of it that is held out."""
     root = existing_folder(root)
     train, val = split_folder(root, "train"), split_folder(root, "val")
-    unsplit = train is None and val is None and any(each.is_dir() for each in root.iterdir())
+    unsplit = train is None and val is None
     whole = root if unsplit else train
     if whole and config.holdout > 0 and (val is None or config.validate_on == "holdout"):
         return whole, config.holdout
