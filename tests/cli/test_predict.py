@@ -24,7 +24,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     table = tmp_path / "answers.csv"
     command = ("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
     line = refused(capsys, *command, "--device", "cuda:99")
-    assert line.startswith("kat: device cuda:99 is unavailable: ")
+    assert line.startswith("kat: device cuda:99 is unavailable; a GPU is cuda or cuda:1 (")
     assert run(*command, "--csv", table, "--device", "cpu", "--strict") == 1
     assert run(*command, "--csv", table, "--device", "cpu") == 0
     first, second = json.loads(answers.read_text())

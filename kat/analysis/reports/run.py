@@ -130,7 +130,7 @@ def _add_dense_findings(report: Report, found: DenseFindings) -> None:
     """Adds predictions beside the ground truth, and the metrics of each class."""
     evaluation = found.evaluation
     report.text(
-        f"{counted(evaluation.images, 'validation image')}: {'; '.join(evaluation.lines)}."
+        f"{'; '.join(evaluation.lines)}."
         " --images N takes more images; 'kat eval RUN' takes the whole split."
     )
     if found.pairs:

@@ -21,6 +21,7 @@ from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStre
 from kat.errors import InputError, first_line
 from kat.models import ModelRecord
 from kat.settings import Count, Side
+from kat.text import counted
 from kat.training.nonfinite import check_weights
 from kat.training.optim.precision import Precision
 from kat.training.tasks.class_match import match_classes
@@ -235,7 +236,7 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
         return torch.empty(0, device=config.device).device
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         raise InputError(
-            f"device {config.device} is unavailable: {first_line(error)}; a GPU is cuda or cuda:1"
+            f"device {config.device} is unavailable; a GPU is cuda or cuda:1 ({first_line(error)})"
         ) from None
 
 
@@ -302,10 +303,11 @@ class ImagePass:
                 self.counted += 1
                 yield self._prepare(image[None].to(self.device))[0], target
 
-    def evaluation(self, **results: Any) -> Evaluation:
-        """Return results with the classes, and with the images and the seconds so far."""
+    def evaluation(self, first: str, *others: str, **results: Any) -> Evaluation:
+        """Return lines and results with the classes, and with the images and seconds so far."""
         return Evaluation(
             self._classes,
+            lines=[f"{self._data.name}, {counted(self.counted, 'image')}: {first}", *others],
             images=self.counted,
             skipped=self.skipped,
             seconds=time.perf_counter() - self._start,

@@ -76,7 +76,7 @@ def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsy
         "eval", runs / "segmentation", "--out", out, "--window", 48,
         "--scales", "[0.75,1.0]", "--flip", "--csv", tmp_path / "all.csv",
     ) == 0  # fmt: skip
-    assert "mIoU" in capsys.readouterr().out
+    assert "items, 6 images: mIoU" in capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     with (out / "confusion.csv").open(newline="") as file:
         counts = np.array([row[1:] for row in list(csv.reader(file))[1:]], dtype=int)

@@ -33,6 +33,7 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     assert "Predictions</h2>" in text
     assert f"<p>The {HEADLINES[task]} is " in text
     assert "on 3 validation images; " in text
+    assert f"items, 3 images: {HEADLINES[task]}" in text
     assert "Validation images: the ground truth, and the predictions." in text
     metrics = {"detection": ["box AP", "mask AP"], "segmentation": ["IoU"]}[task]
     assert ["class", *metrics] in [table[0] for table in tables_of(page)]

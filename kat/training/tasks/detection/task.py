@@ -141,8 +141,8 @@ class Detection(Task):
         rows_of = metrics.by_class().items()
         by_class = [(images.classes[i], *(row[name] for name in columns)) for i, row in rows_of]
         return seen.evaluation(
+            *summaries,
             metrics=figures,
-            lines=[f"{job.data.name}: {summaries[0]}", *summaries[1:]],
             per_class=Table(("class", *columns), by_class),
             notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
             documents={f"results_{kind}": rows for kind, rows in results.items()},

@@ -97,12 +97,9 @@ class Segmentation(Task):
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
         return seen.evaluation(
+            f"mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}, class"
+            f" accuracy {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}",
             metrics=figures,
-            lines=[
-                f"{job.data.name}: mIoU {figures['miou']:.2f}, pixel accuracy"
-                f" {figures['pixel_accuracy']:.2f}, class accuracy"
-                f" {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}"
-            ],
             per_class=Table(("class", "iou"), list(by_class)),
             notes=[*seen.notes, *metrics.notes(images.classes)],
             confusion=metrics.confusion.compute().cpu().numpy(),
