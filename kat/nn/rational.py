@@ -152,7 +152,7 @@ class GroupRational(nn.Module):
     def functions(self, x: Tensor) -> Tensor:
         """The function of each group at the points x (k,), on the CPU in float64: (G, k).
 
-        (1, k) if the groups share all coefficients.
+        x may be a NumPy array. (1, k) if the groups share all coefficients.
         """
         return group_functions(x, self.weight_numerator, self.weight_denominator, self.form)
 
@@ -265,7 +265,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
     """
     a, b = (whole(coefficients).cpu().double() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))
-    columns = x.cpu().double()[:, None].expand(-1, groups)
+    columns = torch.as_tensor(x).cpu().double()[:, None].expand(-1, groups)
     return reference.rational(columns, a, b, form).T
 
 
@@ -331,7 +331,7 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
         raise ValueError(
             "keep_even needs rationals of form A, since form B has kinks elsewhere too, without"
             " adapters of kat.adapt (merge() them first); "
-            + (f"not so are {', '.join(refused)}" if refused else "the model has no rational")
+            + (f"it refuses {', '.join(refused)}" if refused else "the model has no rational")
         )
     denominators = [activation.weight_denominator for activation in found.values()]
     with torch.no_grad():

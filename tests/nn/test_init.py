@@ -56,6 +56,7 @@ def test_coefficients_are_exact_in_the_dtype_of_the_layer(default):
     x = torch.linspace(-3, 3, 101, dtype=torch.float64)
     torch.testing.assert_close(layer(x[:, None])[:, 0], nn.functional.silu(x), rtol=0, atol=1e-14)
     torch.testing.assert_close(layer.initial_functions(x), nn.functional.silu(x)[None])
+    assert torch.equal(layer.functions(x), layer.functions(x.numpy()))
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,7 @@ def test_identity_denominators_train():
         ({"form": "C"}, "form must be 'A' or 'B'"),
         ({"share": "all"}, "share must be one of"),
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
+        ({"init": "GELU"}, "unknown function 'GELU'; did you mean 'gelu'"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

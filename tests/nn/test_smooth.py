@@ -115,8 +115,8 @@ def test_sharded_coefficients_stay_even(tmp_path):
     ("model", "says"),
     [
         (torch.nn.Linear(2, 2), "no rational"),
-        (kat.GRKANMlp(8, form="B"), "not so are act1, act2"),
-        (adapted(kat.GRKANMlp(8)), "not so are act1, act2"),
+        (kat.GRKANMlp(8, form="B"), "it refuses act1, act2"),
+        (adapted(kat.GRKANMlp(8)), "it refuses act1, act2"),
     ],
 )
 def test_what_cannot_be_smooth_is_refused(model, says):

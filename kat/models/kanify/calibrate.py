@@ -112,7 +112,11 @@ def seen_inputs(
         put(model, recorders)
         with evaluation_mode(model):
             for batch in batches:
-                run(model, batch)
+                try:
+                    run(model, batch)
+                except TypeError as error:
+                    error.add_note("batch with labels: run=lambda model, batch: model(batch[0])")
+                    raise
     reached = {mlp: recorder for mlp, recorder in recorders.items() if recorder.x}
     if not reached:
         raise InputError(

@@ -102,6 +102,9 @@ def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
     )
     assert as_mapping.record() == as_tuple.record() == by_function.record()
     assert "seen in" in str(as_mapping)
+    with pytest.raises(TypeError, match="positional arguments") as caught:
+        kat.kanify(model, calibration=[(x, y, "label")])
+    assert "run=lambda model, batch: model(batch[0])" in caught.value.__notes__[0]
 
 
 def test_calibration_weights_all_channels_equally_if_the_second_linear_map_is_zero():
