@@ -85,7 +85,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     spelled = {_spelling(known): known for known in reversed(names)}
     nearest = [spelling for spelling in spelled if spelling.endswith(f".{given}")]
     if len(nearest) != 1:
-        longer = [spelling for spelling in spelled if spelling.startswith(f"{given}_")]
+        longer = [spelling for spelling in spelled if f"{spelling}_".startswith(f"{given}_")]
         nearest = difflib.get_close_matches(given, longer or spelled, 1, 0 if longer else 0.55)
     hint = f"; did you mean {spelled[nearest[0]]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""

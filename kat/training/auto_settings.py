@@ -257,12 +257,12 @@ def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:
 def _model_of(source: ViTSource, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the model of a source, or for a ViT the KAT of the same size, and its arguments."""
     record = source.record
-    name = "a checkpoint that does not name it" if record is None else record.architecture
+    name = "" if record is None else record.architecture
     twin = name if source.is_kat else _VIT.sub("kat_", name)
     if record is None or not timm.is_model(twin) or (twin == name and not source.is_kat):
+        reason = f"no KAT corresponds to {name!r}" if name else "the file does not name its model"
         raise InputError(
-            f"model.name=auto: no KAT corresponds to {name!r}: give --model.name, such as"
-            " kat_tiny_patch16_224"
+            f"model.name=auto: {reason}: give --model.name, such as kat_tiny_patch16_224"
         )
     return twin, {**record.args, **args}
 

@@ -45,7 +45,7 @@ def recipe_path(name: str) -> str:
     if Path(name).is_file() or (name not in recipe_names() and Path(name).exists()):
         return name
     if name not in recipe_names():
-        raise unknown("recipe (nor is there a file of this name)", name, recipe_names())
+        raise unknown("recipe or file", name, recipe_names())
     return str(files("kat.recipes") / f"{name}.yaml")
 
 

@@ -82,7 +82,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
         ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
         ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "did you mean 'num_groups'"),
         ([tmp_path / "code.pth", "--model", "kat_micro"], "reading that could run code"),
-        (["vit_micr", "--model", "kat_micro"], "nor is there a file of this name"),
+        (["vit_micr", "--model", "kat_micro"], "unknown model or file 'vit_micr'"),
     ]
     for arguments, message in cases:
         assert message in refused(capsys, "convert", *arguments, "--out", out)

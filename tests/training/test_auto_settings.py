@@ -135,7 +135,7 @@ def test_files_that_say_less(tmp_path):
     vit = timm.create_model("vit_micro_patch4_28", in_chans=1, depth=1)
     safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     source = read_vit(tmp_path / "vit.safetensors")
-    with pytest.raises(InputError, match=r"a checkpoint that does not name it': give --model.name"):
+    with pytest.raises(InputError, match=r"the file does not name its model: give --model.name"):
         _settled(source)
     config = _settled(source, "kat_micro_patch4_28")
     assert (config.data.image_size, config.data.channels, config.data.mean) == (28, 1, [0.5])

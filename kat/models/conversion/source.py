@@ -164,7 +164,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         warn_without(checksum, path)
         return _of_weights(weights, name)
     if ":" not in name and not timm.is_model(name):
-        raise unknown("model (nor is there a file of this name)", name, timm.list_models())
+        raise unknown("model or file", name, timm.list_models())
     model: Any = create_model(name, pretrained=True)
     config = model.pretrained_cfg
     record = ModelRecord(

@@ -118,7 +118,7 @@ def _find(name: str) -> list[Grid]:
     path = Path(file)
     if not path.is_file():
         if file not in grid_names():
-            raise unknown("grid (nor is there a file of this name)", file, grid_names())
+            raise unknown("grid or file", file, grid_names())
         path = Path(str(files("kat.recipes.grids") / f"{file}.yaml"))
     grids = {grid.name.removeprefix(f"{path.stem}_"): grid for grid in read_grids(path)}
     if own and own not in grids:
