@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 
 import pytest
 import torch
@@ -104,3 +105,9 @@ def test_a_run_that_is_resumed_with_its_recipe_keeps_what_neither_says(tmp_path,
     assert (settings["seed"], settings["optim"]["ema_decay"]) == (3, 0.9)
     assert settings["optim"]["lr"] == 0.002
     assert "resumed with other settings: optim.lr=0.002 (0.01 before)" in capsys.readouterr().out
+    content = torch.load(out / "last.ckpt", weights_only=True)
+    content["state"]["arithmetic"]["threads"] = "99"
+    torch.save(content, out / "last.ckpt")
+    write_checksum(out / "last.ckpt")
+    assert run(*common, "--resume", "auto", "--dry-run") == 0
+    assert re.search(r"resumed with threads \d+ \(99 at the start\)", capsys.readouterr().err)

@@ -20,16 +20,21 @@ class Stored(NamedTuple):
     record: ModelRecord
     folder: Path
 
+    def file(self, name: str) -> Path:
+        """A stored form, made at the first call: folder, {fixed,resizable}[8].{onnx,pt2}."""
+        path = self.folder / name
+        if path.exists():
+            return path
+        if name == "folder":
+            save_model(self.model, self.record, path)
+            return path
+        resizes = name.startswith("resizable")
+        model = make_resizable(self.model, self.record) if resizes else self.model
+        export_model(model, self.record, path, int8="8." in name)
+        return path
+
 
 @pytest.fixture(scope="session")
 def stored(tmp_path_factory):
     """folder/, fixed.onnx, resizable.pt2, and with int8 weights fixed8.pt2 and resizable8.onnx."""
-    folder = tmp_path_factory.mktemp("stored")
-    model, record = make_model()
-    resizable = make_resizable(model, record)
-    save_model(model, record, folder / "folder")
-    export_model(model, record, folder / "fixed.onnx")
-    export_model(resizable, record, folder / "resizable.pt2")
-    export_model(model, record, folder / "fixed8.pt2", int8=True)
-    export_model(resizable, record, folder / "resizable8.onnx", int8=True)
-    return Stored(model, record, folder)
+    return Stored(*make_model(), tmp_path_factory.mktemp("stored"))

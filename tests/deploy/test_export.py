@@ -29,7 +29,7 @@ def test_image_sizes_are_dynamic_if_the_model_allows(stored, name):
     want = make_resizable(stored.model, stored.record)
     if "8" in name:
         want = quantize_int8(freeze(want))
-    opened, _ = open_model(stored.folder / name, trust=True)
+    opened, _ = open_model(stored.file(name), trust=True)
     for size in ((8, 8), (12, 8), (6, 20)):
         assert distance(opened(images(2, *size)), want(images(2, *size))) < 1e-5
 
@@ -37,10 +37,10 @@ def test_image_sizes_are_dynamic_if_the_model_allows(stored, name):
 def test_int8_files_hold_the_weights_in_int8(stored):
     """The ONNX optimizer converts those with fewer than 8192 entries back to floats."""
     shapes = [tuple(m.weight.shape) for m in stored.model.modules() if isinstance(m, nn.Linear)]
-    tensors = torch.export.load(stored.folder / "fixed8.pt2").state_dict.values()
+    tensors = torch.export.load(stored.file("fixed8.pt2")).state_dict.values()
     held = [tuple(tensor.shape) for tensor in tensors if tensor.dtype == torch.int8]
     assert all(held.count(shape) >= shapes.count(shape) for shape in shapes)
-    initializers = onnx.load(stored.folder / "resizable8.onnx").graph.initializer
+    initializers = onnx.load(stored.file("resizable8.onnx")).graph.initializer
     held = [tuple(t.dims)[::-1] for t in initializers if t.data_type == onnx.TensorProto.INT8]
     assert sorted(held) == sorted(shape for shape in shapes if math.prod(shape) > 8192)
     assert len(held) == 6
@@ -48,7 +48,7 @@ def test_int8_files_hold_the_weights_in_int8(stored):
 
 @pytest.mark.parametrize("name", ["fixed.onnx", "resizable.pt2"])
 def test_no_path_of_this_machine_is_in_the_file(stored, name):
-    path = stored.folder / name
+    path = stored.file(name)
     contents = [path.read_bytes()]
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def test_all_kinds_open_alike(stored):
     for name in ("folder", "fixed.onnx", "resizable.pt2"):
-        opened, record = open_model(stored.folder / name, trust=True)
+        opened, record = open_model(stored.file(name), trust=True)
         assert isinstance(opened, Runtime) == (name != "folder")
         assert record == stored.record
         opened.train().eval()
@@ -28,8 +28,8 @@ def test_all_kinds_open_alike(stored):
 
 
 def test_other_image_sizes(stored):
-    want, record = open_model(stored.folder / "folder", 12)
-    got, read = open_model(stored.folder / "resizable.pt2", 12, trust=True)
+    want, record = open_model(stored.file("folder"), 12)
+    got, read = open_model(stored.file("resizable.pt2"), 12, trust=True)
     assert record.input_size == read.input_size == (1, 12, 12)
     batch = images(2, 12, 12)
     torch.testing.assert_close(got(batch), want(batch), rtol=1e-4, atol=1e-5)
@@ -45,9 +45,9 @@ def test_other_image_sizes(stored):
 )
 def test_a_size_that_the_model_does_not_take(stored, name, size, message):
     with pytest.raises(InputError, match=message):
-        open_model(stored.folder / name, size, trust=True)
+        open_model(stored.file(name), size, trust=True)
     if name != "folder":
-        opened, _ = open_model(stored.folder / name, trust=True)
+        opened, _ = open_model(stored.file(name), trust=True)
         for shape in ((2, 3, 8, 8), (2, 1, 7, 8)):
             with pytest.raises(InputError, match="the model takes images of 1 channels"):
                 opened(torch.zeros(shape))
@@ -55,7 +55,7 @@ def test_a_size_that_the_model_does_not_take(stored, name, size, message):
 
 @pytest.mark.parametrize("name", ["resizable.pt2", "fixed.onnx"])
 def test_missing_damaged_and_foreign_files(stored, tmp_path, name):
-    path, content = tmp_path / name, (stored.folder / name).read_bytes()
+    path, content = tmp_path / name, (stored.file(name)).read_bytes()
     with pytest.raises(InputError, match="does not exist"):
         open_model(path, trust=True)
     half = len(content) // 2
@@ -67,7 +67,7 @@ def test_missing_damaged_and_foreign_files(stored, tmp_path, name):
 
 
 def test_files_without_our_record(stored, tmp_path):
-    model = onnx.load(stored.folder / "fixed.onnx")
+    model = onnx.load(stored.file("fixed.onnx"))
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "m.onnx")
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
@@ -78,7 +78,7 @@ def test_files_without_our_record(stored, tmp_path):
 
 
 def test_no_changed_bit_of_an_onnx_file_is_overlooked(stored, tmp_path):
-    content = (stored.folder / "fixed.onnx").read_bytes()
+    content = (stored.file("fixed.onnx")).read_bytes()
     path = tmp_path / "m.onnx"
     for changed in with_a_flipped_bit(content, 40):
         path.write_bytes(changed)
@@ -87,13 +87,13 @@ def test_no_changed_bit_of_an_onnx_file_is_overlooked(stored, tmp_path):
     path.write_bytes(content[:-76])  # the entry with the checksum
     with pytest.raises(InputError, match="or was changed since: it has no record"):
         open_model(path)
-    onnx.checker.check_model(onnx.load(stored.folder / "fixed.onnx"))
+    onnx.checker.check_model(onnx.load(stored.file("fixed.onnx")))
 
 
 def test_onnxruntime_may_be_missing(stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"needs the package onnxruntime.*\[export\]"):
-        open_model(stored.folder / "fixed.onnx")
+        open_model(stored.file("fixed.onnx"))
 
 
 @pytest.mark.parametrize("name", ["model.txt", "model.safetensors"])

@@ -12,7 +12,7 @@ import pytest
 def test_onnx_files_have_standard_operators_and_named_dimensions(stored):
     shapes = {}
     for name in ("fixed", "resizable8"):
-        path = stored.folder / f"{name}.onnx"
+        path = stored.file(f"{name}.onnx")
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]

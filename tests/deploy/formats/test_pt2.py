@@ -24,7 +24,7 @@ def test_a_pt2_file_runs_in_a_program_without_kat(stored):
     code = f"""
 import json, sys, torch
 files = {{"kat": ""}}
-program = torch.export.load({str(stored.folder / "resizable.pt2")!r}, extra_files=files)
+program = torch.export.load({str(stored.file("resizable.pt2"))!r}, extra_files=files)
 assert all("kat" not in str(node.target) for node in program.graph.nodes if node.op[:4] == "call")
 logits = program.module()(torch.arange(128.0).reshape(2, 1, 8, 8).sin())
 record = json.loads(files["kat"])
@@ -56,7 +56,7 @@ def test_a_pt2_file_that_runs_code_is_opened_only_if_it_is_trusted(stored, tmp_p
     payload = io.BytesIO()
     torch.save(Payload(trace), payload)
     with (
-        zipfile.ZipFile(stored.folder / "resizable.pt2") as whole,
+        zipfile.ZipFile(stored.file("resizable.pt2")) as whole,
         zipfile.ZipFile(path, "w") as changed,
     ):
         for name in whole.namelist():

@@ -17,12 +17,17 @@ except build.BuildError as error:
     pytest.skip(f"no CPU library to test: {error}", allow_module_level=True)
 
 
-def test_processes_that_start_at_once_build_once(tmp_path):
-    compiler = tmp_path / "counting-compiler"
-    compiler.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec c++ "$@" -O0\n')
+def _compiler(folder) -> str:
+    """A quick compiler, which does not optimize; it writes its calls to a file."""
+    compiler = folder / "counting-compiler"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\nexec c++ "$@" -O0\n')
     compiler.chmod(0o755)
-    cache = tmp_path / "cache"
-    processes = [start(cache, CXX=str(compiler)) for _ in range(2)]
+    return str(compiler)
+
+
+def test_processes_that_start_at_once_build_once(tmp_path):
+    compiler, cache = _compiler(tmp_path), tmp_path / "cache"
+    processes = [start(cache, CXX=compiler) for _ in range(2)]
     lines = []
     for process in processes:
         output, errors = process.communicate(timeout=300)
@@ -33,7 +38,7 @@ def test_processes_that_start_at_once_build_once(tmp_path):
     assert len([call for call in calls if "-shared" in call]) == 1
     assert len([call for call in calls if "-DKAT_SET=" in call]) == 1  # no other instruction set
     assert sorted(path.suffix for path in cache.iterdir()) == [".so"]
-    assert finish(start(cache, CXX=str(compiler))) == ["kernel"]
+    assert finish(start(cache, CXX=compiler)) == ["kernel"]
     assert (tmp_path / "calls").read_text().count("-shared") == 1
 
 
@@ -101,7 +106,7 @@ def swapped(*arguments):
     return path, *rest
 build.cached_library = swapped
 """
-    assert finish(start(tmp_path / "cache", swap)) == ["kernel"]
+    assert finish(start(tmp_path / "cache", swap, CXX=_compiler(tmp_path))) == ["kernel"]
 
 
 def test_one_warning_says_why_there_is_no_library_and_what_to_do(tmp_path):

@@ -83,8 +83,14 @@ def outputs(grad, x, a, b, form):
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtypes_with_several_blocks_a_program(dtype, form):
+    check(*inputs((2, 43, 96), dtype=dtype), form)
+
+
+@pytest.mark.parametrize("form", ["A", pytest.param("B", marks=RELEASE)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_dtypes_with_several_blocks_a_program(dtype, form):
     check(*inputs((2, 43, 96), dtype=dtype), form)
 
 
@@ -101,8 +107,11 @@ def test_rows_shared_or_not(rows, dtype):
     check(*inputs((13, 96), rows=rows, dtype=dtype))
 
 
-@pytest.mark.parametrize("positions", [1, 13])
-@pytest.mark.parametrize("channels", [1, 25, 48, 96])
+@pytest.mark.parametrize(
+    ("positions", "channels"),
+    [(1, 1), (13, 1), (13, 25), (1, 48), (13, 48), (1, 96), (13, 96),
+     pytest.param(1, 25, marks=RELEASE)],
+)  # fmt: skip
 def test_sizes(positions, channels):
     check(*inputs((positions, 2 * channels), rows=(1, 2), dtype=torch.float16))
 
@@ -127,7 +136,20 @@ def test_layouts(layout, dtype):
     x = LAYOUTS[layout](lambda *size: torch.randn(size).to(dtype))
     _, _, a, b = inputs((1,), rows=(1, 8))
     check(torch.randn(x.shape).to(dtype), x, a, b)
-    check(torch.ones(1, dtype=dtype).expand(x.shape), x, a, b)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(name, marks=() if name in ("transposed", "some channels of more") else RELEASE)
+        for name in LAYOUTS
+    ],
+)
+def test_layouts_beside_one_expanded_gradient(layout):
+    torch.manual_seed(0)
+    x = LAYOUTS[layout](torch.randn)
+    _, _, a, b = inputs((1,), rows=(1, 8))
+    check(torch.ones(1).expand(x.shape), x, a, b)
 
 
 @pytest.mark.parametrize("rows", [(1, 4), (4, 4)])
@@ -250,7 +272,7 @@ def test_public_call_differentiates_once():
 )
 def test_enormous_and_infinite_x(dtype, form):
     """A program that meets one does its share again; the others do not."""
-    grad, x, a, b = inputs((2, 43, 96), dtype=dtype)
+    grad, x, a, b = inputs((1, 43, 96), dtype=dtype)
     for place, value in enumerate((1e6, -1e20, 1e38, math.inf)):
         x[0, place, 11 * place] = value
     y = forward(x, a, b, form)
