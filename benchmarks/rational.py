@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import statistics
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timing import header, keep_freed_memory, take_turns, write_csv
+from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import Tensor
 
 import kat
+from kat.ops.reference import plain_rational
 
 TOKENS = 197
 WIDTHS = {"tiny": 192, "small": 384, "base": 768}
@@ -26,7 +26,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 PASSES = ("forward", "forward+backward")
-CANDIDATES = ("kat", "gelu", "silu", "copy", "peer", "reference")
+CANDIDATES = ("kat", "gelu", "silu", "copy", "plain", "reference")
 ARRAYS = {"forward": 2, "forward+backward": 5}
 """Arrays of x's size that a pass must at least read or write: x, y, and x, grad, dx."""
 REFERENCE_ARRAYS = 30
@@ -39,7 +39,7 @@ What is timed
   gelu, silu torch.nn.functional's
   copy       the least memory traffic that such a pass has: x.clone(), and for the backward pass
              x + grad written to a third array. It is the speed limit of a pass bound by memory
-  peer       with --peer PATH: KAT_Group(num_groups=8) of a published kernel module, as it comes
+  plain      with --compile: F of plain operations, which the compiler fuses
   reference  kat.rational(impl="reference"); left out where its temporaries would not fit
 
 The candidates take turns, in changing order, so that other work on the machine hits them all, and
@@ -84,16 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     keep_freed_memory()
     print(header(options.device), "; medians in ms, ratios of kat's to the other's", sep="")
-    print(table_head())
-    rows = []
-    for shape in options.shapes:
-        for dtype in options.dtypes:
-            for passes in PASSES:
-                row = measure(shape, dtype, passes, options)
-                rows.append(row)
-                print(table_line(row), flush=True)
+    cases = itertools.product(options.shapes, options.dtypes, PASSES)
+    rows = [cells(measure(*case, options)) for case in cases]
+    print_table(CSV_COLUMNS, rows)
     if options.csv:
-        write_csv(options.csv, options.device, CSV_COLUMNS, [cells(row) for row in rows])
+        write_csv(options.csv, options.device, CSV_COLUMNS, rows)
     return 0
 
 
@@ -111,12 +106,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, metavar="DTYPE", help=str([*DTYPES]))
     parser.add_argument("--compile", action="store_true", help="all but the copy and the reference")
-    parser.add_argument(
-        "--peer",
-        type=Path,
-        metavar="PATH",
-        help="a published kernel's module or package, whose KAT_Group(num_groups=8) joins in",
-    )
     parser.add_argument("--seconds", type=float, help="time for a line of the table; default 1")
     parser.add_argument("--threads", type=int, help="default: torch's choice")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="also write the table there")
@@ -161,8 +150,8 @@ def measure(shape: tuple[int, ...], dtype: str, passes: str, options: argparse.N
     alone = {name: steps.pop(name) for name in ("reference",) if name in steps}
     times = take_turns(steps, options.seconds, options.device)
     times |= take_turns(alone, 0.0, options.device)
-    medians = {name: statistics.median(times.get(name, [float("nan")])) for name in CANDIDATES}
-    return Row(shape, dtype, passes, medians)
+    found = medians(times)
+    return Row(shape, dtype, passes, {n: found.get(n, float("nan")) for n in CANDIDATES})
 
 
 def candidates(
@@ -179,26 +168,17 @@ def candidates(
         "gelu": F.gelu,
         "silu": F.silu,
     }
-    of_peer: list[Tensor] = []
-    if options.peer:
-        functions["peer"] = peer = load_peer(options.peer)(num_groups=8).to(options.device)
-        of_peer += peer.parameters()
     if options.compile:
+        functions["plain"] = lambda x: plain_rational(x, a, b, "A")
         functions = {name: torch.compile(f, dynamic=False) for name, f in functions.items()}
     if REFERENCE_ARRAYS * x.numel() * max(4, x.element_size()) < options.gigabytes * 1e9:
         functions["reference"] = lambda x: kat.rational(x, a, b, impl="reference")
     if passes == "forward":
         steps = {name: forward(function, x) for name, function in functions.items()}
         return {**steps, "copy": copy_forward(x)}
-    leaves = [*(t.requires_grad_() for t in (x, a, b)), *of_peer]
+    leaves = [t.requires_grad_() for t in (x, a, b)]
     steps = {name: both(function, grad, leaves) for name, function in functions.items()}
     return {**steps, "copy": copy_both(x.detach(), grad)}
-
-
-def load_peer(path: Path) -> Callable[..., torch.nn.Module]:
-    """The class KAT_Group of the module or package at ``path``."""
-    sys.path.insert(0, str(path.resolve().parent))
-    return importlib.import_module(path.stem).KAT_Group
 
 
 def forward(function: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
@@ -239,37 +219,22 @@ def copy_both(x: Tensor, grad: Tensor) -> Callable[[], None]:
 # ---- reporting
 
 
-COLUMNS = (
+CSV_COLUMNS = (
+    *("shape", "dtype", "pass"),
     *(f"{name} ms" for name in CANDIDATES),
     *(f"/{name}" for name in CANDIDATES[1:]),
-    "kat GB/s",
-    "copy GB/s",
+    *("kat GB/s", "copy GB/s"),
 )
-CSV_COLUMNS = ("shape", "dtype", "pass", *COLUMNS)
 
 
 def cells(row: Row) -> list[str | float]:
-    """A line of the CSV file."""
-    return ["x".join(map(str, row.shape)), row.dtype, row.passes, *numbers(row)]
-
-
-def numbers(row: Row) -> list[float]:
+    """A line of the table."""
     return [
+        *("x".join(map(str, row.shape)), row.dtype, row.passes),
         *row.milliseconds.values(),
         *(row.ratio(name) for name in CANDIDATES[1:]),
-        row.gigabytes_per_second("kat"),
-        row.gigabytes_per_second("copy"),
+        *(row.gigabytes_per_second(name) for name in ("kat", "copy")),
     ]
-
-
-def table_head() -> str:
-    return f"{'shape':<13} {'dtype':<9} {'pass':<17}" + "".join(f"{c:>14}" for c in COLUMNS)
-
-
-def table_line(row: Row) -> str:
-    shape = "x".join(str(size) for size in row.shape)
-    cells = ("-" if value != value else f"{value:.3g}" for value in numbers(row))
-    return f"{shape:<13} {row.dtype:<9} {row.passes:<17}" + "".join(f"{c:>14}" for c in cells)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Step:
             work it does, of how many.
         weight: its share of the time.
         shares: the most processes that share the work.
+        optional: its failure is reported, and does not fail the report.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Step:
     run: Callable[[Plan, Emit, tuple[int, int]], None]
     weight: int
     shares: int = 1
+    optional: bool = False
 
 
 def run(step: Step, plan: Plan, result: Result, deadline: float, stop: StopRequest) -> None:

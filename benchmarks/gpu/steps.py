@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import itertools
 import os
 import platform
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import mlp
-import rational
+import timm
 import torch
-import train_step
-from peer_static import GPUS
-from timing import ACCELERATORS, medians, take_turns
+from timing import ACCELERATORS
+from torch import nn
 
 import kat
-from gpu.page import Row
+from gpu import times
+from gpu.kernels import Case, largest_error, pairs_of_settings
 from gpu.plan import ROOT, Plan
 from gpu.run import Emit, Skipped, Step
 from kat.machine import cores, processor
@@ -45,6 +42,7 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
         "multiprocessors": properties.multi_processor_count,
         "capability": "{}.{}".format(*accelerator.get_device_capability()),
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "clock, at most, degrees": _clocks(),
         "CUDA": torch.version.cuda or torch.version.hip or "none",
         "torch": torch.__version__,
         **{name: _version(name) for name in ("triton", "timm", "pytest")},
@@ -105,6 +103,27 @@ def _first_error(text: str) -> str:
     return (lines or text.splitlines() or ["no message"])[0]
 
 
+def smoke(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """Every kernel once, against the reference in float64: largest error / allowed error.
+
+    Allowed is twice the error of plain PyTorch in the same dtype.
+    """
+    slack = 4 if plan.stand_in else 2  # the interpreter cuts off where it should round to bfloat16
+    number, count = share
+    wrong = []
+    for case in list(pairs_of_settings(plan.smoke))[number::count]:
+        tensors = case.tensors(plan.device)
+        exact, plain = case.expected(*(t.double() for t in tensors)), case.expected(*tensors)
+        for kernel, call in case.calls(*tensors).items():
+            ratio = largest_error(call(), exact[kernel], plain[kernel], slack)
+            outcome = ("failed", "passed")[ratio <= 1]
+            setting = {name: str(value) for name, value in asdict(case).items()}
+            emit({"kernel": kernel, **setting, "outcome": outcome, "error / allowed": ratio})
+            wrong += [] if ratio <= 1 else [f"{kernel} of {case}"]
+    if wrong:
+        raise AssertionError(f"{len(wrong)} results are wrong, first {wrong[0]}")
+
+
 def tests(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """The tests that need a GPU; those of the stand-in interpret the kernels."""
     try:
@@ -145,42 +164,22 @@ def verify(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
         raise AssertionError(f"{len(failures)} comparisons failed, first {failures[0]}")
 
 
-def copy(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """The bandwidth of a copy within the device's memory: bytes read and written a second."""
-    for size in plan.copied:
-        source = torch.zeros(size // 4, device=plan.device)
-        target = torch.empty_like(source)
-        step = partial(target.copy_, source)
-        ms = medians(take_turns({"copy": step}, plan.seconds, plan.device))["copy"]
-        emit({"size": f"{size / 2**20:g} MiB", "ms": ms, "GB/s": 2 * size / ms / 1e6})
-
-
 def equal_runs(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """Outputs and gradients of equal calls: how many of the later runs have other bits."""
     names, different = ("y", "dx", "da", "db"), 0
-    for form, dtype in itertools.product(("A", "B"), (torch.float32, torch.bfloat16)):
-        grad, *leaves = _random_case(plan, dtype)
+    for form, dtype in itertools.product(("A", "B"), ("float32", "bfloat16")):
+        grad, *leaves = Case(form, dtype, plan.shape).tensors(plan.device)
+        for leaf in leaves:
+            leaf.requires_grad_()
         first, counts = _bits(grad, leaves, form), [0] * len(names)
         for _ in range(plan.runs - 1):
             same = map(torch.equal, first, _bits(grad, leaves, form))
             counts = [count + (not equal) for count, equal in zip(counts, same, strict=True)]
         different += sum(counts)
         others = {f"other {name}": count for name, count in zip(names, counts, strict=True)}
-        emit(
-            {"form": form, "dtype": str(dtype).removeprefix("torch."), "runs": plan.runs, **others}
-        )
+        emit({"form": form, "dtype": dtype, "runs": plan.runs, **others})
     if different:
         raise AssertionError("equal calls gave other bits")
-
-
-def _random_case(plan: Plan, dtype: torch.dtype) -> list[torch.Tensor]:
-    """grad, and x, numerator and denominator to differentiate for."""
-    generator = torch.Generator().manual_seed(0)
-    grad, x, a, b = (
-        torch.randn(shape, generator=generator).to(plan.device)
-        for shape in (plan.shape, plan.shape, (1, 6), (8, 4))
-    )
-    return [grad.to(dtype), *(leaf.requires_grad_() for leaf in (x.to(dtype), a, b))]
 
 
 def _bits(grad: torch.Tensor, leaves: list[torch.Tensor], form: Any) -> list[torch.Tensor]:
@@ -190,100 +189,106 @@ def _bits(grad: torch.Tensor, leaves: list[torch.Tensor], form: Any) -> list[tor
     return [tensor.contiguous().view(torch.uint8) for tensor in tensors]
 
 
-def operator(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/rational.py, the candidates in turns."""
-    dtypes = ("--dtypes", "bfloat16", "float32", "--seconds", str(plan.seconds or 1e-9))
-    for compiled in (False, True):
-        shapes = plan.shapes[:1] if compiled else plan.shapes
-        flags = ("--compile", "--gigabytes", "0") if compiled else ()  # no reference again
-        options = rational.parse(["--device", plan.device, "--shapes", *shapes, *dtypes, *flags])
-        for shape, dtype in itertools.product(options.shapes, options.dtypes):
-            for passes in rational.PASSES:
-                row = rational.cells(rational.measure(shape, dtype, passes, options))
-                emit({"compiled": _yes(compiled), **_named(rational.CSV_COLUMNS, row)})
+def sanitizer(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """NVIDIA's compute-sanitizer over every kernel: its last line, and 0 if it found nothing."""
+    if shutil.which("compute-sanitizer") is None:
+        raise Skipped("compute-sanitizer, of NVIDIA's CUDA toolkit, is not on PATH")
+    code = f"from gpu.kernels import run_all; run_all({plan.device!r})"
+    # Each tensor has memory of its own, so that addresses beyond its end are seen.
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    failed = []
+    for tool in ("memcheck", "racecheck"):
+        command = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "86")
+        script = (*command, sys.executable, "-c", code)
+        place = {"cwd": ROOT / "benchmarks", "env": environment}
+        done = subprocess.run(script, capture_output=True, text=True, **place)
+        last = (done.stdout.strip().splitlines() or [""])[-1]
+        emit({"tool": tool, "exit code": done.returncode, "last line": last})
+        failed += [tool] if done.returncode else []
+    if failed:
+        raise AssertionError(f"{' and '.join(failed)} failed")
 
 
-def mlps(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/mlp.py, the candidates in turns, times in ms."""
-    size, batch = plan.mlp
-    for compiled, amp in itertools.product((False, True), (True, False)):
-        flags = [*(("--amp",) if amp else ()), *(("--compile",) if compiled else ())]
-        common = ("--device", plan.device, "--batch", str(batch), "--seconds", str(plan.seconds))
-        for row in mlp.measure(size, mlp.parse([*common, *flags])):
-            emit({"compiled": _yes(compiled), "dtype": _dtype(amp), **_named(mlp.COLUMNS, row)})
+def parity(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """The loss of a small KAT in training, in float32, here and on the CPU, from equal weights.
+
+    Training magnifies rounding. What that makes of a difference is seen on the CPU, where the
+    weights of one more training are rounded once more before the first step: allowed is ten times
+    its largest difference so far, as each step rounds again.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(1)  # the CPU's bits do not depend on the machine's cores
+    cpu, rounded, here = (
+        _losses(*run, plan.training) for run in (("cpu", 0), ("cpu", 1), (plan.device, 0))
+    )
+    differ = False
+    for step in range(plan.training // 4, plan.training + 1, plan.training // 4):
+        allowed, difference = (
+            max(abs(one - two) for one, two in zip(losses[:step], cpu, strict=False))
+            for losses in (rounded, here)
+        )
+        row = {"step": str(step), "loss": here[step - 1], "loss, CPU": cpu[step - 1]}
+        emit({**row, "largest difference": difference, "allowed": 10 * allowed})
+        differ |= not difference <= 10 * allowed
+    if differ:
+        raise AssertionError("the losses differ by more than rounding explains")
 
 
-def models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/train_step.py, KAT and ViT in turns, times in ms; float32 is without TF32."""
-    little = ACCELERATORS[plan.device].get_device_properties(0).total_memory < 20e9
-    for amp, (size, images), compiled in itertools.product(
-        (True, False), plan.models.items(), (False, True)
-    ):
-        part = (2 if little else 1) * (1 if amp else 4)  # float32 takes several times as long
-        batch = max(images // part, 1)
-        flags = [
-            *("--device", plan.device, "--size", size, "--models", "vit", "fused"),
-            *("--batch", str(batch), "--seconds", str(plan.seconds)),
-            *(("--amp",) if amp else ()),
-            *(("--compile", "blocks") if compiled else ()),
-        ]
-        for row in train_step.measure(train_step.parse(flags)):
-            kind = {"dtype": _dtype(amp), "compiled": _yes(compiled), "batch": str(batch)}
-            emit({"size": size, **kind, **_named(train_step.COLUMNS, row)})
+def _losses(device: str, roundings: int, steps: int) -> list[float]:
+    """The training loss at each step: AdamW, ten noisy patterns to tell apart."""
+    torch.manual_seed(0)
+    model = timm.create_model("kat_micro_patch7_28", num_classes=10)
+    generator = torch.Generator().manual_seed(1)
+    patterns = torch.randn(10, *model.default_cfg["input_size"], generator=generator)
+    for weight in model.parameters():
+        signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
+        weight.data *= 1 + signs * roundings * torch.finfo(weight.dtype).eps
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    generator.manual_seed(2)
+    losses = []
+    for _ in range(steps):
+        labels = torch.randint(0, 10, (16,), generator=generator)
+        noise = torch.randn(16, *patterns.shape[1:], generator=generator)
+        images = patterns[labels] + 2 * noise
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
-def peers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """What Triton compiles of published kernels for this device: benchmarks/peers.py."""
-    script = ROOT / "benchmarks" / "peers.py"
-    if not script.exists():
-        raise Skipped(f"there is no {script.relative_to(ROOT)} in this checkout")
-    arch = "{}{}".format(*ACCELERATORS[plan.device].get_device_capability())
-    if int(arch) not in GPUS:
-        known = ", ".join(map(str, GPUS))
-        raise Skipped(f"peers.py has no limits of architecture {arch}, only of {known}")
-    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "peers.csv"
-        command = [
-            *(sys.executable, str(script), "--arch", arch, "--csv", str(table)),
-            *("--skip", "gradient-error", "program-order", "cpu-time"),
-            *(part for peer in plan.peers for part in ("--peer", peer)),
-        ]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or ["peers.py failed"])[-1])
-        lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-    for row in csv.DictReader(lines):
-        emit({name: _number(cell) for name, cell in row.items()})
+def clocks(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """Clock of the multiprocessors now, at most, and temperature; the machine's are from before."""
+    if not (found := _clocks()):
+        raise Skipped("there is no nvidia-smi that knows them")
+    emit({"when": "after the report", "clock, at most, degrees": found})
 
 
-def _named(columns: Iterable[str], cells: Iterable[str | float]) -> Row:
-    return dict(zip(columns, cells, strict=True))
+def _clocks() -> str:
+    query = "clocks.sm,clocks.max.sm,temperature.gpu"
+    return _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
 
 
-def _number(cell: str) -> str | float:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def _yes(true: bool) -> str:
-    return "yes" if true else "no"
-
-
-def _dtype(amp: bool) -> str:
-    return "bfloat16" if amp else "float32"
-
-
+# The weights are about seconds: of the 540 that the report may take, without peers.
 STEPS = (
-    Step("machine", "Machine", machine, 10),
-    Step("tests", "GPU tests", tests, 100, shares=8),
+    Step("machine", "Machine", machine, 5),
+    Step("smoke", "Every kernel once", smoke, 55, shares=8),
+    Step("copy", "Copy bandwidth", times.copy, 5),
+    Step("kernels", "Kernels", times.kernels, 30),
+    Step("operator", "Operator", times.operator, 25),
+    Step("calls", "Calls", times.calls, 10),
+    Step("models", "Models", times.models, 75),
+    Step("tests", "GPU tests", tests, 90, shares=8),
     Step("verify", "kat verify", verify, 20, shares=4),
-    Step("copy", "Copy bandwidth", copy, 10),
-    Step("equal_runs", "Equal runs", equal_runs, 20),
-    Step("operator", "Operator", operator, 80),
-    Step("mlp", "MLP", mlps, 50),
-    Step("peers", "Published kernels", peers, 60),
-    Step("models", "Models", models, 200),
+    Step("equal_runs", "Equal runs", equal_runs, 15),
+    Step("parity", "Training as on the CPU", parity, 35, optional=True),
+    Step("latency", "Latency", times.latency, 35, optional=True),
+    Step("sanitizer", "compute-sanitizer", sanitizer, 40, optional=True),
+    Step("peers", "Published kernels", times.peers, 40, optional=True),
+    Step("compiled", "Operator, compiled", times.compiled, 20, optional=True),
+    Step("mlp", "MLP", times.mlps, 30, optional=True),
+    Step("other_models", "Other models", times.other_models, 48, optional=True),
+    Step("clocks", "Clocks", clocks, 2, optional=True),
 )

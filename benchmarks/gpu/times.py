@@ -1,0 +1,194 @@
+"""The steps of the report that measure times and bandwidths."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import mlp
+import peer_code
+import peers as peers_table
+import rational
+import timing
+import torch
+import train_step
+from peer_static import GPUS
+from timing import ACCELERATORS, medians, take_turns
+from torch import Tensor
+
+from gpu.kernels import ARRAYS, Case
+from gpu.page import Row
+from gpu.plan import Plan
+from gpu.run import Emit, Skipped
+
+DTYPES = ("bfloat16", "float32")
+
+
+def copy(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """The bandwidth of a copy within the device's memory: bytes read and written a second."""
+    for size in plan.copied:
+        source = torch.zeros(size // 4, device=plan.device)
+        target = torch.empty_like(source)
+        step = partial(target.copy_, source)
+        ms = medians(take_turns({"copy": step}, plan.seconds, plan.device))["copy"]
+        emit({"size": f"{size / 2**20:g} MiB", "ms": ms, "GB/s": 2 * size / ms / 1e6})
+
+
+def kernels(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """Each kernel alone, without autograd: bytes that it must read or write a second.
+
+    Backward includes the sums for the coefficients; recompute also writes y.
+    """
+    for shape, dtype, gated in itertools.product(plan.shapes, DTYPES, (False, True)):
+        case = Case("A", dtype, rational.shapes_of(shape, ())[0], gated=gated)
+        grad, *tensors = case.tensors(plan.device)
+        calls = case.calls(grad, *tensors)
+        found = medians(take_turns(calls, plan.seconds, plan.device))
+        for (name, ms), arrays in zip(found.items(), ARRAYS[gated], strict=True):
+            moved = arrays * grad.nbytes
+            kind = {"kernel": name, "gated": _yes(gated), "dtype": dtype, "shape": shape}
+            emit({**kind, "ms": ms, "GB/s": moved / ms / 1e6})
+
+
+def operator(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """benchmarks/rational.py, the candidates in turns."""
+    _operator(plan, emit, plan.shapes)
+
+
+def compiled(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """benchmarks/rational.py --compile: kat's operator, and F of plain operations ("plain")."""
+    _operator(plan, emit, plan.shapes[:1], "--compile", "--gigabytes", "0")  # no reference again
+
+
+def _operator(plan: Plan, emit: Emit, shapes: Iterable[str], *flags: str) -> None:
+    seconds = str(plan.seconds or 1e-9)
+    place = ("--device", plan.device, "--seconds", seconds)
+    options = rational.parse([*place, "--shapes", *shapes, *flags])
+    for shape, dtype in itertools.product(options.shapes, DTYPES):
+        for passes in rational.PASSES:
+            row = rational.cells(rational.measure(shape, dtype, passes, options))
+            emit(_named(rational.CSV_COLUMNS, row))
+
+
+def calls(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """What a call with a tiny x takes of the host's time, in us: of Python, torch and Triton."""
+    options = rational.parse(["--device", plan.device])
+    for passes in rational.PASSES:
+        steps = rational.candidates((2, 16, 64), "float32", passes, options)
+        repeated = {name: partial(_repeat, step, plan) for name, step in steps.items()}
+        for name, ms in medians(take_turns(repeated, plan.seconds, "host")).items():
+            emit({"pass": passes, "function": name, "us": 1e3 * ms / plan.calls})
+
+
+def _repeat(step: Callable[[], None], plan: Plan) -> None:
+    """Makes the calls in a row; the GPU, which is faster, then has little left to do."""
+    for _ in range(plan.calls):
+        step()
+    ACCELERATORS[plan.device].synchronize()
+
+
+def mlps(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """benchmarks/mlp.py, the candidates in turns, times in ms."""
+    size, batch = plan.mlp
+    for compiled, amp in itertools.product((False, True), (True, False)):
+        flags = [*(("--amp",) if amp else ()), *(("--compile",) if compiled else ())]
+        common = ("--device", plan.device, "--batch", str(batch), "--seconds", str(plan.seconds))
+        for row in mlp.measure(size, mlp.parse([*common, *flags])):
+            emit({"compiled": _yes(compiled), "dtype": _dtype(amp), **_named(mlp.COLUMNS, row)})
+
+
+def models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """benchmarks/train_step.py, KAT and ViT in turns, times in ms."""
+    size, images = next(iter(plan.models.items()))
+    for compiled in (False, True):
+        _models(plan, emit, size, images, compiled)
+
+
+def other_models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """benchmarks/train_step.py for the other sizes, and in float32, which is without TF32."""
+    first = next(iter(plan.models))
+    for amp, (size, images), compiled in itertools.product(
+        (True, False), plan.models.items(), (False, True)
+    ):
+        if (amp, size) != (True, first):
+            _models(plan, emit, size, images, compiled, amp)
+
+
+def latency(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """benchmarks/train_step.py with one image: from the call to the end of its work on the GPU."""
+    timing.QUEUED = 1
+    for compiled in (False, True):
+        _models(plan, emit, next(iter(plan.models)), 1, compiled)
+
+
+def _models(
+    plan: Plan, emit: Emit, size: str, images: int, compiled: bool, amp: bool = True
+) -> None:
+    little = ACCELERATORS[plan.device].get_device_properties(0).total_memory < 20e9
+    part = (2 if little else 1) * (1 if amp else 4)  # float32 takes several times as long
+    batch = max(images // part, 1)
+    flags = [
+        *("--device", plan.device, "--size", size, "--models", "vit", "fused"),
+        *("--batch", str(batch), "--seconds", str(plan.seconds)),
+        *(("--amp",) if amp else ()),
+        *(("--compile", "blocks") if compiled else ()),
+    ]
+    for row in train_step.measure(train_step.parse(flags)):
+        kind = {"dtype": _dtype(amp), "compiled": _yes(compiled), "batch": str(batch)}
+        emit({"size": size, **kind, **_named(train_step.COLUMNS, row)})
+
+
+def peers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """Published kernels and kat's: times in turns, and what Triton compiles of them for this GPU.
+
+    The latter is by benchmarks/peers.py.
+    """
+    for dtype, kernel in itertools.product(DTYPES, ("forward", "backward")):
+        case = Case("A", dtype, rational.shapes_of(plan.shapes[0], ())[0], rows=(8, 8))
+        grad, x, *coefficients = case.tensors(plan.device)
+        steps = {"kat": case.calls(grad, x, *coefficients)[kernel]}
+        setting = f"{dtype} {plan.shapes[0]}"
+        for name, folder in map(peer_code.parse_peer, plan.peers):
+            a, b = (c.to(plan.device) for c in peer_code.coefficients_of(name))
+            step = partial(_peer_kernel, name, folder, kernel, grad, x, a, b)
+            if failure := peer_code.attempted(step):
+                emit({"provider": name, "operation": kernel, "error": failure[0][2]})
+            else:
+                steps[name] = step
+        for name, ms in medians(take_turns(steps, plan.seconds, plan.device)).items():
+            emit({"provider": name, "operation": kernel, "setting": setting, "ms": ms})
+    arch = "{}{}".format(*ACCELERATORS[plan.device].get_device_capability())
+    if plan.stand_in or int(arch) not in GPUS:
+        raise Skipped(
+            f"what Triton compiles is read on a GPU of one of {', '.join(map(str, GPUS))}"
+        )
+    given = [part for peer in plan.peers for part in ("--peer", peer)]
+    skipped = ("--skip", "gradient-error", "program-order", "cpu-time")
+    options = peers_table.parse(["--arch", arch, *skipped, *given])
+    for row in peers_table.table({"kat": None, **dict(options.peer)}, options):
+        emit(row._asdict())
+
+
+def _peer_kernel(name: str, folder: Path, kernel: str, grad: Tensor, *inputs: Tensor) -> None:
+    """Runs a peer's kernel, or its code in plain PyTorch."""
+    code = peer_code.provider_of(name).triton
+    if kernel == "backward":
+        peer_code.gradient_function(name, folder)(grad, *inputs)
+    elif code:
+        code.forward(peer_code.load(code.file, folder), *inputs)
+    else:
+        peer_code.cpu_function(name, folder)(*inputs)
+
+
+def _named(columns: Iterable[str], cells: Iterable[str | float]) -> Row:
+    return dict(zip(columns, cells, strict=True))
+
+
+def _yes(true: bool) -> str:
+    return "yes" if true else "no"
+
+
+def _dtype(amp: bool) -> str:
+    return "bfloat16" if amp else "float32"
