@@ -104,7 +104,6 @@ def test_benchmark_of_the_operator(tmp_path):
     rows = _table(tmp_path, "rational.py", *options)
     assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
     assert all(float(row["gelu ms"]) > 0 and float(row["kat ms"]) > 0 for row in rows)
-    assert {row["plain ms"] for row in rows} == {"-"}  # it is for --compile alone
 
 
 def test_pinn_shows_the_jumps_that_the_loss_does_not_see(tmp_path):
