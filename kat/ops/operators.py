@@ -36,6 +36,8 @@ class Backend(Protocol):
     """The members of a backend's module. All tensors are on its device."""
 
     DEVICE_TYPE: str
+    CONVERTS: bool
+    """Whether the kernels write y in any dtype; otherwise in x's."""
 
     def supports(self, dtype: torch.dtype, m: int, n: int) -> bool:
         """Return True if the kernels take x of this dtype and these degrees.
@@ -86,11 +88,11 @@ def kernel_name(device: torch.device) -> str:
     return library.name if isinstance(library, Library) else "off"
 
 
-def value(*arguments: Any) -> Tensor:
-    """F(x), or F(x) v, differentiable; nothing is checked."""
+def value(*arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """F(x), or F(x) v, differentiable, in x's dtype or another; nothing is checked."""
     if is_ordinary(*arguments[:-1]) and arguments[0].device.type in KERNELS:
-        return eager(None, *arguments)
-    return dispatched(None, *arguments)
+        return eager(None, *arguments, dtype=dtype)
+    return dispatched(None, *arguments).to(dtype or arguments[0].dtype)
 
 
 def dispatched(impl: str | None, *arguments: Any) -> Tensor:
@@ -125,12 +127,12 @@ def gradients(grad: Tensor, *arguments: Any, recompute: bool = False) -> tuple[T
     Args:
         grad: the gradient of the output.
         *arguments: of the operator.
-        recompute: also return the output, from the same pass over memory unless the gradients are
-            to be differentiated.
+        recompute: also return the output in grad's dtype, from the same pass over memory unless the
+            gradients are to be differentiated.
     """
     if torch.is_grad_enabled() or in_function_transform():
         found = _recorded_gradients(grad, *arguments)
-        return (*found, value(*arguments)) if recompute else found
+        return (*found, value(*arguments, dtype=grad.dtype)) if recompute else found
     if is_ordinary(grad, *arguments[:-1]) and grad.device.type in KERNELS:
         return run_backward(grad, *arguments, recompute=recompute)
     suffix = "_backward_recompute" if recompute else "_backward"
@@ -180,32 +182,35 @@ def halves(h: Tensor, gate_last: bool) -> tuple[Tensor, Tensor]:
     return (second, first) if gate_last else (first, second)
 
 
-def eager(backend: Backend | None, *arguments: Any) -> Tensor:
+def eager(backend: Backend | None, *arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
     """The operator on ordinary tensors, differentiable, without torch's dispatcher.
 
     Args:
         backend: None for that of x's device. Triton's interpreter runs on CPU tensors, and its
             gradients cannot be differentiated again.
         *arguments: of the operator.
+        dtype: of the output; x's if None.
     """
     if torch.is_grad_enabled():
-        y: Tensor = _Eager.apply(backend, *arguments)
+        y: Tensor = _Eager.apply(backend, dtype, *arguments)
         return y
-    return run_forward(*arguments, backend=backend)
+    return run_forward(*arguments, backend=backend, dtype=dtype)
 
 
 class _Eager(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, backend: Backend | None, *arguments: Any) -> Tensor:
+    def forward(
+        ctx: Any, backend: Backend | None, dtype: torch.dtype | None, *arguments: Any
+    ) -> Tensor:
         ctx.backend = backend
         _save(ctx, arguments)
-        return run_forward(*arguments, backend=backend)
+        return run_forward(*arguments, backend=backend, dtype=dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.backend is None:
-            return None, *_gradients(ctx, grad)
-        return None, *_gradients_once(ctx, grad, *ctx.saved_tensors), None
+            return None, None, *_gradients(ctx, grad)
+        return None, None, *_gradients_once(ctx, grad, *ctx.saved_tensors), None
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
@@ -240,15 +245,17 @@ def _kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> Backend | None
     return backend if backend is not None and backend.supports(x.dtype, m, n) else None
 
 
-def run_forward(*arguments: Any, backend: Backend | None = None) -> Tensor:
+def run_forward(
+    *arguments: Any, backend: Backend | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     x, *gate, numerator, denominator, form = arguments
     backend = backend or _kernel(x, numerator, denominator)
-    y = x.new_empty(x.shape) if gate else torch.empty_like(x)
+    y = _output(x, gate, backend, dtype)
     if backend is None:
         y.copy_(reference.forward(x, numerator, denominator, form, *gate))
     elif x.numel():
         backend.forward(y, x, numerator, denominator, form, *gate)
-    return y
+    return y if dtype is None else y.to(dtype)
 
 
 def run_backward(
@@ -258,11 +265,11 @@ def run_backward(
     backend: Backend | None = None,
     into: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """The gradients, and y if ``recompute``; dx and dv go into these two tensors if given."""
+    """The gradients, and y in grad's dtype if ``recompute``; dx and dv go into ``into``."""
     x, *gate, numerator, denominator, form = arguments
     backend = backend or _kernel(x, numerator, denominator)
     dx, *dv = into or [_like(t, gate) for t in (x, *gate)]
-    y = _like(x, gate) if recompute else None
+    y = _output(x, gate, backend, grad.dtype) if recompute else None
     if backend is None:
         found = reference.backward(grad, x, numerator, denominator, form, *gate)
         for place, gradient in zip((dx, *dv), found, strict=False):
@@ -275,12 +282,20 @@ def run_backward(
     else:
         da, db = torch.zeros_like(numerator), torch.zeros_like(denominator)
     da, db = da.to(numerator.dtype).contiguous(), db.to(denominator.dtype).contiguous()
-    return (dx, *dv, da, db) if y is None else (dx, *dv, da, db, y)
+    return (dx, *dv, da, db) if y is None else (dx, *dv, da, db, y.to(grad.dtype))
 
 
-def _like(x: Tensor, gate: list[Tensor]) -> Tensor:
+def _output(
+    x: Tensor, gate: list[Tensor], backend: Backend | None, dtype: torch.dtype | None
+) -> Tensor:
+    """An output in a dtype, or in x's where the backend does not convert."""
+    converts = dtype is not None and (backend is None or backend.CONVERTS)
+    return _like(x, gate, dtype if converts else x.dtype)
+
+
+def _like(x: Tensor, gate: list[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """An output: laid out like x, or contiguous where it is of a gate."""
-    return x.new_empty(x.shape) if gate else torch.empty_like(x)
+    return x.new_empty(x.shape, dtype=dtype) if gate else torch.empty_like(x, dtype=dtype)
 
 
 def _fake_forward(*arguments: Any) -> Tensor:
@@ -303,7 +318,7 @@ def _define(name: str, tensors: str) -> None:
         return run_backward(*arguments, recompute=True)
 
     def fake_recompute(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        return *_fake_backward(grad, *arguments), _fake_forward(*arguments)
+        return *_fake_backward(grad, *arguments), _fake_forward(*arguments).to(grad.dtype)
 
     for suffix, schema, function, fake, gradient in (
         ("", f"({inputs}) -> Tensor", run_forward, _fake_forward, _gradients),

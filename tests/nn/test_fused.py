@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kat
 from kat.nn import register_grkan_hook
-from kat.nn.execution import run
+from kat.nn.execution import layer, run
 from tests.nn.saved import saved_bytes
 
 
@@ -86,6 +87,21 @@ def test_a_small_call_on_a_cpu_calls_the_modules(build, widths, monkeypatch):
     mlp = build(192, 768)
     assert _is_fused(mlp, x, *widths)
     assert not _is_fused(mlp, x[:9], *widths)
+
+
+def test_autocast_rounds_the_rational_to_the_dtype_of_the_product(monkeypatch):
+    """No cast stands between the two; the numbers are those of the modules."""
+    plain, ours = _pair()
+    x, grad = torch.randn(6, 16), torch.randn(6, 16)
+    seen, linear = [], layer.functional.linear
+    spy = lambda x, *others: seen.append(x.dtype) or linear(x, *others)  # noqa: E731
+    monkeypatch.setattr(layer, "functional", SimpleNamespace(linear=spy))
+    with torch.autocast("cpu", torch.bfloat16):
+        pairs = zip(_gradients(ours, x, grad), _gradients(plain, x, grad), strict=True)
+    assert seen == [torch.bfloat16] * 2
+    for actual, expected in pairs:
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected, rtol=0.02, atol=1e-3)
 
 
 def test_function_transforms_and_forward_mode():

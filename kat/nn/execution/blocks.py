@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kat.nn.execution.layer import PARAMETERS, Layer
+from kat.nn.execution.layer import PARAMETERS, Layer, product_dtype
 from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import constant_when_compiled, is_ordinary
@@ -82,7 +82,7 @@ def are_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
         return False
     if _widest_bytes(x, layers) < least_bytes() or not is_ordinary(x):
         return False
-    dtype = _product_dtype(x.dtype)
+    dtype = product_dtype(x)
     if recorded and dtype not in (torch.float32, torch.float64):
         return False
     for _, numerator, denominator, weight, bias in layers:
@@ -109,12 +109,6 @@ def may_be_faster(x: Tensor, layers: Sequence[Layer]) -> bool:
     return one and not statically_known_true(_widest_bytes(x, layers) < least_bytes())
 
 
-def _product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of linear maps of x of a dtype; autocast leaves float64 alone."""
-    autocasts = torch.is_autocast_enabled("cpu") and dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if autocasts else dtype
-
-
 def forward(
     x: Tensor, layers: Sequence[Layer], hidden: Sequence[Tensor | None] | None = None
 ) -> Tensor:
@@ -127,7 +121,7 @@ def forward(
             None: nowhere.
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    dtype = _product_dtype(x.dtype)
+    dtype = product_dtype(x)
     output = x.new_empty(*x.shape[:-1], len(layers[-1].weight), dtype=dtype)
     places = (*(hidden or [None] * (len(layers) - 1)), output.view(len(rows), output.shape[-1]))
     size, blocks = _block_layers(rows, layers, dtype)

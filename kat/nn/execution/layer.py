@@ -28,15 +28,15 @@ class Layer(NamedTuple):
         tensors: tuple[Tensor | None, ...] = self[1:]
         return tensors
 
-    def value(self, x: Tensor) -> Tensor:
-        """F(x)."""
+    def value(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """F(x) in the dtype of the product that follows."""
         if self.numerator is None or self.denominator is None:
             return x
-        return value(x, self.numerator, self.denominator, self.form)
+        return value(x, self.numerator, self.denominator, self.form, dtype=dtype)
 
     def output(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        return functional.linear(self.value(x), self.weight, self.bias)
+        return functional.linear(self.value(x, product_dtype(x)), self.weight, self.bias)
 
     def gradients(self, grad: Tensor, x: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
         """With the output gradient G: dF = G W, dW = G^T F(x), dbias = sum G, and those of F.
@@ -58,7 +58,7 @@ class Layer(NamedTuple):
         if any(needs[:3]):
             found, y = self._value_gradients(grad @ self.weight.to(grad.dtype), x, needs_weight)
         elif needs_weight:
-            y = self.value(x)
+            y = self.value(x, grad.dtype)
         return [*found, *linear_gradients(grad, y, self.weight.dtype, needs_bias)]
 
     def _value_gradients(
@@ -70,6 +70,13 @@ class Layer(NamedTuple):
         inputs = (grad, x, self.numerator, self.denominator, self.form)
         dx, da, db, *y = gradients(*inputs, recompute=needs_value)
         return [dx, da, db], y[0] if y else None
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of linear maps of x: autocast's if that is active, but it leaves float64 alone."""
+    device, dtype = x.device.type, x.dtype
+    autocasts = torch.is_autocast_enabled(device) and dtype != torch.float64
+    return torch.get_autocast_dtype(device) if autocasts else dtype
 
 
 PARAMETERS = len(Layer._fields) - 1

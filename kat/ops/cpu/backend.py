@@ -14,6 +14,7 @@ from kat.ops.arguments import compute_dtype
 from kat.ops.cpu.library import DTYPES, Library, find_library, loaded_library
 from kat.ops.torch_internals import constant_when_compiled
 
+CONVERTS = False
 DEVICE_TYPE = "cpu"
 MAX_DEGREE = 16
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kat.errors import BackendUnavailable, first_line
 
+CONVERTS = True
 DEVICE_TYPE = "cuda"
 
 

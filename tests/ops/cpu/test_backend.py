@@ -220,7 +220,7 @@ def test_neighbors_in_memory_are_left_alone(instruction_set, monkeypatch):
     """Outputs are written to their own elements only, whatever the tail of the vectors."""
     made = []
 
-    def within_sevens(pattern):
+    def within_sevens(pattern, dtype=None):
         made.append(torch.full((pattern.numel() + 64,), 7.0))
         return made[-1][32:-32].view_as(pattern)
 

@@ -61,10 +61,11 @@ def check(grad, x, a, b, form="A"):
     y = forward(x, a, b, form)
     gradients = backward(grad, x, a, b, form)
     *again, y_again = backward(grad, x, a, b, form, recompute=True)
-    assert torch.equal(y, y_again)
+    assert y_again.dtype == grad.dtype
+    assert y_again.dtype != y.dtype or torch.equal(y, y_again)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
     eager = outputs(grad, x, a, b, form)
-    for found in ((y, *gradients), (y_again, *again)):
+    for found in ((y, *gradients), (y_again.to(y.dtype), *again)):
         assert_near(found, exact, eager, SLACK.get(x.dtype, 2.0))
     assert y.stride() == gradients[0].stride() == torch.empty_like(x).stride()
 
@@ -211,6 +212,21 @@ def test_as_many_programs_as_the_registers_allow(registers, programs, monkeypatc
     _, x, a, b = inputs((64, 256))
     forward(x, a, b, "A")
     assert driver.active.launches[-1].grid == programs
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_the_output_is_in_the_dtype_of_the_product_that_follows(form):
+    """Under autocast: x in float32, F(x) and its gradient in 16 bits, F(x) rounded once."""
+    dtype = torch.float16 if knobs.runtime.interpret else torch.bfloat16  # which it truncates
+    grad, x, a, b = inputs((37, 48))
+    rounded = forward(x, a, b, form).to(dtype)
+    assert torch.equal(forward(x, a, b, form, dtype=dtype), rounded)
+    dx, da, db, y = backward(grad.to(dtype), x, a, b, form, recompute=True)
+    assert torch.equal(y, rounded)
+    expected = backward(grad.to(dtype).float(), x, a, b, form)
+    for found, wanted in zip((dx, da, db), expected, strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, wanted)
 
 
 @pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
