@@ -78,5 +78,5 @@ _ = look.functions(model)
 Markdown(look.results("language"))
 
 # %% [markdown]
-# GR-KAN needs 2.0 % fewer bits than GELU, and gated GR-KAN 1.6 % fewer than SwiGLU.
+# GR-KAN needs 2.0 % fewer bits than GELU. Gated GR-KAN needs 1.6 % fewer bits than SwiGLU.
 # `python examples/domains/language.py` repeats the runs.

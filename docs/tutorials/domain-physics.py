@@ -3,8 +3,8 @@
 #
 # A physics-informed network learns a solution only from the equation, so its loss contains second derivatives of the
 # network. Call `kat.nn.keep_even` on such a network: without it the derivatives of a trained rational may jump at 0
-# ([why](../higher-order.md)). This page solves Poisson's equation on the unit square, -(u_xx + u_yy) = f. It needs a
-# checkout of the repository, for `examples/domains/physics.py`. **One run of a toy model is no evidence**; over five
+# ([why](../higher-order.md)). This page solves Poisson's equation on the unit square, -(u_xx + u_yy) = f. The page needs
+# a checkout of the repository, for `examples/domains/physics.py`. **One run of a toy model is no evidence**; over five
 # seeds and three equations [no gain over GELU](../domains.md#physics) was seen.
 
 # %%

@@ -36,8 +36,8 @@ print({name: tuple(p.shape) for name, p in act.named_parameters()})
 # ## Train it
 #
 # The target is a wave whose frequency grows to the right. `kat.param_groups` puts the coefficients into a group
-# without weight decay. With AdamW nothing else changes in the training loop. SGD and Muon need [a little
-# more](../own-model.md#train-it).
+# without weight decay. With AdamW nothing else changes in the training loop. For SGD and Muon see [how to
+# train it](../own-model.md#train-it).
 
 # %%
 inputs = torch.linspace(-1, 1, 512)[:, None]

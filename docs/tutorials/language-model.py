@@ -70,7 +70,7 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # %% [markdown]
 # ## Kanify
 #
-# `calibration=` fits each rational over the inputs that it gets from a few batches.
+# With `calibration=`, `kanify` runs the model on a few batches and fits each rational over the inputs that it receives.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]

@@ -48,7 +48,7 @@ for axis, activation in zip(axes.T.flat, activations, strict=True):
 
 # %% [markdown]
 # Each column is a block. The upper rational comes before the first linear map and started as the identity. The lower
-# one comes before the second and started as SiLU. Gray is the density of the inputs.
+# rational comes before the second linear map and started as SiLU. Gray is the density of the inputs.
 #
 # ## Find the closest known function
 #

@@ -3,7 +3,7 @@
 #
 # `kat train --data folder:images` trains on a folder that contains one folder of images per class. If there is no
 # validation split, the command holds out a tenth of each class ([data](../data.md)). This page first writes
-# scikit-learn's handwritten digits as such a folder; use your own folder instead. **One run of a toy model is no
+# scikit-learn's handwritten digits as such a folder; skip this with your own folder. **One run of a toy model is no
 # evidence about KAT**; see [results](../results.md).
 
 # %%

@@ -79,7 +79,7 @@ _ = axis.set(xlabel="logits of the ViT", ylabel="logits of the KAT")
 # %% [markdown]
 # ## Train it further
 #
-# Now train the activations with the weights. `--init-from` accepts the converted folder, or the ViT, which it converts.
+# Now train the activations with the weights. `--init-from` accepts the converted folder, and also the ViT.
 
 # %%
 save_model(model, record, Path("converted"))

@@ -54,7 +54,7 @@ def test_a_run_and_its_evaluation(tmp_path, capsys, source):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_table_trains_to_the_bits_of_its_folder(tmp_path, capsys, whole):
-    """Also through a resumption, which notices another label; all commands take the table."""
+    """Also through a resumption, which notices another label, and with weights of equal classes."""
     photos = tmp_path / "photos"
     write_folder(photos, classes=2, train=10, val=2)
     if whole:
@@ -65,9 +65,10 @@ def test_a_table_trains_to_the_bits_of_its_folder(tmp_path, capsys, whole):
     settings += ["--data.image_size", 32, "--data.batch_size", 4, "--augment.hflip", 0.5]
     settings += ["--accelerator", "cpu", "--no-progress"]
     runs = {kind: tmp_path / kind for kind in ("folder", "csv")}
+    balanced = ("--loss.class_weights", "balanced")  # each is 1
     for name, out, stops in (
         (f"folder:{photos}", runs["folder"], ()),
-        (f"csv:{table}", runs["csv"], ("--max_steps", 3)),
+        (f"csv:{table}", runs["csv"], ("--max_steps", 3, *balanced)),
     ):
         command = ["train", "--out", out, "--data", name, *settings]
         assert run(*command, "--epochs", 2, *stops) == 0

@@ -104,7 +104,7 @@ def label_lines(axes: Axes, lines: Sequence[Line2D], size: float = 9) -> None:
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     last: Any = [line.get_xydata() for line in lines]
     ends = axes.transData.transform(np.reshape([points[-1] for points in last], (-1, 2)))
-    wanted = axes.transAxes.inverted().transform(ends)[:, 1]
+    wanted = axes.transAxes.inverted().transform(ends)[:, 1].clip(0, 1)
     order = np.argsort(wanted, kind="stable")
     height = axes.get_window_extent().height / axes.figure.dpi * 72
     steps = 1.15 * size / height * np.arange(len(lines))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from kat.analysis.figures.base import INK, MUTED, WIDTH, colors, save_figure, styled
+from kat.analysis.figures.base import INK, MUTED, WIDTH, colors, label_lines, save_figure, styled
 from kat.nn.fitting import Fit, Points, resolve, twice
 
 
@@ -48,7 +48,7 @@ def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
     low, high = result.interval
     for axes in (upper, lower):
         axes.axvspan(low, high, color=MUTED, alpha=0.15, lw=0)
-    upper.legend(loc="upper left")
+    label_lines(upper, upper.lines)
     upper.set_title(f"{result.function}, fitted on [{low:g}, {high:g}] (shaded)")
     lower.set(xlabel="x", title=f"error, F - f (band: {result.max_error:.2g})")
     save_figure(figure, path)

@@ -30,6 +30,7 @@ from kat.text import counted, duration, scaled
 from kat.training.tasks.classification.metrics import most_confused
 from kat.training.tasks.classification.report import interval
 
+_SEEN = "--images sets how many images are used; 'kat eval RUN --out FOLDER' uses the whole split."
 _LISTED = 20
 """Classes with the lowest recall that are listed openly."""
 _DRAWN = 40
@@ -90,13 +91,15 @@ def _lead(found: ClassFindings | DenseFindings) -> str:
     lead = f"The {METRICS[name].label} is {measured.metrics[name]:.1f} % on {images}"
     known = [row for row in measured.per_class.rows if row[1] >= 0]  # not NaN or -1
     for worst in sorted(known, key=lambda row: row[1])[:1]:
-        lead += f"; {worst[0]} is the weakest class, with {worst[1]:.1f} %"
+        tied = sum(row[1] == worst[1] for row in known)
+        who = f"{worst[0]} is the weakest class" if tied == 1 else f"{tied} classes are the weakest"
+        lead += f"; {who}, with {worst[1]:.1f} %"
     return f"{lead}."
 
 
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
     """Adds photographs, the confusion matrix, and the scores of each class."""
-    report.text("--images N takes more images; 'kat eval RUN --out FOLDER' takes the whole split.")
+    report.text(_SEEN)
     report.figure(
         draw_photographs(found.shown, found.titles),
         "Images as the model sees them: mistakes, the highest loss first, and right predictions.",
@@ -129,10 +132,7 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
 def _add_dense_findings(report: Report, found: DenseFindings) -> None:
     """Adds predictions beside the ground truth, and the metrics of each class."""
     evaluation = found.evaluation
-    report.text(
-        f"{'; '.join(evaluation.lines)}."
-        " --images N takes more images; 'kat eval RUN' takes the whole split."
-    )
+    report.text(f"{'; '.join(evaluation.lines)}. {_SEEN}")
     if found.pairs:
         report.figure(
             draw_pairs(found.pairs), "Validation images: the ground truth, and the predictions."
