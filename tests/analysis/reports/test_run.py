@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from kat.analysis.inspect.predictions import class_findings
+from kat.analysis.inspect.predictions import DenseFindings, class_findings
 from kat.analysis.reports.grids import write_ablation_report, write_comparison_report
 from kat.analysis.reports.run import write_run_report
 from kat.data import Batch
+from kat.training.tasks.evaluation import Evaluation, Table
 from tests.analysis import report_pages as pages
 from tests.records import RECORD
 
@@ -93,6 +94,15 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
     assert "the classes differ" in path.read_text()
     for caption in ("Confusion: the share", "Images as the model sees them: mistakes"):
         assert f'role="img" aria-label="{caption}' in text
+
+
+def test_one_weakest_class_is_named_and_equally_weak_ones_are_counted(tmp_path):
+    path, model = tmp_path / "report.html", pages.small_kat()
+    for least, who in ((1.0, "Pole is the weakest class"), (0.0, "2 classes are the weakest")):
+        rows = Table(("class", "IoU"), [("Sky", 70.0), ("Pole", 0.0), ("Fence", least)])
+        found = Evaluation([], {"miou": 23.4}, 9, {}, 1.0, [], rows)
+        write_run_report(pages.findings(model, predictions=DenseFindings(found, [])), path)
+        assert f"on 9 validation images; {who}, with 0.0 %." in path.read_text()
 
 
 def test_two_classes_are_not_said_to_be_confused_most(tmp_path):
