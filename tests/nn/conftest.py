@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kat.nn.execution import run
+from kat.nn.execution.run import no_small_calls
 
 
 @pytest.fixture(autouse=True)
-def no_call_is_small(monkeypatch):
-    monkeypatch.setattr(run, "SMALL", 0)
+def no_call_is_small():
+    with no_small_calls():
+        yield

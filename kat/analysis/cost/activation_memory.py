@@ -11,6 +11,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from kat.analysis.cost.flops import run_by_layer
+from kat.nn.execution.run import no_small_calls
 
 _BATCHES = (2, 3)
 """More than one image: layouts of size 1 hide copies, and batch norm may refuse them."""
@@ -90,6 +91,7 @@ def _kept(model: nn.Module, x: Tensor) -> Counter[str]:
 
     for tensor in (*model.parameters(), *model.buffers()):
         is_new(tensor)
-    with torch.enable_grad(), saved_tensors_hooks(pack, lambda nothing: nothing):
+    hooks = saved_tensors_hooks(pack, lambda nothing: nothing)
+    with torch.enable_grad(), no_small_calls(), hooks:
         by_layer = run_by_layer(model, x, kept.copy)
     return Counter({name: counts["bytes"] for name, counts in by_layer.items()})

@@ -11,7 +11,8 @@ beside what blocks save.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -130,6 +131,17 @@ def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
         y = linear(y)
     call_grkan_hooks(activation, linear, x, y)
     return y
+
+
+@contextmanager
+def no_small_calls() -> Iterator[None]:
+    """Within it no call is small: what is measured on a few images holds for many."""
+    global SMALL
+    before, SMALL = SMALL, 0
+    try:
+        yield
+    finally:
+        SMALL = before
 
 
 def is_small(x: Tensor) -> bool:
