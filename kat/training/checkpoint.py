@@ -33,6 +33,7 @@ from torch import Tensor
 from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed, InputError
 from kat.files import link_or_copy, reason_of, replacing
+from kat.nn.optimizer_groups import state_after_a_step
 from kat.nn.sharded import sharded_like, whole
 from kat.text import scaled
 from kat.training.distributed import broadcast, gather
@@ -71,16 +72,18 @@ def _write(content: dict[str, Any], path: Path) -> str:
                 link_or_copy(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:
         # PyTorch's own error follows the system's
-        return f"{path} cannot be written: {reason_of(error.__context__ or error)}"
+        system = error if isinstance(error, OSError) else error.__context__
+        return f"{path} cannot be written: {reason_of(system or error)}"
     return ""
 
 
 def bytes_by_part(run: Run) -> dict[str, int]:
     """Return the bytes of weights, gradients, optimizer state and EMA, unsharded."""
+    state = run.optimizer.state or state_after_a_step(run.optimizer)
     tensors: dict[str, Iterable[object]] = {
         "weights": [*run.model.parameters(), *run.model.buffers()],
         "gradients": [p for p in run.model.parameters() if p.requires_grad],
-        "optimizer": chain(*(entries.values() for entries in run.optimizer.state.values())),
+        "optimizer": chain(*(entries.values() for entries in state.values())),
     }
     size = {
         name: sum(t.numel() * t.element_size() for t in each if isinstance(t, Tensor))
@@ -97,13 +100,14 @@ def bytes_of_directory(size: Mapping[str, int]) -> int:
 def check_disk(run: Run) -> int:
     """Check that the checkpoints fit on the disk, and return its free bytes.
 
-    To be called after a step, without which there is no state of the optimizer.
+    The checkpoints of a run that is overwritten count as free.
 
     Raises:
         InputError: they do not fit.
     """
     place = next(path for path in (run.out.absolute() / LAST).parents if path.exists())
-    needed, free = bytes_of_directory(bytes_by_part(run)), shutil.disk_usage(place).free
+    old = sum(path.stat().st_size for path in run.out.glob("*.ckpt"))
+    needed, free = bytes_of_directory(bytes_by_part(run)), shutil.disk_usage(place).free + old
     if free < needed:
         needs, has = scaled(needed, "B"), scaled(free, "B")
         raise InputError(f"the checkpoints need {needs}, but {place} has {has} free")
@@ -128,9 +132,7 @@ def _content(run: Run) -> dict[str, Any]:
     if run.ema is not None:
         averages = {name: _stored(value) for name, value in run.ema.by_every_name().items()}
         kept = {name: averages.get(name, tensor) for name, tensor in weights.items()}
-        content |= {
-            "state_dict": kept, "raw_state_dict": weights, "ema_steps": run.ema.steps
-        }  # fmt: skip
+        content |= {"state_dict": kept, "raw_state_dict": weights, "ema_steps": run.ema.steps}
     return content
 
 

@@ -21,7 +21,7 @@ from kat.training.callbacks.loggers import Loggers
 from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
-from kat.training.checkpoint import load_checkpoint
+from kat.training.checkpoint import check_disk, load_checkpoint
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
 from kat.training.provenance import provenance
@@ -99,8 +99,8 @@ def train(config: TrainConfig) -> Summary:
         config: the settings.
 
     Raises:
-        InputError: bad settings or data, or a directory that already holds a run or is being
-            written by another.
+        InputError: bad settings or data, too little disk space for the checkpoints, or a directory
+            that already holds a run or is being written by another.
         TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
             and the newest finite state are then in the directory.
         CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
@@ -131,6 +131,8 @@ def train(config: TrainConfig) -> Summary:
             throughput, made_by = Throughput(), provenance(run.device)
             run.callbacks = make_callbacks(run, throughput)
             with closing(run.train_loader), closing(run.val_loader):
+                if run.is_first and resolved.checkpoint is None:
+                    check_disk(run)
                 if run.is_first:
                     run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
                 run.id = distributed.broadcast(run.id)

@@ -12,6 +12,7 @@ from kat.data import AugmentConfig
 from kat.models import load_model
 from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.checkpoint import bytes_by_part
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from tests.training.killed_runs import differences, flatten
@@ -82,6 +83,15 @@ def test_a_checkpoint_of_an_ema_holds_it_as_the_weights_and_the_raw_ones_beside(
     model, record = load_model(tmp_path / "run" / "last.ckpt")
     assert record == RECORD
     assert _bits(dict(model.state_dict())) == _bits(content["state_dict"])
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "nadam", "lion", "adafactor", "muon"])
+def test_the_size_of_the_state_is_known_before_the_first_step(tmp_path, name):
+    run = _run(tmp_path, optim=OptimConfig(name=name), epochs=1)
+    known = bytes_by_part(run)
+    fit(run)
+    assert bytes_by_part(run) == known
+    assert known["optimizer"] > 0
 
 
 def test_an_ema_may_be_switched_on_for_the_rest_of_a_run(tmp_path):

@@ -121,9 +121,7 @@ def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
         line = refused(capsys, *common)
         run_line = refused(capsys, *QUICK, "--out", tmp_path / "c", "--epochs", 9)
     assert line == f"kat: the checkpoints need 10.53 MB, but {tmp_path} has 1 MB free\n"
-    assert run_line == line.replace(str(tmp_path), str(tmp_path / "c"))  # after the first step
-    assert torch.load(tmp_path / "c" / "last.ckpt")["state"]["step"] == 0
-    shutil.rmtree(tmp_path / "c")
+    assert run_line == line.replace(str(tmp_path), str(tmp_path / "c"))  # before the first step
     line = refused(capsys, *common, "--optim.lr", 1e30, "--optim.clip_grad", 0)
     assert "the loss is nan after" in line
     line = refused(capsys, *common, "--model.name", "kat_micrro")

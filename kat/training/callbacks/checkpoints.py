@@ -9,7 +9,7 @@ from torch import Tensor
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
-from kat.training.checkpoint import check_disk, save_checkpoint
+from kat.training.checkpoint import save_checkpoint
 from kat.training.distributed import any_of, gather
 from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, LAST, RESULTS, Checkpoint, remove, write_records
@@ -46,15 +46,9 @@ class Checkpoints(Callback):
         run.print_skipped()
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Save if a checkpoint is due or the run is to stop, except at the end of an epoch.
-
-        Raises:
-            InputError: after the first step, the checkpoints do not fit on the disk.
-        """
+        """Save if a checkpoint is due or the run is to stop, except at the end of an epoch."""
         if not stepped or run.state.validating:
             return
-        if run.is_first and run.state.step == 1:
-            check_disk(run)
         wanted = run.should_stop or self._due(run) or self.request.signal is not None
         if any_of(wanted, run.device):
             self._save(run)
