@@ -12,10 +12,10 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.context import BaseContext
-from multiprocessing.queues import Queue
 from types import FrameType
 
 from kat.errors import Failed
+from kat.ops.torch_internals import when_sending_fails
 from kat.processes import REQUESTS_TO_STOP, accept_requests_to_stop, fork_server, when_parent_ends
 
 
@@ -60,9 +60,8 @@ def start_worker(worker: int) -> None:
     def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    # A batch that cannot be sent, as with too few open files, would be waited for without end. Code
-    # 0, as of any other torch raises an error from a signal handler, which may be in a destructor.
-    Queue._on_queue_feeder_error = lambda *_: os._exit(0)  # type: ignore[attr-defined]
+    # Code 0: with any other torch raises an error from a signal handler, even in a destructor.
+    when_sending_fails(lambda *_: os._exit(0))
     for number in REQUESTS_TO_STOP:
         signal.signal(number, ignore_once if number == signal.SIGTERM else signal.SIG_IGN)
     accept_requests_to_stop()

@@ -1,4 +1,4 @@
-"""Every private name of torch that kat reads, with a fallback for each.
+"""Every private name of torch that kat uses, and one of Python, with a fallback for each.
 
 They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks;
 one marks functions for the compiler. A release of torch may remove any of them. kat then asks in
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from multiprocessing.queues import Queue
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -190,6 +191,15 @@ def is_patched(module: nn.Module) -> bool:
         if attributes.get(name, True):
             return True
     return False
+
+
+def when_sending_fails(handle: Callable[..., Any]) -> None:
+    """Has a function called when the thread of a queue cannot send an item to another process.
+
+    Python prints a traceback and drops the item, for which the other process may wait without end.
+    It still does where a release of Python has lost the hook.
+    """
+    Queue._on_queue_feeder_error = staticmethod(handle)  # type: ignore[attr-defined]
 
 
 def _in_torch_func() -> bool:
