@@ -64,8 +64,8 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
         height, width = data.image_size
     else:
         raise InputError(
-            f"data.image_size is needed, a number or auto: the images of {config.name!r} differ in"
-            " size"
+            f"data.image_size is needed, a number or auto: the images of {config.name!r} may differ"
+            " in size"
         )
     channels = config.channels or data.channels
     mean = config.mean or _per_channel(data.mean, channels)

@@ -43,11 +43,11 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     named = [root / name for names in SPLIT_NAMES.values() for name in names]
     walk = ImageWalk(folder, [each for each in named if each.is_dir() and each != folder])
     files = [walk.files(name) for name in classes]
-    empty = [name for name, found in zip(classes, files, strict=True) if not found]
+    coco = "annotations" if any(root.glob("annotations/*.json")) else None  # it may hold masks
+    empty = [n for n, found in zip(classes, files, strict=True) if not found or n == coco]
     if empty or not classes:
         reason = "".join(f": {path}: {why}" for path, why in [*walk.ignored.items()][:1])
-        is_coco = any(root.glob("annotations/*.json"))
-        reason = f"; its annotations are COCO's: give coco:{path}" if is_coco else reason
+        reason = f"; its annotations are COCO's: give coco:{path}" if coco else reason
         which = quoted(empty, "class", "classes") if empty else "any class: each is a folder"
         raise InputError(f"{folder} has no image for {which}{reason}")
     by_class = dict(zip(classes, files, strict=True))

@@ -18,6 +18,7 @@ from kat.data import (
 )
 from kat.errors import InputError
 from tests.data.dense.coco_files import instances, write_coco
+from tests.data.dense.mask_files import write_ade20k
 from tests.images import write_folder
 
 
@@ -49,8 +50,12 @@ def test_bad_folders_are_named(tmp_path):
         open_split(config, "train")
 
 
-def test_a_folder_of_coco_is_recognized(tmp_path):
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_folder_of_coco_is_recognized(tmp_path, masks):
+    """With masks in annotations/, as some sets have, that folder would pass for a class."""
     write_coco(tmp_path, instances())
+    if masks:
+        write_ade20k(tmp_path)
     with pytest.raises(InputError, match=f"its annotations are COCO's: give coco:{tmp_path}$"):
         open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
 
