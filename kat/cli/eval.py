@@ -23,7 +23,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kat.api import data_to_evaluate, evaluate, load
 from kat.cli.options.parser import Parser, write_json
@@ -96,8 +96,8 @@ def make_parser() -> Parser:
     parser.add_csv("one row per model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
-    kinds, what = Literal["32-true", "bf16-mixed", "16-mixed"], "precision of the forward pass"
-    add("--precision", type=kinds, default="32-true", help=what)
+    kinds, what = ("32-true", "bf16-mixed", "16-mixed"), "precision of the forward pass"
+    add("--precision", choices=kinds, default="32-true", help=what)
     add_task_options(parser, "EvalOptions")
     return parser
 

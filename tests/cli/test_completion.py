@@ -13,6 +13,7 @@ CASES = {
     "kat plot cu": {"curves"},
     "kat train --data.ba": {"--data.batch_size", "--data.bad_images", "--data.bad_annotations"},
     "kat fit gelu --method mini": {"minimax"},
+    "kat eval x --precision bf": {"bf16-mixed"},
     "kat plot curves x --lab": {"--labels"},
 }
 """The completions of the last word."""

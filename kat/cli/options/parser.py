@@ -197,7 +197,7 @@ class Parser(ArgumentParser):
             return unknown("setting", ".".join(filter(None, match.groups())), self.types)
         values = re.findall(r"(?:Got|Given) value: ?(.*)", message)
         match = re.match(r'Parser key "([\w.]+)": *(.*)', text)
-        text += f"; '{self.prog} --help' explains"
+        text = f"{describe([text])}; '{self.prog} --help' explains"
         if match and values:
             name = self.spellings.get(f"__{match[1]}", match[1])
             text = f"{name} is not valid: {match[2]}"

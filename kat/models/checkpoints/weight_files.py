@@ -143,7 +143,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             content.keys()
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         code = re.search(r"GLOBAL (\S+)", str(error))
-        reason = "is not a complete file of torch.save, as a .ckpt or .pth file is"
+        reason = "is not a complete file of torch.save, as the .ckpt or .pth file of a model is"
         if code:
             reason = f"holds more than weights ({code[1]}), and reading that could run code"
         raise InputError(f"{path} {reason}") from None
