@@ -75,16 +75,13 @@ def test_keeps_its_inputs_only():
     assert saved_bytes(ours, x) <= 0.6 * saved_bytes(timm.layers.Mlp(192, 768), x)
 
 
-@pytest.mark.parametrize(
-    ("build", "widths"),
-    [(kat.GRKANMlp, (192, 768)), (kat.GatedGRKANMlp, (192, 768, 768))],
-)
-def test_a_small_call_on_a_cpu_calls_the_modules(build, widths, monkeypatch):
+@pytest.mark.parametrize("mlp", [kat.GRKANMlp(192, 768), kat.GatedGRKANMlp(192, 768)])
+def test_a_small_call_on_a_cpu_calls_the_modules(mlp, monkeypatch):
     """They are faster than the formula, and what they keep is little."""
-    asked = 1 if build is kat.GRKANMlp else 4  # of x, or of the gate
-    monkeypatch.setattr(run, "SMALL", 10 * 192 * asked)
+    widths = (192, 768, 768) if hasattr(mlp, "fc1_g") else (192, 768)
+    asked = widths[len(widths) - 2]  # of the gate, or of x
+    monkeypatch.setattr(run, "SMALL", 10 * asked)
     x = torch.randn(10, 192, requires_grad=True)
-    mlp = build(192, 768)
     assert _is_fused(mlp, x, *widths)
     assert not _is_fused(mlp, x[:9], *widths)
 
