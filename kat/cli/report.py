@@ -21,7 +21,6 @@ from kat.analysis.reports.grids import write_ablation_report, write_comparison_r
 from kat.analysis.reports.run import write_run_report
 from kat.analysis.runs import find_runs, read_runs, with_results
 from kat.cli.options.parser import Parser, refuse_options
-from kat.errors import InputError
 from kat.files import short_names
 from kat.settings import CountOrZero
 from kat.text import say
@@ -36,14 +35,12 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     runs: list[Path] = list(dict.fromkeys(options.runs))
     tables = [path for path in runs if path.suffix == ".csv"]
-    if tables and tables != runs:
-        raise InputError("give either tables of 'kat ablate' or run directories: got both")
     beside = runs[0].parent if len(runs) > 1 else runs[0]
     out = options.out or (runs[0].with_suffix(".html") if runs == tables[:1] else beside / REPORT)
     if tables or len(runs) > 1:
         refuse_options(parser, options, ("data", "images"), "on the page of several runs")
     if tables:
-        _report_grids(tables, out)
+        _report_grids(runs, out)
     elif len(runs) > 1:
         rows = [with_results(row) for row in find_runs(runs, group=False, labels=None)]
         histories = {row["cell"]: read_history(row["folder"]) for row in rows}

@@ -46,10 +46,11 @@ def test_a_run_and_its_evaluation(tmp_path, capsys, source):
     options += ["--epochs", "1", "--model.name", "vit_micro_patch8_64", "--no-progress"]
     assert run("train", "--out", out, "--data.name", *name, *options) == 0
     assert f"{damaged}" in capsys.readouterr().out
-    metrics = tmp_path / "metrics.json"
-    assert run("eval", out, "--no-progress", "--json", metrics) == 0
-    printed = json.loads(metrics.read_text())
+    report = tmp_path / "report"
+    assert run("eval", out, "--no-progress", "--out", report) == 0
+    printed = json.loads((report / "metrics.json").read_text())
     assert (printed["images"], printed["skipped"]) == (3, 1)
+    assert len((report / "skipped.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -108,7 +108,7 @@ def test_what_is_printed_and_on_the_card(exported, tmp_path, capsys):
 def test_bad_input(exported, tmp_path, capsys):
     source = exported / "run"
     for arguments, message in (
-        ([source, "--out", tmp_path / "m.onx"], "--out 'm.onx' must end in .pt2 or .onnx"),
+        ([source, "--out", tmp_path / "m.onx"], "m.onx' must end in .pt2 or .onnx"),
         ([source, "--out", tmp_path / "m", "--int8"], "--int8 has no effect on a folder"),
         ([source, "--out", tmp_path / "m.pt2", "--license", "mit"], "no effect on a .pt2 file"),
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),

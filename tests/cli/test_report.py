@@ -118,7 +118,7 @@ def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
     for arguments, says in [
         ([tmp_path], "run.yaml (cannot be read|does not exist)"),
         ([csv], "grid.csv is not a table of runs"),
-        ([kat_run, csv], "either tables of 'kat ablate' or run directories"),
+        ([kat_run, csv], "cannot be read: Is a directory"),
         ([csv, "--data", "digits"], "--data has no effect on the page of several runs"),
     ]:
         assert re.search(says, refused(capsys, "report", *arguments)), says

@@ -15,7 +15,7 @@ from kat.training import Evaluation
 
 
 def write_evaluation(found: Evaluation, folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics.json, per_class.csv, and what else the task gives.
+    """Writes metrics.json, per_class.csv, skipped.csv, and what else the task gives.
 
     Of a classifier that is predictions.csv, the confusion of classes (confusion.csv, .png, .svg)
     and the reliability diagram (reliability.png, .svg); of a detector results_bbox.json and
@@ -28,7 +28,8 @@ def write_evaluation(found: Evaluation, folder: Path, metrics: Mapping[str, Any]
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    tables = {"per_class": found.per_class, **found.tables}
+    skipped = ("file", "reason"), sorted(metrics["skipped_files"].items())
+    tables = {"per_class": found.per_class, "skipped": skipped, **found.tables}
     for name, (columns, rows) in tables.items():
         write_table(folder / f"{name}.csv", columns, rows)
     for name, content in found.documents.items():

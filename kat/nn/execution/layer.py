@@ -73,9 +73,10 @@ class Layer(NamedTuple):
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of linear maps of x: autocast's if that is active, but it leaves float64 alone."""
+    """The dtype of linear maps of x: autocast's where that is active and x is not in float64."""
     device, dtype = x.device.type, x.dtype
-    autocasts = torch.is_autocast_enabled(device) and dtype != torch.float64
+    plain = x.is_meta or dtype == torch.float64
+    autocasts = not plain and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocasts else dtype
 
 
