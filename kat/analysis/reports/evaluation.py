@@ -28,7 +28,7 @@ def write_evaluation(found: Evaluation, folder: Path, metrics: Mapping[str, Any]
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    skipped = ("file", "reason"), sorted(metrics["skipped_files"].items())
+    skipped = ("file", "reason"), sorted(found.skipped.items())
     tables = {"per_class": found.per_class, "skipped": skipped, **found.tables}
     for name, (columns, rows) in tables.items():
         write_table(folder / f"{name}.csv", columns, rows)
