@@ -22,7 +22,7 @@ def test_the_report_holds_every_prediction_and_figures_that_open(tmp_path, class
     write_evaluation(found, tmp_path / "report", found.to_dict())
     folder = tmp_path / "report"
     assert {path.name for path in folder.iterdir()} == {
-        "metrics.json", "per_class.csv", "confusion.csv", "predictions.csv",
+        "metrics.json", "per_class.csv", "skipped.csv", "confusion.csv", "predictions.csv",
         "confusion.png", "confusion.svg", "reliability.png", "reliability.svg",
     }  # fmt: skip
     for name in ("confusion", "reliability"):
