@@ -56,9 +56,9 @@ def forest(everything: list[Line], title: str = "GR-KAN - GELU") -> Figure:
 
 @base.styled
 def language_curves(results: Path) -> Figure:
-    """Draws the bits per byte of each arm against the tokens seen, relative to those of GELU.
+    """Draws how far the bits per byte of each arm are from GELU's, against the tokens seen.
 
-    The bits are those of the validation documents, and the mean of the seeds.
+    Each value is the mean over the seeds, on the validation documents.
     """
     domain, declared = importlib.import_module("language").DOMAIN, PLAN["language"]
     figure, panels = base.panels(len(declared["tasks"]), 1, 3)

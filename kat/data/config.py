@@ -56,7 +56,7 @@ class DataConfig:
             the size of the model in model.init_from; if neither exists, the median side of 100
             images.
         channels: channels of the images, after conversion: 1 for gray, 3 for RGB; null: the
-            channels of the data; auto: those of the model in model.init_from.
+            channels of the data; auto: the channels of the model in model.init_from.
         batch_size: images per step in each process; auto: chosen by the number of images.
         num_workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do with an unreadable image: skip reports it, and training uses the next
@@ -73,8 +73,8 @@ class DataConfig:
             share of the model in model.init_from.
         mean: mean of each channel, for normalization; null: the mean of the dataset; auto: the mean
             of the model in model.init_from.
-        std: standard deviation of each channel, for normalization; null: that of the dataset; auto:
-            that of the model in model.init_from.
+        std: standard deviation of each channel, for normalization; null: the deviation of the
+            dataset; auto: the deviation of the model in model.init_from.
 
     Examples:
         >>> from kat.data import DataConfig

@@ -37,7 +37,7 @@ class Backend(Protocol):
 
     DEVICE_TYPE: str
     CONVERTS: bool
-    """Whether the kernels write y in any dtype; otherwise in x's."""
+    """True if the kernels write y in any dtype, False if only in the dtype of x."""
 
     def supports(self, dtype: torch.dtype, m: int, n: int) -> bool:
         """Return True if the kernels take x of this dtype and these degrees.

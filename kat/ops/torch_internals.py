@@ -194,7 +194,7 @@ def is_patched(module: nn.Module) -> bool:
 
 
 def when_sending_fails(handle: Callable[..., Any]) -> None:
-    """Has a function called when the thread of a queue cannot send an item to another process.
+    """Set what is called when the thread of a queue cannot send an item to another process.
 
     Python prints a traceback and drops the item, for which the other process may wait without end.
     It still does where a release of Python has lost the hook.

@@ -125,7 +125,7 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
         elif images is not None:
             classes = images.images.classes
             findings.predictions = class_findings(model, record, batches, classes)
-    except noted as error:  # the classes of the data are not those of the model
+    except noted as error:  # the data has other classes than the model
         findings.predictions = str(error)
     try:
         transformer = check_attention(model)
