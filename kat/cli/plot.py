@@ -97,10 +97,11 @@ def _inputs(
     """Batches of inputs, if there are images, and a line that says which."""
     if options.images == 0:
         return None, "drawn without images"
-    noted = () if options.data else InputError  # the data that the user names is to be drawn
     try:
         images = images_of_run(options.run, model, record, options.images, options.data)
-    except noted as error:
+    except InputError as error:
+        if options.data:
+            raise
         return None, f"drawn without images: {error}"
     note = f"in gray the inputs of validation images of {images.data.name}, {images.count} at most"
     return normalized(images.batches(), record), note

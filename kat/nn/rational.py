@@ -16,7 +16,7 @@ from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
 from kat.nn.sharded import sharded_like, whole
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form
+from kat.ops.arguments import check_form, check_is_tensor
 from kat.ops.torch_internals import refuse_scripting
 
 Share = Literal["numerator", "denominator", "none"]
@@ -177,13 +177,15 @@ class GroupRational(nn.Module):
         return y.movedim(-1, self.channel_dim) if moves else y
 
     def check_channels(self, x: Tensor) -> None:
-        """Checks that x has ``num_channels`` channels.
+        """Checks that x is a tensor with ``num_channels`` channels.
 
         Raises:
             InputError: other channels.
+            TypeError: no tensor.
         """
         if isinstance(x, fx.Proxy):
             return
+        check_is_tensor("x", x)
         if self.num_channels is not None and x.shape[self.channel_dim] != self.num_channels:
             raise InputError(
                 f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and"

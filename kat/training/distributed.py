@@ -245,7 +245,10 @@ def _under_slurm() -> bool:
 
 
 def _int(name: str) -> int:
-    return int(os.environ.get(name) or 0)
+    value = os.environ.get(name) or "0"
+    if not value.isdecimal():
+        raise InputError(f"the environment has {name}={value}, which is no number: unset it")
+    return int(value)
 
 
 def gather(item: Item) -> list[Item]:

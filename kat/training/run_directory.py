@@ -46,6 +46,7 @@ CONTENTS = (
     CONVERSION, STABILITY, COEFFICIENTS, REPORT, LOGGER_RUNS, METRICS,
     TENSORBOARD, "wandb", "mlflow",
 )  # fmt: skip
+_FOLDERS = (TENSORBOARD, "wandb", "mlflow")
 """Everything that a run writes, and that ``overwrite`` removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = (
@@ -128,7 +129,8 @@ def find_resumption(
 
     Raises:
         InputError: the directory is not one of a run, or holds a run that is neither resumed nor
-            overwritten; or there is no intact checkpoint of this run.
+            overwritten; or there is no intact checkpoint of this run, or a folder in place of a
+            file.
     """
     there = {name for name in CONTENTS if (out / name).exists()}
     checkpoints, begun = bool(there & {*_RESUMED}), SETTINGS in there
@@ -139,6 +141,8 @@ def find_resumption(
     if first and not (above.is_dir() and os.access(above, os.W_OK)):  # a dry run writes nothing
         raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
     if resume:
+        for path in (out / name for name in there if (out / name).is_dir() != (name in _FOLDERS)):
+            raise InputError(f"{path} must be a {'file' if path.is_dir() else 'folder'}: remove it")
         settings = read_settings(out) if begun else {}
         return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
     names = [path.name for path in out.iterdir()] if first and out.exists() else []
@@ -198,6 +202,8 @@ def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
     settings = path.with_name(SETTINGS)
     own, its = run_id(settings), checkpoint.get("run_id")
     start = f"A new run starts from the weights by --init-from {path}"
+    if its is None:
+        raise InputError(f"{path} is of an earlier version, and cannot be resumed. {start}")
     if its != own:
         raise InputError(
             f"{path} is of another run: its id is {its}, and that of {settings} is {own or None}."

@@ -79,8 +79,7 @@ def test_keeps_its_inputs_only():
 def test_a_small_call_on_a_cpu_calls_the_modules(mlp, monkeypatch):
     """They are faster than the formula, and what they keep is little."""
     widths = (192, 768, 768) if hasattr(mlp, "fc1_g") else (192, 768)
-    asked = widths[len(widths) - 2]  # of the gate, or of x
-    monkeypatch.setattr(run, "SMALL", 10 * asked)
+    monkeypatch.setattr(run, "SMALL", 10 * widths[len(widths) - 2])  # rows of the gate, or of x
     x = torch.randn(10, 192, requires_grad=True)
     assert _is_fused(mlp, x, *widths)
     assert not _is_fused(mlp, x[:9], *widths)

@@ -93,6 +93,13 @@ def test_another_number_of_processes_than_the_settings_make_is_refused(launcher,
         find_world(4, 1, present=4)
 
 
+@pytest.mark.parametrize(("name", "variable"), [("torchrun", "RANK"), ("srun", "SLURM_PROCID")])
+def test_a_rank_that_is_no_number_is_named(launcher, name, variable):
+    launcher(**LAUNCHERS[name] | {variable: "abc"})
+    with pytest.raises(InputError, match=f"^the environment has {variable}=abc, which is no numb"):
+        find_world("auto", 1, present=4)
+
+
 def test_sbatch_of_several_tasks_without_srun_is_refused(launcher):
     launcher(SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NODEID=0, SLURM_NNODES=2)
     with pytest.raises(InputError, match="8 tasks, but srun has not started this process"):

@@ -123,4 +123,4 @@ def test_a_run_without_an_id_is_evaluated_but_not_resumed(ours, capsys):
     torch.save({**torch.load(last, weights_only=True), "run_id": None}, last)
     write_checksum(last)
     line = refused(capsys, *TRAIN, "--out", ours, "--resume", "auto")
-    assert f"{last} is of another run: its id is None, and that of {settings} is {own}" in line
+    assert f"{last} is of an earlier version, and cannot be resumed" in line

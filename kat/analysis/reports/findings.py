@@ -101,14 +101,15 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
     )
     batches: list[Batch] = []
     images, sentence = None, "The model was shown no images: none were asked for."
-    noted = InputError if data is None else ()  # the data that the user names is to be shown
     try:
         if count_images:
             images = images_of_run(folder, model, record, count_images, data)
             batches = list(images.batches())
             shown = sum(len(batch.labels) for batch in batches)
             sentence = f"Gray is the density of the inputs over {shown} validation images."
-    except noted as error:
+    except InputError as error:
+        if data is not None:
+            raise
         images, sentence = None, f"The model was shown no images: {error}."
     if rationals(model):
         findings.seen = sentence
@@ -125,7 +126,9 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
         elif images is not None:
             classes = images.images.classes
             findings.predictions = class_findings(model, record, batches, classes)
-    except noted as error:  # the data has other classes than the model
+    except InputError as error:  # the data has other classes than the model
+        if data is not None:
+            raise
         findings.predictions = str(error)
     try:
         transformer = check_attention(model)

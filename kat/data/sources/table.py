@@ -106,6 +106,8 @@ def _read(table: Path, folder: Path) -> list[_Row]:
             raise InputError(f"{table}: row {number} has {problem}")
         seen[full] = number
         rows.append(_Row(os.path.relpath(full, folder), label, _SPLITS.get(split, "")))
+    if not rows:
+        raise InputError(f"{table} has no row")
     if _are_measurements({row.label for row in rows}):
         raise InputError(
             f"{table}: the labels are numbers such as {rows[0].label!r}, and kat has no regression:"

@@ -179,22 +179,18 @@ def _whole_graph(model: nn.Module, owner: nn.Module, name: str, training: bool) 
         before, drawn = identities(model), (torch.get_rng_state(), random.getstate())
         try:
             graph = tracer.trace(owner)
+        except NotWhole:
+            raise
         except Exception as error:  # foreign code, run on symbols, can raise anything
             line = line_of_error(error)
-            untraced = NotWhole(f"torch.fx cannot trace it{line and ' beyond '}{line}")
-            raise error if isinstance(error, NotWhole) else untraced from None
-        draws = not torch.equal(drawn[0], torch.get_rng_state()) or drawn[1] != random.getstate()
-        random.setstate(drawn[1])
-        targets = (str(node.target) for node in graph.nodes)
-        reasons = {
-            "it draws random numbers": draws,
-            "it uses tensors that are not the module's": any(
-                target.startswith("_tensor_constant") for target in targets
-            ),
-            "it changes attributes": identities(model) != before,
-        }
-        for reason in (reason for reason, found in reasons.items() if found):
-            raise NotWhole(reason)
+            raise NotWhole(f"torch.fx cannot trace it{line and ' beyond '}{line}") from None
+        if not torch.equal(drawn[0], torch.get_rng_state()) or drawn[1] != random.getstate():
+            random.setstate(drawn[1])
+            raise NotWhole("it draws random numbers")
+        if any(str(node.target).startswith("_tensor_constant") for node in graph.nodes):
+            raise NotWhole("it uses tensors that are not the module's")
+        if identities(model) != before:
+            raise NotWhole("it changes attributes")
         return graph
 
 

@@ -162,7 +162,7 @@ def test_a_bad_row_is_named(tmp_path, row, problem):
         ("path,label,splits\na.jpg,b,val\n", "it has 'path', 'label', 'splits'"),
         ("path,path,label\n", "it has 'path', 'path', 'label'"),
         ("", "it has none"),
-        ("path,label\n", "has no image of the train split"),
+        ("path,label\n", "has no row"),
         ('path,label\n"a.jpg,b\n', "is not a CSV file: row 2: "),
         ("path,label\na.jpg,1.5\nb.jpg,2\n", "the labels are numbers such as '1.5', and kat has"),
     ],
