@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,40 +97,87 @@ class Sharing:
         return total, total // self.groups, self.groups * width, width
 
 
-class CoefficientSums:
-    """The partial sums of da and db that a backward kernel leaves, and how they are added up.
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, its grid, and the arguments that follow its tensors.
 
-    Args:
-        share: the division among programs.
-        a, b: numerator and denominator, contiguous.
+    A launch by Triton itself first compares all arguments with those for which it has compiled the
+    kernel, in every call; on the host that takes longer than the rest of a call.
+
+    Attributes:
+        run: launches the compiled kernel; None where Triton is to launch it.
+        following: what ``run`` takes after the tensors.
     """
 
-    def __init__(self, share: Sharing, a: Tensor, b: Tensor) -> None:
-        self.a, self.b = a, b
-        self.partials_a, self.partials_b = (share.partials(c.shape[0] == 1) for c in (a, b))
-        self.sums_a = a.new_empty(a.shape[1], self.partials_a[0], dtype=torch.float64)
-        self.sums_b = b.new_empty(b.shape[1], self.partials_b[0], dtype=torch.float64)
-        self.again = torch.empty(share.programs, dtype=torch.int32, device=a.device)
+    kernel: Any
+    programs: int
+    numbers: tuple[int, ...]
+    constants: dict[str, Any]
+    run: Callable[..., None] | None
+    following: tuple[Any, ...]
 
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The last tensors of the backward kernel's arguments."""
-        return self.sums_a, self.sums_b, self.again
+    @classmethod
+    def of(
+        cls,
+        kernel: Any,
+        tensors: Sequence[Tensor],
+        numbers: tuple[int, ...],
+        constants: dict[str, Any],
+        programs: int,
+    ) -> Launch:
+        """Compile a kernel for such tensors; the other arguments are those of the launch."""
+        made = compiled(kernel, tensors, numbers, constants)
+        ordered = [constants[name] for name in kernel.arg_names if name in constants]
+        aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
+        run = made[(programs, 1, 1)] if made is not None and aligned else None
+        return cls(kernel, programs, numbers, constants, run, (*numbers, *ordered))
 
-    def reduced(self, form: str) -> tuple[Tensor, Tensor]:
-        """da and db."""
-        a, b = self.a, self.b
-        da, db = torch.empty_like(a), torch.empty_like(b)
-        triton_kernels.reduce_kernel[(da.numel() + db.numel(),)](
-            *(self.sums_a, self.sums_b, b, da, db),
-            *(a.shape[0], *self.partials_a, *self.partials_b),
-            A=a.shape[1],
-            B=b.shape[1],
-            FORM_A=form == "A",
-            LANES=REDUCE_LANES,
-            **OPTIONS,
-        )
-        return da, db
+    def __call__(self, *tensors: Tensor) -> None:
+        """Launch the kernel on the current device."""
+        if self.run is None:
+            launch = self.kernel[(self.programs,)]
+            launch(*tensors, *self.numbers, **self.constants, **OPTIONS)
+        else:
+            self.run(*tensors, *self.following)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the layouts of the tensors of a call decide.
+
+    Attributes:
+        order: the dimensions of the output, outermost in memory first.
+        share: the division among programs.
+        copies: whether x and v are copied, and whether the gradient is.
+        launches: in order.
+        sums: the shapes of the partial sums of da and db.
+    """
+
+    order: list[int]
+    share: Sharing
+    copies: tuple[bool, bool]
+    launches: tuple[Launch, ...]
+    sums: tuple[tuple[int, int], ...] = ()
+
+
+PLANS: dict[Any, Plan] = {}
+MOST_PLANS = 4096
+"""More layouts than this are those of inputs whose sizes vary; the plans are then made again."""
+
+
+def plan_of(make: Callable[..., Plan], form: str, out: Tensor, *others: Tensor | None) -> Plan:
+    """The plan of a call, made once for each layout and alignment of its tensors."""
+    layouts = [
+        None if t is None else (t.shape, t.stride(), t.dtype, t.data_ptr() % VECTOR_BYTES)
+        for t in (out, *others)
+    ]
+    key = (make, form, out.device, *layouts)
+    plan = PLANS.get(key)
+    if plan is None:
+        if len(PLANS) == MOST_PLANS:
+            PLANS.clear()
+        plan = PLANS[key] = make(form, out, *others)
+    return plan
 
 
 def segments(share: Sharing, shared_a: bool, shared_b: bool) -> dict[str, int]:
@@ -165,20 +213,21 @@ def forward(
         numerator, denominator, form, v: as in :func:`kat.ops.reference.forward`.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
-    order, plan = _plan(y, a, b, x.element_size())
-    share = plan(1)
-    x, v, gap = _inputs(x, v, order, share)
-    tensors = (x, x if v is None else v, y, a, b)
-    dtypes = tuple(t.dtype for t in tensors)
-    common = {**constants(x, a, b, form), "GATED": v is not None, "APART": gap != 0, **OPTIONS}
-    kernel = triton_kernels.forward_kernel
-    with torch.cuda.device_of(x):
-        share = plan(resident(kernel, x.device, dtypes, **share.constants(gap), **common))
-        kernel[(share.programs,)](
-            *(*tensors, share.count, share.groups, share.run, gap),
-            **share.constants(gap),
-            **common,
-        )
+    with on_device(x.device):
+        plan = plan_of(_plan_forward, form, y, x, v, a, b)
+        if plan.copies[0]:
+            x, v, _ = _inputs(x, v, plan.order, plan.share)
+        plan.launches[0](x, x if v is None else v, y, a, b)
+
+
+def _plan_forward(form: str, y: Tensor, x: Tensor, v: Tensor | None, a: Tensor, b: Tensor) -> Plan:
+    order, divide = _division(y, a, b, x.element_size())
+    share = divide(1)
+    read_x, read_v, gap = _inputs(x, v, order, share)
+    tensors = (read_x, read_x if read_v is None else read_v, y, a, b)
+    common = {**constants(x, a, b, form), "GATED": v is not None, "APART": gap != 0}
+    share, launch = _launch(triton_kernels.forward_kernel, tensors, (gap,), common, divide)
+    return Plan(order, share, (read_x.data_ptr() != x.data_ptr(), False), (launch,))
 
 
 def backward(
@@ -201,42 +250,81 @@ def backward(
         dv: if there is a v.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
-    itemsize = max(grad.element_size(), x.element_size())
-    order, plan = _plan(dx, a, b, itemsize)
-    share = plan(1)
-    x, v, gap = _inputs(x, v, order, share)
-    rows_apart = 0 if v is None else dx.view(x.shape).stride(0) - x.shape[1]
-    out_gap = rows_apart // share.vector if len(x) > 1 else 0
-    inputs = (grad.permute(order).contiguous(), x, x if v is None else v)
+    with on_device(x.device):
+        plan = plan_of(_plan_backward, form, dx, y, grad, x, v, dv, a, b)
+        if plan.copies[0]:
+            x, v, _ = _inputs(x, v, plan.order, plan.share)
+        if plan.copies[1]:
+            grad = grad.permute(plan.order).contiguous()
+        inputs = (grad, x, x if v is None else v)
+        outputs = (dx, dx if dv is None else dv, dx if y is None else y)
+        sums = [a.new_empty(shape, dtype=torch.float64) for shape in plan.sums]
+        again = torch.empty(plan.share.programs, dtype=torch.int32, device=a.device)
+        da, db = torch.empty_like(a), torch.empty_like(b)
+        *launches, reduce = plan.launches
+        for launch in launches:
+            launch(*inputs, *outputs, a, b, *sums, again)
+        reduce(*sums, b, da, db)
+    return da, db
+
+
+def _plan_backward(
+    form: str,
+    dx: Tensor,
+    y: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    v: Tensor | None,
+    dv: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+) -> Plan:
+    order, divide = _division(dx, a, b, max(grad.element_size(), x.element_size()))
+    share = divide(1)
+    read_x, read_v, gap = _inputs(x, v, order, share)
+    read_grad = grad.permute(order).contiguous()
+    rows_apart = 0 if v is None else dx.view(read_x.shape).stride(0) - read_x.shape[1]
+    out_gap = rows_apart // share.vector if len(read_x) > 1 else 0
+    inputs = (read_grad, read_x, read_x if read_v is None else read_v)
     outputs = (dx, dx if dv is None else dv, dx if y is None else y)
-    tensors = (*inputs, *outputs, a, b)
+    shared = a.shape[0] == 1, b.shape[0] == 1
     common = {
         **constants(x, a, b, form),
-        **segments(share, a.shape[0] == 1, b.shape[0] == 1),
+        **segments(share, *shared),
         "GATED": v is not None,
         "APART": gap != 0,
         "OUT_APART": out_gap != 0,
         "STORE_Y": y is not None,
-        **OPTIONS,
     }
-    dtypes = (*(t.dtype for t in tensors), torch.float64, torch.float64, torch.int32)
-    kernels = (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel)
-    gaps = (gap, out_gap)
-    with torch.cuda.device_of(x):
-        plain = share.constants(max(gaps))
-        share = plan(resident(kernels[0], x.device, dtypes, **plain, **common))
-        sums = CoefficientSums(share, a, b)
-        for kernel in kernels:
-            kernel[(share.programs,)](
-                *(*tensors, *sums.tensors, share.count, share.groups, share.run, *gaps),
-                **share.constants(max(gaps)),
-                **common,
-            )
-        return sums.reduced(form)
+    sums = tuple(a.new_empty(0, dtype=torch.float64) for _ in shared)
+    again = torch.empty(0, dtype=torch.int32, device=a.device)
+    tensors, gaps = (*inputs, *outputs, a, b, *sums, again), (gap, out_gap)
+    share, launch = _launch(triton_kernels.backward_kernel, tensors, gaps, common, divide)
+    scaled = Launch.of(
+        triton_kernels.scaled_backward_kernel, tensors, launch.numbers, launch.constants,
+        share.programs,
+    )  # fmt: skip
+    partials = [share.partials(one) for one in shared]
+    reduce = Launch.of(
+        triton_kernels.reduce_kernel, (*sums, b, a, b),
+        (a.shape[0], *partials[0], *partials[1]),
+        {"A": a.shape[1], "B": b.shape[1], "FORM_A": form == "A", "LANES": REDUCE_LANES},
+        a.numel() + b.numel(),
+    )  # fmt: skip
+    copies = read_x.data_ptr() != x.data_ptr(), read_grad.data_ptr() != grad.data_ptr()
+    shapes = tuple((c.shape[1], total) for c, (total, *_) in zip((a, b), partials, strict=True))
+    return Plan(order, share, copies, (launch, scaled, reduce), shapes)
 
 
-def _plan(
-    like: Tensor, numerator: Tensor, denominator: Tensor, itemsize: int
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the current device, on which Triton launches."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+def _division(
+    like: Tensor, a: Tensor, b: Tensor, itemsize: int
 ) -> tuple[list[int], Callable[[int], Sharing]]:
     """The order of a dense tensor's dimensions in memory, outermost first, and its division.
 
@@ -245,34 +333,66 @@ def _plan(
     strides = like.stride()
     order = sorted(range(like.dim()), key=lambda d: -strides[d])
     inner = order[order.index(like.dim() - 1) + 1 :]
-    groups = max(numerator.shape[0], denominator.shape[0])
+    groups = max(a.shape[0], b.shape[0])
     run = like.shape[-1] // groups * math.prod(like.shape[d] for d in inner)
     units = multiprocessors(like.device)
     return order, lambda each: Sharing.of(like.numel(), groups, run, itemsize, each * units)
 
 
-@functools.cache
-def resident(
-    kernel: Any, device: torch.device, dtypes: tuple[torch.dtype, ...], **constants: Any
-) -> int:
-    """How many programs of a kernel a multiprocessor runs at the same time, by their registers.
+def _launch(
+    kernel: Any,
+    tensors: Sequence[Tensor],
+    gaps: tuple[int, ...],
+    common: dict[str, Any],
+    divide: Callable[[int], Sharing],
+) -> tuple[Sharing, Launch]:
+    """The division among as many programs as run at the same time, and the kernel's launch."""
+    share = divide(1)
+    numbers = (share.count, share.groups, share.run, *gaps)
+    made = compiled(kernel, tensors, numbers, common | share.constants(max(gaps)))
+    share = divide(resident(made))
+    complete = common | share.constants(max(gaps))
+    return share, Launch.of(kernel, tensors, numbers, complete, share.programs)
 
-    ``dtypes`` are those of the kernel's tensors, its first arguments.
+
+def compiled(
+    kernel: Any, tensors: Sequence[Tensor], numbers: tuple[int, ...], constants: dict[str, Any]
+) -> Any:
+    """The kernel compiled for such arguments; None where Triton is to launch it.
 
     Raises:
         RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
     """
+    dtypes = tuple(t.dtype for t in tensors)
+    wide = tuple(n >= INT32_ELEMENTS for n in numbers)
+    return _compiled(kernel, tensors[0].device, dtypes, wide, **constants)
+
+
+@functools.cache
+def _compiled(
+    kernel: Any,
+    device: torch.device,
+    dtypes: tuple[torch.dtype, ...],
+    wide: tuple[bool, ...],
+    **constants: Any,
+) -> Any:
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
             " kat.ops.warmup with the same arguments"
         )
     if not NVIDIA.value:
+        return None
+    numbers = [INT32_ELEMENTS if w else 2 for w in wide]
+    return kernel.warmup(*dtypes, *numbers, grid=(1,), **constants, **OPTIONS)
+
+
+def resident(made: Any) -> int:
+    """How many programs of a kernel a multiprocessor runs at the same time, by their registers."""
+    if made is None:
         return PROGRAMS
-    numbers = len(set(kernel.arg_names) - set(constants)) - len(dtypes)
-    compiled = kernel.warmup(*dtypes, *[2] * numbers, grid=(1,), **constants)
-    assert compiled.run  # loads it, and sets its registers
-    registers = -(-compiled.n_regs // 8) * 8
+    assert made.run  # loads it, and sets its registers
+    registers = -(-made.n_regs // 8) * 8
     return max(1, min(REGISTERS // registers, THREADS) // LANES)
 
 

@@ -208,7 +208,8 @@ def test_as_many_programs_as_the_registers_allow(registers, programs, monkeypatc
     """Of 65536 registers, each program takes 256 times those of a thread, a multiple of 8."""
     monkeypatch.setattr(driver.active, "registers", registers)
     kernels.forward_kernel.device_caches.clear()  # it is loaded again
-    triton_launch.resident.cache_clear()
+    triton_launch._compiled.cache_clear()
+    triton_launch.PLANS.clear()
     _, x, a, b = inputs((64, 256))
     forward(x, a, b, "A")
     assert driver.active.launches[-1].grid == programs
