@@ -92,10 +92,10 @@ def value(*arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
     """F(x), or F(x) v, differentiable, in x's dtype or another; nothing is checked."""
     if is_ordinary(*arguments[:-1]) and arguments[0].device.type in KERNELS:
         return eager(None, *arguments, dtype=dtype)
-    return dispatched(None, *arguments).to(dtype or arguments[0].dtype)
+    return dispatched(None, *arguments, dtype=dtype)
 
 
-def dispatched(impl: str | None, *arguments: Any) -> Tensor:
+def dispatched(impl: str | None, *arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
     """As :func:`value`, by torch's dispatcher, a backend requested by name, or the reference."""
     x, *gate, numerator, denominator, form = arguments
     check_impl(impl)
@@ -113,8 +113,8 @@ def dispatched(impl: str | None, *arguments: Any) -> Tensor:
             return eager(backend, *arguments)
     if onnx or impl == "reference" or (impl is None and transformed):
         formula = reference.plain_rational if onnx else reference.rational
-        return formula(x, numerator, denominator, form, *gate)
-    y = operator("", arguments)(*arguments)
+        return formula(x, numerator, denominator, form, *gate).to(dtype or x.dtype)
+    y = operator("", arguments)(*arguments, **({} if dtype is None else {"dtype": dtype}))
     return y
 
 
@@ -213,7 +213,7 @@ class _Eager(torch.autograd.Function):
         return None, None, *_gradients_once(ctx, grad, *ctx.saved_tensors), None
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any = None, **_: Any) -> None:
     ctx.save_for_backward(*inputs[:-1])
     ctx.form = inputs[-1]
 
@@ -298,9 +298,9 @@ def _like(x: Tensor, gate: list[Tensor], dtype: torch.dtype | None = None) -> Te
     return x.new_empty(x.shape, dtype=dtype) if gate else torch.empty_like(x, dtype=dtype)
 
 
-def _fake_forward(*arguments: Any) -> Tensor:
+def _fake_forward(*arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
     x, *gate, _, _, _ = arguments
-    return _like(x, gate)
+    return _like(x, gate, dtype)
 
 
 def _fake_backward(_: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -318,10 +318,16 @@ def _define(name: str, tensors: str) -> None:
         return run_backward(*arguments, recompute=True)
 
     def fake_recompute(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        return *_fake_backward(grad, *arguments), _fake_forward(*arguments).to(grad.dtype)
+        return *_fake_backward(grad, *arguments), _fake_forward(*arguments, dtype=grad.dtype)
 
     for suffix, schema, function, fake, gradient in (
-        ("", f"({inputs}) -> Tensor", run_forward, _fake_forward, _gradients),
+        (
+            "",
+            f"({inputs}, *, ScalarType? dtype=None) -> Tensor",
+            run_forward,
+            _fake_forward,
+            _gradients,
+        ),
         (
             "_backward",
             f"(Tensor grad, {inputs}) -> ({outputs})",
@@ -348,9 +354,9 @@ def _define(name: str, tensors: str) -> None:
 
 
 def _without_forward_mode(name: str, function: Any) -> Any:
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         refuse_forward_mode(name)
-        return function(*arguments)
+        return function(*arguments, **options)
 
     return run
 
