@@ -40,7 +40,7 @@ class MissingFile(UnreadableFile):
     """An input file that does not exist."""
 
     def __str__(self) -> str:
-        return f"{self.args[0]} does not exist"
+        return f"{self.args[0]} {self.reason.removeprefix('it ')}"
 
 
 class BackendUnavailable(Failed):

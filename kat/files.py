@@ -27,7 +27,9 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -1) -> BinaryIO:
+def open_input(
+    path: str | Path, *, limit: int | None = None, buffering: int = -1, if_missing: str = ""
+) -> BinaryIO:
     """Opens a file to read its bytes. All inputs are opened by this function.
 
     Pipes, devices and sockets are refused: reading them can wait forever or never end.
@@ -36,6 +38,7 @@ def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -
         path: the path of the file.
         limit: the most bytes that the file may have, where the reader holds it in memory.
         buffering: as of :func:`open`.
+        if_missing: a reason or a remedy for the message that there is no such file.
 
     Raises:
         MissingFile: the file does not exist.
@@ -44,7 +47,7 @@ def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -
     try:
         file = open(path, "rb", buffering, opener=_open)  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError:
-        raise MissingFile(path, "it does not exist") from None
+        raise MissingFile(path, f"it does not exist{if_missing and ': '}{if_missing}") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UnreadableFile(path, reason_of(error)) from None
     status = os.fstat(file.fileno())

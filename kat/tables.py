@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kat.errors import InputError, MissingFile
+from kat.errors import InputError
 from kat.files import open_input, write_text
 from kat.text import printable, say
 
 _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
 """The start of a cell that holds a number, or of an empty one."""
+_WRONG_CELLS = (LookupError, OverflowError, RuntimeError, TypeError, ValueError, csv.Error)
+"""Errors of reading cells that are missing or hold something else."""
 
 
 def write_table(
@@ -96,20 +98,17 @@ def open_table(
     Args:
         path: the path of the file.
         content: what the file should hold, for the message, e.g. ``"a table of runs"``.
-        if_missing: why there may be no such file, for the message.
+        if_missing: as of :func:`kat.files.open_input`.
 
     Raises:
         InputError: there is no such file, or it holds something else.
     """
-    try:
-        with io.TextIOWrapper(open_input(path), newline="", encoding="utf-8-sig") as file:
+    opened = open_input(path, if_missing=if_missing)
+    with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig") as file:
+        try:
             yield csv.DictReader(file)
-    except MissingFile as error:
-        raise InputError(f"{error}: {if_missing}" if if_missing else str(error)) from None
-    except InputError:
-        raise
-    except (LookupError, OverflowError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not {content}: {error}") from None
+        except _WRONG_CELLS as error:
+            raise InputError(f"{path} is not {content}: {error}") from None
 
 
 def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:

@@ -85,11 +85,10 @@ def run(config: TrainConfig, *, quiet: bool = False) -> None:
         with redirect_stdout(StringIO()) if quiet else nullcontext():
             summary = training.train(config)
         _print(summary)
-    except (Interrupted, TrainingDiverged):
-        _report_monitored(config)
-        raise
     except Exception as error:
         vars(error)["run_directory"] = config.out  # its traceback is kept there
+        if isinstance(error, Interrupted | TrainingDiverged):
+            _report_monitored(config)
         raise
     _report_monitored(config)
 

@@ -119,8 +119,6 @@ def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
     for part in _PARTS:
         own = (line for line in lines if line["part"] == part)
         rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in own]
-        if not rows or len(rows) % len(steps):
-            raise ValueError(f"rows of {lines[0]['layer']} are missing")
         shape = len(steps), len(rows) // len(steps), len(rows[0])
         parts.append(torch.tensor(rows).view(shape))
     return LayerHistory(lines[0]["form"], torch.tensor(steps), *parts)

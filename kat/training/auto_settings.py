@@ -19,12 +19,11 @@ from kat.data.record import Split
 from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
-from kat.models.conversion.convert import make_record
+from kat.models.checkpoints.weight_files import STEM
 from kat.settings import AUTO
 from kat.text import listing
 from kat.training.config import LossConfig, ModelConfig, TrainConfig
 
-_RECIPE = ("input_size", "interpolation", "crop_pct")
 _WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
 """The parts of a run, of which each warm-up takes one."""
 _FROM_SCRATCH = {
@@ -278,12 +277,14 @@ def _preprocessing(
     if not any(getattr(config.data, name) == AUTO for name in names):
         return {}
     own: dict[str, Any] = {"channels": None, "mean": None, "std": None}
-    if source is None:
-        recipe = registered_preprocessing(model.name)
+    if source is None or source.record is None:
+        channels = None if source is None else source.weights[STEM].shape[1]
+        recipe = registered_preprocessing(model.name, channels)
     else:
-        record = source.record or make_record(source, model.name, model.args, None)
-        recipe = {name: getattr(record, name) for name in _RECIPE}
-        mean, std = list(record.mean), list(record.std)
-        own = {"channels": record.input_size[0], "mean": mean, "std": std}
+        recipe = {name: getattr(source.record, name) for name in ("input_size", *names[2:])}
+    if source is not None:
+        mean, std = list(recipe["mean"]), list(recipe["std"])
+        own = {"channels": len(mean), "mean": mean, "std": std}
     rest = {name: recipe[name] for name in ("interpolation", "crop_pct")}
-    return {**own, "image_size": recipe["input_size"][1], **rest}
+    size = model.args.get("img_size", recipe["input_size"][1:])
+    return {**own, "image_size": size if isinstance(size, int) else size[0], **rest}

@@ -121,14 +121,24 @@ def find_layer(model: nn.Module, forward: Callable[[], object]) -> Finding | Non
     return found[0] if found else None
 
 
-def not_finite(source: object, model: nn.Module, forward: Callable[[], object]) -> InputError:
-    """Return the error that the output of a model is not finite, with where that begins.
+def finite_output(source: object, model: nn.Module, forward: Callable[[], Tensor]) -> Tensor:
+    """Run a forward pass and return its output, or say where it stops being finite.
 
     Args:
         source: path of the model, or a name for it.
         model: the model.
-        forward: runs the model on the same input again.
+        forward: runs the model; called again if the output is not finite.
+
+    Raises:
+        InputError: the output is not finite.
     """
+    output = forward()
+    if not output.isfinite().all():
+        raise _not_finite(source, model, forward)
+    return output
+
+
+def _not_finite(source: object, model: nn.Module, forward: Callable[[], object]) -> InputError:
     found = find_in_state(dict(model.named_parameters()), "weight") or find_layer(model, forward)
     return InputError(
         f"the logits of {source} are not finite; its weights are damaged or its training"
@@ -139,7 +149,7 @@ def not_finite(source: object, model: nn.Module, forward: Callable[[], object]) 
 def check_weights(source: object, model: nn.Module) -> None:
     """Refuse weights that are not finite, where the output of the model hides them."""
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise not_finite(source, model, lambda: None)
+        raise _not_finite(source, model, lambda: None)
 
 
 def _is_finite(content: Any) -> bool:

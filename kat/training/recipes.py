@@ -28,25 +28,31 @@ _WITH_DEFAULTS = ("digits", "fashion_mnist")
 """Data that the defaults of the settings suit."""
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that the package ships."""
-    names = (path.name for path in files("kat.recipes").iterdir())
+def recipe_names(package: str = "kat.recipes") -> list[str]:
+    """Return the names of the recipes, or of the grids, that a package ships."""
+    names = (path.name for path in files(package).iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def recipe_path(name: str) -> str:
+def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -> str:
     """Find the file of a recipe: ``name`` if it is a file, else the shipped recipe of this name.
 
     Whatever else ``name`` is, such as a pipe, is refused where it is opened.
 
+    Args:
+        name: a path, or a name without its ending.
+        kind: ``"recipe"`` or ``"grid"``, for the message.
+        package: ships the files of this kind.
+
     Raises:
         InputError: there is neither.
     """
-    if Path(name).is_file() or (name not in recipe_names() and Path(name).exists()):
+    known = recipe_names(package)
+    if Path(name).is_file() or (name not in known and Path(name).exists()):
         return name
-    if name not in recipe_names():
-        raise unknown("recipe or file", name, recipe_names())
-    return str(files("kat.recipes") / f"{name}.yaml")
+    if name not in known:
+        raise unknown(f"{kind} or file", name, known)
+    return str(files(package) / f"{name}.yaml")
 
 
 def read_recipe(name: str | None) -> dict[str, Any]:

@@ -46,8 +46,8 @@ CONTENTS = (
     CONVERSION, STABILITY, COEFFICIENTS, REPORT, LOGGER_RUNS, METRICS,
     TENSORBOARD, "wandb", "mlflow",
 )  # fmt: skip
-_FOLDERS = (TENSORBOARD, "wandb", "mlflow")
 """Everything that a run writes, and that ``overwrite`` removes."""
+_FOLDERS = (TENSORBOARD, "wandb", "mlflow")
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = (
     "resume", "accept_changed_data", "overwrite", "progress", "limit_epochs", "max_steps",
@@ -64,16 +64,19 @@ class Checkpoint(NamedTuple):
     Args:
         path: the file.
         content: the loaded checkpoint.
-        state: the progress of the run in it.
         damaged: a message for each newer checkpoint that is damaged.
         without_best: why best.ckpt is not the best that this one records; empty if it is.
     """
 
     path: Path
     content: dict[str, Any]
-    state: TrainState
     damaged: list[str]
     without_best: str
+
+    @property
+    def state(self) -> TrainState:
+        """The progress of the run in it."""
+        return TrainState.from_dict(self.content["state"])
 
 
 class Resumption(NamedTuple):
@@ -173,10 +176,7 @@ def newest_checkpoint(out: Path) -> Checkpoint:
             continue
         _check_own(path, content)
         lines = [f"{line}; resuming from {path}" for line in damaged]
-        without_best = _without_best(path, content["state"])
-        return Checkpoint(
-            path, content, TrainState.from_dict(content["state"]), lines, without_best
-        )
+        return Checkpoint(path, content, lines, _without_best(path, content["state"]))
     why = "; ".join(damaged) or f"there is no {LAST}"
     raise InputError(f"{out} holds no run to resume: {why}")
 

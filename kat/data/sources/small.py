@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from kat.data.dataset import ImageDataset
-from kat.errors import InputError, MissingFile
 from kat.files import open_input
 
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -52,14 +51,10 @@ def open_fashion_mnist(folder: Path, split: str) -> ImageDataset:
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Read bytes in the idx format: 0, 0, 8, rank; the sizes as big-endian int32; the data."""
-    try:
-        with open_input(path) as file, gzip.open(file) as unpacked:
-            content = unpacked.read(_LIMIT)  # not more, however far it unpacks
-    except MissingFile:
-        raise InputError(
-            f"{path} is missing; install Debian's dataset-fashion-mnist, or give the folder with"
-            " the four .gz files as fashion_mnist:PATH"
-        ) from None
+    hint = "install Debian's dataset-fashion-mnist, or give the folder with the four .gz files"
+    opened = open_input(path, if_missing=f"{hint} as fashion_mnist:PATH")
+    with opened as file, gzip.open(file) as unpacked:
+        content = unpacked.read(_LIMIT)  # not more, however far it unpacks
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -213,8 +213,12 @@ def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def registered_preprocessing(name: str) -> dict[str, Any]:
+def registered_preprocessing(name: str, channels: int | None = None) -> dict[str, Any]:
     """:func:`preprocessing_of` a model in timm's registry.
+
+    Args:
+        name: of the model.
+        channels: of the images; for another number than the model's own, mean and std are 0.5.
 
     Raises:
         InputError: an unknown name (with the closest one).
@@ -226,7 +230,10 @@ def registered_preprocessing(name: str) -> dict[str, Any]:
     """
     check_architecture(name)
     registered: Any = timm.get_pretrained_cfg(name)
-    return preprocessing_of(registered.to_dict())
+    recipe = preprocessing_of(registered.to_dict())
+    if channels not in (None, len(recipe["mean"])):
+        recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
+    return recipe
 
 
 def create_model(name: str, **kwargs: Any) -> nn.Module:

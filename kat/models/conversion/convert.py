@@ -97,12 +97,11 @@ def make_record(
     preprocessing: Mapping[str, Any] | None = None,
 ) -> ModelRecord:
     """The record of the KAT that :func:`convert_vit` makes of the same arguments."""
-    args, recipe = dict(args or {}), registered_preprocessing(name)
+    args = dict(args or {})
+    channels = args.get("in_chans", source.weights[STEM].shape[1])
+    recipe = registered_preprocessing(name, channels)
     size = args.get("img_size", recipe["input_size"][1:])
     height, width = (size, size) if isinstance(size, int) else size
-    channels = args.get("in_chans", source.weights[STEM].shape[1])
-    if channels != len(recipe["mean"]):
-        recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     kept = {
         name: value
         for name, value in source.preprocessing.items()

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kat.nn.execution.layer import PARAMETERS, Layer, product_dtype
+from kat.nn.execution.layer import PARAMETERS, Layer
 from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import constant_when_compiled, is_ordinary
@@ -71,7 +71,7 @@ def _widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
     return x.shape[:-1].numel() * width * x.element_size()
 
 
-def are_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
+def are_faster(x: Tensor, layers: Sequence[Layer], dtype: torch.dtype, *, recorded: bool) -> bool:
     """Return True if the layers may and should run in blocks for x.
 
     Not on another device, where something observes or rewrites operations, where the kernel does
@@ -82,7 +82,6 @@ def are_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> bool:
         return False
     if _widest_bytes(x, layers) < least_bytes() or not is_ordinary(x):
         return False
-    dtype = product_dtype(x)
     if recorded and dtype not in (torch.float32, torch.float64):
         return False
     for _, numerator, denominator, weight, bias in layers:
@@ -110,18 +109,21 @@ def may_be_faster(x: Tensor, layers: Sequence[Layer]) -> bool:
 
 
 def forward(
-    x: Tensor, layers: Sequence[Layer], hidden: Sequence[Tensor | None] | None = None
+    x: Tensor,
+    layers: Sequence[Layer],
+    dtype: torch.dtype,
+    hidden: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
     """The output of layers that may run in blocks.
 
     Args:
         x: (..., d_in).
         layers: the layers.
+        dtype: of the products.
         hidden: where the outputs of all layers but the last one are stored, (rows, width) each;
             None: nowhere.
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    dtype = product_dtype(x)
     output = x.new_empty(*x.shape[:-1], len(layers[-1].weight), dtype=dtype)
     places = (*(hidden or [None] * (len(layers) - 1)), output.view(len(rows), output.shape[-1]))
     size, blocks = _block_layers(rows, layers, dtype)

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from kat.nn.execution import blocks
-from kat.nn.execution.layer import PARAMETERS, Layer
+from kat.nn.execution.layer import PARAMETERS, Layer, product_dtype
 from kat.nn.rational import GroupRational
 from kat.ops.arguments import are_right
 from kat.ops.torch_internals import (
@@ -238,7 +238,8 @@ def _run_formulas(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = Tr
     recorded = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for layer in layers for t in (x, *layer.tensors)
     )
-    in_blocks = blocks.are_faster(x, layers, recorded=recorded)
+    dtype = product_dtype(x)
+    in_blocks = blocks.are_faster(x, layers, dtype, recorded=recorded)
     compiled = torch.compiler.is_compiling() and not torch.is_grad_enabled()
     y: Tensor
     if compiled and blocks.may_be_faster(x, layers):
@@ -246,7 +247,7 @@ def _run_formulas(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = Tr
         parameters = [tensor for layer in layers for tensor in layer.tensors]
         y = torch.ops.kat.grkan_mlp.default(x, parameters, forms)
     elif in_blocks and not recorded:
-        y = blocks.forward(x, layers)
+        y = blocks.forward(x, layers, dtype)
     elif not recorded:
         y = _plain(x, layers)
     elif in_blocks:
@@ -288,7 +289,7 @@ class _Layers(torch.autograd.Function):
             if keeps_hidden:
                 count = x.shape[:-1].numel()
                 hidden = [x.new_empty(count, len(layer.weight)) for layer in layers[:-1]]
-            y = blocks.forward(x, layers, hidden)
+            y = blocks.forward(x, layers, product_dtype(x), hidden)
         else:
             y = layers[0].output(x.reshape(-1, x.shape[-1]))
             # autograd would refuse to let a view be changed in place
@@ -344,8 +345,9 @@ def _gradients(
 def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
     refuse_forward_mode("rational")
     layers = _layers(forms, parameters)
-    in_blocks = blocks.are_faster(x, layers, recorded=False)
-    return blocks.forward(x, layers) if in_blocks else _plain(x, layers)
+    dtype = product_dtype(x)
+    in_blocks = blocks.are_faster(x, layers, dtype, recorded=False)
+    return blocks.forward(x, layers, dtype) if in_blocks else _plain(x, layers)
 
 
 def _fake_mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:

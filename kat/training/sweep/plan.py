@@ -13,7 +13,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.recipes import config_from, read_recipe
+from kat.training.recipes import config_from, read_recipe, recipe_names, recipe_path
 from kat.training.run_directory import read_settings, read_summary, settings_to_keep
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
@@ -34,6 +33,7 @@ REPORTING = ("out", "log_every_n_steps", "loggers")
 
 OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
 """Settings that a grid may not contain: the grid sets them, or they belong to a single call."""
+_GRIDS = "kat.recipes.grids"
 
 
 @dataclass
@@ -89,8 +89,7 @@ class PlannedRun:
 
 def grid_names() -> list[str]:
     """The names of the built-in grids."""
-    names = (path.name for path in files("kat.recipes.grids").iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    return recipe_names(_GRIDS)
 
 
 def find_grids(names: Sequence[str]) -> list[Grid]:
@@ -115,11 +114,7 @@ def _find(name: str) -> list[Grid]:
     file, colon, own = name.rpartition(":")
     if not colon or Path(name).is_file():
         file, own = name, ""
-    path = Path(file)
-    if not path.is_file():
-        if file not in grid_names():
-            raise unknown("grid or file", file, grid_names())
-        path = Path(str(files("kat.recipes.grids") / f"{file}.yaml"))
+    path = Path(recipe_path(file, "grid", _GRIDS))
     grids = {grid.name.removeprefix(f"{path.stem}_"): grid for grid in read_grids(path)}
     if own and own not in grids:
         raise unknown(f"grid of {file}", own, grids)

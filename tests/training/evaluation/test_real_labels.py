@@ -50,9 +50,9 @@ def test_real_accuracy_is_timms(validation):
     files = answers.names + [""] * (50_000 - IMAGES)
     theirs = RealLabelsImagenet(files, str(validation / "real.json"))
     theirs.add_result(torch.from_numpy(answers.logits))
-    ours = real_accuracy(
-        evaluation.predictions, evaluation.classes, read_real_labels(str(validation / "real.json"))
-    )
+    labels = read_real_labels(str(validation / "real.json"))
+    indices = check_imagenet(evaluation.classes, evaluation.predictions.names, labels)
+    ours = real_accuracy(evaluation.predictions, indices, labels)
     assert ours["real_top1"] == pytest.approx(theirs.get_accuracy(1))
     assert ours["real_top5"] == pytest.approx(theirs.get_accuracy(5))
     assert ours["real_images"] == len(theirs.is_correct[1]) < IMAGES

@@ -20,7 +20,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kat.data import Batch, DeviceTransform, ImageDataset, ImageStream
-from kat.training.nonfinite import not_finite
+from kat.training.nonfinite import finite_output
 from kat.training.optim.precision import Precision
 from kat.training.tasks.evaluation import EvalJob, batches_of, device_of
 from kat.training.tasks.task import Metrics
@@ -276,9 +276,7 @@ def predict_classes(
             continue
         prepared = prepare(batch.images.to(device, non_blocking=True))
         with precision.autocast():
-            logits = model(prepared).float()
-            if not logits.isfinite().all():
-                raise not_finite(subject.source, model, partial(model, prepared))
+            logits = finite_output(subject.source, model, partial(model, prepared)).float()
         kept.append(_keep(logits, batch.labels, columns, config.keep_logits))
     return ClassPredictions(seen, *map(np.concatenate, zip(*kept, strict=True))), unreadable
 

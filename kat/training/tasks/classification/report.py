@@ -190,15 +190,16 @@ def read_real_labels(source: str) -> dict[str, list[int]]:
 
 
 def real_accuracy(
-    predictions: ClassPredictions, classes: Sequence[str], labels: Mapping[str, list[int]]
+    predictions: ClassPredictions, indices: Sequence[int], labels: Mapping[str, list[int]]
 ) -> dict[str, float]:
     """Compute top-1 and top-5 in percent by the reassessed labels, over the images that have any.
 
-    Raises:
-        InputError: the classes are not ImageNet's, or a file is not in its validation set.
+    Args:
+        predictions: of images of ImageNet's validation set.
+        indices: ImageNet's index of each class.
+        labels: the right classes of each file name.
     """
     names = [Path(name).name for name in predictions.names]
-    indices = check_imagenet(classes, names, labels)
     pairs = zip(names, np.array(indices)[predictions.top].tolist(), strict=True)
     hits = [[guess in labels[name] for guess in top] for name, top in pairs if labels[name]]
     return {

@@ -20,7 +20,7 @@ from kat.data import ImageDataset, eval_transform, train_transform
 from kat.models import ModelRecord
 from kat.settings import Count
 from kat.training.config import TrainConfig
-from kat.training.nonfinite import not_finite
+from kat.training.nonfinite import finite_output
 from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.classification import report
 from kat.training.tasks.classification.metrics import TOP, ClassificationMetrics, predict_classes
@@ -155,9 +155,11 @@ class Classification(Task):
         """Evaluate top-1, top-5, loss, calibration, and recall, precision and F1 of classes."""
         subject, images, data, config, options = job
         labels = report.read_real_labels(options.real_labels) if options.real_labels else {}
+        indices: list[int] = []
         if labels:
-            first = images.name(0) if isinstance(images, ImageDataset) else "a stream"
-            report.check_imagenet(images.classes, [first], labels)
+            is_stream = not isinstance(images, ImageDataset)
+            names = ["a stream"] if is_stream else map(images.name, range(len(images)))
+            indices = report.check_imagenet(images.classes, names, labels)
         size = config.image_size
         given = {name: getattr(options, name) for name in _PREPROCESSING}
         if size is not None:
@@ -171,7 +173,7 @@ class Classification(Task):
         job = job._replace(subject=subject._replace(record=record), images=images)
         predictions, unreadable = predict_classes(job, match.columns)
         seconds = time.perf_counter() - start
-        real = report.real_accuracy(predictions, images.classes, labels) if labels else {}
+        real = report.real_accuracy(predictions, indices, labels) if labels else {}
         skipped = images.ignored | {
             name: f"it cannot be read as an image: {why}" for name, why in unreadable.items()
         }
@@ -195,9 +197,7 @@ class Classification(Task):
         transform, remaining = eval_transform(subject.record), iter(images)
         while batch := [transform(image) for image in islice(remaining, options.batch_size)]:
             forward = partial(subject.model, torch.stack(batch).to(subject.device))
-            logits = forward()
-            if not logits.isfinite().all():
-                raise not_finite(subject.source, subject.model, forward)
+            logits = finite_output(subject.source, subject.model, forward)
             classes = subject.record.classes
             best = logits.softmax(-1).topk(min(options.top, len(classes)))
             for row in zip(best.values.tolist(), best.indices.tolist(), strict=True):

@@ -24,7 +24,7 @@ from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
 from kat.models.dense import SlidingWindowConfig, predicted_classes, sliding_window_inference
 from kat.training.config import TrainConfig
-from kat.training.nonfinite import not_finite
+from kat.training.nonfinite import finite_output
 from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
 from kat.training.tasks.segmentation.metrics import SegmentationMetrics
@@ -183,10 +183,7 @@ def find_classes(subject: Subject, image: Image.Image, how: SlidingWindowConfig)
 def _probabilities(subject: Subject, image: Tensor, how: SlidingWindowConfig) -> Tensor:
     """Compute the probabilities (K, H, W) of a normalized image."""
     forward = partial(sliding_window_inference, subject.model, image, how)
-    probabilities = forward()
-    if not probabilities.isfinite().all():
-        raise not_finite(subject.source, subject.model, forward)
-    return probabilities
+    return finite_output(subject.source, subject.model, forward)
 
 
 def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
