@@ -25,9 +25,6 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], path: str | Path) -> None:
         runs: rows by label; a single run needs no label.
         path: the path of the file; its suffix chooses the format.
 
-    Raises:
-        InputError: a run has no rows of rational layers.
-
     Examples:
         >>> from pathlib import Path
         >>> from kat.analysis import plot_stability

@@ -117,8 +117,8 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         inputs = normalized(batches, record) if batches else None
         findings.activations = learned_activations(model, inputs, history=findings.coefficients)
-        if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
-            findings.stability = rational_rows(rows)
+        if (folder / STABILITY).is_file():
+            findings.stability = rational_rows(read_rows(folder / STABILITY))
     subject = Subject(model, record, folder)
     try:
         if images is not None and task_of(model) != "classification":

@@ -48,8 +48,8 @@ class StabilityRecorder(Callback):
             self.monitor.record(run.state.step, run.precision.loss_scale)
 
     def on_checkpoint(self, run: Run) -> None:
-        """Write the record so far, which a run resumed from the checkpoint extends."""
-        if run.is_first:
+        """Write the record so far, if any: a run resumed from the checkpoint extends it."""
+        if run.is_first and self.monitor.rows:
             self.monitor.save(run.out / STABILITY)
 
     def on_exception(self, run: Run) -> None:

@@ -21,18 +21,18 @@ def _recorder(run, interval):
     return StabilityRecorder(monitor)
 
 
-class Broken(Callback):
-    """Fails when training begins."""
-
-    def on_fit_start(self, run):
-        raise InputError("no")
+def _fail(run):
+    raise InputError("no")
 
 
-def test_a_run_that_never_started_keeps_its_record(tmp_path):
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_before_step"])
+def test_a_run_that_stops_before_its_first_step_writes_no_record(tmp_path, hook):
+    broken = Callback()
+    setattr(broken, hook, _fail)
     record = tmp_path / "stability.csv"
     record.write_text("the record so far")
     run = make_run(batches(2), out=tmp_path)
-    run.callbacks = [Broken(), _recorder(run, 1)]
+    run.callbacks = [broken, _recorder(run, 1)]
     with pytest.raises(InputError, match="no"):
         fit(run)
     assert record.read_text() == "the record so far"
