@@ -20,7 +20,7 @@ from pathlib import Path
 
 USAGE_ERROR, FAILED = 2, 1
 BROKEN_PIPE = 141
-"""As shells report it for other programs: 128 + SIGPIPE."""
+"""The exit code that shells report for other programs: 128 + SIGPIPE."""
 
 _EXAMPLES = """\
 examples:

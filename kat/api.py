@@ -73,8 +73,8 @@ def train(
         The summary of the run: its metrics, its best epoch, its directory.
 
     Raises:
-        InputError: bad settings or data, or a directory that already holds a run. The errors are
-            those of :func:`kat.training.train`.
+        InputError: bad settings or data, or a directory that already holds a run. More
+            errors are listed at :func:`kat.training.train`.
 
     Examples:
         >>> import kat
@@ -318,7 +318,7 @@ class TrainedModel:
     ) -> Iterator[Prediction]:
         """Return an iterator over the predictions for many images, few of them in memory at once.
 
-        The arguments are those of :meth:`predict`, but folders are not searched.
+        It takes the arguments of :meth:`predict`, but folders are not searched.
         """
         if not self.classes:
             raise InputError(f"the model of {self.source} has no head, hence no classes to predict")

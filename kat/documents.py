@@ -13,9 +13,9 @@ from kat.errors import InputError
 from kat.files import read_bytes, read_text, write_text
 
 JSON_LIMIT = 1 << 33
-"""In bytes. The largest annotations of public datasets have 2 GB."""
+"""Bytes that a JSON file may have; the largest annotations of public datasets have 2 GB."""
 YAML_LIMIT = 1 << 20
-"""In bytes; the files are settings, and PyYAML takes seconds for a megabyte."""
+"""Bytes that a file of settings may have; PyYAML takes seconds for a megabyte."""
 _NODES = 100_000
 """The most values in a YAML document, after each alias is replaced by what it stands for."""
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")

@@ -1,4 +1,4 @@
-"""This machine: its processor, and the memory and the cores that a process uses."""
+"""Facts on the machine: its processor, and the memory and the cores that a process uses."""
 
 from __future__ import annotations
 

@@ -15,8 +15,6 @@ from kat.text import printable, say
 
 _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
 """The start of a cell that holds a number, or of an empty one."""
-_WRONG_CELLS = (LookupError, OverflowError, RuntimeError, TypeError, ValueError, csv.Error)
-"""Errors of reading cells that are missing or hold something else."""
 
 
 def write_table(
@@ -107,7 +105,7 @@ def open_table(
     with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig") as file:
         try:
             yield csv.DictReader(file)
-        except _WRONG_CELLS as error:
+        except (LookupError, OverflowError, TypeError, ValueError, csv.Error) as error:
             raise InputError(f"{path} is not {content}: {error}") from None
 
 

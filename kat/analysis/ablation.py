@@ -68,7 +68,7 @@ class Estimate:
         return 2 * float(t.sf(quantile * abs(self.mean) / self.half_width, self.n - 1))
 
     def reach(self, percent: bool = False) -> tuple[float, float]:
-        """How far the interval extends below and above the mean; a percentage is from 0 to 100."""
+        """The lengths of the interval below and above the mean; a percentage is from 0 to 100."""
         half = self.half_width
         return (min(half, self.mean), min(half, 100 - self.mean)) if percent else (half, half)
 
@@ -142,7 +142,7 @@ def summarize(
 
     Args:
         rows: one for each run, at least one.
-        reference: the cell that differences are taken from; None: that of the first row.
+        reference: the cell that differences are taken from; None: the cell of the first row.
         measure: the column that is compared.
 
     Raises:

@@ -31,7 +31,7 @@ class SweepResults:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.errors: dict[Path, str] = {}
-        """Why runs of this call failed, by run directory."""
+        """The errors of the runs of this call that failed, by run directory."""
         self._measured: dict[tuple[Path, bool], Row] = {}
 
     def rows(self, runs: Sequence[PlannedRun]) -> list[Row]:

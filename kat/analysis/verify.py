@@ -12,7 +12,7 @@ kappa = Q~ / Q, which is 1 in form A, k = kappa^2, and g the gradient of the out
 
 The tolerance is steps (u scale + eta size) + v |exact| + eta_out, with steps = m + n + 4 and, for a
 sum of N terms, N more. u and eta are the unit roundoff and the smallest number of the arithmetic
-(float64 for float64, else float32), v and eta_out those of the result. The size is 1 or, where that
+(float64 for float64, else float32), v and eta_out of the result. The size is 1 or, where that
 is larger, P~ / Q~ or |x|^j / Q~: a product may underflow before it is multiplied by them. In
 float64, where the reference rounds too, u is twice as large. Values beyond the maximum of a dtype
 count as that maximum; a sum whose terms exceed it may be infinite, and nothing may be NaN.
@@ -121,8 +121,8 @@ def cases(
     Args:
         dtypes: keys of :data:`DTYPES`.
         degrees: pairs (m, n).
-        names: coefficients: those of silu at degree (5, 4), standard normal ones, and ones from
-            1e-6 to 1e6.
+        names: coefficients: of silu at degree (5, 4), standard normal ones, and ones from 1e-6 to
+            1e6.
         stride: 1 for all decades.
     """
     found = []

@@ -119,7 +119,7 @@ def make_parser() -> Parser:
     add("grids", nargs="+", metavar="GRID", help=what)
     parser.add_folder("--out", "folder of results and runs", default=Path("runs/ablation"))
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
-    what = "settings of all runs, over those of the recipe and the grid's own"
+    what = "settings of all runs, over the recipe and the grid's own settings"
     add("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=what)
     what = "runs at once (default: one a GPU, or as many as the cores allow)"
     add("--jobs", type=Count, metavar="N", help=what)
@@ -135,7 +135,7 @@ def make_parser() -> Parser:
 def plan_grid(
     grid: Grid, options: Namespace, earlier: Mapping[str, Row] | None = None
 ) -> list[PlannedRun]:
-    """All runs of a grid, as the options say, and those of earlier tables."""
+    """All runs of a grid, as the options say, and the runs of earlier tables."""
     overrides = nested(dict(map(_setting, options.set or [])))
     runs = plan_runs(grid, options.seeds or grid.seeds, overrides, options.out)
     for model in (run.job.config.model for run in runs):
@@ -236,7 +236,7 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
 
 
 def _list(grids: Sequence[Grid], tuning: Plans, plan: Callable[[Grid], list[PlannedRun]]) -> None:
-    """Lists tuning runs, and those of the grids where it is known what they are."""
+    """Lists tuning runs, and the runs of the grids whose values are known."""
     for grid in grids:
         tuned, name = _tuned(grid, tuning), grid.names_of_tables[-1]
         known = {name: tuning[name]} if grid.tune else {}

@@ -30,7 +30,7 @@ Encoded = bytes | Image.Image
 
 
 class Source(Protocol):
-    """Where the images of one split are stored: files, parts of files, rows, arrays.
+    """The storage of the images of one split: files, parts of files, rows, arrays.
 
     Worker processes get a copy, forked or pickled. Anything large should be an array, whose memory
     forked processes share.

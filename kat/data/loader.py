@@ -202,7 +202,7 @@ class Loader:
         weakref.finalize(self, _stop, self._iterations, self._loaders)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Has the next iteration start at this batch of this epoch.
+        """Makes the next iteration start at this batch of this epoch.
 
         It takes effect when that iteration yields its first batch.
         """

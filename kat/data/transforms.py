@@ -1,4 +1,4 @@
-"""From an image to the input of a model: in the worker that loads it, and on the device."""
+"""Transforms of images to inputs of a model, in the worker that loads them and on the device."""
 
 from __future__ import annotations
 

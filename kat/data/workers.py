@@ -51,7 +51,7 @@ def worker_server() -> BaseContext | None:
 
 
 def start_worker(worker: int) -> None:
-    """Has a worker ignore signals that ask a run to stop, and end with the main process.
+    """Makes a worker ignore signals that ask a run to stop, and end with the main process.
 
     The main process sees to requests to stop, and may pass SIGTERM on: a second one ends the
     worker.

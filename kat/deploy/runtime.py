@@ -55,7 +55,7 @@ class Runtime(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Has no effect."""
+        """Does nothing: an exported model stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()

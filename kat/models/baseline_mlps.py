@@ -17,7 +17,7 @@ class FixedMlp(Mlp):
     A GR-KAN MLP with its rationals replaced by fixed functions.
 
     Args:
-        *args, **kwargs: those of timm's ``Mlp``; ``act_layer`` is f.
+        *args, **kwargs: arguments of timm's ``Mlp``; ``act_layer`` is f.
         weight_init: the initialization of W_1, with the identity before it, and of W_2, with f
             before it; see :func:`kat.nn.init_grkan_`.
 
@@ -56,7 +56,7 @@ class SwiGLUMlp(SwiGLU):
         hidden_features: hidden width of the MLP that it replaces; in_features by default.
         out_features: width of the output; in_features by default.
         act_layer: unused; the gate is SiLU.
-        *args, **kwargs: those of timm's ``SwiGLU``.
+        *args, **kwargs: arguments of timm's ``SwiGLU``.
         weight_init: the initialization of :class:`kat.nn.GatedGRKANMlp`, or None for timm's: the
             gates start constant, at SiLU(1).
 

@@ -47,7 +47,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {}
-"""By a key that only the records of this kind have."""
+"""Kinds of changes, by a key that only their records have."""
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 from kat.errors import InputError, unknown
 
 Selector = str | int | re.Pattern[str]
-"""One of
+"""A selector of parts:
 
 - an index in the order of the parts,
 - a name or a glob: it matches the full name of the part or of a module around it, or the end of

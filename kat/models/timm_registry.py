@@ -63,7 +63,7 @@ def _create(
     out_indices: Any = 3,
     **kwargs: Any,
 ) -> nn.Module:
-    """Builds the model of this name. Arguments are those of its class, and timm's."""
+    """Builds the model of this name; takes the arguments of its class, and timm's."""
     return build_model_with_cfg(
         model_class,
         name,

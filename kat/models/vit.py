@@ -82,7 +82,7 @@ class ViT(VisionTransformer):
             self.init_weights(needs_reset=False)
 
     def no_weight_decay(self) -> set[str]:
-        """timm's names and those of all coefficients: weight decay would pull F towards zero."""
+        """timm's names, and all coefficients: weight decay would pull F towards zero."""
         return super().no_weight_decay() | rational_parameter_names(self)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:

@@ -58,14 +58,14 @@ class LayerHistory:
         return torch.stack([group_functions(x, a, b, self.form) for a, b in pairs])
 
     def followed_by(self, later: LayerHistory) -> LayerHistory:
-        """This history, and after it a later one of the same layer."""
+        """The history, followed by a later one of the same layer."""
         names = ("steps", "numerator", "denominator")
         joined = {n: torch.cat([getattr(self, n), getattr(later, n)]) for n in names}
         return LayerHistory(self.form, **joined)
 
 
 History = Mapping[str, LayerHistory]
-"""By layer name, in the order of the model."""
+"""Histories of layers by name, in the order of the model."""
 
 
 def write_coefficient_history(history: History, path: str | Path) -> None:
@@ -119,6 +119,8 @@ def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
     for part in _PARTS:
         own = (line for line in lines if line["part"] == part)
         rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in own]
+        if not rows or len(rows) % len(steps):
+            raise ValueError(f"rows of {lines[0]['layer']} are missing")
         shape = len(steps), len(rows) // len(steps), len(rows[0])
         parts.append(torch.tensor(rows).view(shape))
     return LayerHistory(lines[0]["form"], torch.tensor(steps), *parts)

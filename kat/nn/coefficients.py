@@ -17,7 +17,7 @@ ALIASES = {"swish": "silu", "swish_wide": "silu_wide"}
 
 
 KANIFY_INTERVAL = (-6.0, 6.0)
-"""Where :func:`kat.kanify` approximates activations: twice as wide as where the presets do."""
+"""The interval on which :func:`kat.kanify` fits activations: twice as wide as the presets'."""
 
 
 @dataclass(frozen=True)

@@ -66,4 +66,4 @@ FUNCTIONS: dict[str, Function] = {
     "mish": _mish,
     "softplus": _softplus,
 }
-"""By name. Each maps a float64 tensor to one of its shape."""
+"""Functions by name; each maps a float64 tensor to one of its shape."""

@@ -34,8 +34,8 @@ class GatedGRKANMlp(nn.Module):
     initialized to ``act_init``: with ``"swish"`` the layer starts as SwiGLU, with ``"gelu"`` as
     GEGLU, up to the error of the preset.
 
-    Names, arguments and state dicts are those of timm's ``SwiGLU``: the children are fc1_g, fc1_x,
-    act, drop1, norm, fc2 and drop2. With ``packed=True`` they are those of timm's ``GluMlp`` and
+    Names, arguments and state dicts are as in timm's ``SwiGLU``: the children are fc1_g, fc1_x,
+    act, drop1, norm, fc2 and drop2. With ``packed=True`` they are as in timm's ``GluMlp`` and
     ``SwiGLUPacked``: fc1 has the rows of both W_g and W_x, in the place of fc1_g and fc1_x. A state
     dict of timm's layer loads with ``strict=False``; the coefficients are all that it lacks.
 

@@ -150,7 +150,7 @@ class GRKANMlp(nn.Module):
         >>> mlp = kat.GRKANMlp(192, 768)
         >>> mlp(torch.randn(2, 197, 192)).shape
         torch.Size([2, 197, 192])
-        >>> sum(p.numel() for p in mlp.parameters())  # those of an MLP, and 2 (6 + 8 x 4)
+        >>> sum(p.numel() for p in mlp.parameters())  # an MLP's, and 2 (6 + 8 x 4)
         295948
     """
 

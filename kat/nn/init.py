@@ -21,7 +21,7 @@ from kat.ops.arguments import compute_dtype
 from kat.ops.torch_internals import has_values
 
 Scheme = Literal["variance_preserving", "centered", "kaiming", "trunc_normal"]
-"""How :func:`init_grkan_` draws weights.
+"""The scheme by which :func:`init_grkan_` draws weights.
 
 Examples:
     >>> from typing import get_args
@@ -85,7 +85,7 @@ def _function(activation: nn.Module) -> Function:
 
 
 def _draw_centered(linear: nn.Linear, function: Function) -> None:
-    """With m_c = E[F_c(x)] and W m = 0, E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2)."""
+    """Draws W with W m = 0, m_c = E[F_c(x)]: E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2)."""
     mean, variance = (
         moment.reshape(-1).repeat_interleave(linear.in_features // moment.numel())
         for moment in moments(function)
@@ -104,7 +104,7 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
     For each head, W_q^T W_k is the best rank d_head approximation of 0.7 Z + 0.7 I, and
     W_proj W_v = 0.4 Z - 0.4 I. Z has independent entries of variance 1 / d; the W are the weights
     of ``nn.Linear`` (y = W x). Both factors get the square roots of the singular values. The
-    constants are those of the official KAT recipe; its code multiplies the second pair in the
+    constants are from the official KAT recipe; its code multiplies the second pair in the
     other order, which does not give the intended product.
 
     Args:

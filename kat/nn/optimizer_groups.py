@@ -33,7 +33,7 @@ NAMES = ("weight_numerator", "weight_denominator")
 SLOPES = "kat_slopes"
 """The attribute of a coefficient parameter that holds s."""
 _LARGEST_STEP = 0.01
-"""How far a step of SGD may move F for x in [-6, 6]."""
+"""The most that a step of SGD may move F for x in [-6, 6]."""
 
 
 def param_groups(

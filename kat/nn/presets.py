@@ -152,10 +152,10 @@ def given_coefficients(
         return read_coefficients(init)
     if isinstance(init, str):
         return read_coefficients(Path(init)) if init.endswith(".json") else init
-    return _of_function(init, degree, form) if callable(init) else Coefficients.from_dict(init)
+    return _init_of_function(init, degree, form) if callable(init) else Coefficients.from_dict(init)
 
 
-def _of_function(given: Any, degree: tuple[int, int], form: str) -> str | Coefficients:
+def _init_of_function(given: Any, degree: tuple[int, int], form: str) -> str | Coefficients:
     found = getattr(given, "coefficients", None)
     if isinstance(found, Coefficients):  # of kat.nn.fitting.fit
         return found

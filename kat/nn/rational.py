@@ -14,7 +14,7 @@ from kat.errors import InputError
 from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree
 from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
-from kat.nn.sharded import sharded_like, whole
+from kat.nn.sharded import full_tensor, sharded_like
 from kat.ops import Form, Impl, rational, reference
 from kat.ops.arguments import check_form, check_is_tensor
 from kat.ops.torch_internals import refuse_scripting
@@ -141,8 +141,8 @@ class GroupRational(nn.Module):
         Raises:
             InputError: the groups differ and none is named, or a coefficient is not finite.
         """
-        weights = (self.weight_numerator, self.weight_denominator)
-        rows = torch.cat([whole(w).detach().expand(self.num_groups, -1) for w in weights], dim=1)
+        weights = map(full_tensor, (self.weight_numerator, self.weight_denominator))
+        rows = torch.cat([w.detach().expand(self.num_groups, -1) for w in weights], dim=1)
         if group is None and (rows != rows[0]).any():
             raise InputError("the groups have different functions: name one, as in coefficients(0)")
         row, count = rows[group or 0].tolist(), self.degree[0] + 1
@@ -265,7 +265,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
         tensor([[1.0000, 4.0000],
                 [0.5000, 1.3333]], dtype=torch.float64)
     """
-    a, b = (whole(coefficients).cpu().double() for coefficients in (numerator, denominator))
+    a, b = (full_tensor(coefficients).cpu().double() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))
     columns = torch.as_tensor(x).cpu().double()[:, None].expand(-1, groups)
     return reference.rational(columns, a, b, form).T

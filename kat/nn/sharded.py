@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 
-def whole(tensor: Any) -> Tensor:
-    """All values of a tensor, on every process if it is sharded."""
+def full_tensor(tensor: Any) -> Tensor:
+    """Gathers a sharded tensor on every process; other tensors stay as they are."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 

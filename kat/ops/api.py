@@ -152,7 +152,7 @@ def warmup(
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
-    """For ``ExportedProgram.run_decompositions``: what makes F(x) a dozen plain operations.
+    """The decomposition of F(x) into plain operations, for ``ExportedProgram.run_decompositions``.
 
     A program of ``torch.export`` holds F(x) as the operator ``kat::rational`` and F(x) v as
     ``kat::gated_rational``, which run where kat is imported. Other runtimes and exporters know

@@ -22,7 +22,7 @@ from kat.ops.cpu.library import loaded_library
 from kat.ops.torch_internals import in_function_transform, is_plain_eager
 
 MAX_ORDER = 3
-"""Of the derivatives that have kernels."""
+"""The highest order of the derivatives that have kernels."""
 
 
 def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
@@ -142,7 +142,7 @@ def kernel_gradients(
 
 
 def _by_reference(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    """As :func:`_gradients`, of plain operations, which anything can differentiate again."""
+    """Computes :func:`_gradients` by plain operations, which anything can differentiate again."""
     x, numerator, denominator, form, order = inputs
     if order == 0:
         return reference.backward(grad, x, numerator, denominator, form)

@@ -25,7 +25,7 @@ def rational_flops(elements: int, degree: tuple[int, int]) -> int:
 
 
 def backward_flops(elements: int, degree: tuple[int, int]) -> int:
-    """7m + 7n + 5 per element: those of F again, and 5m + 5n + 2.
+    """7m + 7n + 5 per element: the operations of F again, and 5m + 5n + 2.
 
     P' and Q' take 2m + 2n - 4, dx = g (P' - F Q') / Q takes 4, g / Q and g F / Q take 2, the powers
     of x and |x| m + n - 2, and each of the m + 1 + n coefficients a product and an addition.

@@ -75,9 +75,9 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
-"""By the name that ``impl=`` takes. A new backend is one entry here."""
+"""Backends by the name that ``impl=`` takes. A new backend is one entry here."""
 KERNELS = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
-"""By device type."""
+"""Backends by device type."""
 
 
 def kernel_name(device: torch.device) -> str:
@@ -96,7 +96,7 @@ def value(*arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def dispatched(impl: str | None, *arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """As :func:`value`, by torch's dispatcher, a backend requested by name, or the reference."""
+    """Computes :func:`value` by torch's dispatcher, a backend that is named, or the reference."""
     x, *gate, numerator, denominator, form = arguments
     check_impl(impl)
     onnx, transformed = is_exporting_onnx(), in_function_transform()
@@ -186,7 +186,7 @@ def eager(backend: Backend | None, *arguments: Any, dtype: torch.dtype | None = 
     """The operator on ordinary tensors, differentiable, without torch's dispatcher.
 
     Args:
-        backend: None for that of x's device. Triton's interpreter runs on CPU tensors, and its
+        backend: None for the one of x's device. Triton's interpreter runs on CPU tensors, and its
             gradients cannot be differentiated again.
         *arguments: of the operator.
         dtype: of the output; x's if None.

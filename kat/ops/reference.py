@@ -218,7 +218,7 @@ def _all_ordinary(grad: Tensor) -> bool:
 
 
 def _is_ordinary(grad: Tensor) -> Tensor:
-    """Where grad F / Q does not underflow, nor a sum of a million terms overflow."""
+    """True where grad F / Q does not underflow, nor a sum of a million terms overflow."""
     size, room = grad.detach().abs(), _room(grad)
     return (size == 0) | (size >= 2.0 ** (-40 * room)) & (size <= 2.0 ** (20 * room))
 
@@ -264,8 +264,8 @@ def _denominator(x: Tensor, b: Tensor, form: str) -> Tensor:
 def _by_parity(b: Tensor) -> tuple[Tensor, Tensor]:
     """b_2, b_4, ... and b_1, b_3, ...
 
-    As powers of x^2, even powers of |x| have their derivatives at x = 0, where those of |x| itself
-    are taken for 0.
+    As powers of x^2, even powers of |x| have their derivatives at x = 0, where the derivatives of
+    |x| itself are taken for 0.
     """
     return b[:, 1::2], b[:, ::2]
 

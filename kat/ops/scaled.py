@@ -179,7 +179,7 @@ def _exponent(x: Tensor) -> Tensor:
 
 
 def _same_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x with its bits read as those of another type of the same size."""
+    """x with its bits read as another type of the same size."""
     try:
         return x.view(dtype)
     except RuntimeError:  # vmap of torch 2.10 knows the copy alone, and warns that it is slow

@@ -112,7 +112,7 @@ def is_exporting_onnx() -> bool:
 
 
 def constant_when_compiled(function: Function) -> Function:
-    """Has compiled code take a function's result as a constant, instead of tracing the function.
+    """Makes compiled code take a function's result as a constant, instead of tracing the function.
 
     ``torch.compiler.assume_constant_result`` sets the same mark, but imports the compiler, which
     takes longer than torch itself. Where a torch ignores the mark, the function is traced.

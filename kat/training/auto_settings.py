@@ -31,7 +31,7 @@ _FROM_SCRATCH = {
     "detection": (("kat_det_micro", 256), ("kat_det_tiny", 640)),
     "segmentation": (("kat_upernet_micro", 128), ("kat_upernet_tiny", 512)),
 }
-"""By task: a model and the largest side of its images, for a CPU and for a GPU."""
+"""A model and the largest side of its images, for a CPU and for a GPU, by task."""
 _MEASURED = 100
 """The most images whose sides are read to choose the size."""
 _VIT = re.compile(r"^(vit|deit3?)_")
@@ -179,7 +179,7 @@ def without_auto(
     of the source, and :func:`choose` has the rest. A warm-up that would not end before the run does
     is replaced, too.
 
-    Rates decay over the layers, by 0.75, where the weights are those of a source.
+    Rates decay over the layers, by 0.75, where a source gives the weights.
 
     Args:
         config: the settings.

@@ -101,8 +101,8 @@ def build(resolved: ResolvedRun) -> Run:
         changed = rounding_changes(saved.arithmetic, state.arithmetic)
         if changed and world.rank == 0:
             warn(
-                f"warning: resumed with {changed}: the results are not those of an uninterrupted"
-                " run to the last bit"
+                f"warning: resumed with {changed}: the results differ from an uninterrupted run's"
+                " in the last bits"
             )
     monitor = None
     if config.monitor.enabled:

@@ -34,7 +34,7 @@ from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed, InputError
 from kat.files import link_or_copy, reason_of, replacing
 from kat.nn.optimizer_groups import state_after_a_step
-from kat.nn.sharded import sharded_like, whole
+from kat.nn.sharded import full_tensor, sharded_like
 from kat.text import scaled
 from kat.training.distributed import broadcast, gather
 from kat.training.optim.optimizer import optimizer_layout
@@ -93,7 +93,7 @@ def bytes_by_part(run: Run) -> dict[str, int]:
 
 
 def bytes_of_directory(size: Mapping[str, int]) -> int:
-    """Return the bytes of a run directory at most, without logs, from those of the parts."""
+    """Return the bytes of a run directory at most, without logs, from the bytes of its parts."""
     return CHECKPOINTS_AT_ONCE * (sum(size.values()) - size["gradients"]) + size["weights"]
 
 
@@ -193,4 +193,4 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 def _stored(tensor: Tensor) -> Tensor:
     """Return the unsharded tensor on the CPU, as it is saved."""
-    return whole(tensor.detach()).cpu()
+    return full_tensor(tensor.detach()).cpu()

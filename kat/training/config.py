@@ -220,7 +220,7 @@ class MonitorConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When last.ckpt is written, other than after every epoch.
+    """The times at which last.ckpt is written, other than after every epoch.
 
     Args:
         every_n_minutes: minutes of training between checkpoints within an epoch; null: none.

@@ -299,7 +299,7 @@ def any_of(here: bool, device: torch.device) -> bool:
 
 @contextmanager
 def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object]) -> Iterator[None]:
-    """Have all ranks run a sharded model equally often within the context.
+    """Make all ranks run a sharded model equally often within the context.
 
     Each forward pass gathers the weights of all ranks, which may have different numbers of images.
     So a rank that wants a pass says so first, and one that has no more calls ``blank``, which runs

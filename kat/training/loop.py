@@ -166,7 +166,7 @@ def _validation_batches(run: Run) -> Iterator[Batch | None]:
 def _count(run: Run, batch: Batch | None) -> Tensor | None:
     """Count the predictions for a batch; return the mean loss of the kept weights, if any.
 
-    With an EMA, those of the raw weights are counted too.
+    With an EMA, the predictions of the raw weights are counted too.
     """
 
     def blank() -> None:

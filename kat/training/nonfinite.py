@@ -86,7 +86,7 @@ def find_in_state(state: Mapping[str, Tensor], cause: str) -> Finding | None:
     return None
 
 
-class _Found(Exception):
+class _StopForward(Exception):
     """The forward pass need not go on."""
 
 
@@ -105,7 +105,7 @@ def find_layer(model: nn.Module, forward: Callable[[], object]) -> Finding | Non
             name = names[module]
             detail = f"{name} is the first layer that is not finite, at its {where}"
             found.append(Finding(name.replace("the model", ""), "overflow", detail))
-            raise _Found
+            raise _StopForward
 
     before, after = partial(look, "input"), partial(look, "output")  # content: keywords, or output
     handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in names]
@@ -113,7 +113,7 @@ def find_layer(model: nn.Module, forward: Callable[[], object]) -> Finding | Non
     try:
         with torch.compiler.set_stance("force_eager"):
             forward()
-    except _Found:
+    except _StopForward:
         pass
     finally:
         for handle in handles:

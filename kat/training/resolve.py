@@ -1,4 +1,4 @@
-"""From the settings of a run to all that it works with, in five steps; nothing is written.
+"""Resolve the settings of a run to all that it works with, in five steps; nothing is written.
 
 resumption -> source -> data -> auto -> record
 """
@@ -110,7 +110,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
 
 
 def _data(config: TrainConfig, resumption: Resumption) -> RunData:
-    """Open both splits, and compare them with those of the run that is resumed.
+    """Open both splits, and compare them with the data of the run that is resumed.
 
     Raises:
         InputError: the data has changed, and ``accept_changed_data`` is not set.

@@ -198,7 +198,7 @@ def _without_best(path: Path, state: Mapping[str, Any]) -> str:
 
 
 def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another run than that of its directory."""
+    """Refuse a checkpoint of another run than its directory's."""
     settings = path.with_name(SETTINGS)
     own, its = run_id(settings), checkpoint.get("run_id")
     start = f"A new run starts from the weights by --init-from {path}"
@@ -206,7 +206,7 @@ def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
         raise InputError(f"{path} is of an earlier version, and cannot be resumed. {start}")
     if its != own:
         raise InputError(
-            f"{path} is of another run: its id is {its}, and that of {settings} is {own or None}."
+            f"{path} is of another run: its id is {its}, and the id in {settings} is {own or None}."
             " Put the run's own file in its place; if that has only lost its first line, write it"
             f" again: '# run {its}'. {start}"
         )
@@ -309,8 +309,8 @@ def read_history(out: str | Path) -> list[dict[str, float]]:
     """Read history.csv.
 
     Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; ``best`` is 1
-    for the epoch that is kept. With an EMA, the metrics are those of the EMA, and columns
-    ``raw_...`` hold those of the raw weights.
+    for the epoch that is kept. With an EMA, the metrics are the EMA's, and columns
+    ``raw_...`` hold the metrics of the raw weights.
 
     Args:
         out: a run directory.

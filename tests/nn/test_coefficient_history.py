@@ -79,5 +79,5 @@ def test_files_that_are_something_else(tmp_path, history):
     write_coefficient_history(history, path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    with pytest.raises(InputError, match=r"is not a coefficient history: shape .* is invalid"):
+    with pytest.raises(InputError, match="rows of polynomial are missing"):
         read_coefficient_history(path)

@@ -54,7 +54,7 @@ def activation_memory(
     Args:
         model: takes (B, *input_size).
         input_size: (C, H, W) of an image; any shape, for other models.
-        input_gradient: whether the input needs a gradient, as that of an inner layer does.
+        input_gradient: the input needs a gradient, as the input of an inner layer does.
 
     Examples:
         >>> import torch

@@ -48,14 +48,14 @@ class Terms:
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-add of a matrix product, plus those of rationals."""
+        """Two for each multiply-add of a matrix product, plus the operations of rationals."""
         return 2 * self.multiply_adds + self.rational
 
     @property
     def paper(self) -> int:
         """The count of the paper's table of models, which was made with fvcore.
 
-        One for each multiply-add of a product with weights, plus those of layer norms and
+        One for each multiply-add of a product with weights, plus the operations of layer norms and
         rationals. The two products of attention are left out: fvcore does not know the fused
         kernel.
         """

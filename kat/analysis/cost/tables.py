@@ -60,7 +60,7 @@ class ModelCost:
         return f"{self.cost.parameters / 1e6:.1f}", f"{self.cost.terms.paper / 1e9:.2f}"
 
     def row(self) -> Row:
-        """All values but those of layers."""
+        """All values, without the layers."""
         cost, (parameters, gflops) = self.cost, self.published or (None, None)
         return {
             "model": self.model,

@@ -30,7 +30,7 @@ COSTS = {
 _LINE, _LETTERS, _TITLE = 0.36, 24, 60
 """The height of a line of a forest in inches, and the most letters side by side: name and title."""
 _FAR = 2
-"""How many times the median reach of all differences is far beyond them."""
+"""A reach of more than so many median reaches is far beyond the others."""
 
 
 @base.styled
@@ -134,7 +134,7 @@ def _shown(differences: Sequence[Estimate]) -> float:
 
 
 def cost_of(result: CellResult, cost: str) -> float | None:
-    """One of :data:`COSTS`: seconds are the mean over the seeds, the others those of the first."""
+    """One of :data:`COSTS`: the mean seconds over the seeds, or a cost of the first seed's run."""
     known = result.seconds if cost == "seconds" else result.row.get(COSTS[cost][0])
     return None if known is None else float(known)
 

@@ -154,7 +154,7 @@ def watch_inputs(
 
 
 def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array]:
-    """By layer, (groups, 1 + bins + 1): the number of inputs below, in each bin, and above."""
+    """The number of inputs below, in each bin, and above: (groups, 1 + bins + 1) by layer."""
     counts: dict[str, Array] = {}
 
     def count(name: str, x: Tensor) -> None:

@@ -31,8 +31,8 @@ from kat.errors import InputError
 class AttentionMaps:
     """The attention of the token that is read, for B images over a grid of h x w patches.
 
-    All values are probabilities. Those of tokens other than patches are left out, so that a map
-    sums to at most 1.
+    All values are probabilities. Tokens other than patches are left out, so that a map sums to at
+    most 1.
 
     Args:
         blocks: (B, heads, h, w) by name of the attention layer, in the order of the blocks.

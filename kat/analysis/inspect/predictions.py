@@ -150,7 +150,7 @@ def class_findings(
         most: the largest number of wrong, and of right, predictions that are kept.
 
     Raises:
-        InputError: the classes are not those of the model.
+        InputError: the data has other classes than the model.
     """
     columns = match_classes(record.classes, classes).columns
     logits = torch.cat([model(images)[:, columns] for images in normalized(batches, record)])
@@ -195,7 +195,7 @@ def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> 
         drawn: the largest number of images that are drawn.
 
     Raises:
-        InputError: the classes are not those of the model, or no image can be read.
+        InputError: the data has other classes than the model, or no image can be read.
     """
     images, task = seen.images, TASKS[seen.images.task]
     assert isinstance(images, ImageDataset)

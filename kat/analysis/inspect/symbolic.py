@@ -28,8 +28,8 @@ from kat.nn.fitting import FUNCTIONS
 from kat.nn.fitting.targets import Function
 
 MARGIN = 0.015
-"""How much farther a simpler function may be. A rational of degree (5, 4) has no kink: one that is
-fitted to ReLU is up to 0.014 nearer to a steep GELU than to ReLU."""
+"""The distance by which a simpler function may be farther. A rational of degree (5, 4) has no kink:
+one that is fitted to ReLU is up to 0.014 nearer to a steep GELU than to ReLU."""
 CONSTANT = 1e-4
 """A function is constant if its standard deviation is at most this share of its RMS."""
 NOT_SHOWN = "not shown"
@@ -37,7 +37,7 @@ NOT_SHOWN = "not shown"
 
 _SCALES = np.geomspace(1 / 4, 8, 21)
 _SHIFTS = np.linspace(-4, 4, 33)
-"""Of the grid, in standard deviations of the layer's inputs."""
+"""Shifts of the grid, in standard deviations of the layer's inputs."""
 _REFINEMENTS, _SHRINKAGE = 24, 0.75
 _OFFSETS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1).reshape(-1, 2)
 _SHOWN = 5e-4
@@ -93,7 +93,7 @@ KNOWN: dict[str, Known] = {
 
 @dataclass(frozen=True)
 class Reading:
-    """The known function nearest to that of one group.
+    """The known function nearest to the function of one group.
 
     Args:
         layer: its name.

@@ -155,7 +155,7 @@ def add_costs(report: Report, results: Sequence[CellResult], metric: Metric) -> 
     """Adds a metric against costs."""
     report.figure(
         draw_costs(results, metric),
-        f"{_title(metric)} against costs. Seconds and memory are those of the machine at the time.",
+        f"{_title(metric)} against costs. Seconds and memory depend on the machine.",
     )
 
 
@@ -164,8 +164,8 @@ def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -
 
     Args:
         report: the page.
-        runs: the histories by label, of one task, none of them empty; those of one label are drawn
-            as their mean and range.
+        runs: the histories by label, of one task, none of them empty; several of one label are
+            drawn as their mean and range.
     """
     several = any(len(own) > 1 for own in runs.values())
     shaded = "mean and range of the runs" if several else "a circle marks the epoch that is kept"

@@ -235,7 +235,7 @@ class SegmentationDataset(DenseDataset):
         """Decodes the mask of an image.
 
         Raises:
-            UnreadableImage: the mask cannot be read, or its size is not that of the image.
+            UnreadableImage: the mask cannot be read, or has another size than the image.
             InputError: the mask has a value that is not a class, and ``skip`` is False.
         """
         path, content = annotation

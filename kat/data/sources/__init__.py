@@ -1,1 +1,1 @@
-"""Where the images of a dataset come from: one module per format."""
+"""Sources of the images of a dataset: one module per format."""

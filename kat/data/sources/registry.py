@@ -39,7 +39,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "boxes_only": ("coco:",),
     "validate_on": ("digits", "fashion_mnist", "folder:", "csv:"),
 }
-"""By setting, how the names of the datasets begin that it is for."""
+"""The settings of some datasets only, each with the beginnings of their names."""
 
 
 def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:

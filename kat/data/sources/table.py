@@ -35,7 +35,7 @@ def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
     """Opens a split of the images in a CSV file with the columns path, label and perhaps split.
 
     Paths are relative to the folder of the file, and none may lead out of it. The classes are the
-    labels, sorted like those of folders; the images are in the order of their classes and paths.
+    labels, sorted as names of folders; the images are in the order of their classes and paths.
     So the table of a folder gives the same dataset as the folder. A share ``config.holdout`` of
     each class is held out for validation on the same conditions as for a folder.
 

@@ -25,7 +25,7 @@ from kat.files import cache_folder, open_input, reason_of, replacing, too_large
 from kat.text import either
 
 _VERSION = 5
-"""Of the indices in the cache."""
+"""Version of the indices in the cache."""
 
 
 class Member(NamedTuple):

@@ -43,7 +43,7 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
             a label is not an index of the classes.
     """
     found = tars_in(Path(pattern)) if Path(pattern).is_dir() else expand_braces(pattern)
-    splits = {name: _of_split(found, name) for name in SPLIT_NAMES}
+    splits = {name: _shards_of_split(found, name) for name in SPLIT_NAMES}
     if not splits[split]:
         raise InputError(
             f"{pattern} names no shard of the {split} split: no name contains the word"
@@ -68,7 +68,7 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
     return ImageDataset(source.subset(kept, source.labels[kept]), classes, ignored=ignored)
 
 
-def _of_split(paths: list[str], split: str) -> list[str]:
+def _shards_of_split(paths: list[str], split: str) -> list[str]:
     """Return the shards with the first of the split's names that any of them has."""
     for name in SPLIT_NAMES[split]:
         found = [path for path in paths if name in re.split("[^a-z]+", Path(path).stem.lower())]

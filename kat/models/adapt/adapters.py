@@ -26,7 +26,7 @@ from kat.models.kanify.api import note_shares
 from kat.models.kanify.calibrate import disable_fused_inference
 from kat.models.pretrained import forget, remember
 from kat.models.weight_decay import update_no_weight_decay
-from kat.nn.sharded import is_sharded, sharded_like, whole
+from kat.nn.sharded import full_tensor, is_sharded, sharded_like
 from kat.tables import aligned
 from kat.text import listing
 
@@ -133,8 +133,8 @@ class Adapters:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Their tensors by full name; of a sharded model whole, on every process."""
-        return {name: whole(tensor).detach() for name, tensor in self._tensors().items()}
+        """The tensors of the adapters by full name; of a sharded model whole, on every process."""
+        return {name: full_tensor(tensor).detach() for name, tensor in self._tensors().items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

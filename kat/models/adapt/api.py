@@ -155,7 +155,7 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
         raise InputError(f"{folder / CONFIG} is not of kat.adapt, version {VERSION}")
     open_input(folder / WEIGHTS).close()
     state = require("safetensors.torch", "loading adapters").load_file(folder / WEIGHTS)
-    adapters = _put(_of_record(model, {**record, "freeze": freeze}))
+    adapters = _put(_adapters_of_record(model, {**record, "freeze": freeze}))
     try:
         adapters.load_state_dict(state)
     except InputError:
@@ -239,7 +239,7 @@ def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
     return before is not None and after is not None and [before.d_in, after.d_out] == widths
 
 
-def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
+def _adapters_of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     """The adapters of a record, checked against the model, and not yet in place."""
     modules, saved = dict(model.named_modules()), list(record["modules_to_save"])
     lacking = [name for name, place in record["places"].items() if not _has(modules, name, place)]
@@ -259,7 +259,7 @@ def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
     """
     modules = dict(model.named_modules())
     saved = [name for name in record["modules_to_save"] if name in modules]
-    _put(_of_record(model, {**record, "modules_to_save": saved}))
+    _put(_adapters_of_record(model, {**record, "modules_to_save": saved}))
 
 
 def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kat.nn.rational import largest_slopes
 
 _COEFFICIENTS = ("weight_numerator", "weight_denominator")
 NAME = "parallel"
-"""Of the bottleneck in the module whose output it is added to."""
+"""Name of the bottleneck in the module whose output it is added to."""
 
 
 class Change(nn.Module):
@@ -66,7 +66,7 @@ class LowRankChange(nn.Module):
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """The coefficients A_0 (1 or G, k) to the changed ones (G, k)."""
-        product = (self.u[:, :, None] * self.v).sum(1)  # autocast would round that of matrices
+        product = (self.u[:, :, None] * self.v).sum(1)  # autocast would round a product of matrices
         return coefficients + product * self.scale
 
 
@@ -108,7 +108,7 @@ def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
 
 
 def _inverse(x: Tensor) -> Tensor:
-    """1 / x, and 1 where F does not move at all, as that of 0 by its denominator."""
+    """1 / x, and 1 where F does not move at all, as F = 0 does not by its denominator."""
     return torch.where(x > 0, 1 / x, 1.0)
 
 

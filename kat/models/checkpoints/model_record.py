@@ -17,7 +17,7 @@ from kat.nn import Coefficients, given_coefficients
 from kat.text import counted, dimensions
 
 _LARGEST_DEPTH = 2**10
-"""In a file: blocks are built one by one, however small they are."""
+"""Blocks that a stored model may have: they are built one by one, however small they are."""
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
 _TIMMS = {
@@ -30,7 +30,7 @@ _TIMMS = {
 
 @dataclass
 class ModelRecord:
-    """What is needed to build a model again and to prepare its input.
+    """The architecture, classes and preprocessing of a model, from which it can be built again.
 
     Args:
         architecture: the model's name in timm's registry.

@@ -32,9 +32,9 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 """The globals that unpickle a NumPy scalar. Arrays and objects are not among them."""
 _GROWTH = 8
-"""How many times larger than its file the contents of an archive may be; weights hardly shrink."""
+"""The size of an archive's contents in sizes of its file, at most; weights hardly shrink."""
 _ALWAYS = 1 << 24
-"""In bytes; contents up to this size are allowed in any case."""
+"""Bytes of contents that are allowed in any case."""
 
 STEM = "patch_embed.proj.weight"
 """The name of a ViT's patch embedding."""
@@ -57,7 +57,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     A safetensors file without a checksum is read with a warning, if the config.json beside it does
     not require one.
 
-    Torch files are read with ``weights_only=True``: no code in them runs. Names are those of
+    Torch files are read with ``weights_only=True``: no code in them runs. Names are as of
     :func:`~kat.models.checkpoints.weight_files.canonical`.
 
     Raises:
@@ -189,7 +189,7 @@ def filter_released(content: Mapping[str, Any], model: VisionTransformer) -> dic
         model: the KAT that the weights are for.
 
     Raises:
-        InputError: the weights are those of another model; lists the first mismatches.
+        InputError: the weights are of another model; lists the first mismatches.
     """
     weights = checkpoint_filter_fn(canonical(content), model)
     # timm adapts these to other classes and channels after this function.

@@ -41,7 +41,7 @@ def fit_act2(
 
 @torch.no_grad()
 def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
-    """For each block, the least integer r such that [-r, r] has 99.9 % of the activation's inputs.
+    """The least integer r of each block for which [-r, r] has 99.9 % of the activation's inputs.
 
     It is at least 3 and at most 10. A fit on a narrower interval is closer inside it, and deviates
     sooner outside.

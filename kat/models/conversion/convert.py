@@ -145,8 +145,8 @@ def init_from_vit(
         The report.
 
     Raises:
-        InputError: the source does not exist; its weights are not those of a ViT of this size, or
-            not finite; it has another activation or other rationals. The model is then unchanged.
+        InputError: the source does not exist; its weights are of another model or size, or not
+            finite; it has another activation or other rationals. The model is then unchanged.
 
     Examples:
         >>> import kat

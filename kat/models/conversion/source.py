@@ -108,7 +108,7 @@ class ViTSource:
     def for_grid(self) -> ViTSource:
         """The source for a model without prefix tokens, pooling and classifier.
 
-        Positions are those of the patches alone. A norm after the pooling becomes the final norm.
+        Only patches have positions. A norm after the pooling becomes the final norm.
         """
         weights = {
             name.replace("fc_norm.", "norm."): value
@@ -148,7 +148,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         3
     """
     if isinstance(source, nn.Module):
-        return _of_model(source, name=type(source).__name__)
+        return _from_model(source, name=type(source).__name__)
     name, path = str(source), Path(source)
     if path.suffix == ".npz":
         raise InputError(
@@ -158,11 +158,11 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         )
     beside = path.suffix == ".safetensors" and path.with_name(CONFIG).is_file()
     if path.is_dir() or beside or (path.suffix == ".ckpt" and path.is_file()):
-        return _of_model(*load_model(path), name=name)
+        return _from_model(*load_model(path), name=name)
     if path.is_file() or path.suffix in _FILES:
         weights, _, checksum = read_weights(path)
         warn_without(checksum, path)
-        return _of_weights(weights, name)
+        return _from_weights(weights, name)
     if ":" not in name and not timm.is_model(name):
         raise unknown("model or file", name, timm.list_models())
     model: Any = create_model(name, pretrained=True)
@@ -172,10 +172,10 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         classes=list(map(str, config.get("label_names") or range(model.num_classes))),
         **preprocessing_of(config),
     )
-    return _of_model(model, record, name=name)
+    return _from_model(model, record, name=name)
 
 
-def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
+def _from_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
     if STEM not in weights or not any(key.startswith("blocks.0.attn.") for key in weights):
         raise InputError(
             f"{name} does not hold a ViT in timm's layout: its entries are {listing(weights)}"
@@ -188,11 +188,11 @@ def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
     )
 
 
-def _of_model(model: nn.Module, record: ModelRecord | None = None, *, name: str) -> ViTSource:
+def _from_model(model: nn.Module, record: ModelRecord | None = None, *, name: str) -> ViTSource:
     classes = record.classes if record else []
     if isinstance(model, DenseModel):
         return replace(
-            _of_model(model.transformer, record, name=name),
+            _from_model(model.transformer, record, name=name),
             classes=classes or numbered(model.num_classes),
             task=model.task,
             heads=own_weights(model),

@@ -15,15 +15,15 @@ from kat.models.dense.image_sizes import at_most
 class GridAttention(nn.Module):
     """softmax(q_i . k_j / sqrt(d) + q_i . H[y_i - y_j] + q_i . W[x_i - x_j]) V over windows.
 
-    The projections are those of a block of a Vision Transformer. This module only has the
+    The projections belong to a block of a Vision Transformer. This module only has the
     embeddings of the offsets, ``rel_pos_h`` and ``rel_pos_w``, initially zero. Windows that extend
     beyond the grid are padded, and padded tokens are masked.
 
     Args:
         head_dim: d.
         window: side of the windows in tokens; 0 for global attention.
-        reach: (rows, columns) of the largest grid for whose offsets there are embeddings; those of
-            a larger grid are interpolated. None for no relative positions.
+        reach: (rows, columns) of the largest grid for whose offsets there are embeddings; a larger
+            grid interpolates them. None for no relative positions.
 
     Source: Li et al., ViTDet, arXiv 2203.16527; Li et al., MViTv2, arXiv 2112.01526.
     """
@@ -99,7 +99,7 @@ def with_offset_terms(
 def offsets_of_grid(table: Tensor, size: int) -> Tensor:
     """(2 size - 1, d): the embeddings of the offsets in a grid of this side.
 
-    They are the middle of the table of a larger grid, or interpolated from that of a smaller one.
+    They are the middle of a larger grid's table, or interpolated from a smaller grid's.
     """
     reach: Any = (table.shape[0] + 1) // 2
     if torch.jit.is_tracing():  # for grids of any side: a table of the same size stays as it is

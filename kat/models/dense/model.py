@@ -1,4 +1,4 @@
-"""What dense models have in common: features of images of any size, and timm's interface."""
+"""Base of dense models: features of images of any size, and timm's interface."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def mask_parts(
 
 
 class _RoIAlign(MultiScaleRoIAlign):
-    """RoIAlign in the dtype of the boxes, more exact than that of maps in half precision."""
+    """RoIAlign in the dtype of the boxes, which is more exact than maps in half precision."""
 
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
@@ -134,7 +134,7 @@ def _roi_align(strides: Sequence[float], side: int) -> MultiScaleRoIAlign:
 
 
 class TopKInOrder(TorchFunctionMode):
-    """Has ``x.topk(k, dim)`` return equal values in the order of their indices, as ONNX does.
+    """Makes ``x.topk(k, dim)`` return equal values in the order of their indices, as ONNX does.
 
     All anchors in padding have the same score. Which of them become proposals is then the same in
     every run and in an exported file.

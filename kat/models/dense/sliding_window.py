@@ -17,7 +17,7 @@ STRIP_ELEMENTS = 2**24
 
 @dataclass
 class SlidingWindowConfig:
-    """How a segmentation model is applied to an image.
+    """Settings of applying a segmentation model to an image.
 
     Args:
         window: side of the square windows in pixels, whose logits are averaged where they overlap;

@@ -55,7 +55,7 @@ _FAMILIES: dict[str, tuple[type[nn.Module], int, int, dict[str, Any]]] = {
     "kat_upernet": (KATUperNet, 150, 512, _MICRO_UPERNET),
     "vit_upernet": (ViTUperNet, 150, 512, _MICRO_UPERNET),
 }
-"""By family: class, classes and side of the images at full size, options of the micro model."""
+"""Families: class, classes and side of the images at full size, options of the micro model."""
 
 for _family, (_model_class, _classes, _side, _micro) in _FAMILIES.items():
     for _size, _args in {**SIZES, "micro": {**_MICRO, **_micro}}.items():

@@ -99,8 +99,8 @@ def kind_of(activation: object) -> str:
 
 
 _EVEN_SHARE = 1e-4
-"""Of the squared size of an activation: enough to bound the error where inputs are rare; 1e-2 costs
-accuracy where they are dense."""
+"""Share of the squared size of an activation: enough to bound the error where inputs are rare;
+1e-2 costs accuracy where they are dense."""
 
 
 @dataclass(frozen=True)

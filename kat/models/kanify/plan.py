@@ -22,7 +22,7 @@ from kat.tables import aligned
 from kat.text import listing
 
 VERSION = 3
-"""Of the record."""
+"""Version of the record."""
 
 _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 
@@ -88,7 +88,7 @@ class Replacement:
 
     @property
     def rationals(self) -> dict[str, GroupRational]:
-        """Its rationals, by their names in the model."""
+        """The rationals of the MLP, by their names in the model."""
         before = {} if self.act1 is None else {f"{self.mlp.first}.act1": self.act1}
         return {**before, self.mlp.activation: self.act2}
 
@@ -98,7 +98,7 @@ class Replacement:
         return sum(p.numel() for act in self.rationals.values() for p in act.parameters())
 
     def row(self) -> list[str]:
-        """Its row in the table of the plan."""
+        """The row of the MLP in the table of the plan."""
         mlp, fitted = self.mlp, self.fitted
         low, high = fitted.coefficients.interval
         return [
@@ -113,7 +113,7 @@ class Replacement:
         ]
 
     def record(self) -> dict[str, Any]:
-        """Its entry in the record of the plan."""
+        """The entry of the MLP in the record of the plan."""
         mlp = asdict(self.mlp)
         return {
             "mlp": {key: [*value] if type(value) is tuple else value for key, value in mlp.items()},

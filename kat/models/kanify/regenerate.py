@@ -196,7 +196,7 @@ def _whole_graph(model: nn.Module, owner: nn.Module, name: str, training: bool) 
 
 @contextmanager
 def _in_mode(training: bool) -> Iterator[None]:
-    """With gradients, or without and with mixed precision, so that code that changes one shows."""
+    """Runs code with gradients, or without them in mixed precision: code that changes one shows."""
     before = [torch.is_autocast_enabled(device) for device in DEVICES]
     try:
         for device in DEVICES:

@@ -90,7 +90,7 @@ def identities(model: nn.Module) -> list[list[int]]:
 
 
 class NotWhole(Exception):
-    """Why a graph does not have all that the code does."""
+    """The reason why a graph lacks a part of what the code does."""
 
 
 class Tracer(fx.Tracer):

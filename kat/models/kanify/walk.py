@@ -63,7 +63,7 @@ def is_on_path(node: fx.Node) -> bool:
 
 
 class NoMlp(Exception):
-    """Why an activation is not in an MLP."""
+    """The reason why an activation is not in an MLP."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""How GR-KAN layers run: of which modules a layer is the formula, fused, and in blocks of rows."""
+"""Execution of GR-KAN layers: as modules, as one formula, and in blocks of rows."""

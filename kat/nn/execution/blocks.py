@@ -26,7 +26,7 @@ _LARGEST_BLOCK = 1 << 24
 """Bytes of the widest layer: the memory of a block is kept for the next call."""
 _LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _UNKNOWN_CACHE = 1 << 20
-"""The size that is assumed where the system does not tell that of the second-level cache."""
+"""The size of a second-level cache that is assumed where the system does not tell."""
 
 
 def block_rows(row_bytes: int) -> int:
@@ -201,7 +201,7 @@ class _BlockLayer:
         self.sums: list[Tensor | None] = []
 
     def output(self, place: Tensor | None, start: int, count: int) -> Tensor:
-        """Where the output of these rows goes: into its place, or space that is used again."""
+        """The memory for the output of these rows: its place, or space that is used again."""
         if place is not None:
             return place[start : start + count]
         return self._space(f"output {self.number}", len(self.weight), self.dtype)[:count]
@@ -221,9 +221,9 @@ class _BlockLayer:
         return out
 
     def start_backward(self, needs: Sequence[bool]) -> None:
-        """Sets the sums to zero, of those parameters that need a gradient."""
+        """Sets the sums to zero for the parameters that need a gradient."""
         layer = self.layer._replace(bias=self.weight[:, 0])  # the bias itself may not be kept
-        exact = compute_dtype(self.dtype)  # in which the kernel returns those of F
+        exact = compute_dtype(self.dtype)  # of the sums for F that the kernel returns
         dtypes = (exact, exact, self.dtype, self.dtype)
         self.sums = [
             torch.zeros_like(tensor, dtype=dtype) if need and tensor is not None else None

@@ -39,7 +39,7 @@ class Layer(NamedTuple):
         return functional.linear(self.value(x, product_dtype(x)), self.weight, self.bias)
 
     def gradients(self, grad: Tensor, x: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
-        """With the output gradient G: dF = G W, dW = G^T F(x), dbias = sum G, and those of F.
+        """The gradients for the output's G: dF = G W, dW = G^T F(x), dbias = sum G, and of F.
 
         What no gradient needs is not computed: frozen weights cost no F(x) and no product. The
         products are in G's dtype, which autocast chose in the forward pass.

@@ -68,7 +68,7 @@ class SearchSpace:
         return np.maximum(b, 0.0) if self.form == "A" else b
 
     def unscaled(self, a: Array, b: Array) -> tuple[Array, Array]:
-        """All coefficients in x, from those in t."""
+        """All coefficients in x, from the coefficients in t."""
         full = np.concatenate([np.zeros(self.first - 1), b])[: self.n]
         return (
             a / self.scale ** np.arange(self.m + 1),

@@ -27,7 +27,7 @@ _FIRST_POINTS = 400
 _EXCHANGES = 10
 _MAX_STEPS = 80
 _MISSED = 1e-6
-"""How much larger, relatively, the error may be at samples outside the linear programs."""
+"""Relative excess of the error that is allowed at samples outside the linear programs."""
 _MAX_SQUARES_STEPS = 200
 _CONVERGED = 1e-12
 

@@ -130,7 +130,7 @@ def add_products(sums, even, odd, powers):
 
 @triton.jit
 def is_beyond(x, a, b):
-    """Where x is too large for plain arithmetic, or NaN."""
+    """True where x is too large for plain arithmetic, or NaN."""
     return (tl.abs(x) <= limit_of(a, b)) == 0
 
 

@@ -12,8 +12,8 @@ share is computed again in scaled arithmetic, which is slower and holds for ever
 The forward kernel does so itself. In the backward pass, where both together would need more
 registers than there are, a separate kernel follows.
 
-Positions and offsets are those of rows without gaps; x and v of a gate, and dx and dv, may have
-rows that lie further apart, as the halves of one tensor do.
+Positions and offsets are counted without gaps between rows; x and v of a gate, and dx and dv, may
+have rows that lie further apart, as the halves of one tensor do.
 """
 
 # mypy: ignore-errors
@@ -75,7 +75,7 @@ def _gaps(
     first, start, groups, run, gap,
     LANES: tl.constexpr, FLAT: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    """How many elements of gaps lie before the vectors at the positions from ``first`` on.
+    """The number of elements in gaps before the vectors at the positions from ``first`` on.
 
     ``gap`` vectors lie between two rows. Flat, the step of a program is a number of rows, so that
     the lanes' rows are divided once.
@@ -162,7 +162,7 @@ def backward_kernel(
     GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
-    """With w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
+    """The gradients, with w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
 
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 

@@ -25,7 +25,7 @@ VECTOR_BYTES = 16
 PROGRAMS = 4
 """Programs for each multiprocessor where the registers of a kernel are unknown."""
 REGISTERS, THREADS = 65536, 1536
-"""Of a multiprocessor; some GPUs have more threads."""
+"""Registers and threads of a multiprocessor; some GPUs have more threads."""
 INT32_ELEMENTS = 2**31
 WARP = 64 if torch.version.hip else 32
 OPTIONS: dict[str, Any] = {"num_warps": LANES // WARP, "enable_fp_fusion": True}
@@ -33,14 +33,14 @@ OPTIONS: dict[str, Any] = {"num_warps": LANES // WARP, "enable_fp_fusion": True}
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a tensor's vectors are divided among programs; see :mod:`kat.ops.triton.memory`.
+    """The division of a tensor's vectors among programs; see :mod:`kat.ops.triton.memory`.
 
     Attributes:
         groups: groups of channels.
         vector: elements in a vector.
         run: vectors in a run, the contiguous memory of one group's channels.
-        count: vectors to divide: all of them if ``flat``, else those of one group.
-        flat: whether each program visits blocks of all groups in turn, or one group alone.
+        count: vectors to divide: all of them if ``flat``, else the vectors of one group.
+        flat: each program visits blocks of all groups in turn, not one group alone.
         programs: the size of the grid.
     """
 
@@ -84,7 +84,7 @@ class Sharing:
         }
 
     def segment(self, shared: bool) -> int:
-        """How many lanes add up their sums: lanes of one group, or of any if the groups share."""
+        """The number of lanes that add their sums: of one group, or of any if the groups share."""
         return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
 
     def partials(self, shared: bool) -> tuple[int, int, int, int]:
@@ -125,7 +125,7 @@ class Launch:
         constants: dict[str, Any],
         programs: int,
     ) -> Launch:
-        """Compile a kernel for such tensors; the other arguments are those of the launch."""
+        """Compile a kernel for such tensors; the other arguments belong to the launch."""
         made = compiled(kernel, tensors, numbers, constants)
         ordered = [constants[name] for name in kernel.arg_names if name in constants]
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
@@ -143,7 +143,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the layouts of the tensors of a call decide.
+    """The parts of a call that the layouts of its tensors decide.
 
     Attributes:
         order: the dimensions of the output, outermost in memory first.
@@ -162,7 +162,7 @@ class Plan:
 
 PLANS: dict[Any, Plan] = {}
 MOST_PLANS = 4096
-"""More layouts than this are those of inputs whose sizes vary; the plans are then made again."""
+"""More layouts than this come from inputs whose sizes vary; the plans are then made again."""
 
 
 def plan_of(make: Callable[..., Plan], form: str, out: Tensor, *others: Tensor | None) -> Plan:
@@ -388,7 +388,7 @@ def _compiled(
 
 
 def resident(made: Any) -> int:
-    """How many programs of a kernel a multiprocessor runs at the same time, by their registers."""
+    """The number of programs of a kernel that a multiprocessor runs at once, by their registers."""
     if made is None:
         return PROGRAMS
     assert made.run  # loads it, and sets its registers

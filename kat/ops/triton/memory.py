@@ -1,4 +1,4 @@
-"""How the programs of a Triton kernel divide memory, read it and write it.
+"""Division of memory among the programs of a Triton kernel, reading and writing.
 
 Memory is a sequence of vectors of 16 bytes (fewer where a group's channels do not divide into
 them), in blocks of ``LANES`` vectors. A group's channels are contiguous: a *run* of vectors. The
@@ -63,7 +63,7 @@ def rows_of(
     a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
     SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    """For each lane's group a_i, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
+    """The a_i of each lane's group, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
     a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
     b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
     b = _magnitudes(b) if FORM_A else _signed_zeros(b)
@@ -129,7 +129,7 @@ def narrowed(value, dtype: tl.constexpr):
 
 @triton.jit
 def share_of(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.constexpr):
-    """This program's first position, the step to its next, and the group of each lane."""
+    """The first position of a program, the step to its next, and the group of each lane."""
     pid = tl.program_id(0)
     programs = tl.num_programs(0)
     if WIDE:

@@ -1,6 +1,6 @@
 """The rational function in Triton for the few x and output gradients that over- or underflow.
 
-The arithmetic is that of :mod:`kat.ops.scaled`: x = f 2^e, polynomials h(f, 2^-e) of ordinary size,
+The arithmetic is as in :mod:`kat.ops.scaled`: x = f 2^e, polynomials h(f, 2^-e) of ordinary size,
 exponents added as integers. Infinity counts as a number with an enormous exponent.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kat.nn import LayerHistory, rationals, write_coefficient_history
-from kat.nn.sharded import whole
+from kat.nn.sharded import full_tensor
 from kat.training.run import Callback, Run
 from kat.training.run_directory import COEFFICIENTS
 
@@ -73,7 +73,7 @@ class CoefficientRecorder(Callback):
             return
         for name, layer in rationals(run.model).items():
             parts = (layer.weight_numerator, layer.weight_denominator)
-            a, b = (whole(part.detach()).cpu().float().clone()[None] for part in parts)
+            a, b = (full_tensor(part.detach()).cpu().float().clone()[None] for part in parts)
             now = LayerHistory(layer.form, torch.tensor([step]), a, b)
             before = self.history.get(name)
             self.history[name] = now if before is None else before.followed_by(now)

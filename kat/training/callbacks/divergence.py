@@ -85,7 +85,7 @@ class DivergenceGuard(Callback):
             self._stop_step(run, attempt, text if attempt.loss.isfinite() else "")
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Check the loss of a batch whose gradient waits for those of others."""
+        """Check the loss of a batch whose gradient waits for the gradients of others."""
         if not stepped and any_of(not _attempt(run).loss.isfinite(), run.device):
             self._stop_step(run, _attempt(run))
 

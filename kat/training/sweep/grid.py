@@ -99,7 +99,7 @@ class Grid:
         name: file name without its extension, and the grid's own name where a file has several.
         title: question that the grid answers.
         recipe: name or path of the recipe of all runs, or None.
-        settings: settings of all runs, over those of the recipe.
+        settings: settings of all runs, over the recipe's.
         seeds: seeds of each cell, one run per seed.
         cells: combinations of levels; the first one is the reference.
         factors: names of the factors.

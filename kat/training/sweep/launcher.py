@@ -118,7 +118,7 @@ def run_jobs(
 
 
 def _context() -> BaseContext:
-    """How runs start: forked from a process that has imported all that they need.
+    """The way in which runs start: forked from a process that has imported all that they need.
 
     Where there are GPUs each run starts anew, since a library that asks for them on import would
     keep them from forked processes. On macOS, frameworks of the system do not survive a fork.
@@ -139,7 +139,7 @@ def _error(exit_code: int | None, log: Path) -> str:
 
 
 def _environment(slot: int) -> dict[str, str]:
-    """This process's environment, with the GPU of a slot among those visible to this process."""
+    """The environment of this process, with one of its visible GPUs: the GPU of a slot."""
     gpus = torch.cuda.device_count()
     if not gpus:
         return dict(os.environ)

@@ -129,13 +129,13 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """Plans all runs of a grid.
 
-    All cells of one seed come before those of the next, so that an unfinished sweep already
+    All runs of one seed come before the runs of the next, so that an unfinished sweep already
     compares all cells.
 
     Args:
         grid: the grid.
         seeds: seeds of each cell, one run per seed.
-        overrides: settings of all runs that override those of the recipe and of the grid.
+        overrides: settings of all runs that override the recipe and the grid.
         out: output folder of the sweep.
 
     Raises:

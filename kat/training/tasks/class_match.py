@@ -16,7 +16,7 @@ IMAGENET = 1000
 
 
 class ClassMatch(NamedTuple):
-    """A mapping from the classes of a dataset to those of a model.
+    """A mapping from the classes of a dataset to the classes of a model.
 
     Args:
         columns: for each class of the data, its index among the model's classes.
@@ -46,7 +46,7 @@ def imagenet_indices(names: Sequence[str]) -> list[int] | None:
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
-    """Find each class of the data among those of the model.
+    """Find each class of the data among the model's classes.
 
     A wrong class order silently gives metrics near chance. Classes are therefore matched by name
     whenever both sides have names.
@@ -56,7 +56,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
         theirs: class names of the data, in the order of its labels; all or some of the model's.
 
     Raises:
-        InputError: the classes are not those of the model.
+        InputError: the data has other classes than the model.
     """
     same = list(ours) == list(theirs)  # also where two classes have one name
     by_name = list(range(len(ours))) if same else _lookup(ours, theirs)

@@ -32,7 +32,7 @@ _LOADED = 8
 
 @dataclass
 class EvalConfig:
-    """How a model is run over a dataset.
+    """Settings of running a model over a dataset.
 
     Args:
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
@@ -267,7 +267,7 @@ class ImagePass:
         job: the evaluation; the transform of its images is set.
 
     Raises:
-        InputError: the classes of the data are not those of the model.
+        InputError: the data has other classes than the model.
     """
 
     def __init__(self, job: EvalJob) -> None:

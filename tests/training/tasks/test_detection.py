@@ -83,7 +83,7 @@ def test_masks_of_the_model_follow_the_data(items, tmp_path):
     boxes = without_masks(items, tmp_path / "boxes")
     name = "instances_training.json"
     shutil.copy(items / "annotations" / name, boxes / "annotations" / name)
-    with pytest.raises(InputError, match=r"those of the val split have none: data\.boxes_only"):
+    with pytest.raises(InputError, match=r"and the val split's have none: data\.boxes_only"):
         train(settings(boxes, tmp_path / "none"))
 
 

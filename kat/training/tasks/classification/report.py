@@ -31,7 +31,7 @@ from kat.training.tasks.evaluation import Evaluation, Table
 _PAIRS = 20
 """The number of most confused pairs of classes in an evaluation."""
 _SHOWN, _RANKED = 3, 10
-"""How many classes of lowest and highest recall are printed, and of how many classes at least."""
+"""The number of printed classes of lowest and highest recall, and the least number of classes."""
 _FEW = 1000
 """The number of images from which an accuracy has no interval."""
 _SIGNIFICANCE = 0.01

@@ -83,7 +83,7 @@ class Detection(Task):
         """Give a detector masks if the data has."""
         if training.has_masks and not validation.has_masks:
             raise InputError(
-                "the annotations of the train split have masks, those of the val split have none:"
+                "the annotations of the train split have masks, and the val split's have none:"
                 " data.boxes_only=true trains on boxes alone"
             )
         return given if training.has_masks else {**given, "masks": False}

@@ -68,7 +68,7 @@ class Segmentation(Task):
         return SegmentationMetrics(len(self.record.classes))
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
-        """Return the cross entropy of the head plus 0.4 times that of the auxiliary head."""
+        """Return the cross entropy of the head plus 0.4 times the auxiliary head's."""
         main, auxiliary = (pixel_loss(logits, labels) for logits in output)
         return main + AUXILIARY * auxiliary
 
