@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kat.nn.execution.layer import PARAMETERS, Layer
+from kat.nn.execution.layer import PARAMETERS, Layer, product_dtype
 from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import constant_when_compiled, is_ordinary
@@ -71,28 +71,29 @@ def _widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
     return x.shape[:-1].numel() * width * x.element_size()
 
 
-def are_faster(x: Tensor, layers: Sequence[Layer], dtype: torch.dtype, *, recorded: bool) -> bool:
-    """Return True if the layers may and should run in blocks for x.
+def dtype_if_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> torch.dtype | None:
+    """Return the dtype of the products if the layers may and should run in blocks for x, or None.
 
     Not on another device, where something observes or rewrites operations, where the kernel does
     not take the arguments, and where layers are small. Nor in training with products in bfloat16 or
     float16, whose sums over blocks would be rounded.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
+        return None
     if _widest_bytes(x, layers) < least_bytes() or not is_ordinary(x):
-        return False
+        return None
+    dtype = product_dtype(x)
     if recorded and dtype not in (torch.float32, torch.float64):
-        return False
+        return None
     for _, numerator, denominator, weight, bias in layers:
         dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
         if dtype == x.dtype and dtypes != {dtype}:
-            return False
+            return None
         if numerator is None or denominator is None:
             continue
         if not cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
-            return False
-    return True
+            return None
+    return dtype
 
 
 def may_be_faster(x: Tensor, layers: Sequence[Layer]) -> bool:

@@ -238,19 +238,18 @@ def _run_formulas(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = Tr
     recorded = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for layer in layers for t in (x, *layer.tensors)
     )
-    dtype = product_dtype(x)
-    in_blocks = blocks.are_faster(x, layers, dtype, recorded=recorded)
+    dtype = blocks.dtype_if_faster(x, layers, recorded=recorded)
     compiled = torch.compiler.is_compiling() and not torch.is_grad_enabled()
     y: Tensor
     if compiled and blocks.may_be_faster(x, layers):
         forms = [layer.form for layer in layers]
         parameters = [tensor for layer in layers for tensor in layer.tensors]
         y = torch.ops.kat.grkan_mlp.default(x, parameters, forms)
-    elif in_blocks and not recorded:
+    elif dtype is not None and not recorded:
         y = blocks.forward(x, layers, dtype)
     elif not recorded:
         y = _plain(x, layers)
-    elif in_blocks:
+    elif dtype is not None:
         forms = [layer.form for layer in layers]
         tensors = [tensor for layer in layers for tensor in layer.tensors]
         y = _Layers.apply(x, forms, True, keeps_hidden, *tensors)
@@ -345,9 +344,8 @@ def _gradients(
 def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
     refuse_forward_mode("rational")
     layers = _layers(forms, parameters)
-    dtype = product_dtype(x)
-    in_blocks = blocks.are_faster(x, layers, dtype, recorded=False)
-    return blocks.forward(x, layers, dtype) if in_blocks else _plain(x, layers)
+    dtype = blocks.dtype_if_faster(x, layers, recorded=False)
+    return _plain(x, layers) if dtype is None else blocks.forward(x, layers, dtype)
 
 
 def _fake_mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
