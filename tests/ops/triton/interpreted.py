@@ -367,9 +367,11 @@ def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-def test_nan_does_not_hide_an_enormous_x():
+def test_nan_hides_no_enormous_x_and_keeps_inside_the_tensors():
     x = torch.tensor([[math.nan, 1e30, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
     a, b = torch.tensor([[0.0, 1, 0, 0, 0, 1]]), torch.tensor([[0.0, 0, 0, 1]])
     dx, _, _ = backward(torch.ones_like(x), x, a, b, "A")
     assert dx[0, 0].isnan()
     assert dx[0, 1].item() == pytest.approx(1.0)
+    a, b = math.nan * a, math.nan * b
+    assert all(t.isnan().all() for t in (forward(x, a, b, "A"), *backward(x, x, a, b, "A")))
