@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 from triton import knobs
-from triton.runtime import driver
+from triton.language.core import is_builtin
+from triton.runtime import driver, interpreter
 
 import kat
 from kat.ops import reference
@@ -36,9 +38,26 @@ should round to bfloat16, which doubles the error."""
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
     """Every torch.empty is filled with NaN, so that nothing unwritten goes unnoticed."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, but no Inductor
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patched_once():
+    """The interpreter patches the language at a launch, not again at each call of a function."""
+    patch = interpreter._patch_lang
+
+    def patch_once(function):
+        names = ("tl", "core")
+        languages = [function.__globals__[n] for n in names if n in function.__globals__]
+        if any(is_builtin(language.load) for language in languages):
+            return patch(function)
+        return SimpleNamespace(restore=lambda: None)
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(interpreter, "_patch_lang", patch_once)
+        yield
 
 
 forward = partial(run_forward, backend=gpu)
@@ -184,7 +203,7 @@ def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
 @pytest.mark.skipif(knobs.runtime.interpret, reason="the interpreter runs all blocks")
 @pytest.mark.parametrize("function", [kat.rational, kat.gated_rational])
 def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch):
-    torch.use_deterministic_algorithms(False)  # memory that nothing fills takes no space
+    torch.set_deterministic_debug_mode("default")  # memory that nothing fills takes no space
     # Each program has one block, and the last three run.
     monkeypatch.setattr(triton_launch, "multiprocessors", lambda device: 2**31 - 1)
     monkeypatch.setattr(driver.active, "chosen", lambda grid: range(max(grid - 3, 1000), grid))

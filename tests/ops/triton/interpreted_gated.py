@@ -10,6 +10,7 @@ from kat.ops.operators import halves
 from kat.ops.triton.launch import Sharing
 from tests.ops.test_gated import of_elements
 from tests.ops.triton.interpreted import SLACK, backward, inputs
+from tests.ops.triton.interpreted import _patched_once as _patched_once
 from tests.ops.triton.interpreted import _poisoned_memory as _poisoned_memory
 from tests.oracle import assert_near, random_elements
 
