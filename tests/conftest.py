@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections import Counter
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests import kernels
+from tests.processes import IMPORTED_BY_RUNS
 
 # The tests are small: threads that wait for each other cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -22,18 +25,21 @@ if kernels.problem():
     os.environ["KAT_CPU_KERNEL"] = "off"
 
 
-_LONG = (
-    "test_kernels.py", "test_distributed.py", "test_resume.py", "test_detector_onnx.py",
-    "test_build.py", "test_ablate_tuning.py", "test_extras.py", "test_examples.py",
-    "test_workers.py", "test_compat.py", "test_random_resume.py",
-)  # fmt: skip
-"""Files whose slow tests take more than 20 seconds together, however few they are."""
+def pytest_configure(config):
+    """Has a fork server, of which a process has one, import what slow tests start from it.
+
+    Whoever starts it first would decide.
+    """
+    preload = forkserver.set_forkserver_preload
+    if config.option.markexpr != "not slow":
+        forkserver.set_forkserver_preload = lambda names: preload([*names, *IMPORTED_BY_RUNS])
 
 
 def pytest_collection_modifyitems(config, items):
     """Leaves out the tests of a release, unless ``-m`` asks for them, and puts slow files first.
 
-    The order is for pytest-xdist, whose last process would run a slow file while the others wait.
+    The order is for pytest-xdist, whose last process would run a slow file while the others wait:
+    files without slow tests take two minutes together, longer than any file with some.
     """
     if "release" not in config.option.markexpr:
         left_out = {item for item in items if item.get_closest_marker("release")}
@@ -41,14 +47,21 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
     if hasattr(config, "workerinput"):
         slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-        long = {path for path in slow if path.name in _LONG}
-        items.sort(key=lambda item: (item.path not in long, -slow[item.path]))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     """The numbers that a test draws do not depend on the tests before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def process_group():
+    """A group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from typing import Any
 
 PATIENCE = 300
 """Seconds, on a machine that is busy."""
+IMPORTED_BY_RUNS = ("tests.training.killed_runs", "kat.training.trainer", "sklearn.datasets")
+"""Modules that take a training run on digits three seconds to import."""
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -22,16 +23,27 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
-def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path):
-    models = ["kat_micro_patch2_8", "vit_micro_patch2_8"]
+@pytest.fixture
+def printed_by(monkeypatch, capsys):
+    """Runs a script of examples/ in this process, and returns what it prints."""
 
-    def compare(*options):
-        command = [
-            sys.executable, str(ROOT / "examples" / "compare_models.py"), "--models", *models,
-            "--seeds", "0", "--out", str(tmp_path), "--optim.warmup_epochs", "0",
-            "--limit_train_batches", "2", "--no-progress", *options,
-        ]  # fmt: skip
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        printed = capsys.readouterr()
+        assert ended.value.code == 0, printed.err
+        return printed.out
+
+    return run
+
+
+def test_compare_models_leaves_its_table_its_plots_and_models_that_load(printed_by, tmp_path):
+    models = ["kat_micro_patch2_8", "vit_micro_patch2_8"]
+    compare = partial(
+        printed_by, "compare_models", "--models", *models, "--seeds", 0, "--out", tmp_path,
+        "--optim.warmup_epochs", 0, "--limit_train_batches", 2, "--no-progress",
+    )  # fmt: skip
 
     printed = compare("--epochs", "1")
     assert "kat_micro_patch2_8 minus vit_micro_patch2_8" in printed
@@ -71,15 +83,14 @@ def test_a_package_of_aotinductor_runs_without_python(tmp_path):
     assert subprocess.run([host, *files, *shape], capture_output=True, check=False).returncode == 1
 
 
-def test_finetune_fashion_compares_three_ways_to_learn_a_task(tmp_path):
+def test_finetune_fashion_compares_three_ways_to_learn_a_task(printed_by, tmp_path):
     write_fashion_mnist(tmp_path, train=200, val=40)
-    command = [
-        sys.executable, str(ROOT / "examples" / "finetune_fashion.py"), "--out", str(tmp_path),
-        "--data", f"fashion_mnist:{tmp_path}", "--per_class", "10", "--tasks", "from_garments",
-        "--epochs", "1", "--limit_train_batches", "1", "--data.num_workers", "0",
-        "--optim.warmup_epochs", "0", "--data.batch_size", "8", "--model.args", "{depth: 1}",
-    ]  # fmt: skip
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    printed_by(
+        "finetune_fashion", "--out", tmp_path,
+        "--data", f"fashion_mnist:{tmp_path}", "--per_class", 10, "--tasks", "from_garments",
+        "--epochs", 1, "--limit_train_batches", 1, "--data.num_workers", 0,
+        "--optim.warmup_epochs", 0, "--data.batch_size", 8, "--model.args", "{depth: 1}",
+    )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [row["start"] for row in rows] == ["fine-tuned", "linear probe", "from scratch"]
     assert {row["train"] for row in rows} == {"50"}
@@ -90,18 +101,14 @@ def test_finetune_fashion_compares_three_ways_to_learn_a_task(tmp_path):
     assert len(list(images.rglob("*.png"))) == 50
 
 
-def _table(tmp_path, script, *options):
+def test_benchmark_of_the_operator(tmp_path):
     path = tmp_path / "table.csv"
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *options, "--csv", str(path)]
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    options = ["--shapes", "2x3x16", "--dtypes", "float32", "--seconds", "0.01", "--csv", path]
+    command = [sys.executable, ROOT / "benchmarks" / "rational.py", *options]
+    subprocess.run(command, capture_output=True, check=True)
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# python ")
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-
-def test_benchmark_of_the_operator(tmp_path):
-    options = ["--shapes", "2x3x16", "--dtypes", "float32", "--seconds", "0.01"]
-    rows = _table(tmp_path, "rational.py", *options)
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
     assert all(float(row["gelu ms"]) > 0 and float(row["kat ms"]) > 0 for row in rows)
 

@@ -340,6 +340,7 @@ for package in (kat.models, kat.data, kat.training, kat.analysis, kat.deploy):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_models_that_are_registered_again_are_one_warning():
     code = (
         "import sys, kat.models\n"

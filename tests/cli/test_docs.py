@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import shlex
@@ -55,13 +56,15 @@ def parse(monkeypatch, tmp_path):
         return recipe_path(name)
 
     monkeypatch.setattr(training_settings, "recipe_path", find)
+    parser_of = functools.cache(lambda module, make: getattr(module, make)())
 
     def run(line):
         _, *words = shlex.split(line.replace("SEED", "0"), comments=True)
         module = importlib.import_module(f"kat.cli.{words[0]}")
         depth = 2 if GROUPS[words[0]] else 1
         make = f"{words[1]}_parser" if depth == 2 else "make_parser"
-        return getattr(module, make)().parse_args([w for w in words[depth:] if w != "..."])
+        words = [word for word in words[depth:] if word != "..."]
+        return parser_of(module, make).parse_args(words)
 
     return run
 

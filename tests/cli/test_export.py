@@ -24,7 +24,7 @@ def exported(tmp_path_factory):
     """A run's folder, what was exported of it, and pictures."""
     folder = tmp_path_factory.mktemp("exported")
     source = folder / "run"
-    record = replace(make_record(), classes=[str(digit) for digit in range(10)])
+    record = replace(make_record(depth=1), classes=[str(digit) for digit in range(10)])
     save_model(build_model(record), record, source)
     (source / "run.yaml").write_text(yaml.safe_dump({"seed": 5, "data": {"name": "digits"}}))
     metrics = {"top1": 12.5, "top5": 50.0, "epochs": 2}

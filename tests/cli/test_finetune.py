@@ -164,7 +164,8 @@ def test_the_bare_call_says_in_a_line_what_it_chooses(
 ):
     """Without a model or a recipe; --config RECIPE without a model makes the same choice."""
     name = f"{data}:{images if data == 'folder' else items}"
-    bare = ("--data", name, *QUICK, "--device", "cpu", "--out", tmp_path / "run")
+    small = ("--data.batch_size", 2, "--device", "cpu", "--out", tmp_path / "run")
+    bare = ("--data", name, *QUICK, *small)
     printed = []
     for options in ((), ("--config", recipe)):
         assert run("train", *options, *bare, "--dry-run") == 0

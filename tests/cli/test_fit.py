@@ -69,6 +69,7 @@ def test_points_are_fitted_and_drawn(tmp_path, capsys):
     assert plot.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_fitted_file_starts_a_run_that_outlives_it(tmp_path, capsys):
     file, out = tmp_path / "fitted.json", tmp_path / "run"
     assert run("fit", "x * sigmoid(1.702*x)", "--out", file) == 0

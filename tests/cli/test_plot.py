@@ -128,6 +128,7 @@ def test_activations_without_images_and_over_other_data(folder, tmp_path, capsys
     assert last.x[-1] == 1.5
 
 
+@pytest.mark.slow
 def test_the_symbolic_reading_is_printed_and_written(folder, tmp_path, capsys):
     out, table = tmp_path / "a.png", tmp_path / "a.csv"
     common = ("plot", "activations", folder, "--out", out, "--images", 32)
@@ -299,6 +300,7 @@ def test_costs_of_a_tested_grid_are_against_its_test(tmp_path, capsys):
         assert _texts(out).count(f"{name} top-1 (%)") == 4
 
 
+@pytest.mark.slow
 def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):
     numerator = torch.randn(4, 1, 6)
     layer = LayerHistory("A", torch.tensor([0, 5, 10, 12]), numerator, torch.rand(4, 8, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 import kat
@@ -15,6 +16,7 @@ def run(*arguments: object) -> int:
     return commands.run("verify", *arguments)
 
 
+@pytest.mark.slow
 def test_everything_right_exits_with_0_and_leaves_table_and_json(tmp_path, capsys):
     data = tmp_path / "verify.json"
     assert run("--no-progress", "--json", data) == 0

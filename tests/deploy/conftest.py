@@ -37,4 +37,4 @@ class Stored(NamedTuple):
 @pytest.fixture(scope="session")
 def stored(tmp_path_factory):
     """folder/, fixed.onnx, resizable.pt2, and with int8 weights fixed8.pt2 and resizable8.onnx."""
-    return Stored(*make_model(), tmp_path_factory.mktemp("stored"))
+    return Stored(*make_model(depth=1), tmp_path_factory.mktemp("stored"))

@@ -43,7 +43,7 @@ def test_int8_files_hold_the_weights_in_int8(stored):
     initializers = onnx.load(stored.file("resizable8.onnx")).graph.initializer
     held = [tuple(t.dims)[::-1] for t in initializers if t.data_type == onnx.TensorProto.INT8]
     assert sorted(held) == sorted(shape for shape in shapes if math.prod(shape) > 8192)
-    assert len(held) == 6
+    assert len(held) == 3
 
 
 @pytest.mark.parametrize("name", ["fixed.onnx", "resizable.pt2"])
@@ -58,13 +58,13 @@ def test_no_path_of_this_machine_is_in_the_file(stored, name):
 
 
 def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch):
-    model, record = make_model()
+    model, record = make_model(depth=1)
     path = tmp_path / "m.pt2"
     path.write_bytes(b"kept")
 
     def wrong(model):
         frozen = freeze(model)
-        frozen.blocks[1].mlp.act2.numerator[0, 2] += 1e-2
+        frozen.blocks[0].mlp.act2.numerator[0, 2] += 1e-2
         return frozen
 
     monkeypatch.setattr(export_module, "freeze", wrong)
@@ -78,7 +78,7 @@ def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_invalid_targets_and_models(tmp_path):
-    model, record = make_model()
+    model, record = make_model(depth=1)
     with pytest.raises(InputError, match=r"m.onx' must end in .pt2 or .onnx"):
         export_model(model, record, tmp_path / "m.onx")
     with pytest.raises(InputError, match="does not exist"):
@@ -90,7 +90,7 @@ def test_invalid_targets_and_models(tmp_path):
     ("package", "ending", "int8"), [("onnx", "onnx", False), ("torchao", "pt2", True)]
 )
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, package, ending, int8):
-    model, record = make_model()
+    model, record = make_model(depth=1)
     # Modules below the package that an earlier test imported would be found without it.
     for name in [*sys.modules, package]:
         if name == package or name.startswith(f"{package}."):
@@ -101,7 +101,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
 
 
 def test_a_head_of_zeros_is_exported(tmp_path):
-    model, record = make_model()
+    model, record = make_model(depth=1)
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
     export_model(model.eval(), record, tmp_path / "zeros.pt2")
@@ -114,7 +114,7 @@ class Shifted(GroupRational):
 
 
 def test_a_rational_that_freezing_keeps_is_plain_operations_too():
-    model, record = make_model()
+    model, record = make_model(depth=1)
     model.blocks[0].mlp.act2 = Shifted(4)
     program = trace(model, record)
     assert not [node for node in program.graph.nodes if "kat" in str(node.target)]
@@ -126,7 +126,7 @@ def test_int8_loses_at_most_half_a_step_of_each_row(stored):
     frozen = freeze(stored.model)
     quantized = quantize_int8(frozen)
     linears = {n: m for n, m in frozen.named_modules() if isinstance(m, nn.Linear)}
-    assert len(linears) == 9
+    assert len(linears) == 5
     for name, linear in linears.items():
         held = quantized.get_submodule(name).weight.dequantize()
         step = linear.weight.abs().amax(1, keepdim=True) / 127

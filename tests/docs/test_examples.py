@@ -53,6 +53,7 @@ def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_pa
     assert result.attempted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_code_of_a_page_runs(page, reader_folder, monkeypatch, tmp_path):
     (tmp_path / "photos").symlink_to(reader_folder / "photos")

@@ -72,6 +72,7 @@ def test_bits_per_byte_are_those_of_each_token_once_in_windows_over_all(example,
     assert torch.equal(torch.cat(seen), tokens[:-1].view(7, -1)[[0, 3, 6]])
 
 
+@pytest.mark.slow
 def test_all_arms_see_the_same_batches(example, text, monkeypatch, tmp_path):
     language, trial = example("language"), example("runner").Trial
     docs, seen = text[0], {}

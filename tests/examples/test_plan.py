@@ -147,6 +147,7 @@ def test_the_kept_rate_is_the_best_on_validation(comparisons, report, results):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_and_the_summary_have_the_committed_rows(comparisons, report):
     """``python examples/domains/report.py`` writes both, by ``--page`` and ``--csv``.
 

@@ -30,6 +30,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("name", "dynamic", "graphs"),
@@ -103,6 +104,7 @@ def test_a_small_compiled_mlp_is_its_parts_where_its_size_is_fixed():
             torch.testing.assert_close(y, mlp(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["training", "autocast", "hook", "requested", "dropout", "other dtype", "norm between"]
 )

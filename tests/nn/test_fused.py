@@ -109,6 +109,7 @@ def test_function_transforms_and_forward_mode():
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.slow
 def test_a_wrapped_linear_map_is_called():
     """As of LoRA: it has no ``out_features``."""
     x = torch.randn(4, 16)

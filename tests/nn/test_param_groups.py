@@ -9,7 +9,6 @@ from functools import cache, partial
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 from sklearn.datasets import load_digits
 from timm.optim import create_optimizer_v2
 from torch import nn
@@ -28,10 +27,8 @@ def model():
 
 
 @pytest.fixture
-def ddp():
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield DistributedDataParallel
-    dist.destroy_process_group()
+def ddp(process_group):
+    return DistributedDataParallel
 
 
 def _by_name(model, groups, key):

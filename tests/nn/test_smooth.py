@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -93,20 +92,15 @@ def test_a_rational_that_is_unfrozen_later_stays_even():
     assert not torch.equal(model.act2.weight_denominator, start)
 
 
-def test_sharded_coefficients_stay_even(tmp_path):
+def test_sharded_coefficients_stay_even(process_group):
     """The gradients of FSDP2's shards come by no hook of autograd."""
     torch.manual_seed(0)
     model = kat.GRKANMlp(8, 16, num_groups=4)
     start = model.act2.weight_denominator.detach().clone()
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-        keep_even(model)
-        _train(model, OPTIMIZERS["adamw"](model.parameters()))
-        b = model.act2.weight_denominator.full_tensor()
-    finally:
-        dist.destroy_process_group()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    keep_even(model)
+    _train(model, OPTIMIZERS["adamw"](model.parameters()))
+    b = model.act2.weight_denominator.full_tensor()
     assert not b[:, ::2].any()
     assert (b != start)[:, 1::2].all()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -43,10 +45,7 @@ def test_errors_are_at_most_twice_those_of_plain_operations(dtype, form, shape, 
     *tensors, grad = _case(shape, rows, degree, dtype)
 
     def found(impl, tensors, grad):
-        def call(*inputs):
-            return kat.gated_rational(*inputs, form=form, impl=impl)
-
-        return _results(call, tensors, grad)
+        return _results(partial(kat.gated_rational, form=form, impl=impl), tensors, grad)
 
     got, other = (found(impl, tensors, grad) for impl in ("cpu", "reference"))
     if dtype == torch.float64:  # the reference itself is the oracle
@@ -135,10 +134,7 @@ def test_derivatives_of_first_and_second_order(form):
     x, v, a, b, _ = _case((2, 4), (1, 2), (3, 2))
     leaves = [t.requires_grad_() for t in (x, v, a, b)]
     for impl in ("reference", None):
-
-        def call(*inputs, impl=impl):
-            return kat.gated_rational(*inputs, form=form, impl=impl)
-
+        call = partial(kat.gated_rational, form=form, impl=impl)
         assert gradcheck(call, leaves)
         assert gradgradcheck(call, leaves)
 

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed.fsdp import fully_shard
@@ -134,14 +133,6 @@ def _gradients_of(forward, module):
     module.zero_grad()
     forward().square().sum().backward()
     return [parameter.grad.clone() for parameter in module.parameters()]
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("wrap", [DistributedDataParallel, fully_shard], ids=["ddp", "fsdp"])

@@ -23,7 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import kat_command
 from kat.training import loop
-from tests.processes import PATIENCE, free_port
+from tests.processes import IMPORTED_BY_RUNS, PATIENCE, free_port
 
 _EACH_RUN_ITS_OWN = re.compile(r"\.run_id$|\.state\.seconds$|\.callbacks\.throughput\.|,speed/")
 """Names of the values that differ between two runs of the same settings."""
@@ -45,7 +45,7 @@ def train(arguments: Sequence[str], log: Path, kill_at: int = 0, ranks: int = 1)
         The exit code, and the number of moments; of the first rank.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "kat.cli.train"])
+    context.set_forkserver_preload([*IMPORTED_BY_RUNS])
     place = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": free_port()} if ranks > 1 else {}  # fmt: skip
     moments = context.Value("i", 0)

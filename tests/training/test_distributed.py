@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import spawn
+from torch.multiprocessing import start_processes
 
 from kat.errors import InputError
 from kat.training.distributed import (
@@ -177,7 +177,7 @@ def _state(out):
 
 @pytest.mark.slow
 def test_all_ranks_get_the_buffers_of_the_first(tmp_path):
-    spawn(_have_own_buffers, (str(tmp_path / "store"),), nprocs=2)
+    start_processes(_have_own_buffers, (str(tmp_path / "store"),), 2, start_method="fork")
 
 
 def _have_own_buffers(rank: int, store: str) -> None:

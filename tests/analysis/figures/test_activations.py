@@ -71,6 +71,7 @@ def test_small_multiples_show_steps_from_the_start_to_the_end(tmp_path, figures,
     assert behind[0].patches[0].get_data().values.tolist() == [0, 1, 3, 1]
 
 
+@pytest.mark.slow
 def test_an_animation_has_a_frame_a_step_and_moves(tmp_path, history):
     path = tmp_path / "evolution.gif"
     plot_evolution(history, path)

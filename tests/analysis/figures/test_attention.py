@@ -54,6 +54,7 @@ def test_panels_and_their_scale():
     assert titles == 2 * ["", "head 0", "head 1", "head 2"]
 
 
+@pytest.mark.slow
 def test_a_long_title_is_whole_and_many_blocks_take_several_lines():
     maps = _maps()
     maps = replace(

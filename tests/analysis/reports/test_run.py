@@ -101,7 +101,8 @@ def test_one_weakest_class_is_named_and_equally_weak_ones_are_counted(tmp_path):
     for least, who in ((1.0, "Pole is the weakest class"), (0.0, "2 classes are the weakest")):
         rows = Table(("class", "IoU"), [("Sky", 70.0), ("Pole", 0.0), ("Fence", least)])
         found = Evaluation([], {"miou": 23.4}, 9, {}, 1.0, [], rows)
-        write_run_report(pages.findings(model, predictions=DenseFindings(found, [])), path)
+        known = {"predictions": DenseFindings(found, []), "activations": [], "coefficients": {}}
+        write_run_report(pages.findings(model, **known, stability=[]), path)
         assert f"on 9 validation images; {who}, with 0.0 %." in path.read_text()
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing import start_processes
+from torch.nn.parallel import DistributedDataParallel
 
 import kat
 from kat.errors import InputError
 from kat.models.adapt import load_adapters
 from tests.models.adapt.models import KINDS, trained
-from tests.models.adapt.two_processes import CASES, X, make, train
-from tests.processes import PATIENCE, free_port
 
 CONFIG = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
@@ -25,20 +25,45 @@ CONFIG = {
 }  # fmt: skip
 TOKENS = torch.randint(3, 100, (4, 16), generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0])
+WRAPPERS = {"ddp": DistributedDataParallel, "fsdp": fully_shard}
+CASES = list(itertools.product(("rational", "low_rank", "parallel"), WRAPPERS))
+X = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+
+
+def make(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+    if kind != "parallel":
+        kat.kanify(model)
+    return model
+
+
+def train(model: nn.Module, x: Tensor) -> None:
+    optimizer = torch.optim.SGD(kat.param_groups(model, 1e-2, coefficient_lr=1e-3))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+
+def save_all(rank: int, out: Path) -> None:
+    """Save the adapters of each kind and wrapper, in one of the two processes."""
+    store = dist.FileStore(str(out / "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    for kind, wrap in CASES:
+        model = make(kind)
+        adapters = kat.adapt(model, kind, modules_to_save="0")
+        train(WRAPPERS[wrap](model), X.chunk(2)[rank])
+        adapters.save(out / f"{kind}-{wrap}")
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def trained_by_two(tmp_path_factory):
     """The folder in which two processes have saved adapters."""
     out = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "tests.models.adapt.two_processes", str(out)]
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    root = Path(__file__).parents[3]
-    processes = [
-        subprocess.Popen(command, cwd=root, env={**os.environ, **world, "RANK": str(rank)})
-        for rank in range(2)
-    ]
-    assert [process.wait(PATIENCE) for process in processes] == [0, 0]
+    start_processes(save_all, (out,), 2, start_method="fork")
     return out
 
 
@@ -59,18 +84,10 @@ def test_two_processes_train_as_one(kind, wrap, trained_by_two):
     assert len(moved) > 2
 
 
-@pytest.fixture
-def process_group(tmp_path):
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 def test_a_sharded_model_is_not_merged(process_group):
     adapted = make("low_rank")
     adapters = kat.adapt(adapted, "low_rank")
-    torch.distributed.fsdp.fully_shard(adapted)
+    fully_shard(adapted)
     with pytest.raises(InputError, match="the model is sharded"):
         adapters.merge()
 
@@ -105,6 +122,7 @@ def test_a_parallel_adapter_is_beside_gated_mlps_and_not_beside_heads():
         assert not torch.allclose(logits(model), before, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_trainer_trains_the_adapters_alone(kind, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate, which Trainer needs, is not installed")

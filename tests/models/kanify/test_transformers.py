@@ -44,6 +44,7 @@ def output(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return model(x).last_hidden_state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_keeps_its_function(name):
     _, activation, function = MODELS[name]

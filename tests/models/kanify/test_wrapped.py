@@ -10,21 +10,13 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from torch.multiprocessing import spawn
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import kat
 from kat.errors import InputError
 
 ORDER = "first change the model by kat.kanify or kat.adapt, then wrap it, then make the optimizer"
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("wrap", [DataParallel, DistributedDataParallel, fully_shard])
@@ -36,7 +28,7 @@ def test_a_wrapped_model_is_refused_with_the_order(process_group, wrap):
 
 @pytest.mark.slow
 def test_tensor_parallelism_afterwards_is_refused_when_it_cuts_groups(tmp_path):
-    spawn(_cut_over_two, (str(tmp_path / "store"),), nprocs=2)
+    start_processes(_cut_over_two, (str(tmp_path / "store"),), 2, start_method="fork")
 
 
 def _cut_over_two(rank: int, store: str) -> None:

@@ -196,6 +196,7 @@ def test_an_interval_beside_zero() -> None:
     assert result.max_error < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [
     functional.hardswish, nn.Hardswish(), lambda x: x * (x + 3).clamp(0, 6) / 6,
     lambda x: x * np.clip(x + 3, 0, 6) / 6,

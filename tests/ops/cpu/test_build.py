@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -17,29 +18,34 @@ except build.BuildError as error:
     pytest.skip(f"no CPU library to test: {error}", allow_module_level=True)
 
 
-def _compiler(folder) -> str:
-    """A quick compiler, which does not optimize; it writes its calls to a file."""
-    compiler = folder / "counting-compiler"
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What two processes that start at once build in cache/, and print, by a quick compiler.
+
+    It does not optimize, and writes its calls to a file.
+    """
+    folder = tmp_path_factory.mktemp("built")
+    compiler, cache = folder / "counting-compiler", folder / "cache"
     compiler.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\nexec c++ "$@" -O0\n')
     compiler.chmod(0o755)
-    return str(compiler)
+    processes = [start(cache, CXX=str(compiler)) for _ in range(2)]
+    return folder, [(*process.communicate(timeout=300), process) for process in processes]
 
 
-def test_processes_that_start_at_once_build_once(tmp_path):
-    compiler, cache = _compiler(tmp_path), tmp_path / "cache"
-    processes = [start(cache, CXX=compiler) for _ in range(2)]
+def test_processes_that_start_at_once_build_once(built):
+    folder, processes = built
+    compiler, cache = str(folder / "counting-compiler"), folder / "cache"
     lines = []
-    for process in processes:
-        output, errors = process.communicate(timeout=300)
+    for output, errors, process in processes:
         assert (process.returncode, output) == (0, "kernel\n"), errors
         lines += [line for line in errors.splitlines() if line.startswith("kat: compiling the CPU")]
     assert len(lines) == 1
-    calls = (tmp_path / "calls").read_text().splitlines()
+    calls = (folder / "calls").read_text().splitlines()
     assert len([call for call in calls if "-shared" in call]) == 1
     assert len([call for call in calls if "-DKAT_SET=" in call]) == 1  # no other instruction set
     assert sorted(path.suffix for path in cache.iterdir()) == [".so"]
     assert finish(start(cache, CXX=compiler)) == ["kernel"]
-    assert (tmp_path / "calls").read_text().count("-shared") == 1
+    assert (folder / "calls").read_text().count("-shared") == 1
 
 
 @pytest.fixture
@@ -94,7 +100,7 @@ def test_a_cache_of_another_user_is_refused_but_not_that_of_root(builds, own_cac
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs the descriptors of Linux")
-def test_what_was_checked_is_loaded_whatever_has_taken_its_name(tmp_path):
+def test_what_was_checked_is_loaded_whatever_has_taken_its_name(built, tmp_path):
     """Another library is put in the place of the one that was checked, before it is loaded."""
     swap = """
 import os, kat.ops.cpu.build as build
@@ -106,7 +112,10 @@ def swapped(*arguments):
     return path, *rest
 build.cached_library = swapped
 """
-    assert finish(start(tmp_path / "cache", swap, CXX=_compiler(tmp_path))) == ["kernel"]
+    folder, _ = built
+    cache = shutil.copytree(folder / "cache", tmp_path / "cache")
+    assert finish(start(cache, swap, CXX=str(folder / "counting-compiler"))) == ["kernel"]
+    assert list(cache.glob("*.checked"))
 
 
 def test_one_warning_says_why_there_is_no_library_and_what_to_do(tmp_path):

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 from triton import knobs
-from triton.language.core import is_builtin
+from triton.language import core
 from triton.runtime import driver, interpreter
 
 import kat
@@ -46,14 +46,11 @@ def _poisoned_memory():
 @pytest.fixture(autouse=True, scope="session")
 def _patched_once():
     """The interpreter patches the language at a launch, not again at each call of a function."""
-    patch = interpreter._patch_lang
+    patch, nothing = interpreter._patch_lang, SimpleNamespace(restore=lambda: None)
 
     def patch_once(function):
-        names = ("tl", "core")
-        languages = [function.__globals__[n] for n in names if n in function.__globals__]
-        if any(is_builtin(language.load) for language in languages):
-            return patch(function)
-        return SimpleNamespace(restore=lambda: None)
+        language = function.__globals__.get("tl", core)
+        return patch(function) if core.is_builtin(language.load) else nothing
 
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(interpreter, "_patch_lang", patch_once)
@@ -103,14 +100,8 @@ def outputs(grad, x, a, b, form):
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_dtypes_with_several_blocks_a_program(dtype, form):
-    check(*inputs((2, 43, 96), dtype=dtype), form)
-
-
-@pytest.mark.parametrize("form", ["A", pytest.param("B", marks=RELEASE)])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_other_dtypes_with_several_blocks_a_program(dtype, form):
     check(*inputs((2, 43, 96), dtype=dtype), form)
 
 
