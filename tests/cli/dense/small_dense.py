@@ -18,8 +18,8 @@ MODELS = {
     ),
     "segmentation": (
         "kat_upernet_micro",
-        "{depth: 4, global_blocks: [3], embed_dim: 32, num_heads: 2, channels: 16, auxiliary: 8,"
-        " norm: layer}",
+        "{depth: 2, global_blocks: [1], scales: [2.0, 0.5], embed_dim: 32, num_heads: 2,"
+        " channels: 16, auxiliary: 8, norm: layer}",
     ),
 }
 
