@@ -68,12 +68,16 @@ def make_parser(*, settings: bool = True) -> TrainingParser:
 
 def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
     """Makes a dry run, and prints what it found out."""
+    import torch
+
     from kat.analysis import count
     from kat.models import build_model
 
     with redirect_stdout(StringIO()) if quiet else nullcontext():
         found = training.measure_dry_run(config)
-    flops = count(build_model(found.record), found.record.input_size).flops
+    with torch.device("meta"):  # the initial weights of a large model take minutes
+        model = build_model(found.record)
+    flops = count(model, found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if training.is_first_process():
         say(*aligned(rows.items()), f"nothing was written to {config.out}")
