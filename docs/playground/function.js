@@ -297,8 +297,8 @@ class Page {
     const set = (input, other) => {
       const chosen = input.valueAsNumber;
       if (!(Math.abs(chosen) <= LARGEST)) return;
-      // The middle of a slider is 0 up to rounding.
-      const clean = +chosen.toPrecision(12);
+      // The middle of a slider is 0 up to rounding, and the box has room for six digits.
+      const clean = +chosen.toPrecision(input === range ? 6 : 12);
       other.value = clean;
       this.state = { ...this.state, [part]: this.state[part].with(index, clean) };
       this.showPreset();

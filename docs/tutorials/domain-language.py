@@ -1,9 +1,9 @@
 # %% [markdown]
 # # GR-KAN for language
 #
-# This page puts a learnable gate into a Llama of Hugging Face's transformers and trains the model from scratch on the
-# docstrings of Python's standard library. It needs a checkout of the repository: text, tokens and training loop are in
-# `examples/domains/language.py`. **One run of a toy model is no evidence**; results of [five
+# This page puts a learnable gate into a Llama of Hugging Face's transformers. It trains the model from scratch on the
+# docstrings of Python's standard library. The page needs a checkout of the repository, because text, tokens and
+# training loop are in `examples/domains/language.py`. **One run of a toy model is no evidence**; results of [five
 # seeds](../domains.md#language) are below. If your model is already trained, [kanify](language-model.py) it instead.
 
 # %%
@@ -72,7 +72,7 @@ _ = look.functions(model)
 # ## Results of the full runs
 #
 # The table and the figure have ratios of bits over five seeds, on Python's documentation, with 95 % intervals. In the
-# figure, left of 1 the layer that is named first has the lower error, and gray intervals contain 1.
+# figure, the layer that is named first has the lower error left of 1. Gray intervals contain 1.
 
 # %%
 Markdown(look.results("language"))

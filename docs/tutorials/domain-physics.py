@@ -3,9 +3,9 @@
 #
 # A physics-informed network learns a solution only from the equation, so its loss contains second derivatives of the
 # network. Call `kat.nn.keep_even` on such a network: without it the derivatives of a trained rational may jump at 0
-# ([why](../higher-order.md)). This page solves Poisson's equation on the unit square, -(u_xx + u_yy) = f. The page needs
-# a checkout of the repository, for `examples/domains/physics.py`. **One run of a toy model is no evidence**; over five
-# seeds and three equations [no gain over GELU](../domains.md#physics) was seen.
+# ([why](../higher-order.md)). This page solves Poisson's equation on the unit square, -(u_xx + u_yy) = f. The page
+# needs `examples/domains/physics.py` from a checkout of the repository. **One run of a toy model is no evidence**; over
+# five seeds and three equations [no gain over GELU](../domains.md#physics) was seen.
 
 # %%
 import sys
@@ -70,12 +70,12 @@ _ = look.functions(net)
 #
 # ## Results of the full runs
 #
-# The table and the figure have ratios of errors over five seeds, with 95 % intervals. In the figure, left of 1 the layer
-# that is named first has the lower error, and gray intervals contain 1.
+# The table and the figure have ratios of errors over five seeds, with 95 % intervals. In the figure, the layer that is
+# named first has the lower error left of 1. Gray intervals contain 1.
 
 # %%
 Markdown(look.results("physics"))
 
 # %% [markdown]
-# With its defaults GR-KAN has several times the error of GELU on the two linear equations. With `keep_even` no
-# difference from GELU was seen. `python examples/domains/physics.py` repeats the runs.
+# With its defaults GR-KAN has several times the error of GELU on the two linear equations. After `keep_even` no
+# difference from GELU is seen. `python examples/domains/physics.py` repeats the runs.

@@ -30,14 +30,14 @@ print("largest difference from GELU:", (act(x) - nn.functional.gelu(x)).abs().ma
 print({name: tuple(p.shape) for name, p in act.named_parameters()})
 
 # %% [markdown]
-# These are 38 coefficients: one numerator for all groups and one denominator for each group. `share=` changes what
-# groups share, and `degree=` the degrees of the polynomials ([groups](../function.md#groups)).
+# The layer has 38 coefficients: 6 of one numerator for all groups, and 4 of a denominator for each of 8 groups.
+# `share=` changes what groups share, and `degree=` the degrees of the polynomials ([groups](../function.md#groups)).
 #
 # ## Train it
 #
-# The target is a wave whose frequency grows to the right. `kat.param_groups` puts the coefficients into a group
-# without weight decay. With AdamW nothing else changes in the training loop. For SGD and Muon see [how to
-# train it](../own-model.md#train-it).
+# The target is a wave whose frequency grows to the right. `kat.param_groups` makes a group of the coefficients, which
+# has no weight decay. With AdamW the training loop needs no other change. For SGD and Muon see [how to train
+# it](../own-model.md#train-it).
 
 # %%
 inputs = torch.linspace(-1, 1, 512)[:, None]
@@ -87,8 +87,8 @@ _ = axes[1].set_title("after the second")
 # ## The whole MLP
 #
 # `kat.GRKANMlp` has the signature of timm's `Mlp`, so timm's models accept it as `mlp_layer=`. It applies a rational
-# before each of its two linear maps. Each rational and its linear map run as one operation, which stores one tensor
-# for the backward pass instead of two.
+# before each of its two linear maps. Each rational runs together with its linear map. The pair stores one tensor for
+# the backward pass instead of two.
 
 # %%
 from timm.models.vision_transformer import VisionTransformer

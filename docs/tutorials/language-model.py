@@ -2,9 +2,9 @@
 # # Kanify a language model
 #
 # `kat.kanify(model)` replaces the activations of a trained model by [rationals](../function.md), learnable functions.
-# The output of the model changes only by the error of the fit. Here the model is a small Llama of Hugging Face's
-# transformers, trained on this page. The SiLU in its MLPs, W₂ (SiLU(W₁ x) · V x), becomes learnable. **One run of a toy
-# model is no evidence that this helps**; [results](../results.md) says when it does.
+# The output of the model changes only by the error of the fit. The model here is a small Llama of Hugging Face's
+# transformers, which this page trains. The SiLU in its MLPs, W₂ (SiLU(W₁ x) · V x), becomes learnable. **One run of a
+# toy model is no evidence that this helps**; [results](../results.md) says when it does.
 
 # %%
 import pydoc_data.topics
@@ -70,7 +70,8 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # %% [markdown]
 # ## Kanify
 #
-# With `calibration=`, `kanify` runs the model on a few batches and fits each rational over the inputs that it receives.
+# With `calibration=`, `kanify` runs the model on a few batches. It then fits each rational over the inputs that this
+# rational receives.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
@@ -114,4 +115,5 @@ again = AutoModelForCausalLM.from_pretrained(folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]
-# [Kanify](../kanify.md) describes the options and the models that were tested, from BERT to Mixtral and DINOv3.
+# [Kanify](../kanify.md) describes the options. It also lists the models that were tested, from BERT to Mixtral and
+# DINOv2.

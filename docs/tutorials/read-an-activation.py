@@ -2,7 +2,7 @@
 # # Read what an activation learned
 #
 # `kat plot activations RUN` draws the activations of a trained KAT, its [rationals](../function.md). This page does the
-# same in Python, and answers two more questions: which known functions are they close to, and when did they change?
+# same in Python. It also shows which known functions the activations are close to, and when they changed.
 
 # %%
 import os
@@ -52,8 +52,9 @@ for axis, activation in zip(axes.T.flat, activations, strict=True):
 #
 # ## Find the closest known function
 #
-# `read_symbols` finds the closest known function for each group, up to scale and shift, over the inputs of the group.
-# The distance is 0 for the same function, and 1 if the known function is no better than a constant.
+# For each group `read_symbols` finds the closest known function, up to scale and shift. It compares them over the
+# inputs of the group. The distance is 0 for the same function, and 1 if the known function is no better than a
+# constant.
 
 # %%
 for activation in activations[-2:]:
@@ -65,8 +66,8 @@ for activation in activations[-2:]:
         )
 
 # %% [markdown]
-# If a function has hardly changed, the closest function is only its initial function. If the second function is almost
-# as close, the data do not decide between the two.
+# If a function has hardly changed, the closest known function is its initial function, and says nothing about the data.
+# If the second function is almost as close, the data do not decide between the two.
 #
 # ## See when the functions changed
 #

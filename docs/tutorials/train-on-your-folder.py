@@ -3,8 +3,8 @@
 #
 # `kat train --data folder:images` trains on a folder that contains one folder of images per class. If there is no
 # validation split, the command holds out a tenth of each class ([data](../data.md)). This page first writes
-# scikit-learn's handwritten digits as such a folder; skip this with your own folder. **One run of a toy model is no
-# evidence about KAT**; see [results](../results.md).
+# scikit-learn's handwritten digits as such a folder. If you have a folder, skip this step. **One run of a toy model is
+# no evidence about KAT**; see [results](../results.md).
 
 # %%
 import os
@@ -26,7 +26,7 @@ print(sorted(path.name for path in Path("images").iterdir()))
 
 
 # %% [markdown]
-# The next steps are shell commands. The notebook shows the end of their output.
+# The next steps are shell commands. For each the notebook shows the end of its output.
 
 
 # %%
@@ -89,5 +89,5 @@ best = max(read_history(Path("runs/mine")), key=lambda row: row["top1"])
 print(f"{record.architecture}, {len(record.classes)} classes, top-1 {best['top1']:.1f} %")
 
 # %% [markdown]
-# `kat report runs/mine` writes one page with the curves, the results and the learned activations
-# ([reports](../plots.md)). To use the model in other programs, [export it](vit-to-kat.py).
+# `kat report runs/mine` writes a page with curves, results and learned activations ([reports](../plots.md)). To use the
+# model in other programs, [export it](vit-to-kat.py).

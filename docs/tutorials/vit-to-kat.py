@@ -42,8 +42,8 @@ shell(
 # ## Convert
 #
 # `convert_vit` copies attention, norms, embeddings and both linear maps of each MLP. The KAT also has learned
-# functions, called [rationals](../function.md). The first rational of each MLP starts as exactly the identity. The
-# second is fitted to GELU over the range of its inputs on a few images.
+# functions, called [rationals](../function.md). The first rational of each MLP starts as the identity, exactly.
+# `convert_vit` fits the second to GELU, over the inputs that it has for a few images.
 
 # %%
 settings = DataConfig("digits")
@@ -91,12 +91,12 @@ model, record = load_model(Path("runs/kat"))
 print(f"KAT, trained further: {top1(model):.2f} %")
 
 # %% [markdown]
-# The KAT was trained for eight more epochs than the ViT, so these numbers do not compare the two.
+# The KAT had eight more epochs of training than the ViT, so these numbers do not show which is better.
 #
 # ## Export to ONNX
 #
-# The file contains only standard operators, the names of the classes and the preprocessing. `kat export` keeps the
-# file only if its logits agree with the model's.
+# The file contains only standard operators, the names of the classes and the preprocessing. `kat export` keeps the file
+# only if the logits of file and model agree.
 
 # %%
 shell("kat export runs/kat --out digits.onnx")

@@ -12,7 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.base import INK, MUTED, WIDTH, draw_picture, panels, plain, styled
+from kat.analysis.figures.base import (
+    INK,
+    MUTED,
+    WIDTH,
+    draw_picture,
+    label_lines,
+    panels,
+    plain,
+    styled,
+)
 from kat.training.tasks.classification.metrics import Calibration
 
 _NAMED, _COUNTED = 40, 20
@@ -65,14 +74,15 @@ def draw_reliability(bins: Calibration) -> Figure:
     figure = Figure(figsize=(WIDTH, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = bins.edges[:-1], np.diff(bins.edges)
-    upper.bar(left, bins.accuracy, width, align="edge", edgecolor=MUTED, label="accuracy")
-    upper.plot(bins.confidence, bins.accuracy, ".", color=INK, label="at the mean confidence")
-    upper.plot([0, 1], [0, 1], "--", color=MUTED, lw=1, label="calibrated")
-    upper.set(ylim=_WHOLE, ylabel="accuracy", title=f"reliability, ECE {bins.ece:.4f}")
-    upper.legend(loc="upper left")
+    upper.bar(left, bins.accuracy, width, align="edge", edgecolor=MUTED)
+    upper.plot(bins.confidence, bins.accuracy, ".", color=INK)
+    diagonal = upper.plot([0, 1], [0, 1], "--", color=MUTED, lw=1, label="calibrated")
+    title = f"reliability, ECE {bins.ece:.4f} (dots: at the mean confidence)"
+    upper.set(xlim=_WHOLE, ylim=_WHOLE, ylabel="accuracy", title=title)
+    label_lines(upper, diagonal)
     total = max(int(bins.counts.sum()), 1)
     lower.bar(left, bins.counts / total, width, align="edge", color=MUTED)
-    lower.set(xlim=_WHOLE, xlabel="confidence", ylabel="share of images")
+    lower.set(xlabel="confidence", ylabel="share of images")
     return figure
 
 
@@ -124,12 +134,12 @@ def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figur
     axes, thick = figure.subplots(), 0.8 / len(values)
     for place, (label, own) in enumerate(values.items()):
         heights = [row + 0.4 - (place + 0.5) * thick for row in range(len(order))]
-        axes.barh(heights, [own[i] for i in order], thick, label=label)
+        bars = axes.barh(heights, [own[i] for i in order], thick)
+        if len(values) > 1:  # the bars of the upper class have the names of the metrics
+            axes.bar_label(bars, [*[""] * (len(order) - 1), label], padding=2, fontsize=8)
     axes.set_yticks(range(len(order)), [plain(names[i]) for i in order])
     axes.set(xlabel=f"{' and '.join(values)} (%)", xlim=(0, 100), ylim=(-0.6, len(names) - 0.4))
     axes.grid(visible=False, axis="y")
-    if len(values) > 1:
-        axes.legend(loc="lower right")
     return figure
 
 
