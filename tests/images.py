@@ -32,6 +32,17 @@ def write_folder(root: Path, *, classes: int, train: int, val: int, seed: int = 
                 image.save(folder / f"{index}.jpg")
 
 
+def write_photos(root: Path, train: int, val: int) -> None:
+    """ROOT/{train,val}/{cat,dog}/*.png of 40 x 30 noise, in which dogs are brighter."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for shift, name in enumerate(("cat", "dog")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 128, (30, 40, 3)) + 100 * shift
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
+
+
 def write_idx(path: Path, array: np.ndarray) -> None:
     """A gzipped idx file of bytes."""
     header = struct.pack(f">4B{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)

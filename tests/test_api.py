@@ -17,6 +17,7 @@ import kat
 from kat.errors import InputError
 from tests.cli.commands import refused, run
 from tests.cli.dense.small_dense import MODELS, pictures
+from tests.images import write_photos
 
 QUICK = {"limit_train_batches": 2, "limit_val_batches": 2, "progress": False}
 
@@ -25,15 +26,7 @@ QUICK = {"limit_train_batches": 2, "limit_val_batches": 2, "progress": False}
 def folder(tmp_path_factory):
     """A folder of photographs, and a run on them by one line."""
     folder = tmp_path_factory.mktemp("api")
-    draws = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 2)):
-        for shift, name in enumerate(("cat", "dog")):
-            (folder / "photos" / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = draws.integers(0, 128, (30, 40, 3), dtype=np.uint8) + 100 * shift
-                Image.fromarray(pixels.astype(np.uint8)).save(
-                    folder / "photos" / split / name / f"{index}.png"
-                )
+    write_photos(folder / "photos", train=8, val=2)
     data, small = f"folder:{folder / 'photos'}", {"model.args": {"depth": 1}, "optim.lr": 2e-3}
     summary = kat.train(
         "finetune", data=data, model="kat_micro_patch8_64", out=folder / "run", epochs=1, seed=3,

@@ -2,27 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from examples.items import make_items
 from kat.data import DataConfig
 from kat.training import ModelConfig, MonitorConfig, TrainConfig, train
+from tests.images import write_photos
 
 
 @pytest.fixture(scope="session")
 def reader_folder(tmp_path_factory) -> Path:
     """A folder with what the examples read: a run, images by class, images with masks."""
     folder = tmp_path_factory.mktemp("reader")
-    draws = np.random.default_rng(0)
-    for split, images in (("train", 4), ("val", 1)):
-        for name in ("cat", "dog"):
-            (folder / "photos" / split / name).mkdir(parents=True)
-            for index in range(images):
-                pixels = draws.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-                path = folder / "photos" / split / name / f"{index}.png"
-                Image.fromarray(pixels).save(path)
+    write_photos(folder / "photos", train=4, val=1)
     make_items(folder / "items", source="digits", images=4, val_images=2, size=64)
     config = TrainConfig(
         out=str(folder / "runs" / "digits"),

@@ -59,7 +59,7 @@ def test_the_python_code_of_a_page_runs(page, reader_folder, monkeypatch, tmp_pa
     (tmp_path / "photos").symlink_to(reader_folder / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)  # offline
-    _run_code_of(page)
+    run_code_of(page)
 
 
 @pytest.mark.slow
@@ -74,16 +74,16 @@ def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, t
     for name, value in ranks.items():
         monkeypatch.setenv(name, str(value))
     try:
-        _run_code_of("docs/deployment.md")
-        _run_code_of("docs/plots.md")
+        run_code_of("docs/deployment.md")
+        run_code_of("docs/plots.md")
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _run_code_of(page: str) -> None:
+def run_code_of(page: str, **names: object) -> None:
     torch.manual_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
-    names: dict[str, object] = {"__name__": page}
+    names["__name__"] = page
     for block in blocks:  # README's run, which takes a minute, is shortened
         exec(compile(block.replace("epochs=40", "epochs=1"), page, "exec"), names)

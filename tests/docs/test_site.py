@@ -85,6 +85,7 @@ def test_the_search_finds_first_the_page_about_the_words(address, tmp_path, quer
 def test_names_of_torch_and_timm_and_the_playground_have_their_links(site):
     reference = (site / "reference" / "nn" / "index.html").read_text()
     assert 'href="https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor"' in reference
+    assert re.search('href="#kat.nn.GroupRational"[^>]*><code>GroupRational</code>', reference)
     page = (site / "playground" / "function" / "index.html").read_text()
     assert re.search('property="og:image" content="[^"]*playground/card.png"', page)
     assert (site / "playground" / "card.png").is_file()

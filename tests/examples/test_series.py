@@ -1,4 +1,4 @@
-"""The example of series: equal arms, the archives' splits, what may see which rows, the errors."""
+"""The example of series: equal arms, what may see which rows, the errors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ pytestmark = pytest.mark.skipif(
     not (find_spec("transformers") and find_spec("statsmodels")),
     reason="transformers and statsmodels, of the extra [domains], are not installed",
 )
-AEON = pytest.mark.skipif(
-    not find_spec("aeon"), reason="aeon, of the extra [domains], is not installed"
-)
-PUBLISHED = {  # training and test series, channels, classes, the longest training series
-    "ACSF1": (100, 100, 1, 10, 1460),
-    "ArrowHead": (36, 175, 1, 3, 251),
-    "BasicMotions": (40, 40, 6, 4, 100),
-    "Covid3Month_disc": (140, 61, 1, 3, 84),
-    "GunPoint": (50, 150, 1, 2, 150),
-    "ItalyPowerDemand": (67, 1029, 1, 2, 24),
-    "JapaneseVowels": (270, 370, 12, 9, 26),
-    "OSULeaf": (200, 242, 1, 6, 427),
-    "PickupGestureWiimoteZ": (50, 50, 1, 10, 361),
-}
 
 
 @pytest.fixture
@@ -67,25 +53,6 @@ def test_arms_have_as_many_parameters(series, classes):
     assert max(sizes) < 1.02 * min(sizes)
     for model in models:
         assert series.forward(model.eval(), rows.series).shape == (4, classes or series.HORIZON)
-
-
-@AEON
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_sets_keep_the_split_of_their_archive(series, name):
-    assert set(PUBLISHED) | {series.FORECAST} == set(series.DOMAIN.tasks)
-    data = series.collection(name, 0)
-    train, test, channels, classes, length = PUBLISHED[name]
-    held = math.ceil(train / 5)
-    assert data.train.series.shape == (train - held, channels, length)
-    assert data.valid.series.shape == (held, channels, length)
-    assert data.test.series.shape == (test, channels, length)
-    assert data.classes == classes
-    for rows in data.train, data.valid, data.test:
-        assert rows.series.isfinite().all()
-        assert sorted(rows.target.unique().tolist()) == list(range(classes))
-    mean, deviation = data.train.series.mean((0, 2)), data.train.series.std((0, 2))
-    torch.testing.assert_close(mean, torch.zeros(channels), atol=1e-4, rtol=0)
-    torch.testing.assert_close(deviation, torch.ones(channels), atol=1e-4, rtol=0)
 
 
 def test_the_seed_draws_what_validates_and_the_longest_training_series_the_length(series, small):
