@@ -33,13 +33,13 @@ def write_folder(root: Path, *, classes: int, train: int, val: int, seed: int = 
 
 
 def write_photos(root: Path, train: int, val: int) -> None:
-    """ROOT/{train,val}/{cat,dog}/*.png of 40 x 30 noise, in which dogs are brighter."""
+    """ROOT/{train,val}/{cat,dog}/*.png of 48 x 40 noise, in which dogs are brighter."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for shift, name in enumerate(("cat", "dog")):
             (root / split / name).mkdir(parents=True)
             for index in range(count):
-                pixels = rng.integers(0, 128, (30, 40, 3)) + 100 * shift
+                pixels = rng.integers(0, 128, (40, 48, 3)) + 100 * shift
                 Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
 
 
