@@ -70,8 +70,7 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # %% [markdown]
 # ## Kanify
 #
-# With `calibration=`, `kanify` runs the model on a few batches. It then fits each rational over the inputs that this
-# rational receives.
+# With `calibration=`, `kanify` runs the model on a few batches. It then fits each rational over its own inputs.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
@@ -115,5 +114,4 @@ again = AutoModelForCausalLM.from_pretrained(folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]
-# [Kanify](../kanify.md) describes the options. It also lists the models that were tested, from BERT to Mixtral and
-# DINOv2.
+# [Kanify](../kanify.md) describes the options. It also lists the tested models, from BERT to Mixtral and DINOv2.

@@ -52,9 +52,8 @@ for axis, activation in zip(axes.T.flat, activations, strict=True):
 #
 # ## Find the closest known function
 #
-# For each group `read_symbols` finds the closest known function, up to scale and shift. It compares them over the
-# inputs of the group. The distance is 0 for the same function, and 1 if the known function is no better than a
-# constant.
+# For each group `read_symbols` finds the closest known function, up to scale and shift. It compares over the inputs of
+# the group. The distance is 0 for the same function, and 1 if the known function is no better than a constant.
 
 # %%
 for activation in activations[-2:]:
