@@ -9,11 +9,11 @@ _NAMES = {
     ".config": "AugmentConfig DataConfig is_stream",
     ".dataset": "ImageDataset",
     ".decoding": "UnreadableImage decode",
-    ".loader": "Batch Loader make_loader",
+    ".loading.loader": "Batch Loader make_loader",
     ".record": "data_record differences located",
     ".seeds": "STEP derived_seed seed_all",
     ".sources.registry": "check_classes open_split task_of_data",
-    ".stream": "ImageStream",
+    ".loading.stream": "ImageStream",
     ".transforms": "DeviceTransform Preprocessing eval_transform preprocessing train_transform",
 }
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from kat.data.config import AugmentConfig, DataConfig, is_stream
     from kat.data.dataset import ImageDataset
     from kat.data.decoding import UnreadableImage, decode
-    from kat.data.loader import Batch, Loader, make_loader
+    from kat.data.loading.loader import Batch, Loader, make_loader
+    from kat.data.loading.stream import ImageStream
     from kat.data.record import data_record, differences, located
     from kat.data.seeds import STEP, derived_seed, seed_all
     from kat.data.sources.registry import check_classes, open_split, task_of_data
-    from kat.data.stream import ImageStream
     from kat.data.transforms import (
         DeviceTransform,
         Preprocessing,

@@ -11,7 +11,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.stream import ImageStream
+from kat.data.loading.stream import ImageStream
 from kat.text import quoted
 
 Split = ImageDataset | ImageStream

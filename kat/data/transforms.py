@@ -18,8 +18,8 @@ from torchvision.transforms import Compose
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.dataset import ImageDataset, Transform
 from kat.data.decoding import in_channels
+from kat.data.loading.stream import ImageStream
 from kat.data.seeds import ERASING, derived_seed, fork_host_rng, seed_all
-from kat.data.stream import ImageStream
 from kat.errors import InputError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kat.data import DeviceTransform, Loader, make_loader
-from kat.data.workers import worker_server
+from kat.data.loading.workers import worker_server
 from kat.errors import InputError
 from kat.models import build_model, init_from_vit, load_weights
 from kat.models.checkpoints.model_record import unseen_pixels

@@ -22,7 +22,7 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
-from kat.data.sampler import ResumableSampler
+from kat.data.loading.sampler import ResumableSampler
 from tests.images import write_folder
 
 
@@ -186,7 +186,7 @@ def test_a_killed_worker_is_one_error_that_says_what_to_do():
     code = """
 import multiprocessing, os, signal
 from kat.data import DataConfig, make_loader
-from kat.data.workers import LoaderFailed, worker_has_ended
+from kat.data.loading.workers import LoaderFailed, worker_has_ended
 from tests.data.test_loader import _digits
 
 data, config = _digits("train", DataConfig(batch_size=10, num_workers=2))

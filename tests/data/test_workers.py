@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
-from kat.data.workers import worker_server
+from kat.data.loading.workers import worker_server
 from tests.data.sources.test_registry import SOURCES
 from tests.images import picture
 from tests.processes import wait_until
@@ -50,7 +50,7 @@ def test_a_stream_is_divided_among_the_processes(tmp_path, monkeypatch, source, 
     settings, _ = source(tmp_path, [picture(i) for i in range(6)])
     found = []
     for rank in range(2):
-        for module in ("kat.data.stream", "kat.data.loader"):
+        for module in ("kat.data.loading.stream", "kat.data.loading.loader"):
             monkeypatch.setattr(f"{module}.rank_and_world_size", lambda rank=rank: (rank, 2))
         config = DataConfig(**settings, image_size=16, batch_size=1, num_workers=workers)
         data = open_split(config, "val")
@@ -65,7 +65,7 @@ _READ_SLOWLY = """
 import multiprocessing, signal, time
 import torch
 from kat.data import DataConfig, make_loader, open_split
-from kat.data.workers import worker_server
+from kat.data.loading.workers import worker_server
 
 def image(x):
     time.sleep(0.02)

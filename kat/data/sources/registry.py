@@ -9,6 +9,7 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.dense.detection import DetectionDataset, open_coco
 from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
+from kat.data.loading.stream import ImageStream
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
@@ -17,7 +18,6 @@ from kat.data.sources.table import open_table
 from kat.data.sources.tar import open_tar
 from kat.data.sources.timm_datasets import open_timm
 from kat.data.sources.webdataset import open_webdataset
-from kat.data.stream import ImageStream
 from kat.errors import InputError, unknown
 from kat.text import quoted
 

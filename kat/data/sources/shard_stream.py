@@ -10,8 +10,8 @@ from typing import Any
 
 from kat.data.config import DataConfig
 from kat.data.decoding import UnreadableImage
+from kat.data.loading.stream import ImageStream, Part, StreamItem
 from kat.data.sources.webdataset import IMAGES, parse_label
-from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError
 
 _BUFFER = 1000

@@ -15,11 +15,11 @@ from torch.utils.data import IterableDataset
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import UnreadableImage, read_image
+from kat.data.loading.stream import ImageStream, Part
 from kat.data.naming import class_names
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.huggingface import opened_elsewhere
 from kat.data.sources.shard_stream import open_shard_stream
-from kat.data.stream import ImageStream, Part
 from kat.errors import InputError, UnreadableFile
 
 

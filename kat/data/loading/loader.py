@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from kat.data.config import DataConfig
 from kat.data.dataset import Collate, ImageDataset
 from kat.data.decoding import UnreadableImage
-from kat.data.sampler import Key, ResumableSampler, rank_and_world_size
+from kat.data.loading.sampler import Key, ResumableSampler, rank_and_world_size
+from kat.data.loading.stream import ImageStream
+from kat.data.loading.workers import LoaderFailed, start_worker, worker_has_ended
 from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
-from kat.data.stream import ImageStream
-from kat.data.workers import LoaderFailed, start_worker, worker_has_ended
 from kat.errors import InputError, first_line
 
 _REPLACEMENTS = 50
@@ -272,7 +272,7 @@ def make_loader(
         config: batch size, number of workers.
         training: whether to shuffle and augment.
         seed: of the order and the augmentation.
-        workers: starts the workers; :func:`kat.data.workers.worker_server` beside threads
+        workers: starts the workers; :func:`kat.data.loading.workers.worker_server` beside threads
             of collectives, None: as Python does by default.
 
     Examples:

@@ -47,7 +47,7 @@ def worker_server() -> BaseContext | None:
 
     It starts now, and imports kat while this process goes on.
     """
-    return fork_server("kat.data.loader")
+    return fork_server("kat.data.loading.loader")
 
 
 def start_worker(worker: int) -> None:

@@ -18,7 +18,7 @@ from kat.data.dataset import (
     no_transform,
 )
 from kat.data.decoding import Exif, UnreadableImage, decode, decode_bytes, rgb_of
-from kat.data.sampler import rank_and_world_size
+from kat.data.loading.sampler import rank_and_world_size
 from kat.errors import InputError
 
 Part = tuple[int, int]
