@@ -43,10 +43,12 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
     Raises:
         InputError: an unknown option, an option of another task, or a value out of range.
     """
-    own = getattr(TASKS[task], which)
-    known = {field.name for field in fields(own)}
-    for name in given.keys() - known:
-        raise unknown(f"option of a model for {task}", name, known)
+    own, *others = (getattr(TASKS[name], which) for name in (task, *TASKS))
+    known = {field.name for settings in others for field in fields(settings)}
+    for name in given.keys() - {field.name for field in fields(own)}:
+        if name not in known:
+            raise unknown("option", name, (field.name for field in fields(own)))
+        raise InputError(f"{name} has no effect on a model for {task}: leave it out")
     return settings_from(own, given)
 
 
