@@ -17,14 +17,14 @@ _FORK = """
 import sys
 
 def show():
-    print("kat.checksum" in sys.modules)
-    import kat.checksum
-    print(kat.checksum.__file__)
+    print("kat.machine" in sys.modules)
+    import kat.machine
+    print(kat.machine.__file__)
 
 if __name__ == "__main__":
     from kat.processes import fork_server
 
-    process = fork_server("kat.checksum").Process(target=show)
+    process = fork_server("kat.machine").Process(target=show)
     process.start()
     process.join()
 """

@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed, InputError
 from kat.files import link_or_copy, reason_of, replacing
+from kat.models.checkpoints.checksum import write_checksum
 from kat.nn.optimizer_groups import state_after_a_step
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.text import scaled

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import kat
-from kat.checksum import NO_CHECKSUM, write_checksum
 from kat.models import build_model, load_model, save_model
+from kat.models.checkpoints.checksum import NO_CHECKSUM, write_checksum
 from tests.cli.commands import QUICK, refused, run
 from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state

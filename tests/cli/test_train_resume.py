@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from kat.checksum import write_checksum
 from kat.models import load_model
+from kat.models.checkpoints.checksum import write_checksum
 from kat.training import loop, read_settings
 from kat.training.run_directory import RESULTS, remove
 from tests.cli.commands import QUICK, refused, run

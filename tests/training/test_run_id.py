@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from kat.checksum import write_checksum
+from kat.models.checkpoints.checksum import write_checksum
 from kat.training.tasks.classification.task import ClassificationMetrics
 from tests.cli.commands import QUICK, refused, run
 

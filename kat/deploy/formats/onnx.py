@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.formats.pt2 import quiet_warnings
 from kat.extras import needed_by
+from kat.models.checkpoints.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.version import __version__
 
 OPSET = 18

@@ -15,10 +15,10 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
-from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.documents import read_json, write_json
 from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing
+from kat.models.checkpoints.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.weight_files import (
     CONFIG,

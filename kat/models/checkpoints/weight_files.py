@@ -16,10 +16,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from kat.checksum import verify_checksum
 from kat.documents import read_json
 from kat.errors import InputError
 from kat.files import open_input
+from kat.models.checkpoints.checksum import verify_checksum
 from kat.text import listing, scaled, warn
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -16,7 +16,6 @@ import torch
 from safetensors import safe_open
 
 import kat
-from kat.checksum import write_checksum
 from kat.errors import InputError
 from kat.models import (
     ModelRecord,
@@ -27,6 +26,7 @@ from kat.models import (
     read_vit,
     save_model,
 )
+from kat.models.checkpoints.checksum import write_checksum
 from tests.damage import with_a_flipped_bit
 from tests.models.small import ARGS, make_record, record_of
 

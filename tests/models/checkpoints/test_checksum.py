@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import torch
 
-from kat.checksum import verify_checksum, write_checksum
 from kat.errors import InputError
+from kat.models.checkpoints.checksum import verify_checksum, write_checksum
 
 
 @pytest.fixture
