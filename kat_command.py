@@ -99,6 +99,7 @@ def _run(arguments: list[str] | None) -> int:
         try:
             with needed_by(called, EXTRA_OF_COMMAND.get(names[1], "train")):
                 module = importlib.import_module(f"kat.cli.{names[1]}")
+                code: int | None = getattr(module, names[2] if names[2:] else "main")(rest)
         except MissingPackage as error:
             if not {"-h", "--help"} & set(rest):
                 raise
@@ -106,8 +107,6 @@ def _run(arguments: list[str] | None) -> int:
                 f"{_docstrings(path)[names[-1]]}\n\nTo see the options as well: {error}\n"
             )
             return 0
-        with needed_by(called):
-            code: int | None = getattr(module, names[2] if names[2:] else "main")(rest)
         return code
 
     return run_command(command, rest)

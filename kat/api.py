@@ -184,7 +184,7 @@ def evaluate(
             progress=progress,
             keep_logits=keep_logits,
         ),
-        task_options(model.task, "EvalOptions", options),
+        task_options(model.task, "evaluate", options),
         source=model.source,
     )
     found.notes += [remark] if remark else []
@@ -322,7 +322,7 @@ class TrainedModel:
         """
         if not self.classes:
             raise InputError(f"the model of {self.source} has no head, hence no classes to predict")
-        own = task_options(self.task, "PredictOptions", options)
+        own = task_options(self.task, "predict_images", options)
         waiting: deque[Prediction] = deque()
         self.model.eval()
 

@@ -71,8 +71,8 @@ def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
 
     Args:
         what: needs them, the subject of the error.
-        extra: brings all that it needs, so that the error of a part of it is replaced; by default
-            the one that brings the missing package.
+        extra: brings all that it needs, and replaces the smaller extra that brings the missing
+            package: cli, fit, vision or train; by default the one that brings the package.
 
     Raises:
         MissingPackage: one is missing that an extra of this project brings.
@@ -81,6 +81,8 @@ def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
         yield
     except (ModuleNotFoundError, MissingPackage) as error:
         package = (error.name or "").partition(".")[0]
+        if EXTRA_OF_PACKAGE.get(package) not in ("cli", "fit", "vision", "train"):
+            extra = None
         named_already = isinstance(error, MissingPackage) and extra is None
         if package not in EXTRA_OF_PACKAGE or named_already or is_installed(package):
             raise  # of a package that is there, a part is missing: it is of another version

@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-import kat_command
 from kat.extras import EXTRA_OF_COMMAND, EXTRA_OF_PACKAGE, MissingPackage, is_installed, needed_by
+from tests.cli.commands import ALL_COMMANDS, COMMANDS
 from tests.environment import EXTRAS, ROOT, make_environment, requirements, run_in
 
 PACKAGE = ROOT / "kat"
-COMMANDS = sorted(kat_command.find_commands(PACKAGE / "cli"))
 PIP = 'pip install "kolmogorov-arnold-transformer[{}]"'
 
 JOBS = """
@@ -201,43 +200,19 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
         importlib.import_module("of_this_name.part")
 
 
-ALL_COMMANDS = """
-import contextlib, io, json, sys
-import kat_command
-found = {}
-for line in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = kat_command.main(line)
-        except SystemExit as error:  # after --help
-            code = error.code
-    found[" ".join(line)] = code, out.getvalue(), err.getvalue()
-print(json.dumps(found))
-"""
-
-
-def _leaves(name: str) -> list[list[str]]:
-    """A command, or the commands of a group."""
-    inner = kat_command.find_commands(PACKAGE / "cli" / f"{name}.py")
-    return [[name, each] for each in inner] or [[name]]
-
-
 @pytest.mark.slow
 def test_commands_name_what_they_need_in_one_line(core):
-    leaves = [leaf for name in COMMANDS for leaf in _leaves(name)]
-    lines = [["--help"], *leaves, *(["help", *leaf] for leaf in leaves)]
+    lines = [["--help"], *map(str.split, COMMANDS), *(f"help {name}".split() for name in COMMANDS)]
     done = run_in(core, ALL_COMMANDS, json.dumps(lines))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["--help"][0] == 0
-    for leaf in leaves:
-        install = PIP.format(EXTRA_OF_COMMAND.get(leaf[0], "train"))
-        name = " ".join(leaf)
-        code, out, err = found[name]
+    for name in COMMANDS:
+        install = PIP.format(EXTRA_OF_COMMAND.get(name.split()[0], "train"))
+        code, out, err, _ = found[name]
         assert (code, out) == (2, "")
         assert re.fullmatch(f"kat: kat {name} needs the package .*{re.escape(install)}\n", err)
-        code, out, err = found[f"help {name}"]
+        code, out, err, _ = found[f"help {name}"]
         assert (code, err) == (0, "")
         assert f"``kat {name}``" in out
         assert install in out
@@ -246,14 +221,18 @@ def test_commands_name_what_they_need_in_one_line(core):
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", ["fit", "vision", "train", "plot", "export"])
 def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
-    """For their help, which builds the whole parser."""
-    names = [name for name in COMMANDS if EXTRA_OF_COMMAND.get(name, "train") == extra]
-    lines = [[*leaf, "--help"] for name in names for leaf in _leaves(name)]
-    done = run_in(make_environment(tmp_path, extra), ALL_COMMANDS, json.dumps(lines))
+    """For their help, which builds the whole parser, and for all that they import to work."""
+    names = [name for name in COMMANDS if EXTRA_OF_COMMAND.get(name.split()[0], "train") == extra]
+    environment = make_environment(tmp_path, extra)
+    done = run_in(environment, ALL_COMMANDS, json.dumps([[*n.split(), "--help"] for n in names]))
     assert done.returncode == 0, done.stderr
-    for line, (code, out, err) in json.loads(done.stdout).items():
+    for line, (code, out, err, _) in json.loads(done.stdout).items():
         assert (code, err) == (0, ""), line
         assert "--debug" in out, line
+    text = "\n".join((PACKAGE / "cli" / f"{n.split()[0]}.py").read_text() for n in names)
+    imports = re.findall(r"^ +(from kat.* import [^#(]*)(?:#.*torch)?$", text, re.M)
+    done = run_in(environment, "\n".join(imports))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_extra_of_each_package_brings_it(monkeypatch):
@@ -269,6 +248,11 @@ def test_the_extra_of_each_package_brings_it(monkeypatch):
             raise ModuleNotFoundError(name=f"{package}.part")
         assert str(raised.value).endswith(PIP.format(extra))
         assert raised.value.name == package
+        with pytest.raises(MissingPackage) as raised, needed_by("kat plot", "plot"):
+            raise MissingPackage("y", package)
+        part = extra in ("cli", "fit", "vision", "train")
+        assert str(raised.value).startswith("kat plot needs" if part else "y needs")
+        assert str(raised.value).endswith(PIP.format("plot" if part else extra))
 
 
 NOT_OF_AN_EXTRA = {

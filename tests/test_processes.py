@@ -35,10 +35,10 @@ def test_another_kat_in_the_current_directory_is_not_imported(tmp_path):
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "fork.py").write_text(_FORK)
     (tmp_path / "kat").mkdir()
-    for name in ("__init__", "checksum"):
+    for name in ("__init__", "machine"):
         (tmp_path / "kat" / f"{name}.py").touch()
     command = [sys.executable, "scripts/fork.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     imported, path = done.stdout.split()
     assert imported == "True"
-    assert Path(path) == Path(__file__).parents[1] / "kat" / "checksum.py"
+    assert Path(path) == Path(__file__).parents[1] / "kat" / "machine.py"

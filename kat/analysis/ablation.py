@@ -23,7 +23,7 @@ from kat.analysis.runs import HEADLINES, METRICS, Row, common_headline
 from kat.errors import InputError
 from kat.text import scaled
 from kat.training.evaluation.evaluate import TEST_COLUMNS
-from kat.training.tasks.task import Metric
+from kat.training.tasks.declared import Metric
 
 _BESIDE: dict[str, Callable[[Estimate], str]] = {
     "test_last_top1": lambda mean: mean.text(percent=True),

@@ -33,12 +33,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kat.analysis.choices import DTYPES
 from kat.errors import BackendUnavailable
 from kat.nn import preset
 from kat.ops import FORMS, Impl, rational
 from kat.ops.arguments import compute_dtype
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 DEGREES = ((3, 2), (5, 4), (7, 6), (9, 8))
 QUANTITIES = ("y", "dx", "da", "db")
 INTERPRETED = "interpreted triton"

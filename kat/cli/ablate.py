@@ -23,16 +23,11 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kat.analysis.ablation import compared, markdown, summarize, table
-from kat.analysis.figures.base import save_figure
-from kat.analysis.figures.grids import draw_cells
-from kat.analysis.runs import Row, write_runs
-from kat.analysis.sweeps import SweepResults, earlier_runs, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
 from kat.data.folders import left_out
@@ -40,31 +35,31 @@ from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import read_text, write_text
 from kat.locks import locked
-from kat.models.checkpoints.model_record import check_arguments
 from kat.settings import AUTO, Count, nested
 from kat.tables import print_table
 from kat.text import printable, say, warn
-from kat.training import read_divergence
-from kat.training.run_directory import SKIPPED
-from kat.training.sweep.grid import Grid
-from kat.training.sweep.launcher import Job, run_jobs, slots
-from kat.training.sweep.plan import (
-    PlannedRun,
-    find_grids,
-    grid_names,
-    plan_runs,
-    tuned_grid,
-    tuning_grid,
-)
-from kat.training.tasks.task import Metric
+from kat.training.recipes import grid_names
+from kat.training.tasks.declared import Metric
 
-Plans = dict[str, list[PlannedRun]]
-"""The runs of each grid by its name, each seed's together."""
+if TYPE_CHECKING:
+    from kat.analysis.runs import Row
+    from kat.analysis.sweeps import SweepResults
+    from kat.training.sweep.grid import Grid
+    from kat.training.sweep.launcher import Job
+    from kat.training.sweep.plan import PlannedRun
+
+    Plans = dict[str, list[PlannedRun]]
+    """The runs of each grid by its name, each seed's together."""
 
 
 def main(arguments: list[str]) -> int:
     """Trains what is missing, writes tables and plots; 1 if a run failed."""
     options = make_parser().parse_args(arguments)
+    import kat.analysis.figures.grids  # what is missing is named before the runs
+    from kat.analysis.sweeps import SweepResults, earlier_runs
+    from kat.training.run_directory import SKIPPED
+    from kat.training.sweep.plan import find_grids
+
     options.seeds = options.seeds and list(dict.fromkeys(options.seeds))
     grids = find_grids(options.grids)
     for grid in grids:
@@ -106,8 +101,8 @@ def main(arguments: list[str]) -> int:
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
     for folder in sorted(missing - set(results.errors)):
-        reason = read_divergence(folder) or "it diverged, according to a table of --reuse"
-        warn(f"kat: the run in {folder} has no result: {reason}")
+        why = kat.training.read_divergence(folder) or "it diverged, according to a table of --reuse"
+        warn(f"kat: the run in {folder} has no result: {why}")
     return FAILED if results.errors or missing or any(untuned) else 0
 
 
@@ -136,6 +131,10 @@ def plan_grid(
     grid: Grid, options: Namespace, earlier: Mapping[str, Row] | None = None
 ) -> list[PlannedRun]:
     """All runs of a grid, as the options say, and the runs of earlier tables."""
+    from kat.analysis.sweeps import with_earlier
+    from kat.models.checkpoints.model_record import check_arguments
+    from kat.training.sweep.plan import plan_runs
+
     overrides = nested(dict(map(_setting, options.set or [])))
     runs = plan_runs(grid, options.seeds or grid.seeds, overrides, options.out)
     for model in (run.job.config.model for run in runs):
@@ -148,6 +147,8 @@ def plan_tuning(
     grids: Sequence[Grid], options: Namespace, earlier: Mapping[str, Row] | None = None
 ) -> Plans:
     """The tuning runs of the grids that have any, by the name of their table."""
+    from kat.training.sweep.plan import tuning_grid
+
     own_seeds = Namespace(**{**vars(options), "seeds": None})
     tunings = [tuning_grid(grid, grid.tune) for grid in grids if grid.tune]
     return {tuning.name: plan_grid(tuning, own_seeds, earlier) for tuning in tunings}
@@ -155,6 +156,8 @@ def plan_tuning(
 
 def _tuned(grid: Grid, tuning: Plans) -> Grid:
     """The grid, each cell with the value that its tuning runs have chosen."""
+    from kat.training.sweep.plan import tuned_grid
+
     if grid.tune is None:
         return grid
     return tuned_grid(grid, grid.tune, tuning[grid.names_of_tables[-1]])
@@ -181,6 +184,8 @@ def _train(
     plans: Plans, options: Namespace, results: SweepResults, keep: Callable[[], None]
 ) -> None:
     """Makes the runs that are not finished, each once, and keeps the results after each."""
+    from kat.training.sweep.launcher import run_jobs, slots
+
     planned = [run for of_grid in plans.values() for run in of_grid]
     runs = {run.folder: run for run in planned}
     runs |= {run.folder: run for run in planned if run.job.test}  # in one of its grids
@@ -218,12 +223,18 @@ def _result(run: PlannedRun) -> str:
 
 
 def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
+    from kat.analysis.runs import write_runs
+
     for name, runs in plans.items():
         write_runs(results.rows(runs), out / f"{name}.csv")
 
 
 def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     """Prints the tables of a grid, and writes them and its plots."""
+    from kat.analysis.ablation import compared, markdown, summarize, table
+    from kat.analysis.figures.base import save_figure
+    from kat.analysis.figures.grids import draw_cells
+
     reference, metric = grid.cells[0].name, compared(metric, rows)
     found = summarize(rows, reference, metric.name)
     head, lines = table(found, reference, metric)

@@ -25,12 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+import kat
 from kat.cli.options.parser import Parser
-from kat.data import decode, eval_transform
-from kat.models import ModelRecord, convert_vit, read_vit, save_model
 from kat.tables import aligned
 from kat.text import say
 
@@ -40,19 +36,21 @@ REPORT = "conversion.json"
 def main(arguments: list[str]) -> None:
     """Converts, saves, prints a table."""
     options = make_parser().parse_args(arguments)
+    from kat.data.transforms import read_images  # imports torch
+
     out: Path = options.out
-    source = read_vit(options.source)
+    source = kat.models.read_vit(options.source)
     given = {n: tuple(getattr(options, n)) for n in ("mean", "std") if getattr(options, n)}
-    model, record, report = convert_vit(
+    model, record, report = kat.models.convert_vit(
         source,
         options.model,
         args=options.args,
         num_classes=options.num_classes,
         activation=options.activation,
-        images=partial(_read_images, options.images) if options.images else None,
+        images=partial(read_images, options.images) if options.images else None,
         preprocessing=given,
     )
-    save_model(model, record, out)
+    kat.models.save_model(model, record, out)
     report.save(out / REPORT)
     known = given or source.preprocessing
     origin = "the source's" if known else "assumed: the source does not say; --mean, --std"
@@ -80,8 +78,3 @@ def make_parser() -> Parser:
         what = f"the {name} of each channel in the ViT's training, if SOURCE does not say"
         add(f"--{name}", nargs="+", type=float, help=what)
     return parser
-
-
-def _read_images(paths: list[str], record: ModelRecord) -> Tensor:
-    transform = eval_transform(record)
-    return torch.stack([transform(decode(path)) for path in paths])

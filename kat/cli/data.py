@@ -12,14 +12,13 @@ from dataclasses import fields, replace
 from functools import partial
 from operator import itemgetter
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+import kat
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser, write_json
-from kat.data.check import SPLITS, Problem, SplitReport, between_splits, check_split
-from kat.data.config import DataConfig
+from kat.data.config import SPLITS, DataConfig
 from kat.errors import InputError
 from kat.settings import Count
 from kat.text import counted, listing, quoted, say
@@ -51,7 +50,7 @@ def check(arguments: list[str]) -> int:
     options = check_parser().parse_args(arguments)
     splits = SPLITS if options.split is None else (options.split,)
     reports = _reports(options, splits)
-    between = between_splits([report for report in reports if report.classes])
+    between = kat.data.between_splits([report for report in reports if report.classes])
     skipped = {"bad_annotations"} if options.skip else set()
     skipped |= {"bad_images"} if options.bad_images == "skip" else set()
     for report in reports:
@@ -96,8 +95,12 @@ def check_parser() -> Parser:
     return parser
 
 
-def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
+def _reports(options: Namespace, splits: Collection[str]) -> list[kat.data.SplitReport]:
     """The report of each split; one that cannot be opened is a problem, unless none can."""
+    import numpy as np
+
+    from kat.data.check import Problem, SplitReport, check_split  # imports torch
+
     config = DataConfig(
         name=options.dataset,
         **vars(options.data),
@@ -123,7 +126,7 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
     return reports
 
 
-def _print(report: SplitReport, skipped: Collection[str]) -> None:
+def _print(report: kat.data.SplitReport, skipped: Collection[str]) -> None:
     say(f"{report.split}: {report.contents}, {len(report.classes)} classes")
     if counts := list(report.classes.items()):
         if len(counts) > _LISTED:
@@ -135,7 +138,7 @@ def _print(report: SplitReport, skipped: Collection[str]) -> None:
         say(f"  note     {len(report.unused)} without an example: {listed}")
 
 
-def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
+def _print_problems(problems: list[kat.data.check.Problem], skipped: Collection[str]) -> None:
     for problem in problems:
         severity = problem.severity(skipped)
         remedy = "" if severity == "fatal" else f"; {problem.remedy}"

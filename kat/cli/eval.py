@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kat.api import data_to_evaluate, evaluate, load
+import kat
 from kat.cli.options.parser import Parser, write_json
 from kat.cli.options.task_options import add_task_options, own_options
 from kat.data.folders import left_out
@@ -34,8 +34,6 @@ from kat.files import short_names
 from kat.settings import Count
 from kat.tables import print_table, write_table
 from kat.text import say
-from kat.training.evaluation.run_data import find_checkpoints, take_one_split
-from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
 """The evaluation of a checkpoint, or the ``error`` that prevented it."""
@@ -45,6 +43,9 @@ def main(arguments: list[str]) -> None:
     """Evaluates each checkpoint, and prints lines or a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    from kat.api import data_to_evaluate  # imports torch
+    from kat.training.evaluation.run_data import find_checkpoints, take_one_split
+
     paths = find_checkpoints(options.runs)
     several = paths != options.runs or len(paths) > 1
     names = short_names(paths) if several else [""]
@@ -98,7 +99,7 @@ def make_parser() -> Parser:
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
     kinds, what = ("32-true", "bf16-mixed", "16-mixed"), "precision of the forward pass"
     add("--precision", choices=kinds, default="32-true", help=what)
-    add_task_options(parser, "EvalOptions")
+    add_task_options(parser, "evaluate")
     return parser
 
 
@@ -107,10 +108,10 @@ def _evaluate(
 ) -> Row:
     """Evaluates a checkpoint, and writes tables and figures."""
     given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
-    model = load(path, **given)
-    own = own_options(parser, options, model.task, "EvalOptions")
+    model = kat.load(path, **given)
+    own = own_options(parser, options, model.task, "evaluate")
     own |= {name: getattr(options, name) for name in ("device", "precision", "limit", "progress")}
-    found = evaluate(model, data, **own)
+    found = kat.evaluate(model, data, **own)
     row = {"checkpoint": str(path), "data": data["name"], "task": model.task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:
@@ -123,6 +124,8 @@ def _evaluate(
 
 def _columns(rows: Iterable[Row]) -> list[str]:
     """The columns of the tasks of the checkpoints, then common ones."""
+    from kat.training.tasks.registry import TASKS
+
     tasks = {row["task"] for row in rows if "task" in row} or set(TASKS)
     own = [m.name for name, task in TASKS.items() if name in tasks for m in task.eval_metrics]
     last = ("images", "skipped", "images_per_second", "error")
@@ -141,6 +144,8 @@ def _print(rows: Sequence[Row], several: bool) -> None:
 
 
 def _print_table(rows: Sequence[Row]) -> None:
+    from kat.training.tasks.registry import TASKS
+
     tasks = [task for name, task in TASKS.items() if name in {row.get("task") for row in rows}]
     shown = {m.name: m for task in tasks for m in task.eval_metrics if m.in_table}.values()
     lines = [

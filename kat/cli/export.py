@@ -30,13 +30,9 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import kat
 from kat.cli.options.parser import Parser, refuse_options
-from kat.deploy import FILE_FORMATS, Exported, FeatureMaps, export_model, make_resizable
-from kat.deploy.formats import PROGRAMS
-from kat.deploy.run_record import training_record
-from kat.models import load_model, save_pretrained
 from kat.text import say, scaled
-from kat.training.evaluation.run_data import settings_of_run
 
 _OF_FILES = ("int8", "dynamic_size", "backbone")
 
@@ -47,14 +43,15 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     out: Path = options.out
     ending = out.suffix.removeprefix(".")
-    is_file = ending.isalpha() or ending in FILE_FORMATS
+    is_file = ending.isalpha() or ending in kat.deploy.FILE_FORMATS
     others, on = (["license"], f".{ending} file") if is_file else (_OF_FILES, "folder")
     refuse_options(parser, options, others, f"on a {on}")
     if is_file:
         _export_file(options, out)
     else:
-        training = training_record(options.run)
-        save_pretrained(*load_model(options.run), out, training=training, license=options.license)
+        model, record = kat.models.load_model(options.run)
+        more = {"training": kat.deploy.training_record(options.run), "license": options.license}
+        kat.models.save_pretrained(model, record, out, **more)
         say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
@@ -75,17 +72,21 @@ def make_parser() -> Parser:
 
 
 def _export_file(options: Namespace, out: Path) -> None:
-    model, record = load_model(options.run)
+    from kat.training.evaluation.run_data import settings_of_run
+
+    model, record = kat.models.load_model(options.run)
     if options.dynamic_size:
-        model = make_resizable(model, record)
+        model = kat.deploy.make_resizable(model, record)
     if options.backbone:
-        model = FeatureMaps(model)
+        model = kat.deploy.FeatureMaps(model)
     run = settings_of_run(options.run)
-    exported = export_model(model, record, out, int8=options.int8, run=run)
+    exported = kat.deploy.export_model(model, record, out, int8=options.int8, run=run)
     say(*_summary(exported))
 
 
-def _summary(exported: Exported) -> list[str]:
+def _summary(exported: kat.deploy.Exported) -> list[str]:
+    from kat.deploy.formats import PROGRAMS
+
     record = exported.record
     takes = "one image of any size" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"

@@ -1,7 +1,8 @@
 """``kat fit``: fit the coefficients of a rational to a function, an expression or points.
 
 Fits F = P/Q of degrees (m, n) to TARGET, and prints its errors and its gain. TARGET is one of
-  a function:     listed below, or another function of torch, such as elu or hardswish
+  a function:     identity, silu, gelu, gelu_tanh, quick_gelu, relu, leaky_relu, tanh, sigmoid,
+                  mish, softplus, or another function of torch, such as elu or hardswish
   an expression:  of x, pi, e, numbers, + - * / **, these functions, torch's (exp, erf, ...),
                   max(a, b) and min(a, b); it is parsed, and never run as Python
   a CSV file:     two columns x,y with or without a header line, in any order
@@ -18,19 +19,23 @@ examples:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kat.cli.options.parser import Parser
 from kat.documents import write_json
 from kat.files import PICTURES
-from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, read_points, twice
-from kat.nn.fitting.fitter import METHODS, WEIGHTS
 from kat.tables import aligned
 from kat.text import say
+
+if TYPE_CHECKING:
+    from kat.nn.fitting import Fit, Points
 
 
 def main(arguments: list[str]) -> None:
     """Fits, prints, writes."""
     options = make_parser().parse_args([_as_value(argument) for argument in arguments])
+    from kat.nn.fitting import fit, read_points  # imports torch
+
     text = options.target.strip()
     target = read_points(Path(text)) if text.endswith(".csv") else text
     result = fit(
@@ -54,7 +59,7 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat fit``."""
-    parser = Parser(__doc__, "TARGET", epilog=f"functions: {', '.join(FUNCTIONS)}")
+    parser = Parser(__doc__, "TARGET")
     add = parser.add
     add("target", metavar="TARGET", help="what to fit, see above")
     what = "degrees of numerator and denominator"
@@ -63,9 +68,9 @@ def make_parser() -> Parser:
     add("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help=what)
     add("--form", default="A", help="A: Q = 1 + sum |b_j||x|^j, B: Q = 1 + |sum b_j x^j|")
     what = "minimax: smallest largest error; least_squares: smallest mean square error"
-    add("--method", choices=list(METHODS), default="minimax", help=what)
+    add("--method", choices=("minimax", "least_squares"), default="minimax", help=what)
     what = "uniform; or normal: squared errors are weighted by the density of N(0, 1)"
-    add("--weight", choices=list(WEIGHTS), default="uniform", help=what)
+    add("--weight", choices=("uniform", "normal"), default="uniform", help=what)
     what = "form B: let b_1 x + ... + b_n x^n vanish beyond the interval. The error on it may be"
     what += " smaller, but F may spike outside: for inputs that never leave the interval"
     add("--interval-only", action="store_true", help=what)
@@ -82,6 +87,8 @@ def _as_value(argument: str) -> str:
 
 
 def _report(result: Fit, target: str | Points, gain: float) -> list[str]:
+    from kat.nn.fitting import twice
+
     rows = {
         "max error": f"{result.max_error:.3e}",
         "RMS error": f"{result.rms_error:.3e}",

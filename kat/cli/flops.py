@@ -12,7 +12,6 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kat.analysis.cost.tables import PUBLISHED, compare_layers, model_cost
 from kat.cli.options.parser import MODEL, Parser, tracked, write_json
 from kat.settings import Count
 from kat.tables import print_table, write_table
@@ -33,6 +32,8 @@ def models(arguments: list[str]) -> None:
       kat flops models runs/digits --layers --csv layers.csv       layer by layer
     """
     options = models_parser().parse_args(arguments)
+    from kat.analysis.cost.tables import PUBLISHED, model_cost  # imports torch
+
     names = tracked(options.models or list(PUBLISHED), "counting", options)
     costs = [model_cost(name, options.args, options.image_size) for name in names]
     summed = []
@@ -116,6 +117,8 @@ def layers(arguments: list[str]) -> None:
       kat flops layers 192 768 --degree 3 2 --groups 4 --grid 8
     """
     options = layers_parser().parse_args(arguments)
+    from kat.analysis.cost.tables import compare_layers  # imports torch
+
     kept = {name: getattr(options, name) for name in ("groups", "grid", "order")}
     rows = compare_layers(options.d_in, options.d_out, degree=tuple(options.degree), **kept)
     _print("for one token", rows)

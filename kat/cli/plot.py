@@ -18,33 +18,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from kat.analysis.ablation import compared, main_metric, summarize, with_split
-from kat.analysis.figures.activations import ANIMATED, plot_activations, plot_evolution
-from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
-from kat.analysis.figures.base import save_figure
-from kat.analysis.figures.grids import COSTS, draw_costs, draw_forest, pareto_front
-from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves, usual_curves
-from kat.analysis.inspect.activations import Activation, learned_activations
-from kat.analysis.inspect.attention import attention_maps, check_attention
-from kat.analysis.inspect.predictions import images_of_run, normalized
-from kat.analysis.inspect.symbolic import Reading, median, read_symbols
-from kat.analysis.runs import History, find_runs, read_runs, with_results
+import kat
+from kat.analysis.choices import ANIMATED, COSTS, PANELS
 from kat.cli.options.parser import Parser, refuse_options
-from kat.data import DeviceTransform, decode, eval_transform
-from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import short_names
-from kat.models import ModelRecord, load_model
-from kat.nn import read_coefficient_history
 from kat.settings import Count, CountOrZero, Positive
 from kat.tables import print_table, write_table
 from kat.text import say, warn
-from kat.training import read_history
-from kat.training.run_directory import COEFFICIENTS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kat.analysis.runs import History
 
 
 def activations(arguments: list[str]) -> None:
@@ -61,18 +49,23 @@ def activations(arguments: list[str]) -> None:
       kat plot activations model.safetensors --images 0 --width 4     without images
     """
     options = activations_parser().parse_args(arguments)
-    model, record = load_model(options.run)
+    from kat.nn import read_coefficient_history  # imports torch
+    from kat.training.run_directory import COEFFICIENTS
+
+    model, record = kat.models.load_model(options.run)
     inputs, note = _inputs(options, model, record)
     path = options.run / COEFFICIENTS
     history = read_coefficient_history(path) if path.is_file() else None
-    found = learned_activations(model, inputs, width=options.width, history=history)
-    plot_activations(found, options.out)
+    analysis = kat.analysis
+    found = analysis.learned_activations(model, inputs, width=options.width, history=history)
+    analysis.plot_activations(found, options.out)
     say(note)
     if options.symbolic or options.csv:
-        readings = [reading for activation in found for reading in read_symbols(activation)]
+        readings = [reading for one in found for reading in analysis.read_symbols(one)]
         _print(readings)
         if options.csv:
-            write_table(options.csv, [f.name for f in fields(Reading)], map(astuple, readings))
+            names = [field.name for field in fields(analysis.Reading)]
+            write_table(options.csv, names, map(astuple, readings))
             say(options.csv)
     say(options.out)
 
@@ -92,9 +85,11 @@ def activations_parser() -> Parser:
 
 
 def _inputs(
-    options: Namespace, model: nn.Module, record: ModelRecord
+    options: Namespace, model: nn.Module, record: kat.models.ModelRecord
 ) -> tuple[Iterator[Tensor] | None, str]:
     """Batches of inputs, if there are images, and a line that says which."""
+    from kat.analysis.inspect.predictions import images_of_run, normalized
+
     if options.images == 0:
         return None, "drawn without images"
     try:
@@ -107,9 +102,11 @@ def _inputs(
     return normalized(images.batches(), record), note
 
 
-def _print(readings: Sequence[Reading]) -> None:
+def _print(readings: Sequence[kat.analysis.Reading]) -> None:
     """A row for each function that is nearest to groups of a layer."""
-    found: dict[tuple[str, str], list[Reading]] = {}
+    from kat.analysis.inspect.symbolic import median
+
+    found: dict[tuple[str, str], list[kat.analysis.Reading]] = {}
     for reading in readings:
         found.setdefault((reading.layer, reading.nearest), []).append(reading)
     rows = []
@@ -137,11 +134,16 @@ def attention(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.files:
         refuse_options(parser, options, ["data", "images"], "beside image files")
-    model, record = open_model(options.run, options.image_size)
+    from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
+    from kat.analysis.figures.base import save_figure
+    from kat.analysis.inspect.attention import attention_maps, check_attention
+    from kat.analysis.inspect.predictions import images_of_run
+    from kat.data.transforms import DeviceTransform, read_images
+
+    model, record = kat.deploy.open_model(options.run, options.image_size)
     transformer = check_attention(model)
     if options.files:
-        transform = eval_transform(record, normalize=False)
-        pictures = torch.stack([transform(decode(path)) for path in options.files])
+        pictures = read_images(options.files, record, normalize=False)
         names = [Path(path).name for path in options.files]
     else:
         images = images_of_run(options.run, model, record, options.images, options.data)
@@ -185,10 +187,13 @@ def curves(arguments: list[str]) -> None:
       kat plot curves runs/ablation/models.csv --out curves.svg
     """
     options = curves_parser().parse_args(arguments)
+    from kat.analysis.figures.learning_curves import usual_curves  # imports torch
+    from kat.analysis.runs import find_runs
+
     lines: dict[str, list[History]] = {}
     left_out = []
     for row in find_runs(options.runs, group=options.group, labels=options.labels):
-        history = read_history(row["folder"]) if row["status"] == "done" else []
+        history = kat.training.read_history(row["folder"]) if row["status"] == "done" else []
         if history:
             lines.setdefault(row["cell"], []).append(history)
         elif row["status"] == "done":
@@ -201,15 +206,15 @@ def curves(arguments: list[str]) -> None:
     for folder in left_out:
         warn(f"note: {folder} is left out: it has no history.csv with an epoch in it")
     usual = usual_curves(next(iter(lines.values()))[0][-1])
-    plot_learning_curves(lines, options.out, options.metric or usual)
+    kat.analysis.plot_learning_curves(lines, options.out, options.metric or usual)
     say(options.out)
 
 
 def curves_parser() -> Parser:
     """The parser of ``kat plot curves``."""
     parser = _runs_parser(curves.__doc__)
-    what = f"a panel each, of {', '.join(CURVES)} (default: the loss, and the task's first metric)"
-    parser.add("--metric", nargs="+", choices=list(CURVES), metavar="NAME", help=what)
+    what = f"a panel each, of {', '.join(PANELS)} (default: the loss, and the task's first metric)"
+    parser.add("--metric", nargs="+", choices=list(PANELS), metavar="NAME", help=what)
     parser.add_picture("curves.png")
     return parser
 
@@ -239,6 +244,11 @@ def cost(arguments: list[str]) -> None:
       kat plot cost runs/kat runs/vit --labels KAT ViT --x flops --out flops.svg
     """
     options = cost_parser().parse_args(arguments)
+    from kat.analysis.ablation import compared, main_metric, summarize, with_split  # imports torch
+    from kat.analysis.figures.base import save_figure
+    from kat.analysis.figures.grids import draw_costs, pareto_front
+    from kat.analysis.runs import find_runs, with_results
+
     found = find_runs(options.runs, group=options.group, labels=options.labels)
     rows = [with_results(row) for row in found]
     done = [row for row in rows if row["status"] == "done"]
@@ -280,17 +290,20 @@ def evolution(arguments: list[str]) -> None:
       kat plot evolution runs/digits --layers "*.act2" --images 512 --out evolution.gif
     """
     options = evolution_parser().parse_args(arguments)
+    from kat.nn import read_coefficient_history  # imports torch
+    from kat.training.run_directory import COEFFICIENTS
+
     history = read_coefficient_history(options.run / COEFFICIENTS)
     history = {name: own for name, own in history.items() if fnmatch(name, options.layers)}
     if not history:
         raise InputError(f"no layer of {options.run} has a name like {options.layers}")
-    seen: list[Activation] = []
+    seen: list[kat.analysis.Activation] = []
     if options.images:
-        model, record = load_model(options.run)
+        model, record = kat.models.load_model(options.run)
         inputs, note = _inputs(options, model, record)
-        seen = learned_activations(model, inputs, width=options.width)
+        seen = kat.analysis.learned_activations(model, inputs, width=options.width)
         say(note)
-    plot_evolution(history, options.out, width=options.width, seen=seen)
+    kat.analysis.plot_evolution(history, options.out, width=options.width, seen=seen)
     say(options.out)
 
 
@@ -320,6 +333,11 @@ def forest(arguments: list[str]) -> None:
       kat plot forest runs/ablation/components.csv --out components.png
     """
     options = forest_parser().parse_args(arguments)
+    from kat.analysis.ablation import compared, main_metric, summarize, with_split  # imports torch
+    from kat.analysis.figures.base import save_figure
+    from kat.analysis.figures.grids import draw_forest
+    from kat.analysis.runs import read_runs
+
     paths: list[Path] = list(dict.fromkeys(options.tables))
     names = [name.removesuffix(".csv") for name in short_names(paths)]
     rows = {name: read_runs(path) for name, path in zip(names, paths, strict=True)}

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kat.api import load
+import kat
 from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked, write_json
 from kat.cli.options.task_options import add_task_options, own_options
 from kat.data.folders import image_files
@@ -24,8 +24,9 @@ from kat.errors import Failed, InputError
 from kat.files import replacing, short_names
 from kat.tables import columns_of, print_table, write_table
 from kat.text import warn
-from kat.training.tasks.registry import TASKS
-from kat.training.tasks.task import Task
+
+if TYPE_CHECKING:
+    from kat.training.tasks.task import Task
 
 _CLASSES = 5
 """The most classes of an image's pixels that are printed; the files have all."""
@@ -35,11 +36,13 @@ def main(arguments: list[str]) -> None:
     """Predicts, and prints a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    from kat.training.tasks.registry import TASKS  # imports torch
+
     files = image_files(options.images)
     given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
-    model = load(options.checkpoint, **given)
+    model = kat.load(options.checkpoint, **given)
     task = TASKS[model.task]
-    own = own_options(parser, options, model.task, "PredictOptions")
+    own = own_options(parser, options, model.task, "predict_images")
     out: Path | None = options.out
     if not task.draws:
         refuse_options(parser, options, ("out",), f"on a model for {task.name}")
@@ -79,7 +82,7 @@ def make_parser() -> Parser:
     what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
     what += " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
     parser.add_folder("--out", what, new=True)
-    add_task_options(parser, "PredictOptions")
+    add_task_options(parser, "predict_images")
     parser.add_json("the predictions")
     parser.add_csv("one row per class or object")
     return parser

@@ -16,23 +16,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kat.analysis.reports.findings import read_findings
-from kat.analysis.reports.grids import write_ablation_report, write_comparison_report
-from kat.analysis.reports.run import write_run_report
-from kat.analysis.runs import find_runs, read_runs, with_results
+import kat
 from kat.cli.options.parser import Parser, refuse_options
 from kat.files import short_names
 from kat.settings import CountOrZero
 from kat.text import say
-from kat.training import read_history
-from kat.training.run_directory import REPORT
-from kat.training.sweep.plan import kept_settings
 
 
 def main(arguments: list[str]) -> None:
     """Reads what there is, writes the page."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    from kat.analysis.reports.findings import read_findings  # imports torch
+    from kat.analysis.reports.grids import write_comparison_report
+    from kat.analysis.reports.run import write_run_report
+    from kat.analysis.runs import find_runs, with_results
+    from kat.training.run_directory import REPORT
+    from kat.training.sweep.plan import kept_settings
+
     runs: list[Path] = list(dict.fromkeys(options.runs))
     tables = [path for path in runs if path.suffix == ".csv"]
     beside = runs[0].parent if len(runs) > 1 else runs[0]
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
         _report_grids(runs, out)
     elif len(runs) > 1:
         rows = [with_results(row) for row in find_runs(runs, group=False, labels=None)]
-        histories = {row["cell"]: read_history(row["folder"]) for row in rows}
+        histories = {row["cell"]: kat.training.read_history(row["folder"]) for row in rows}
         settings = {row["cell"]: kept_settings(row["folder"]) for row in rows}
         write_comparison_report(rows, histories, settings, out)
     else:
@@ -66,9 +67,12 @@ def make_parser() -> Parser:
 
 
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
+    from kat.analysis.reports.grids import write_ablation_report
+    from kat.analysis.runs import read_runs
+
     grids, histories = {}, {}
     for path, name in zip(tables, short_names(tables), strict=True):
         rows = grids[name.removesuffix(".csv")] = read_runs(path)
-        runs = {row["run"]: read_history(path.parent / row["run"]) for row in rows}
+        runs = {row["run"]: kat.training.read_history(path.parent / row["run"]) for row in rows}
         histories[name.removesuffix(".csv")] = runs
     write_ablation_report(grids, histories, out)

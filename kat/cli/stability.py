@@ -16,25 +16,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kat.analysis import Verdict, plot_stability
-from kat.analysis.inspect.stability import TABLE, table
+import kat
 from kat.cli.options.parser import Parser
 from kat.files import PICTURES, short_names
-from kat.nn.stability import read_rows
 from kat.tables import print_table
 from kat.text import say
-from kat.training import read_divergence
-from kat.training.run_directory import STABILITY
 
 
 def main(arguments: list[str]) -> None:
     """Draws the figure, and prints the reports."""
     options = make_parser().parse_args(arguments)
+    from kat.nn.stability import read_rows  # imports torch
+    from kat.training.run_directory import STABILITY
+
     runs = [Path(run) for run in options.runs]
     if options.out:
         labels = short_names(runs)
         rows = {label: read_rows(run / STABILITY) for label, run in zip(labels, runs, strict=True)}
-        plot_stability(rows if len(rows) > 1 else {"": rows[labels[0]]}, options.out)
+        kat.analysis.plot_stability(rows if len(rows) > 1 else {"": rows[labels[0]]}, options.out)
     for run in runs:
         report(run)
 
@@ -49,6 +48,10 @@ def make_parser() -> Parser:
 
 def report(out: Path) -> None:
     """Prints the verdict on a monitored run, and the table of its layers."""
+    from kat.analysis.inspect.stability import TABLE, table
+    from kat.nn.stability import read_rows
+    from kat.training.run_directory import STABILITY
+
     rows = read_rows(out / STABILITY)
-    say(*Verdict.of(rows, read_divergence(out)).lines)
+    say(*kat.analysis.Verdict.of(rows, kat.training.read_divergence(out)).lines)
     print_table(TABLE, table(rows)[0])

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 
 from kat import training
 from kat.cli.options.training_settings import TrainingParser, parse_training
+from kat.cli.stability import report
 from kat.errors import Interrupted, TrainingDiverged
 from kat.tables import aligned
 from kat.text import say, scaled
@@ -102,8 +103,6 @@ def _report_monitored(config: TrainConfig) -> None:
 
     out = Path(config.out)
     if config.monitor.enabled and training.is_first_process() and (out / STABILITY).is_file():
-        from kat.cli.stability import report  # imports matplotlib
-
         report(out)
 
 

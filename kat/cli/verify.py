@@ -12,24 +12,18 @@ examples:
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from kat.analysis.verify import (
-    DTYPES,
-    QUANTITIES,
-    Result,
-    cases,
-    present_backends,
-    verify,
-    verify_interpreted,
-)
+from kat.analysis.choices import DTYPES
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser, tracked, write_json
 from kat.errors import InputError, unknown
-from kat.ops.cpu.library import find_library
 from kat.tables import print_table
 from kat.text import say
 from kat.version import __version__
+
+if TYPE_CHECKING:
+    from kat.analysis.verify import Result
 
 _LISTED = 10
 """Failures that are printed; --json writes all results."""
@@ -38,6 +32,11 @@ _LISTED = 10
 def main(arguments: list[str]) -> int:
     """Verifies, prints a table; 1 if anything failed."""
     options = make_parser().parse_args(arguments)
+    for name in options.dtypes:
+        if name not in DTYPES:
+            raise unknown("dtype", name, DTYPES)
+    from kat.analysis.verify import cases, present_backends, verify, verify_interpreted
+
     backends, absent = present_backends()
     by_name = {backend.name: backend for backend in backends}
     chosen = list(by_name) if options.backends is None else options.backends
@@ -45,9 +44,6 @@ def main(arguments: list[str]) -> int:
         if name not in by_name:
             reason = absent.get(name, f"there are {', '.join(by_name)}")
             raise InputError(f"the backend {name} is unavailable: {reason}")
-    for name in options.dtypes:
-        if name not in DTYPES:
-            raise unknown("dtype", name, DTYPES)
     found = verify(
         [by_name[name] for name in chosen], tracked(cases(options.dtypes), "comparing", options)
     )
@@ -82,6 +78,11 @@ def make_parser() -> Parser:
 
 def _print(found: list[Result]) -> None:
     """The largest errors by backend, dtype and quantity."""
+    import torch
+
+    from kat.analysis.verify import QUANTITIES
+    from kat.ops.cpu.library import find_library
+
     largest: dict[tuple[str, str], dict[str, float]] = {}
     for result in found:
         row = largest.setdefault((result.backend, result.dtype), dict.fromkeys(QUANTITIES, 0.0))

@@ -20,8 +20,6 @@ from kat.data.sources.registry import open_split, task_of_data
 from kat.errors import InputError, MissingFile
 from kat.text import quoted
 
-SPLITS = ("train", "val")
-"""The splits that a dataset may have."""
 _MISSING, _UNREADABLE = "missing images", "unreadable images"
 _NO_CLASS = "masks with values that are not a class"
 _USED = "training uses them as they are"

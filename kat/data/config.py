@@ -21,6 +21,9 @@ from kat.settings import (
     Workers,
 )
 
+SPLITS = ("train", "val")
+"""The splits that a dataset may have."""
+
 
 @dataclass
 class DataConfig:

@@ -17,7 +17,7 @@ from torchvision.transforms import Compose
 
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.dataset import ImageDataset, Transform
-from kat.data.decoding import in_channels
+from kat.data.decoding import decode, in_channels
 from kat.data.loading.stream import ImageStream
 from kat.data.seeds import ERASING, derived_seed, fork_host_rng, seed_all
 from kat.errors import InputError
@@ -106,6 +106,12 @@ def eval_transform(spec: Any, *, normalize: bool = True) -> Transform:
         normalize=normalize,
     )
     return _after_conversion(spec, transform)
+
+
+def read_images(paths: Sequence[str], spec: Any, *, normalize: bool = True) -> Tensor:
+    """Reads images as a model sees them in evaluation, (N, C, H, W); see :func:`eval_transform`."""
+    transform = eval_transform(spec, normalize=normalize)
+    return torch.stack([transform(decode(path)) for path in paths])
 
 
 def train_transform(spec: Any, augment: AugmentConfig) -> Transform:

@@ -22,7 +22,7 @@ SHORT = {
     "device": "accelerator",
 }
 """Short forms of settings."""
-
+GRIDS = "kat.recipes.grids"
 
 _WITH_DEFAULTS = ("digits", "fashion_mnist")
 """Data that the defaults of the settings suit."""
@@ -32,6 +32,11 @@ def recipe_names(package: str = "kat.recipes") -> list[str]:
     """Return the names of the recipes, or of the grids, that a package ships."""
     names = (path.name for path in files(package).iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def grid_names() -> list[str]:
+    """Return the names of the grids that the package ships."""
+    return recipe_names(GRIDS)
 
 
 def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -> str:

@@ -11,6 +11,28 @@ import yaml
 
 import kat_command
 
+CLI = Path(kat_command.__file__).parent / "kat" / "cli"
+GROUPS = {name: [*kat_command.find_commands(CLI / f"{name}.py")] for name in
+          kat_command.find_commands(CLI)}  # fmt: skip
+"""The commands of each group; none of a command."""
+COMMANDS = [f"{name} {each}".strip() for name, inner in GROUPS.items() for each in inner or [""]]
+"""All commands, in groups by two words."""
+ALL_COMMANDS = """
+import contextlib, io, json, sys
+import kat_command
+found = {}
+for line in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = kat_command.main(line)
+        except SystemExit as error:  # after --help
+            code = error.code
+    heavy = sorted({"torch", "timm", "numpy"} & {*sys.modules})
+    found[" ".join(line)] = code, out.getvalue(), err.getvalue(), heavy
+print(json.dumps(found))
+"""
+"""Calls commands in a process of its own: exit code, output, errors, and what is imported then."""
 QUICK = ["--no-progress", "--limit_train_batches", "2", "--limit_val_batches", "2"]
 """Options of a training that is over soon."""
 

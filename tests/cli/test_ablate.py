@@ -214,7 +214,7 @@ def test_a_grid_of_detectors_is_compared_by_box_ap(items, tmp_path, capsys):
 
 
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
-    from kat.training.sweep.plan import grid_names
+    from kat.training.recipes import grid_names
 
     assert grid_names() == ["components", "degrees", "groups", "init", "models", "paper", "share"]
     assert run("ablate", *grid_names(), "--out", tmp_path / "none", "--dry-run") == 0

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import kat_command
 from kat.cli import train
 from kat.cli.options import parser as parsing
 from kat.cli.options import training_settings
 from kat.cli.options.parser import settings_of
 from kat.errors import InputError
 from kat.training import TrainConfig
+from tests.cli.commands import ALL_COMMANDS, COMMANDS, GROUPS, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CLI = ROOT / "kat" / "cli"
-GROUPS = {name: [*kat_command.find_commands(CLI / f"{name}.py")] for name in
-          kat_command.find_commands(CLI)}  # fmt: skip
-"""The commands of each group; none of a command."""
-COMMANDS = [f"{name} {each}".strip() for name, inner in GROUPS.items() for each in inner or [""]]
-"""All commands, in groups by two words."""
 
 
 def commands_in(text: str) -> list[str]:
@@ -82,7 +79,7 @@ def test_the_commands_of_pages_and_recipes_are_accepted(parse):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_the_subject_and_has_examples_that_are_accepted(name, capsys, parse):
     with pytest.raises(SystemExit) as stop:
-        kat_command.main([*name.split(), "--help"])
+        run(*name.split(), "--help")
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: kat {name} ")
@@ -104,7 +101,7 @@ def test_help_names_the_subject_and_has_examples_that_are_accepted(name, capsys,
 
 def test_the_examples_of_groups_and_of_kat_are_accepted(capsys, parse):
     for words in ([], *([name] for name, inner in GROUPS.items() if inner)):
-        assert kat_command.main([*words, "--help"]) == 0
+        assert run(*words, "--help") == 0
         examples = commands_in(capsys.readouterr().out.partition("examples:\n")[2])
         assert examples
         for line in examples:
@@ -117,3 +114,16 @@ def test_the_most_important_settings_are_shown_with_examples_that_are_accepted(p
     for name, example in rows:
         assert name in {setting for setting, *_ in settings_of(TrainConfig)}
         parse(f"kat train {example}")
+
+
+@pytest.mark.parametrize(("option", "refused"), [("--help", False), ("--wrong-option", True)])
+def test_no_command_imports_torch_for_its_help_or_to_refuse_what_is_given(option, refused):
+    """torch takes seconds to import."""
+    lines = [f"{name} {option}".split() for name in ["", *COMMANDS]]
+    lines += [["eval"], ["fit", "gelu", "--method", "x"], ["plot", "cost", "--x", "x"]] * refused
+    command = [sys.executable, "-c", ALL_COMMANDS, json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert len(found) == len(lines) > 20
+    for line, (code, _, err, heavy) in found.items():
+        assert (code, err.count("\n"), heavy) == (2 * refused, refused, []), line

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 
-from kat.cli.eval import find_checkpoints
 from kat.models import load_model, save_model
+from kat.training.evaluation.run_data import find_checkpoints
 from tests.cli.commands import refused, run
 
 pytestmark = pytest.mark.slow

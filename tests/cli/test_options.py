@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -177,18 +175,3 @@ def test_help_may_come_first(words, capsys):
     assert shown[0] == shown[1]
     assert run("help", "plot") == 0
     assert capsys.readouterr().out.startswith("usage: kat plot COMMAND")
-
-
-WITHOUT_TORCH = """
-import atexit, sys, kat_command
-atexit.register(lambda: print({"torch", "timm", "numpy"} & {*sys.modules}))
-sys.exit(kat_command.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--wrong-option", 2)])
-def test_the_help_of_kat_train_and_a_wrong_option_need_no_torch(option, code):
-    """torch takes seconds to import."""
-    command = [sys.executable, "-c", WITHOUT_TORCH, "train", option]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "set()")

@@ -14,10 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
-import kat.cli.plot as plot
-from kat.analysis import count
+from kat import analysis
 from kat.analysis.ablation import Estimate
-from kat.analysis.figures.grids import COSTS, cost_of
+from kat.analysis.choices import COSTS
+from kat.analysis.figures import attention, base, grids
 from kat.analysis.runs import read_runs, write_runs
 from kat.data import DataConfig, eval_transform, open_split
 from kat.models import build_model, load_model, save_model
@@ -77,23 +77,24 @@ def folder(runs):
 def drawn(monkeypatch):
     """The arguments of each figure that would have been drawn."""
     calls = []
-    for name in ("plot_activations", "draw_attention", "draw_costs", "plot_learning_curves"):
-        monkeypatch.setattr(plot, name, lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(plot, "save_figure", lambda figure, path: None)
+    names = {"plot_activations": analysis, "draw_attention": attention, "draw_costs": grids}
+    for name, module in {**names, "plot_learning_curves": analysis}.items():
+        monkeypatch.setattr(module, name, lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(base, "save_figure", lambda figure, path: None)
     return calls
 
 
 def test_activations_are_over_as_many_images_of_the_run_as_asked_for(
     folder, tmp_path, capsys, drawn, monkeypatch
 ):
-    seen, look = [], plot.learned_activations
+    seen, look = [], analysis.learned_activations
 
     def counted(model, images, **more):
         batches = list(images)
         seen.append(sum(map(len, batches)))
         return look(model, batches, **more)
 
-    monkeypatch.setattr(plot, "learned_activations", counted)
+    monkeypatch.setattr(analysis, "learned_activations", counted)
     for images in (70, 3, 1000):  # the split has 360
         out = tmp_path / "a.png"
         assert run("plot", "activations", folder, "--out", out, "--images", images) == 0
@@ -259,9 +260,9 @@ def test_costs_of_folders(runs, drawn):
     (((cell,), _, costs),) = drawn
     assert costs == ["flops"]
     assert (cell.name, cell.estimate) == ("KAT", Estimate.of([90.0, 92.0]))
-    assert {name: cost_of(cell, name) for name in COSTS} == {
+    assert {name: grids.cost_of(cell, name) for name in COSTS} == {
         "parameters": 1000,
-        "flops": count(load_model(folders[0])[0], RECORD.input_size).flops,
+        "flops": analysis.count(load_model(folders[0])[0], RECORD.input_size).flops,
         "seconds": 60.0,
         "memory": 1e9,
     }

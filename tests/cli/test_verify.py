@@ -37,7 +37,7 @@ def test_a_failure_exits_with_1_and_is_named(monkeypatch, capsys, tmp_path):
         return kat.rational(x, a, b, form=form, impl="reference") * (1 + 1e-5)
 
     backends = [*present_backends()[0], Backend("rounded", rounded)]
-    monkeypatch.setattr("kat.cli.verify.present_backends", lambda: (backends, {}))
+    monkeypatch.setattr("kat.analysis.verify.present_backends", lambda: (backends, {}))
     data = tmp_path / "verify.json"
     assert run("--dtypes", "[float32]", "--json", data) == 1
     printed = capsys.readouterr().out

@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kat.analysis.choices import ANIMATED
 from kat.analysis.figures import base
 from kat.analysis.figures.base import hover, label_lines, panels, save_figure
 from kat.analysis.inspect.activations import Activation, Array, spread
 from kat.files import replacing
 from kat.nn import LayerHistory
 
-ANIMATED = (".gif", ".mp4")
 _COLUMNS, _HEIGHT = 2, 2.0
 """Panels side by side, and the height of each in inches."""
 _LINES = 8

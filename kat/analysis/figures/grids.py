@@ -12,21 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from kat.analysis.ablation import CellResult, Estimate, has_intervals, with_split
+from kat.analysis.choices import COSTS
 from kat.analysis.figures import base
 from kat.analysis.figures.base import colors, hover, plain
 from kat.errors import InputError
-from kat.training.tasks.task import Metric
+from kat.training.tasks.declared import Metric
 
-COSTS = {
-    "parameters": ("parameters", "parameters"),
-    "flops": ("flops", "FLOPs per image"),
-    "seconds": (
-        "seconds",
-        "seconds of a training run\n(runs that went side by side slowed each other down)",
-    ),
-    "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
-}
-"""The costs of a model: columns of a table of runs, and titles."""
 _LINE, _LETTERS, _TITLE = 0.36, 24, 60
 """The height of a line of a forest in inches, and the most letters side by side: name and title."""
 _FAR = 2

@@ -11,26 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from kat.analysis.choices import COLUMNS, PANELS
 from kat.analysis.figures import base
 from kat.analysis.figures.base import hover, label_lines, plain, save_figure
-from kat.analysis.runs import HEADLINES, METRICS, History
+from kat.analysis.runs import HEADLINES, History
 from kat.errors import InputError
-
-_VALIDATED = {
-    "val_loss": "validation loss",
-    **{name: f"validation {metric.label} (%)" for name, metric in METRICS.items()},
-}
-_COLUMNS = {
-    "train_loss": "training loss",
-    **_VALIDATED,
-    **{f"raw_{name}": f"{title}, without EMA" for name, title in _VALIDATED.items()},
-}
-_PANELS = {
-    "loss": ("loss", {"train_loss": ":", "val_loss": "-"}),
-    **{column: (title, {column: "-"}) for column, title in _COLUMNS.items()},
-}
-"""The title and the lines of each panel."""
-CURVES = tuple(_PANELS)
 
 
 def usual_curves(row: Mapping[str, Any]) -> list[str]:
@@ -51,7 +36,7 @@ def plot_learning_curves(
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.
         path: the path of the file; its suffix chooses the format (png, svg, pdf).
-        metrics: names of :data:`CURVES`, one panel each.
+        metrics: names of :data:`kat.analysis.choices.PANELS`, one panel each.
 
     Raises:
         InputError: there is no epoch at which all runs of a label have the metric.
@@ -72,12 +57,12 @@ def draw_learning_curves(
     """Draws the figure of :func:`plot_learning_curves`."""
     figure, drawn = base.panels(len(metrics), 1, 2.6)
     for axes, metric in zip(drawn, metrics, strict=True):
-        title, columns = _PANELS[metric]
+        title, columns = PANELS[metric]
         lines: list[Line2D] = []
         for (label, histories), color in zip(runs.items(), base.colors(len(runs)), strict=True):
             for column, style in columns.items():
                 line = _draw_curve(axes, label, histories, column, color, style)
-                line.set_label(_COLUMNS[column].split()[0])
+                line.set_label(COLUMNS[column].split()[0])
                 lines += [line] if len(runs) == 1 < len(columns) else []
             count = f" ({len(histories)} runs)" if len(histories) > 1 else ""
             if len(runs) > 1 or (count and line not in lines):
@@ -104,7 +89,7 @@ def _draw_curve(
         )
     values = [[run[epoch] for run in runs] for epoch in epochs]
     (line,) = axes.plot(epochs, [sum(row) / len(row) for row in values], style, color=color)
-    hover(line, f"{label}, {_COLUMNS[column]}")
+    hover(line, f"{label}, {COLUMNS[column]}")
     if len(runs) > 1:
         low, high = list(map(min, values)), list(map(max, values))
         axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)

@@ -33,7 +33,7 @@ from kat.training.tasks.classification.metrics import (
     confusion_matrix,
 )
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject
-from kat.training.tasks.registry import TASKS, check_task
+from kat.training.tasks.registry import TASKS, check_task, task_options
 
 _BATCH = 64
 Pair = tuple[Tensor, Tensor]
@@ -200,7 +200,8 @@ def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> 
     images, task = seen.images, TASKS[seen.images.task]
     assert isinstance(images, ImageDataset)
     config = EvalConfig(device="cpu", progress=False)
-    found = task.evaluate(EvalJob(subject, images, seen.data, config, task.EvalOptions()))
+    options = task_options(task.name, "evaluate", {})
+    found = task.evaluate(EvalJob(subject, images, seen.data, config, options))
     return DenseFindings(found, list(_pairs(subject, images.evenly_spaced(drawn))))
 
 

@@ -21,7 +21,7 @@ from kat.analysis.reports.page import Report
 from kat.analysis.runs import METRICS, History, Row, common_headline
 from kat.settings import flat
 from kat.text import duration, scaled
-from kat.training.tasks.task import Metric
+from kat.training.tasks.declared import Metric
 
 RunHistories = Mapping[str, History]
 """Histories by the ``run`` of a row; empty or missing where there is none."""

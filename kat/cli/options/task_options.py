@@ -7,14 +7,14 @@ from dataclasses import fields
 from typing import Any
 
 from kat.cli.options.parser import Parser, refuse_options
-from kat.training.tasks.registry import TASKS, Which
+from kat.training.tasks.declared import OPTIONS, Which
 
 
 def add_task_options(parser: Parser, which: Which) -> None:
-    """Adds the options of every task: ``which`` of :class:`kat.training.tasks.task.Task`."""
-    for task in TASKS.values():
-        if fields(getattr(task, which)):
-            parser.add_settings(getattr(task, which))
+    """Adds the options of every task: ``which`` of :data:`kat.training.tasks.declared.OPTIONS`."""
+    for own in OPTIONS.values():
+        if fields(own[which]):
+            parser.add_settings(own[which])
 
 
 def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> d
     Raises:
         InputError: an option of another task is given.
     """
-    own = _names(getattr(TASKS[task], which))
-    names = {name for other in TASKS.values() for name in _names(getattr(other, which))}
+    own = _names(OPTIONS[task][which])
+    names = {name for other in OPTIONS.values() for name in _names(other[which])}
     refuse_options(parser, parsed, sorted(names - {*own}), f"on a model for {task}")
     return {name: getattr(parsed, name) for name in own}
 

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.errors import InputError
+from kat.sliding_window import SlidingWindowConfig
 
 STRIP_ELEMENTS = 2**24
 """Elements of a strip, 64 MB. For 150 classes a large image as a whole would need gigabytes."""
-
-
-@dataclass
-class SlidingWindowConfig:
-    """Settings of applying a segmentation model to an image.
-
-    Args:
-        window: side of the square windows in pixels, whose logits are averaged where they overlap;
-            null for the whole image at once.
-        stride: pixels from one window to the next; by default two thirds of window.
-        scales: factors by which the image is resized; probabilities are averaged over them.
-        flip: also average over the mirror image.
-
-    Examples:
-        >>> from kat.models.dense import SlidingWindowConfig
-        >>> config = SlidingWindowConfig(window=512, scales=(0.75, 1.0, 1.25), flip=True)
-    """
-
-    window: int | None = None
-    stride: int | None = None
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
 
 
 @torch.no_grad()

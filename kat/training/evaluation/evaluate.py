@@ -14,7 +14,7 @@ from kat.settings import check_ranges
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.run_directory import BEST, LAST, TEST
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject, device_of
-from kat.training.tasks.registry import TASKS, check_task
+from kat.training.tasks.registry import TASKS, check_task, task_options
 
 _WEIGHTS = {"test": BEST, "test_last": LAST}
 """The checkpoints that are tested, by the prefix of their metrics."""
@@ -39,7 +39,7 @@ def evaluate(
         record: record of the model, with its classes and preprocessing.
         data: dataset and settings of data loading; its preprocessing settings are not used.
         config: settings of the evaluation.
-        options: options of the task, an instance of its ``EvalOptions``.
+        options: options of the task, as :data:`kat.training.tasks.declared.OPTIONS` names them.
         source: path of the model, or a name for it in error messages.
 
     Raises:
@@ -66,7 +66,8 @@ def evaluate(
     subject = Subject(model.to(device_of(model, config)), record, source)
     training = [module for module in model.modules() if module.training]
     try:
-        return task.evaluate(EvalJob(subject, images, data, config, options or task.EvalOptions()))
+        options = options or task_options(task.name, "evaluate", {})
+        return task.evaluate(EvalJob(subject, images, data, config, options))
     finally:
         for module in training:
             module.training = True

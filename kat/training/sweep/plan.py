@@ -21,19 +21,18 @@ from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.recipes import config_from, read_recipe, recipe_names, recipe_path
+from kat.training.recipes import GRIDS, config_from, read_recipe, recipe_path
 from kat.training.run_directory import read_settings, read_summary, settings_to_keep
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
+from kat.training.tasks.declared import Metric
 from kat.training.tasks.registry import TASKS
-from kat.training.tasks.task import Metric
 
 REPORTING = ("out", "log_every_n_steps", "loggers")
 """Settings of the run directory and of logging, which do not change the result of a run."""
 
 OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
 """Settings that a grid may not contain: the grid sets them, or they belong to a single call."""
-_GRIDS = "kat.recipes.grids"
 
 
 @dataclass
@@ -87,11 +86,6 @@ class PlannedRun:
         return value
 
 
-def grid_names() -> list[str]:
-    """The names of the built-in grids."""
-    return recipe_names(_GRIDS)
-
-
 def find_grids(names: Sequence[str]) -> list[Grid]:
     """Reads grids.
 
@@ -114,7 +108,7 @@ def _find(name: str) -> list[Grid]:
     file, colon, own = name.rpartition(":")
     if not colon or Path(name).is_file():
         file, own = name, ""
-    path = Path(recipe_path(file, "grid", _GRIDS))
+    path = Path(recipe_path(file, "grid", GRIDS))
     grids = {grid.name.removeprefix(f"{path.stem}_"): grid for grid in read_grids(path)}
     if own and own not in grids:
         raise unknown(f"grid of {file}", own, grids)

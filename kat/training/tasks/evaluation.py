@@ -91,7 +91,7 @@ class EvalJob(NamedTuple):
         images: a split of a dataset for the task of the model.
         data: settings of data loading.
         config: settings of the evaluation.
-        options: options of the task, an instance of its ``EvalOptions``.
+        options: options of the task, as :data:`kat.training.tasks.declared.OPTIONS` names them.
     """
 
     subject: Subject

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -15,9 +15,8 @@ from kat.errors import InputError, unknown
 from kat.models.dense import task_of
 from kat.settings import flat, settings_from
 from kat.training.config import TrainConfig, own_recipe
+from kat.training.tasks.declared import OPTIONS, Which
 from kat.training.tasks.task import Task
-
-Which = Literal["EvalOptions", "PredictOptions"]
 
 
 def _find_tasks() -> dict[str, type[Task]]:
@@ -37,13 +36,13 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
 
     Args:
         task: the name of the task.
-        which: the options, by their name in :class:`kat.training.tasks.task.Task`.
+        which: the method of the task that takes them.
         given: values by name; the others have their defaults.
 
     Raises:
         InputError: an unknown option, an option of another task, or a value out of range.
     """
-    own, *others = (getattr(TASKS[name], which) for name in (task, *TASKS))
+    own, *others = (OPTIONS[name][which] for name in (task, *TASKS))
     known = {field.name for settings in others for field in fields(settings)}
     for name in given.keys() - {field.name for field in fields(own)}:
         if name not in known:

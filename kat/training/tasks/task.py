@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
+from kat.training.tasks.declared import Metric
 from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
 
 Transforms = tuple[Transform, Transform]
@@ -28,22 +28,6 @@ ONLY_CLASSIFICATION = (
     "data.crop_pct",
 )
 """Settings, and sections of settings, that apply to classification only."""
-
-
-class Metric(NamedTuple):
-    """One metric; higher is better, except for losses and errors of an evaluation.
-
-    Args:
-        name: name in logs, the history and files.
-        label: name in printed text and figures.
-        format: format specification of its value.
-        in_table: it is a column of a printed table of checkpoints.
-    """
-
-    name: str
-    label: str
-    format: str = ".2f"
-    in_table: bool = True
 
 
 class Metrics(nn.Module):
@@ -86,10 +70,6 @@ class Task(ABC):
     """Settings, and sections of settings, that apply to other tasks only."""
     eval_metrics: ClassVar[tuple[Metric, ...]]
     """The metrics of an evaluation."""
-    EvalOptions: ClassVar[type]
-    """A dataclass with the task's own options of ``evaluate``."""
-    PredictOptions: ClassVar[type]
-    """A dataclass with the task's own options of ``predict_images``."""
     entries: ClassVar[str]
     """The name of the entries of a prediction, e.g. objects."""
     entry_figure: ClassVar[str]
@@ -183,11 +163,6 @@ class Task(ABC):
         Args:
             subject: the model, in evaluation mode.
             images: images with the channels that the model takes.
-            options: an instance of ``PredictOptions``.
+            options: as :data:`kat.training.tasks.declared.OPTIONS` names them.
             draw: also draw pictures.
         """
-
-
-@dataclass
-class NoOptions:
-    """The options of a task that has none of its own."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,56 +17,23 @@ from torch.nn import functional
 
 from kat.data import ImageDataset, eval_transform, train_transform
 from kat.models import ModelRecord
-from kat.settings import Count
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import finite_output
 from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.classification import report
 from kat.training.tasks.classification.metrics import TOP, ClassificationMetrics, predict_classes
+from kat.training.tasks.declared import METRICS, ClassifyOptions, Metric
 from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
-from kat.training.tasks.task import Metric, Metrics, Task, Transforms
+from kat.training.tasks.task import Metrics, Task, Transforms
 
 _PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
-
-
-@dataclass
-class ClassificationOptions:
-    """Preprocessing in place of what is stored with a classifier, and ImageNet's other labels.
-
-    Args:
-        crop_pct: the share of the resized image that the central crop keeps.
-        interpolation: how images are resized.
-        mean: the mean of each channel, after scaling pixels to [0, 1].
-        std: the standard deviation of each channel.
-        real_labels: also evaluate on ImageNet's reassessed labels: the path of real.json, or
-            ``timm`` for the copy that timm ships.
-    """
-
-    crop_pct: float | None = None
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    real_labels: str | None = None
-
-
-@dataclass
-class ClassifyOptions:
-    """Options of the predictions of a classifier.
-
-    Args:
-        batch_size: images at a time.
-        top: number of the most likely classes.
-    """
-
-    batch_size: Count = 32
-    top: Count = 5
 
 
 class Classification(Task):
     """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
 
     name = "classification"
-    metrics: tuple[Metric, ...] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    metrics: tuple[Metric, ...] = METRICS[name]
     example_models = "kat_tiny_patch16_224, kat_micro"
     unused_settings = ("detection", "segmentation", "data.bad_annotations", "data.boxes_only")
     eval_metrics = (
@@ -81,8 +47,6 @@ class Classification(Task):
         Metric("real_top1", "ReaL top-1 %", in_table=False),
         Metric("real_top5", "ReaL top-5 %", in_table=False),
     )
-    EvalOptions = ClassificationOptions
-    PredictOptions = ClassifyOptions
     entries = "top"
     entry_figure = "probability"
     on_grid = False

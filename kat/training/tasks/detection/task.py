@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.settings import Probability
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import check_weights
 from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.declared import METRICS, DetectOptions, Metric
 from kat.training.tasks.detection.metrics import (
     FIGURES,
     KINDS,
@@ -33,33 +32,17 @@ from kat.training.tasks.detection.metrics import (
     kinds_of,
 )
 from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
-from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, NoOptions, Task, Transforms
+from kat.training.tasks.task import ONLY_CLASSIFICATION, Task, Transforms
 
 _NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
 _AREAS = ("small", "medium", "large")
-
-
-@dataclass
-class DetectOptions:
-    """Options of the predictions of a detector.
-
-    Args:
-        threshold: lowest score of the objects that are kept.
-    """
-
-    threshold: Probability = 0.5
 
 
 class Detection(Task):
     """Objects with boxes and perhaps masks; the model is a :class:`kat.models.dense.Detector`."""
 
     name = "detection"
-    metrics: tuple[Metric, ...] = (
-        Metric("box_ap", "box AP"),
-        Metric("mask_ap", "mask AP"),
-        Metric("box_ap50", "box AP50"),
-        Metric("mask_ap50", "mask AP50"),
-    )
+    metrics: tuple[Metric, ...] = METRICS[name]
     example_models = "kat_det_tiny, kat_det_micro"
     unused_settings = ("segmentation", *ONLY_CLASSIFICATION)
     eval_metrics = tuple(
@@ -67,8 +50,6 @@ class Detection(Task):
         for kind in KINDS
         for name, (label, _) in FIGURES.items()
     )
-    EvalOptions = NoOptions
-    PredictOptions = DetectOptions
     entries = "objects"
     entry_figure = "score"
     ranked = False

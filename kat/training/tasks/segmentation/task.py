@@ -26,9 +26,10 @@ from kat.models.dense import SlidingWindowConfig, predicted_classes, sliding_win
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import finite_output
 from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.declared import METRICS, Metric
 from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
 from kat.training.tasks.segmentation.metrics import SegmentationMetrics
-from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
+from kat.training.tasks.task import ONLY_CLASSIFICATION, Metrics, Task, Transforms
 
 AUXILIARY = 0.4
 """The weight of the auxiliary head's loss, as in UperNet's own training."""
@@ -38,11 +39,7 @@ class Segmentation(Task):
     """A class for each pixel; the model is a :class:`kat.models.dense.UperNet`."""
 
     name = "segmentation"
-    metrics = (
-        Metric("miou", "mIoU"),
-        Metric("pixel_accuracy", "pixel accuracy"),
-        Metric("class_accuracy", "class accuracy"),
-    )
+    metrics = METRICS[name]
     example_models = "kat_upernet_tiny, ..._micro"
     unused_settings = ("detection", "data.boxes_only", *ONLY_CLASSIFICATION)
     eval_metrics = (
@@ -51,8 +48,6 @@ class Segmentation(Task):
         Metric("class_accuracy", "classes %", in_table=False),
         Metric("loss", "loss", ".4f"),
     )
-    EvalOptions = SlidingWindowConfig
-    PredictOptions = SlidingWindowConfig
     entries = "classes"
     entry_figure = "share"
 

@@ -1,0 +1,35 @@
+"""What figures and checks can be of, by the names on the command line, which come without torch."""
+
+from __future__ import annotations
+
+from kat.training.tasks.declared import METRICS
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""The dtypes in which backends are compared."""
+ANIMATED = (".gif", ".mp4")
+"""The endings of files that hold an animation."""
+COSTS = {
+    "parameters": ("parameters", "parameters"),
+    "flops": ("flops", "FLOPs per image"),
+    "seconds": (
+        "seconds",
+        "seconds of a training run\n(runs that went side by side slowed each other down)",
+    ),
+    "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
+}
+"""The costs of a model: columns of a table of runs, and titles."""
+_VALIDATED = {
+    "val_loss": "validation loss",
+    **{m.name: f"validation {m.label} (%)" for own in METRICS.values() for m in own},
+}
+COLUMNS = {
+    "train_loss": "training loss",
+    **_VALIDATED,
+    **{f"raw_{name}": f"{title}, without EMA" for name, title in _VALIDATED.items()},
+}
+"""The columns of a history that have a curve, and their titles."""
+PANELS = {
+    "loss": ("loss", {"train_loss": ":", "val_loss": "-"}),
+    **{column: (title, {column: "-"}) for column, title in COLUMNS.items()},
+}
+"""The title and the lines of each panel of learning curves."""
