@@ -230,7 +230,7 @@ def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
         assert (code, err) == (0, ""), line
         assert "--debug" in out, line
     text = "\n".join((PACKAGE / "cli" / f"{n.split()[0]}.py").read_text() for n in names)
-    imports = re.findall(r"^ +(from kat.* import [^#(]*)(?:#.*torch)?$", text, re.M)
+    imports = re.findall(r"^ +(from kat.* import [^#(\n]*)(?:#.*torch)?$", text, re.M)
     done = run_in(environment, "\n".join(imports))
     assert done.returncode == 0, done.stderr
 
