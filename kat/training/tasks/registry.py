@@ -44,10 +44,10 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
     """
     own, *others = (OPTIONS[name][which] for name in (task, *TASKS))
     known = {field.name for settings in others for field in fields(settings)}
-    for name in given.keys() - {field.name for field in fields(own)}:
-        if name not in known:
-            raise unknown("option", name, (field.name for field in fields(own)))
-        raise InputError(f"{name} has no effect on a model for {task}: leave it out")
+    names = {field.name for field in fields(own)}
+    for name in given.keys() - names:
+        no_effect = InputError(f"{name} has no effect on a model for {task}: leave it out")
+        raise no_effect if name in known else unknown("option", name, names)
     return settings_from(own, given)
 
 
