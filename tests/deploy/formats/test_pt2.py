@@ -65,6 +65,6 @@ def test_a_pt2_file_that_runs_code_is_opened_only_if_it_is_trusted(stored, tmp_p
     with pytest.raises(InputError, match=r"m.pt2 is a program: .* --trust"):
         open_model(path)
     assert not trace.exists()
-    with pytest.raises((pickle.UnpicklingError, TypeError)):  # of torch, or of its log message
+    with pytest.raises((pickle.UnpicklingError, TypeError, AssertionError)):  # of torch
         open_model(path, trust=True)
     assert trace.exists()  # so that the refusal above is what kept it from running
