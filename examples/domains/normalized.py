@@ -82,10 +82,15 @@ def mlp(arm: str, width: int, hidden: int) -> nn.Module:
     if arm not in ("plain", *CANDIDATES, *CONTROLS):
         return layers.mlp(arm, width, hidden)
     made = layers.mlp("grkan", width, hidden)
+    normalize(made, arm)
+    return made
+
+
+def normalize(made: nn.Module, arm: str) -> None:
+    """Exchange the rationals of a GR-KAN MLP by those of an arm of this study."""
     over = {"plain": None, "tails": None, "token": "token"}.get(arm, "group")
     made.act1 = NormalizedRational(made.act1, "group" if arm == "both" else None)
     made.act2 = NormalizedRational(made.act2, over, tails=arm.endswith("tails"))
     if arm == "act2_frozen":
         made.act1.requires_grad_(False)
         made.act2.requires_grad_(False)
-    return made

@@ -3,6 +3,7 @@
     python examples/domains/normalized_study.py                                     # part 1
     python examples/domains/normalized_study.py --stage final --candidate act2      # then 2
     python examples/domains/normalized_study.py --stage series molecules --candidate act2
+    python examples/domains/normalized_study.py --stage images depth --candidate act2
     python examples/domains/normalized_study.py --table                    # of what is done
 
 s is the root mean square of the channels of x's group in one token, sqrt(mean(x^2) + 1e-6), so that
@@ -33,7 +34,6 @@ Declared before the first run; what is measured stands in results/normalized-*.c
    No loss beyond the interval is asked; a gain is reported.
 4. Depth: 24 blocks without norms, as in `kat ablate paper:depth`, seeds 0 and 1, three epochs: the
    second moment of each block's output at the start and after training, and the loss.
-The images of part 3 and part 4 are not scripted yet.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from torch import nn
 with needed():
     import language
     import molecules
+    import normalized_images
     import plan
     import series
     from normalized import CANDIDATES, CONTROLS, mlp
@@ -117,6 +118,16 @@ def _domain(options: argparse.Namespace, module: Any) -> None:
     _make(options, like.name, like, tasks, rates, seeds, steps, module.run)
 
 
+def _images(options: argparse.Namespace) -> None:
+    like, rates = normalized_images.IMAGE_DOMAIN, {options.candidate: (1e-3, 2e-3, 4e-3)}
+    _make(options, "images", like, like.tasks, rates, range(5), 20, normalized_images.run)
+
+
+def _depth(options: argparse.Namespace) -> None:
+    like, rates = normalized_images.DEPTH_DOMAIN, {options.candidate: (2e-3,), "plain": (2e-3,)}
+    _make(options, "depth", like, like.tasks, rates, [0, 1], 3, normalized_images.run_deep)
+
+
 _of_text = partial(
     language.run, argparse.Namespace(docs=Path("/usr/share/doc"), compile=True, generate=0)
 )
@@ -125,6 +136,8 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "final": _final,
     "series": partial(_domain, module=series),
     "molecules": partial(_domain, module=molecules),
+    "images": _images,
+    "depth": _depth,
 }
 
 
