@@ -7,7 +7,7 @@ operation reads its inputs and writes its outputs. Compiled, Inductor writes its
 whose arguments are counted. Products, attention, and tensors without tokens (weights) are left out;
 nothing is computed by the kernels, so that the values are wrong and only their sizes count.
 "operator" is kat as it is; "plain" has F in plain operations in the forward pass, which Inductor
-joins with the norm and the cast. Bytes are those of a token, divided by the width.
+joins with the norm and the cast. The table has bytes per token and channel.
 """
 
 from __future__ import annotations

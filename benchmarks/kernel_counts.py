@@ -42,7 +42,7 @@ from tests.ptx.machine import WARP, Launch, Machine
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 OPERATIONS = {"forward": 2, "backward": 3, "recompute": 4, "gated forward": 3, "gated backward": 5,
               "gated recompute": 6}  # fmt: skip
-"""How many arrays as large as x an operation has to read and write."""
+"""The number of arrays as large as x that an operation has to read and write."""
 KINDS = {
     "control": r"bra|ret|bar.*",
     "exchange": r"(shfl|redux).*",

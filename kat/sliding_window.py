@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class SlidingWindowConfig:
-    """Settings of applying a segmentation model to an image.
+    """Sliding-window inference: how a segmentation model is applied to an image.
 
     Args:
         window: side of the square windows in pixels, whose logits are averaged where they overlap;

@@ -26,10 +26,7 @@ if kernels.problem():
 
 
 def pytest_configure(config):
-    """Has a fork server, of which a process has one, import what slow tests start from it.
-
-    Whoever starts it first would decide.
-    """
+    """Make the fork server import what slow tests start from it, whoever starts it first."""
     preload = forkserver.set_forkserver_preload
     if config.option.markexpr != "not slow":
         forkserver.set_forkserver_preload = lambda names: preload([*names, *IMPORTED_BY_RUNS])

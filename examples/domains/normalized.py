@@ -87,7 +87,7 @@ def mlp(arm: str, width: int, hidden: int) -> nn.Module:
 
 
 def normalize(made: nn.Module, arm: str) -> None:
-    """Exchange the rationals of a GR-KAN MLP by those of an arm of this study."""
+    """Replace the rationals of a GR-KAN MLP by the rationals of an arm."""
     over = {"plain": None, "tails": None, "token": "token"}.get(arm, "group")
     made.act1 = NormalizedRational(made.act1, "group" if arm == "both" else None)
     made.act2 = NormalizedRational(made.act2, over, tails=arm.endswith("tails"))

@@ -29,7 +29,7 @@ with needed():
     from kat.training.evaluation.evaluate import read_test, write_test
 
 RECIPES = {"fashion-mnist": ("fashion_mnist", "_patch7_28"), "digits": ("digits", "_patch2_8")}
-"""By task, the recipe and the suffix of the model's name."""
+"""The recipe and the suffix of the model's name by task."""
 IMAGES = 256
 """Validation images whose second moments are measured."""
 
@@ -78,7 +78,7 @@ def run(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
 def run_deep(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     """Train 24 blocks without norms, with the second moment of each block's output.
 
-    The test error is that of the validation images; NaN if the run diverges.
+    It is tested on the validation images, too; errors are NaN if the run diverges.
     """
     args = {"arm": trial.arm, "depth": 24, "mlp_norm": False}
     torch.manual_seed(trial.seed)

@@ -1,4 +1,4 @@
-"""What figures and checks can be of, by the names on the command line, which come without torch."""
+"""The choices of figures and checks on the command line, which are read without torch."""
 
 from __future__ import annotations
 

@@ -350,7 +350,7 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises:
         InputError: the file is missing, or something else.
     """
-    missing = "the run was not monitored; train with --monitor"
+    missing = "no step was monitored; train with --monitor"
     with open_table(path, "a record of the stability monitor", missing) as lines:
         return [_row(line) for line in lines]
 

@@ -127,7 +127,8 @@ def warmup(
 ) -> None:
     """Compile the GPU kernels for such arguments, forward and backward, by one call of each.
 
-    Call it before the capture of a CUDA graph, in which kernels cannot be compiled.
+    Call it before the capture of a CUDA graph, in which kernels cannot be compiled, with tensors of
+    the same dtypes, layouts and alignment to 16 bytes.
 
     Args:
         x, numerator, denominator, form: as in :func:`kat.rational`.
@@ -168,8 +169,10 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
         False
     """
     return {
-        torch.ops.kat.rational.default: reference.plain_rational,
-        torch.ops.kat.gated_rational.default: lambda x, v, a, b, form: reference.plain_rational(
-            x, a, b, form, v
+        torch.ops.kat.rational.default: lambda x, a, b, form, dtype=None: reference.plain_rational(
+            x, a, b, form
+        ).to(dtype or x.dtype),
+        torch.ops.kat.gated_rational.default: lambda x, v, a, b, form, dtype=None: (
+            reference.plain_rational(x, a, b, form, v).to(dtype or x.dtype)
         ),
     }

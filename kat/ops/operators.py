@@ -110,7 +110,7 @@ def dispatched(impl: str | None, *arguments: Any, dtype: torch.dtype | None = No
         backend = BACKENDS[impl]
         backend.check_available(x, numerator.shape[1] - 1, denominator.shape[1])
         if x.device.type != backend.DEVICE_TYPE:
-            return eager(backend, *arguments)
+            return eager(backend, *arguments, dtype=dtype)
     if onnx or impl == "reference" or (impl is None and transformed):
         formula = reference.plain_rational if onnx else reference.rational
         return formula(x, numerator, denominator, form, *gate).to(dtype or x.dtype)

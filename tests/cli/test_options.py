@@ -157,8 +157,7 @@ def test_help_all_shows_every_setting_and_help_only_the_most_important(capsys):
         assert stop.value.code == 0
         shown = capsys.readouterr().out
         names = [name for name, *_ in settings_of(TrainConfig) if "." in name]
-        everything = all(re.search(f"--{name}[ ,]", shown) for name in names)  # , of Python 3.13
-        assert everything == (option != "--help")
+        assert all(re.search(f"--{n}[ ,]", shown) for n in names) == (option != "--help")
         assert "--optim.poly_power" not in shown or option != "--help"
 
 

@@ -39,7 +39,7 @@ def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(
     first, second = (load_file(out / "model.safetensors") for out in (watched, plain))
     assert all(torch.equal(first[name], second[name]) for name in first)
     line = refused(capsys, "stability", plain)
-    assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
+    assert "stability.csv does not exist: no step was monitored; train with --monitor" in line
     assert run("train", "--out", watched, "--resume", "true", "--epochs", 2) == 0
     every = csv.DictReader((watched / "stability.csv").open())
     rows = [row for row in every if row["layer"] == "blocks.0.mlp.act2"]

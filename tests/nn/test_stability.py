@@ -312,7 +312,7 @@ def test_rows_survive_the_file_and_a_resumed_run_goes_on(tmp_path):
     assert sorted({row["step"] for row in resumed.rows}) == [0, 2]
     _train(model, resumed, steps=1)
     assert resumed.rows[-1]["drift"] > 0
-    with pytest.raises(InputError, match="the run was not monitored; train with --monitor"):
+    with pytest.raises(InputError, match="no step was monitored; train with --monitor"):
         read_rows(tmp_path / "none.csv")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kat.errors import InputError
 from kat.nn.stability import Row
 
 PRESERVED = (0.5, 2.0)
@@ -89,8 +90,15 @@ def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
 
 
 def rational_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of rational layers; rows of blocks have no coefficients."""
-    return [row for row in rows if "drift" in row and "gain" in row]
+    """The rows of rational layers; rows of blocks have no coefficients.
+
+    Raises:
+        InputError: there is none.
+    """
+    rationals = [row for row in rows if "drift" in row and "gain" in row]
+    if not rationals:
+        raise InputError("the record of the run is empty: no step was monitored")
+    return rationals
 
 
 def is_preserved(gain: float) -> bool:

@@ -11,7 +11,7 @@ from kat.training.tasks.declared import OPTIONS, Which
 
 
 def add_task_options(parser: Parser, which: Which) -> None:
-    """Adds the options of every task: ``which`` of :data:`kat.training.tasks.declared.OPTIONS`."""
+    """Adds the options of every task for a method: an entry of ``OPTIONS[task]``."""
     for own in OPTIONS.values():
         if fields(own[which]):
             parser.add_settings(own[which])

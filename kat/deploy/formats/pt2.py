@@ -80,7 +80,7 @@ def read_record(path: Path) -> ExportRecord:
     try:
         with open_input(path) as file, zipfile.ZipFile(file) as archive:
             if damaged := archive.testzip():
-                archive.read(damaged)  # says so
+                archive.read(damaged)  # raises BadZipFile with its name
             names = [name for name in archive.namelist() if name.endswith(f"/extra/{KEY}")]
             text = archive.read(names[0]) if names else None
     except zipfile.BadZipFile as error:

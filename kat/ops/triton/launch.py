@@ -174,7 +174,7 @@ def plan_of(make: Callable[..., Plan], form: str, out: Tensor, *others: Tensor |
     key = (make, form, out.device, *layouts)
     plan = PLANS.get(key)
     if plan is None:
-        if len(PLANS) == MOST_PLANS:
+        if len(PLANS) >= MOST_PLANS:
             PLANS.clear()
         plan = PLANS[key] = make(form, out, *others)
     return plan
@@ -227,7 +227,7 @@ def _plan_forward(form: str, y: Tensor, x: Tensor, v: Tensor | None, a: Tensor, 
     tensors = (read_x, read_x if read_v is None else read_v, y, a, b)
     common = {**constants(x, a, b, form), "GATED": v is not None, "APART": gap != 0}
     share, launch = _launch(triton_kernels.forward_kernel, tensors, (gap,), common, divide)
-    return Plan(order, share, (read_x.data_ptr() != x.data_ptr(), False), (launch,))
+    return Plan(order, share, (_differ((read_x, x), (read_v, v)), False), (launch,))
 
 
 def backward(
@@ -311,7 +311,7 @@ def _plan_backward(
         {"A": a.shape[1], "B": b.shape[1], "FORM_A": form == "A", "LANES": REDUCE_LANES},
         a.numel() + b.numel(),
     )  # fmt: skip
-    copies = read_x.data_ptr() != x.data_ptr(), read_grad.data_ptr() != grad.data_ptr()
+    copies = _differ((read_x, x), (read_v, v)), _differ((read_grad, grad))
     shapes = tuple((c.shape[1], total) for c, (total, *_) in zip((a, b), partials, strict=True))
     return Plan(order, share, copies, (launch, scaled, reduce), shapes)
 
@@ -412,6 +412,11 @@ def _inputs(
     if x.stride() != v.stride() or x.stride(1) != 1 or gap < 0 or gap % share.vector:
         x, v, gap = x.contiguous(), v.contiguous(), 0
     return x, v, gap // share.vector if len(x) > 1 else 0
+
+
+def _differ(*pairs: tuple[Tensor | None, Tensor | None]) -> bool:
+    """Return True if a tensor of a pair is not where the other one is: it was copied."""
+    return any(a is not None and b is not None and a.data_ptr() != b.data_ptr() for a, b in pairs)
 
 
 def multiprocessors(device: torch.device) -> int:

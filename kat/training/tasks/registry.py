@@ -46,8 +46,9 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
     known = {field.name for settings in others for field in fields(settings)}
     names = {field.name for field in fields(own)}
     for name in given.keys() - names:
-        no_effect = InputError(f"{name} has no effect on a model for {task}: leave it out")
-        raise no_effect if name in known else unknown("option", name, names)
+        if name not in known:
+            raise unknown("option", name, names)
+        raise InputError(f"{name} has no effect on a model for {task}: leave it out")
     return settings_from(own, given)
 
 

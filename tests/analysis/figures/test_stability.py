@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kat.analysis import plot_stability
 from kat.analysis.figures.stability import draw_gains
+from kat.errors import InputError
 from tests.analysis.stability_rows import monitored
 
 
@@ -15,6 +18,8 @@ def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path):
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["a run", "another"]
     assert first.images[0].get_clim() == second.images[0].get_clim() == (1 / 8, 8)
     assert second.images[0].get_array().tolist() == [[1, 1], [1.1, 4]]
+    with pytest.raises(InputError, match="no step was monitored"):
+        plot_stability({"": []}, tmp_path / "none.svg")
 
 
 def test_of_many_steps_some_are_drawn_the_last_among_them():

@@ -27,7 +27,7 @@ def _check(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, form="A", apa
     grad, x, a, b = inputs(shape, rows, degree, dtype)
     v = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     if apart:
-        v, x = torch.cat([v, x], -1).chunk(2, dim=-1)
+        v, x = torch.cat([v, x], -1).chunk(2, -1) if apart is True else (apart(v), x)
     got = _results("triton", (x, v, a, b), grad, form)
     eager = _results("reference", (x, v, a, b), grad, form)
     exact = _results("reference", [t.double() for t in (x, v, a, b)], grad.double(), form)
@@ -42,6 +42,9 @@ def _check(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, form="A", apa
     [
         (torch.float32, "A", True),
         (torch.bfloat16, "B", False),
+        (torch.float32, "A", lambda v: torch.cat([v, v], -1)[..., :96]),
+        (torch.float32, "A", lambda v: v[:, :1].expand_as(v)),
+        (torch.float32, "A", lambda v: v.mT.contiguous().mT),
         *(
             pytest.param(*case, marks=pytest.mark.release)
             for case in ((torch.float16, "A", True), (torch.float64, "B", True))
