@@ -177,7 +177,7 @@ def _state(out):
 
 @pytest.mark.slow
 def test_all_ranks_get_the_buffers_of_the_first(tmp_path):
-    start_processes(_have_own_buffers, (str(tmp_path / "store"),), 2, start_method="fork")
+    start_processes(_have_own_buffers, (str(tmp_path / "store"),), 2, start_method="forkserver")
 
 
 def _have_own_buffers(rank: int, store: str) -> None:

@@ -63,7 +63,7 @@ def save_all(rank: int, out: Path) -> None:
 def trained_by_two(tmp_path_factory):
     """The folder in which two processes have saved adapters."""
     out = tmp_path_factory.mktemp("two")
-    start_processes(save_all, (out,), 2, start_method="fork")
+    start_processes(save_all, (out,), 2, start_method="forkserver")
     return out
 
 

@@ -28,7 +28,7 @@ def test_a_wrapped_model_is_refused_with_the_order(process_group, wrap):
 
 @pytest.mark.slow
 def test_tensor_parallelism_afterwards_is_refused_when_it_cuts_groups(tmp_path):
-    start_processes(_cut_over_two, (str(tmp_path / "store"),), 2, start_method="fork")
+    start_processes(_cut_over_two, (str(tmp_path / "store"),), 2, start_method="forkserver")
 
 
 def _cut_over_two(rank: int, store: str) -> None:
