@@ -14,6 +14,7 @@ from kat.nn.execution.run import run_layer, run_mlp
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
+from kat.ops.torch_internals import children
 
 Keep = Literal["hidden", "input"]
 """The tensors that a GR-KAN MLP keeps for its backward pass.
@@ -41,8 +42,8 @@ class GRKANLinear(nn.Module):
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
         fused: store only x for the backward pass and recompute F(x) there; on a CPU, run in blocks
-            of rows. A call with fewer than 2^15 values of x on a CPU runs as the plain modules,
-            which are faster there.
+            of rows. A small call on a CPU runs as the plain modules, which are faster there: fewer
+            than 2^15 values of x or, without gradients, layers that fit the second-level caches.
         device, dtype: of the parameters.
 
     Shape:
@@ -108,7 +109,8 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        return run_layer(x, (self.act, (), self.fc), fused=self.fused)
+        own = children(self)
+        return run_layer(x, (own["act"], (), own["fc"]), fused=self.fused)
 
 
 class GRKANMlp(nn.Module):
@@ -222,8 +224,9 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        first = (self.act1, (self.drop1,), self.fc1)
-        second = (self.act2, (self.drop2, self.norm), self.fc2)
+        own = children(self)
+        first = (own["act1"], (own["drop1"],), own["fc1"])
+        second = (own["act2"], (own["drop2"], own["norm"]), own["fc2"])
         return run_mlp(x, (first, second), fused=self.fused, keeps_hidden=self.keep == "hidden")
 
 

@@ -107,18 +107,19 @@ def gated_rational(
 
 def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | None) -> Any:
     x, *gate, numerator, denominator = tensors
-    ordinary = is_ordinary(*tensors)
-    proxies: list[Any] = [] if ordinary else [t for t in tensors if isinstance(t, fx.Proxy)]
+    if is_ordinary(*tensors):
+        check_arguments(x, numerator, denominator, form, *gate)
+        if impl is None and x.device.type in KERNELS:
+            return eager(None, *tensors, form)
+        return dispatched(impl, *tensors, form)
+    proxies: list[Any] = [t for t in tensors if isinstance(t, fx.Proxy)]
     if proxies:  # one call, into which torch.fx does not look
         options = {"form": form, "impl": impl}
         return proxies[0].tracer.create_proxy("call_function", function, tensors, options)
-    if not ordinary:
-        names = ("x", *("v" for _ in gate), "numerator", "denominator")
-        for name, tensor in zip(names, tensors, strict=True):
-            check_is_tensor(name, tensor)
+    names = ("x", *("v" for _ in gate), "numerator", "denominator")
+    for name, tensor in zip(names, tensors, strict=True):
+        check_is_tensor(name, tensor)
     check_arguments(x, numerator, denominator, form, *gate)
-    if ordinary and impl is None and x.device.type in KERNELS:
-        return eager(None, *tensors, form)
     return dispatched(impl, *tensors, form)
 
 

@@ -9,7 +9,7 @@ path.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.queues import Queue
 from typing import Any, NoReturn, TypeVar
 
@@ -46,7 +46,6 @@ _function_modes = getattr(torch._C, "_len_torch_function_stack", None)
 _function_mode_at = getattr(torch._C, "_get_function_stack_at", lambda index: None)
 _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
 _FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_plain_eager(*tensors: Tensor) -> bool:
@@ -184,13 +183,23 @@ def is_patched(module: nn.Module) -> bool:
     That is so if a hook is registered on it, or if the instance has a ``forward`` of its own, as
     accelerate gives modules one that moves their weights. Hooks on all modules do not count.
     """
-    attributes = vars(module)
-    if "forward" in attributes:
+    own = vars(module)
+    try:  # a loop takes twice as long, in each call of each layer
+        hooks = (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+        )
+    except KeyError:
         return True
-    for name in _HOOKS:  # noqa: SIM110 - any() takes twice as long, in each call of each layer
-        if attributes.get(name, True):
-            return True
-    return False
+    return bool(hooks) or "forward" in own
+
+
+def children(module: nn.Module) -> Mapping[str, Any]:
+    """The children by name; as attributes they take half a microsecond each."""
+    own: Mapping[str, Any] | None = vars(module).get("_modules")
+    return dict(module.named_children()) if own is None else own
 
 
 def when_sending_fails(handle: Callable[..., Any]) -> None:

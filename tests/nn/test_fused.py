@@ -85,6 +85,14 @@ def test_a_small_call_on_a_cpu_calls_the_modules(mlp, monkeypatch):
     assert not _is_fused(mlp, x[:9], *widths)
 
 
+def test_inference_asks_for_the_formula_where_blocks_may_be_faster(monkeypatch):
+    monkeypatch.setattr(run, "SMALL", 1)
+    monkeypatch.setattr(run.blocks, "least_bytes", lambda: 10 * 768 * 4)
+    with torch.no_grad():
+        small = [run.is_small(torch.ones(n, 192), kat.GRKANMlp(192, 768).fc1) for n in (9, 10)]
+    assert small == [True, False]
+
+
 def test_autocast_rounds_the_rational_to_the_dtype_of_the_product(monkeypatch):
     """No cast stands between the two; the numbers are those of the modules."""
     plain, ours = _pair()

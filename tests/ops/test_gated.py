@@ -68,8 +68,7 @@ def test_the_reference_is_f_times_v():
 @KERNEL
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("rows", "channels", "groups"),
-    [(7, 24, 8), (3, 100, 4), (40, 5, 1), (2, 70_000, 7)],
+    ("rows", "channels", "groups"), [(7, 24, 8), (3, 100, 4), (40, 5, 1), (2, 70_000, 7)]
 )
 def test_halves_of_one_tensor_give_what_copies_give(instruction_set, dtype, rows, channels, groups):
     """With x of all sizes, some of whose powers overflow, in rows that lie apart."""

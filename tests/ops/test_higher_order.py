@@ -41,8 +41,7 @@ def smooth_case(shape, rows, degree):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize(
-    ("degree", "rows"),
-    [((3, 2), (1, 2)), ((5, 4), (2, 1)), ((7, 6), (2, 2)), ((5, 4), (1, 1))],
+    ("degree", "rows"), [((3, 2), (1, 2)), ((5, 4), (2, 1)), ((7, 6), (2, 2)), ((5, 4), (1, 1))]
 )
 def test_double_backward_equals_central_differences(impl, form, degree, rows):
     inputs = smooth_case((2, 4), rows, degree)

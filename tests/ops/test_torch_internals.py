@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_hooks_and_a_forward_of_the_instance_are_seen(name):
     assert not torch_internals.is_patched(module)
     module.forward = lambda x: x
     assert torch_internals.is_patched(module)
+
+
+def test_children_are_found_where_torch_keeps_them_elsewhere():
+    module = types.SimpleNamespace(named_children=lambda: [("fc", 1)])
+    assert torch_internals.children(module) == {"fc": 1}
 
 
 WITHOUT_ANY = """

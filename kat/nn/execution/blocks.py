@@ -65,10 +65,14 @@ def second_level_cache() -> int:
     return size
 
 
-def _widest_bytes(x: Tensor, layers: Sequence[Layer]) -> int:
-    """The size of the widest of x (..., d_in) and the outputs of the layers."""
-    width = max(x.shape[-1], *(layer.weight.shape[0] for layer in layers))
-    return x.shape[:-1].numel() * width * x.element_size()
+def widest_bytes(x: Tensor, widths: Sequence[int]) -> int:
+    """The size of the widest of x (..., d_in) and layers of these widths."""
+    d_in = x.shape[-1]
+    return x.numel() // (d_in or 1) * max((d_in, *widths)) * x.element_size()
+
+
+def _widths(layers: Sequence[Layer]) -> list[int]:
+    return [layer.weight.shape[0] for layer in layers]
 
 
 def dtype_if_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> torch.dtype | None:
@@ -80,7 +84,7 @@ def dtype_if_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> to
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return None
-    if _widest_bytes(x, layers) < least_bytes() or not is_ordinary(x):
+    if widest_bytes(x, _widths(layers)) < least_bytes() or not is_ordinary(x):
         return None
     dtype = product_dtype(x)
     if recorded and dtype not in (torch.float32, torch.float64):
@@ -106,7 +110,7 @@ def may_be_faster(x: Tensor, layers: Sequence[Layer]) -> bool:
 
     one = len(layers) > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     one = one and all(layer.weight.dtype == x.dtype for layer in layers)
-    return one and not statically_known_true(_widest_bytes(x, layers) < least_bytes())
+    return one and not statically_known_true(widest_bytes(x, _widths(layers)) < least_bytes())
 
 
 def forward(

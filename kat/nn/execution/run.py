@@ -99,7 +99,7 @@ def run_mlp(
         keeps_hidden: keep the inputs of all layers for the backward pass, or x alone, from which it
             then computes the others again.
     """
-    if is_small(x):
+    if is_small(x, *(linear for _, _, linear in modules)):
         return _layer_by_layer(x, modules, fused=False)
     layers = formulas(x, modules) if fused and not has_grkan_hooks() else None
     if layers is not None:
@@ -120,8 +120,8 @@ def _layer_by_layer(x: Tensor, modules: Sequence[Modules], fused: bool) -> Tenso
 
 def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
     """W F(x) + bias, by the formula or the modules, shown to the hooks on all GR-KAN layers."""
-    layers = formulas(x, (modules,)) if fused and not is_small(x) else None
     activation, between, linear = modules
+    layers = formulas(x, (modules,)) if fused and not is_small(x, linear) else None
     if layers is not None:
         y = _run_formulas(x, layers)
     else:
@@ -129,7 +129,8 @@ def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
         for module in between:
             y = y if has_no_effect(module) else module(y)
         y = linear(y)
-    call_grkan_hooks(activation, linear, x, y)
+    if _hooks:
+        call_grkan_hooks(activation, linear, x, y)
     return y
 
 
@@ -144,10 +145,19 @@ def no_small_calls() -> Iterator[None]:
         SMALL = before
 
 
-def is_small(x: Tensor) -> bool:
-    """Return True for a small call on a CPU: the modules are then faster than their formula."""
-    eager = type(x) in PLAIN and not torch.compiler.is_compiling()
-    return eager and x.device.type == "cpu" and x.numel() < SMALL
+def is_small(x: Tensor, *linears: nn.Linear) -> bool:
+    """Return True for a small call on a CPU: the modules are then faster than their formula.
+
+    Without gradients nothing is kept, and the formula is faster in blocks alone.
+    """
+    if type(x) not in PLAIN or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    if x.numel() < SMALL:
+        return True
+    if torch.is_grad_enabled() or not SMALL:
+        return False
+    widths: list[int] = [vars(linear).get("out_features", 0) for linear in linears]
+    return blocks.widest_bytes(x, widths) < blocks.least_bytes()
 
 
 def formulas(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
@@ -229,8 +239,9 @@ def plain_coefficients(activation: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 def has_no_effect(module: nn.Module) -> bool:
     """Return True if a dropout or norm returns its input, and nothing observes it."""
-    drops = type(module) is nn.Dropout and module.training and module.p > 0
-    return type(module) in (nn.Identity, nn.Dropout) and not drops and not is_patched(module)
+    if type(module) is nn.Dropout:
+        return not (module.training and module.p > 0) and not is_patched(module)
+    return type(module) is nn.Identity and not is_patched(module)
 
 
 def _run_formulas(x: Tensor, layers: Sequence[Layer], *, keeps_hidden: bool = True) -> Tensor:

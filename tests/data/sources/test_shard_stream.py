@@ -7,13 +7,7 @@ from itertools import chain
 import pytest
 import torch
 
-from kat.data import (
-    DataConfig,
-    ImageStream,
-    UnreadableImage,
-    make_loader,
-    open_split,
-)
+from kat.data import DataConfig, ImageStream, UnreadableImage, make_loader, open_split
 from kat.data.sources.shard_stream import ShardStream
 from kat.errors import InputError
 from tests.images import picture, samples, write_info, write_tar

@@ -31,11 +31,7 @@ def test_evaluate_agrees_with_mpmath(form: str) -> None:
 
 @pytest.mark.parametrize(
     ("form", "denominator"),
-    [
-        ("A", (0.4, 0.3, 0.2, 0.1)),
-        ("B", (0.0, 0.6, 0.2, 0.1)),
-        ("B", (0.7, 0.0, 0.2, 0.0)),
-    ],
+    [("A", (0.4, 0.3, 0.2, 0.1)), ("B", (0.0, 0.6, 0.2, 0.1)), ("B", (0.7, 0.0, 0.2, 0.0))],
 )
 def test_recovers_a_rational_of_the_family(form: str, denominator: tuple[float, ...]) -> None:
     numerator = (0.1, 1.0, -0.5, 0.25, 0.3, -0.2)

@@ -56,6 +56,8 @@ constexpr int64_t kShortSum = 48;
 // next call, outputs too. Forward, memory is the bottleneck, and few bytes stay close to its order;
 // backward, there are enough rows to keep a strip's sums in registers.
 constexpr int64_t kForwardBytes = 8192, kBackwardBytes = 16384;
+// The least number of chunks that another thread is given: to wake it takes some microseconds.
+constexpr int64_t kForwardGrain = 4, kBackwardGrain = 1;
 
 }  // namespace
 
@@ -216,7 +218,8 @@ class Operation {
 
   Status run() {
     if (!fill_table() || !reserve_partial()) return kOutOfMemory;
-    if (call_.parallel_for(0, plan_.chunks, 1, &Operation::task, this)) return kThreadsFailed;
+    const int64_t grain = call_.grad ? kBackwardGrain : kForwardGrain;
+    if (call_.parallel_for(0, plan_.chunks, grain, &Operation::task, this)) return kThreadsFailed;
     if (call_.grad) failed_ |= !add_up();
     return failed_ ? kOutOfMemory : out_of_range_ ? kOutOfRange : kDone;
   }
