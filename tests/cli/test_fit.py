@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from kat.nn import preset
+from kat.nn.fitting import FUNCTIONS, fitter
 from tests.cli.commands import QUICK, refused, run
 
 
@@ -44,6 +45,15 @@ def test_options_reach_the_fit(tmp_path):
     assert run("fit", text, "--degree", 5, 4, *options, "--interval", "-2e0", 2, "--out", out) == 0
     content = json.loads(out.read_text())
     assert content == {**content, **own, "interval": [-2, 2]}
+
+
+def test_help_names_all_methods_weights_and_functions(capsys):
+    """The command answers without the fitter, whose names it therefore repeats."""
+    with pytest.raises(SystemExit):
+        run("fit", "--help")
+    shown = capsys.readouterr().out
+    choices = ["{" + ",".join(names) + "}" for names in (fitter.METHODS, fitter.WEIGHTS)]
+    assert [name for name in (*choices, *FUNCTIONS) if name not in shown] == []
 
 
 def test_a_fit_of_the_interval_alone(tmp_path, capsys):

@@ -132,8 +132,7 @@ def test_bonds_change_a_prediction_and_the_order_of_atoms_does_not(molecules, ar
 
 
 @pytest.mark.parametrize(
-    ("arm", "rate"),
-    [("gated_grkan", 3e-3), pytest.param("boosting", 0.3, marks=pytest.mark.slow)],
+    ("arm", "rate"), [("gated_grkan", 3e-3), pytest.param("boosting", 0.3, marks=pytest.mark.slow)]
 )
 def test_the_test_part_chooses_nothing(molecules, monkeypatch, tmp_path, arm, rate):
     before, row = _trained(molecules, tmp_path, arm, rate)

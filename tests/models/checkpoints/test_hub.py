@@ -15,13 +15,7 @@ from PIL import Image
 
 import kat
 from kat.errors import InputError
-from kat.models import (
-    TrainingRecord,
-    build_model,
-    from_pretrained,
-    load_model,
-    save_pretrained,
-)
+from kat.models import TrainingRecord, build_model, from_pretrained, load_model, save_pretrained
 from tests.models.small import make_record
 
 TRAINING = TrainingRecord(

@@ -233,9 +233,7 @@ class Holder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.m = nn.ModuleDict(
-            {"a": nn.Linear(8, 16), "act": nn.GELU(), "c": nn.Linear(16, 8)},
-        )
+        self.m = nn.ModuleDict({"a": nn.Linear(8, 16), "act": nn.GELU(), "c": nn.Linear(16, 8)})
         self.run = types.MethodType(_drop, self)
 
     def forward(self, x: Tensor) -> Tensor:

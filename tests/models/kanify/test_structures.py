@@ -261,11 +261,7 @@ def test_one_odd_mlp_does_not_refuse_the_others():
 
 @pytest.mark.parametrize(
     ("activation", "bound"),
-    [
-        (nn.ELU, 1e-3),
-        (lambda: nn.PReLU(init=0.4), 1e-2),
-        (lambda: torch.sin, 1e-3),
-    ],
+    [(nn.ELU, 1e-3), (lambda: nn.PReLU(init=0.4), 1e-2), (lambda: torch.sin, 1e-3)],
 )
 def test_any_function_of_every_value_is_fitted(activation, bound):
     torch.manual_seed(0)

@@ -35,12 +35,7 @@ def test_confusion_and_accuracies_are_scikit_learns():
 
 @pytest.mark.parametrize(
     "pairs",
-    [
-        [(0, 0), (0, 1), (2, 2)],
-        [(0, 1), (1, 0)],
-        [(3, 3)],
-        [(0, 0), (0, 4), (4, 0), (1, 2)],
-    ],
+    [[(0, 0), (0, 1), (2, 2)], [(0, 1), (1, 0)], [(3, 3)], [(0, 0), (0, 4), (4, 0), (1, 2)]],
 )
 def test_macro_means_are_scikit_learns_where_a_class_is_missing_too(pairs):
     labels, predictions = np.array(pairs).T
