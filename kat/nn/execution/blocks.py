@@ -183,8 +183,9 @@ def _block_layers(
     rows: Tensor, layers: Sequence[Layer], dtype: torch.dtype
 ) -> tuple[int, list[_BlockLayer]]:
     """The size of a block, and the layers with space for so many rows."""
-    widest = max(rows.shape[-1], *(len(layer.weight) for layer in layers))
-    count = math.ceil(len(rows) / block_rows(widest * rows.element_size())) or 1
+    hidden = max(_widths(layers)) * dtype.itemsize
+    row_bytes = max(rows.shape[-1] * rows.element_size(), hidden)
+    count = math.ceil(len(rows) / block_rows(row_bytes)) or 1
     size = math.ceil(len(rows) / count) or 1  # equal blocks
     dtypes = [rows.dtype, *(dtype for _ in layers[1:])]
     return size, [
