@@ -22,7 +22,9 @@ class MlpInBlocks(Mlp):
         b1, w1, b2, w2 = (parameter.to(dtype) for parameter in parameters)
         rows = x.reshape(-1, x.shape[-1])
         y = torch.empty(len(rows), len(w2), dtype=dtype)
-        size = min(block_rows(len(w1) * x.element_size()), len(rows))
+        size = min(
+            block_rows(max(x.shape[-1] * x.element_size(), len(w1) * dtype.itemsize)), len(rows)
+        )
         space = torch.empty(size, len(w1), dtype=dtype)
         for start in range(0, len(rows), size):
             block = rows[start : start + size].to(dtype)

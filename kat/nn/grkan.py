@@ -225,7 +225,8 @@ class GRKANMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         own = children(self)
-        first = (own["act1"], (own["drop1"],), own["fc1"])
+        dropout = () if isinstance(own["act1"], nn.Identity) else (own["drop1"],)
+        first = (own["act1"], dropout, own["fc1"])
         second = (own["act2"], (own["drop2"], own["norm"]), own["fc2"])
         return run_mlp(x, (first, second), fused=self.fused, keeps_hidden=self.keep == "hidden")
 

@@ -112,25 +112,26 @@ def run_mlp(
 
 def _layer_by_layer(x: Tensor, modules: Sequence[Modules], fused: bool) -> Tensor:
     for layer in modules:
-        activation, _, linear = layer
-        none = isinstance(activation, nn.Identity)
-        x = linear(activation(x)) if none else run_layer(x, layer, fused=fused)
+        none = isinstance(layer[0], nn.Identity)
+        x = _call_modules(x, layer) if none else run_layer(x, layer, fused=fused)
     return x
+
+
+def _call_modules(x: Tensor, modules: Modules) -> Tensor:
+    activation, between, linear = modules
+    y = activation(x)
+    for module in between:
+        y = y if has_no_effect(module) else module(y)
+    output: Tensor = linear(y)
+    return output
 
 
 def run_layer(x: Tensor, modules: Modules, *, fused: bool) -> Tensor:
     """W F(x) + bias, by the formula or the modules, shown to the hooks on all GR-KAN layers."""
-    activation, between, linear = modules
+    activation, _, linear = modules
     layers = formulas(x, (modules,)) if fused and not is_small(x, linear) else None
-    if layers is not None:
-        y = _run_formulas(x, layers)
-    else:
-        y = activation(x)
-        for module in between:
-            y = y if has_no_effect(module) else module(y)
-        y = linear(y)
-    if _hooks:
-        call_grkan_hooks(activation, linear, x, y)
+    y = _call_modules(x, modules) if layers is None else _run_formulas(x, layers)
+    call_grkan_hooks(activation, linear, x, y)
     return y
 
 
@@ -156,7 +157,7 @@ def is_small(x: Tensor, *linears: nn.Linear) -> bool:
         return True
     if torch.is_grad_enabled() or not SMALL:
         return False
-    widths: list[int] = [vars(linear).get("out_features", 0) for linear in linears]
+    widths: list[int] = [getattr(linear, "out_features", 0) for linear in linears]
     return blocks.widest_bytes(x, widths) < blocks.least_bytes()
 
 

@@ -56,7 +56,7 @@ constexpr int64_t kShortSum = 48;
 // next call, outputs too. Forward, memory is the bottleneck, and few bytes stay close to its order;
 // backward, there are enough rows to keep a strip's sums in registers.
 constexpr int64_t kForwardBytes = 8192, kBackwardBytes = 16384;
-// The least number of chunks that another thread is given: to wake it takes some microseconds.
+// One thread starts for so many chunks, or fewer: to wake another takes some microseconds.
 constexpr int64_t kForwardGrain = 4, kBackwardGrain = 1;
 
 }  // namespace
