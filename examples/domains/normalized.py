@@ -48,7 +48,9 @@ class NormalizedRational(nn.Module):
         top, size = polynomial(x, self.weight_numerator.expand(self.groups, -1)), x.abs()
         if self.weight_tails is not None:
             top = top + size * polynomial(size, self.weight_tails)
-        return top / (1 + size * polynomial(size, self.weight_denominator.abs()))
+        b = self.weight_denominator
+        sizes = torch.where(b < 0, -b, b)  # of slope 1 at b = 0, where torch's abs has 0
+        return top / (1 + size * polynomial(size, sizes))
 
 
 class NormalizedGELU(nn.Module):

@@ -17,11 +17,17 @@ def make(example):
     return mlp
 
 
-def test_plain_and_tails_start_as_gr_kan(make):
+@pytest.mark.parametrize("arm", ["plain", "tails"])
+def test_plain_and_tails_start_as_gr_kan(make, arm):
+    """Values and gradients, of b = 0 too."""
     x = 3 * torch.randn(5, 7, 24, dtype=torch.float64)
-    expected = make("grkan", "layers")(x)
-    assert torch.allclose(make("plain")(x), expected, rtol=1e-13, atol=1e-13)
-    assert torch.allclose(make("tails")(x), expected, rtol=1e-13, atol=1e-13)
+    ours, reference = make(arm), make("grkan", "layers")
+    for model in (ours, reference):
+        model(x).square().sum().backward()
+    assert torch.allclose(ours(x), reference(x), rtol=1e-13, atol=1e-13)
+    assert reference.act1.weight_denominator.grad.abs().min() > 0
+    for name, parameter in reference.named_parameters():
+        assert torch.allclose(ours.get_parameter(name).grad, parameter.grad, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("arm", "groups"), [("act2", 8), ("token", 1), ("gelu_norm", 8)])
