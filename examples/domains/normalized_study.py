@@ -10,10 +10,11 @@ s is the root mean square of the channels of x's group in one token, sqrt(mean(x
 F sees inputs of second moment 1, and h is homogeneous of degree one but for the 1e-6. "Tails" adds
 c_1 |x| + ... + c_5 |x|^5 to P, c = 0 at the start, so that F's two tails are free. All arms of this
 file are plain PyTorch, GR-KAN too, and have the parameters of GR-KAN (and 5 a group with tails).
-Language models train under torch.compile; seconds are compared apart, eager and interleaved.
+Language models train under torch.compile; seconds are compared apart, eager, in turns.
 
-Declared before the first run; what is measured stands in results/normalized-*.csv. The first 15 runs
-were discarded: their |b| had slope 0 at b = 0, where GR-KAN's has 1, so plain was no GR-KAN.
+Declared before the first run; what is measured stands in results/normalized-*.csv, and seconds in
+normalized-cost.csv (normalized_cost.py). The first 15 runs were discarded: their |b| had slope 0 at
+b = 0, where GR-KAN's has 1, so plain was no GR-KAN.
 
 1. language, 400 steps, rates 1e-3, 2e-3, 4e-3 for every arm, chosen with seed 0; seeds 1, 2, 3.
    Chosen by validation, beside plain, which is GR-KAN.

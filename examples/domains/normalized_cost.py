@@ -1,0 +1,84 @@
+"""Seconds of a training step, and kept bytes, of the arms of normalized_study.py in eager PyTorch.
+
+    python examples/domains/normalized_cost.py
+
+The language models of language.py take steps in turns: forward, backward, AdamW. Kept bytes are
+those of the tensors that one MLP stores for its backward pass, parameters left out. Rows go to
+results/normalized-cost.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from extra import needed
+from torch import Tensor, nn
+from torch.nn import functional
+
+with needed():
+    import language
+    import plan
+    from normalized import CANDIDATES, mlp
+
+    from kat.tables import aligned, write_table
+    from kat.training.provenance import PROVENANCE, provenance
+
+ARMS = ("plain", "grkan", *CANDIDATES, "gelu_norm", "gelu", "swiglu", "gated_grkan")
+COLUMNS = ("arm", "seconds", "ratio", "kept_bytes", "kept_ratio")
+
+
+def main() -> None:
+    """Measures all arms in turns, prints the table, and writes it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each arm")
+    rounds = parser.parse_args().rounds
+    language.mlp = mlp
+    models = {arm: language.make_model(arm) for arm in ARMS}
+    optimizers = {arm: torch.optim.AdamW(model.parameters()) for arm, model in models.items()}
+    times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    tokens = torch.randint(language.VOCABULARY, (language.BATCH, language.CONTEXT + 1))
+    for _ in range(rounds + 1):  # the first one warms up
+        for arm, model in models.items():
+            start = time.perf_counter()
+            logits = model(input_ids=tokens[:, :-1]).logits
+            functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+            optimizers[arm].step()
+            optimizers[arm].zero_grad()
+            times[arm].append(time.perf_counter() - start)
+    seconds = {arm: statistics.median(taken[1:]) for arm, taken in times.items()}
+    kept = {arm: kept_bytes(model.model.layers[0].mlp) for arm, model in models.items()}
+    rows = [
+        [arm, f"{seconds[arm]:.4f}", f"{seconds[arm] / seconds['plain']:.3f}",
+         str(kept[arm]), f"{kept[arm] / kept['plain']:.3f}"]
+        for arm in ARMS
+    ]  # fmt: skip
+    print(*aligned([COLUMNS, *rows]), sep="\n")
+    made_by = provenance(torch.device("cpu"))
+    own = [made_by[name] for name in PROVENANCE]
+    path = plan.RESULTS / "normalized-cost.csv"
+    write_table(path, (*COLUMNS, *PROVENANCE), [[*row, *own] for row in rows])
+
+
+def kept_bytes(model: nn.Module) -> int:
+    """The bytes that the model keeps for its backward pass at the language models' batch."""
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    x = torch.randn(language.BATCH * language.CONTEXT, language.WIDTH, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = model(x)
+    assert y.requires_grad
+    return sum(size for pointer, size in sizes.items() if pointer not in own)
+
+
+if __name__ == "__main__":
+    main()
