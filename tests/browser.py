@@ -99,7 +99,8 @@ class Browser:
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         sent = [m for m in messages if m["method"] == "Network.requestWillBeSent"]
         urls = [message["params"]["request"]["url"] for message in sent]
-        return [url for url in urls if not url.startswith(("file:", "data:", "blob:", "chrome:"))]
+        own = ("file:", "data:", "blob:", "chrome:", "chrome-untrusted:")  # of the first empty tab
+        return [url for url in urls if not url.startswith(own)]
 
     def close(self) -> None:
         """Ends the browser and its driver."""
