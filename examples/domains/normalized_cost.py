@@ -2,8 +2,8 @@
 
     python examples/domains/normalized_cost.py
 
-The language models of language.py take steps in turns: forward, backward, AdamW. Kept bytes are
-those of the tensors that one MLP stores for its backward pass, parameters left out. Rows go to
+The language models of language.py take steps in turns: forward, backward, AdamW. Kept bytes are the
+memory that one MLP holds for its backward pass, without its parameters. The table is written to
 results/normalized-cost.csv.
 """
 
@@ -15,7 +15,6 @@ import time
 
 import torch
 from extra import needed
-from torch import Tensor, nn
 from torch.nn import functional
 
 with needed():
@@ -23,6 +22,7 @@ with needed():
     import plan
     from normalized import CANDIDATES, mlp
 
+    from kat.analysis import activation_memory
     from kat.tables import aligned, write_table
     from kat.training.provenance import PROVENANCE, provenance
 
@@ -51,7 +51,11 @@ def main() -> None:
             optimizers[arm].zero_grad()
             times[arm].append(time.perf_counter() - start)
     seconds = {arm: statistics.median(taken[1:]) for arm, taken in times.items()}
-    kept = {arm: kept_bytes(model.model.layers[0].mlp) for arm, model in models.items()}
+    shape = (language.CONTEXT, language.WIDTH)
+    kept = {
+        arm: activation_memory(model.model.layers[0].mlp, shape).per_image * language.BATCH
+        for arm, model in models.items()
+    }
     rows = [
         [arm, f"{seconds[arm]:.4f}", f"{seconds[arm] / seconds['plain']:.3f}",
          str(kept[arm]), f"{kept[arm] / kept['plain']:.3f}"]
@@ -62,22 +66,6 @@ def main() -> None:
     own = [made_by[name] for name in PROVENANCE]
     path = plan.RESULTS / "normalized-cost.csv"
     write_table(path, (*COLUMNS, *PROVENANCE), [[*row, *own] for row in rows])
-
-
-def kept_bytes(model: nn.Module) -> int:
-    """The bytes that the model keeps for its backward pass at the language models' batch."""
-    own = {parameter.data_ptr() for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    x = torch.randn(language.BATCH * language.CONTEXT, language.WIDTH, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = model(x)
-    assert y.requires_grad
-    return sum(size for pointer, size in sizes.items() if pointer not in own)
 
 
 if __name__ == "__main__":
