@@ -99,15 +99,26 @@ def _arms(runs: Runs, domain: Domain, body: str) -> dict[str, str]:
     return {layer: arm for arm, (own, _, layer) in parts.items() if own in ("", body)}
 
 
+def difference(title: str, pairs: list[tuple[float, float]]) -> Difference | None:
+    """The difference of an arm and another from their errors, a pair for each seed.
+
+    None where there is no ratio, or a single one.
+    """
+    ratios = _log_ratios(pairs)
+    if len(ratios) < 2:
+        return None
+    test = ttest_1samp(ratios, 0)
+    ends = statistics.fmean(ratios), *test.confidence_interval()
+    p = test.pvalue if any(ratios) else 1.0  # equal errors leave 0 / 0
+    return Difference(title, *(100 * math.expm1(end) for end in ends), p)
+
+
 def _differences(runs: Runs, arms: dict[str, str], measure: str) -> Iterator[Difference]:
     for title, (arm, other) in COMPARISONS.items():
         if arm in arms and other in arms:
-            ratios = _log_ratios(runs.pairs(arms[arm], arms[other], measure))
-            if len(ratios) > 1:
-                test = ttest_1samp(ratios, 0)
-                ends = statistics.fmean(ratios), *test.confidence_interval()
-                p = test.pvalue if any(ratios) else 1.0  # equal errors leave 0 / 0
-                yield Difference(title, *(100 * math.expm1(end) for end in ends), p)
+            found = difference(title, runs.pairs(arms[arm], arms[other], measure))
+            if found:
+                yield found
 
 
 def _log_ratios(pairs: list[tuple[float, float]]) -> list[float]:
