@@ -99,7 +99,8 @@ def _train(
     trial: Trial, epochs: int, args: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
     recipe, suffix = RECIPES[trial.task]
-    settings |= {"model.args": args, "optim.lr": trial.rate, "progress": False}
+    settings |= {"model.args": args, "model.compile": True}
+    settings |= {"optim.lr": trial.rate, "progress": False}
     out = trial.checkpoint.with_suffix("")
     summary = kat.train(
         recipe, model=f"normalized{suffix}", out=out, epochs=epochs, seed=trial.seed,

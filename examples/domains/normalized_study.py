@@ -10,7 +10,8 @@ s is the root mean square of the channels of x's group in one token, sqrt(mean(x
 F sees inputs of second moment 1, and h is homogeneous of degree one but for the 1e-6. "Tails" adds
 c_1 |x| + ... + c_5 |x|^5 to P, c = 0 at the start, so that F's two tails are free. All arms of this
 file are plain PyTorch, GR-KAN too, and have the parameters of GR-KAN (and 5 a group with tails).
-Language models train under torch.compile; seconds are compared apart, eager, in turns.
+Models of language and images train under torch.compile; seconds are compared apart, eager, in
+turns.
 
 Declared before the first run; what is measured stands in results/normalized-*.csv, and seconds in
 normalized-cost.csv (normalized_cost.py). The first 15 runs were discarded: their |b| had slope 0 at
