@@ -22,12 +22,15 @@ with needed():
     from rows import Runs
     from summary import two_digits
 
-from kat.analysis.ablation import markdown
+from kat.analysis.ablation import Estimate, markdown
 from kat.files import write_text
 from kat.tables import fill_tables
 
 TASK, CANDIDATE = "python3-doc", "act2"
 """The text, and the arm that part 1 has chosen."""
+PAPER = Path(__file__).parents[2] / "benchmarks/results/paper"
+CELLS = ("KAT", "ViT (GELU)", "ViT (SwiGLU)")
+"""The models of `kat ablate paper:models paper:digits` beside which it stands."""
 NAMES = {
     "plain": "GR-KAN",
     "act2": "act2 normalized",
@@ -61,9 +64,14 @@ def main() -> None:
 
 
 def made(results: Path) -> dict[str, str]:
-    """The tables by name, without those that have no rows yet."""
-    tables = {"normalized_candidates": candidates(results), "normalized_final": final(results)}
-    return tables | {"normalized_tasks": tasks(results), "normalized_depth": depth(results)}
+    """The tables by name."""
+    return {
+        "normalized_candidates": candidates(results),
+        "normalized_final": final(results),
+        "normalized_tasks": tasks(results),
+        "normalized_images": images(results),
+        "normalized_depth": depth(results),
+    }
 
 
 def candidates(results: Path) -> str:
@@ -92,9 +100,9 @@ def final(results: Path) -> str:
 
 
 def tasks(results: Path) -> str:
-    """Part 3: on each task the error of the candidate, and its differences."""
+    """Part 3: on series and molecules the error of the candidate, and its differences."""
     rows = []
-    for stage in ("series", "molecules", "images"):
+    for stage in ("series", "molecules"):
         for task, steps in _declared(results, stage):
             runs = _runs(results, stage, task, int(steps))
             if runs.tested([CANDIDATE]):
@@ -104,6 +112,22 @@ def tasks(results: Path) -> str:
     return markdown(
         ["task", f"error of {NAMES[CANDIDATE]}", "minus GR-KAN, %", "minus GELU, %"], rows
     )
+
+
+def images(results: Path) -> str:
+    """Part 3: accuracy on test images, and differences in points from `kat ablate paper`."""
+    rows = []
+    for task, steps in _declared(results, "images"):
+        runs = _runs(results, "images", task, int(steps))
+        own = {row["seed"]: 100 - float(row["test"]) for row in runs.done(CANDIDATE, "test")}
+        grid = {"fashion-mnist": "models"}.get(task, task)
+        others: dict[str, list[float]] = {cell: [] for cell in CELLS}
+        for row in _rows(PAPER / f"paper_{grid}.csv"):
+            if row["cell"] in CELLS and row["seed"] in own:
+                others[row["cell"]].append(own[row["seed"]] - float(row["test_top1"]))
+        differences = (two_digits(Estimate.of(d), sign=True) if d else "" for d in others.values())
+        rows.append([task, two_digits(Estimate.of(list(own.values()))), *differences])
+    return markdown(["task", "test top-1 (%)", *(f"minus {cell}" for cell in CELLS)], rows)
 
 
 def depth(results: Path) -> str:
