@@ -120,9 +120,8 @@ def other_fields(facts):
             arms = errors.get(re.sub(", (resnet|transformer)", "", name), {}) | arms
             values = minus(*(arms.get(arm, {}) for arm in pair.split("/")))
             if len(values) and np.isfinite(values).all():
-                key, ends = f"{name}: {pair}", values.mean() + np.array([0, -1, 1]) * half(values)
-                facts |= zip((key, f"{key}<", f"{key}>"), 100 * np.expm1(ends), strict=True)
-                facts[f"{key} n"], p_values[key] = len(values), p_value(values)
+                key = ratio(facts, f"{name}: {pair}", values)
+                p_values[key] = p_value(values)
         clear = {key for key, p in p_values.items() if p < 0.05}
         edge = {key for key in p_values if at_an_edge(rates, key, pair)}
         for *network, arm in rates:
@@ -135,6 +134,26 @@ def other_fields(facts):
             for name, keys in (("lower", lower), ("higher", higher), ("of", own)):
                 facts[f"{pair} {field or 'all'} {name}"] = len(keys)
             facts[f"{pair} {field or 'all'} same"] = len(own - clear)
+
+
+def ratio(facts, key, values):
+    """Adds the ratio of two errors less one, in percent, with its interval, under a key."""
+    ends = values.mean() + np.array([0, -1, 1]) * half(values)
+    facts |= zip((key, f"{key}<", f"{key}>"), 100 * np.expm1(ends), strict=True)
+    facts[f"{key} n"] = len(values)
+    return key
+
+
+def longer(facts):
+    """Language with four times the tokens, where GR-KAN is called plain: bits, not corrected."""
+    errors = {}
+    for row in (rows := read("../../examples/domains/results/normalized-final")):
+        errors.setdefault(row["arm"], {})[row["seed"]] = math.log(float(row["test"]))
+    for one, other in (("plain", "gelu"), ("plain", "swiglu"), ("act2", "plain")):
+        values = minus(errors[one], errors[other])
+        key = ratio(facts, f"longer: {one}/{other}", values)
+        facts[f"{key} word"] = "fair" if p_value(values) < 0.05 else "no"
+    facts["more tokens"] = int(rows[0]["tokens"]) / 1e6
 
 
 def at_an_edge(rates, key, pair):
@@ -250,7 +269,7 @@ def check(text, facts):
 def recompute(page):
     """What is wrong on a page, a line each, and the number of figures that were compared."""
     facts = {}
-    for part in (images, other_fields, costs, single):
+    for part in (images, other_fields, longer, costs, single):
         part(facts)
     text = page.read_text().replace("\n>", "\n").replace("\u2212", "-")
     return check(" ".join(text.split()), facts)
