@@ -149,7 +149,7 @@ def longer(facts):
     errors = {}
     for row in (rows := read("../../examples/domains/results/normalized-final")):
         errors.setdefault(row["arm"], {})[row["seed"]] = math.log(float(row["test"]))
-    for one, other in (("plain", "gelu"), ("plain", "swiglu"), ("act2", "plain")):
+    for one, other in (("plain", "gelu"), ("act2", "plain")):
         values = minus(errors[one], errors[other])
         key = ratio(facts, f"longer: {one}/{other}", values)
         facts[f"{key} word"] = "fair" if p_value(values) < 0.05 else "no"

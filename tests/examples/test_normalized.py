@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.examples.conftest import FOLDER
+
 ARMS = ("plain", "act2", "act2_tails", "tails", "both", "token", "act2_frozen")
 
 
@@ -52,3 +54,10 @@ def test_zeros_have_finite_gradients(make, arm):
     assert sum(p.requires_grad for p in model.act2.parameters()) == {
         "act2_frozen": 0, "tails": 3, "act2_tails": 3,
     }.get(arm, 2)  # fmt: skip
+
+
+def test_the_page_has_the_tables_of_the_committed_rows(example):
+    """``python examples/domains/normalized_report.py --page docs/results-details.md``."""
+    page = (FOLDER.parents[1] / "docs/results-details.md").read_text()
+    tables = example("normalized_report").made(FOLDER / "results")
+    assert all(tables[f"normalized_{part}"] in page for part in ("candidates", "final"))
