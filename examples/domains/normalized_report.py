@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from extra import needed
@@ -120,14 +120,19 @@ def images(results: Path) -> str:
     for task, steps in _declared(results, "images"):
         runs = _runs(results, "images", task, int(steps))
         own = {row["seed"]: 100 - float(row["test"]) for row in runs.done(CANDIDATE, "test")}
-        grid = {"fashion-mnist": "models"}.get(task, task)
-        others: dict[str, list[float]] = {cell: [] for cell in CELLS}
-        for row in _rows(PAPER / f"paper_{grid}.csv"):
-            if row["cell"] in CELLS and row["seed"] in own:
-                others[row["cell"]].append(own[row["seed"]] - float(row["test_top1"]))
-        differences = (two_digits(Estimate.of(d), sign=True) if d else "" for d in others.values())
-        rows.append([task, two_digits(Estimate.of(list(own.values()))), *differences])
+        if own:
+            rows.append([task, two_digits(Estimate.of(list(own.values()))), *_points(task, own)])
     return markdown(["task", "test top-1 (%)", *(f"minus {cell}" for cell in CELLS)], rows)
+
+
+def _points(task: str, own: dict[str, float]) -> Iterator[str]:
+    """How far accuracies, by seed, are from those of each of CELLS on a task."""
+    grid = {"fashion-mnist": "models"}.get(task, task)
+    others = _rows(PAPER / f"paper_{grid}.csv")
+    for cell in CELLS:
+        of_cell = [row for row in others if row["cell"] == cell and row["seed"] in own]
+        minus = [own[row["seed"]] - float(row["test_top1"]) for row in of_cell]
+        yield two_digits(Estimate.of(minus), sign=True) if minus else ""
 
 
 def depth(results: Path) -> str:
@@ -135,8 +140,9 @@ def depth(results: Path) -> str:
     rows = []
     for row in _rows(results / "normalized-depth.csv"):
         at_start, at_end = (row[f"moments_{when}"].split() for when in ("start", "end"))
-        moments = [f"{m[0]} to {m[-1]}" if m else "diverged" for m in (at_start, at_end)]
-        rows.append([NAMES[row["arm"]], row["seed"], f"{100 - float(row['valid']):.2f}", *moments])
+        moments = [f"{m[0]} to {m[-1]}" if m else "" for m in (at_start, at_end)]
+        accuracy = f"{100 - float(row['valid']):.2f}" if at_end else "diverged"
+        rows.append([NAMES[row["arm"]], row["seed"], accuracy, *moments])
     return markdown(["MLP", "seed", "accuracy, %", "moments at the start", "after training"], rows)
 
 
