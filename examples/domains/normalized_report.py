@@ -30,7 +30,7 @@ TASK, CANDIDATE = "python3-doc", "act2"
 """The text, and the arm that part 1 has chosen."""
 PAPER = Path(__file__).parents[2] / "benchmarks/results/paper"
 CELLS = ("KAT", "ViT (GELU)", "ViT (SwiGLU)")
-"""The models of `kat ablate paper:models paper:digits` beside which it stands."""
+"""The models of `kat ablate paper:models paper:digits` with which the candidate is compared."""
 NAMES = {
     "plain": "GR-KAN",
     "act2": "act2 normalized",
@@ -38,7 +38,7 @@ NAMES = {
     "tails": "tails in act2",
     "both": "both normalized",
     "token": "act2 normalized by the token",
-    "act2_frozen": "act2 normalized, F fixed at SiLU",
+    "act2_frozen": "act2 normalized, both functions fixed",
     "gelu_norm": "GELU normalized, no act1",
     "gelu": "GELU",
     "swiglu": "SwiGLU",
@@ -126,7 +126,7 @@ def images(results: Path) -> str:
 
 
 def _points(task: str, own: dict[str, float]) -> Iterator[str]:
-    """How far accuracies, by seed, are from those of each of CELLS on a task."""
+    """The mean difference in accuracy from each model of CELLS, over the seeds that both have."""
     grid = {"fashion-mnist": "models"}.get(task, task)
     others = _rows(PAPER / f"paper_{grid}.csv")
     for cell in CELLS:
