@@ -9,7 +9,6 @@ A difference is the one of comparisons.py: the ratio of two errors less one, in 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ with needed():
 
 from kat.analysis.ablation import Estimate, markdown
 from kat.files import write_text
-from kat.tables import fill_tables
+from kat.tables import fill_tables, open_table
 
 TASK, CANDIDATE = "python3-doc", "act2"
 """The text, and the arm that part 1 has chosen."""
@@ -153,8 +152,8 @@ def _runs(results: Path, stage: str, task: str, steps: int) -> Runs:
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    with open_table(path, "a table of runs") as rows:
+        return list(rows)
 
 
 def _declared(results: Path, stage: str) -> Sequence[tuple[str, str]]:
