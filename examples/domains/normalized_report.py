@@ -63,13 +63,14 @@ def main() -> None:
 
 
 def made(results: Path) -> dict[str, str]:
-    """The tables by name."""
+    """The tables by the names of the CSV files of their rows."""
     return {
-        "normalized_candidates": candidates(results),
-        "normalized_final": final(results),
-        "normalized_tasks": tasks(results),
-        "normalized_images": images(results),
-        "normalized_depth": depth(results),
+        "normalized-language": candidates(results),
+        "normalized-final": final(results),
+        "normalized-series": tasks(results, "series"),
+        "normalized-molecules": tasks(results, "molecules"),
+        "normalized-images": images(results),
+        "normalized-depth": depth(results),
     }
 
 
@@ -98,19 +99,16 @@ def final(results: Path) -> str:
     return markdown(["MLP", "test", name, "GR-KAN minus this, %"], rows)
 
 
-def tasks(results: Path) -> str:
-    """Part 3: on series and molecules the error of the candidate, and its differences."""
+def tasks(results: Path, stage: str) -> str:
+    """Part 3: on each task of series or molecules the candidate's error, and its differences."""
     rows = []
-    for stage in ("series", "molecules"):
-        for task, steps in _declared(results, stage):
-            runs = _runs(results, stage, task, int(steps))
-            if runs.tested([CANDIDATE]):
-                error = two_digits(runs.estimate(CANDIDATE, "test"))
-                others = (_minus(runs, CANDIDATE, arm) for arm in ("plain", "gelu"))
-                rows.append([task, error, *others])
-    return markdown(
-        ["task", f"error of {NAMES[CANDIDATE]}", "minus GR-KAN, %", "minus GELU, %"], rows
-    )
+    for task, steps in _declared(results, stage):
+        runs = _runs(results, stage, task, int(steps))
+        if runs.tested([CANDIDATE]):
+            error = two_digits(runs.estimate(CANDIDATE, "test"))
+            rows.append([task, error, *(_minus(runs, CANDIDATE, arm) for arm in ("plain", "gelu"))])
+    heads = (f"error of {NAMES[CANDIDATE]}", "minus GR-KAN, %", "minus GELU, %")
+    return markdown(["task", *heads], rows)
 
 
 def images(results: Path) -> str:

@@ -196,4 +196,5 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path, monke
         for name in marks
         if name not in ("declared", "families")
     }
-    assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)
+    folders = results_page.RESULTS, results_page.RESULTS.parents[2] / "examples/domains/results"
+    assert all(any((folder / f"{name}.csv").exists() for folder in folders) for name in files)
