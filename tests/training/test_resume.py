@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-from functools import partial
 
 import pytest
 import torch
@@ -169,16 +168,6 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_be
     assert not list(out.glob(".partial-*"))
     assert run(*command) == 0
     assert differences(results(out), clean) == []
-
-
-def test_too_few_open_files_for_the_workers_end_in_one_line(tmp_path):
-    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (32, 32))
-    process = start("train", *SETTINGS, "--out", tmp_path / "run", preexec_fn=few)
-    line = process.communicate()[1]
-    assert (process.returncode, line.count("\n")) == (1, 1)
-    assert "open files" in line
-    step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"]
-    assert step in range(0, STEPS, 2)
 
 
 def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -232,7 +233,7 @@ class Loader:
         self.start_at(epoch + 1, 0)
         discarded = self.order.start_at(epoch, first_batch)
         try:
-            for batch in itertools.islice(self._loaders[0], discarded, None):
+            for batch in itertools.islice(_started(self._loaders[0]), discarded, None):
                 if isinstance(batch, InputError):
                     raise batch
                 yield batch
@@ -242,6 +243,18 @@ class Loader:
             if isinstance(error, Exception) and worker_has_ended(error):
                 raise LoaderFailed(first_line(error)) from None
             raise
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Starts the workers; if one cannot start, kills those before it, which would wait for ever."""
+    before = multiprocessing.active_children()
+    try:
+        return iter(loader)
+    except OSError:
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+        raise
 
 
 def _stop(
