@@ -91,7 +91,8 @@ def run_deep(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
         model, row = _train(trial, trial.steps, args, {"data.validate_on": "holdout"})
         moments["moments_end"] = _moments(model)
     except TrainingDiverged as error:
-        row = {"valid": math.nan, "seconds": time.perf_counter() - start, "curve": str(error)}
+        reason = str(error).partition(" The state before it")[0]
+        row = {"valid": math.nan, "seconds": time.perf_counter() - start, "curve": reason}
     return model, {**row, **moments, "test": row["valid"]}
 
 
