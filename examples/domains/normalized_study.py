@@ -119,6 +119,7 @@ def _domain(options: argparse.Namespace, module: Any) -> None:
     like, declared = module.DOMAIN, plan.PLAN[module.DOMAIN.name]
     rates = dict.fromkeys((options.candidate, "plain", "gelu"), like.rates["gelu"])
     tasks, seeds, steps = (declared[name] for name in ("tasks", "seeds", "steps"))
+    like = replace(like, columns=("curve",))
     _make(options, like.name, like, tasks, rates, seeds, steps, module.run)
 
 
