@@ -53,7 +53,7 @@ def main() -> None:
 
     for _ in range(rounds):
         for arm, taken in times.items():
-            step(arm)  # the first one takes memory from the system
+            step(arm)  # the first one allocates its memory anew
             taken.append(step(arm))
     seconds = {arm: statistics.median(taken) for arm, taken in times.items()}
     shape = (language.CONTEXT, language.WIDTH)

@@ -29,11 +29,11 @@ with needed():
     from kat.training.evaluation.evaluate import read_test, write_test
 
 RECIPES = {"fashion-mnist": ("fashion_mnist", "_patch7_28"), "digits": ("digits", "_patch2_8")}
-"""The recipe and the suffix of the model's name by task."""
+"""By task: the recipe, and the suffix of the model's name."""
 EPOCHS = {"fashion-mnist": (20, 10), "digits": (40, 40)}
-"""The epochs of a test and of a run that tunes, as in `kat ablate paper:models paper:digits`."""
+"""By task: the epochs of a test and of a tuning run, as in `kat ablate paper:models paper:digits`."""
 IMAGES = 256
-"""Validation images whose second moments are measured."""
+"""How many held-out training images the second moments are taken over."""
 
 
 class NormalizedKAT(KAT):
@@ -64,7 +64,7 @@ IMAGE_DOMAIN = Domain(
 )
 DEPTH_DOMAIN = Domain(
     doc=__doc__, name="depth", tasks=["fashion-mnist"], rates={}, steps=3,
-    columns=("curve", "moments_start", "moments_end"),
+    columns=("loss", "curve", "diverged", "moments_start", "moments_end"), measures=("valid",),
 )  # fmt: skip
 
 
@@ -72,15 +72,16 @@ def run(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     """Train on images for ``trial.steps`` epochs, or as many as tune; errors in percent."""
     epochs = min(trial.steps, EPOCHS[trial.task][1]) if trial.tuning else trial.steps
     model, row = _train(trial, epochs, {"arm": trial.arm}, {"data.validate_on": "holdout"})
-    write_test(row["out"], str(trial.device))
-    row["test"] = 100 - read_test(row["out"])["test_top1"]
+    if not trial.tuning:
+        write_test(row["out"], str(trial.device))
+        row["test"] = 100 - read_test(row["out"])["test_top1"]
     return model, row
 
 
 def run_deep(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
-    """Train 24 blocks without norms, with the second moment of each block's output.
+    """Train 24 blocks without a norm before the MLP, with the second moment of each's output.
 
-    It is tested on the validation images, too; errors are NaN if the run diverges.
+    Errors and losses are those of held-out training images, NaN if the run diverges.
     """
     args = {"arm": trial.arm, "depth": 24, "mlp_norm": False}
     torch.manual_seed(trial.seed)
@@ -92,8 +93,9 @@ def run_deep(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
         moments["moments_end"] = _moments(model)
     except TrainingDiverged as error:
         reason = str(error).partition(" The state before it")[0]
-        row = {"valid": math.nan, "seconds": time.perf_counter() - start, "curve": reason}
-    return model, {**row, **moments, "test": row["valid"]}
+        row = {"valid": math.nan, "loss": math.nan, "diverged": reason}
+        row["seconds"] = time.perf_counter() - start
+    return model, {**row, **moments}
 
 
 def _train(
@@ -109,14 +111,15 @@ def _train(
     )  # fmt: skip
     history = read_history(out)
     curve = " ".join(f"{row['epoch']:g}:{row['top1']:.2f}" for row in history)
-    row = {"valid": 100 - summary.metrics["top1"], "seconds": summary.seconds, "curve": curve}
-    return load_model(out)[0], {**row, "out": out}
+    row = {"valid": 100 - summary.metrics["top1"], "loss": history[-1]["val_loss"]}
+    row |= {"seconds": summary.seconds, "curve": curve, "out": out}
+    return load_model(out)[0], row
 
 
 @torch.no_grad()
 def _moments(model: nn.Module) -> str:
-    """The second moment of the output of each block over validation images."""
-    images = open_split(DataConfig("fashion_mnist"), "val")
+    """The second moment of the output of each block over held-out training images."""
+    images = open_split(DataConfig("fashion_mnist", validate_on="holdout"), "val")
     batch = torch.stack([to_tensor(images[i][0]) for i in range(IMAGES)]) * 2 - 1
     found: list[str] = []
 

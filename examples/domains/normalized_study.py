@@ -1,21 +1,18 @@
 """Study: does h = s F(x / s), a rational of the normalized group, help where GR-KAN does?
 
     python examples/domains/normalized_study.py                                     # part 1
-    python examples/domains/normalized_study.py --stage final --candidate act2      # then 2
-    python examples/domains/normalized_study.py --stage series molecules --candidate act2
-    python examples/domains/normalized_study.py --stage images depth --candidate act2
+    python examples/domains/normalized_study.py --stage final                       # then 2
+    python examples/domains/normalized_study.py --stage series molecules images depth
     python examples/domains/normalized_study.py --table                    # of what is done
 
 s is the root mean square of the channels of x's group in one token, sqrt(mean(x^2) + 1e-6), so that
-F sees inputs of second moment 1, and h is homogeneous of degree one but for the 1e-6. "Tails" adds
-c_1 |x| + ... + c_5 |x|^5 to P, c = 0 at the start, so that F's two tails are free. All arms of this
-file are plain PyTorch, GR-KAN too, and have the parameters of GR-KAN (and 5 a group with tails).
-Models of language and images train under torch.compile; seconds are compared apart, eager, in
-turns.
+F sees inputs of second moment 1, and h(c x) = c h(x) for c > 0, but for the 1e-6. "Tails" adds
+c_1 |x| + ... + c_5 |x|^5 to P, c = 0 at the start, so that F's two tails are free. The arms of
+normalized.py are plain PyTorch, GR-KAN too, and have the parameters of GR-KAN (and 5 a group with
+tails). The gated GR-KAN of part 2 and the KAT of part 3's images have fused kernels. Rows are in
+results/normalized-*.csv, and the seconds of a step in normalized-cost.csv (normalized_cost.py).
 
-Declared before the first run; what is measured stands in results/normalized-*.csv, and seconds in
-normalized-cost.csv (normalized_cost.py). The first 15 runs were discarded: their |b| had slope 0 at
-b = 0, where GR-KAN's has 1, so plain was no GR-KAN.
+Declared in commit de39bf3a, before the first run:
 
 1. language, 400 steps, rates 1e-3, 2e-3, 4e-3 for every arm, chosen with seed 0; seeds 1, 2, 3.
    Chosen by validation, beside plain, which is GR-KAN.
@@ -25,7 +22,7 @@ b = 0, where GR-KAN's has 1, so plain was no GR-KAN.
      both          both rationals are normalized
      token         as act2, with s over all channels of the token
      act2_frozen   as act2, F stays Swish: what the normalization gives alone
-     gelu_norm     GELU in the place of F, act1 away: whether a rational is needed
+     gelu_norm     GELU in the place of F, no act1: whether a rational is needed
 2. The candidate is the arm of the least mean validation error among the first five, or act2, the
    simplest, if its mean is within 0.1 % of that. Test, once: 1,600 steps, seeds 11 to 15, beside
    plain, gelu, swiglu and gated_grkan; each with the rate that it has from seed 0 at 400 steps.
@@ -33,11 +30,22 @@ b = 0, where GR-KAN's has 1, so plain was no GR-KAN.
    the paired differences excluding 0, and at most 1.10 of plain's seconds a step.
 3. The candidate beside plain and gelu on the series and molecules of plan.yaml, with its steps,
    rates and seeds. On Fashion-MNIST, 20 epochs, seeds 0 to 4, test images, rates tuned as by
-   `kat ablate paper:models` (with seed 0), beside its committed rows of KAT, ViT and SwiGLU; and on
-   digits, 40 epochs, beside the rows of `paper:digits`.
+   `kat ablate paper:models` (but with seed 0), beside its committed rows of KAT, ViT and SwiGLU;
+   and on digits, 40 epochs, beside the rows of `paper:digits`.
    No loss beyond the interval is asked; a gain is reported.
 4. Depth: 24 blocks without norms, as in `kat ablate paper:depth`, seeds 0 and 1, three epochs: the
    second moment of each block's output at the start and after training, and the loss.
+
+Changed since, each time before the runs that it concerns:
+
+- 718dc69a: language trains under torch.compile; seconds a step are measured apart, in eager mode.
+- 57f27c50: |b| has slope 1 at b = 0, as in GR-KAN. The 15 runs before it had slope 0 there; they
+  were discarded.
+- 6dbae44d: images choose their rate with seed 0.
+- eb216fdd: digits train for 40 epochs, as in the committed rows.
+- baefb59a: images train under torch.compile.
+
+The first runs of depth were discarded: their moments were over test images.
 """
 
 from __future__ import annotations
@@ -58,7 +66,7 @@ with needed():
     import normalized_images
     import plan
     import series
-    from normalized import CANDIDATES, CONTROLS, mlp
+    from normalized import CANDIDATE, CANDIDATES, CONTROLS, mlp
     from runner import Domain, Trial
 
 Run = Callable[[Trial], tuple[nn.Module | None, Any]]
@@ -71,15 +79,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=["language"])
-    parser.add_argument("--candidate", choices=CANDIDATES, help="the arm that part 1 has chosen")
     parser.add_argument("--table", action="store_true", help="make no runs: print the tables")
     parser.add_argument(
         "--results", type=Path, default=plan.RESULTS, help="the folder of CSV files"
     )
-    parser.add_argument("--steps", type=int, help="another number of steps, for a first look")
     options = parser.parse_args()
-    if options.stage != ["language"] and options.candidate is None:
-        parser.error("--candidate: name the arm that part 1 has chosen")
     for module in (language, series, molecules):
         module.mlp = mlp
     for stage in options.stage:
@@ -89,15 +93,13 @@ def main() -> None:
 def _make(
     options: argparse.Namespace, stage: str, like: Domain, tasks: Sequence[str],
     rates: Mapping[str, Sequence[float]], seeds: Sequence[int], steps: int, run: Run,
-) -> Domain:  # fmt: skip
+) -> None:  # fmt: skip
     """Makes the missing runs of a stage, and prints its table."""
     references = {arm: "plain" for arm in rates if arm != "plain"}
     made = replace(like, name=f"normalized-{stage}", rates=rates, references=references)
     given = made.parser().parse_args(["--csv", str(options.results / f"{made.name}.csv")])
-    given.task, given.seed, given.steps = tasks, seeds, options.steps or steps
-    given.table = options.table
+    given.task, given.seed, given.steps, given.table = tasks, seeds, steps, options.table
     made.main(given, run)
-    return made
 
 
 def _language(options: argparse.Namespace) -> None:
@@ -108,7 +110,7 @@ def _language(options: argparse.Namespace) -> None:
 def _final(options: argparse.Namespace) -> None:
     searched = language.DOMAIN.runs(options.results / "normalized-language.csv", TEXT[0], 400)
     earlier = language.DOMAIN.runs(plan.RESULTS / "language.csv", TEXT[0], 400)
-    rates = {arm: [searched.best_rates(arm)["rate"]] for arm in (options.candidate, "plain")}
+    rates = {arm: [searched.best_rates(arm)["rate"]] for arm in (CANDIDATE, "plain")}
     others = ("gelu", "swiglu", "gated_grkan")
     rates |= {arm: [earlier.best_rates(arm)["rate"]] for arm in others}
     seeds = [11, 12, 13, 14, 15]
@@ -117,20 +119,20 @@ def _final(options: argparse.Namespace) -> None:
 
 def _domain(options: argparse.Namespace, module: Any) -> None:
     like, declared = module.DOMAIN, plan.PLAN[module.DOMAIN.name]
-    rates = dict.fromkeys((options.candidate, "plain", "gelu"), like.rates["gelu"])
+    rates = dict.fromkeys((CANDIDATE, "plain", "gelu"), like.rates["gelu"])
     tasks, seeds, steps = (declared[name] for name in ("tasks", "seeds", "steps"))
     like = replace(like, columns=("curve",))
     _make(options, like.name, like, tasks, rates, seeds, steps, module.run)
 
 
 def _images(options: argparse.Namespace) -> None:
-    like, rates = normalized_images.IMAGE_DOMAIN, {options.candidate: (1e-3, 2e-3, 4e-3)}
+    like, rates = normalized_images.IMAGE_DOMAIN, {CANDIDATE: (1e-3, 2e-3, 4e-3)}
     for task, (epochs, _) in normalized_images.EPOCHS.items():
         _make(options, "images", like, [task], rates, range(5), epochs, normalized_images.run)
 
 
 def _depth(options: argparse.Namespace) -> None:
-    like, rates = normalized_images.DEPTH_DOMAIN, {options.candidate: (2e-3,), "plain": (2e-3,)}
+    like, rates = normalized_images.DEPTH_DOMAIN, {CANDIDATE: (2e-3,), "plain": (2e-3,)}
     _make(options, "depth", like, like.tasks, rates, [0, 1], 3, normalized_images.run_deep)
 
 
