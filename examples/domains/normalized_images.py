@@ -31,7 +31,7 @@ with needed():
 RECIPES = {"fashion-mnist": ("fashion_mnist", "_patch7_28"), "digits": ("digits", "_patch2_8")}
 """By task: the recipe, and the suffix of the model's name."""
 EPOCHS = {"fashion-mnist": (20, 10), "digits": (40, 40)}
-"""By task: the epochs of a test and of a tuning run, as in `kat ablate paper:models paper:digits`."""
+"""By task: the epochs of a test and of a tuning run, as in `kat ablate` of these recipes."""
 IMAGES = 256
 """How many held-out training images the second moments are taken over."""
 
