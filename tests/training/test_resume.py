@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
 import os
 import resource
 import signal
+import time
+from multiprocessing.process import BaseProcess
 
 import pytest
 import torch
@@ -168,6 +172,21 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_be
     assert not list(out.glob(".partial-*"))
     assert run(*command) == 0
     assert differences(results(out), clean) == []
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*DataLoaderIter")  # its own __del__
+def test_too_few_open_files_for_the_workers_end_in_one_line(tmp_path, monkeypatch, capsys):
+    """The worker that has started ends, too; the program would wait for it at its exit."""
+
+    def full(*_):
+        time.sleep(2)  # until the first one heeds signals as it does at work
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(BaseProcess, "start", nth(2, full)(BaseProcess.start))
+    assert run("train", *SETTINGS, "--out", tmp_path / "run") == 1
+    assert capsys.readouterr().err == "kat: Too many open files\n"
+    wait_until(lambda: not multiprocessing.active_children())
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == 0
 
 
 def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):

@@ -246,11 +246,14 @@ class Loader:
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Starts the workers; if one cannot start, kills those before it, which would wait for ever."""
+    """Starts the workers.
+
+    If one cannot start, those before it are killed: the program would wait for them at its exit.
+    """
     before = multiprocessing.active_children()
     try:
         return iter(loader)
-    except OSError:
+    except BaseException:
         for worker in multiprocessing.active_children():
             if worker not in before:
                 worker.kill()
