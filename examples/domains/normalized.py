@@ -13,7 +13,7 @@ import kat
 
 CANDIDATES = ("act2", "act2_tails", "tails", "both", "token")
 CANDIDATE = "act2"
-"""The arm that part 1 has chosen."""
+"""The arm that part 1 chose."""
 CONTROLS = ("act2_frozen", "gelu_norm")
 EPS = 1e-6
 
@@ -21,7 +21,8 @@ EPS = 1e-6
 class NormalizedRational(nn.Module):
     """h = s F(x / s) with F(x) = (P(x) + sum_i c_i |x|^i) / (1 + sum_j |b_j| |x|^j).
 
-    A group of zeros gives 1e-3 F(0), and finite gradients. One NaN makes its whole group NaN.
+    For a group of zeros the output is 1e-3 F(0), with finite gradients. A NaN makes its whole group
+    NaN.
 
     Args:
         act: the rational whose groups and coefficients it starts with, of form A.

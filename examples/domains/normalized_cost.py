@@ -2,9 +2,10 @@
 
     python examples/domains/normalized_cost.py
 
-The language models of language.py take two steps in turns, forward, backward and AdamW; the second
-one is timed. Kept bytes are the memory that one MLP holds for its backward pass, without its
-parameters. The table is written to results/normalized-cost.csv.
+The language models of language.py take turns. In each turn a model makes two training steps
+(forward, backward, AdamW), and the second one is timed. Kept bytes are the memory that one MLP
+holds for its backward pass, without its parameters. The table is written to
+results/normalized-cost.csv.
 """
 
 from __future__ import annotations

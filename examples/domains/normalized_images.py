@@ -1,6 +1,6 @@
 """Images and depth: parts 3 and 4 of normalized_study.py, whose arms are models of timm here.
 
-An arm is the KAT of a recipe whose rationals are exchanged after its initialization; it trains with
+An arm is the KAT of a recipe whose rationals are replaced after its initialization; it trains with
 the recipe, as in `kat ablate paper:models` and `paper:depth`.
 """
 
@@ -69,7 +69,7 @@ DEPTH_DOMAIN = Domain(
 
 
 def run(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
-    """Train on images for ``trial.steps`` epochs, or as many as tune; errors in percent."""
+    """Train on images for ``trial.steps`` epochs, or fewer when tuning; errors in percent."""
     epochs = min(trial.steps, EPOCHS[trial.task][1]) if trial.tuning else trial.steps
     model, row = _train(trial, epochs, {"arm": trial.arm}, {"data.validate_on": "holdout"})
     if not trial.tuning:
@@ -79,7 +79,7 @@ def run(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def run_deep(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
-    """Train 24 blocks without a norm before the MLP, with the second moment of each's output.
+    """Train 24 blocks without a norm before the MLP; record the second moments of their output.
 
     Errors and losses are those of held-out training images, NaN if the run diverges.
     """

@@ -3,7 +3,7 @@
     python examples/domains/normalized_report.py                                  # prints them
     python examples/domains/normalized_report.py --page docs/results-details.md   # writes them
 
-A difference is the one of comparisons.py: the ratio of two errors less one, in percent.
+A difference is the ratio of two errors minus one, in percent, with the interval of comparisons.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ with needed():
     import language
     import plan
     from comparisons import difference
+    from normalized import CANDIDATE
     from rows import Runs
     from summary import two_digits
 
@@ -25,9 +26,9 @@ from kat.analysis.ablation import Estimate, markdown
 from kat.files import write_text
 from kat.tables import fill_tables, open_table
 
-TASK, CANDIDATE = "python3-doc", "act2"
-"""The text, and the arm that part 1 has chosen."""
+TASK = "python3-doc"
 PAPER = Path(__file__).parents[2] / "benchmarks/results/paper"
+COSTS = ("step, GR-KAN = 1", "kept bytes, GR-KAN = 1")
 CELLS = ("KAT", "ViT (GELU)", "ViT (SwiGLU)")
 """The models of `kat ablate paper:models paper:digits` with which the candidate is compared."""
 NAMES = {
@@ -75,34 +76,35 @@ def made(results: Path) -> dict[str, str]:
 
 
 def candidates(results: Path) -> str:
-    """Part 1: errors of each arm, its difference from GR-KAN, and its cost."""
+    """Part 1: by arm, errors, the difference from GR-KAN, the candidate's from the arm, costs."""
     runs = _runs(results, "language", TASK, 400)
-    costs = {row["arm"]: row for row in _rows(results / "normalized-cost.csv")}
     rows = []
     for arm in runs.tested(NAMES):
-        cost = costs.get(arm, {})
-        cells = (cost.get(name, "") for name in ("ratio", "kept_ratio"))
         valid, test = (runs.estimate(arm, name) for name in ("valid", "test"))
-        rows.append([NAMES[arm], f"{valid.mean:.4f}", two_digits(test), _minus(runs, arm), *cells])
-    heads = ("validation", "test", "test minus GR-KAN, %", "time of a step", "kept bytes")
-    return markdown(["MLP", *heads], rows)
+        minus = (_minus(runs, arm), _minus(runs, CANDIDATE, arm))
+        rows.append(
+            [NAMES[arm], f"{valid.mean:.4f}", two_digits(test), *minus, *_costs(results, arm)]
+        )
+    heads = ("validation", "test", "minus GR-KAN, %", f"{NAMES[CANDIDATE]} minus this, %")
+    return markdown(["MLP", *heads, *COSTS], rows)
 
 
 def final(results: Path) -> str:
-    """Part 2: errors of the candidate and the others, and its difference from each."""
+    """Part 2: by arm, errors, the differences of the candidate and GR-KAN from the arm, costs."""
     runs = _runs(results, "final", TASK, 1600)
     rows = []
     for arm in runs.tested(NAMES):
         others = (_minus(runs, CANDIDATE, arm), _minus(runs, "plain", arm))
-        rows.append([NAMES[arm], two_digits(runs.estimate(arm, "test")), *others])
-    name = f"{NAMES[CANDIDATE]} minus this, %"
-    return markdown(["MLP", "test", name, "GR-KAN minus this, %"], rows)
+        test = two_digits(runs.estimate(arm, "test"))
+        rows.append([NAMES[arm], test, *others, *_costs(results, arm)])
+    heads = ("test", f"{NAMES[CANDIDATE]} minus this, %", "GR-KAN minus this, %")
+    return markdown(["MLP", *heads, *COSTS], rows)
 
 
 def tasks(results: Path, stage: str) -> str:
     """Part 3: on each task of series or molecules the candidate's error, and its differences."""
     rows = []
-    for task, steps in _declared(results, stage):
+    for task, steps in _found(results, stage):
         runs = _runs(results, stage, task, int(steps))
         if runs.tested([CANDIDATE]):
             error = two_digits(runs.estimate(CANDIDATE, "test"))
@@ -114,7 +116,7 @@ def tasks(results: Path, stage: str) -> str:
 def images(results: Path) -> str:
     """Part 3: accuracy on test images, and differences in points from `kat ablate paper`."""
     rows = []
-    for task, steps in _declared(results, "images"):
+    for task, steps in _found(results, "images"):
         runs = _runs(results, "images", task, int(steps))
         own = {row["seed"]: 100 - float(row["test"]) for row in runs.done(CANDIDATE, "test")}
         if own:
@@ -138,9 +140,18 @@ def depth(results: Path) -> str:
     for row in _rows(results / "normalized-depth.csv"):
         at_start, at_end = (row[f"moments_{when}"].split() for when in ("start", "end"))
         moments = [f"{m[0]} to {m[-1]}" if m else "" for m in (at_start, at_end)]
-        accuracy = f"{100 - float(row['valid']):.2f}" if at_end else "diverged"
-        rows.append([NAMES[row["arm"]], row["seed"], accuracy, *moments])
-    return markdown(["MLP", "seed", "accuracy, %", "moments at the start", "after training"], rows)
+        valid, loss = (float(row[name]) for name in ("valid", "loss"))
+        ended = [f"{100 - valid:.2f}", f"{loss:.3f}"] if at_end else ["diverged", ""]
+        rows.append([NAMES[row["arm"]], row["seed"], *ended, *moments])
+    heads = ("held-out accuracy, %", "loss", "moments at the start", "after training")
+    return markdown(["MLP", "seed", *heads], rows)
+
+
+def _costs(results: Path, arm: str) -> list[str]:
+    """The cells of COSTS; empty for arms that were not measured, or not in plain PyTorch."""
+    rows = _rows(results / "normalized-cost.csv")
+    own = [row for row in rows if row["arm"] == arm != "gated_grkan"]
+    return [f"{float(own[0][name]):.2f}" if own else "" for name in ("ratio", "kept_ratio")]
 
 
 def _runs(results: Path, stage: str, task: str, steps: int) -> Runs:
@@ -154,7 +165,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(rows)
 
 
-def _declared(results: Path, stage: str) -> Sequence[tuple[str, str]]:
+def _found(results: Path, stage: str) -> Sequence[tuple[str, str]]:
     rows = _rows(results / f"normalized-{stage}.csv")
     return list(dict.fromkeys((row["task"], row["steps"]) for row in rows))
 

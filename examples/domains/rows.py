@@ -82,7 +82,7 @@ class Runs:
         """
         rows = [row for row in self.done(arm, "tune") if math.isfinite(float(row[self.valid]))]
         if not rows:
-            raise SystemExit(f"{arm} diverges with every learning rate that it tries")
+            raise SystemExit(f"{arm}: no run with seed 0 in {self.path} ended; all rates diverge?")
         return self._rates(self.best(rows, key=lambda row: float(row[self.valid])))
 
     def estimate(self, arm: str, measure: str) -> Estimate:
