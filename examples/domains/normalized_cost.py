@@ -4,8 +4,7 @@
 
 The language models of language.py take turns. In each turn a model makes two training steps
 (forward, backward, AdamW), and the second one is timed. Kept bytes are the memory that one MLP
-holds for its backward pass, without its parameters. The table is written to
-results/normalized-cost.csv.
+holds for its backward pass, without its parameters. The table is written to normalized-cost.csv.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from extra import needed
@@ -37,7 +37,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=20, help="steps of each arm")
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--results", type=Path, default=plan.RESULTS, help="the folder of CSV files"
+    )
+    options = parser.parse_args()
     language.mlp = mlp
     models = {arm: language.make_model(arm) for arm in ARMS}
     optimizers = {arm: torch.optim.AdamW(model.parameters()) for arm, model in models.items()}
@@ -52,7 +55,7 @@ def main() -> None:
         optimizers[arm].zero_grad()
         return time.perf_counter() - start
 
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for arm, taken in times.items():
             step(arm)  # the first one allocates its memory anew
             taken.append(step(arm))
@@ -70,7 +73,7 @@ def main() -> None:
     print(*aligned([COLUMNS, *rows]), sep="\n")
     made_by = provenance(torch.device("cpu"))
     own = [made_by[name] for name in PROVENANCE]
-    path = plan.RESULTS / "normalized-cost.csv"
+    path = options.results / "normalized-cost.csv"
     write_table(path, (*COLUMNS, *PROVENANCE), [[*row, *own] for row in rows])
 
 
