@@ -28,7 +28,6 @@ def train(
     validate: Callable[[], float],
     weight_decay: float = 0.0,
     max_norm: float = math.inf,
-    size: int = 1,
 ) -> dict[str, Any]:
     """Minimizes ``loss`` by AdamW, with warm-up and linear decay; keeps the best weights.
 
@@ -39,11 +38,10 @@ def train(
         validate: the validation error of the model; it draws nothing.
         weight_decay: of weights; biases, norms and coefficients of rationals have none.
         max_norm: the largest norm of the gradient, which is scaled to it.
-        size: what a step counts for in the curve, as the tokens of a batch.
 
     Returns:
         ``valid``, the lowest validation error, infinite if training diverged; ``seconds`` of
-        training; and ``curve``, the validation error after so many steps: "50:1.2000 100:1.1000".
+        training; and ``curve``, pairs of a number of steps and the validation error then.
     """
     optimizer = torch.optim.AdamW(kat.param_groups(model, trial.rate, weight_decay=weight_decay))
     schedule = warm_up_and_decay(optimizer, trial.steps)
@@ -81,8 +79,7 @@ def train(
         _save(trial, parts, state)
     model.load_state_dict(state["best"] or model.state_dict())
     model.eval()
-    curve = " ".join(f"{step * size}:{valid:.4f}" for step, valid in state["curve"])
-    return {"valid": state["valid"], "seconds": state["seconds"], "curve": curve}
+    return {name: state[name] for name in ("valid", "seconds", "curve")}
 
 
 def _save(trial: Trial, parts: dict[str, Any], state: dict[str, Any]) -> None:

@@ -83,11 +83,11 @@ def test_all_arms_see_the_same_batches(example, text, monkeypatch, tmp_path):
 
         return record
 
-    def one_step(trial, model, loss, *settings):
+    def one_step(trial, model, loss, error, decay, max_norm):
         model.register_forward_pre_hook(forward(trial.arm), with_kwargs=True)
         seen[trial.arm] = []
         loss()
-        return {"curve": "", "valid": 0.0, "seconds": 0.0}
+        return {"curve": [], "valid": 0.0, "seconds": 0.0}
 
     monkeypatch.setattr(language, "train", one_step)
     monkeypatch.setattr(language, "TEST", 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from kat.data.dataset import Collate, ImageDataset
 from kat.data.decoding import UnreadableImage
 from kat.data.loading.sampler import Key, ResumableSampler, rank_and_world_size
 from kat.data.loading.stream import ImageStream
-from kat.data.loading.workers import LoaderFailed, start_worker, worker_has_ended
+from kat.data.loading.workers import LoaderFailed, prepare_worker, start_workers, worker_has_ended
 from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
 from kat.errors import InputError, first_line
 
@@ -233,7 +232,7 @@ class Loader:
         self.start_at(epoch + 1, 0)
         discarded = self.order.start_at(epoch, first_batch)
         try:
-            for batch in itertools.islice(_started(self._loaders[0]), discarded, None):
+            for batch in itertools.islice(start_workers(self._loaders[0]), discarded, None):
                 if isinstance(batch, InputError):
                     raise batch
                 yield batch
@@ -243,21 +242,6 @@ class Loader:
             if isinstance(error, Exception) and worker_has_ended(error):
                 raise LoaderFailed(first_line(error)) from None
             raise
-
-
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Starts the workers.
-
-    If one cannot start, those before it are killed: the program would wait for them at its exit.
-    """
-    before = multiprocessing.active_children()
-    try:
-        return iter(loader)
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            if worker not in before:
-                worker.kill()
-        raise
 
 
 def _stop(
@@ -305,7 +289,7 @@ def make_loader(
         "num_workers": config.num_workers,
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": partial(_collate, collate=data.collate, strict=config.bad_images == "fail"),
-        "worker_init_fn": start_worker,
+        "worker_init_fn": prepare_worker,
         "multiprocessing_context": workers if config.num_workers else None,
     }
     if isinstance(data, ImageStream):

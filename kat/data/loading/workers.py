@@ -11,8 +11,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from types import FrameType
+from typing import Any
+
+from torch.utils.data import DataLoader
 
 from kat.errors import Failed
 from kat.ops.torch_internals import when_sending_fails
@@ -50,7 +54,23 @@ def worker_server() -> BaseContext | None:
     return fork_server("kat.data.loading.loader")
 
 
-def start_worker(worker: int) -> None:
+def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Returns an iterator over a DataLoader, whose workers have started.
+
+    If a worker cannot start, those before it are killed, because the program would wait for them
+    at its exit.
+    """
+    before = multiprocessing.active_children()
+    try:
+        return iter(loader)
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+        raise
+
+
+def prepare_worker(worker: int) -> None:
     """Makes a worker ignore signals that ask a run to stop, and end with the main process.
 
     The main process sees to requests to stop, and may pass SIGTERM on: a second one ends the
