@@ -110,9 +110,9 @@ def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str,
     def error(tokens: Tensor, count: int) -> float:
         return bits_per_byte(model, tokens, text.bytes_of_token, count)
 
-    size = BATCH * CONTEXT
-    row = train(trial, model, loss, partial(error, text.valid, VALID), 0.1, 1.0, size)
-    row["tokens"] = trial.steps * size
+    row = train(trial, model, loss, partial(error, text.valid, VALID), 0.1, max_norm=1.0)
+    row["curve"] = [(step * BATCH * CONTEXT, bits) for step, bits in row["curve"]]
+    row["tokens"] = trial.steps * BATCH * CONTEXT
     row["test"] = error(text.test, TEST)
     if options.generate and not trial.tuning:
         print(f"  {complete(model, text, text.test[: CONTEXT // 8], options.generate)!r}")

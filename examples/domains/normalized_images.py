@@ -81,7 +81,7 @@ def run(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
 def run_deep(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     """Train 24 blocks without a norm before the MLP; record the second moments of their output.
 
-    Errors and losses are those of held-out training images, NaN if the run diverges.
+    Errors and losses are measured on held-out training images. They are NaN if the run diverges.
     """
     args = {"arm": trial.arm, "depth": 24, "mlp_norm": False}
     torch.manual_seed(trial.seed)
@@ -110,7 +110,7 @@ def _train(
         device=str(trial.device), resume="auto", settings=settings,
     )  # fmt: skip
     history = read_history(out)
-    curve = " ".join(f"{row['epoch']:g}:{row['top1']:.2f}" for row in history)
+    curve = [(int(row["epoch"]), row["top1"]) for row in history]
     row = {"valid": 100 - summary.metrics["top1"], "loss": history[-1]["val_loss"]}
     row |= {"seconds": summary.seconds, "curve": curve, "out": out}
     return load_model(out)[0], row

@@ -28,7 +28,7 @@ from kat.tables import fill_tables, open_table
 
 TASK = "python3-doc"
 PAPER = Path(__file__).parents[2] / "benchmarks/results/paper"
-COSTS = ("step, GR-KAN = 1", "kept bytes, GR-KAN = 1")
+COSTS = ("step, GR-KAN = 1", "kept bytes, GR-KAN = 1", "seeds", "core-hours")
 CELLS = ("KAT", "ViT (GELU)", "ViT (SwiGLU)")
 """The models of `kat ablate paper:models paper:digits` with which the candidate is compared."""
 NAMES = {
@@ -82,9 +82,8 @@ def candidates(results: Path) -> str:
     for arm in runs.tested(NAMES):
         valid, test = (runs.estimate(arm, name) for name in ("valid", "test"))
         minus = (_minus(runs, arm), _minus(runs, CANDIDATE, arm))
-        rows.append(
-            [NAMES[arm], f"{valid.mean:.4f}", two_digits(test), *minus, *_costs(results, arm)]
-        )
+        errors = (f"{valid.mean:.4f}", two_digits(test))
+        rows.append([NAMES[arm], *errors, *minus, *_costs(results, runs, arm)])
     heads = ("validation", "test", "minus GR-KAN, %", f"{NAMES[CANDIDATE]} minus this, %")
     return markdown(["MLP", *heads, *COSTS], rows)
 
@@ -96,7 +95,7 @@ def final(results: Path) -> str:
     for arm in runs.tested(NAMES):
         others = (_minus(runs, CANDIDATE, arm), _minus(runs, "plain", arm))
         test = two_digits(runs.estimate(arm, "test"))
-        rows.append([NAMES[arm], test, *others, *_costs(results, arm)])
+        rows.append([NAMES[arm], test, *others, *_costs(results, runs, arm)])
     heads = ("test", f"{NAMES[CANDIDATE]} minus this, %", "GR-KAN minus this, %")
     return markdown(["MLP", *heads, *COSTS], rows)
 
@@ -147,11 +146,14 @@ def depth(results: Path) -> str:
     return markdown(["MLP", "seed", *heads], rows)
 
 
-def _costs(results: Path, arm: str) -> list[str]:
-    """The cells of COSTS; empty for arms that were not measured, or not in plain PyTorch."""
-    rows = _rows(results / "normalized-cost.csv")
-    own = [row for row in rows if row["arm"] == arm != "gated_grkan"]
-    return [f"{float(own[0][name]):.2f}" if own else "" for name in ("ratio", "kept_ratio")]
+def _costs(results: Path, runs: Runs, arm: str) -> list[str]:
+    """The cells of COSTS; the first two are empty for an arm without a step in plain PyTorch."""
+    measured = {row["arm"]: row for row in _rows(results / "normalized-cost.csv")}
+    own = measured.get(arm) if arm != "gated_grkan" else None
+    cells = [f"{float(own[name]):.2f}" if own else "" for name in ("ratio", "kept_ratio")]
+    tests = runs.done(arm, "test")
+    seconds = sum(float(row["seconds"]) for row in (*tests, *runs.done(arm, "tune")))
+    return [*cells, str(len(tests)), f"{seconds / 3600:.2f}"]
 
 
 def _runs(results: Path, stage: str, task: str, steps: int) -> Runs:

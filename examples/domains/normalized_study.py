@@ -11,8 +11,8 @@ c_1 |x| + ... + c_5 |x|^5 to P, c = 0 at the start, so that F may differ on its 
 of normalized.py, GR-KAN included, run in plain PyTorch and have the parameters of GR-KAN (and 5 a
 group with tails). The gated GR-KAN of part 2 and the KAT of part 3's images have fused kernels.
 Rows are in results/normalized-*.csv, and the seconds of a step in normalized-cost.csv
-(normalized_cost.py). The data are those of language.py, series.py, molecules.py, and Debian's
-package dataset-fashion-mnist.
+(normalized_cost.py). The study uses the data of language.py, series.py and molecules.py, and
+Debian's package dataset-fashion-mnist.
 
 Declared before the first run (git show de39bf3a:examples/domains/normalized.py), here with the
 changes that are listed below:

@@ -135,6 +135,7 @@ class Domain:
         made_by = provenance(options.device)
         model, row = run(trial)
         row["seconds"] = round(row["seconds"], 1)
+        row["curve"] = " ".join(f"{when}:{error:.4f}" for when, error in row.get("curve", ()))
         row["parameters"] = sum(p.numel() for p in model.parameters()) if model else 0
         path.unlink(missing_ok=True)
         if tuning:  # what chooses the rate does not see the test
