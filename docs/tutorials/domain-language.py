@@ -57,9 +57,8 @@ print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4))
 language.BLOCKS, language.VALID, language.TEST, training.EVALUATIONS = 2, 8, 16, 6
 run = partial(language.run, Namespace(docs=Path(), compile=False, generate=0))
 model, row = look.once(run, "docstrings", "gated_grkan", rate=4e-3, steps=24)
-curve = [map(float, pair.split(":")) for pair in row["curve"].split()]
 plt.figure(figsize=(6, 3), layout="constrained")
-plt.plot(*zip(*curve, strict=True), marker=".")
+plt.plot(*zip(*row["curve"], strict=True), marker=".")
 plt.xlabel("tokens seen")
 plt.ylabel("bits per byte, validation")
 print(f"{row['test']:.3f} bits per byte after {row['tokens']:,} tokens")
