@@ -132,7 +132,7 @@ def memory(options: argparse.Namespace) -> list[tuple[int, float]]:
     """The megabytes held at every tenth of the steps, whose batch changes from step to step."""
     torch.manual_seed(0)
     mlp = kat.GRKANMlp(192, 768).to(options.device)
-    optimizer = torch.optim.AdamW(mlp.parameters())
+    optimizer = torch.optim.AdamW(kat.param_groups(mlp, lr=1e-3))
     found = []
     for step in range(1, options.steps + 1):
         x = torch.randn(1 + 7 * step % 16, TOKENS, 192, device=options.device)

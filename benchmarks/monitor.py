@@ -29,6 +29,7 @@ import torch
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import nn
 
+import kat
 from kat.nn import StabilityMonitor
 from kat.nn.stability import write_rows
 
@@ -95,7 +96,7 @@ def make_steps(
     model = timm.create_model(name).to(device).train()
     images = torch.randn(batch, *model.default_cfg["input_size"], device=device)
     labels = torch.randint(model.num_classes, (batch,), device=device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-4))
     monitor = StabilityMonitor()
     monitor.attach(model)
     recorded = count()

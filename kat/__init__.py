@@ -16,7 +16,7 @@ _NAMES = {
     ".models.adapt": "adapt",
     ".models.kanify": "KanifyConfig kanify",
     ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational",
-    ".nn.optimizer_groups": "param_groups",
+    ".nn.optimizer_groups": "param_groups split_parameters",
     ".ops": "gated_rational rational",
 }
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kat.models.adapt import adapt
     from kat.models.kanify import KanifyConfig, kanify
     from kat.nn import Coefficients, GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
-    from kat.nn.optimizer_groups import param_groups
+    from kat.nn.optimizer_groups import param_groups, split_parameters
     from kat.ops import gated_rational, rational
 else:
     __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
@@ -37,7 +37,7 @@ else:
 __all__ = [
     "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",
     "TrainedModel", "__version__", "adapt", "evaluate", "gated_rational", "kanify", "load",
-    "models", "param_groups", "rational", "train",
+    "models", "param_groups", "rational", "split_parameters", "train",
 ]  # fmt: skip
 
 

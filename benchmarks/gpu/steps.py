@@ -244,7 +244,7 @@ def _losses(device: str, roundings: int, steps: int) -> list[float]:
         signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
         weight.data *= 1 + signs * roundings * torch.finfo(weight.dtype).eps
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-3))
     generator.manual_seed(2)
     losses = []
     for _ in range(steps):

@@ -18,6 +18,8 @@ import torch
 from extra import needed
 from torch.nn import functional
 
+import kat
+
 with needed():
     import language
     import plan
@@ -43,7 +45,9 @@ def main() -> None:
     options = parser.parse_args()
     language.mlp = mlp
     models = {arm: language.make_model(arm) for arm in ARMS}
-    optimizers = {arm: torch.optim.AdamW(model.parameters()) for arm, model in models.items()}
+    optimizers = {
+        arm: torch.optim.AdamW(kat.param_groups(model, 1e-3)) for arm, model in models.items()
+    }
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     tokens = torch.randint(language.VOCABULARY, (language.BATCH, language.CONTEXT + 1))
 

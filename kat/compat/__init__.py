@@ -6,7 +6,10 @@ Where the authors' package is installed, it is used, and a line on stderr says s
 ``python -m kat.compat script.py`` does the same for a script that is not to be edited.
 
 The initial functions are this library's presets: the authors' coefficients of GELU are off by up to
-1.46 in their own kernel. A loaded state dict computes the same as there.
+1.46 in their own kernel. A loaded state dict computes the same as in the authors' GPU kernels, with
+Q = 1 + sum |b_j| |x|^j. Their code for CPUs (``KAT_Group_Torch``, and ``KAT_Group(device="cpu")``)
+has Q = 1 + sum |b_j| x^j, which differs for x < 0: by up to 0.70 on [-6, 6] for their GELU. These
+classes compute the function of the GPU kernels here, and say so in a warning.
 
 Source: https://github.com/Adamdad/rational_kat_cu
 """
@@ -14,6 +17,7 @@ Source: https://github.com/Adamdad/rational_kat_cu
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -39,6 +43,11 @@ MODES = {
 _PACKAGES = ("kat_rational", "rational_kat_cu.kat_rational")
 """The authors' package as it is installed, and in a checkout beside the code that imports it."""
 
+_OTHER_FUNCTION = (
+    "kat.compat computes the function of the authors' GPU kernels; for x < 0 their CPU code, which"
+    " this call names, computes another one, so weights trained with it give other outputs here"
+)
+
 _SUBMODULES = (
     "kat_1dgroup",
     "kat_1dgroup_torch",
@@ -59,9 +68,14 @@ class KAT_Group(GroupRational):
 
     Raises:
         InputError: an unknown mode.
+
+    Warns:
+        UserWarning: ``device="cpu"``, with which the authors' class computes another function.
     """
 
     def __init__(self, num_groups: int = 8, mode: str = "gelu", device: str | None = None) -> None:
+        if device == "cpu":
+            warnings.warn(_OTHER_FUNCTION, stacklevel=2)
         super().__init__(num_groups, init=_preset(mode), channel_dim=self._channel_dim)
         self.order = self.degree
 
@@ -77,6 +91,18 @@ class KAT_Group2D(KAT_Group):
     """The same for (B, C, H, W)."""
 
     _channel_dim = 1
+
+
+class KAT_Group_Torch(KAT_Group):
+    """The same for the authors' class in plain PyTorch, whose function for x < 0 is another one.
+
+    Warns:
+        UserWarning: always.
+    """
+
+    def __init__(self, num_groups: int = 8, mode: str = "gelu") -> None:
+        warnings.warn(_OTHER_FUNCTION, stacklevel=2)
+        super().__init__(num_groups, mode)
 
 
 def group_rational(x: Tensor, numerator: Tensor, denominator: Tensor, group: int) -> Tensor:
@@ -147,7 +173,7 @@ def _serve(name: str) -> None:
 _NAMES = {
     "KAT_Group": KAT_Group,
     "KAT_Group2D": KAT_Group2D,
-    "KAT_Group_Torch": KAT_Group,
+    "KAT_Group_Torch": KAT_Group_Torch,
     "RationalTriton1DGroup": RationalTriton1DGroup,
     "RationalTriton2D": RationalTriton2D,
     "rational_1dgroup": RationalTriton1DGroup,

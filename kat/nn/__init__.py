@@ -11,7 +11,7 @@ from kat.nn.execution.run import register_grkan_hook
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
-from kat.nn.optimizer_groups import param_groups
+from kat.nn.optimizer_groups import param_groups, split_parameters
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.quadrature import expectation, gain
 from kat.nn.rational import (
@@ -53,5 +53,6 @@ __all__ = [
     "read_coefficient_history",
     "read_coefficients",
     "register_grkan_hook",
+    "split_parameters",
     "write_coefficient_history",
 ]

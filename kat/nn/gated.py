@@ -20,7 +20,7 @@ from kat.nn.execution.run import (
     plain_coefficients,
 )
 from kat.nn.grkan import count_groups, pair
-from kat.nn.init import Scheme, init_grkan_
+from kat.nn.init import Scheme, init_own_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl, gated_rational
 from kat.ops.operators import gradients, halves, packed_gradients
@@ -174,9 +174,9 @@ def init_gated_(mlp: Any, scheme: Scheme) -> None:
         scheme: see :func:`kat.nn.init_grkan_`.
     """
     for linear in (mlp.fc1,) if hasattr(mlp, "fc1") else (mlp.fc1_g, mlp.fc1_x):
-        init_grkan_(linear, nn.Identity(), scheme)
+        init_own_(linear, nn.Identity(), scheme)
     centered = scheme == "centered"  # as the product is by itself
-    init_grkan_(mlp.fc2, mlp.act, "variance_preserving" if centered else scheme)
+    init_own_(mlp.fc2, mlp.act, "variance_preserving" if centered else scheme)
 
 
 class _GatedLinear(torch.autograd.Function):

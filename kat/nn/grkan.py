@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kat.errors import InputError
 from kat.nn.coefficients import Init
 from kat.nn.execution.run import run_layer, run_mlp
-from kat.nn.init import Scheme, init_grkan_
+from kat.nn.init import Scheme, init_own_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 from kat.ops.torch_internals import children
@@ -100,7 +100,7 @@ class GRKANLinear(nn.Module):
 
     def init_weights(self) -> None:
         """Draws the weights again; timm's models call this after their own initialization."""
-        init_grkan_(self.fc, self.act, self.weight_init)
+        init_own_(self.fc, self.act, self.weight_init)
 
     def reset_parameters(self) -> None:
         """Resets the rational to its initial function and draws the weights again."""
@@ -212,8 +212,8 @@ class GRKANMlp(nn.Module):
 
     def init_weights(self) -> None:
         """Draws fc1 and fc2 again; timm's models call this after their own initialization."""
-        init_grkan_(self.fc1, self.act1, self.weight_init)
-        init_grkan_(self.fc2, self.act2, self.weight_init)
+        init_own_(self.fc1, self.act1, self.weight_init)
+        init_own_(self.fc2, self.act2, self.weight_init)
 
     def reset_parameters(self) -> None:
         """Resets the rationals to their initial functions and draws the weights again."""

@@ -8,6 +8,8 @@ Var[y] = d_in v E[F(x)^2], so v = alpha / d_in with alpha = 1 / E[F(x)^2] keeps 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,7 +20,7 @@ from kat.nn.quadrature import Function, gain, moments
 from kat.nn.rational import GroupRational
 from kat.nn.sharded import replicated_like, sharded_like
 from kat.ops.arguments import compute_dtype
-from kat.ops.torch_internals import has_values
+from kat.ops.torch_internals import has_values, keep_from_transformers, own_parameters
 
 Scheme = Literal["variance_preserving", "centered", "kaiming", "trunc_normal"]
 """The scheme by which :func:`init_grkan_` draws weights.
@@ -32,7 +34,6 @@ Examples:
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
-@torch.no_grad()
 def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
     """Draws the weight of ``linear`` in ``linear(activation(x))`` and sets its bias to zero.
 
@@ -64,19 +65,39 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
     """
     if scheme not in SCHEMES:
         raise ValueError(f"the initial weights' scheme must be one of {SCHEMES}, got {scheme!r}")
-    if not has_values(linear.weight):
+    _draw({"weight": linear.weight, "bias": linear.bias}, activation, scheme)
+
+
+def init_own_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
+    """:func:`init_grkan_`, which other code then repeats where it would draw the weights its way.
+
+    That is code that resets all modules of a model, as after ``to_empty``, and
+    ``init_weights()`` of Hugging Face.
+    """
+    init_grkan_(linear, activation, scheme)
+    own = own_parameters(linear)
+    if own is not None:
+        linear.reset_parameters = partial(_draw, own, activation, scheme)  # type: ignore[method-assign]
+    if has_values(linear.weight):
+        keep_from_transformers(linear)
+
+
+@torch.no_grad()
+def _draw(parameters: Mapping[str, Tensor | None], activation: nn.Module, scheme: Scheme) -> None:
+    weight, bias = parameters["weight"], parameters["bias"]
+    if weight is None or not has_values(weight):
         return
     if scheme == "variance_preserving":
         alpha = gain(_function(activation))
-        nn.init.normal_(linear.weight, std=math.sqrt(alpha / linear.in_features))
+        nn.init.normal_(weight, std=math.sqrt(alpha / weight.shape[1]))
     elif scheme == "centered":
-        _draw_centered(linear, _function(activation))
+        _draw_centered(weight, _function(activation))
     elif scheme == "kaiming":
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(weight, nonlinearity="relu")
     else:
-        nn.init.trunc_normal_(linear.weight, std=0.02, a=-2.0, b=2.0)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
+        nn.init.trunc_normal_(weight, std=0.02, a=-2.0, b=2.0)
+    if bias is not None:
+        nn.init.zeros_(bias)
 
 
 def _function(activation: nn.Module) -> Function:
@@ -84,17 +105,17 @@ def _function(activation: nn.Module) -> Function:
     return activation.functions if isinstance(activation, GroupRational) else activation
 
 
-def _draw_centered(linear: nn.Linear, function: Function) -> None:
+def _draw_centered(weight: Tensor, function: Function) -> None:
     """Draws W with W m = 0, m_c = E[F_c(x)]: E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2)."""
     mean, variance = (
-        moment.reshape(-1).repeat_interleave(linear.in_features // moment.numel())
+        moment.reshape(-1).repeat_interleave(weight.shape[1] // moment.numel())
         for moment in moments(function)
     )
-    nn.init.normal_(linear.weight, std=variance.sum().item() ** -0.5)
+    nn.init.normal_(weight, std=variance.sum().item() ** -0.5)
     if mean.any():
-        direction = replicated_like((mean / mean.norm())[:, None], linear.weight)
+        direction = replicated_like((mean / mean.norm())[:, None], weight)
         # A column, since DTensor of torch 2.10 has no product of a matrix and a vector.
-        linear.weight.sub_(linear.weight @ direction * direction.T)
+        weight.sub_(weight @ direction * direction.T)
 
 
 @torch.no_grad()

@@ -5,13 +5,14 @@ A step in a coefficient c moves F by dF/da_i = x^i / Q or dF/db_j = -F |x|^j / Q
     s_c = max(1, max |dF/dc|),   x in [-6, 6],
 
 grows from 1 to 7,776 with the power of x. Optimizers that divide by the size of the gradient, such
-as Adam, need nothing else. A step of SGD is proportional to the gradient g, which is largest where
-the step must be smallest, so before each step of SGD
+as Adam, need nothing else. A step of SGD or ASGD is proportional to the gradient g, which is
+largest where the step must be smallest. So are the first five steps of RAdam. Before each step of
+these optimizers
 
     g_c becomes  (g_c / s_c^2) min(1, R / |g / s|),   R = 0.01 (1 - momentum) / peak lr,
 
 with the norm over all coefficients. Every power then moves F alike, and the coefficients of a power
-move it by 0.01 at most in one step. benchmarks/sgd.py measures this.
+move it by 0.01 at most in one step. benchmarks/sgd.py and benchmarks/any_optimizer.py measure this.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from kat.errors import InputError
+from kat.nn.optimizer_warning import warn_of_common_rules
 from kat.nn.rational import GroupRational, largest_slopes, rationals
 from kat.nn.sharded import is_sharded
 
@@ -34,6 +37,61 @@ SLOPES = "kat_slopes"
 """The attribute of a coefficient parameter that holds s."""
 _LARGEST_STEP = 0.01
 """The most that a step of SGD may move F for x in [-6, 6]."""
+_STEPPED: WeakSet[torch.optim.Optimizer] = WeakSet()
+"""The optimizers that have made a step."""
+
+
+class Split(NamedTuple):
+    """The trainable parameters of a model as :func:`split_parameters` returns them."""
+
+    matrices: list[nn.Parameter]
+    coefficients: list[nn.Parameter]
+    rest: list[nn.Parameter]
+
+
+def split_parameters(model: nn.Module) -> Split:
+    """Split the parameters of any model into matrices, rational coefficients and the rest.
+
+    Use this when an optimizer is for matrices alone, such as Muon: coefficients have two dimensions
+    too, but are no matrices. Matrices are the parameters of two dimensions whose name ends in
+    ``weight``, except embeddings and the last of them, the head. Frozen parameters are left out.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = torch.nn.Sequential(kat.GRKANMlp(16, 64), torch.nn.Linear(16, 4))
+        >>> matrices, coefficients, rest = kat.split_parameters(model)
+        >>> [tuple(p.shape) for p in matrices], len(coefficients), [tuple(p.shape) for p in rest]
+        ([(64, 16), (16, 64)], 4, [(64,), (16,), (4, 16), (4,)])
+        >>> muon = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.05)
+        >>> spared = {"params": coefficients, "weight_decay": 0.0}
+        >>> adamw = torch.optim.AdamW([spared, {"params": rest}], lr=1e-3)
+    """
+    coefficients = {id(p) for act in rationals(model).values() for p in act.parameters()}
+    apart = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for p in module.parameters()
+    }
+    matrices = [
+        p
+        for name, p in model.named_parameters(remove_duplicate=False)  # a head may share a weight
+        if p.ndim == 2 and name.endswith("weight") and id(p) not in coefficients
+    ]
+    apart |= {id(p) for p in matrices[-1:]}
+    inner = {id(p) for p in matrices} - apart
+    split = Split([], [], [])
+    for p in model.parameters():
+        if not p.requires_grad:
+            continue
+        if id(p) in coefficients:
+            split.coefficients.append(p)
+        elif id(p) in inner:
+            split.matrices.append(p)
+        else:
+            split.rest.append(p)
+    return split
 
 
 def param_groups(
@@ -43,7 +101,7 @@ def param_groups(
     coefficient_lr: float | None = None,
     weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for any optimizer of torch or timm, with rational coefficients apart.
+    """Parameter groups for optimizers of torch and timm, with rational coefficients apart.
 
     Use this when you train a model that has rationals in a loop of your own. Biases, norms,
     coefficients and what ``no_weight_decay()`` of a module names have no weight decay. Frozen
@@ -51,8 +109,13 @@ def param_groups(
     given.
 
     Before each step of SGD (any optimizer with ``dampening``, such as timm's SGDW, SGDP and LARS),
-    the gradients of the coefficients are scaled and bounded in place, see the top of this module. A
-    hook that ``import kat`` registers does so. It changes no other groups and no other optimizers.
+    ASGD, RAdam and rectified AdaBelief, the gradients of the coefficients are scaled and bounded in
+    place, see the top of this module. A hook that ``import kat`` registers does so. It changes no
+    other groups and no other optimizers.
+
+    Two optimizers of torch take other calls. LBFGS has no groups:
+    ``LBFGS(model.parameters(), line_search_fn="strong_wolfe")``; without a line search it can
+    diverge. Muon takes matrices alone, see :func:`kat.split_parameters`.
 
     Args:
         model: any model; it may be compiled, wrapped in DDP or sharded by ``fully_shard``.
@@ -83,8 +146,11 @@ def param_groups(
 
 def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
     """Scale the coefficients' gradients for SGD: now, or after the closure that computes them."""
+    if optimizer not in _STEPPED:
+        _STEPPED.add(optimizer)
+        warn_of_common_rules(optimizer)
     groups = [group for group in optimizer.param_groups if group.get("rational")]
-    if not groups or "dampening" not in optimizer.defaults:
+    if not groups or not _has_raw_steps(optimizer):
         return None
     closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if closure is None:
@@ -99,6 +165,13 @@ def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> An
     return (optimizer, scaled_closure), {}
 
 
+def _has_raw_steps(optimizer: torch.optim.Optimizer) -> bool:
+    """Return True if steps are proportional to the gradient: SGD's, or the first ones of RAdam."""
+    if "dampening" in optimizer.defaults or optimizer.defaults.get("rectify"):
+        return True
+    return type(optimizer).__name__ in ("ASGD", "RAdam", "RAdamLegacy")
+
+
 register_optimizer_step_pre_hook(_before_step)
 
 
@@ -111,7 +184,7 @@ def _scale_gradients(optimizer: torch.optim.Optimizer, groups: list[dict[str, An
     rate = max(map(float, (optimizer.defaults["lr"], *rates)))
     if not coefficients:
         return
-    share = _LARGEST_STEP * (1 - max(group["momentum"] for group in groups))
+    share = _LARGEST_STEP * (1 - max(group.get("momentum", 0.0) for group in groups))
     bound = share / rate if rate > 0 else 0.0
     # a fused optimizer divides by the scale of torch.amp.GradScaler itself, after this
     scale: Any = getattr(optimizer, "grad_scale", None)

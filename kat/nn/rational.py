@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,6 +30,8 @@ Examples:
     ('numerator', 'denominator', 'none')
 """
 SHARES: tuple[Share, ...] = get_args(Share)
+ALIVE: WeakSet[GroupRational] = WeakSet()
+"""All rationals of the process. A mark on their parameters would be lost in copies and shards."""
 
 
 class GroupRational(nn.Module):
@@ -95,6 +98,7 @@ class GroupRational(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        ALIVE.add(self)
         check_form(form)
         if share not in SHARES:
             raise InputError(f"share must be one of {SHARES}, got {share!r}")
@@ -114,6 +118,11 @@ class GroupRational(nn.Module):
         self.weight_numerator = nn.Parameter(torch.empty(rows_a, self.degree[0] + 1, **options))
         self.weight_denominator = nn.Parameter(torch.empty(rows_b, self.degree[1], **options))
         self.reset_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a copy."""
+        super().__setstate__(state)
+        ALIVE.add(self)
 
     def reset_parameters(self) -> None:
         """Resets all groups to the initial function."""

@@ -1,4 +1,4 @@
-"""Every private name of torch that kat uses, and one of Python, with a fallback for each.
+"""Every private name of torch that kat uses, one of Python, one of transformers, with fallbacks.
 
 They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks;
 one marks functions for the compiler. A release of torch may remove any of them. kat then asks in
@@ -203,6 +203,19 @@ def children(module: nn.Module) -> Mapping[str, Any]:
     """
     own: Mapping[str, Any] | None = vars(module).get("_modules")
     return dict(module.named_children()) if own is None else own
+
+
+def own_parameters(module: nn.Module) -> Mapping[str, Tensor | None] | None:
+    """The parameters of a module by name, as they are at any later time; None if unknown."""
+    return vars(module).get("_parameters")
+
+
+def keep_from_transformers(module: nn.Module) -> None:
+    """Mark a module as initialized: ``init_weights()`` of Hugging Face then leaves it as it is.
+
+    A release of transformers that has lost the mark draws the weights again.
+    """
+    vars(module)["_is_hf_initialized"] = True
 
 
 def when_sending_fails(handle: Callable[..., Any]) -> None:

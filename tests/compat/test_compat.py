@@ -67,6 +67,26 @@ def test_channels_of_images_stand_second():
     assert torch.equal(applied, expected)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda: kat.compat.KAT_Group_Torch(8), lambda: kat.compat.KAT_Group(8, device="cpu")],
+)
+def test_classes_whose_function_is_another_one_in_the_authors_cpu_code_say_so(make):
+    """There Q = 1 + sum |b_j| x^j, with the sign of x: by 0.70 another function for their GELU."""
+    with pytest.warns(UserWarning, match="GPU kernels"):
+        layer = make()
+    a = [-0.00153969, 0.51692871, 0.44075827, 0.0972553, -0.00884418, -0.00378675]
+    b = [-0.14171056, -0.06481231, -0.0444695, 0.01283776]
+    layer.weight_numerator.data = torch.tensor([a])
+    layer.weight_denominator.data = torch.tensor([b]).repeat(8, 1)
+    x = torch.linspace(-6, 6, 601)
+    p = sum(value * x**power for power, value in enumerate(a))
+    on_gpu, on_cpu = (1 + sum(abs(v) * z**j for j, v in enumerate(b, 1)) for z in (x.abs(), x))
+    computed = layer(x[:, None].repeat(1, 8))[:, 0]
+    torch.testing.assert_close(computed, p / on_gpu, rtol=1e-5, atol=1e-6)
+    assert (computed - p / on_cpu).abs().max().item() == pytest.approx(0.70, abs=0.005)
+
+
 SCRIPT = """
     import sys
     from kat_rational import KAT_Group

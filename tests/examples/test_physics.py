@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import kat
 from tests.examples.domains import ARMS, size
 
 
@@ -22,7 +23,7 @@ def test_smooth_rationals_learn_no_kink(example):
     odd = {}
     for arm in ("grkan", "smooth"):
         net = physics.Net(arm).double()
-        optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+        optimizer = torch.optim.AdamW(kat.param_groups(net, 1e-2))
         p = physics.points(physics.EQUATIONS["heat"], 32)
         physics.residual(net, physics.EQUATIONS["heat"], p).square().mean().backward()
         optimizer.step()

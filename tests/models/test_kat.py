@@ -8,6 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 
+import kat
 from kat.models import create_model, rational_parameter_names
 
 OFFICIAL = {"tiny": 5_718_328, "small": 22_051_576, "base": 86_568_568}
@@ -150,7 +151,7 @@ def test_compiled_model_gives_the_same_logits(micro):
 
 def test_one_step_of_training_moves_every_parameter(micro):
     before = {n: p.detach().clone() for n, p in micro.named_parameters()}
-    optimizer = torch.optim.AdamW(micro.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(kat.param_groups(micro, lr=1e-3))
     torch.nn.functional.cross_entropy(micro(IMAGES), torch.tensor([1, 2])).backward()
     optimizer.step()
     still = [n for n, p in micro.named_parameters() if torch.equal(p, before[n])]

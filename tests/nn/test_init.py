@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import kat
 from kat.errors import InputError
@@ -65,3 +70,78 @@ def test_coefficients_are_exact_in_the_dtype_of_the_layer(default):
 def test_coefficients_that_no_function_has_are_refused(values):
     with pytest.raises(InputError, match="coefficients must be finite, two or more"):
         kat.Coefficients(*values, (-3, 3), 0.0)
+
+
+LAYERS = [
+    lambda scheme: kat.GRKANMlp(192, 768, weight_init=scheme),
+    lambda scheme: kat.GatedGRKANMlp(192, 512, weight_init=scheme),
+    lambda scheme: kat.GRKANLinear(192, 768, init="gelu", weight_init=scheme),
+]
+
+
+def _spreads(layer):
+    return [m.weight.std().item() for m in layer.modules() if isinstance(m, nn.Linear)]
+
+
+@pytest.mark.parametrize("scheme", ["variance_preserving", "centered"])
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("copied", [False, True])
+def test_resetting_all_modules_gives_the_weights_of_construction(make, scheme, copied):
+    """The usual recipe of the meta device; nn.Linear would draw others after its layer has."""
+    with torch.device("meta"):
+        layer = make(scheme)
+    if copied:
+        layer = copy.deepcopy(layer)
+    layer.to_empty(device="cpu")
+    for module in layer.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    torch.testing.assert_close(_spreads(layer), _spreads(make(scheme)), rtol=0.03, atol=0)
+
+
+def test_weights_are_freed_with_their_layer():
+    """Without a cycle of references, which would hold them until Python collects garbage."""
+    gc.disable()
+    try:
+        freed = weakref.ref(kat.GRKANMlp(16, 64).fc1)
+    finally:
+        gc.enable()
+    assert freed() is None
+
+
+def _llama():
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+    return LlamaConfig(**sizes, num_hidden_layers=1, vocab_size=100)
+
+
+def test_init_weights_of_transformers_leaves_a_swapped_mlp_as_it_is():
+    model = LlamaForCausalLM(_llama())
+    layer = model.model.layers[0]
+    layer.mlp = kat.GatedGRKANMlp(64, 128)
+    before = {name: p.clone() for name, p in layer.mlp.named_parameters()}
+    model.init_weights()
+    for name, parameter in layer.mlp.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
+class _KatLlama(LlamaForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp = kat.GatedGRKANMlp(64, 128)
+        self.post_init()
+
+
+def test_a_class_of_transformers_with_gr_kan_loads_what_it_saved(tmp_path):
+    """From the checkpoint of another class it has no values for the layers, until they are reset."""
+    LlamaForCausalLM(_llama()).save_pretrained(tmp_path / "base")
+    model = _KatLlama.from_pretrained(tmp_path / "base")
+    mlp = model.model.layers[0].mlp
+    mlp.reset_parameters()
+    fresh = kat.GatedGRKANMlp(64, 128)
+    assert torch.equal(mlp.act.weight_denominator, fresh.act.weight_denominator)
+    torch.testing.assert_close(_spreads(mlp), _spreads(fresh), rtol=0.05, atol=0)
+    model.save_pretrained(tmp_path / "own")
+    loaded = _KatLlama.from_pretrained(tmp_path / "own").model.layers[0].mlp
+    for name, parameter in mlp.named_parameters():
+        assert torch.equal(loaded.get_parameter(name), parameter)

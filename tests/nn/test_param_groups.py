@@ -238,6 +238,24 @@ def test_an_optimizer_that_was_copied_names_what_to_do():
     _large_step(layer, torch.optim.SGD(kat.param_groups(layer, 0.5), lr=0.5))
 
 
+@pytest.mark.parametrize("lr", [1e-2, 1e-1])
+@pytest.mark.parametrize("name", ["ASGD", "RAdam", "radabelief", "radamlegacy", "sgdw"])
+def test_first_steps_in_proportion_to_the_gradient_are_bounded(name, lr):
+    """Unbounded steps end in NaN, where the same MLP with a fixed activation learns."""
+    torch.manual_seed(0)
+    mlp, x, target = kat.GRKANMlp(16, 64), torch.randn(40, 16), torch.randn(40, 16)
+    groups = kat.param_groups(mlp, lr)
+    own = getattr(torch.optim, name, None)
+    optimizer = own(groups, lr=lr) if own else create_optimizer_v2(groups, opt=name, lr=lr)
+    losses = []
+    for _ in range(30):
+        losses.append((mlp(x) - target).square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.Adagrad])
 def test_other_optimizers_see_the_gradients_as_they_are(make):
     """Also in groups that SGD has used."""
@@ -291,6 +309,96 @@ def test_adapters_learn_with_sgd():
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < 0.97 * losses[0]
+
+
+def _give_gradients(model):
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+
+
+class _Muon(torch.optim.SGD):
+    """An optimizer of somebody's own: Muon for the groups that say so, as in modded-nanogpt."""
+
+
+def _copied(model):
+    return copy.deepcopy(model).to_empty(device="cpu")
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, _copied])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: torch.optim.AdamW(m.parameters()), r"decays .*kat\.param_groups"),
+        (lambda m: torch.optim.SGD(m.parameters(), 0.1, weight_decay=0.1), "SGD decays"),
+        (lambda m: torch.optim.Muon([p for p in m.parameters() if p.ndim == 2]), "orthogonal"),
+        (lambda m: torch.optim.Muon([g for g in kat.param_groups(m, 0.1) if g["rational"]]),
+         r"orthogonal.*kat\.split_parameters"),
+        (lambda m: _Muon(m.parameters(), lr=0.1), "orthogonal"),
+    ],
+)  # fmt: skip
+def test_optimizers_that_treat_coefficients_as_matrices_are_named_once(prepare, make, message):
+    mlp = prepare(kat.GRKANMlp(16, 64))
+    _give_gradients(mlp)
+    optimizer = make(mlp)
+
+    def two_steps():
+        optimizer.step()
+        optimizer.step()
+
+    with pytest.warns(UserWarning, match=message) as caught:
+        two_steps()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_optimizers_that_leave_coefficients_alone_give_no_warning():
+    """The tests turn the warning into an error."""
+    mlp = kat.GRKANMlp(16, 64)
+    _give_gradients(mlp)
+    matrices, coefficients, rest = kat.split_parameters(mlp)
+    spared = {"params": coefficients, "weight_decay": 0.0, "use_muon": False}
+    torch.optim.Muon(matrices).step()
+    torch.optim.AdamW([spared, {"params": rest}]).step()
+    _Muon([spared, {"params": matrices, "weight_decay": 0.1}], lr=0.1).step()
+    torch.optim.AdamW(kat.param_groups(mlp, 1e-3)).step()
+    torch.optim.Adam(mlp.parameters()).step()
+    torch.optim.AdamW(nn.Linear(4, 4).parameters()).step()
+    for parameter in coefficients:
+        parameter.requires_grad_(False)
+    torch.optim.AdamW(mlp.parameters()).step()
+
+
+def _gpt():
+    """Embedding, a block with attention and a GR-KAN MLP, norm, and a head with tied weights."""
+    model = nn.Module()
+    model.embed = nn.Embedding(50, 16)
+    model.attention = nn.MultiheadAttention(16, 2)
+    model.mlp = kat.GRKANMlp(16, 64)
+    model.norm = nn.LayerNorm(16)
+    model.head = nn.Linear(16, 50, bias=False)
+    model.head.weight = model.embed.weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (_gpt, ["attention.in_proj_weight", "attention.out_proj.weight", "mlp.fc1.weight",
+                "mlp.fc2.weight"]),
+        (lambda: nn.Sequential(kat.GatedGRKANMlp(16, 32), nn.Linear(16, 4)),
+         ["0.fc1_g.weight", "0.fc1_x.weight", "0.fc2.weight"]),
+        (lambda: timm.create_model("kat_micro_patch2_8", depth=1),
+         ["blocks.0.attn.qkv.weight", "blocks.0.attn.proj.weight", "blocks.0.mlp.fc1.weight",
+          "blocks.0.mlp.fc2.weight"]),
+    ],
+)  # fmt: skip
+def test_parameters_are_split_into_matrices_coefficients_and_the_rest(make, expected):
+    model = make()
+    split = kat.split_parameters(model)
+    names = {p: name for name, p in model.named_parameters()}
+    assert [names[p] for p in split.matrices] == expected
+    assert {names[p] for p in split.coefficients} == set(filter(_is_coefficient, names.values()))
+    assert sorted(names[p] for part in split for p in part) == sorted(names.values())
 
 
 def test_coefficients_are_not_for_muon(model):

@@ -10,6 +10,8 @@ from torch.distributed.fsdp import fully_shard
 import kat
 from kat.nn import keep_even, rationals
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*decays rational coefficients")
+
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1),
     "sgd": lambda p: torch.optim.SGD(p, 1e-5, momentum=0.9, nesterov=True, weight_decay=0.1),

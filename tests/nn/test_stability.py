@@ -35,7 +35,7 @@ def _batch(size=6):
 def _train(model, monitor=None, steps=3):
     """SGD from a fixed state of the generators; the weights that come out."""
     torch.manual_seed(2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-2))
     images, labels = _batch()
     for step in range(steps):
         if monitor and monitor.due(step):

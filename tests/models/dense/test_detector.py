@@ -8,6 +8,7 @@ import torch
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
+import kat
 from kat.errors import InputError
 from kat.models import create_model, init_from_vit
 from kat.models.dense import EvaluationSize
@@ -67,7 +68,7 @@ def test_losses_in_training_and_detections_in_evaluation(name):
 def test_it_learns_to_detect():
     """Classes at both ends of the list, to notice a background in between."""
     model = detector(channels=32).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr=3e-3))
     for step in range(70):
         scenes = [scene(100 + 4 * step + index) for index in range(4)]
         losses = model([image for image, _ in scenes], [objects for _, objects in scenes])

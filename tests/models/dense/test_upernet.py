@@ -8,6 +8,7 @@ import torch
 from timm.layers import LayerNorm2d
 from timm.optim import param_groups_layer_decay
 
+import kat
 from kat.models import create_model
 from kat.models.dense.upernet import UperHead
 
@@ -40,7 +41,7 @@ def test_with_layer_norm_images_of_a_batch_are_independent(norm, same):
 
 def test_it_learns_to_segment():
     model = upernet(num_classes=2).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr=2e-3))
     generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(4, 64, 64, dtype=torch.long)
     labels[:, :, 40:] = 1
