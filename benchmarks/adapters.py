@@ -30,6 +30,9 @@ Arms, each with a linear head on the mean of the tokens:
   parallel  kat.adapt(model, "parallel", width=16)
   unscaled  as rational, but the coefficients themselves, as PEFT's modules_to_save trains them
 
+The rows of rational, low_rank and unscaled in benchmarks/results/adapters.csv are of commit
+fcb9f5af, where kat.kanify also put a rational before each first linear map.
+
 Columns: trained parameters without the head's 385; bytes of the optimizer's state with them; CPU
 seconds of training on one thread; r, the correlation with the ratings; accuracy, the share of
 sentences whose sign is that of the rating, where that is not 0.

@@ -59,7 +59,7 @@ def kanified() -> nn.Module:
 )
 def test_timm_decays_no_coefficient_of_a_kanified_model(copied, settings):
     plain, model = vit(), copied(kanified())
-    assert len(in_rationals(model)) == 8
+    assert len(in_rationals(model)) == 4
     assert decayed(model, timm_optimizer(model, **settings)) == decayed(
         plain, timm_optimizer(plain, **settings)
     )

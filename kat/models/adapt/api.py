@@ -94,7 +94,7 @@ def adapt(
         >>> print(adapters)
         adapter  kind      trainable
         1        low_rank  52
-        trainable: 52 of 1476 parameters
+        trainable: 52 of 1438 parameters
         >>> optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-3))
     """
     if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""Replacing the MLPs of a trained model by GR-KAN MLPs that compute the same function."""
+"""Replacing the activations of a trained model by rationals that compute the same function."""
 
 from kat.models.kanify.api import kanify, kanify_like
 from kat.models.kanify.fit import KanifyConfig

@@ -47,13 +47,13 @@ def kanify(
     run: Run = run_batch,
     dry_run: bool = False,
 ) -> Plan:
-    """Replace W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place, and in gated
-    MLPs W_2 (f(W_1 x + b_1) * (V x + c)) + b_2 by W_2 (F_2(W_1 x + b_1) * (V x + c)) + b_2.
+    """Replace W_2 f(W_1 x + b_1) + b_2 by W_2 F(W_1 x + b_1) + b_2, in place, and in gated MLPs
+    W_2 (f(W_1 x + b_1) * (V x + c)) + b_2 by W_2 (F(W_1 x + b_1) * (V x + c)) + b_2.
 
-    Use this when you have a trained model of any library and want its activations to learn. F_1 and
-    F_2 are rationals with learnable coefficients. F_1 starts as the identity, exactly, and F_2 as a
-    fit to f, so that the model computes the same function up to the error of the fit. The linear
-    maps are the same parameters under the same names.
+    Use this when you have a trained model of any library and want its activations to learn. F is a
+    rational with learnable coefficients. It starts as a fit to f, so that the model computes the
+    same function up to the error of the fit. The linear maps are the same modules under the same
+    names.
 
     The function finds MLPs by tracing the model's code. The linear maps are ``nn.Linear``,
     transformers' ``Conv1D``, PyTorch Geometric's ``Linear`` and 1x1 convolutions, or the experts of
@@ -61,9 +61,8 @@ def kanify(
     an attribute, or a function that the code calls. The plan lists what was passed over, with the
     reason.
 
-    The coefficients have the device and dtype of the weights, and the names
-    ``<linear map>.act1.*`` and ``<activation>.*``; a called function becomes ``<module>.act``. They
-    are trainable, even if the weights are not.
+    The coefficients have the device and dtype of the weights, and the names ``<activation>.*``; a
+    called function becomes ``<module>.act``. They are trainable, even if the weights are not.
 
     Args:
         model: is changed, unless ``dry_run`` or an error is raised.
@@ -75,9 +74,9 @@ def kanify(
             have the others, as BERT's prediction head does.
         exclude: MLPs to leave as they are, selected in the same ways.
         config: the settings of the rationals. To give some MLPs other settings, call again.
-        calibration: batches to run the model on. Each F_2 is then fitted by least squares to the
+        calibration: batches to run the model on. Each F is then fitted by least squares to the
             inputs of its activation, weighted by their effect on the output of the MLP, and only
-            loosely on the interval. An F_2 that no batch reaches is fitted on the interval. This
+            loosely on the interval. An F that no batch reaches is fitted on the interval. This
             needs the extra ``[fit]``.
         run: how to run a batch, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
@@ -111,8 +110,8 @@ def kanify(
         >>> plan = kat.kanify(model)
         >>> print(plan)
         MLP  widths   function  groups  parameters  error    RMS      on
-        1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
-        MLPs: 1, parameters added: 76, in place
+        1    16-64-4  gelu      8       38          3.1e-03  2.2e-03  [-6, 6]
+        MLPs: 1, parameters added: 38, in place
         >>> bool((model(x) - before).abs().max() < 0.01)
         True
     """
@@ -184,18 +183,10 @@ def _chosen(
 def _replacements(
     model: nn.Module, fitted: Mapping[Mlp, Fitted], config: KanifyConfig
 ) -> list[Replacement]:
-    # A linear map may have several names, and needs one rational before it.
-    preceded = {model.get_submodule(mlp.second) for mlp in fitted}
-    replacements = []
-    for mlp, fit in fitted.items():
-        first = model.get_submodule(mlp.first)
-        has_first = config.first and mlp.gate is None and mlp.first != mlp.second
-        has_first = has_first and first not in preceded and not hasattr(first, "act1")
-        preceded.add(first)
-        before, after = (config.groups_of(width) for width in mlp.widths[:2])
-        groups, shares = (before if has_first else None, after), (config.share, config.share)
-        replacements.append(Replacement.make(model, mlp, fit, groups, shares))
-    return replacements
+    return [
+        Replacement.make(model, mlp, fit, config.groups_of(mlp.widths[1]), config.share)
+        for mlp, fit in fitted.items()
+    ]
 
 
 def _warn_of_large_errors(replacements: list[Replacement]) -> None:
@@ -247,9 +238,8 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
             )
         coefficients = Coefficients.from_dict(entry["coefficients"], "the record")
         fitted = Fitted(coefficients, *errors, entry["seen"])
-        replacements.append(
-            Replacement.make(model, mlp, fitted, tuple(entry["groups"]), tuple(entry["share"]))
-        )
+        made = Replacement.make(model, mlp, fitted, entry["groups"], entry["share"])
+        replacements.append(made)
     plan = Plan(model, replacements, {})
     plan.apply()
     return plan
@@ -276,19 +266,12 @@ def _has(model: nn.Module, mlp: Mlp) -> bool:
 def note_shares(model: nn.Module) -> None:
     """Bring the coefficients shared up to date in what a model's configuration records."""
     modules = dict(model.named_modules())
-
-    def named(name: str) -> Any:
-        """The module of this name in the model as it was recorded, with or without its head."""
-        found = (modules.get(rename(name)) for rename in renames(model))
-        return next((module for module in found if module is not None), None)
-
     for record in noted(model):
         for entry in record.get("mlps", ()):
-            act, first = named(entry["mlp"]["activation"]), named(entry["mlp"]["first"])
-            first = getattr(first, "base_layer", first)  # of PEFT's LoRA
-            if act is not None:  # else the part of the model that was adapted lacks it
-                before = first.act1 if entry["groups"][0] else act  # its own, not another MLP's
-                entry["share"] = [before.share, act.share]
+            # Without a head, or with one, the names are others; a part of the model lacks some.
+            names = [rename(entry["mlp"]["activation"]) for rename in renames(model)]
+            for act in [modules[name] for name in names if name in modules]:
+                entry["share"] = act.share
 
 
 def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:

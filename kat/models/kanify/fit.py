@@ -108,25 +108,21 @@ class KanifyConfig:
     """The rationals of an MLP that :func:`kat.kanify` replaces.
 
     Args:
-        groups: of both rationals, a divisor of both widths; by default the largest divisor of each
-            width up to 8.
-        first: put a rational F_1 before the first linear map. A gated MLP has none in any case: F
-            is the activation of its gate.
+        groups: a divisor of the width of the activation; by default the largest up to 8.
         degree, form, share: see :class:`kat.GroupRational`.
-        interval: where F_2 approximates the activation. The fits of degree (5, 4) on [-6, 6] to
-            known functions are stored; others need the extra ``[fit]``.
+        interval: where F approximates the activation. The fits of degree (5, 4) on [-6, 6] to known
+            functions are stored; others need the extra ``[fit]``.
 
     Examples:
         >>> import kat
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
-        >>> plan = kat.kanify(model, config=kat.KanifyConfig(groups=4, first=False))
+        >>> plan = kat.kanify(model, config=kat.KanifyConfig(groups=4))
         >>> plan.parameters  # 6 + 4 * 4
         22
     """
 
     groups: int | None = None
-    first: bool = True
     degree: tuple[int, int] = (5, 4)
     form: Form = "A"
     share: Share = "numerator"

@@ -1,4 +1,4 @@
-"""The plan of kanify: the rationals of each MLP, a table of them, and putting them in place."""
+"""The plan of kanify: the rational of each MLP, a table of them, and putting them in place."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kat.errors import InputError
 from kat.files import check_target
 from kat.models.kanify.calibrate import put
 from kat.models.kanify.fit import Fitted
-from kat.models.kanify.walk import Mlp, linear_map
+from kat.models.kanify.walk import Mlp
 from kat.models.pretrained import remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn import GroupRational, Share, rationals
 from kat.tables import aligned
 from kat.text import listing
 
-VERSION = 3
+VERSION = 4
 """Version of the record."""
 
 _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS", "on")
@@ -36,66 +36,47 @@ def device_and_dtype(model: nn.Module, mlp: Mlp) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Replacement:
-    """One MLP, and the rationals that make it a GR-KAN MLP.
+    """One MLP, and the rational in place of its activation.
 
     Args:
         mlp: the names of its parts in the model.
-        act1: F_1, the identity, before the first linear map; None if there is none, or if the
-            activation of another replaced MLP precedes that.
-        act2: F_2, in place of the activation.
-        fitted: the initial coefficients of F_2, and their errors.
+        act: the rational.
+        fitted: its initial coefficients, and their errors.
 
     Examples:
         >>> import kat
         >>> from torch import nn
         >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
-        >>> plan.replacements[0].act2.num_groups, plan.replacements[0].parameters
-        (8, 76)
+        >>> plan.replacements[0].act.num_groups, plan.replacements[0].parameters
+        (8, 38)
     """
 
     mlp: Mlp
-    act1: GroupRational | None
-    act2: GroupRational
+    act: GroupRational
     fitted: Fitted
 
     @classmethod
     def make(
-        cls,
-        model: nn.Module,
-        mlp: Mlp,
-        fitted: Fitted,
-        groups: tuple[int | None, int],
-        shares: tuple[Share, Share],
+        cls, model: nn.Module, mlp: Mlp, fitted: Fitted, groups: int, share: Share
     ) -> Replacement:
-        """Build the rationals for an MLP.
+        """Build the rational for an MLP.
 
         Args:
             model: with the MLP; its weights determine device and dtype.
             mlp: the names of its parts.
-            fitted: the coefficients of F_2.
-            groups: the groups of F_1 and F_2; None for no F_1.
-            shares: what the groups of F_1 and F_2 share, see :class:`kat.GroupRational`.
+            fitted: the coefficients.
+            groups, share: see :class:`kat.GroupRational`.
         """
-        c, linear = fitted.coefficients, linear_map(model.get_submodule(mlp.first))
-        same: dict[str, Any] = {"degree": c.degree, "form": c.form, **device_and_dtype(model, mlp)}
-        d_in, hidden, _ = mlp.widths
-        act1 = None
-        if groups[0] and linear:
-            before = {"channel_dim": linear.channel_dim, "num_channels": d_in, **same}
-            act1 = GroupRational(groups[0], init="identity", share=shares[0], **before)
-        after = {"channel_dim": mlp.channel_dim, "num_channels": hidden, **same}
-        return cls(mlp, act1, GroupRational(groups[1], init=c, share=shares[1], **after), fitted)
-
-    @property
-    def rationals(self) -> dict[str, GroupRational]:
-        """The rationals of the MLP, by their names in the model."""
-        before = {} if self.act1 is None else {f"{self.mlp.first}.act1": self.act1}
-        return {**before, self.mlp.activation: self.act2}
+        c = fitted.coefficients
+        settings: dict[str, Any] = {"degree": c.degree, "form": c.form, "share": share}
+        of_place = {"channel_dim": mlp.channel_dim, "num_channels": mlp.widths[1]}
+        settings |= {**of_place, **device_and_dtype(model, mlp)}
+        return cls(mlp, GroupRational(groups, init=c, **settings), fitted)
 
     @property
     def parameters(self) -> int:
-        """The number of parameters of its rationals."""
-        return sum(p.numel() for act in self.rationals.values() for p in act.parameters())
+        """The number of parameters of the rational."""
+        return sum(p.numel() for p in self.act.parameters())
 
     def row(self) -> list[str]:
         """The row of the MLP in the table of the plan."""
@@ -105,7 +86,7 @@ class Replacement:
             mlp.activation,
             "-".join(map(str, mlp.widths)),
             mlp.function + (", gated" if mlp.gate is not None else ""),
-            f"{self.act1.num_groups if self.act1 else '-'}, {self.act2.num_groups}",
+            str(self.act.num_groups),
             str(self.parameters),
             f"{fitted.max_error:.1e}",
             f"{fitted.rms_error:.1e}",
@@ -117,8 +98,8 @@ class Replacement:
         mlp = asdict(self.mlp)
         return {
             "mlp": {key: [*value] if type(value) is tuple else value for key, value in mlp.items()},
-            "groups": [self.act1 and self.act1.num_groups, self.act2.num_groups],
-            "share": [(self.act1 or self.act2).share, self.act2.share],
+            "groups": self.act.num_groups,
+            "share": self.act.share,
             "coefficients": self.fitted.coefficients.to_dict(),
             "max_error": self.fitted.max_error,
             "rms_error": self.fitted.rms_error,
@@ -143,8 +124,8 @@ class Plan:
         >>> plan = kat.kanify(model, dry_run=True)
         >>> print(plan)
         MLP  widths   function  groups  parameters  error    RMS      on
-        1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
-        MLPs: 1, parameters added: 76, not in place
+        1    16-64-4  gelu      8       38          3.1e-03  2.2e-03  [-6, 6]
+        MLPs: 1, parameters added: 38, not in place
         >>> plan.apply()
         >>> type(model[1]).__name__
         'GroupRational'
@@ -166,19 +147,14 @@ class Plan:
         Raises:
             InputError: there are rationals already. The model is then unchanged.
         """
-        taken = {name for r in self.replacements for name in r.rationals} & {*rationals(self.model)}
+        acts = {replacement.mlp: replacement.act for replacement in self.replacements}
+        taken = {mlp.activation for mlp in acts} & {*rationals(self.model)}
         if taken:
             raise InputError(f"{listing(sorted(taken))}: there is a rational already")
-        for replacement in self.replacements:
-            for act in replacement.rationals.values():
-                act.to(**device_and_dtype(self.model, replacement.mlp))
-        put(self.model, {replacement.mlp: replacement.act2 for replacement in self.replacements})
-        for replacement in self.replacements:
-            first = self.model.get_submodule(replacement.mlp.first)
-            replacement.act2.train(first.training)
-            if replacement.act1 is not None:
-                first.add_module("act1", replacement.act1.train(first.training))
-                first.register_forward_pre_hook(_through_act1, with_kwargs=True)
+        for mlp, act in acts.items():
+            act.to(**device_and_dtype(self.model, mlp))
+            act.train(self.model.get_submodule(mlp.first).training)
+        put(self.model, acts)
         self.applied = True
         update_no_weight_decay(self.model)
         remember(self.model, self.record())
@@ -206,13 +182,3 @@ class Plan:
             names = [name for name, why in self.skipped.items() if why == reason]
             lines.append(f"passed over: {listing(names, 1)}: {reason}")
         return "\n".join(lines)
-
-
-def _through_act1(
-    linear: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The input F(x) for a linear map that keeps its class, its parameters and their names."""
-    if args:
-        return (linear.act1(args[0]), *args[1:]), kwargs
-    name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
-    return (), {**kwargs, name: linear.act1(kwargs[name])}

@@ -83,7 +83,7 @@ def test_what_else_is_trainable_stays_so(kind, tmp_path):
     }
 
 
-@pytest.mark.parametrize("only", [None, "act1", "act"])
+@pytest.mark.parametrize("only", [None, "h.0"])
 def test_a_merged_model_is_loaded_as_a_kanified_one(only, tmp_path):
     torch.manual_seed(0)
     model = transformers.GPT2Model(transformers.GPT2Config(**GPT2)).eval()
@@ -120,8 +120,8 @@ def test_removed_adapters_leave_no_note(tmp_path):
     kat.adapt(model, "parallel").remove()
     assert not hasattr(model.config, "quantization_config")
     plan = kat.kanify(model)
-    adapters = kat.adapt(model, "rational", "act")
-    others = kat.adapt(model, "low_rank", "act1", freeze=False)
+    adapters = kat.adapt(model, "rational", "h.0")
+    others = kat.adapt(model, "low_rank", "h.1", freeze=False)
     others.remove()
     assert [list(a.places) for a in adapters_of(model)] == [list(adapters.places)]
     adapters.remove()

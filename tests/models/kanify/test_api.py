@@ -11,11 +11,10 @@ import pytest
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
-from torch.nn import functional
 
 import kat
 from kat.models.kanify import kanify_like
-from tests.models.kanify.models import ByKeyword, encoder, images, output, sequential, state, vit
+from tests.models.kanify.models import encoder, images, output, sequential, state, vit
 from tests.oracle import rational_numpy
 
 pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
@@ -35,7 +34,7 @@ def test_the_output_moves_by_no_more_than_the_error_of_the_fit(activation):
     assert moved.max() > 0.01 * bound.max()
 
 
-def test_a_kanified_mlp_is_the_gr_kan_formula():
+def test_a_kanified_mlp_is_the_formula():
     torch.manual_seed(0)
     model, x = sequential(nn.GELU()).double(), torch.randn(64, 16).double()
     kat.kanify(model, config=kat.KanifyConfig(groups=4))
@@ -50,8 +49,7 @@ def test_a_kanified_mlp_is_the_gr_kan_formula():
         return rational_numpy(y, numerator, denominator, "A")
 
     w1, b1, w2, b2 = (p.detach().numpy() for m in (model[0], model[3]) for p in (m.weight, m.bias))
-    hidden = rational(x.numpy(), model[0].act1) @ w1.T + b1
-    expected = rational(hidden, model[1]) @ w2.T + b2
+    expected = rational(x.numpy() @ w1.T + b1, model[1]) @ w2.T + b2
     np.testing.assert_allclose(output(model, x).numpy(), expected, rtol=1e-11, atol=1e-11)
 
 
@@ -59,24 +57,18 @@ def test_weights_keep_their_names_and_rationals_add_theirs():
     model = vit()
     before = set(model.state_dict())
     plan = kat.kanify(model, only="blocks.1")
-    added = {
-        f"blocks.1.mlp.{place}.weight_{part}"
-        for place in ("fc1.act1", "act")
-        for part in ("numerator", "denominator")
-    }
+    added = {f"blocks.1.mlp.act.weight_{part}" for part in ("numerator", "denominator")}
     assert set(model.state_dict()) == before | added
-    assert plan.parameters == 2 * (6 + 8 * 4)
+    assert plan.parameters == 6 + 8 * 4
 
 
-def test_blocks_have_settings_of_their_own_and_may_lack_the_first_rational():
+def test_blocks_have_settings_of_their_own():
     model = vit()
-    kat.kanify(model, "blocks.0", config=kat.KanifyConfig(first=False))
     config = kat.KanifyConfig(groups=4, degree=[3, 2], share="none")
     (found,) = kat.kanify(model, re.compile(r"blocks\.1"), config=config).replacements
-    assert (found.act2.num_groups, found.act2.degree, found.act2.share) == (4, (3, 2), "none")
+    assert (found.act.num_groups, found.act.degree, found.act.share) == (4, (3, 2), "none")
     kat.kanify(model, exclude="blocks.3")
-    assert len(kat.nn.rationals(model)) == 5
-    assert not hasattr(model.blocks[0].mlp.fc1, "act1")
+    assert len(kat.nn.rationals(model)) == 3
     assert isinstance(model.blocks[3].mlp.act, nn.GELU)
 
 
@@ -89,36 +81,14 @@ def test_a_poor_fit_warns_and_a_good_one_does_not():
         kat.kanify(sequential(nn.GELU()))
 
 
-def test_an_mlp_of_three_linear_maps_has_one_rational_before_each():
-    model = nn.Sequential(
-        nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)
-    )
-    plan = kat.kanify(model)
-    rationals = [n for n, m in model.named_modules() if isinstance(m, kat.GroupRational)]
-    assert rationals == ["0.act1", "1", "3"]
-    assert plan.replacements[1].act1 is None
-
-
-def test_linear_maps_called_by_keyword_have_their_rational():
-    torch.manual_seed(0)
-    model, x = ByKeyword().double(), torch.randn(5, 8).double()
-    before = output(model, x)
-    kat.kanify(model, calibration=[x])
-    assert 0 < (output(model, x) - before).abs().max() < 1e-3
-    with torch.no_grad():
-        model.fc1.act1.weight_numerator.mul_(2)  # F_1(x) = 2 x
-        doubled = model.fc2(model.act(functional.linear(2 * x, model.fc1.weight, model.fc1.bias)))
-    torch.testing.assert_close(output(model, x), doubled)
-
-
-def test_mlps_that_share_their_first_linear_map_have_one_rational_before_it():
+def test_mlps_that_share_their_first_linear_map_have_rationals_of_their_own():
     torch.manual_seed(0)
     model, x = nn.Sequential(Mlp(8, 16), Mlp(8, 16)), torch.randn(4, 8)
     model[1].fc1 = model[0].fc1
     model.eval()
     expected = output(model, x)
     plan = kat.kanify(model)
-    assert [r.act1 is None for r in plan.replacements] == [False, True]
+    assert [r.mlp.activation for r in plan.replacements] == ["0.act", "1.act"]
     assert (output(model, x) - expected).abs().max() < 0.02
     again = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
     again[1].fc1 = again[0].fc1
@@ -193,13 +163,12 @@ def kanified_state() -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("build", [Mlp, ByKeyword])
-def test_compiled_copied_and_exported_models_compute_the_same(build):
+def test_compiled_copied_and_exported_models_compute_the_same():
     torch.manual_seed(0)
-    model, x = (Mlp(8, 16) if build is Mlp else ByKeyword()).eval(), torch.randn(5, 8)
+    model, x = Mlp(8, 16).eval(), torch.randn(5, 8)
     kat.kanify(model)
     with torch.no_grad():
-        model.fc1.act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
+        model.act.weight_numerator.mul_(1.5)  # a compiled model without it would differ
     expected = output(model, x)
     assert torch.equal(output(copy.deepcopy(model), x), expected)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

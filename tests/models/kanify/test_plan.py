@@ -23,9 +23,9 @@ def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
     lines = str(kat.kanify(model, dry_run=True)).splitlines()
     assert state(model) == before
     assert lines[0].split()[:4] == ["MLP", "widths", "function", "groups"]
-    assert lines[1].split()[:6] == ["0.act", "8-16-8", "gelu", "8,", "8", "76"]
-    assert lines[2].split()[:6] == ["2.act", "8-15-8", "silu", "8,", "5", "64"]
-    assert lines[3] == "MLPs: 2, parameters added: 140, not in place"
+    assert lines[1].split()[:5] == ["0.act", "8-16-8", "gelu", "8", "38"]
+    assert lines[2].split()[:5] == ["2.act", "8-15-8", "silu", "5", "26"]
+    assert lines[3] == "MLPs: 2, parameters added: 64, not in place"
     assert lines[4] == "passed over: 1.1: its input comes from Conv2d, not a linear map"
 
 
@@ -37,7 +37,7 @@ def test_a_plan_is_applied_in_the_present_dtype_of_the_weights():
     plan.apply()
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert output(model, torch.randn(2, 16).double()).dtype == torch.float64
-    with pytest.raises(InputError, match=r"0\.act1, 1: there is a rational already"):
+    with pytest.raises(InputError, match="1: there is a rational already"):
         plan.apply()
 
 
@@ -62,7 +62,7 @@ def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda record: record.update(kanify=99), "no record of kanify of version 3"),
+        (lambda record: record.update(kanify=3), "no record of kanify of version 4"),
         (
             lambda record: record["mlps"][0]["mlp"].update(widths=[8, 16, 4]),
             "(8, 16, 4), with gelu",

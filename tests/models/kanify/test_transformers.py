@@ -75,7 +75,7 @@ def test_from_pretrained_puts_the_rationals_back(name, tmp_path):
     kat.kanify(model, "*.0")
     second = kat.kanify(model, "*.1", calibration=[x])
     with torch.no_grad():
-        second.replacements[0].act2.weight_numerator.mul_(1.5)
+        second.replacements[0].act.weight_numerator.mul_(1.5)
     model.save_pretrained(tmp_path / "one")
     again = transformers.AutoModel.from_pretrained(tmp_path / "one")
     assert torch.equal(output(again, x), output(model, x))
