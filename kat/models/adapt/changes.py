@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kat.errors import InputError
+from kat.models.kanify.fit import default_groups
 from kat.nn import GRKANLinear, GroupRational, init_grkan_
 from kat.nn.rational import largest_slopes
 
@@ -154,10 +155,11 @@ class Parallel(nn.Module):
     ) -> None:
         super().__init__()
         d_in, width, d_out = widths
-        groups = max(count for count in range(1, 9) if width % count == 0)
         self.inputs: dict[int, Tensor] = {}  # of the passes that run, by thread
         self.down = nn.Linear(d_in, width, device=device, dtype=dtype)
-        self.up = GRKANLinear(width, d_out, num_groups=groups, device=device, dtype=dtype)
+        self.up = GRKANLinear(
+            width, d_out, num_groups=default_groups(width), device=device, dtype=dtype
+        )
         init_grkan_(self.down, nn.Identity(), "variance_preserving")
         nn.init.zeros_(self.up.fc.weight)
         nn.init.zeros_(self.up.fc.bias)

@@ -125,7 +125,7 @@ def kanify(
     dtypes = {mlp: device_and_dtype(model, mlp)["dtype"] for mlp in mlps}
     functions = {mlp: found.functions[mlp.activation] for mlp in mlps}
     fitted = {mlp: on_interval(functions[mlp], config, dtypes[mlp]) for mlp in mlps}
-    replacements = _replacements(model, fitted, config)
+    replacements = [Replacement.make(mlp, fitted[mlp], config) for mlp in mlps]
     # Calibration runs the model; everything that can fail without it has been checked before.
     if calibration is not None:
         with needed_by("calibration", "fit"):
@@ -133,7 +133,7 @@ def kanify(
         seen = seen_inputs(model, mlps, calibration, run, config.interval)
         for mlp, inputs in seen.items():
             fitted[mlp] = fit_to_inputs(functions[mlp], fitted[mlp], inputs, dtypes[mlp])
-        replacements = _replacements(model, fitted, config)
+        replacements = [Replacement.make(mlp, fitted[mlp], config) for mlp in mlps]
     head = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
     heads = {name: head for name in found.heads if all(name != mlp.activation for mlp in mlps)}
     plan = Plan(model, replacements, found.skipped | heads)
@@ -180,15 +180,6 @@ def _chosen(
     return [mlp for mlp in found.mlps if mlp.activation in names]
 
 
-def _replacements(
-    model: nn.Module, fitted: Mapping[Mlp, Fitted], config: KanifyConfig
-) -> list[Replacement]:
-    return [
-        Replacement.make(model, mlp, fit, config.groups_of(mlp.widths[1]), config.share)
-        for mlp, fit in fitted.items()
-    ]
-
-
 def _warn_of_large_errors(replacements: list[Replacement]) -> None:
     errors = [replacement.fitted.relative_error for replacement in replacements]
     large = sum(error > _LARGE_ERROR for error in errors)
@@ -230,16 +221,16 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
     replacements = []
     for entry in content["mlps"]:
         lists = {key: tuple(value) for key, value in entry["mlp"].items() if type(value) is list}
-        mlp, errors = Mlp(**{**entry["mlp"], **lists}), (entry["max_error"], entry["rms_error"])
+        mlp = Mlp(**{**entry["mlp"], **lists})
         if not _has(model, mlp):
             raise InputError(
                 f"the record is of another model: there is no MLP at {mlp.activation} of the widths"
                 f" {mlp.widths}, with {mlp.function}"
             )
-        coefficients = Coefficients.from_dict(entry["coefficients"], "the record")
-        fitted = Fitted(coefficients, *errors, entry["seen"])
-        made = Replacement.make(model, mlp, fitted, entry["groups"], entry["share"])
-        replacements.append(made)
+        coefficients = Coefficients.from_dict(entry["fitted"]["coefficients"], "the record")
+        fitted = Fitted(**{**entry["fitted"], "coefficients": coefficients})
+        config = KanifyConfig(**entry["rational"])
+        replacements.append(Replacement.make(mlp, fitted, config))
     plan = Plan(model, replacements, {})
     plan.apply()
     return plan
@@ -271,15 +262,15 @@ def note_shares(model: nn.Module) -> None:
             # Without a head, or with one, the names are others; a part of the model lacks some.
             names = [rename(entry["mlp"]["activation"]) for rename in renames(model)]
             for act in [modules[name] for name in names if name in modules]:
-                entry["share"] = act.share
+                entry["rational"]["share"] = act.share
 
 
 def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
     renamed = copy.deepcopy(dict(record))
     for entry in renamed["mlps"]:
-        for part in ("activation", "first", "second", "gate"):
-            entry["mlp"][part] = entry["mlp"][part] and rename(entry["mlp"][part])
-        entry["mlp"]["followed"] = [rename(name) for name in entry["mlp"].get("followed", ())]
+        mlp = entry["mlp"]
+        mlp |= {part: rename(mlp[part]) for part in ("activation", "first", "second")}
+        mlp["followed"] = [*map(rename, mlp["followed"])]
     return renamed
 
 

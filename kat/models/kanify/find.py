@@ -152,7 +152,7 @@ class _Search:
         """The MLP around an attribute; None if each call of it is looked at by itself."""
         experts = expert_widths(self.model.get_submodule(owner))
         if experts:
-            return Mlp(name, owner, owner, experts[:3], "", gate=owner if experts[3] else None)
+            return Mlp(name, owner, owner, experts[:3], "", gated=experts[3])
         lines: list[str] = []
         stopped: list[str] = []
         for path in _owner_and_holder(self.model, owner):

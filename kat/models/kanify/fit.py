@@ -103,6 +103,11 @@ _EVEN_SHARE = 1e-4
 1e-2 costs accuracy where they are dense."""
 
 
+def default_groups(width: int) -> int:
+    """The largest divisor of a width up to 8."""
+    return max(count for count in range(1, 9) if width % count == 0)
+
+
 @dataclass(frozen=True)
 class KanifyConfig:
     """The rationals of an MLP that :func:`kat.kanify` replaces.
@@ -131,10 +136,6 @@ class KanifyConfig:
     def __post_init__(self) -> None:
         for name in ("degree", "interval"):  # lists, as of a file, are no keys
             object.__setattr__(self, name, tuple(getattr(self, name)))
-
-    def groups_of(self, width: int) -> int:
-        """The number of groups of a rational of this width."""
-        return self.groups or max(count for count in range(1, 9) if width % count == 0)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from kat.documents import write_json
 from kat.errors import InputError
 from kat.files import check_target
 from kat.models.kanify.calibrate import put
-from kat.models.kanify.fit import Fitted
+from kat.models.kanify.fit import Fitted, KanifyConfig, default_groups
 from kat.models.kanify.walk import Mlp
 from kat.models.pretrained import remember
 from kat.models.weight_decay import update_no_weight_decay
-from kat.nn import GroupRational, Share, rationals
+from kat.nn import GroupRational, rationals
 from kat.tables import aligned
 from kat.text import listing
 
@@ -56,22 +56,27 @@ class Replacement:
     fitted: Fitted
 
     @classmethod
-    def make(
-        cls, model: nn.Module, mlp: Mlp, fitted: Fitted, groups: int, share: Share
-    ) -> Replacement:
-        """Build the rational for an MLP.
+    def make(cls, mlp: Mlp, fitted: Fitted, config: KanifyConfig) -> Replacement:
+        """Build the rational for an MLP, in float64.
 
         Args:
-            model: with the MLP; its weights determine device and dtype.
             mlp: the names of its parts.
             fitted: the coefficients.
-            groups, share: see :class:`kat.GroupRational`.
+            config: the settings that are not of the fit.
         """
-        c = fitted.coefficients
-        settings: dict[str, Any] = {"degree": c.degree, "form": c.form, "share": share}
-        of_place = {"channel_dim": mlp.channel_dim, "num_channels": mlp.widths[1]}
-        settings |= {**of_place, **device_and_dtype(model, mlp)}
-        return cls(mlp, GroupRational(groups, init=c, **settings), fitted)
+        c, width = fitted.coefficients, mlp.widths[1]
+        form: Any = c.form
+        act = GroupRational(
+            config.groups or default_groups(width),
+            c.degree,
+            c,
+            form,
+            config.share,
+            mlp.channel_dim,
+            num_channels=width,
+            dtype=torch.float64,
+        )
+        return cls(mlp, act, fitted)
 
     @property
     def parameters(self) -> int:
@@ -85,7 +90,7 @@ class Replacement:
         return [
             mlp.activation,
             "-".join(map(str, mlp.widths)),
-            mlp.function + (", gated" if mlp.gate is not None else ""),
+            mlp.function + (", gated" if mlp.gated else ""),
             str(self.act.num_groups),
             str(self.parameters),
             f"{fitted.max_error:.1e}",
@@ -95,16 +100,8 @@ class Replacement:
 
     def record(self) -> dict[str, Any]:
         """The entry of the MLP in the record of the plan."""
-        mlp = asdict(self.mlp)
-        return {
-            "mlp": {key: [*value] if type(value) is tuple else value for key, value in mlp.items()},
-            "groups": self.act.num_groups,
-            "share": self.act.share,
-            "coefficients": self.fitted.coefficients.to_dict(),
-            "max_error": self.fitted.max_error,
-            "rms_error": self.fitted.rms_error,
-            "seen": self.fitted.seen,
-        }
+        rational = {"groups": self.act.num_groups, "share": self.act.share}
+        return {"mlp": asdict(self.mlp), "fitted": asdict(self.fitted), "rational": rational}
 
 
 @dataclass(repr=False)

@@ -77,7 +77,7 @@ class Mlp:
             that has the weights of all experts.
         widths: (d_in, d_hidden, d_out).
         function: the name of f.
-        gate: the linear map V, ``first`` if that computes both; None if there is no V.
+        gated: there is V, a linear map of its own or a part of ``first``.
         channel_dim: the dimension of the channels in the input of f.
         call: the number of the call in the code of the module around ``activation``; None if f is
             an attribute.
@@ -90,7 +90,7 @@ class Mlp:
     second: str
     widths: tuple[int, int, int]
     function: str
-    gate: str | None = None
+    gated: bool = False
     channel_dim: int = -1
     call: int | None = None
     code: str = "forward"
@@ -215,7 +215,7 @@ class Walk:
             self._name(call),
             (first.d_in, hidden, second.d_out),
             "",
-            gate=None if gate is None else self._name(gate),
+            gated=gate is not None,
             channel_dim=(second if source.is_moved else first).channel_dim,
             followed=tuple(joined(self.path, name) for name in followed),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -55,7 +54,7 @@ def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
     torch.testing.assert_close(trained, 1.1 * fitted)
     again.load_state_dict(model.state_dict())
     assert torch.equal(output(again, images()), output(model, images()))
-    assert rebuilt.record() == plan.record() == json.loads(json.dumps(plan.record()))
+    assert rebuilt.record() == plan.record()
     assert str(rebuilt).splitlines()[:3] == str(plan).splitlines()[:3]
 
 

@@ -90,33 +90,33 @@ class Linear(nn.Module):
 
 ROWS, IMAGE, LAST = (6, 8), (2, 8, 3, 3), (2, 3, 3, 8)
 STRUCTURES = {
-    "SwiGLU": (lambda: SwiGLU(8, 16), ROWS, "act", "fc1_g", "fc1_x", "silu"),
-    "GluMlp": (lambda: GluMlp(8, 32), ROWS, "act", "fc1", "fc1", "sigmoid"),
-    "SwiGLUPacked": (lambda: SwiGLUPacked(8, 32), ROWS, "act", "fc1", "fc1", "silu"),
-    "Mlp of convolutions": (lambda: Mlp(8, 16, use_conv=True), IMAGE, "act", "fc1", None, "gelu"),
+    "SwiGLU": (lambda: SwiGLU(8, 16), ROWS, "act", "fc1_g", True, "silu"),
+    "GluMlp": (lambda: GluMlp(8, 32), ROWS, "act", "fc1", True, "sigmoid"),
+    "SwiGLUPacked": (lambda: SwiGLUPacked(8, 32), ROWS, "act", "fc1", True, "silu"),
+    "Mlp of convolutions": (lambda: Mlp(8, 16, use_conv=True), IMAGE, "act", "fc1", False, "gelu"),
     "ConvMlp": (
-        lambda: ConvMlp(8, 16, act_layer=nn.Mish), IMAGE, "act", "fc1", None, "mish",
+        lambda: ConvMlp(8, 16, act_layer=nn.Mish), IMAGE, "act", "fc1", False, "mish",
     ),
-    "GRN": (lambda: GlobalResponseNormMlp(8, 16), LAST, "act", "fc1", None, "gelu"),
-    "ConvNeXt": (lambda: CNBlock(8, 1.0, 0.0), IMAGE, "block.4", "block.3", None, "gelu"),
-    "Mix-FFN": (MixFfn, (2, 9, 8), "act", "dense1", None, "gelu"),
-    "called": (Called, ROWS, "act", "one", None, "relu, square"),
-    "called gate": (CalledGate, ROWS, "act_2", "one", "one", "quick_gelu"),
-    "experts": (Experts, ROWS, "function", "", "", "silu"),
+    "GRN": (lambda: GlobalResponseNormMlp(8, 16), LAST, "act", "fc1", False, "gelu"),
+    "ConvNeXt": (lambda: CNBlock(8, 1.0, 0.0), IMAGE, "block.4", "block.3", False, "gelu"),
+    "Mix-FFN": (MixFfn, (2, 9, 8), "act", "dense1", False, "gelu"),
+    "called": (Called, ROWS, "act", "one", False, "relu, square"),
+    "called gate": (CalledGate, ROWS, "act_2", "one", True, "quick_gelu"),
+    "experts": (Experts, ROWS, "function", "", True, "silu"),
     "norm": (
         lambda: nn.Sequential(nn.Linear(8, 16), nn.ELU(), nn.RMSNorm(16), nn.Linear(16, 4)),
-        ROWS, "1", "0", None, "ELU",
+        ROWS, "1", "0", False, "ELU",
     ),
     "Linear of another library": (
         lambda: nn.Sequential(Linear(8, 16), nn.GELU(), Linear(16, 8)),
-        ROWS, "1", "0", None, "gelu",
+        ROWS, "1", "0", False, "gelu",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
-    build, shape, activation, first, gate, function = STRUCTURES[name]
+    build, shape, activation, first, gated, function = STRUCTURES[name]
     torch.manual_seed(0)
     model, x = nn.Sequential(build()).eval(), torch.randn(shape)
     expected, before = output(model, x), state(model)
@@ -130,7 +130,7 @@ def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
 
     assert len(plan.replacements) == 1
     assert (mlp.activation, mlp.first) == (named(activation), named(first))
-    assert mlp.gate == (None if gate is None else named(gate))
+    assert mlp.gated == gated
     assert (mlp.widths[0], mlp.function) == (8, function)
     assert isinstance(model.get_submodule(mlp.activation), kat.GroupRational)
     moved = (output(model, x) - expected).norm() / expected.norm()
