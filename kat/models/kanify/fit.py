@@ -155,7 +155,7 @@ class Fitted:
     max_error: float
     rms_error: float
     seen: bool
-    relative_error: float = 0.0
+    relative_error: float
 
 
 @dataclass(frozen=True)
