@@ -67,31 +67,24 @@ def split_parameters(model: nn.Module) -> Split:
         >>> spared = {"params": coefficients, "weight_decay": 0.0}
         >>> adamw = torch.optim.AdamW([spared, {"params": rest}], lr=1e-3)
     """
-    coefficients = {id(p) for act in rationals(model).values() for p in act.parameters()}
-    apart = {
-        id(p)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        for p in module.parameters()
-    }
-    matrices = [
-        p
-        for name, p in model.named_parameters(remove_duplicate=False)  # a head may share a weight
-        if p.ndim == 2 and name.endswith("weight") and id(p) not in coefficients
-    ]
-    apart |= {id(p) for p in matrices[-1:]}
-    inner = {id(p) for p in matrices} - apart
-    split = Split([], [], [])
-    for p in model.parameters():
-        if not p.requires_grad:
-            continue
-        if id(p) in coefficients:
-            split.coefficients.append(p)
-        elif id(p) in inner:
-            split.matrices.append(p)
-        else:
-            split.rest.append(p)
-    return split
+    coefficients = {p for act in rationals(model).values() for p in act.parameters()}
+    apart: set[nn.Parameter] = set()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            apart.update(module.parameters())
+    matrices = []
+    for name, p in model.named_parameters(remove_duplicate=False):  # a head may share a weight
+        if p.ndim == 2 and name.endswith("weight") and p not in coefficients:
+            matrices.append(p)
+    apart.update(matrices[-1:])
+    inner = set(matrices) - apart
+    known = inner | coefficients
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return Split(
+        matrices=[p for p in trained if p in inner],
+        coefficients=[p for p in trained if p in coefficients],
+        rest=[p for p in trained if p not in known],
+    )
 
 
 def param_groups(
