@@ -133,7 +133,7 @@ class _KatLlama(LlamaForCausalLM):
 
 
 def test_a_class_of_transformers_with_gr_kan_loads_what_it_saved(tmp_path):
-    """From the checkpoint of another class it has no values for the layers, until they are reset."""
+    """From the checkpoint of another class the layers have no values until they are reset."""
     LlamaForCausalLM(_llama()).save_pretrained(tmp_path / "base")
     model = _KatLlama.from_pretrained(tmp_path / "base")
     mlp = model.model.layers[0].mlp
