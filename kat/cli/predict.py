@@ -79,8 +79,10 @@ def make_parser() -> Parser:
     add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
     parser.add_common("--trust", "--device", "--image-size", "--exif", "--progress")
     add("--strict", action="store_true", help="exit with 1 if an image cannot be read")
-    what = "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
-    what += " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
+    what = (
+        "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
+        " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
+    )
     parser.add_folder("--out", what, new=True)
     add_task_options(parser, "predict_images")
     parser.add_json("the predictions")

@@ -59,9 +59,13 @@ class Problem:
 
     def to_dict(self, skipped: Collection[str]) -> dict[str, Any]:
         """The problem as JSON types."""
-        severity, cases = self.severity(skipped), list(self.cases)
-        found = {"kind": self.kind, "severity": severity, "count": len(cases)}
-        return {**found, "remedy": self.remedy, "cases": cases}
+        return {
+            "kind": self.kind,
+            "severity": self.severity(skipped),
+            "count": len(self.cases),
+            "remedy": self.remedy,
+            "cases": list(self.cases),
+        }
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,7 @@ def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
     ]
     if not alone and len({tuple(report.classes) for report in reports}) > 1:
         alone = ["the classes of the splits are in different orders"]
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(report.hashes for report in reports)])
+    hashes = np.concatenate([report.hashes for report in reports])
     values, times = np.unique(hashes[hashes > 1], return_counts=True)
     same: dict[int, list[tuple[SplitReport, int]]] = {int(v): [] for v in values[times > 1]}
     for report in reports:

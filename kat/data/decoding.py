@@ -138,8 +138,8 @@ def _named(name: str, content: bytes = b"") -> Iterator[None]:
             reason = f"its format is none of {', '.join(IMAGE_FORMATS)}"
             if _is_heic(content):
                 reason = "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
-        if isinstance(error, UnidentifiedImageError) and not content:
-            reason = "it has no bytes"
+            elif not content:
+                reason = "it has no bytes"
         raise UnreadableImage(name, reason) from error
 
 

@@ -47,7 +47,6 @@ CONTENTS = (
     TENSORBOARD, "wandb", "mlflow",
 )  # fmt: skip
 """Everything that a run writes, and that ``overwrite`` removes."""
-_FOLDERS = (TENSORBOARD, "wandb", "mlflow")
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = (
     "resume", "accept_changed_data", "overwrite", "progress", "limit_epochs", "max_steps",
@@ -132,8 +131,7 @@ def find_resumption(
 
     Raises:
         InputError: the directory is not one of a run, or holds a run that is neither resumed nor
-            overwritten; or there is no intact checkpoint of this run, or a folder in place of a
-            file.
+            overwritten; or there is no intact checkpoint of this run.
     """
     there = {name for name in CONTENTS if (out / name).exists()}
     checkpoints, begun = bool(there & {*_RESUMED}), SETTINGS in there
@@ -144,8 +142,6 @@ def find_resumption(
     if first and not (above.is_dir() and os.access(above, os.W_OK)):  # a dry run writes nothing
         raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
     if resume:
-        for path in (out / name for name in there if (out / name).is_dir() != (name in _FOLDERS)):
-            raise InputError(f"{path} must be a {'file' if path.is_dir() else 'folder'}: remove it")
         settings = read_settings(out) if begun else {}
         return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
     names = [path.name for path in out.iterdir()] if first and out.exists() else []
@@ -201,14 +197,11 @@ def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another run than its directory's."""
     settings = path.with_name(SETTINGS)
     own, its = run_id(settings), checkpoint.get("run_id")
-    start = f"A new run starts from the weights by --init-from {path}"
-    if its is None:
-        raise InputError(f"{path} is of an earlier version, and cannot be resumed. {start}")
     if its != own:
         raise InputError(
             f"{path} is of another run: its id is {its}, and the id in {settings} is {own or None}."
             " Put the run's own file in its place; if that has only lost its first line, write it"
-            f" again: '# run {its}'. {start}"
+            f" again: '# run {its}'. A new run starts from the weights by --init-from {path}"
         )
 
 

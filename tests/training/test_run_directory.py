@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kat.errors import InputError
-from kat.training.run_directory import LOCK, find_resumption, locked_run
+from kat.training.run_directory import LOCK, locked_run
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
@@ -48,15 +48,6 @@ def test_a_run_on_a_relative_path_is_evaluated_and_resumed_from_another_folder(
     assert run("eval", "../run", "--no-progress") == 0
     assert f"folder:{tmp_path / 'data'}: top-1" in capsys.readouterr().out
     assert run("train", "--resume", "true", "--out", "../run") == 0
-
-
-@pytest.mark.parametrize(("name", "kind"), [("best.ckpt", "file"), ("tensorboard", "folder")])
-def test_a_folder_in_place_of_a_file_is_found_before_training(name, kind, tmp_path):
-    (tmp_path / name).mkdir() if kind == "file" else (tmp_path / name).write_text("")
-    (tmp_path / "last.ckpt").write_bytes(b"")
-    for resume in ("auto", True):
-        with pytest.raises(InputError, match=f"{name} must be a {kind}: remove it"):
-            find_resumption(tmp_path, resume, overwrite=False, first=True)
 
 
 @pytest.mark.slow

@@ -35,10 +35,14 @@ _NOT_FOR_EVALUATION = {
 MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
 """The forms of a trained model on the command line."""
 
-_SIZE = "side of the square that the model sees, in pixels; of a segmentation model the shorter"
-_SIZE += " side of the image, of a detector the longer one (default: the model's)"
-_TRUST = "open .pt2 files, which are programs: one from somebody you do not trust can do anything"
-_TRUST += " that you can. No other file of a model runs code"
+_SIZE = (
+    "side of the square that the model sees, in pixels; of a segmentation model the shorter side"
+    " of the image, of a detector the longer one (default: the model's)"
+)
+_TRUST = (
+    "open .pt2 files, which are programs: one from somebody you do not trust can do anything that"
+    " you can. No other file of a model runs code"
+)
 _DEVICES = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
 _EXIF, _ORIGIN = "as data.exif in training", "dataset of the images (default: the run's own)"
 _BAR = "show a progress bar in a terminal"

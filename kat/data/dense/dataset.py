@@ -44,5 +44,4 @@ class DenseDataset(ImageDataset):
 
     def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
         """Decodes the target of an image and transforms both."""
-        image, target = self.transform(image, self.target(image, label, index))
-        return image, target
+        return self.transform(image, self.target(image, label, index))

@@ -58,13 +58,14 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
     every = [source.labels, *([indexed(others, kind, build).labels] if others else [])]
     largest = int(np.concatenate(every).max(initial=-1))
     classes = class_names(names, config.num_classes, largest, pattern)
+    usable = (source.labels >= 0) & (source.sizes >= 0)
     ignored = {
         source.name(sample): (
             "there is no image of this name" if source.sizes[sample] < 0 else "it has no label"
         )
-        for sample in np.flatnonzero((source.labels < 0) | (source.sizes < 0)).tolist()
+        for sample in np.flatnonzero(~usable).tolist()
     }
-    kept = np.flatnonzero((source.labels >= 0) & (source.sizes >= 0))
+    kept = np.flatnonzero(usable)
     return ImageDataset(source.subset(kept, source.labels[kept]), classes, ignored=ignored)
 
 
