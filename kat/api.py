@@ -51,13 +51,14 @@ def train(
 
     Use this when you want to do what ``kat train`` does from Python or a notebook. ``settings``
     overrides the recipe, and the arguments before ``settings`` override both. Other settings have
-    their defaults, or in a resumed run their earlier values.
+    the values of the recipe, or in a resumed run their earlier ones.
 
     On several devices, by default all GPUs, the call runs your script again in one process per
     device, as torchrun does, and ends when they end. In a notebook set ``{"devices": 1}``.
 
     Args:
-        recipe: the name of a shipped recipe, the path of a YAML file, or None.
+        recipe: the name of a shipped recipe, or the path of a YAML file. None: the recipe for the
+            task of your data. ``"none"``: the defaults of all settings.
         data: the dataset, e.g. ``"folder:photos"``: ``data.name`` of :class:`kat.data.DataConfig`.
         model: a model of timm's registry: ``model.name`` of :class:`kat.training.ModelConfig`.
         init_from: a trained ViT or KAT to start from: ``model.init_from``.
@@ -90,7 +91,7 @@ def train(
     }  # fmt: skip
     given = {SHORT.get(name, name): v for name, v in named.items() if v is not None}
     content = read_recipe(None if recipe is None else str(recipe))
-    return training.train(config_of_run(content, settings or {}, given))
+    return training.train(config_of_run(content, settings or {}, given, recipes=[content]))
 
 
 def load(

@@ -50,13 +50,14 @@ shell("kat data check folder:images")
 # ## Train
 #
 # `kat_micro_patch2_8` is a KAT with 0.2 million parameters for images of 8 × 8 pixels. For photographs, start from
-# trained weights ([fine-tuning](../fine-tuning.md)). `kat train --help-all` shows all settings.
+# trained weights ([fine-tuning](../fine-tuning.md)). `--config none` leaves out the recipe for photographs, which flips
+# images. `kat train --help-all` shows all settings.
 
 # %%
 shell(
-    "kat train --data folder:images --data.image_size 8 --data.channels 1 --data.batch_size 64"
-    " --model.name kat_micro_patch2_8 --epochs 10 --optim.lr 0.003 --optim.warmup_epochs 1"
-    " --out runs/mine --no-progress"
+    "kat train --config none --data folder:images --data.image_size 8 --data.channels 1"
+    " --data.batch_size 64 --model.name kat_micro_patch2_8 --epochs 10 --optim.lr 0.003"
+    " --optim.warmup_epochs 1 --out runs/mine --no-progress"
 )
 
 # %% [markdown]

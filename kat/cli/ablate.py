@@ -38,7 +38,7 @@ from kat.locks import locked
 from kat.settings import AUTO, Count, nested
 from kat.tables import print_table
 from kat.text import printable, say, warn
-from kat.training.recipes import grid_names
+from kat.training.recipes import GRIDS, recipe_names
 from kat.training.tasks.declared import Metric
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
 
 def make_parser() -> Parser:
     """The parser of ``kat ablate``."""
-    parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(grid_names())}")
+    parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(recipe_names(GRIDS))}")
     add = parser.add
     what = "a shipped grid, or a YAML file; FILE:GRID: one of its grids"
     add("grids", nargs="+", metavar="GRID", help=what)

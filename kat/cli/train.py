@@ -1,9 +1,10 @@
 """``kat train``: train a model from a recipe.
 
 Trains a classifier, a detector or a segmentation model, depending on the data. Settings come from a
-recipe and from the command line, which takes precedence. --monitor records the GR-KAN layers during
-training: mean and variance of inputs and outputs, gain, gradients, drift of the coefficients
-(docs/training.md).
+recipe and from the command line, which takes precedence. Without --config, data of your own have
+the recipe finetune, finetune_detection or finetune_segmentation; --config none leaves it out.
+--monitor records the GR-KAN layers during training: mean and variance of inputs and outputs, gain,
+gradients, drift of the coefficients (docs/training.md).
 
 examples:
   kat train --config digits                                    a first run, in about a minute
@@ -61,8 +62,10 @@ def main(arguments: list[str]) -> None:
 def make_parser(*, settings: bool = True) -> TrainingParser:
     """The parser of ``kat train``."""
     parser = TrainingParser(__doc__, settings=settings)
-    what = "build everything, make three steps, check the disk, and say what the run"
-    what += " will take; writes nothing but caches"
+    what = (
+        "build everything, make three steps, check the disk, and say what the run will take;"
+        " writes nothing but caches"
+    )
     parser.add("--dry-run", action="store_true", help=what)
     return parser
 

@@ -56,8 +56,8 @@ class DataConfig:
             folder:PATH and csv:FILE), which leaves the data's own validation split to ``kat eval``
             as test images.
         image_size: side of the model's square input, in pixels; null: the size of the data; auto:
-            the size of the model in model.init_from; if neither exists, the median side of 100
-            images.
+            the size of the model in model.init_from, or of the model that is named; if there is
+            neither, the median side of 100 images.
         channels: channels of the images, after conversion: 1 for gray, 3 for RGB; null: the
             channels of the data; auto: the channels of the model in model.init_from.
         batch_size: images per step in each process; auto: chosen by the number of images.
@@ -67,7 +67,7 @@ class DataConfig:
         exif: upright turns photographs as their EXIF orientation says; ignore uses the pixels as
             stored. An image also stays as stored if its boxes or masks were drawn on the stored
             pixels, as their size shows.
-        bad_annotations: what to do with invalid boxes and masks, which ``kat data check`` lists:
+        bad_annotations: what to do with invalid annotations, which ``kat data check`` lists:
             fail refuses the data, skip leaves them out.
         boxes_only: detection: ignore the masks of the annotations, and train on boxes only.
         interpolation: how images are resized for evaluation; auto: as the model in model.init_from

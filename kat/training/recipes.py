@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -29,14 +29,9 @@ _WITH_DEFAULTS = ("digits", "fashion_mnist")
 
 
 def recipe_names(package: str = "kat.recipes") -> list[str]:
-    """Return the names of the recipes, or of the grids, that a package ships."""
+    """Return the names of the recipes, or for :data:`GRIDS` of the grids, that are shipped."""
     names = (path.name for path in files(package).iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def grid_names() -> list[str]:
-    """Return the names of the grids that the package ships."""
-    return recipe_names(GRIDS)
 
 
 def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -> str:
@@ -64,8 +59,7 @@ def read_recipe(name: str | None) -> dict[str, Any]:
     """Read a recipe, by its path or its name; nothing for None.
 
     Raises:
-        InputError: there is no such recipe, or the file is no YAML mapping; or it has a section and
-            a dotted name of the section, of which one value would be lost.
+        InputError: there is no such recipe, or the file is no YAML mapping.
     """
     if name is None:
         return {}
@@ -73,10 +67,6 @@ def read_recipe(name: str | None) -> dict[str, Any]:
     content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
-    for key in map(str, content):
-        section = key.partition(".")[0]
-        if section != key and section in content:
-            raise InputError(f"{path} has {key!r} and {section!r}: write all of {section!r} in one")
     return content
 
 
@@ -101,29 +91,37 @@ def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
         raise InputError(f"{source}: {error}" if source else str(error)) from None
 
 
-def config_of_run(*settings: Mapping[str, Any]) -> TrainConfig:
-    """Make the settings of a run from recipes and what overrides them; later ones win.
+def config_of_run(
+    *settings: Mapping[str, Any], recipes: Iterable[Mapping[str, Any]] = ()
+) -> TrainConfig:
+    """Make the settings of a run: a base, and on it the settings that are given.
 
-    A run that is resumed has its own settings where none is given. A new one without a model has
-    the recipe finetune, or for detection and segmentation finetune_TASK.
+    The base is, in this order:
+
+    - for a run that is resumed, its own settings;
+    - for a recipe that names a model, as all shipped ones do, and for digits and fashion_mnist, the
+      defaults;
+    - else the recipe for data of one's own: finetune, or for detection and segmentation
+      finetune_TASK.
+
+    Args:
+        settings: all settings that are given, also by recipes; later ones win.
+        recipes: the recipes among them.
 
     Raises:
         InputError: an unknown setting, or an invalid value.
     """
+    from kat.data import task_of_data  # imports torch
     from kat.training.run_directory import SETTINGS, read_settings  # imports torch
 
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))
     kept = given.get("resume") and (out / SETTINGS).is_file()
-    return config_from(merged(read_settings(out) if kept else _base_of(given), given))
-
-
-def _base_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe for data of one's own where no model is given."""
-    from kat.data import task_of_data  # imports torch
-
-    named = flat(given)
-    data = str(named.get("data.name", DataConfig.name))
-    if "model.name" in named or data.startswith(_WITH_DEFAULTS):
-        return {}
-    return read_recipe(own_recipe(task_of_data(data)))
+    data = str(flat(given).get("data.name", DataConfig.name))
+    if kept:
+        base = read_settings(out)
+    elif data.startswith(_WITH_DEFAULTS) or any("model.name" in flat(nested(r)) for r in recipes):
+        base = {}
+    else:
+        base = read_recipe(own_recipe(task_of_data(data)))
+    return config_from(merged(base, given))

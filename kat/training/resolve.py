@@ -164,7 +164,8 @@ def _notes(
     chosen = [f"{name}={value}" for name, value in auto.items()]
     if chosen:
         task = data.train.task
-        by = f" as by --config {own_recipe(task)}, for {task}" if "model.name" in auto else ""
+        is_own = typed["optim.rational_warmup_epochs"] == AUTO  # as in these recipes alone
+        by = f" as by --config {own_recipe(task)}, for {task}" if is_own else ""
         lines.append(f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
     if typed["loss.class_weights"] == "balanced":
         pairs = zip(data.train.classes, now["loss.class_weights"], strict=True)

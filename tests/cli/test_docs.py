@@ -15,10 +15,9 @@ import pytest
 
 from kat.cli import train
 from kat.cli.options import parser as parsing
-from kat.cli.options import training_settings
 from kat.cli.options.parser import settings_of
 from kat.errors import InputError
-from kat.training import TrainConfig
+from kat.training import TrainConfig, recipes
 from tests.cli.commands import ALL_COMMANDS, COMMANDS, GROUPS, run
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +43,7 @@ def parse(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for check in ("check_target", "check_folder", "check_new_folder"):
         monkeypatch.setattr(parsing, check, lambda *_, **__: None)
-    recipe_path = training_settings.recipe_path
+    recipe_path = recipes.recipe_path
 
     def find(name):
         if name.endswith(".yaml"):
@@ -52,7 +51,7 @@ def parse(monkeypatch, tmp_path):
             return str(tmp_path / "recipe.yaml")
         return recipe_path(name)
 
-    monkeypatch.setattr(training_settings, "recipe_path", find)
+    monkeypatch.setattr(recipes, "recipe_path", find)
     parser_of = functools.cache(lambda module, make: getattr(module, make)())
 
     def run(line):

@@ -181,6 +181,20 @@ def test_the_bare_call_says_in_a_line_what_it_chooses(
         assert f"or take a recipe for {task} such as {recipe}" in line
 
 
+def test_a_bare_file_needs_a_named_model_which_keeps_the_recipe(images, source, tmp_path, capsys):
+    file = shutil.copy(source / "model.safetensors", tmp_path / "bare.safetensors")
+    command = ["train", "--data", f"folder:{images}", "--init-from", file, "--device", "cpu"]
+    command += ["--model.args", "{depth: 2}", "--out", tmp_path / "run", *QUICK, "--dry-run"]
+    assert "the file does not name its model: give --model.name" in refused(capsys, *command)
+    named = ("--model.name", "kat_micro_patch2_8")
+    assert run(*command, *named) == 0
+    chosen = "chosen as by --config finetune, for classification: epochs=100, data.image_size=8,"
+    assert capsys.readouterr().out.count(chosen) == 1
+    plain = ("--config", "none", "--data.image_size", 8, "--data.channels", 1)
+    assert run(*command, *named, *plain, "--data.batch_size", 2) == 0
+    assert "chosen" not in capsys.readouterr().out
+
+
 def test_a_bare_run_is_resumed_and_evaluated(images, tmp_path, capsys):
     bare = ["train", "--data", f"folder:{images}", *QUICK, "--out", tmp_path / "run"]
     assert run(*bare, "--epochs", 2, "--limit_epochs", 1) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from kat.cli.options.parser import Parser, settings_of
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.cli.plot import attention_parser
+from kat.data import DataConfig
 from kat.errors import InputError
-from kat.training import TrainConfig
+from kat.training import ModelConfig, TrainConfig
 from tests.cli.commands import refused, run
 from tests.images import noise, write_folder
 
@@ -51,6 +53,15 @@ def test_the_words_after_loggers_are_a_list():
     assert settings().loggers == []
 
 
+def test_a_named_model_keeps_the_recipe_for_data_of_ones_own_unless_it_is_none():
+    named = ("--data", "folder:x", "--model", "kat_micro")
+    bare = settings("--data", "folder:x")
+    named_model = settings(*named)
+    assert replace(named_model, model=replace(named_model.model, name="auto")) == bare
+    plain = TrainConfig(data=DataConfig("folder:x"), model=ModelConfig("kat_micro"))
+    assert settings("--config", "none", *named) == plain
+
+
 def test_recipes_and_options_in_turn_the_later_wins():
     config = settings("--epochs", "3", "--config", "digits", "--optim.lr", "5")
     assert (config.epochs, config.optim.lr, config.data.name) == (40, 5, "digits")
@@ -86,7 +97,6 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
     ("arguments", "line"),
     [
         (("train", "--config", "KEYS"), "unknown setting 'optim.learning_rate'; did you mean"),
-        (("train", "--config", "TWICE"), "write all of 'optim' in one"),
         (("train", "--config", "digit"), "'digit'; did you mean 'digits'? (there are: "),
         (("data", "check", "x", "--num-workers", 0), "--num-workers must be at least 1, got 0"),
         (("predict", "a", "--checkpoint", "x", "--top", "a"), "--top must be an integer, got a"),
@@ -112,7 +122,6 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
 def test_bad_options_of_commands_are_one_line(arguments, line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("KEYS").write_text("optim: {learning_rate: 1}")
-    Path("TWICE").write_text("optim.lr: 1\noptim: {name: sgd}")
     Path("SYNTAX").write_text("data:\n  name: x\n   root: y")
     Path("UTF16").write_text("epochs: 3", encoding="utf-16")
     noise().save("a.png")

@@ -188,4 +188,4 @@ def draw(
     if named[1].partition(":")[0] in HOLD_OUT and generator.random() < SHARE:
         options["data.validate_on"] = "holdout"
     chosen = [f"--{name}={value}" for name, value in options.items()]
-    return [*named, *chosen]
+    return ["--config=none", *named, *chosen]

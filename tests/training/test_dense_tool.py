@@ -192,7 +192,7 @@ def test_two_processes_validate_as_one_does(kind, items, tmp_path):
     for devices, batch in ((1, 2), (2, 1)):
         out = tmp_path / str(devices)
         command = (
-            "train", "--model.name", name, "--model.args",
+            "train", "--config", "none", "--model.name", name, "--model.args",
             json.dumps(args), "--data.name", f"{kind}:{items}", "--data.image_size", "64",
             "--data.batch_size", str(batch), "--epochs", "1", "--limit_train_batches", "1",
             "--optim.lr", "1e-12", "--optim.warmup_lr", "1e-12", "--optim.min_lr", "1e-12",

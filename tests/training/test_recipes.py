@@ -11,7 +11,7 @@ from kat.cli.options.training_settings import TrainingParser
 from kat.errors import InputError
 from kat.settings import flat, merged, nested
 from kat.training import TrainConfig, settings_to_keep
-from kat.training.recipes import config_from, config_of_run, grid_names, read_recipe, recipe_names
+from kat.training.recipes import GRIDS, config_from, config_of_run, read_recipe, recipe_names
 from kat.training.sweep.plan import find_grids
 
 
@@ -25,14 +25,14 @@ def parsed(content: dict) -> TrainConfig:
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_makes_the_settings_that_the_command_line_makes(name):
     content = read_recipe(name)
-    config = config_of_run(content)
+    config = config_of_run(content, recipes=[content])
     assert config == parsed(content)
     kept = flat(settings_to_keep(config))
     wanted = flat(nested(content))
     assert {n: kept[n] for n in wanted if "." in n} == {n: v for n, v in wanted.items() if "." in n}
 
 
-@pytest.mark.parametrize("name", grid_names())
+@pytest.mark.parametrize("name", recipe_names(GRIDS))
 def test_a_cell_of_a_grid_makes_the_settings_that_the_command_line_makes(name):
     for grid in find_grids([name])[:2]:
         for cell in grid.cells[:3]:
@@ -67,6 +67,27 @@ def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
     assert (new.epochs, new.optim.lr, new.model.args) == (10, 0.1, {"depth": 2, "num_groups": 4})
     resumed = config_of_run({"out": tmp_path, "resume": "auto", "seed": 7})
     assert (resumed.epochs, resumed.optim.lr, resumed.seed) == (3, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "recipe"),
+    [
+        ("folder:x", "finetune"),
+        ("coco:x", "finetune_detection"),
+        ("ade:x", "finetune_segmentation"),
+    ],
+)
+def test_a_named_model_keeps_the_recipe_of_the_task_unless_a_recipe_names_one(data, recipe):
+    own = {"data.name": data, "model.name": "kat_micro", "epochs": 3}
+    config = config_of_run(own)
+    assert config == config_from(merged(nested(read_recipe(recipe)), nested(own)))
+    assert (config.epochs, config.data.batch_size, config.optim.clip_grad) == (3, "auto", 1)
+    partial = {"optim": {"clip_grad": 2.0}}
+    assert config_of_run(partial, own, recipes=[partial]).data.batch_size == "auto"
+    for whole in (read_recipe("none"), {"model": {"name": "kat_tiny"}}):
+        assert config_of_run(whole, own, recipes=[whole]) == config_from(own)
+    built_in = {"data.name": "digits", "model.name": "kat_micro"}
+    assert config_of_run(built_in) == config_from(built_in)
 
 
 def test_numbers_with_an_exponent_are_numbers_in_yaml(tmp_path):

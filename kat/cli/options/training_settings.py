@@ -10,17 +10,18 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile
 
 from kat.cli.options.parser import Parser
+from kat.settings import nested
 from kat.training import TrainConfig
-from kat.training.recipes import SHORT, config_of_run, read_recipe, recipe_names, recipe_path
+from kat.training.recipes import SHORT, config_of_run, read_recipe, recipe_names
 
 
 class _Recipe(ActionConfigFile):
     """Reads a recipe by its path or its name."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
-        path = recipe_path(values)
-        read_recipe(path)  # within bounds
-        super().__call__(parser, cfg, path, option_string)
+        content = nested(read_recipe(values))
+        cfg.update(parser.parse_object(content, defaults=False))
+        cfg[self.dest] = [*(cfg.get(self.dest) or []), content]
 
 
 class TrainingParser(Parser):
@@ -56,5 +57,5 @@ def parse_training(
     """
     options = parser.parse_args(arguments, defaults=False)
     given = options.as_dict()
-    names = [field.name for field in fields(TrainConfig) if field.name in given]
-    return config_of_run({name: given[name] for name in names}), options
+    own = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+    return config_of_run(own, recipes=given.get("config", [])), options
