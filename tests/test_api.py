@@ -20,6 +20,7 @@ from tests.cli.dense.small_dense import MODELS, pictures
 from tests.images import write_photos
 
 QUICK = {"limit_train_batches": 2, "limit_val_batches": 2, "progress": False}
+NO_GPU = "mps" if torch.cuda.is_available() else "cuda"
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,14 @@ def test_objects_and_masks(task, items, tmp_path):
         model.features(path)
 
 
+def test_a_named_model_keeps_the_recipe_of_the_task_unless_it_is_none(monkeypatch):
+    monkeypatch.setattr("kat.training.train", lambda config: config)
+    own = {"data": "folder:x", "model": "kat_micro"}
+    found = [kat.train(recipe, **own) for recipe in (None, "finetune", "none")]
+    assert found[0] == found[1]
+    assert [config.epochs for config in found] == ["auto", "auto", 10]
+
+
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [
@@ -207,6 +216,8 @@ def test_objects_and_masks(task, items, tmp_path):
         (lambda run: kat.train(settings={"optim.lr": -1.5}), ("train", "--optim.lr", "-1.5")),
         (lambda run: kat.train(settings={"optim.rate": 1}), ("train", "--config", "RATE")),
         (lambda run: kat.train("digits", out=run), ("train", "--config", "digits", "--out", "RUN")),
+        (lambda run: kat.train(device=NO_GPU), ("train", "--device", NO_GPU)),
+        (lambda run: kat.load(run, device=NO_GPU), ("eval", "RUN", "--device", NO_GPU)),
         (lambda run: kat.load("nope"), ("predict", "a.png", "--checkpoint", "nope")),
         (lambda run: kat.evaluate("nope"), ("eval", "nope")),
         (lambda run: kat.load(run, device="tpu"), ("eval", "RUN", "--device", "tpu")),

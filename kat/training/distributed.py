@@ -89,12 +89,14 @@ def find_place(
         num_nodes: machines.
 
     Raises:
-        InputError: there are too few devices, or the launcher has started another number of
-            processes.
+        InputError: there is no such device or there are too few, or the launcher has started
+            another number of processes.
     """
     found = torch.accelerator.current_accelerator(check_available=True)
     available = "cpu" if found is None else found.type
     kind = {"auto": available, "gpu": "cuda"}.get(accelerator, accelerator)
+    if kind not in ("cpu", available):
+        raise InputError(f"device {kind} is unavailable on this machine: take {available}, or auto")
     gpus = torch.cuda.device_count() if kind == "cuda" else 1
     world = find_world(devices, num_nodes, gpus)
     most = gpus if kind == "cuda" else max(_ON_A_CPU, os.cpu_count() or 1)

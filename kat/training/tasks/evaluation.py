@@ -235,8 +235,9 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     try:
         return torch.empty(0, device=config.device).device
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        reason = first_line(error).partition(". ")[0]  # a list of all devices follows
         raise InputError(
-            f"device {config.device} is unavailable; a GPU is cuda or cuda:1 ({first_line(error)})"
+            f"device {config.device} is unavailable; a GPU is cuda or cuda:1 ({reason})"
         ) from None
 
 
