@@ -91,12 +91,9 @@ def build(resolved: ResolvedRun) -> Run:
     )
     if checkpoint is not None:
         saved = checkpoint.state
-        if not saved.is_divided_by(state.division, int(batches)):
+        if change := saved.division_change(state.division, int(batches)):
             raise InputError(
-                f"{checkpoint.path} is of {saved.division}, and at step {saved.step} in epoch"
-                f" {saved.epoch + 1}: {state.division}, {batches} in an epoch, cannot resume it."
-                " Give the settings of the run, or start a new one from its weights by"
-                f" --init-from {checkpoint.path}"
+                f"{change}, or start a new run from these weights: --init-from {checkpoint.path}"
             )
         changed = rounding_changes(saved.arithmetic, state.arithmetic)
         if changed and world.rank == 0:

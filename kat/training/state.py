@@ -12,6 +12,12 @@ import torch
 
 from kat.ops.operators import kernel_name
 
+_NOUNS = {
+    "processes": "number of processes",
+    "batch_size": "batch size",
+    "accumulate": "setting optim.accumulate_grad_batches",
+}
+
 
 @dataclass(frozen=True)
 class Division:
@@ -26,9 +32,6 @@ class Division:
     processes: int
     batch_size: int
     accumulate: int
-
-    def __str__(self) -> str:
-        return f"{self.processes} processes with batches of {self.batch_size} x {self.accumulate}"
 
 
 @dataclass
@@ -82,10 +85,20 @@ class TrainState:
         if self.holds_best:
             self.best = dict(row)
 
-    def is_divided_by(self, division: Division, batches: int) -> bool:
-        """Return True if it is a state of epochs of this division and so many batches."""
-        steps = (math.ceil(count / division.accumulate) for count in (batches, self.batch))
-        return division == self.division and self.step == self.epoch * next(steps) + next(steps)
+    def division_change(self, division: Division, batches: int) -> str:
+        """Return how epochs of this division and so many batches differ from the run's, or ""."""
+        for name, now in vars(division).items():
+            before = getattr(self.division, name)
+            if before != now:
+                noun = _NOUNS[name]
+                return f"the {noun} was {before} and is now {now}: resume with {before}"
+        whole, begun = (math.ceil(count / division.accumulate) for count in (batches, self.batch))
+        if self.step == self.epoch * whole + begun:
+            return ""
+        return (
+            f"an epoch does not have {batches} batches, as it has now: resume with the images and"
+            " the limit_train_batches of the run"
+        )
 
     @property
     def epochs_since_best(self) -> int:

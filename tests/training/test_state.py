@@ -14,18 +14,19 @@ AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batc
 
 
 @pytest.mark.parametrize(
-    ("changes", "division", "batches", "fits"),
+    ("changes", "division", "batches", "change"),
     [
-        ({}, AT.division, 20, True),
-        ({"validating": True, "batch": 20, "step": 30}, AT.division, 20, True),
-        ({}, AT.division, 22, False),
-        ({}, Division(1, 16, 2), 20, False),
-        ({}, Division(2, 8, 1), 20, False),
+        ({}, AT.division, 20, ""),
+        ({"validating": True, "batch": 20, "step": 30}, AT.division, 20, ""),
+        ({}, AT.division, 22, "an epoch does not have 22 batches"),
+        ({}, Division(1, 8, 2), 20, "the number of processes was 2 and is now 1: resume with 2"),
+        ({}, Division(2, 16, 2), 20, "the batch size was 8 and is now 16: resume with 8"),
+        ({}, Division(2, 8, 1), 20, "accumulate_grad_batches was 2 and is now 1: resume with 2"),
     ],
 )
-def test_a_state_is_of_one_division_of_the_images(changes, division, batches, fits):
-    state = dataclasses.replace(AT, **changes)
-    assert state.is_divided_by(division, batches) == fits
+def test_a_state_is_of_one_division_of_the_images(changes, division, batches, change):
+    found = dataclasses.replace(AT, **changes).division_change(division, batches)
+    assert (change in found) if change else (found == "")
 
 
 def _best(rows):
