@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -33,6 +34,9 @@ IMAGE_EXTENSIONS = tuple(ending for endings in IMAGE_FORMATS.values() for ending
 _MOST = 100_000
 """More classes than any dataset of images has: such labels are ids of something else."""
 
+_OF_SYSTEM = r"__MACOSX|\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini"
+"""The names of folders and files that macOS and Windows leave among images."""
+
 NOT_AN_IMAGE = "it is not named as an image"
 
 
@@ -42,8 +46,13 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Return True if a part of a path is hidden, such as ``.DS_Store`` or ``._cat.jpg``."""
-    return any(part.startswith(".") and part.strip(".") for part in path.split("/"))
+    """Return True if a part of a path is hidden, or left by the system as ``__MACOSX`` is."""
+    return bool(re.search(rf"(^|/)({_OF_SYSTEM}|\.+[^./][^/]*)(/|$)", path))
+
+
+def is_of_system(path: str) -> bool:
+    """Return True for a file that macOS or Windows leaves among images, e.g. ``Thumbs.db``."""
+    return bool(re.search(rf"(^|/)({_OF_SYSTEM})(/|$)", path))
 
 
 def sorted_classes(names: Iterable[str]) -> list[str]:

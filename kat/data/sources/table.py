@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import NOT_AN_IMAGE, is_image, sorted_classes
+from kat.data.naming import NOT_AN_IMAGE, is_image, is_of_system, sorted_classes
 from kat.data.sources.folder import dataset_of_files
 from kat.errors import InputError
 from kat.files import read_text
@@ -82,10 +82,10 @@ def _read(table: Path, folder: Path) -> list[_Row]:
     seen: dict[str, int] = {}
     rows = []
     for number, line in enumerate(cells, start=2):
-        if not any(line):
-            continue
         row = dict(zip(columns, line, strict=False))
         path, label, split = (row.get(name, "") for name in _COLUMNS)
+        if not any(line) or is_of_system(path):
+            continue
         full = os.path.abspath(os.path.join(folder, path))
         problem = ""
         if len(line) != len(columns):

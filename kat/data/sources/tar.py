@@ -24,7 +24,7 @@ from kat.errors import InputError, UnreadableFile
 from kat.files import cache_folder, open_input, reason_of, replacing, too_large
 from kat.text import either
 
-_VERSION = 5
+_VERSION = 6
 """Version of the indices in the cache."""
 
 

@@ -50,8 +50,16 @@ def test_the_table_of_a_folder_is_the_folder(tmp_path, whole):
     (tmp_path / "train" / "n00" / "3.jpg").rename(tmp_path / "train" / "n00" / "deeper" / "0.jpg")
     if whole:
         unsplit(tmp_path)
-    table = write_table(tmp_path / "labels.csv", rows_of(tmp_path, whole))
-    folder, ours = (_opened(DataConfig(name)) for name in (f"folder:{tmp_path}", f"csv:{table}"))
+    rows = rows_of(tmp_path, whole)
+    for name in ("__MACOSX/n00/1.jpg", "n00/Thumbs.db", "n00/.DS_Store"):
+        path = tmp_path / ("" if whole else "train") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"of the system")
+        rows.append((str(path.relative_to(tmp_path)), "junk", *rows[0][2:]))
+    table = write_table(tmp_path / "labels.csv", rows)
+    configs = DataConfig(f"folder:{tmp_path}"), DataConfig(f"csv:{table}")
+    assert [open_split(config, "train").ignored for config in configs] == [{}, {}]
+    folder, ours = map(_opened, configs)
     assert ours[0] == folder[0]
     assert len(ours[0][1]) == (3 if whole else 6)
     assert ours[1]["classes"] == ["n00", "n01", "n02"]

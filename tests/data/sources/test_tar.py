@@ -98,6 +98,8 @@ def test_long_names_directories_and_hidden_files(tmp_path, kind):
         (long, picture(1)),
         ("n00/._0.jpg", b"resource fork"),
         (".DS_Store", b"x"),
+        ("__MACOSX/n02/0.jpg", b"x"),
+        ("n01/Thumbs.db", b"x"),
         ("./n01/0.jpg", picture(2)),
         ("n01/notes.txt", b"hello"),
     ]
