@@ -32,8 +32,8 @@ def test_each_kind_of_problem_is_one_line(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "train: 3 images, 2 annotations, 3 classes"
     assert lines[1] == "  classes  'car' 1, 'cat' 1, 'brush' 0"
-    assert "  fatal    2 boxes of zero area, first annotation 12 (image 'a.png'" in lines[3]
-    assert lines[3].endswith("category 3, box [1, 1, 0, 26.5])")
+    assert "  fatal    2 boxes of zero area, first annotation 12 of image 'a.png': " in lines[3]
+    assert lines[3].endswith("category 3, bbox [1.0, 1.0, 0.0, 26.5]")
     missing = f"1 missing images, first {tmp_path / 'val2017' / 'b.png'}"
     assert f"  skipped  {missing}; such images are left out" in lines
     assert lines[-1] == "5 kinds of problems, 4 fatal; --skip lists what training can leave out"

@@ -31,7 +31,10 @@ def _annotation(place, **changes):
 
 DAMAGED = "damaged masks: neither run lengths nor polygons near their image"
 NO_MASK = "annotations without a mask beside others with one (data.boxes_only=true takes both)"
+NOT_FINITE = "boxes or areas that are not finite numbers"
 SKIPPABLE = {
+    "annotations with the id of another one": _annotation(1, id=900),
+    NOT_FINITE: _annotation(1, bbox=[1, math.nan, 30, 26.5]),
     "annotations of unknown images": _annotation(1, image_id=5),
     "annotations of unknown categories": _annotation(1, category_id=1),
     "boxes of zero area": _annotation(1, bbox=[3, 4, 5, 0]),
@@ -57,9 +60,25 @@ def test_an_invalid_annotation_is_found_and_can_be_skipped(tmp_path, kind):
     write_coco(tmp_path, content)
     (problem,) = _problems(f"coco:{tmp_path}").values()
     assert (problem.kind, len(problem.cases)) == (kind, 1)
-    assert problem.cases[0].startswith("annotation 12 (image ")
+    number = 900 if "with the id of another" in kind else 12
+    assert problem.cases[0].startswith(f"annotation {number} of image ")
+    assert (kind == NOT_FINITE) == ("bbox [1, NaN, 30, 26.5]" in problem.cases[0].replace(".0", ""))
     assert _fatal(problem, ())
     assert not _fatal(problem, {"bad_annotations"})
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"bbox": [1, 2, None, 4]}, {"bbox": []}, {"bbox": [1, math.inf, 3, 4]}, {"area": math.nan}],
+)
+def test_a_number_that_is_missing_or_not_finite_is_of_one_annotation(tmp_path, numbers):
+    content = instances()
+    content["annotations"][1] |= numbers
+    write_coco(tmp_path, content)
+    assert _problems(f"coco:{tmp_path}").keys() == {NOT_FINITE}
+    with pytest.raises(InputError, match=rf"{NOT_FINITE}, first annotation 12 of image 'a\.png'"):
+        open_coco(tmp_path, "train")
+    assert open_coco(tmp_path, "train", "skip")[1][1]["labels"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +103,8 @@ def test_polygons_may_reach_as_far_beyond_their_image_as_it_is_wide_and_high(
         [[1, 2, 3, 4, 5, 6, 7]],
         "polygon",
         {"size": [50, 60], "counts": [-1, 3001]},
+        {"size": [50, 60], "counts": [0, [3000]]},
+        {"size": [50, 60], "counts": [[3000]]},
         {"size": [50, 60], "counts": [2**62, 2**62, 2**62, 2**62, 3000]},
         {"size": [50, 60], "counts": "34="},
         {"size": [50, 60], "counts": 50 * "o"},

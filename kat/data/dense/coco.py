@@ -25,7 +25,6 @@ BEYOND = "boxes more than 1 pixel outside their image"
 """The one kind of invalid annotations that is used nevertheless."""
 
 _Integer = Annotated[int, Field(ge=-(2**62), le=2**62)]
-_Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(slots=True)
@@ -47,8 +46,8 @@ class _Annotation:
     id: _Integer
     image_id: _Integer
     category_id: _Integer
-    bbox: tuple[_Number, _Number, _Number, _Number]
-    area: _Number | None = None
+    bbox: list[float | None]
+    area: float | None = None
     iscrowd: _Integer | None = None
     segmentation: Any = None
 
@@ -160,14 +159,18 @@ def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
     has_masks = not boxes_only and not all(map(_is_missing, outlines))
     problems: dict[str, list[str]] = defaultdict(list)
     valid: list[_Annotation] = []
+    ids: set[int] = set()
     for each in file.annotations:
         image = file.images[place_of[each.image_id]] if each.image_id in place_of else None
         problem = _problem(each, image, categories, has_masks)
+        if each.id in ids:
+            problem = "annotations with the id of another one"
+        ids.add(each.id)
         if problem:
             name = f"id {each.image_id}" if image is None else repr(image.file_name)
-            box = ", ".join(f"{number:g}" for number in each.bbox)
             problems[problem].append(
-                f"annotation {each.id} (image {name}, category {each.category_id}, box [{box}])"
+                f"annotation {each.id} of image {name}: category {each.category_id},"
+                f" bbox {json.dumps(each.bbox)}"
             )
         if problem in ("", BEYOND):
             valid.append(each)
@@ -198,32 +201,41 @@ def _is_missing(outline: Any) -> bool:
 def _problem(
     annotation: _Annotation, image: _Image | None, categories: Collection[int], has_masks: bool
 ) -> str:
-    """Return the kind of an annotation's first problem, or an empty string.
-
-    A valid mask becomes polygons of at least three points, or compressed run lengths.
-    """
+    """Return the kind of an annotation's first problem, or an empty string."""
     if image is None:
         return "annotations of unknown images"
     if annotation.category_id not in categories:
         return "annotations of unknown categories"
-    x, y, width, height = annotation.bbox
+    box: list[Any] = annotation.bbox
+    if len(box) != 4 or None in box or not math.isfinite(sum(box) + (annotation.area or 0)):
+        return "boxes or areas that are not finite numbers"
+    x, y, width, height = box
     if min(width, height) <= 0:
         return "boxes of zero area"
     if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
         return "boxes entirely outside their image"
+    excess = max(-x, -y, x + width - image.width, y + height - image.height)
+    beyond = BEYOND if excess > 1 else ""
+    return (_mask_problem(annotation, image) if has_masks else "") or beyond
+
+
+def _mask_problem(annotation: _Annotation, image: _Image) -> str:
+    """Return the problem of a mask, or an empty string.
+
+    A valid mask becomes polygons of at least three points, or compressed run lengths.
+    """
     outline = annotation.segmentation
-    if has_masks and _is_missing(outline):
+    if _is_missing(outline):
         return "annotations without a mask beside others with one (data.boxes_only=true takes both)"
-    if has_masks and isinstance(outline, dict):
+    if isinstance(outline, dict):
         if outline.get("size") != [image.height, image.width]:
             return "masks whose size differs from their image"
         annotation.segmentation = run_lengths(outline.get("counts"), image.height, image.width)
-    elif has_masks:
+    else:
         annotation.segmentation = _polygons(outline, image.height, image.width)
-    if has_masks and not annotation.segmentation:
+    if not annotation.segmentation:
         return "damaged masks: neither run lengths nor polygons near their image"
-    excess = max(-x, -y, x + width - image.width, y + height - image.height)
-    return BEYOND if excess > 1 else ""
+    return ""
 
 
 def _polygons(outline: Any, height: int, width: int) -> list[list[float]]:
@@ -257,7 +269,8 @@ def run_lengths(counts: Any, height: int, width: int) -> str:
     """
     from faster_coco_eval.core import mask
 
-    numbers = np.array(counts if isinstance(counts, list) else [])
+    is_list = isinstance(counts, list) and all(isinstance(count, int) for count in counts)
+    numbers = np.array(counts if is_list else [])
     if isinstance(counts, str) and counts:
         groups = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
         ends = np.flatnonzero(groups & 32 == 0)

@@ -149,14 +149,9 @@ class DetectionDataset(DenseDataset):
     def __init__(self, source: CocoSource, note: str = "") -> None:
         table = source.table
         super().__init__(source, [*table.categories.values()], note=note)
-        self.annotations_file = table.path
         self.problems = table.problems
         self.category_ids = [*table.categories]
         self.has_masks = table.has_masks
-
-    def category_id(self, label: int) -> int:
-        """The category id, in the file, of a class index."""
-        return self.category_ids[label]
 
     def annotated_size(self, label: Annotation) -> Size:
         """The size of the image in the file."""

@@ -92,7 +92,7 @@ def test_figures_are_those_of_pycocotools(kind_of_data, items, tmp_path, capsys)
         metrics.update([found], [target])
         for kind, rows in coco_results(found, int(target["image_id"]), data).items():
             results[kind] += rows
-    truth = COCO(data.annotations_file)
+    truth = COCO(data.source.table.path)
     given = metrics.compute()
     for kind, name in (("box", "bbox"), ("mask", "segm")):
         for figure, value in zip(FIGURES, official(truth, results[name], name), strict=False):

@@ -163,7 +163,7 @@ def coco_results(
         images: dataset with the category ids.
     """
     found = [
-        {"image_id": image_id, "category_id": images.category_id(label), "score": score}
+        {"image_id": image_id, "category_id": images.category_ids[label], "score": score}
         for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
     ]
     boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
