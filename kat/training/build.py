@@ -16,7 +16,7 @@ from kat.nn.stability import StabilityMonitor
 from kat.text import warn
 from kat.training.callbacks.loggers import check_services
 from kat.training.checkpoint import raw_weights
-from kat.training.distributed import connect, launch, wrap
+from kat.training.distributed import connect, wrap
 from kat.training.optim.ema import EMA
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, check_layout, make_optimizer
@@ -30,16 +30,12 @@ from kat.training.tasks.registry import check_task
 def build(resolved: ResolvedRun) -> Run:
     """Build model, optimizer and loaders, and connect the processes; nothing is written.
 
-    A process that is to train with others, and was started alone, launches them instead.
-
     Raises:
         InputError: settings that do not fit the model, the data or the checkpoint.
     """
     config, record, checkpoint = resolved.config, resolved.record, resolved.checkpoint
     device, world = resolved.device, resolved.world
     check_services(config.loggers)
-    if not world.launched and world.size > 1:
-        launch(world)
     rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
     model: Any = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
     unseen = unseen_pixels(model, record.input_size)

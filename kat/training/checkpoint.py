@@ -167,19 +167,19 @@ def load_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a state, of which sharded parameters take their shards."""
     entries = dict(state["state"])
-    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        for index, parameter in zip(saved["params"], group["params"], strict=True):
-            if index in entries:
-                entries[index] = map_tensors(entries[index], partial(_like, parameter))
+    indices = chain.from_iterable(group["params"] for group in state["param_groups"])
+    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    pairs = [pair for pair in zip(indices, parameters, strict=True) if pair[0] in entries]
+    for index, parameter in pairs:
+        entries[index] = map_tensors(entries[index], partial(_like, parameter))
     optimizer.load_state_dict({**state, "state": entries})
     # torch casts each tensor but "step" to the dtype of its parameter. NAdam, for one, keeps a
     # product of momenta in float32 beside parameters of float64.
-    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        for index, parameter in zip(saved["params"], group["params"], strict=True):
-            own = optimizer.state[parameter] if index in entries else {}
-            for name, value in entries.get(index, {}).items():
-                if isinstance(value, Tensor):
-                    own[name] = own[name].to(value.dtype)
+    for index, parameter in pairs:
+        own = optimizer.state[parameter]
+        for name, value in entries[index].items():
+            if isinstance(value, Tensor):
+                own[name] = own[name].to(value.dtype)
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -61,6 +61,11 @@ class World:
     local_size: int = 1
     launched: bool = False
 
+    @property
+    def needs_launch(self) -> bool:
+        """Return True if this process must start those that train."""
+        return self.size > 1 and not self.launched
+
 
 def is_first_process() -> bool:
     """Return True in the process that checks, writes and prints.

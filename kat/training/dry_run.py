@@ -15,7 +15,7 @@ from kat.training.build import build
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import bytes_by_part, bytes_of_directory, check_disk
 from kat.training.config import TrainConfig
-from kat.training.distributed import disconnect
+from kat.training.distributed import disconnect, launch
 from kat.training.loop import fit
 from kat.training.meter import Work
 from kat.training.resolve import ResolvedRun, resolve
@@ -97,6 +97,8 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
         52310
     """
     resolved = resolve(config)
+    if resolved.world.needs_launch:
+        launch(resolved.world)
     run = build(resolved)
     for note in resolved.notes:
         run.print(note)

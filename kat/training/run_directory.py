@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import secrets
 import shutil
@@ -17,7 +16,7 @@ import yaml
 
 from kat.documents import read_json, read_yaml, write_json
 from kat.errors import InputError
-from kat.files import read_text, write_text
+from kat.files import check_folder, read_text, write_text
 from kat.locks import locked
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
@@ -138,9 +137,8 @@ def find_resumption(
     if resume == "auto":
         resume = checkpoints
         overwrite = begun and not resume and not there & {BEST, *RESULTS}
-    above = next(path for path in (out, *out.parents) if path.exists())
-    if first and not (above.is_dir() and os.access(above, os.W_OK)):  # a dry run writes nothing
-        raise InputError(f"{out} cannot be a folder: {above} is a file or cannot be written")
+    if first:
+        check_folder(out)  # which a dry run does not create
     if resume:
         settings = read_settings(out) if begun else {}
         return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))

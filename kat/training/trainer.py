@@ -25,7 +25,7 @@ from kat.training.checkpoint import check_disk, load_checkpoint
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
 from kat.training.provenance import provenance
-from kat.training.resolve import resolve
+from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, CONVERSION, SUMMARY, locked_run, prepare_run_directory
 
@@ -122,31 +122,38 @@ def train(config: TrainConfig) -> Summary:
         >>> sorted(summary.metrics)
         ['top1', 'top5']
     """
-    alone = distributed.is_first_process() and not distributed.is_launched_here()
-    lock = locked_run(Path(config.out)) if alone else nullcontext()  # else the launcher has it
-    with distributed.one_message(), lock:
-        resolved = resolve(config)
-        try:
-            run = build(resolved)
-            throughput, made_by = Throughput(), provenance(run.device)
-            run.callbacks = make_callbacks(run, throughput)
-            with closing(run.train_loader), closing(run.val_loader):
-                if run.is_first and resolved.checkpoint is None:
-                    check_disk(run)
-                if run.is_first:
-                    run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-                run.id = distributed.broadcast(run.id)
-                if resolved.checkpoint is not None:
-                    load_checkpoint(run, resolved.checkpoint)
-                for note in resolved.notes:
-                    run.print(note)
-                if run.conversion is not None and run.is_first:
-                    run.conversion.save(run.out / CONVERSION)
-                    run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
-                fit(run)
-            return _finish(run, throughput, made_by)
-        finally:
-            distributed.disconnect()
+    lock = locked_run(Path(config.out)) if distributed.is_first_process() else nullcontext()
+    with distributed.one_message():
+        with lock:
+            resolved = resolve(config)
+            summary = None if resolved.world.needs_launch else _train(resolved)
+        # The lock is free for the first process that is launched, which resolves anew.
+        return summary or distributed.launch(resolved.world)
+
+
+def _train(resolved: ResolvedRun) -> Summary:
+    """Train in this process, one of those that the run has."""
+    try:
+        run = build(resolved)
+        throughput, made_by = Throughput(), provenance(run.device)
+        run.callbacks = make_callbacks(run, throughput)
+        with closing(run.train_loader), closing(run.val_loader):
+            if run.is_first and resolved.checkpoint is None:
+                check_disk(run)
+            if run.is_first:
+                run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
+            run.id = distributed.broadcast(run.id)
+            if resolved.checkpoint is not None:
+                load_checkpoint(run, resolved.checkpoint)
+            for note in resolved.notes:
+                run.print(note)
+            if run.conversion is not None and run.is_first:
+                run.conversion.save(run.out / CONVERSION)
+                run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
+            fit(run)
+        return _finish(run, throughput, made_by)
+    finally:
+        distributed.disconnect()
 
 
 def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:

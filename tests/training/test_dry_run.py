@@ -128,7 +128,7 @@ def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
     assert "unknown model 'kat_micrro'; did you mean" in line
     (tmp_path / "file").write_text("")
     line = refused(capsys, *QUICK, "--out", tmp_path / "file/run", "--dry-run")
-    assert f"{tmp_path / 'file'} is a file or cannot be written" in line
+    assert f"{tmp_path / 'file' / 'run'} cannot be written: Not a directory" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
