@@ -13,6 +13,7 @@ import difflib
 import importlib
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,6 +22,9 @@ from pathlib import Path
 USAGE_ERROR, FAILED = 2, 1
 BROKEN_PIPE = 141
 """The exit code that shells report for other programs: 128 + SIGPIPE."""
+STOPPED = 75
+_RESUMABLE = ("train", "ablate")
+"""The commands that a scheduler may stop and start again."""
 
 _EXAMPLES = """\
 examples:
@@ -91,6 +95,9 @@ def _run(arguments: list[str] | None) -> int:
         if path.is_file():
             break
         path /= f"{name}.py"
+    if names[1] in _RESUMABLE:
+        for number in {signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}:
+            signal.signal(number, _stop)
     from kat.cli.errors import run_command
     from kat.extras import EXTRA_OF_COMMAND, MissingPackage, needed_by
 
@@ -110,6 +117,18 @@ def _run(arguments: list[str] | None) -> int:
         return code
 
     return run_command(command, rest)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Ends the process at once, outside the steps of training, which handle signals themselves.
+
+    An exception could be caught by any of the modules that are being imported. A process that is
+    killed leaves nothing half-written, so this one leaves nothing either.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):
+            os.write(2, f"kat: stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(STOPPED)
 
 
 def find_commands(path: Path) -> dict[str, str]:

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 
-REQUESTS_TO_STOP = {signal.SIGTERM, signal.SIGINT}
-if hasattr(signal, "SIGUSR1"):  # not on Windows
-    REQUESTS_TO_STOP.add(signal.SIGUSR1)
+REQUESTS_TO_STOP = {
+    signal.SIGTERM,
+    signal.SIGINT,
+    getattr(signal, "SIGUSR1", signal.SIGTERM),  # Windows has none
+}
 
 
 @contextmanager

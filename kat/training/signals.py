@@ -10,9 +10,10 @@ import threading
 from types import FrameType
 from typing import Any
 
+from kat.processes import REQUESTS_TO_STOP
+
 REQUEUE = signal.SIGUSR1
 """The signal that SLURM sends before the time limit: save a checkpoint and requeue the job."""
-STOP = (signal.SIGTERM, signal.SIGINT, REQUEUE)
 
 
 class StopRequest:
@@ -28,7 +29,7 @@ class StopRequest:
     def watch(self) -> None:
         """Installs the signal handlers; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in STOP}
+            self.before = {number: signal.signal(number, self._note) for number in REQUESTS_TO_STOP}
 
     def release(self) -> None:
         """Restores the previous signal handlers."""

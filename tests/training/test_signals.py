@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from kat.training.signals import STOP, StopRequest, requeue_slurm_job
+from kat.processes import REQUESTS_TO_STOP
+from kat.training.signals import StopRequest, requeue_slurm_job
 
 pytestmark = pytest.mark.slow
+
+
+_STOPPED_AT_IMPORT = """
+import os, signal, sys
+import kat_command
+
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == sys.argv[1] and ("LOCAL_RANK" in os.environ) == (sys.argv[2] == "rank"):
+            signal.raise_signal(int(sys.argv[3]))
+
+sys.meta_path.insert(0, Finder())
+sys.exit(kat_command.main(["train", "--config", "digits", *sys.argv[4:]]))
+"""
+"""Runs ``kat train``, and sends a signal to it or to its ranks when they import a module."""
+
+
+@pytest.mark.parametrize(
+    ("module", "place", "number"),
+    [
+        ("torch", "main", signal.SIGUSR1),
+        ("kat.training.build", "main", signal.SIGTERM),
+        ("torch", "rank", signal.SIGTERM),
+    ],
+)
+def test_a_signal_before_training_ends_it_with_75(tmp_path, module, place, number):
+    """Even while torch is imported, and in a process that the launcher has started."""
+    options = ["--devices", "2", "--accelerator", "cpu"] if place == "rank" else []
+    program = [sys.executable, "-c", _STOPPED_AT_IMPORT, module, place, str(int(number))]
+    command = [*program, *options, "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 75, ended.stderr
+    assert ended.stderr == f"kat: stopped by {number.name}\n"
+    assert not list(tmp_path.glob("run/*"))
 
 
 @pytest.fixture
@@ -19,16 +56,16 @@ def request_to_stop():
     request.release()
 
 
-@pytest.mark.parametrize("number", STOP)
+@pytest.mark.parametrize("number", sorted(REQUESTS_TO_STOP))
 def test_a_signal_is_noted_and_the_handlers_of_before_come_back(number):
-    before = {each: signal.getsignal(each) for each in STOP}
+    before = {each: signal.getsignal(each) for each in REQUESTS_TO_STOP}
     request = StopRequest()
     request.watch()
     assert request.signal is None
     signal.raise_signal(number)
     assert request.signal is number
     request.release()
-    assert {each: signal.getsignal(each) for each in STOP} == before
+    assert {each: signal.getsignal(each) for each in REQUESTS_TO_STOP} == before
 
 
 def test_a_second_interruption_acts_at_once(request_to_stop):
