@@ -52,8 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     0 done, 1 failed, 2 bad input, 75 stopped and can be resumed, 130 Ctrl-C.
 
-    If nobody reads its output any more, as in ``kat flops models | head -1``, it ends quietly.
+    If nobody reads its output any more, as in ``kat flops models | head -1``, it ends quietly; with
+    standard output closed from the start, as by ``>&-``, it prints nothing.
     """
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
     code = 0
     try:
         try:

@@ -51,11 +51,11 @@ def open_input(
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UnreadableFile(path, reason_of(error)) from None
     status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and (limit is None or status.st_size <= limit):
+    regular = stat.S_ISREG(status.st_mode)
+    if regular and (limit is None or status.st_size <= limit):
         return file
     file.close()
-    is_large = limit is not None and stat.S_ISREG(status.st_mode)
-    reason = too_large(status.st_size, limit or 0) if is_large else "it is not a regular file"
+    reason = too_large(status.st_size, limit or 0) if regular else "it is not a regular file"
     raise UnreadableFile(path, reason)
 
 

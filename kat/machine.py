@@ -29,7 +29,7 @@ def memory_bytes(device: torch.device) -> int:
     that they share count for each.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return peak_bytes(device)
     return sum(_resident(p.pid, "VmRSS") for p in (current_process(), *active_children()))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 
@@ -36,8 +37,9 @@ def say(*lines: object) -> None:
 
 
 def warn(line: object) -> None:
-    """Prints a line to standard error, :func:`printable`."""
-    sys.stderr.write(f"{printable(str(line))}\n")
+    """Prints a line to standard error, :func:`printable`, if anything reads it."""
+    with suppress(OSError):
+        sys.stderr.write(f"{printable(str(line))}\n")
 
 
 def listing(items: Iterable[object], limit: int = 3) -> str:

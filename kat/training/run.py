@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from kat.data import Batch, DeviceTransform, Loader
 from kat.data.folders import left_out
 from kat.models import Conversion, ModelRecord
 from kat.nn.stability import StabilityMonitor
-from kat.text import say
+from kat.text import say, warn
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, gather
 from kat.training.meter import Meter
@@ -203,10 +204,16 @@ class Run:
             self.print(line)
 
     def print(self, line: str) -> None:
-        """Print a line in the first process."""
-        if self.is_first:
+        """Print a line in the first process; training outlives the reader of its output."""
+        if not self.is_first:
+            return
+        try:
             say(line)
             sys.stdout.flush()
+        except OSError as error:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            warn(f"warning: training continues without standard output: {error.strerror}")
 
     def log(self, values: Mapping[str, float]) -> None:
         """Give values to all loggers, at the last step, counted from 0."""

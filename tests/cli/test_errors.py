@@ -74,6 +74,14 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arguments", ["--help", "flops layers 8 8"])
+def test_a_command_whose_standard_output_is_closed_prints_nothing(arguments):
+    command = f"exec {sys.executable} -m kat_command {arguments} >&-"
+    ended = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_standard_output_is_one_line():
     command = [sys.executable, "-m", "kat_command", "flops", "layers", "8", "8"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import sys
 
 import pytest
 from rich.progress import Progress
@@ -94,3 +96,13 @@ def test_a_bar_shows_the_same_values_in_a_terminal(tmp_path, capsys, monkeypatch
     )
     assert all(re.match(pattern, line) for line in shown)
     assert ["top-1" in line for line in shown] == 3 * [False] + 3 * [True]
+
+
+def test_training_outlives_the_reader_of_its_output(tmp_path, capsys, monkeypatch):
+    out, (reader, writer) = tmp_path / "run", os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        assert run(*QUICK, "--epochs", 1, "--limit_train_batches", 2, "--out", out) == 0
+    assert (out / "summary.json").is_file()
+    assert capsys.readouterr().err.count("without standard output: Broken pipe") == 1
