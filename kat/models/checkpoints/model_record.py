@@ -95,7 +95,8 @@ class ModelRecord:
             InputError: an invalid field, one that names a file, or more blocks than any model has.
         """
         args = fields["args"]
-        if isinstance(args.get("depth", 1), int) and args.get("depth", 1) > _LARGEST_DEPTH:
+        depth = args.get("depth")
+        if isinstance(depth, int) and depth > _LARGEST_DEPTH:
             raise InputError(f"depth must be at most {_LARGEST_DEPTH} in a stored model")
         for name in _INITIAL_FUNCTIONS:
             if str(args.get(name)).endswith(".json"):
@@ -135,12 +136,15 @@ class ModelRecord:
         """
         try:
             pretrained = dict(config["pretrained_cfg"])
-            names = config.get("label_names") or pretrained.get("label_names")
-            names = names or range(config["num_classes"])
+            names = (
+                config.get("label_names")
+                or pretrained.get("label_names")
+                or range(config["num_classes"])
+            )
             fields: dict[str, Any] = {
                 "architecture": config["architecture"],
                 "args": dict(config.get("model_args", {})),
-                "classes": [str(name) for name in names],
+                "classes": list(map(str, names)),
                 "category_ids": config.get("category_ids"),
                 **preprocessing_of(pretrained),
             }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from kat.documents import read_json, write_json
@@ -24,8 +25,8 @@ from kat.models.checkpoints.weight_files import (
     CONFIG,
     WEIGHTS,
     canonical,
+    check_match,
     is_coefficient,
-    load_weights,
     read_torch_file,
     read_weights,
     warn_without,
@@ -103,8 +104,10 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
     """
     file = _file_in(Path(path))
     weights, record, checksum = _read(file)
+    with torch.device("meta"):  # the record may ask for more memory than its weights take
+        check_match(build_model(record), weights, str(path))
     model = build_model(record)
-    load_weights(model, weights, source=str(path))
+    model.load_state_dict(weights)
     warn_without(checksum, file)
     return model.eval(), record
 

@@ -6,7 +6,6 @@ import argparse
 import re
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ _NUMPY_SCALARS: list[Any] = [
 """The globals that unpickle a NumPy scalar. Arrays and objects are not among them."""
 _GROWTH = 8
 """The size of an archive's contents in sizes of its file, at most; weights hardly shrink."""
-_ALWAYS = 1 << 24
-"""Bytes of contents that are allowed in any case."""
 
 STEM = "patch_embed.proj.weight"
 """The name of a ViT's patch embedding."""
@@ -45,8 +42,6 @@ _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model)\.)+")
 """The prefixes that DistributedDataParallel, torch.compile and Lightning add to every name."""
 
-_AVERAGED = "n_averaged"
-"""The number of updates, as torch.optim.swa_utils.AveragedModel counts them."""
 _OTHER_VARIANT = re.compile(r"\b(numerator|denominator)_v$")
 """The names of the coefficients in the second published variant of the layer."""
 
@@ -133,14 +128,15 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         InputError: the file is missing or damaged, contains code, would fill the memory, or is
             something else.
     """
-    with open_input(path) as file, suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-        if size > max(_ALWAYS, _GROWTH * path.stat().st_size):
-            raise InputError(f"{path} would become {scaled(size, 'B')} when it is unpacked")
     try:
+        size = _unpacked_size(path)
+        if size > _GROWTH * path.stat().st_size:
+            raise InputError(f"{path} would become {scaled(size, 'B')} when it is unpacked")
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             content.keys()
+    except InputError:
+        raise
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         code = re.search(r"GLOBAL (\S+)", str(error))
         reason = "is not a complete file of torch.save, as the .ckpt or .pth file of a model is"
@@ -150,12 +146,22 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def _unpacked_size(path: Path) -> int:
+    """Return the bytes in an archive; 0 for a file that torch does not open as an archive."""
+    with open_input(path) as file:
+        if file.read(4) != b"PK\x03\x04":  # as torch recognizes an archive
+            return 0
+        with zipfile.ZipFile(file) as archive:
+            return sum(member.file_size for member in archive.infolist())
+
+
 def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint, by the names that the model itself gives them.
 
     They may be nested under ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model``, tried
     in this order, and have the prefixes of wrappers (``module.``). Coefficients may be called
-    ``numerator_v`` and ``denominator_v``. The count of torch's ``AveragedModel`` is left out.
+    ``numerator_v`` and ``denominator_v``. The count of torch's ``AveragedModel``, ``n_averaged``,
+    is left out.
     """
     for key in _NESTED_UNDER:
         nested = content.get(key)
@@ -163,7 +169,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         published_name(_WRAPPERS.sub("", str(name))): value
         for name, value in content.items()
-        if isinstance(value, Tensor) and name != _AVERAGED
+        if isinstance(value, Tensor) and name != "n_averaged"
     }
 
 
@@ -194,7 +200,7 @@ def filter_released(content: Mapping[str, Any], model: VisionTransformer) -> dic
     weights = checkpoint_filter_fn(canonical(content), model)
     # timm adapts these to other classes and channels after this function.
     compared = {name: value for name, value in weights.items() if not _is_adapted(name)}
-    _check_match(model, compared, "the file", frozenset(filter(_is_adapted, model.state_dict())))
+    check_match(model, compared, "the file", frozenset(filter(_is_adapted, model.state_dict())))
     return weights
 
 
@@ -227,18 +233,25 @@ def load_weights(
         >>> trained, fresh = (kat.models.create_model("kat_micro", depth=1) for _ in range(2))
         >>> load_weights(fresh, trained.state_dict(), source="the trained model")
     """
-    _check_match(model, weights, source, may_lack)
+    check_match(model, weights, source, may_lack)
     model.load_state_dict(weights, strict=False)
 
 
-def _check_match(
-    model: nn.Module, weights: Mapping[str, Tensor], source: str, may_lack: frozenset[str]
+def check_match(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    source: str,
+    may_lack: frozenset[str] = frozenset(),
 ) -> None:
+    """Check that weights are those of a model, which may be on the device ``meta``.
+
+    See :func:`load_weights`.
+    """
     own = model.state_dict()
     common = [name for name in own if name in weights]
     problems = {
         "missing": [name for name in own if name not in weights and name not in may_lack],
-        "unexpected": [name for name in weights if name not in own and name not in may_lack],
+        "unexpected": [name for name in weights if name not in own],
         "of another shape": [
             f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
             for name in common

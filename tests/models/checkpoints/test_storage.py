@@ -280,6 +280,16 @@ def test_a_stored_model_makes_nothing_be_fetched_or_read(saved):
             load_model(folder)
 
 
+def test_a_record_that_asks_for_more_than_its_weights_is_refused_before_memory_is_taken(saved):
+    _, folder = saved
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model_args"]["embed_dim"] = 1 << 20  # 13 TB in each block
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="weights of another model"):
+        load_model(folder)
+
+
 def test_tied_coefficients_are_stored_under_both_names(tmp_path):
     record = make_record()
     model = build_model(record)
