@@ -82,6 +82,8 @@ def _loader() -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             is_alias = self.check_event(yaml.AliasEvent)
             node = super().compose_node(parent, index)
+            if node.tag.endswith((":int", ":float")) and ":" in node.value:
+                node.tag = "tag:yaml.org,2002:str"  # 1:30:00, which PyYAML reads in base 60
             if not is_alias:
                 self.sizes[id(node)] = self._size(node)
             if self.sizes.get(id(node), _NODES + 1) > _NODES:  # an alias within what it stands for
@@ -96,8 +98,9 @@ def _loader() -> Any:
                 keys = Counter((k.tag, k.value) for k, _ in parts if isinstance(k, yaml.ScalarNode))
                 for (_, name), count in keys.items():
                     if count > 1 and name != "<<":
-                        line = node.start_mark.line + 1
-                        raise yaml.YAMLError(f"{name!r} is twice in the mapping of line {line}")
+                        raise yaml.YAMLError(
+                            f"{name!r} is twice in the mapping of line {node.start_mark.line + 1}"
+                        )
                 parts = [part for pair in parts for part in pair]
             return 1 + sum(self.sizes[id(part)] for part in parts)
 

@@ -32,6 +32,12 @@ def test_yaml_that_grows_or_is_damaged_is_refused(text, problem):
         parse_yaml(text, "x.yaml")
 
 
+def test_numbers_in_base_60_are_text():
+    text = "{time: 1:30:00, share: 1:30.5, tagged: !!int 1:20, number: 130, float: 1e-3}"
+    values = {"time": "1:30:00", "share": "1:30.5", "tagged": "1:20", "number": 130, "float": 1e-3}
+    assert parse_yaml(text, "x.yaml") == values
+
+
 def test_yaml_within_the_bounds(tmp_path):
     path = tmp_path / "x.yaml"
     assert parse_yaml("{1: a, '1': b}", "x.yaml") == {1: "a", "1": "b"}

@@ -256,8 +256,8 @@ class TrainConfig:
             The best epoch has the highest first metric of the task (top-1, box AP, mIoU); a tie
             goes to the lower validation loss. null: train all epochs.
         max_steps: stop after this many optimizer steps, and validate.
-        max_time: stop after this time, HH:MM:SS or DD:HH:MM:SS (in quotes in YAML), and validate.
-            The clock of a resumed run starts at 0.
+        max_time: stop after this time, HH:MM:SS or DD:HH:MM:SS, and validate. The clock of a
+            resumed run starts at 0.
         log_every_n_steps: steps between two rows of the logs.
         loggers: loggers besides CSV and TensorBoard: wandb, mlflow, or both.
         progress: show a progress bar in a terminal; false: print lines, as to a file.
