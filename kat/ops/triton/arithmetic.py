@@ -51,7 +51,7 @@ def _minus_product(c, y, q, x):
             mov.b32 $0, $1;
             @some fma.rn.f32 $0, $2, opposite, $1;
             }""",
-            "=f,f,f,f,f", [c, y, q, x], dtype=tl.float32, is_pure=True, pack=1,
+            "=&f,f,f,f,f", [c, y, q, x], dtype=tl.float32, is_pure=True, pack=1,
         )  # fmt: skip
     else:
         result = tl.where(x == 0, c, c - y * q)

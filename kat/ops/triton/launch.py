@@ -127,7 +127,8 @@ class Launch:
     ) -> Launch:
         """Compile a kernel for such tensors; the other arguments belong to the launch."""
         made = compiled(kernel, tensors, numbers, constants)
-        ordered = [constants[name] for name in kernel.arg_names if name in constants]
+        names = getattr(kernel, "arg_names", ())
+        ordered = [constants[name] for name in names if name in constants]
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None
         return cls(kernel, programs, numbers, constants, run, (*numbers, *ordered))
@@ -358,7 +359,7 @@ def _launch(
 def compiled(
     kernel: Any, tensors: Sequence[Tensor], numbers: tuple[int, ...], constants: dict[str, Any]
 ) -> Any:
-    """The kernel compiled for such arguments; None where Triton is to launch it.
+    """The kernel compiled for such arguments, and loaded; None where Triton is to launch it.
 
     Raises:
         RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
@@ -381,17 +382,23 @@ def _compiled(
             "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
             " kat.ops.warmup with the same arguments"
         )
-    if not NVIDIA.value:
+    if not NVIDIA.value or not _has(kernel, ("warmup", "arg_names")):
         return None
     numbers = [INT32_ELEMENTS if w else 2 for w in wide]
-    return kernel.warmup(*dtypes, *numbers, grid=(1,), **constants, **OPTIONS)
+    made = kernel.warmup(*dtypes, *numbers, grid=(1,), **constants, **OPTIONS)
+    # To read ``run`` loads the kernel, which sets its registers.
+    return made if _has(made, ("run", "n_regs", "__getitem__")) else None
+
+
+def _has(of_triton: Any, names: tuple[str, ...]) -> bool:
+    """Return True if this release of Triton still has the names, none of which it documents."""
+    return all(hasattr(of_triton, name) for name in names)
 
 
 def resident(made: Any) -> int:
     """The number of programs of a kernel that a multiprocessor runs at once, by their registers."""
     if made is None:
         return PROGRAMS
-    assert made.run  # loads it, and sets its registers
     registers = -(-made.n_regs // 8) * 8
     return max(1, min(REGISTERS // registers, THREADS) // LANES)
 

@@ -112,7 +112,7 @@ def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
     if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
         result = tl.inline_asm_elementwise(
             "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
-            "=f,=f,r", [block], dtype=tl.float32, is_pure=True, pack=2,
+            "=&f,=f,r", [block], dtype=tl.float32, is_pure=True, pack=2,
         )  # fmt: skip
     else:
         result = block.to(dtype)

@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 from triton import knobs
+from triton.compiler import CompiledKernel
 from triton.language import core
-from triton.runtime import driver, interpreter
+from triton.runtime import JITFunction, KernelInterface, driver, interpreter
 
 import kat
 from kat.ops import reference
@@ -41,6 +42,13 @@ def _poisoned_memory():
     torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, but no Inductor
     yield
     torch.set_deterministic_debug_mode("default")
+
+
+@pytest.fixture(autouse=True)
+def _planned_again():
+    """A test may patch what plans and compiled kernels depend on, which no key of theirs holds."""
+    triton_launch.PLANS.clear()
+    triton_launch._compiled.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -171,6 +179,13 @@ def test_sharing_by_group(rows, shape, wide, monkeypatch):
     if wide:
         monkeypatch.setattr(triton_launch, "INT32_ELEMENTS", 0)
     check(*inputs(shape, rows=rows))
+    ran = [
+        (launch.constants["FLAT"], launch.constants["WIDE"])
+        for plan in triton_launch.PLANS.values()
+        for launch in plan.launches
+        if "FLAT" in launch.constants
+    ]
+    assert set(ran) == {(False, wide)}
 
 
 def test_long_periods_are_shared_by_group():
@@ -218,10 +233,27 @@ def test_as_many_programs_as_the_registers_allow(registers, programs, monkeypatc
     """Of 65536 registers, each program takes 256 times those of a thread, a multiple of 8."""
     monkeypatch.setattr(driver.active, "registers", registers)
     kernels.forward_kernel.device_caches.clear()  # it is loaded again
-    triton_launch._compiled.cache_clear()
-    triton_launch.PLANS.clear()
     forward(*inputs((64, 256))[1:], "A")
     assert driver.active.launches[-1].grid == programs
+
+
+@pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (KernelInterface, "warmup"),
+        (JITFunction, "arg_names"),
+        (CompiledKernel, "n_regs"),
+        (CompiledKernel, "__getitem__"),
+    ],
+)
+def test_triton_launches_where_one_of_its_private_names_is_gone(owner, name, monkeypatch):
+    unreadable = property(None, lambda self, value: None)
+    monkeypatch.setattr(owner, name, unreadable, raising=False)
+    check(*inputs((13, 96)))
+    plans = triton_launch.PLANS.values()
+    assert plans
+    assert not any(launch.run for plan in plans for launch in plan.launches)
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
