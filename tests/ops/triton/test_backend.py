@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,29 @@ def test_requested_by_name_on_the_cpu():
     else:
         with pytest.raises(ValueError, match="x on a CUDA device, but x is on cpu"):
             kat.rational(x, a, b, impl="triton")
+
+
+def test_an_output_written_before_the_last_input_is_read_has_a_register_of_its_own():
+    """Inline assembly: a compiler may give other outputs the register of an input."""
+    found = 0
+    for path in sorted((ROOT / "kat/ops/triton").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                "inline_asm_elementwise"
+            ):
+                code, constraints = (argument.value for argument in node.args[:2])
+                found += 1
+                _check_outputs(code.split(";"), constraints.split(","))
+    assert found == 3
+
+
+def _check_outputs(statements: list[str], constraints: list[str]) -> None:
+    inputs = {f"${i}" for i, kind in enumerate(constraints) if not kind.startswith("=")}
+    for number, statement in enumerate(statements):
+        written = re.match(r"\s*(?:@\w+ )?[\w.]+ \$(\d)", statement)
+        later = set(re.findall(r"\$\d", " ".join(statements[number + 1 :])))
+        if written and later & inputs:
+            assert constraints[int(written[1])].startswith("=&"), statement
 
 
 WITHOUT_TRITON = "import sys; sys.modules['triton'] = None\n"  # its import fails
