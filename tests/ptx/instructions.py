@@ -236,7 +236,7 @@ _FAMILIES: tuple[tuple[str, Callable[[str, list[str]], Operation]], ...] = (
     (r"cvt(\.rn|\.rzi|\.rni|\.rmi|\.rpi)?\.([us](8|16|32|64)|f16|f32|f64|bf16)"
      r"\.([us](8|16|32|64)|f16|f32|f64|bf16)|cvt\.rn\.(f16x2|bf16x2)\.f32", _conversion),
     (r"bfe\.u32", _bit_field),
-    (r"ld\.param\.[busf](32|64)|(ld|st)\.(global|shared)(\.v[24])?\.[bsuf](8|16|32|64)|ret|bra"
+    (r"ld\.param\.[busf](32|64)|(ld|st)\.(global|shared|shared::cta)(\.v[24])?\.[bsuf](8|16|32|64)|ret|bra"
      r"|bar\.sync|shfl\.sync\.(bfly|idx|up|down)\.b32|redux\.sync\.(max|min)\.[su]32",
      _by_the_machine),
 )  # fmt: skip

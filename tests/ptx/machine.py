@@ -121,19 +121,23 @@ class Machine:
                 self._compute(instruction, chosen)
         return False
 
-    def read(self, operand: Operand, kind: str, lanes: Lanes) -> Array:
-        """The values of a register, a constant or a special register, one a thread."""
+    def read(self, operand: Operand, kind: str, lanes: Lanes, *, unwritten: bool = False) -> Array:
+        """The values of a register, a constant or a special register, one a thread.
+
+        Raises:
+            Fault: the register is not written in some of these threads, unless ``unwritten``.
+        """
         if isinstance(operand, int):
             bits: Array = np.array(operand & ((1 << 8 * width(kind)) - 1), np.uint64)
             return from_bits(bits.astype(dtype("b" + str(8 * width(kind)))), kind)
         if not isinstance(operand, str):
             raise Fault(f"{operand} is no value")
         if operand.startswith("!"):
-            return ~self.read(operand[1:], kind, lanes)
+            return ~self.read(operand[1:], kind, lanes, unwritten=unwritten)
         if operand in self.special:
             bits = self.special[operand][lanes]
         elif operand not in self.registers or (
-            operand in self.unwritten and self.unwritten[operand][lanes].any()
+            not unwritten and self._unwritten_in(lanes, operand).any()
         ):
             raise Fault(f"{operand} is read before it is written")
         else:
@@ -142,8 +146,24 @@ class Machine:
             bits = bits.astype(f"u{width(kind)}")
         return from_bits(bits, kind)
 
-    def write(self, register: Operand, values: Array, kind: str, lanes: Lanes) -> None:
-        """Write one value a thread."""
+    def _unwritten_in(self, lanes: Lanes, *operands: Operand) -> Array:
+        """True in the threads in which one of the operands has no value."""
+        result = np.zeros(1, bool)
+        for operand in operands:
+            name = str(operand).removeprefix("!")
+            if name in self.unwritten:
+                result = result | self.unwritten[name][lanes]
+        return result
+
+    def write(
+        self,
+        register: Operand,
+        values: Array,
+        kind: str,
+        lanes: Lanes,
+        unwritten: Array | bool = False,
+    ) -> None:
+        """Write one value a thread; ``unwritten``: it comes of a register that had none."""
         if register == "_":
             return
         if not isinstance(register, str) or not (declared := self.kernel.type_of(register)):
@@ -151,16 +171,14 @@ class Machine:
         bits = to_bits(values, kind).astype(
             dtype("pred" if declared == "pred" else f"b{declared[1:]}")
         )
-        if isinstance(lanes, slice):
-            self.registers[register] = np.array(np.broadcast_to(bits, self.size))
-            self.unwritten.pop(register, None)
-            return
         if register not in self.registers:
             self.registers[register] = np.zeros(self.size, bits.dtype)
             self.unwritten[register] = np.ones(self.size, bool)
         self.registers[register][lanes] = bits
-        if register in self.unwritten:
-            self.unwritten[register][lanes] = False
+        if register in self.unwritten or np.any(unwritten):
+            self.unwritten.setdefault(register, np.zeros(self.size, bool))[lanes] = unwritten
+            if not self.unwritten[register].any():
+                del self.unwritten[register]
 
     def _ids(self, lanes: Lanes) -> Array:
         return np.arange(self.size) if isinstance(lanes, slice) else lanes
@@ -169,34 +187,43 @@ class Machine:
         operation, (to, *sources) = instruction.operation, instruction.operands
         assert operation.compute, instruction
         values = [
-            self.read(source, kind, lanes)
+            self.read(source, kind, lanes, unwritten=True)
             for source, kind in zip(sources, operation.sources, strict=True)
         ]
-        result = operation.compute(*values)
+        result, unwritten = operation.compute(*values), self._unwritten_in(lanes, *sources)
         if isinstance(to, tuple):  # a comparison of pairs, with a predicate for each half
             for half, register in enumerate(to):
-                self.write(register, result[..., half], operation.result, lanes)
+                self.write(register, result[..., half], operation.result, lanes, unwritten)
         else:
-            self.write(to, result, operation.result, lanes)
+            self.write(to, result, operation.result, lanes, unwritten)
 
     def _pack(self, instruction: Instruction, lanes: Lanes) -> None:
         """``mov`` of one register to several or back, the lowest bits first."""
         bits = 8 * width(instruction.operation.result)
         to, source = (o if isinstance(o, tuple) else (o,) for o in instruction.operands)
-        data = self._bytes_of(source, f"b{bits // len(source)}", lanes)
-        self._to_registers(to, data, f"b{bits // len(to)}", lanes)
+        data = self._bytes_of(source, f"b{bits // len(source)}", lanes, unwritten=True)
+        unwritten = self._unwritten_in(lanes, *source)
+        self._to_registers(to, data, f"b{bits // len(to)}", lanes, unwritten)
 
-    def _bytes_of(self, registers: tuple[Operand, ...], kind: str, lanes: Lanes) -> Array:
+    def _bytes_of(
+        self, registers: tuple[Operand, ...], kind: str, lanes: Lanes, unwritten: bool = False
+    ) -> Array:
         """The bytes of several registers side by side, a row a thread."""
         shape = self.home[lanes].shape
-        columns = [np.broadcast_to(self.read(r, kind, lanes), shape) for r in registers]
+        columns = [self.read(r, kind, lanes, unwritten=unwritten) for r in registers]
+        columns = [np.broadcast_to(column, shape) for column in columns]
         return np.stack(columns, -1).view(np.uint8)
 
     def _to_registers(
-        self, registers: tuple[Operand, ...], data: Array, kind: str, lanes: Lanes
+        self,
+        registers: tuple[Operand, ...],
+        data: Array,
+        kind: str,
+        lanes: Lanes,
+        unwritten: Array | bool = False,
     ) -> None:
         for register, column in zip(registers, data.view(dtype(kind)).T, strict=True):
-            self.write(register, column, kind, lanes)
+            self.write(register, column, kind, lanes, unwritten)
 
     def _barrier(self, lanes: Lanes) -> None:
         """All threads of a block must be here; those of other blocks need not."""
@@ -211,22 +238,27 @@ class Machine:
         ids = self._ids(lanes)
         if np.any(np.bincount(ids // WARP, minlength=self.size // WARP) % WARP):
             raise Fault("some threads of the warp do not take part")
-        values = self.read(source, parts[-1], lanes).reshape(-1, WARP)
         if parts[0] == "redux":
+            values = self.read(source, parts[-1], lanes).reshape(-1, WARP)
             reduced = values.max(1) if parts[2] == "max" else values.min(1)
-            result = np.repeat(reduced, WARP)
-        else:
-            lane = np.arange(WARP)
-            by = np.broadcast_to(self.read(rest[0], "u32", lanes).astype(np.int64), ids.shape)
-            by = by.reshape(-1, WARP)
-            other = {"bfly": lane ^ by, "idx": by, "up": lane - by, "down": lane + by}[parts[2]]
-            other = np.where((other < 0) | (other >= WARP), lane, other)
-            result = np.take_along_axis(values, other, 1).reshape(-1)
-        self.write(to, result, parts[-1], lanes)
+            return self.write(to, np.repeat(reduced, WARP), parts[-1], lanes)
+        lane = np.arange(WARP)
+        by = np.broadcast_to(self.read(rest[0], "u32", lanes).astype(np.int64), ids.shape)
+        by = by.reshape(-1, WARP)
+        other = {"bfly": lane ^ by, "idx": by, "up": lane - by, "down": lane + by}[parts[2]]
+        other = np.where((other < 0) | (other >= WARP), lane, other)
+
+        def exchanged(values: Array) -> Array:
+            return np.take_along_axis(values.reshape(-1, WARP), other, 1).reshape(-1)
+
+        unwritten = np.broadcast_to(self._unwritten_in(lanes, source), ids.shape)
+        values = self.read(source, parts[-1], lanes, unwritten=True)
+        self.write(to, exchanged(values), parts[-1], lanes, exchanged(unwritten))
+        return None
 
     def _access(self, instruction: Instruction, lanes: Lanes) -> None:
         """``ld`` and ``st``."""
-        name, space, *_, kind = instruction.opcode.split(".")
+        name, space, *_, kind = instruction.opcode.replace("::cta", "").split(".")
         first, second = instruction.operands
         address, values = (second, first) if name == "ld" else (first, second)
         assert isinstance(address, Address)

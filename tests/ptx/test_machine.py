@@ -101,6 +101,27 @@ def test_vectors_halves_and_warps():
     assert launch.issued["ld.global.v2.b32"] == 4
 
 
+SOME = "setp.lt.u32 %p1, %r1, 40; @%p1 ld.global.b32 { %r4 }, [ %rd4 + 0 ];"
+
+
+def test_what_comes_of_an_unwritten_register_is_unwritten():
+    """Triton 3.6 exchanges and adds all lanes of a warp, and stores what comes of written ones."""
+    x, y = tensors()
+    run(
+        f"""{SOME}
+        shfl.sync.bfly.b32 %r5, %r4, 1, 31, -1;
+        max.s32 %r5, %r4, %r5;
+        mov.b64 %rd6, {{%r4, %r5}};
+        mov.b64 {{_, %r5}}, %rd6;
+        @%p1 st.global.b32 [ %rd5 + 0 ], {{ %r5 }};""",
+        x,
+        y,
+    )
+    assert torch.equal(y, torch.where(x % 64 < 40, x | 1, -1))
+    with pytest.raises(Fault, match="%r5 is read before it is written"):
+        run(f"{SOME} shfl.sync.bfly.b32 %r5, %r4, 8, 31, -1; @%p1 {STORE}", x, y)
+
+
 def test_warps_that_take_no_part_are_not_counted():
     launch = run(f"setp.ge.u32 %p1, %r1, 8; @%p1 bra $L__end; {LOAD} $L__end:", *tensors(), grid=1)
     assert launch.issued["setp.ge.u32"] == 2
@@ -119,8 +140,11 @@ SHARE = """
 
 def test_shared_memory():
     x, y = tensors()
-    run(f"{SHARE} bar.sync 0; ld.shared.b32 %r5, [%r9]; {STORE}", x, y, shared=256)
-    assert torch.equal(y, x.view(-1, 2, 32).flip(1).flatten())
+    code = f"{SHARE} bar.sync 0; ld.shared.b32 %r5, [%r9]; {STORE}"
+    for body in (code, code.replace("shared.b32", "shared::cta.b32")):
+        y.zero_()
+        run(body, x, y, shared=256)
+        assert torch.equal(y, x.view(-1, 2, 32).flip(1).flatten())
 
 
 @pytest.mark.parametrize(
