@@ -63,7 +63,7 @@ class Case:
         Raises:
             BackendUnavailable: Triton does not run here.
         """
-        triton.check_available(grad, 5, 4)
+        triton.check_available(tensors[0], *tensors[-2:], self.form)
         backward = partial(run_backward, grad, *tensors, self.form, backend=triton)
         return {
             "forward": lambda: (run_forward(*tensors, self.form, backend=triton),),

@@ -31,7 +31,7 @@ def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) 
         return False
     if not is_plain_eager(grad, x, numerator, denominator) or in_function_transform():
         return False
-    return cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
+    return cpu.supports(x, numerator, denominator, "A")
 
 
 def gradients(

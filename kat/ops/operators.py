@@ -39,13 +39,27 @@ class Backend(Protocol):
     CONVERTS: bool
     """True if the kernels write y in any dtype, False if only in the dtype of x."""
 
-    def supports(self, dtype: torch.dtype, m: int, n: int) -> bool:
-        """Return True if the kernels take x of this dtype and these degrees.
+    def supports(
+        self,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        form: str,
+        v: Tensor | None = None,
+    ) -> bool:
+        """Return True if the kernels take these arguments.
 
-        Warns once if the backend is unavailable.
+        Warns once if the backend is unavailable, or its kernels are wrong.
         """
 
-    def check_available(self, x: Tensor, m: int, n: int) -> None:
+    def check_available(
+        self,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        form: str,
+        v: Tensor | None = None,
+    ) -> None:
         """Raises an error that says why the kernels do not run for these arguments."""
 
     def forward(
@@ -108,7 +122,7 @@ def dispatched(impl: str | None, *arguments: Any, dtype: torch.dtype | None = No
                 " impl='reference', or None, which picks it there"
             )
         backend = BACKENDS[impl]
-        backend.check_available(x, numerator.shape[1] - 1, denominator.shape[1])
+        backend.check_available(x, numerator, denominator, form, *gate)
         if x.device.type != backend.DEVICE_TYPE:
             return eager(backend, *arguments, dtype=dtype)
     if onnx or impl == "reference" or (impl is None and transformed):
@@ -238,18 +252,21 @@ def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return *pull_back(grads), None
 
 
-def _kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> Backend | None:
+def _kernel(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> Backend | None:
     """The backend of x's device, if it supports the arguments."""
     backend = KERNELS.get(x.device.type)
-    m, n = numerator.shape[1] - 1, denominator.shape[1]
-    return backend if backend is not None and backend.supports(x.dtype, m, n) else None
+    if backend is None or not backend.supports(x, numerator, denominator, form, v):
+        return None
+    return backend
 
 
 def run_forward(
     *arguments: Any, backend: Backend | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     x, *gate, numerator, denominator, form = arguments
-    backend = backend or _kernel(x, numerator, denominator)
+    backend = backend or _kernel(x, numerator, denominator, form, *gate)
     y = _output(x, gate, backend, dtype)
     if backend is None:
         y.copy_(reference.forward(x, numerator, denominator, form, *gate))
@@ -267,7 +284,7 @@ def run_backward(
 ) -> tuple[Tensor, ...]:
     """The gradients, and y in grad's dtype if ``recompute``; dx and dv go into ``into``."""
     x, *gate, numerator, denominator, form = arguments
-    backend = backend or _kernel(x, numerator, denominator)
+    backend = backend or _kernel(x, numerator, denominator, form, *gate)
     dx, *dv = into or [_like(t, gate) for t in (x, *gate)]
     y = _output(x, gate, backend, grad.dtype) if recompute else None
     if backend is None:

@@ -40,30 +40,26 @@ def ratios(
     numerator: Tensor,
     denominator: Tensor,
     form: str,
-    v: Tensor | None = None,
     *,
     truncates: bool = False,
 ) -> list[Tensor]:
     """Return error / tolerance of each element; above 1 it is wrong.
 
     Args:
-        found: y, dx, da, db and, of a gate, dv.
+        found: y, dx, da and db, or the first of them.
         grad: of the output.
         x, form: as in :func:`kat.rational`.
         numerator, denominator: in the dtype of the arithmetic.
-        v: of a gate: powers of two, which round nothing.
         truncates: the backend cuts values off where it should round them.
     """
     arithmetic = torch.finfo(compute_dtype(x.dtype))
     largest, count = torch.finfo(x.dtype).max, x.numel()
     unit = arithmetic.eps / (1 if x.dtype == torch.float64 else 2)
-    gate = torch.ones_like(x) if v is None else v
-    grad, x, a, b, gate = (t.double().cpu() for t in (grad, x, numerator, denominator, gate))
+    grad, x, a, b = (t.double().cpu() for t in (grad, x, numerator, denominator))
     steps = a.shape[1] + b.shape[1] + 3
-    y = reference.forward(x, a, b, form)
-    exact = [y * gate, *reference.backward(grad * gate, x, a, b, form), y * grad]
-    weight = (grad * gate).abs()
-    y_scale, dx_scale, da_scale, db_scale, size = _scales(weight, x, a, b, form)
+    exact = reference.forward(x, a, b, form), *reference.backward(grad, x, a, b, form)
+    y_scale, dx_scale, da_scale, db_scale, size = _scales(grad.abs(), x, a, b, form)
+    size_of_terms = grad.abs() * size
 
     def allowed(scale: Tensor, size: Tensor, steps: int, limit: float = math.inf) -> Tensor:
         """The error of the arithmetic; any, where the terms exceed a limit."""
@@ -72,14 +68,15 @@ def ratios(
 
     def of_sums(scale: Tensor) -> Tensor:
         rows = len(scale)
-        sums = (weight * size).reshape(-1, rows, x.shape[-1] // rows).sum((0, 2))
+        sums = size_of_terms.reshape(-1, rows, x.shape[-1] // rows).sum((0, 2))
         return allowed(scale, sums[:, None], steps + count // rows, arithmetic.max)
 
-    value = allowed(y_scale, size, steps)
-    slope = allowed(dx_scale, weight * size, steps, largest)
     tolerances = (
-        value * gate.abs(), slope, of_sums(da_scale), of_sums(db_scale), value * grad.abs()
-    )  # fmt: skip
+        allowed(y_scale, size, steps),
+        allowed(dx_scale, size_of_terms, steps, largest),
+        of_sums(da_scale),
+        of_sums(db_scale),
+    )
     return [
         _ratio(got, want, tolerance, truncates)
         for got, want, tolerance in zip(found, exact, tolerances, strict=False)

@@ -89,13 +89,13 @@ def dtype_if_faster(x: Tensor, layers: Sequence[Layer], *, recorded: bool) -> to
     dtype = product_dtype(x)
     if recorded and dtype not in (torch.float32, torch.float64):
         return None
-    for _, numerator, denominator, weight, bias in layers:
+    for form, numerator, denominator, weight, bias in layers:
         dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
         if dtype == x.dtype and dtypes != {dtype}:
             return None
         if numerator is None or denominator is None:
             continue
-        if not cpu.supports(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
+        if not cpu.supports(x, numerator, denominator, form):
             return None
     return dtype
 

@@ -19,12 +19,14 @@ DEVICE_TYPE = "cpu"
 MAX_DEGREE = 16
 
 
-def supports(dtype: torch.dtype, m: int, n: int) -> bool:
+def supports(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> bool:
     """Return True if the kernel takes x of this dtype and these degrees.
 
     Warns once if the library is unavailable.
     """
-    if dtype not in DTYPES or max(m, n) > MAX_DEGREE:
+    if x.dtype not in DTYPES or max(numerator.shape[1] - 1, denominator.shape[1]) > MAX_DEGREE:
         return False
     library = find_library()
     if isinstance(library, Library):
@@ -34,7 +36,9 @@ def supports(dtype: torch.dtype, m: int, n: int) -> bool:
     return False
 
 
-def check_available(x: Tensor, m: int, n: int) -> None:
+def check_available(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> None:
     """Checks that the kernel takes these arguments.
 
     Raises:
@@ -43,7 +47,7 @@ def check_available(x: Tensor, m: int, n: int) -> None:
     """
     if x.device.type != "cpu":
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
-    reason = _unavailable(x.dtype, m, n)
+    reason = _unavailable(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
     if reason:
         raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from kat.errors import BackendUnavailable, first_line
+from kat.ops.torch_internals import is_plain_eager
+from kat.ops.triton.selfcheck import problem
 
 CONVERTS = True
 DEVICE_TYPE = "cuda"
@@ -18,15 +20,29 @@ DEVICE_TYPE = "cuda"
 
 def kernels() -> Any:
     """The module :mod:`kat.ops.triton.launch`; None, after one warning, if it cannot run."""
-    module, problem = load()
+    module, reason = load()
     if module is None:
-        _warn(problem)
+        _warn(reason)
     return module
 
 
-def supports(dtype: torch.dtype, m: int, n: int) -> bool:
-    """Return True if Triton runs; the kernels take any arguments. Warns once if it does not."""
-    return kernels() is not None
+def supports(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> bool:
+    """Return True if Triton runs, and the kernels are right, which take any arguments.
+
+    Warns once if not. The first call of each dtype, form and degree, with a gate or without,
+    compares the kernels with the reference.
+    """
+    module = kernels()
+    return module is not None and not _problem(module, x, numerator, denominator, form, v)
+
+
+def _problem(
+    module: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None
+) -> str:
+    m, n = numerator.shape[1] - 1, denominator.shape[1]
+    return problem(module, x.device, x.dtype, form, m, n, v is not None)
 
 
 def forward(
@@ -56,23 +72,30 @@ def backward(
     return kernels().backward(dx, y, grad, x, numerator, denominator, form, v, dv)
 
 
-def check_available(x: Tensor, m: int, n: int) -> None:
-    """Checks that the kernels run on x's device.
+def check_available(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+) -> None:
+    """Checks that the kernels run on x's device, and that they are right.
 
     With ``TRITON_INTERPRET=1`` in the environment CPU tensors are accepted too: Triton then runs
     the kernels in Python, for tests.
 
     Raises:
-        BackendUnavailable: Triton is not installed, or cannot build its driver.
+        BackendUnavailable: Triton is not installed, or cannot build its driver, or the kernels
+            differ from the reference.
         ValueError: x is not on a CUDA device.
     """
     if x.is_cuda and torch.compiler.is_compiling():
         return
-    module, problem = load()
+    module, reason = load()
     if module is None:
-        raise BackendUnavailable(f"impl='triton' is unavailable: {problem}")
+        raise BackendUnavailable(f"impl='triton' is unavailable: {reason}")
     if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
         raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
+    if is_plain_eager(x):
+        found = _problem(module, x, numerator, denominator, form, v)
+        if found:
+            raise BackendUnavailable(f"impl='triton' is unavailable: {found}")
 
 
 @functools.cache
@@ -94,9 +117,9 @@ def load() -> tuple[Any, str]:
 
 
 @functools.cache
-def _warn(problem: str) -> None:
+def _warn(reason: str) -> None:
     warnings.warn(
-        f"kat.rational runs as plain PyTorch on this GPU, which is slower: {problem}. To use plain"
+        f"kat.rational runs as plain PyTorch on this GPU, which is slower: {reason}. To use plain"
         " PyTorch without this warning: impl='reference'",
         stacklevel=2,
     )

@@ -127,8 +127,7 @@ class Launch:
     ) -> Launch:
         """Compile a kernel for such tensors; the other arguments belong to the launch."""
         made = compiled(kernel, tensors, numbers, constants)
-        names = getattr(kernel, "arg_names", ())
-        ordered = [constants[name] for name in names if name in constants]
+        ordered = [constants[name] for name in kernel.arg_names if name in constants]
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None
         return cls(kernel, programs, numbers, constants, run, (*numbers, *ordered))
@@ -382,17 +381,13 @@ def _compiled(
             "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
             " kat.ops.warmup with the same arguments"
         )
-    if not NVIDIA.value or not _has(kernel, ("warmup", "arg_names")):
+    if not NVIDIA.value or not hasattr(kernel, "warmup"):
         return None
     numbers = [INT32_ELEMENTS if w else 2 for w in wide]
     made = kernel.warmup(*dtypes, *numbers, grid=(1,), **constants, **OPTIONS)
-    # To read ``run`` loads the kernel, which sets its registers.
-    return made if _has(made, ("run", "n_regs", "__getitem__")) else None
-
-
-def _has(of_triton: Any, names: tuple[str, ...]) -> bool:
-    """Return True if this release of Triton still has the names, none of which it documents."""
-    return all(hasattr(of_triton, name) for name in names)
+    # Triton documents none of these names. To read ``run`` loads the kernel and sets ``n_regs``.
+    known = [hasattr(made, name) for name in ("run", "n_regs", "__getitem__")]
+    return made if all(known) else None
 
 
 def resident(made: Any) -> int:

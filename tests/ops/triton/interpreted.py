@@ -20,7 +20,7 @@ from torch import Tensor
 from triton import knobs
 from triton.compiler import CompiledKernel
 from triton.language import core
-from triton.runtime import JITFunction, KernelInterface, driver, interpreter
+from triton.runtime import KernelInterface, driver, interpreter
 
 import kat
 from kat.ops import reference
@@ -242,7 +242,6 @@ def test_as_many_programs_as_the_registers_allow(registers, programs, monkeypatc
     ("owner", "name"),
     [
         (KernelInterface, "warmup"),
-        (JITFunction, "arg_names"),
         (CompiledKernel, "n_regs"),
         (CompiledKernel, "__getitem__"),
     ],

@@ -65,6 +65,13 @@ SHARE = {
         "test_dtypes_with_several_blocks_a_program[dtype1-B-False]",
         "test_the_gradients_of_halves_go_into_one_tensor[True]",
     ),
+    "checked.py": (
+        "test_right_kernels_are_compared_once[True-dtype1-B]",
+        "test_wrong_kernels_are_named_once_and_the_reference_runs[slope]",
+        "test_a_gate_is_compared_apart",
+        "test_the_switch_leaves_the_comparison_out",
+        "test_a_capture_compares_nothing_after_a_warm_up",
+    ),
 }
 """The tests that run emulated outside of a release."""
 

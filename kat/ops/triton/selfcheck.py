@@ -1,0 +1,79 @@
+"""The first call of each kind on a GPU: a sample by the kernels beside the reference in float64.
+
+A kind is a GPU, dtype, form, degree, and with a gate or without. The environment variable
+``KAT_GPU_CHECK=off`` leaves the comparison out; Triton's interpreter, which cuts bfloat16 off, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kat.ops.arguments import compute_dtype
+from kat.ops.tolerance import ratios
+
+
+@functools.cache
+def problem(
+    kernels: Any, device: torch.device, dtype: torch.dtype, form: str, m: int, n: int, gated: bool
+) -> str:
+    """Return what is wrong with the kernels of a kind, after one warning; empty if nothing is.
+
+    While a CUDA graph is captured the result is that of ``kat.ops.warmup``.
+
+    Args:
+        kernels: the module :mod:`kat.ops.triton.launch`.
+        device, dtype, form, gated: of x and the call.
+        m, n: the degrees.
+    """
+    from kat.ops.triton.memory import INTERPRETED  # needs Triton, as the kernels do
+
+    if INTERPRETED or os.environ.get("KAT_GPU_CHECK") == "off":
+        return ""
+    error = largest_error(kernels, device, dtype, form, m, n, gated)
+    if error <= 1:
+        return ""
+    try:
+        driver = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except OSError:
+        driver = "unknown driver"
+    found = (
+        f"the kernels for {dtype}, form {form}, degree {m}/{n}{', gated' if gated else ''} are"
+        f" wrong by {error:.3g} times the tolerance on {torch.cuda.get_device_name(device)},"
+        f" {driver}, Triton {import_module('triton').__version__}"
+    )
+    warnings.warn(
+        f"kat.rational runs as plain PyTorch on this GPU, which is slower: {found}", stacklevel=2
+    )
+    return found
+
+
+def largest_error(
+    kernels: Any, device: torch.device, dtype: torch.dtype, form: str, m: int, n: int, gated: bool
+) -> float:
+    """The largest error / tolerance of 4096 values and their gradients, in 8 groups."""
+    place = torch.arange(4096, dtype=torch.float64, device="cpu").view(16, 256)
+    # An eighth of x is enormous, so that some programs have ordinary x alone; their gradients are
+    # as much smaller, so that no sum is made of them alone.
+    enormous = 2.0 ** (0.6 * math.log2(torch.finfo(dtype).max) // 1)
+    size = enormous ** (place // 3584)
+    numbers = 8 * place.sin() * size, (-1.0) ** (place % 5) / size, (-1.0) ** (place % 3)
+    x, grad, v = (t.to(device, dtype) for t in numbers)
+    # Form B: the sum of b_j x^j is 0 for x = -(pi + 0, 1, ...), and for no x of the sample.
+    rows = place[:1, : m + 1].cos(), (place[:8, :1] / 256 + math.pi) ** -place[:1, 1 : n + 1]
+    a, b = (t.to(device, compute_dtype(dtype)) for t in rows)
+    y, dx, dv = (torch.empty_like(x) for _ in range(3))
+    gate, gate_gradient = ([v], [dv]) if gated else ([], [])
+    kernels.forward(y, x, a, b, form, *gate)
+    da, db = kernels.backward(dx, None, grad, x, a, b, form, *gate, *gate_gradient)
+    values = [y * v, dv / grad] if gated else [y]
+    g = grad * v if gated else grad
+    found = [error for f in values for error in ratios((f, dx, da, db), g, x, a, b, form)]
+    return float(torch.cat([error.flatten() for error in found]).max())
