@@ -62,7 +62,7 @@ def test_a_split_without_a_readable_image_is_an_error(imagenet, tmp_path, capsys
     for path in (imagenet / "val").rglob("*.jpg"):
         path.write_bytes(b"torn")
     options = ("--data.image_size", 32, "--data.batch_size", 20, "--epochs", 1, "--no-progress")
-    options += ("--model.name", "kat_micro")
+    options += ("--model.name", "kat_micro", "--config", "none")
     command = ("train", "--data", f"folder:{imagenet}", "--out", tmp_path / "run", *options)
     assert run(*command) == 2
     assert "the validation split has no image that can be read" in capsys.readouterr().err

@@ -62,8 +62,7 @@ def output(model: nn.Module, x: Tensor) -> Tensor:
 
 def train(model: nn.Module, x: Tensor) -> Tensor:
     """Train what is trainable; the output afterwards."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-2)
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-2))
     for _ in range(4):
         optimizer.zero_grad()
         (output(model, x) - 1).square().mean().backward()
