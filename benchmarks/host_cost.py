@@ -50,13 +50,13 @@ def _calls() -> dict[str, Callable[[], object]]:
     leaves = [tensor.clone().requires_grad_() for tensor in (x, a, b)]
 
     def with_autograd() -> None:
-        torch.autograd.grad(operators.value(*leaves, "A"), leaves, grad)
+        torch.autograd.grad(operators.value(*leaves), leaves, grad)
 
     return {
-        "launch, forward": partial(launch.forward, y, x, a, b, "A"),
-        "launch, backward": partial(launch.backward, y, None, grad, x, a, b, "A"),
-        "operator, forward": partial(operators.run_forward, x, a, b, "A"),
-        "operator, backward": partial(operators.run_backward, grad, x, a, b, "A"),
+        "launch, forward": partial(launch.forward, x, a, b, form="A", y=y),
+        "launch, backward": partial(launch.backward, grad, x, a, b, form="A", dx=y),
+        "operator, forward": partial(operators.run_forward, x, a, b),
+        "operator, backward": partial(operators.run_backward, grad, x, a, b),
         "forward and backward by autograd": with_autograd,
     }
 

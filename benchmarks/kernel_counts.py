@@ -40,8 +40,8 @@ from tests.ptx import instructions
 from tests.ptx.machine import WARP, Launch, Machine
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-OPERATIONS = {"forward": 2, "backward": 3, "recompute": 4, "gated forward": 3, "gated backward": 5,
-              "gated recompute": 6}  # fmt: skip
+OPERATIONS = {"forward": 2, "backward": 3, "backward of x": 3, "gated forward": 3,
+              "gated backward": 5, "gated backward of x": 5}  # fmt: skip
 """The number of arrays as large as x that an operation has to read and write."""
 KINDS = {
     "control": r"bra|ret|bar.*",
@@ -162,16 +162,19 @@ def run(
         result = getattr(code, operation)(load(code.file, folder), *inputs)
         found = result if forward else result[0]
     elif forward:
-        launch.forward(y, x, a, b, form, v if gated else None)
+        launch.forward(x, a, b, v if gated else None, form=form, y=y)
         found = y
     else:
         found = dx if gated else dx.contiguous()
-        stored = y if operation.endswith("recompute") else None
-        launch.backward(found, stored, grad, x, a, b, form, *((v, dv) if gated else ()))
+        coefficients = not operation.endswith("of x")
+        gate = (v, dv) if gated else (None, None)
+        launch.backward(
+            grad, x, a, b, gate[0], form=form, dx=found, dv=gate[1], coefficients=coefficients
+        )
     at = found.flatten().isnan().logical_not().nonzero().flatten()[::97]
     group = at % width // (width // GROUPS)
     leaf = x.flatten()[at].double().requires_grad_()
-    exact = kat.ops.reference.rational(leaf, a[group].double(), b[group].double(), form)
+    exact = kat.ops.reference.rational(leaf, a[group].double(), b[group].double(), form=form)
     if not forward:
         (exact,) = torch.autograd.grad(exact, leaf, grad.flatten()[at].double())
     exact = exact * (v.flatten()[at] if gated else 1)

@@ -44,11 +44,11 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 KERNELS = {
     "forward": triton_kernels.forward_kernel,
     "backward": triton_kernels.backward_kernel,
-    "recompute": triton_kernels.backward_kernel,
+    "backward_x": triton_kernels.backward_kernel,
     "scaled": triton_kernels.scaled_backward_kernel,
     "gated_forward": triton_kernels.forward_kernel,
     "gated_backward": triton_kernels.backward_kernel,
-    "gated_recompute": triton_kernels.backward_kernel,
+    "gated_backward_x": triton_kernels.backward_kernel,
     "gated_scaled": triton_kernels.scaled_backward_kernel,
 }
 MULTIPROCESSORS = 132
@@ -86,9 +86,8 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=["forward", "backward"],
         choices=KERNELS,
-        help="recompute is backward with y stored as well, for the fused layer; scaled is what goes"
-        " on from backward where x is enormous or a gradient tiny, and returns at once elsewhere;"
-        " gated_*: of F(x) v",
+        help="backward_x makes no gradients of coefficients; scaled is what goes on from backward"
+        " where x is enormous or a gradient tiny, and returns at once elsewhere; gated_*: of F(x) v",
     )
     add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
     add("--groups", type=int, default=8, help="groups of channels (8)")
@@ -132,7 +131,7 @@ def measure(
     text = gpu_code.disassemble(binary.asm["cubin"])
     body = loop(text)
     stored = sum(gpu_code.stored_bits(body)) / 8
-    arrays = 1 if forward else kernel.startswith("gated") + 1 + kernel.endswith("recompute")
+    arrays = 1 if forward else kernel.startswith("gated") + 1
     lanes = -(-share.count // triton_launch.LANES) * triton_launch.LANES  # idle ones included
     per_element = len(body) * x.element_size() * arrays / stored * lanes / share.count
     counts = (gpu_code.registers(text), gpu_code.spills(text), binary.metadata.shared)
@@ -153,7 +152,7 @@ def own_constants(
     found: dict[str, Any] = {}
     if backward:
         found |= triton_launch.segments(share, shared_a=True, shared_b=shared_b)
-        found |= {"STORE_Y": kernel.endswith("recompute")}
+        found |= {"SUMS": not kernel.endswith("_x")}
     gated = kernel.startswith("gated")
     apart = gated and apart
     return found | {"GATED": gated, "APART": apart} | ({"OUT_APART": apart} if backward else {})

@@ -7,7 +7,7 @@
   gelu        timm's Mlp with nn.GELU
   fused       GRKANMlp: keeps its inputs alone, and computes F(x) again in the backward pass; a
               small call on a CPU runs as the modules
-  plain       GRKANMlp(fused=False): keeps F(x) as well
+  plain       GRKANMlp(keep="all"): keeps F(x) as well
   sequential  the same rationals and linear maps in an nn.Sequential
 
 The candidates take turns; times are medians in ms, ratios are to timm's Mlp. Saved bytes are those
@@ -71,7 +71,7 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
     mlps: dict[str, nn.Module] = {
         "gelu": Mlp(width, 4 * width, **place),
         "fused": kat.GRKANMlp(width, 4 * width, **place),
-        "plain": kat.GRKANMlp(width, 4 * width, fused=False, **place),
+        "plain": kat.GRKANMlp(width, 4 * width, keep="all", **place),
     }
     own = kat.GRKANMlp(width, 4 * width, **place)
     mlps["sequential"] = nn.Sequential(own.act1, own.fc1, own.act2, own.fc2)

@@ -114,12 +114,12 @@ def _kat_backward(launch: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) ->
     """As on an H100: kat's launcher divides sums by the multiprocessors; a CPU counts as one."""
     dx = torch.empty_like(x)
     with mock.patch.object(launch, "multiprocessors", return_value=MULTIPROCESSORS):
-        return dx, *launch.backward(dx, None, grad, x, a, b, "A")
+        return dx, *launch.backward(grad, x, a, b, form="A", dx=dx)
 
 
 def _kat_forward(launch: Any, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     y = torch.empty_like(x)
-    launch.forward(y, x, a, b, "A")
+    launch.forward(x, a, b, form="A", y=y)
     return y
 
 

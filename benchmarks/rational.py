@@ -169,7 +169,7 @@ def candidates(
         "silu": F.silu,
     }
     if options.compile:
-        functions["plain"] = lambda x: plain_rational(x, a, b, "A")
+        functions["plain"] = lambda x: plain_rational(x, a, b, form="A")
         functions = {name: torch.compile(f, dynamic=False) for name, f in functions.items()}
     if REFERENCE_ARRAYS * x.numel() * max(4, x.element_size()) < options.gigabytes * 1e9:
         functions["reference"] = lambda x: kat.rational(x, a, b, impl="reference")

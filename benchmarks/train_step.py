@@ -8,7 +8,7 @@
   vit_blocks the ViT whose MLPs run in blocks of rows at inference, as the KAT's do (CPU)
   fused      the KAT
   input      the KAT with keep="input": its MLPs keep their inputs alone for the backward pass
-  plain      the KAT with fused=False
+  plain      the KAT with keep="all": its MLPs run by their modules
   groups_8   the KAT with so many groups: 1, 2, 4, 8, 16, 32
   channels   the KAT with a rational of its own for each channel
   swiglu     the ViT with SwiGLU at equal parameters
@@ -59,7 +59,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_blocks": ("vit", {"mlp_layer": MlpInBlocks}),
     "fused": ("kat", {}),
     "input": ("kat", {"keep": "input"}),
-    "plain": ("kat", {"fused": False}),
+    "plain": ("kat", {"keep": "all"}),
     "channels": ("kat", {"num_groups": "channels", "share": "none"}),
     **{f"groups_{n}": ("kat", {"num_groups": n}) for n in (1, 2, 4, 8, 16, 32)},
     "swiglu": ("vit_swiglu", {}),

@@ -1,4 +1,4 @@
-"""The GPU kernels one by one: forward, backward and recompute, of F(x) and of F(x) v."""
+"""The GPU kernels one by one: forward, backward, and backward for x alone, of F(x) and F(x) v."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kat.ops.arguments import compute_dtype
 from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as triton
 
-ARRAYS = {False: (2, 3, 4), True: (3, 5, 6)}
-"""By gated: arrays of x's size that forward, backward and recompute must at least read or write.
+ARRAYS = {False: (2, 3, 3), True: (3, 5, 5)}
+"""By gated: arrays of x's size that each kernel must at least read or write.
 
-x and y; x, grad and dx; and y again. Of F(x) v also v, and dv.
+x and y; x, grad and dx. Of F(x) v also v, and dv.
 """
 HUGE = 1e8
-"""Its powers overflow float32, so that the kernels compute with scaled numbers."""
+"""Its powers overflow float32, so that the kernels compute in float64."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Case:
     huge: bool = False
 
     def tensors(self, device: str) -> list[Tensor]:
-        """grad, x, v if gated, numerator, denominator: the same in every call."""
+        """grad, x, numerator, denominator, v if gated: the same in every call."""
         generator = torch.Generator().manual_seed(0)
         shapes = [self.shape] * (3 if self.gated else 2)
         large = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -55,28 +55,34 @@ class Case:
         a = torch.randn(self.rows[0], 6, generator=generator)
         b = torch.randn(self.rows[1], 4, generator=generator)
         dtype = getattr(torch, self.dtype)
-        return [*(t.to(device, dtype) for t in large), a.to(device), b.to(device)]
+        grad, x, *gate = (t.to(device, dtype) for t in large)
+        return [grad, x, a.to(device), b.to(device), *gate]
 
     def calls(self, grad: Tensor, *tensors: Tensor) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-        """Functions that run each kernel once: they return y; the gradients; the gradients and y.
+        """Functions that run each kernel once: they return y; all gradients; those of x and v.
 
         Raises:
             BackendUnavailable: Triton does not run here.
         """
-        triton.check_available(tensors[0], *tensors[-2:], self.form)
-        backward = partial(run_backward, grad, *tensors, self.form, backend=triton)
+        triton.check_available(*tensors, form=self.form)
+        options = {"form": self.form, "backend": triton}
+
+        def gradients(coefficients: bool) -> tuple[Tensor, ...]:
+            found = run_backward(grad, *tensors, **options, coefficients=coefficients)
+            return tuple(gradient for gradient in found if gradient is not None)
+
         return {
-            "forward": lambda: (run_forward(*tensors, self.form, backend=triton),),
-            "backward": backward,
-            "recompute": partial(backward, recompute=True),
+            "forward": lambda: (run_forward(*tensors, **options),),
+            "backward": partial(gradients, True),
+            "backward of x": partial(gradients, False),
         }
 
-    def expected(self, grad: Tensor, x: Tensor, *others: Tensor) -> dict[str, tuple[Tensor, ...]]:
+    def expected(self, grad: Tensor, *tensors: Tensor) -> dict[str, tuple[Tensor, ...]]:
         """The results of :meth:`calls` by the reference, in the dtypes of the arguments."""
-        *gate, a, b = others
-        y = reference.forward(x, a, b, self.form, *gate)
-        gradients = reference.backward(grad, x, a, b, self.form, *gate)
-        return {"forward": (y,), "backward": gradients, "recompute": (*gradients, y)}
+        y = reference.forward(*tensors, form=self.form)
+        dx, da, db, dv = reference.backward(grad, *tensors, form=self.form)
+        of_v = (dv,) if self.gated else ()
+        return {"forward": (y,), "backward": (dx, da, db, *of_v), "backward of x": (dx, *of_v)}
 
 
 def pairs_of_settings(shapes: tuple[tuple[int, ...], ...]) -> Iterator[Case]:

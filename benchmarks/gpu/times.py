@@ -39,7 +39,7 @@ def copy(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 def kernels(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """Each kernel alone, without autograd: bytes that it must read or write a second.
 
-    Backward includes the sums for the coefficients; recompute also writes y.
+    Backward includes the sums for the coefficients; backward of x makes none.
     """
     for shape, dtype, gated in itertools.product(plan.shapes, DTYPES, (False, True)):
         case = Case("A", dtype, rational.shapes_of(shape, ())[0], gated=gated)

@@ -62,7 +62,7 @@ class FrozenRational(nn.Module):
         """F(x), with x's shape and dtype."""
         x = x.movedim(self.channel_dim, -1)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            y = plain_forward(x, self.numerator, self.denominator, self.form)
+            y = plain_forward(x, self.numerator, self.denominator, form=self.form)
         else:
             y = rational(x, self.numerator, self.denominator, form=self.form)
         return y.movedim(-1, self.channel_dim)

@@ -37,7 +37,7 @@ class KAT(ViT):
         act_init: the initial function of the second one, see ``init`` of
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
-        fused, keep: what the MLPs keep for the backward pass, see :class:`kat.nn.GRKANMlp`.
+        keep: what the MLPs keep for the backward pass, see :class:`kat.nn.GRKANMlp`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         grkan_blocks: the blocks that have a GR-KAN MLP, e.g. ``[3]``, the others a plain one with
             GELU and the same ``mlp_init``; None: all.
@@ -73,8 +73,7 @@ class KAT(ViT):
         first_init: Init = "identity",
         act_init: Init = "swish",
         mlp_init: Scheme = "variance_preserving",
-        fused: bool = True,
-        keep: Keep = "hidden",
+        keep: Keep | None = None,
         attn_init: str = "mimetic",
         grkan_blocks: Sequence[int] | None = None,
         depth: int = 12,
@@ -89,7 +88,6 @@ class KAT(ViT):
             first_init=first_init,
             act_init=act_init,
             weight_init=mlp_init,
-            fused=fused,
             keep=keep,
         )
         if grkan_blocks is not None:
@@ -113,7 +111,7 @@ class GatedKAT(ViT):
         act_init: the initial activation of the gates, see ``init`` of
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see ``weight_init`` there.
-        packed, fused: see :class:`kat.nn.GatedGRKANMlp`.
+        packed, keep: see :class:`kat.nn.GatedGRKANMlp`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
@@ -140,7 +138,7 @@ class GatedKAT(ViT):
         act_init: Init = "swish",
         mlp_init: Scheme = "variance_preserving",
         packed: bool = False,
-        fused: bool = True,
+        keep: Keep | None = None,
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
@@ -153,7 +151,7 @@ class GatedKAT(ViT):
             form=form,
             share=share,
             weight_init=mlp_init,
-            fused=fused,
+            keep=keep,
         )
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
 

@@ -7,9 +7,9 @@ from kat.nn.coefficient_history import (
     write_coefficient_history,
 )
 from kat.nn.coefficients import Coefficients, Init
-from kat.nn.execution.run import register_grkan_hook
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
+from kat.nn.hooks import register_grkan_hook
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
 from kat.nn.optimizer_groups import param_groups, split_parameters
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients

@@ -7,23 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kat.errors import InputError
+from kat.nn.blocks import Parts
 from kat.nn.coefficients import Init
-from kat.nn.execution.layer import linear_gradients
-from kat.nn.execution.run import (
-    call_grkan_hooks,
-    formulas,
-    has_grkan_hooks,
-    is_small,
-    plain_coefficients,
-)
-from kat.nn.grkan import count_groups, pair
+from kat.nn.grkan import Keep, check_keep, count_groups, pair
 from kat.nn.init import Scheme, init_own_
+from kat.nn.layer import run_layer
 from kat.nn.rational import GroupRational, Share
-from kat.ops import Form, Impl, gated_rational
-from kat.ops.operators import gradients, halves, packed_gradients
+from kat.ops import Form, Impl
 
 
 class GatedGRKANMlp(nn.Module):
@@ -59,8 +51,9 @@ class GatedGRKANMlp(nn.Module):
         weight_init: see :func:`kat.nn.init_grkan_`. For unit normal x, gate u and value v are
             independent unit normals, so E[(F(u) v)^2] = E[F(u)^2] and E[F(u) v] = 0: fc2 gets the
             variance 1 / (width E[F(u)^2]), with ``"centered"`` too, as there is no mean to remove.
-        fused: store only gate and value for the backward pass, and compute F(u) v again there. A
-            norm or dropout before fc2 prevents it.
+        keep: the tensors stored for the backward pass: ``"all"``, or ``"hidden"``, gate and value
+            without F(u) v, which it computes again. None, the default, is as in
+            :class:`GRKANMlp`.
         device, dtype: of the parameters.
 
     Raises:
@@ -100,7 +93,7 @@ class GatedGRKANMlp(nn.Module):
         form: Form = "A",
         share: Share = "numerator",
         weight_init: Scheme = "variance_preserving",
-        fused: bool = True,
+        keep: Keep | None = None,
         impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -115,7 +108,7 @@ class GatedGRKANMlp(nn.Module):
         self.packed = packed
         self.gate_last = gate_last
         self.weight_init = weight_init
-        self.fused = fused
+        self.keep = check_keep(keep)
         if packed:
             self.fc1 = nn.Linear(in_features, 2 * width, bias=biases[0], **options)
         else:
@@ -141,29 +134,13 @@ class GatedGRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        parts = (self.fc1(x),) if self.packed else (self.fc1_g(x), self.fc1_x(x))
-        gate, value = parts if len(parts) == 2 else halves(parts[0], self.gate_last)
-        if self.packed and has_grkan_hooks():  # they follow the gate through the graph
-            parts = gate, value
-        layers = None
-        fused = self.fused and torch.is_grad_enabled() and not is_small(gate)
-        if fused and type(value) is type(gate):
-            layers = formulas(gate, ((self.act, (self.drop1, self.norm), self.fc2),))
-        if layers is not None:
-            y = _GatedLinear.apply(*layers[0], self.gate_last, *parts)
+        if self.packed:
+            first, second = self.fc1(x).chunk(2, dim=-1)
+            gate, value = (second, first) if self.gate_last else (first, second)
         else:
-            y = self.fc2(self.norm(self.drop1(self._product(gate, value))))
-        call_grkan_hooks(self.act, self.fc2, gate, y)
-        return self.drop2(y)
-
-    def _product(self, gate: Tensor, value: Tensor) -> Tensor:
-        """F(gate) value, by one operator where ``act`` is its formula."""
-        coefficients = plain_coefficients(self.act)
-        if coefficients is None:
-            return self.act(gate) * value
-        self.act.check_channels(gate)
-        form, impl = self.act.form, self.act.impl
-        return gated_rational(gate, value, *coefficients, form=form, impl=impl)
+            gate, value = self.fc1_g(x), self.fc1_x(x)
+        part = Parts(self.act, (self.drop1, self.norm), self.fc2)
+        return self.drop2(run_layer(gate, part, keep=self.keep, v=value))
 
 
 def init_gated_(mlp: Any, scheme: Scheme) -> None:
@@ -177,43 +154,6 @@ def init_gated_(mlp: Any, scheme: Scheme) -> None:
         init_own_(linear, nn.Identity(), scheme)
     centered = scheme == "centered"  # as the product is by itself
     init_own_(mlp.fc2, mlp.act, "variance_preserving" if centered else scheme)
-
-
-class _GatedLinear(torch.autograd.Function):
-    """W (F(x) v) + bias, which keeps x and v, or their packed tensor, alone.
-
-    The backward pass computes F(x) v again, in the pass over memory of the gradients of the gate.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        form: Form,
-        numerator: Tensor,
-        denominator: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        gate_last: bool,
-        *parts: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(numerator, denominator, weight, *parts)
-        ctx.form, ctx.gate_last = form, gate_last
-        x, v = parts if len(parts) == 2 else halves(parts[0], gate_last)
-        y = gated_rational(x, v, numerator, denominator, form=form)
-        return functional.linear(y, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        numerator, denominator, weight, *parts = ctx.saved_tensors
-        d_y = grad @ weight.to(grad.dtype)
-        gate = (numerator, denominator, ctx.form)
-        if len(parts) == 2:
-            *d_parts, da, db, y = gradients(d_y, *parts, *gate, recompute=True)
-        else:
-            *d_parts, da, db, y = packed_gradients(d_y, parts[0], ctx.gate_last, *gate)
-        needs_weight, needs_bias = ctx.needs_input_grad[3:5]
-        d_linear = linear_gradients(grad, y if needs_weight else None, weight.dtype, needs_bias)
-        return None, da, db, *d_linear, None, *d_parts
 
 
 def _gate_width(hidden_features: int, packed: bool, align_to: int) -> int:

@@ -7,23 +7,30 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
+from kat.nn.blocks import Parts, run_in_blocks
 from kat.nn.coefficients import Init
-from kat.nn.execution.run import run_layer, run_mlp
+from kat.nn.hooks import has_grkan_hooks
 from kat.nn.init import Scheme, init_own_
+from kat.nn.layer import may_checkpoint, run_layer
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 from kat.ops.torch_internals import children
 
-Keep = Literal["hidden", "input"]
-"""The tensors that a GR-KAN MLP keeps for its backward pass.
+Keep = Literal["all", "hidden", "input"]
+"""The tensors that a GR-KAN layer keeps for its backward pass.
+
+``"all"``: also the outputs of the rationals, as a ViT keeps those of GELU. ``"hidden"``: the inputs
+of the rationals, of which the backward pass computes F(x) again. ``"input"``: the input of the MLP
+alone. A layer that is no MLP takes ``"input"`` as ``"hidden"``.
 
 Examples:
     >>> from typing import get_args
     >>> from kat.nn import Keep
     >>> get_args(Keep)
-    ('hidden', 'input')
+    ('all', 'hidden', 'input')
 """
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 
@@ -41,9 +48,9 @@ class GRKANLinear(nn.Module):
         init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
-        fused: store only x for the backward pass and recompute F(x) there; on a CPU, run in blocks
-            of rows. A small call on a CPU runs as the plain modules, which are faster there: fewer
-            than 2^15 values of x or, without gradients, layers that fit the second-level caches.
+        keep: the tensors stored for the backward pass: ``"all"``, x and F(x), or ``"hidden"``, x
+            alone, from which it computes F(x) again. None, the default, stores all on a GPU, in
+            compiled code and in a call of fewer than 2^15 values of x, and else x alone.
         device, dtype: of the parameters.
 
     Shape:
@@ -75,7 +82,7 @@ class GRKANLinear(nn.Module):
         form: Form = "A",
         share: Share = "numerator",
         weight_init: Scheme = "variance_preserving",
-        fused: bool = True,
+        keep: Keep | None = None,
         impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -83,7 +90,7 @@ class GRKANLinear(nn.Module):
         super().__init__()
         groups = count_groups(num_groups, "in_features", in_features)
         self.weight_init = weight_init
-        self.fused = fused
+        self.keep = check_keep(keep)
         self.act = GroupRational(
             groups,
             degree,
@@ -110,7 +117,7 @@ class GRKANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
         own = children(self)
-        return run_layer(x, (own["act"], (), own["fc"]), fused=self.fused)
+        return run_layer(x, Parts(own["act"], (), own["fc"]), keep=self.keep)
 
 
 class GRKANMlp(nn.Module):
@@ -134,12 +141,13 @@ class GRKANMlp(nn.Module):
         first_init: the initial function F_1; ``"none"``: no F_1, as in an ordinary MLP.
         act_init: the initial function F_2, ``"swish"`` or ``"gelu"`` in the paper; see ``init`` of
             :class:`GroupRational`.
-        weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and its
-            linear map prevents fusing the two.
-        keep: the tensors stored for the backward pass: ``"hidden"``, the input and the hidden
-            layer, or ``"input"``, only the input, from which it computes the hidden layer again.
-            ``"input"`` stores a fifth as much if the hidden layer is four times as wide, and costs
-            one more product with W_1.
+        weight_init: see :class:`GRKANLinear`.
+        keep: the tensors stored for the backward pass, see :data:`kat.nn.Keep`. For an MLP with a
+            hidden layer four times as wide as its input, ``"all"`` stores 10 times as much as the
+            input, ``"hidden"`` 5 times and ``"input"`` once; ``"input"`` costs one more product
+            with W_1. None, the default, is ``"all"`` on a GPU, in compiled code and in small calls
+            on a CPU (fewer than 2^15 values of x), and else ``"hidden"``, where layers run in
+            blocks of rows.
         device, dtype: of the parameters.
 
     The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
@@ -155,8 +163,6 @@ class GRKANMlp(nn.Module):
         >>> sum(p.numel() for p in mlp.parameters())  # an MLP's, and 2 (6 + 8 x 4)
         295948
     """
-
-    keep: Keep = "hidden"  # also of models that were pickled without it
 
     def __init__(
         self,
@@ -175,15 +181,12 @@ class GRKANMlp(nn.Module):
         form: Form = "A",
         share: Share = "numerator",
         weight_init: Scheme = "variance_preserving",
-        fused: bool = True,
-        keep: Keep = "hidden",
+        keep: Keep | None = None,
         impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if keep not in KEEPS:
-            raise InputError(f"keep must be one of {KEEPS}, got {keep!r}")
         hidden_features = hidden_features or in_features
         out_features = out_features or in_features
         self.num_groups = num_groups
@@ -191,8 +194,7 @@ class GRKANMlp(nn.Module):
         groups = count_groups(num_groups, "hidden_features", hidden_features)
         biases, drops = pair(bias), pair(drop)
         self.weight_init = weight_init
-        self.fused = fused
-        self.keep = keep
+        self.keep = check_keep(keep)
         options: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def act(groups: int, init: Init, width: int) -> GroupRational:
@@ -226,9 +228,31 @@ class GRKANMlp(nn.Module):
         """x (..., in_features) to (..., out_features)."""
         own = children(self)
         dropout = () if isinstance(own["act1"], nn.Identity) else (own["drop1"],)
-        first = (own["act1"], dropout, own["fc1"])
-        second = (own["act2"], (own["drop2"], own["norm"]), own["fc2"])
-        return run_mlp(x, (first, second), fused=self.fused, keeps_hidden=self.keep == "hidden")
+        first = Parts(own["act1"], dropout, own["fc1"])
+        second = Parts(own["act2"], (own["drop2"], own["norm"]), own["fc2"])
+        if not has_grkan_hooks():  # hooks see each layer
+            y = run_in_blocks(x, (first, second), keep=self.keep)
+            if y is not None:
+                return y
+        if self.keep == "input" and may_checkpoint():
+            z: Tensor = checkpoint(_two_layers, x, first, second, use_reentrant=False)
+            return z
+        return _two_layers(x, first, second, keep=self.keep)
+
+
+def _two_layers(x: Tensor, first: Parts, second: Parts, keep: Keep | None = None) -> Tensor:
+    return run_layer(run_layer(x, first, keep=keep), second, keep=keep)
+
+
+def check_keep(keep: Keep | None) -> Keep | None:
+    """Returns ``keep=`` of a layer.
+
+    Raises:
+        InputError: it is neither None nor one of :data:`Keep`.
+    """
+    if keep is not None and keep not in KEEPS:
+        raise InputError(f"keep must be None or one of {KEEPS}, got {keep!r}")
+    return keep
 
 
 def pair(value: Any) -> tuple[Any, Any]:

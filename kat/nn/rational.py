@@ -172,8 +172,8 @@ class GroupRational(nn.Module):
         numerator, denominator = (_exact([v]).to(dtype) for v in (c.numerator, c.denominator))
         return group_functions(x, numerator, denominator, self.form)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """F(x), with x's shape and dtype."""
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """F(x), with x's shape, in x's dtype or another."""
         self.check_channels(x)
         moves = self.channel_dim != -1
         y = rational(
@@ -182,6 +182,7 @@ class GroupRational(nn.Module):
             self.weight_denominator,
             form=self.form,
             impl=self.impl,
+            dtype=dtype,
         )
         return y.movedim(-1, self.channel_dim) if moves else y
 
@@ -277,7 +278,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
     a, b = (full_tensor(coefficients).cpu().double() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))
     columns = torch.as_tensor(x).cpu().double()[:, None].expand(-1, groups)
-    return reference.rational(columns, a, b, form).T
+    return reference.rational(columns, a, b, form=form).T
 
 
 def largest_slopes(numerator: Tensor, denominator: Tensor, form: str) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kat.errors import InputError
-from kat.nn.execution.run import register_grkan_hook
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp
+from kat.nn.hooks import register_grkan_hook
 from kat.nn.rational import GroupRational
 from kat.ops import rational
 from kat.ops.arguments import compute_dtype

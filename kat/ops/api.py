@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from kat.ops import reference
-from kat.ops.arguments import Form, Impl, check_arguments, check_is_tensor
-from kat.ops.operators import KERNELS, dispatched, eager, gradients, value
+from kat.ops.arguments import Form, Impl, check_are_tensors, check_arguments
+from kat.ops.operators import KERNELS, dispatched, gradients, value
 from kat.ops.torch_internals import is_ordinary
 
 
@@ -18,9 +18,11 @@ def rational(
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
+    v: Tensor | None = None,
     *,
     form: Form = "A",
     impl: Impl | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """F(x) = P(x) / Q(x), the safe Padé unit, with one function for each group of channels.
 
@@ -36,15 +38,17 @@ def rational(
             float64, and in float32 for all other dtypes.
         numerator: (1 or G, m + 1) with m >= 1, a_0 first, any floating dtype.
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
+        v: of x's shape and dtype; the result is then F(x) v, see :func:`kat.gated_rational`.
         form: ``"A"`` or ``"B"``.
         impl: the backend. None selects the kernel of x's device, or the reference if there is no
             kernel, inside ``torch.func`` transforms and in forward-mode AD. A name selects that
             backend or raises: ``"reference"`` is plain PyTorch (any order of derivative,
             ``torch.func``), ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels. ONNX graphs
             get a dozen plain operations, whatever ``impl`` is.
+        dtype: of the result, which is rounded once; x's by default.
 
     Returns:
-        F(x), with x's shape and dtype. Differentiable with respect to x and the coefficients.
+        F(x), with x's shape. Differentiable with respect to x, the coefficients and v.
 
     Raises:
         ValueError: shapes that do not fit together, an unknown form or backend, or a backend that
@@ -65,7 +69,21 @@ def rational(
         >>> torch.equal(x, y)
         True
     """
-    return _call(rational, (x, numerator, denominator), form, impl)
+    if is_ordinary(x, numerator, denominator, v):
+        check_arguments(x, numerator, denominator, v, form=form)
+        if impl is None and x.device.type in KERNELS:
+            return value(x, numerator, denominator, v, form=form, dtype=dtype)
+    else:
+        tensors = (x, numerator, denominator, v)
+        proxy: Any = next((tensor for tensor in tensors if isinstance(tensor, fx.Proxy)), None)
+        if proxy is not None:  # one call, into which torch.fx does not look
+            options = {"form": form, "impl": impl}
+            call = proxy.tracer.create_proxy("call_function", rational, tensors, options)
+            node: Tensor = call
+            return node
+        check_are_tensors(x=x, numerator=numerator, denominator=denominator, v=v)
+        check_arguments(x, numerator, denominator, v, form=form)
+    return dispatched(x, numerator, denominator, v, form=form, dtype=dtype, impl=impl)
 
 
 def gated_rational(
@@ -102,25 +120,7 @@ def gated_rational(
         >>> torch.allclose(y, x**2 * v)
         True
     """
-    return _call(gated_rational, (x, v, numerator, denominator), form, impl)
-
-
-def _call(function: Any, tensors: tuple[Tensor, ...], form: str, impl: str | None) -> Any:
-    x, *gate, numerator, denominator = tensors
-    if is_ordinary(*tensors):
-        check_arguments(x, numerator, denominator, form, *gate)
-        if impl is None and x.device.type in KERNELS:
-            return eager(None, *tensors, form)
-        return dispatched(impl, *tensors, form)
-    proxies: list[Any] = [t for t in tensors if isinstance(t, fx.Proxy)]
-    if proxies:  # one call, into which torch.fx does not look
-        options = {"form": form, "impl": impl}
-        return proxies[0].tracer.create_proxy("call_function", function, tensors, options)
-    names = ("x", *("v" for _ in gate), "numerator", "denominator")
-    for name, tensor in zip(names, tensors, strict=True):
-        check_is_tensor(name, tensor)
-    check_arguments(x, numerator, denominator, form, *gate)
-    return dispatched(impl, *tensors, form)
+    return rational(x, numerator, denominator, v, form=form, impl=impl)
 
 
 def warmup(
@@ -144,20 +144,17 @@ def warmup(
         >>> layer = kat.GroupRational()
         >>> kat.ops.warmup(torch.randn(8, 64), layer.weight_numerator, layer.weight_denominator)
     """
-    check_arguments(x, numerator, denominator, form, v)
-    gate = () if v is None else (v.detach(),)
-    arguments = (x.detach(), *gate, numerator.detach(), denominator.detach(), form)
+    check_arguments(x, numerator, denominator, v, form=form)
     with torch.no_grad():
-        y = value(*arguments)
-        gradients(y, *arguments)
-        gradients(y, *arguments, recompute=True)
+        y = value(x, numerator, denominator, v, form=form)
+        gradients(y, x, numerator, denominator, v, form=form)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """The decomposition of F(x) into plain operations, for ``ExportedProgram.run_decompositions``.
 
-    A program of ``torch.export`` holds F(x) as the operator ``kat::rational`` and F(x) v as
-    ``kat::gated_rational``, which run where kat is imported. Other runtimes and exporters know
+    A program of ``torch.export`` holds F(x) and F(x) v as the operator ``kat::rational``, which
+    runs where kat is imported. Other runtimes and exporters know
     plain operations alone. There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
 
     Examples:
@@ -169,11 +166,17 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
         >>> any("kat" in str(node.target) for node in plain.graph.nodes)
         False
     """
-    return {
-        torch.ops.kat.rational.default: lambda x, a, b, form, dtype=None: reference.plain_rational(
-            x, a, b, form
-        ).to(dtype or x.dtype),
-        torch.ops.kat.gated_rational.default: lambda x, v, a, b, form, dtype=None: (
-            reference.plain_rational(x, a, b, form, v).to(dtype or x.dtype)
-        ),
-    }
+    return {torch.ops.kat.rational.default: _plain}
+
+
+def _plain(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    y = reference.plain_rational(x, numerator, denominator, v, form=form)
+    return y.to(dtype or x.dtype)

@@ -74,13 +74,29 @@ def check_is_tensor(name: str, value: Any) -> None:
         )
 
 
+def check_are_tensors(*, v: Any, **required: Any) -> None:
+    """Checks the tensors of a call, of which v may be None.
+
+    Raises:
+        TypeError: one is no tensor.
+    """
+    tensors = required if v is None else required | {"v": v}
+    for name, tensor in tensors.items():
+        check_is_tensor(name, tensor)
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of the arithmetic for a tensor's dtype: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def degree_of(numerator: Tensor, denominator: Tensor) -> tuple[int, int]:
+    """The degrees (m, n) of coefficients (1 or G, m + 1) and (1 or G, n)."""
+    return numerator.shape[1] - 1, denominator.shape[1]
+
+
 def check_arguments(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
     """Checks the arguments of :func:`kat.rational`, and with v of :func:`kat.gated_rational`.
 
@@ -89,7 +105,7 @@ def check_arguments(
             not like x.
         TypeError: a tensor that is not floating point, or not dense.
     """
-    if not are_right(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
+    if not arguments_valid(x, numerator, denominator, form):  # in a microsecond
         raise _problem(x, numerator, denominator, form)
     if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
         (x.shape, x.dtype, x.layout, x.device)
@@ -100,7 +116,7 @@ def check_arguments(
         )
 
 
-def are_right(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
+def arguments_valid(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
     """Return True if :func:`check_arguments` has nothing to say."""
     for tensor in (x, numerator, denominator):
         if tensor.dtype not in DTYPES or tensor.layout != torch.strided:

@@ -31,11 +31,11 @@ def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) 
         return False
     if not is_plain_eager(grad, x, numerator, denominator) or in_function_transform():
         return False
-    return cpu.supports(x, numerator, denominator, "A")
+    return cpu.supports(x, numerator, denominator, form="A")
 
 
 def gradients(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``sum(grad * F(x))`` for x and the coefficients, differentiable again.
 
@@ -43,11 +43,12 @@ def gradients(
         grad, x, numerator, denominator: such that there :func:`has_kernel`.
         form: ``"A"`` or ``"B"``.
     """
-    dx, da, db = _gradients(grad, x, numerator, denominator, form, 0)
-    return dx, da, db
+    return _gradients(grad, x, numerator, denominator, form=form, order=0)
 
 
-def derivative(x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int) -> Tensor:
+def derivative(
+    x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
+) -> Tensor:
     """F^(order)(x), differentiable to any order, where there :func:`has_kernel`."""
     if order <= MAX_ORDER:
         try:
@@ -71,92 +72,108 @@ class _Derivative(torch.autograd.Function):
         a, b = cpu.dense_coefficients(x, numerator, denominator)
         if x.numel():
             values = cpu.laid_out_like(y, x)
-            if not loaded_library().run(form, values, None, y, None, a, b, order=order):
+            if not loaded_library().run(form=form, x=values, a=a, b=b, y=y, order=order):
                 raise _OutOfRangeError
         ctx.save_for_backward(x, numerator, denominator)
-        ctx.options = form, order
+        ctx.form, ctx.order = form, order
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_gradients(grad, *ctx.saved_tensors, *ctx.options), None, None
+        x, numerator, denominator = ctx.saved_tensors
+        dx, da, db = _gradients(grad, x, numerator, denominator, form=ctx.form, order=ctx.order)
+        return dx, da, db, None, None
 
 
 class _CoefficientGradients(torch.autograd.Function):
     """The gradients of ``sum(grad * F^(order)(x))`` for numerator and denominator."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.options = inputs[4:]
-        _, da, db = _unrecorded(*inputs)
+    def forward(
+        ctx: Any,
+        grad: Tensor,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        form: str,
+        order: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(grad, x, numerator, denominator)
+        ctx.form, ctx.order = form, order
+        _, da, db = _unrecorded(grad, x, numerator, denominator, form=form, order=order)
         return da, db
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        form, order = ctx.options
-
-        def coefficient_gradients(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-            return _by_reference(grad, *inputs, form, order)[1:]
+    def backward(ctx: Any, d_da: Tensor, d_db: Tensor) -> tuple[Tensor | None, ...]:
+        def coefficient_gradients(
+            grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            _, da, db = _by_reference(
+                grad, x, numerator, denominator, form=ctx.form, order=ctx.order
+            )
+            return da, db
 
         pull_back = torch.func.vjp(coefficient_gradients, *ctx.saved_tensors)[1]
-        return *pull_back(grads), None, None
+        return *pull_back((d_da, d_db)), None, None
 
 
-def _gradients(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    """The gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients, recorded or not.
-
-    ``inputs``: these three, form and order.
-    """
+def _gradients(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients, recorded or not."""
     if not torch.is_grad_enabled():
-        return _unrecorded(grad, *inputs)
+        return _unrecorded(grad, x, numerator, denominator, form=form, order=order)
     if in_function_transform():
-        return _by_reference(grad, *inputs)
-    x, numerator, denominator, form, order = inputs
-    dx = grad.to(x.dtype) * derivative(x, numerator, denominator, form, order + 1)
-    da, db = _CoefficientGradients.apply(grad, *inputs)
-    return dx, da, db
+        return _by_reference(grad, x, numerator, denominator, form=form, order=order)
+    slope = derivative(x, numerator, denominator, form=form, order=order + 1)
+    da, db = _CoefficientGradients.apply(grad, x, numerator, denominator, form, order)
+    return grad.to(x.dtype) * slope, da, db
 
 
-def _unrecorded(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    found: tuple[Tensor, ...] | None = None
-    if inputs[-1] <= MAX_ORDER and is_plain_eager(grad) and not in_function_transform():
-        found = kernel_gradients(grad, *inputs)
-    return _by_reference(grad, *inputs) if found is None else found
+def _unrecorded(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    if order <= MAX_ORDER and is_plain_eager(grad) and not in_function_transform():
+        found = kernel_gradients(grad, x, numerator, denominator, form=form, order=order)
+        if found is not None:
+            return found
+    return _by_reference(grad, x, numerator, denominator, form=form, order=order)
 
 
 def kernel_gradients(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """The gradients of ``sum(grad * F^(order)(x))`` by the kernel; None if powers overflow."""
     dx = torch.empty_like(x)
     a, b = cpu.dense_coefficients(x, numerator, denominator)
     da, db = torch.zeros_like(a), torch.zeros_like(b)
-    if x.numel() and not order:
-        da, db = cpu.backward(dx, None, grad, x, a, b, form)
-    elif x.numel():
+    if x.numel():
         x, grad = cpu.laid_out_like(dx, x), cpu.laid_out_like(dx, grad)
-        if not loaded_library().run(form, x, grad, None, dx, a, b, da, db, order):
+        done = loaded_library().run(
+            form=form, x=x, a=a, b=b, grad=grad, dx=dx, da=da, db=db, order=order
+        )
+        if not done:
             return None
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
-def _by_reference(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+def _by_reference(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Computes :func:`_gradients` by plain operations, which anything can differentiate again."""
-    x, numerator, denominator, form, order = inputs
     if order == 0:
-        return reference.backward(grad, x, numerator, denominator, form)
-    function = _plain(form, order)
-    y, pull_back = torch.func.vjp(function, x, numerator, denominator)[:2]
-    gradients: tuple[Tensor, ...] = pull_back(grad.to(y.dtype))
-    return gradients
+        dx, da, db, _ = reference.backward(grad, x, numerator, denominator, form=form)
+        return dx, da, db
+    y, pull_back = torch.func.vjp(_plain(form, order), x, numerator, denominator)[:2]
+    dx, da, db = pull_back(grad.to(y.dtype))
+    return dx, da, db
 
 
 def _plain(form: str, order: int) -> Callable[..., Tensor]:
     """F^(order), order >= 1, by the reference, as a function of x, numerator and denominator."""
 
     def slope(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
-        return reference.backward(torch.ones_like(x), x, numerator, denominator, form)[0]
+        return reference.backward(torch.ones_like(x), x, numerator, denominator, form=form)[0]
 
     function: Callable[..., Tensor] = slope
     for _ in range(order - 1):
@@ -166,4 +183,6 @@ def _plain(form: str, order: int) -> Callable[..., Tensor]:
 
 def _derived(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The derivative for x of a function that treats each element of x by itself."""
-    return torch.func.grad(lambda *tensors: function(*tensors).sum())
+    return torch.func.grad(
+        lambda x, numerator, denominator: function(x, numerator, denominator).sum()
+    )

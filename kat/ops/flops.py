@@ -34,18 +34,21 @@ def backward_flops(elements: int, degree: tuple[int, int]) -> int:
     return rational_flops(elements, degree) + elements * (5 * m + 5 * n + 2)
 
 
-def _register(name: str, formula: Any) -> None:
-    """A product with the gate's v is elementwise, and not counted."""
-
-    def count(*shapes: Sequence[int], **_: Any) -> int:
-        *others, numerator, denominator, _form = shapes
-        found: int = formula(math.prod(others[0]), (numerator[1] - 1, denominator[1]))
-        return found
-
-    register_flop_formula(getattr(torch.ops.kat, name))(count)
+@register_flop_formula(torch.ops.kat.rational)
+def _count_forward(
+    x: Sequence[int], numerator: Sequence[int], denominator: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """The FLOPs of the operator; the product with a gate's v is elementwise, and not counted."""
+    return rational_flops(math.prod(x), (numerator[1] - 1, denominator[1]))
 
 
-for _name in ("rational", "gated_rational"):
-    _register(_name, rational_flops)
-    _register(f"{_name}_backward", backward_flops)
-    _register(f"{_name}_backward_recompute", backward_flops)
+@register_flop_formula(torch.ops.kat.rational_backward)
+def _count_backward(
+    grad: Sequence[int],
+    x: Sequence[int],
+    numerator: Sequence[int],
+    denominator: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    return backward_flops(math.prod(x), (numerator[1] - 1, denominator[1]))

@@ -1,20 +1,20 @@
-"""The operators ``kat::rational``, F(x), and ``kat::gated_rational``, F(x) v, and their gradients.
+"""The operator ``kat::rational``, F(x) or F(x) v, and its gradients.
 
-They are registered with ``torch.library``. Each runs the kernel of x's device, or the reference
-where there is none or it does not support the arguments. In either case only the inputs are kept
-for the backward pass.
+Both are registered with ``torch.library``. Each runs the kernel of x's device, or the reference
+where there is none or it does not support the arguments. Only the inputs are kept for the backward
+pass.
 
 An operator registered from Python costs tens of microseconds a training step in dispatch alone, as
 much as the kernel itself takes on a small layer. So ordinary tensors, where nothing observes or
-rewrites operators, go to the kernel directly (:func:`eager`). The arithmetic is the same.
+rewrites operators, go to the kernel directly (:func:`value`). The arithmetic is the same.
 
-Throughout, ``arguments`` are an operator's arguments: x, v if it is gated, numerator, denominator
-and form. Gradients come in the order of the tensors.
+Everywhere the order is x, numerator, denominator, v; v is None unless F is a gate. Gradients come
+in this order too, None where there is none.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from kat.ops.torch_internals import (
 )
 from kat.ops.triton import backend as triton
 
+Gradients: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""The gradients of x, numerator, denominator and v."""
+
 
 class Backend(Protocol):
     """The members of a backend's module. All tensors are on its device."""
@@ -44,8 +47,9 @@ class Backend(Protocol):
         x: Tensor,
         numerator: Tensor,
         denominator: Tensor,
-        form: str,
         v: Tensor | None = None,
+        *,
+        form: str,
     ) -> bool:
         """Return True if the kernels take these arguments.
 
@@ -57,35 +61,38 @@ class Backend(Protocol):
         x: Tensor,
         numerator: Tensor,
         denominator: Tensor,
-        form: str,
         v: Tensor | None = None,
+        *,
+        form: str,
     ) -> None:
         """Raises an error that says why the kernels do not run for these arguments."""
 
     def forward(
         self,
-        y: Tensor,
         x: Tensor,
         numerator: Tensor,
         denominator: Tensor,
-        form: str,
         v: Tensor | None = None,
+        *,
+        form: str,
+        y: Tensor,
     ) -> None:
         """y <- F(x), or F(x) v."""
 
     def backward(
         self,
-        dx: Tensor,
-        y: Tensor | None,
         grad: Tensor,
         x: Tensor,
         numerator: Tensor,
         denominator: Tensor,
-        form: str,
         v: Tensor | None = None,
+        *,
+        form: str,
+        dx: Tensor,
         dv: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Fills dx, y if given, and dv of a gate; returns the gradients of the coefficients."""
+        coefficients: bool = True,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
@@ -102,19 +109,159 @@ def kernel_name(device: torch.device) -> str:
     return library.name if isinstance(library, Library) else "off"
 
 
-def value(*arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """F(x), or F(x) v, differentiable, in x's dtype or another; nothing is checked."""
-    if is_ordinary(*arguments[:-1]) and arguments[0].device.type in KERNELS:
-        return eager(None, *arguments, dtype=dtype)
-    return dispatched(None, *arguments, dtype=dtype)
+# ---- the kernels' calls
 
 
-def dispatched(impl: str | None, *arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
+def run_forward(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    dtype: torch.dtype | None = None,
+    backend: Backend | None = None,
+) -> Tensor:
+    """F(x), or F(x) v, in x's dtype or another, by a backend: by default the one of x's device."""
+    backend = backend or _kernel(x, numerator, denominator, v, form=form)
+    wanted = dtype or x.dtype
+    y = _empty_like(x, v, wanted if backend is None or backend.CONVERTS else x.dtype)
+    if backend is None:
+        y.copy_(reference.forward(x, numerator, denominator, v, form=form))
+    elif x.numel():
+        backend.forward(x, numerator, denominator, v, form=form, y=y)
+    return y if dtype is None else y.to(dtype)
+
+
+def run_backward(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    coefficients: bool = True,
+    backend: Backend | None = None,
+) -> Gradients:
+    """The gradients of ``sum(grad * F(x) * v)``; of the coefficients only if they are asked for."""
+    backend = backend or _kernel(x, numerator, denominator, v, form=form)
+    dx = _empty_like(x, v, x.dtype)
+    dv = None if v is None else _empty_like(v, v, v.dtype)
+    sums: tuple[Tensor, Tensor] | None = None
+    if backend is None:
+        of_x, da, db, of_v = reference.backward(grad, x, numerator, denominator, v, form=form)
+        dx.copy_(of_x)
+        if dv is not None and of_v is not None:
+            dv.copy_(of_v)
+        sums = da, db
+    elif x.numel():
+        sums = backend.backward(
+            grad,
+            x,
+            numerator,
+            denominator,
+            v,
+            form=form,
+            dx=dx,
+            dv=dv,
+            coefficients=coefficients,
+        )
+    else:
+        sums = torch.zeros_like(numerator), torch.zeros_like(denominator)
+    if not coefficients or sums is None:
+        return dx, None, None, dv
+    da, db = sums
+    da, db = da.to(numerator.dtype).contiguous(), db.to(denominator.dtype).contiguous()
+    return dx, da, db, dv
+
+
+def _kernel(
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None, *, form: str
+) -> Backend | None:
+    """The backend of x's device, if it supports the arguments."""
+    backend = KERNELS.get(x.device.type)
+    if backend is None or not backend.supports(x, numerator, denominator, v, form=form):
+        return None
+    return backend
+
+
+def _empty_like(x: Tensor, v: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """An output: laid out like x, or contiguous where F is a gate."""
+    return torch.empty_like(x, dtype=dtype) if v is None else x.new_empty(x.shape, dtype=dtype)
+
+
+# ---- ordinary tensors: without torch's dispatcher
+
+
+def value(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    dtype: torch.dtype | None = None,
+    backend: Backend | None = None,
+) -> Tensor:
+    """F(x), or F(x) v, of ordinary tensors, differentiable; nothing is checked.
+
+    Args:
+        x, numerator, denominator, v, form: as in :func:`kat.gated_rational`.
+        dtype: of the output; x's if None.
+        backend: None for the one of x's device. Triton's interpreter runs on CPU tensors, and its
+            gradients cannot be differentiated again.
+    """
+    if torch.is_grad_enabled():
+        y: Tensor = _Value.apply(x, numerator, denominator, v, form, dtype, backend)
+        return y
+    return run_forward(x, numerator, denominator, v, form=form, dtype=dtype, backend=backend)
+
+
+class _Value(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        v: Tensor | None,
+        form: str,
+        dtype: torch.dtype | None,
+        backend: Backend | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, numerator, denominator, v)
+        ctx.form, ctx.backend = form, backend
+        return run_forward(x, numerator, denominator, v, form=form, dtype=dtype, backend=backend)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        found = _gradients if ctx.backend is None else _gradients_once
+        return *found(ctx, grad), None, None, None
+
+
+@torch.autograd.function.once_differentiable
+def _gradients_once(ctx: Any, grad: Tensor) -> Gradients:
+    x, numerator, denominator, v = ctx.saved_tensors
+    return run_backward(grad, x, numerator, denominator, v, form=ctx.form, backend=ctx.backend)
+
+
+# ---- all others: the operators
+
+
+def dispatched(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    dtype: torch.dtype | None = None,
+    impl: str | None = None,
+) -> Tensor:
     """Computes :func:`value` by torch's dispatcher, a backend that is named, or the reference."""
-    x, *gate, numerator, denominator, form = arguments
     check_impl(impl)
     onnx, transformed = is_exporting_onnx(), in_function_transform()
-    y: Tensor
     if impl in BACKENDS and not onnx:
         if transformed:
             raise RuntimeError(
@@ -122,267 +269,188 @@ def dispatched(impl: str | None, *arguments: Any, dtype: torch.dtype | None = No
                 " impl='reference', or None, which picks it there"
             )
         backend = BACKENDS[impl]
-        backend.check_available(x, numerator, denominator, form, *gate)
+        backend.check_available(x, numerator, denominator, v, form=form)
         if x.device.type != backend.DEVICE_TYPE:
-            return eager(backend, *arguments, dtype=dtype)
+            return value(x, numerator, denominator, v, form=form, dtype=dtype, backend=backend)
     if onnx or impl == "reference" or (impl is None and transformed):
         formula = reference.plain_rational if onnx else reference.rational
-        return formula(x, numerator, denominator, form, *gate).to(dtype or x.dtype)
-    y = operator("", arguments)(*arguments, **({} if dtype is None else {"dtype": dtype}))
+        return formula(x, numerator, denominator, v, form=form).to(dtype or x.dtype)
+    y: Tensor = torch.ops.kat.rational.default(x, numerator, denominator, v, form=form, dtype=dtype)
     return y
 
 
-def gradients(grad: Tensor, *arguments: Any, recompute: bool = False) -> tuple[Tensor, ...]:
-    """The gradients of ``sum(grad * F(x) * v)`` for all tensors, differentiable again.
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    coefficients: bool = True,
+) -> Gradients:
+    """The gradients of ``sum(grad * F(x) * v)``, differentiable again.
 
     A backward pass can itself be mapped or differentiated in forward mode
     (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
-
-    Args:
-        grad: the gradient of the output.
-        *arguments: of the operator.
-        recompute: also return the output in grad's dtype, from the same pass over memory unless the
-            gradients are to be differentiated.
     """
     if torch.is_grad_enabled() or in_function_transform():
-        found = _recorded_gradients(grad, *arguments)
-        return (*found, value(*arguments, dtype=grad.dtype)) if recompute else found
-    if is_ordinary(grad, *arguments[:-1]) and grad.device.type in KERNELS:
-        return run_backward(grad, *arguments, recompute=recompute)
-    suffix = "_backward_recompute" if recompute else "_backward"
-    result: tuple[Tensor, ...] = operator(suffix, arguments)(grad, *arguments)
-    return result
+        return _recorded_gradients(grad, x, numerator, denominator, v, form=form)
+    tensors = (
+        (grad, x, numerator, denominator) if v is None else (grad, x, numerator, denominator, v)
+    )
+    if is_ordinary(*tensors) and grad.device.type in KERNELS:
+        return run_backward(
+            grad, x, numerator, denominator, v, form=form, coefficients=coefficients
+        )
+    return _by_operator(grad, x, numerator, denominator, v, form=form, coefficients=coefficients)
 
 
-def _recorded_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def _recorded_gradients(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+) -> Gradients:
     from kat.ops import derivative  # few need derivatives of the second order
 
-    x, *gate, numerator, denominator, form = arguments
     if in_function_transform():
-        return reference.backward(grad, x, numerator, denominator, form, *gate)
+        return reference.backward(grad, x, numerator, denominator, v, form=form)
     if not derivative.has_kernel(grad, x, numerator, denominator):
-        found: tuple[Tensor, ...] = operator("_backward", arguments)(grad, *arguments)
-        return found
-    f_grad = grad * gate[0] if gate else grad
-    dx, da, db = derivative.gradients(f_grad, x, numerator, denominator, form)
-    dv = [grad * value(x, numerator, denominator, form)] if gate else []
-    return dx, *dv, da, db
+        return _by_operator(grad, x, numerator, denominator, v, form=form, coefficients=True)
+    f_grad = grad if v is None else grad * v
+    dx, da, db = derivative.gradients(f_grad, x, numerator, denominator, form=form)
+    dv = None if v is None else grad * value(x, numerator, denominator, form=form)
+    return dx, da, db, dv
 
 
-def packed_gradients(grad: Tensor, h: Tensor, gate_last: bool, *others: Any) -> tuple[Tensor, ...]:
-    """The gradients for h, of which x and v are the halves, and the coefficients; and F(x) v.
-
-    A kernel writes the gradients of x and v into one tensor: to join them later takes two thirds of
-    its time again.
-
-    Args:
-        grad: of F(x) v.
-        h: (..., 2 C): x and v, or v and x if ``gate_last``.
-        gate_last: of the gate.
-        *others: numerator, denominator and form.
-    """
-    x, v = halves(h, gate_last)
-    if torch.is_grad_enabled() or not is_ordinary(grad, h, *others[:-1]):
-        dx, dv, da, db, y = gradients(grad, x, v, *others, recompute=True)
-        return torch.cat((dv, dx) if gate_last else (dx, dv), dim=-1), da, db, y
-    dh = h.new_empty(h.shape)
-    _, _, da, db, y = run_backward(grad, x, v, *others, recompute=True, into=halves(dh, gate_last))
-    return dh, da, db, y
-
-
-def halves(h: Tensor, gate_last: bool) -> tuple[Tensor, Tensor]:
-    """x and v, views of h (..., 2 C): x is the first half, or the second one if ``gate_last``."""
-    first, second = h.chunk(2, dim=-1)
-    return (second, first) if gate_last else (first, second)
-
-
-def eager(backend: Backend | None, *arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """The operator on ordinary tensors, differentiable, without torch's dispatcher.
-
-    Args:
-        backend: None for the one of x's device. Triton's interpreter runs on CPU tensors, and its
-            gradients cannot be differentiated again.
-        *arguments: of the operator.
-        dtype: of the output; x's if None.
-    """
-    if torch.is_grad_enabled():
-        y: Tensor = _Eager.apply(backend, dtype, *arguments)
-        return y
-    return run_forward(*arguments, backend=backend, dtype=dtype)
-
-
-class _Eager(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, backend: Backend | None, dtype: torch.dtype | None, *arguments: Any
-    ) -> Tensor:
-        ctx.backend = backend
-        _save(ctx, arguments)
-        return run_forward(*arguments, backend=backend, dtype=dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.backend is None:
-            return None, None, *_gradients(ctx, grad)
-        return None, None, *_gradients_once(ctx, grad, *ctx.saved_tensors), None
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any = None, **_: Any) -> None:
-    ctx.save_for_backward(*inputs[:-1])
-    ctx.form = inputs[-1]
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *gradients(grad, *ctx.saved_tensors, ctx.form), None
-
-
-@torch.autograd.function.once_differentiable
-def _gradients_once(ctx: Any, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    return run_backward(grad, *tensors, ctx.form, backend=ctx.backend)
-
-
-def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of a backward operator, by differentiating the reference's formula."""
-
-    def formula(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        *gate, numerator, denominator = tensors
-        return reference.backward(grad, x, numerator, denominator, ctx.form, *gate)
-
-    pull_back = torch.func.vjp(formula, *ctx.saved_tensors)[1]
-    return *pull_back(grads), None
-
-
-def _kernel(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
-) -> Backend | None:
-    """The backend of x's device, if it supports the arguments."""
-    backend = KERNELS.get(x.device.type)
-    if backend is None or not backend.supports(x, numerator, denominator, form, v):
-        return None
-    return backend
-
-
-def run_forward(
-    *arguments: Any, backend: Backend | None = None, dtype: torch.dtype | None = None
-) -> Tensor:
-    x, *gate, numerator, denominator, form = arguments
-    backend = backend or _kernel(x, numerator, denominator, form, *gate)
-    y = _output(x, gate, backend, dtype)
-    if backend is None:
-        y.copy_(reference.forward(x, numerator, denominator, form, *gate))
-    elif x.numel():
-        backend.forward(y, x, numerator, denominator, form, *gate)
-    return y if dtype is None else y.to(dtype)
-
-
-def run_backward(
+def _by_operator(
     grad: Tensor,
-    *arguments: Any,
-    recompute: bool = False,
-    backend: Backend | None = None,
-    into: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, ...]:
-    """The gradients, and y in grad's dtype if ``recompute``; dx and dv go into ``into``."""
-    x, *gate, numerator, denominator, form = arguments
-    backend = backend or _kernel(x, numerator, denominator, form, *gate)
-    dx, *dv = into or [_like(t, gate) for t in (x, *gate)]
-    y = _output(x, gate, backend, grad.dtype) if recompute else None
-    if backend is None:
-        found = reference.backward(grad, x, numerator, denominator, form, *gate)
-        for place, gradient in zip((dx, *dv), found, strict=False):
-            place.copy_(gradient)
-        da, db = found[-2:]
-        if y is not None:
-            y.copy_(reference.forward(x, numerator, denominator, form, *gate))
-    elif x.numel():
-        da, db = backend.backward(dx, y, grad, x, numerator, denominator, form, *gate, *dv)
-    else:
-        da, db = torch.zeros_like(numerator), torch.zeros_like(denominator)
-    da, db = da.to(numerator.dtype).contiguous(), db.to(denominator.dtype).contiguous()
-    return (dx, *dv, da, db) if y is None else (dx, *dv, da, db, y.to(grad.dtype))
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+    coefficients: bool,
+) -> Gradients:
+    dx, da, db, dv = torch.ops.kat.rational_backward.default(
+        grad, x, numerator, denominator, v, form=form, coefficients=coefficients
+    )
+    sums = (da, db) if coefficients else (None, None)
+    return dx, *sums, None if v is None else dv
 
 
-def _output(
-    x: Tensor, gate: list[Tensor], backend: Backend | None, dtype: torch.dtype | None
+def _gradients(ctx: Any, grad: Tensor) -> Gradients:
+    """The gradients of an operator; not of frozen coefficients, whose sums cost a third."""
+    x, numerator, denominator, v = ctx.saved_tensors
+    _, of_numerator, of_denominator, *_ = ctx.needs_input_grad
+    coefficients = of_numerator or of_denominator
+    return gradients(grad, x, numerator, denominator, v, form=ctx.form, coefficients=coefficients)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+    ctx.form = keyword_only_inputs["form"]
+    ctx.coefficients = keyword_only_inputs.get("coefficients", True)
+
+
+def _forward(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """An output in a dtype, or in x's where the backend does not convert."""
-    converts = dtype is not None and (backend is None or backend.CONVERTS)
-    return _like(x, gate, dtype if converts else x.dtype)
+    refuse_forward_mode()
+    return run_forward(x, numerator, denominator, v, form=form, dtype=dtype)
 
 
-def _like(x: Tensor, gate: list[Tensor], dtype: torch.dtype | None = None) -> Tensor:
-    """An output: laid out like x, or contiguous where it is of a gate."""
-    return x.new_empty(x.shape, dtype=dtype) if gate else torch.empty_like(x, dtype=dtype)
+def _fake_forward(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str = "A",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    return _empty_like(x, v, dtype or x.dtype)
 
 
-def _fake_forward(*arguments: Any, dtype: torch.dtype | None = None) -> Tensor:
-    x, *gate, _, _, _ = arguments
-    return _like(x, gate, dtype)
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+    coefficients: bool = True,
+) -> tuple[Tensor, ...]:
+    refuse_forward_mode()
+    found = run_backward(grad, x, numerator, denominator, v, form=form, coefficients=coefficients)
+    return tuple(x.new_empty(0) if gradient is None else gradient for gradient in found)
 
 
-def _fake_backward(_: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    x, *gate, numerator, denominator, _ = arguments
-    coefficients = (c.new_empty(c.shape) for c in (numerator, denominator))
-    return *(_like(t, gate) for t in (x, *gate)), *coefficients
+def _fake_backward(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+    coefficients: bool = True,
+) -> tuple[Tensor, ...]:
+    dx = _empty_like(x, v, x.dtype)
+    da, db = (
+        c.new_empty(c.shape) if coefficients else x.new_empty(0) for c in (numerator, denominator)
+    )
+    return dx, da, db, x.new_empty(0) if v is None else _empty_like(v, v, v.dtype)
 
 
-def _define(name: str, tensors: str) -> None:
-    """Registers ``kat::NAME``, ``NAME_backward`` and ``NAME_backward_recompute``."""
-    inputs = ", ".join(f"Tensor {tensor}" for tensor in tensors.split()) + ", str form"
-    outputs = ", ".join("Tensor" for _ in tensors.split())
+def _second_order(
+    ctx: Any, d_dx: Tensor, d_da: Tensor, d_db: Tensor, d_dv: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of the backward operator, by differentiating the reference's formula."""
+    grad, x, numerator, denominator, v = ctx.saved_tensors
+    gate = () if v is None else (v,)
 
-    def recompute(*arguments: Any) -> tuple[Tensor, ...]:
-        return run_backward(*arguments, recompute=True)
+    def formula(
+        grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *gate: Tensor
+    ) -> tuple[Tensor, ...]:
+        v = gate[0] if gate else None
+        dx, da, db, dv = reference.backward(grad, x, numerator, denominator, v, form=ctx.form)
+        sums = (da, db) if ctx.coefficients else ()
+        return dx, *sums, *(() if dv is None else (dv,))
 
-    def fake_recompute(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        return *_fake_backward(grad, *arguments), _fake_forward(*arguments, dtype=grad.dtype)
-
-    for suffix, schema, function, fake, gradient in (
-        (
-            "",
-            f"({inputs}, *, ScalarType? dtype=None) -> Tensor",
-            run_forward,
-            _fake_forward,
-            _gradients,
-        ),
-        (
-            "_backward",
-            f"(Tensor grad, {inputs}) -> ({outputs})",
-            run_backward,
-            _fake_backward,
-            _second_order,
-        ),
-        (
-            "_backward_recompute",
-            f"(Tensor grad, {inputs}) -> ({outputs}, Tensor)",
-            recompute,
-            fake_recompute,
-            None,
-        ),
-    ):
-        operator = f"kat::{name}{suffix}"
-        torch.library.define(operator, schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.impl(
-            operator, "CompositeExplicitAutograd", _without_forward_mode(name, function)
-        )
-        torch.library.register_fake(operator, fake)
-        if gradient is not None:
-            torch.library.register_autograd(operator, gradient, setup_context=_save)
+    pull_back = torch.func.vjp(formula, grad, x, numerator, denominator, *gate)[1]
+    sums = (d_da, d_db) if ctx.coefficients else ()
+    found = pull_back((d_dx, *sums, *(() if v is None else (d_dv,))))
+    return found if v is not None else (*found, None)
 
 
-def _without_forward_mode(name: str, function: Any) -> Any:
-    def run(*arguments: Any, **options: Any) -> Any:
-        refuse_forward_mode(name)
-        return function(*arguments, **options)
-
-    return run
-
-
-def operator(suffix: str, arguments: tuple[Any, ...]) -> Any:
-    """The operator of these arguments, by torch's dispatcher."""
-    name = "rational" if len(arguments) == 4 else "gated_rational"
-    return getattr(torch.ops.kat, name + suffix).default
-
-
-_define("rational", "x numerator denominator")
-_define("gated_rational", "x v numerator denominator")
+torch.library.define(
+    "kat::rational",
+    "(Tensor x, Tensor numerator, Tensor denominator, Tensor? v=None, *, str form='A',"
+    " ScalarType? dtype=None) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.define(
+    "kat::rational_backward",
+    "(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, Tensor? v, *, str form,"
+    " bool coefficients=True) -> (Tensor dx, Tensor dnumerator, Tensor ddenominator, Tensor dv)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.impl("kat::rational", "CompositeExplicitAutograd", _forward)
+torch.library.impl("kat::rational_backward", "CompositeExplicitAutograd", _backward)
+torch.library.register_fake("kat::rational", _fake_forward)
+torch.library.register_fake("kat::rational_backward", _fake_backward)
+torch.library.register_autograd("kat::rational", _gradients, setup_context=_setup)
+torch.library.register_autograd("kat::rational_backward", _second_order, setup_context=_setup)

@@ -33,7 +33,7 @@ from kat.ops.torch_internals import (
 
 
 def rational(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> Tensor:
     """F(x), or F(x) v, of :func:`forward`, with the gradient of :func:`backward`.
 
@@ -42,9 +42,10 @@ def rational(
     """
     if v is not None:
         dtype = compute_dtype(x.dtype)
-        return (rational(x.to(dtype), numerator, denominator, form) * v.to(dtype)).to(x.dtype)
+        y = rational(x.to(dtype), numerator, denominator, form=form)
+        return (y * v.to(dtype)).to(x.dtype)
     if in_function_transform() or is_exporting():
-        return forward(x, numerator, denominator, form)
+        return forward(x, numerator, denominator, form=form)
     return _Rational.apply(x, numerator, denominator, form)
 
 
@@ -53,16 +54,17 @@ class _Rational(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
         ctx.save_for_backward(x, numerator, denominator)
         ctx.form = form
-        return forward(x, numerator, denominator, form)
+        return forward(x, numerator, denominator, form=form)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, numerator, denominator = ctx.saved_tensors
-        return *backward(grad, x, numerator, denominator, ctx.form), None
+        dx, da, db, _ = backward(grad, x, numerator, denominator, form=ctx.form)
+        return dx, da, db, None
 
 
 def forward(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> Tensor:
     """F(x) = P(x) / Q(x), one function for each contiguous group of channels; or F(x) v.
 
@@ -70,8 +72,8 @@ def forward(
         x: (..., C), any floating dtype; see :func:`kat.ops.arguments.compute_dtype`.
         numerator: (1 or G, m + 1), a_0 first; the groups share a single row.
         denominator: (1 or G, n), b_1 first; the groups share a single row.
-        form: ``"A"`` or ``"B"``.
         v: of x's shape and dtype.
+        form: ``"A"`` or ``"B"``.
 
     Returns:
         F(x), with x's shape and dtype, rounded once.
@@ -89,14 +91,15 @@ def forward(
 
 
 def plain_rational(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> Tensor:
     """F(x), or F(x) v, by :func:`plain_forward`, for b_j of any sign."""
-    y = plain_forward(x, numerator, denominator.abs() if form == "A" else denominator, form)
+    b = denominator.abs() if form == "A" else denominator
+    y = plain_forward(x, numerator, b, form=form)
     return y if v is None else y * v
 
 
-def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str) -> Tensor:
     """F(x) in a dozen plain operations, for exported graphs and inference.
 
     Equal to :func:`forward` where no power of x overflows: up to about |x| = 1e7 in float32 at
@@ -116,9 +119,10 @@ def backward(
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
-    form: str,
     v: Tensor | None = None,
-) -> tuple[Tensor, ...]:
+    *,
+    form: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator; with v its own too.
 
     With r = 1/Q, y = P r and w = grad r:
@@ -135,11 +139,11 @@ def backward(
 
     Args:
         grad: gradient with respect to the output, of x's shape.
-        x, numerator, denominator, form, v: as in :func:`forward`.
+        x, numerator, denominator, v, form: as in :func:`forward`.
 
     Returns:
-        dx, and dv if there is a v, with x's shape and dtype; da and db with the coefficients'
-        shapes and dtypes.
+        dx, with x's shape and dtype; da and db with the coefficients' shapes and dtypes; and dv,
+        None without v.
 
     Raises:
         RuntimeError: ``grad`` is a batch of gradients, not on the CPU.
@@ -147,9 +151,9 @@ def backward(
     if v is not None:
         dtype = compute_dtype(x.dtype)
         z, grad = x.to(dtype), grad.to(dtype)
-        dx, da, db = backward(grad * v.to(dtype), z, numerator, denominator, form)
-        dv = grad * forward(z, numerator, denominator, form)
-        return dx.to(x.dtype), dv.to(v.dtype), da, db
+        dx, da, db, _ = backward(grad * v.to(dtype), z, numerator, denominator, form=form)
+        dv = grad * forward(z, numerator, denominator, form=form)
+        return dx.to(x.dtype), da, db, dv.to(v.dtype)
     z, a, b = _grouped(x, numerator, denominator)
     grad = grad.reshape(z.shape).to(z.dtype)
     limit = _limit(z, a, b)
@@ -167,7 +171,7 @@ def backward(
             for gradients, part in ((scaled.backward, ~plain), (_gradients, plain))
         )
         dx, da, db = many[0].where(plain, few[0]), many[1] + few[1], many[2] + few[2]
-    return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
+    return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype), None
 
 
 def _gradients(

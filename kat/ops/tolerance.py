@@ -57,7 +57,8 @@ def ratios(
     unit = arithmetic.eps / (1 if x.dtype == torch.float64 else 2)
     grad, x, a, b = (t.double().cpu() for t in (grad, x, numerator, denominator))
     steps = a.shape[1] + b.shape[1] + 3
-    exact = reference.forward(x, a, b, form), *reference.backward(grad, x, a, b, form)
+    dx, da, db, _ = reference.backward(grad, x, a, b, form=form)
+    exact = reference.forward(x, a, b, form=form), dx, da, db
     y_scale, dx_scale, da_scale, db_scale, size = _scales(grad.abs(), x, a, b, form)
     size_of_terms = grad.abs() * size
 
@@ -91,14 +92,14 @@ def _scales(weight: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str) -> tuple
     magnitudes = x.abs(), a.abs(), b.abs()
 
     def over_q(coefficients: Tensor) -> Tensor:
-        return reference.forward(magnitudes[0], coefficients, magnitudes[2], "B")
+        return reference.forward(magnitudes[0], coefficients, magnitudes[2], form="B")
 
-    k = (reference.forward(x, even, b, form) / over_q(even)) ** 2
+    k = (reference.forward(x, even, b, form=form) / over_q(even)) ** 2
     y = over_q(magnitudes[1])
     degrees = torch.arange(1, a.shape[1], dtype=x.dtype, device=x.device)
     p_slope = k**2 * weight * over_q(magnitudes[1][:, 1:] * degrees)
-    _, da, _ = reference.backward(k * weight, *magnitudes, "B")
-    difference, _, db = reference.backward(k**2 * weight, *magnitudes, "B")
+    _, da, _, _ = reference.backward(k * weight, *magnitudes, form="B")
+    difference, _, db, _ = reference.backward(k**2 * weight, *magnitudes, form="B")
     size = torch.maximum(y, over_q(units[n:])).clamp(min=1)
     return k * y, 2 * p_slope - difference, da, db.abs(), size
 

@@ -48,8 +48,10 @@ _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
 _FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 
 
-def is_plain_eager(*tensors: Tensor) -> bool:
+def is_plain_eager(*tensors: Tensor | None) -> bool:
     """Return True if the tensors are ordinary, and nothing compiles, traces or rewrites operations.
+
+    None stands for no tensor.
 
     Not ordinary are tensors that only the dispatcher makes right on the way to a kernel: batches of
     gradients (``is_grads_batched=True``) and lazy zeros, which have no memory, and lazily negated
@@ -58,6 +60,8 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling() or _dispatch_modes() or _rewrites_functions():
         return False
     for tensor in tensors:
+        if tensor is None:
+            continue
         kind = type(tensor)
         if kind not in (Tensor, nn.Parameter) or tensor.is_neg():
             return False
@@ -66,7 +70,7 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     return not torch.jit.is_tracing()
 
 
-def is_ordinary(*tensors: Tensor) -> bool:
+def is_ordinary(*tensors: Tensor | None) -> bool:
     """Return True if the tensors may go to a kernel without torch's dispatcher.
 
     They are plain, and neither a profiler, which should see every operator, nor a ``torch.func``

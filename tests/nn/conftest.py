@@ -1,13 +1,12 @@
-"""No call is small in the tests of this folder: layers run by their formula where they can."""
+"""No call is small in the tests of this folder: layers run in blocks where they can."""
 
 from __future__ import annotations
 
 import pytest
 
-from kat.nn.execution.run import no_small_calls
+from kat.nn import blocks
 
 
 @pytest.fixture(autouse=True)
-def no_call_is_small():
-    with no_small_calls():
-        yield
+def no_call_is_small(monkeypatch):
+    monkeypatch.setattr(blocks, "SMALL", 1)

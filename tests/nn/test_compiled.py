@@ -8,7 +8,7 @@ import torch
 from torch.autograd import forward_ad
 
 import kat
-from kat.nn.execution import blocks
+from kat.nn import blocks
 
 
 def _tokens(batch=2, length=7):

@@ -106,7 +106,7 @@ def _pair(**options):
         for parameter in mlp.act.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     plain = copy.deepcopy(mlp)
-    plain.fused = False
+    plain.keep = "all"
     return mlp, plain
 
 

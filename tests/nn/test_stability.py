@@ -50,7 +50,7 @@ def _train(model, monitor=None, steps=3):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"fused": False}, {"proj_drop_rate": 0.1}, {"drop_path_rate": 0.3}, {"form": "B"}],
+    [{}, {"keep": "all"}, {"proj_drop_rate": 0.1}, {"drop_path_rate": 0.3}, {"form": "B"}],
 )
 def test_a_watched_run_gives_the_same_bits(options):
     monitor = StabilityMonitor(1)
@@ -132,7 +132,7 @@ def _q(x, b, form):
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_quantities_are_those_of_the_definitions(form):
     """A model in double precision, unfused, its tensors taken by hand."""
-    model = _model(form=form, fused=False).double()
+    model = _model(form=form, keep="all").double()
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     watched = _model(form=form).double()
     monitor = StabilityMonitor()

@@ -141,14 +141,13 @@ def test_derivatives_of_first_and_second_order(form):
 def test_the_operators_pass_the_checks_of_torch_library():
     _, _, a, b, grad = _case((3, 8), (1, 4), (3, 2), torch.float32)
     operators, (first, second) = torch.ops.kat, torch.randn(3, 16).chunk(2, dim=-1)
-    leaves = [t.detach().requires_grad_() for t in (first, second, a, b)]
+    leaves = [t.detach().requires_grad_() for t in (first, a, b, second)]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    for operator, arguments in (
-        (operators.gated_rational, (*leaves, "A")),
-        (operators.gated_rational_backward, (grad, *leaves, "B")),
-        (operators.gated_rational_backward_recompute, (grad, first, second, a, b, "A")),
-    ):
-        opcheck(operator.default, arguments, test_utils=checks)
+    opcheck(operators.rational.default, leaves, test_utils=checks)
+    for coefficients in (True, False):
+        options = {"form": "B", "coefficients": coefficients}
+        backward = operators.rational_backward.default
+        opcheck(backward, (grad, *leaves), options, test_utils=checks)
 
 
 def test_transforms_give_the_reference():
@@ -189,7 +188,7 @@ def test_an_exported_program_decomposes_into_plain_operations():
     torch.testing.assert_close(plain.module()(*inputs), kat.gated_rational(*inputs))
     traced = torch.fx.symbolic_trace(Gate())
     assert [node.target for node in traced.graph.nodes if node.op == "call_function"] == [
-        kat.gated_rational
+        kat.rational
     ]
 
 

@@ -89,10 +89,10 @@ def test_batches_of_gradients(impl, order):
     torch.testing.assert_close(twice.hessian(loss, x, vectorize=True), twice.hessian(loss, x))
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_forward_mode_over_a_recorded_backward_pass(fused):
+@pytest.mark.parametrize("keep", ["all", "hidden"])
+def test_forward_mode_over_a_recorded_backward_pass(keep):
     """The gradient is linear in what comes in from above, so its tangent is the gradient itself."""
-    layer = kat.GRKANLinear(8, 3, num_groups=2, fused=fused, dtype=torch.float64)
+    layer = kat.GRKANLinear(8, 3, num_groups=2, keep=keep, dtype=torch.float64)
     x = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
     y = layer(x)
     (expected,) = torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=True)
@@ -159,9 +159,9 @@ def test_kernels_asked_for_by_name_refuse_transforms(kernel, name):
 def test_the_operators_refuse_forward_mode_rather_than_lose_the_tangent():
     x, a, b = (t.detach() for t in smooth_case((3, 8), (1, 4), (5, 4)))
     with pytest.raises(RuntimeError, match=BY_NAME):
-        _dual(lambda x: torch.ops.kat.rational(x, a, b, "A"), x)
+        _dual(lambda x: torch.ops.kat.rational(x, a, b, form="A"), x)
     with pytest.raises(RuntimeError, match=BY_NAME):
-        _dual(lambda x: torch.ops.kat.rational_backward(x, x, a, b, "A")[0], x)
+        _dual(lambda x: torch.ops.kat.rational_backward(x, x, a, b, None, form="A")[0], x)
 
 
 @pytest.mark.parametrize("form", ["A", "B"])

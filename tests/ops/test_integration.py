@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 import kat
 
 
-def _mlp(fused=True):
+def _mlp(keep=None):
     torch.manual_seed(0)
-    mlp = kat.GRKANMlp(16, 32, fused=fused)
+    mlp = kat.GRKANMlp(16, 32, keep=keep)
     with torch.no_grad():
         for parameter in mlp.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -118,10 +118,10 @@ def test_a_traced_layer_computes_the_same():
     torch.testing.assert_close(traced(X + 1), mlp(X + 1))
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("keep", ["hidden", "all"])
 @pytest.mark.parametrize("use_reentrant", [True, False])
-def test_activation_checkpointing(use_reentrant, fused):
-    mlp = _mlp(fused=fused)
+def test_activation_checkpointing(use_reentrant, keep):
+    mlp = _mlp(keep=keep)
     expected = _gradients(mlp, X)
     x = X.clone().requires_grad_()
     actual = _gradients_of(lambda: checkpoint(mlp, x, use_reentrant=use_reentrant), mlp)

@@ -146,9 +146,6 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
         (688, 2624)
     """
     ghost = deepcopy(countable(model)).to("meta").eval()
-    layers: list[Any] = [module for module in ghost.modules() if hasattr(module, "fused")]
-    for layer in layers:
-        layer.fused = False  # each layer of an MLP is called
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def called(name: str, x: Tensor, y: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kat.errors import BackendUnavailable
-from kat.ops.arguments import compute_dtype
+from kat.ops.arguments import compute_dtype, degree_of
 from kat.ops.cpu.library import DTYPES, Library, find_library, loaded_library
 from kat.ops.torch_internals import constant_when_compiled
 
@@ -20,13 +20,13 @@ MAX_DEGREE = 16
 
 
 def supports(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> bool:
-    """Return True if the kernel takes x of this dtype and these degrees.
+    """Return True if the kernel takes x of this dtype and coefficients of this degree.
 
     Warns once if the library is unavailable.
     """
-    if x.dtype not in DTYPES or max(numerator.shape[1] - 1, denominator.shape[1]) > MAX_DEGREE:
+    if x.dtype not in DTYPES or max(degree_of(numerator, denominator)) > MAX_DEGREE:
         return False
     library = find_library()
     if isinstance(library, Library):
@@ -37,7 +37,7 @@ def supports(
 
 
 def check_available(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
     """Checks that the kernel takes these arguments.
 
@@ -47,66 +47,75 @@ def check_available(
     """
     if x.device.type != "cpu":
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
-    reason = _unavailable(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
+    reason = _unavailable(x.dtype, degree_of(numerator, denominator))
     if reason:
         raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
 
 
 def forward(
-    y: Tensor,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
-    form: str,
     v: Tensor | None = None,
+    *,
+    form: str,
+    y: Tensor,
 ) -> None:
     """y <- F(x), or F(x) v.
 
     Args:
-        y: of x's shape and dtype, in memory of its own: the kernel reads large x again after it has
-            written y. Dense; contiguous if there is a v.
         x: not empty. One that is not laid out like y is copied.
         numerator, denominator, form: arguments that the kernel :func:`supports`.
         v: of x's shape and dtype.
+        y: of x's shape and dtype, in memory of its own: the kernel reads large x again after it has
+            written y. Dense; contiguous if there is a v.
     """
     a, b = dense_coefficients(x, numerator, denominator)
-    x, v = (laid_out_like(y, x), None) if v is None else _rows(x, v)
-    loaded_library().run(form, x, None, y, None, a, b, v=v)
+    if v is None:
+        x = laid_out_like(y, x)
+    else:
+        x, v = _rows(x, v)
+    loaded_library().run(form=form, x=x, a=a, b=b, v=v, y=y)
 
 
 def backward(
-    dx: Tensor,
-    y: Tensor | None,
     grad: Tensor,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
-    form: str,
     v: Tensor | None = None,
+    *,
+    form: str,
+    dx: Tensor,
     dv: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """dx <- grad F'(x), or grad v F'(x) and dv <- grad F(x); y as in :func:`forward`, if given.
+    y: Tensor | None = None,
+    coefficients: bool = True,
+) -> tuple[Tensor, Tensor] | None:
+    """dx <- grad F'(x), or grad v F'(x) and dv <- grad F(x).
 
     Args:
-        dx, y, x, numerator, denominator, form, v: as in :func:`forward`. With a v, dx and dv may be
-            the halves of one contiguous tensor.
         grad: the gradient of the output, of x's shape; it is cast to x's dtype.
+        x, numerator, denominator, v, form: as in :func:`forward`.
+        dx: like y in :func:`forward`. With a v, dx and dv may be the halves of one contiguous
+            tensor.
         dv: if there is a v.
+        y: where the output is stored too, from the same pass over memory; None: nowhere.
+        coefficients: compute their gradients.
 
     Returns:
         The gradients of numerator and denominator, in the dtype of the arithmetic: the same bits
-        for any number of threads.
+        for any number of threads. None if nobody asked for them.
     """
     a, b = dense_coefficients(x, numerator, denominator)
-    da, db = torch.empty_like(a), torch.empty_like(b)
+    da, db = (torch.empty_like(a), torch.empty_like(b)) if coefficients else (None, None)
     if v is None or dv is None:
         x, grad = laid_out_like(dx, x), laid_out_like(dx, grad)
     else:
         x, v = _rows(x, v)
         grad = grad.to(x.dtype).contiguous()
         dx, dv = dx.view(x.shape), dv.view(x.shape)
-    loaded_library().run(form, x, grad, y, dx, a, b, da, db, v=v, dv=dv)
-    return da, db
+    loaded_library().run(form=form, x=x, a=a, b=b, v=v, y=y, grad=grad, dx=dx, dv=dv, da=da, db=db)
+    return None if da is None or db is None else (da, db)
 
 
 def dense_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,12 +151,12 @@ def _rows(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @constant_when_compiled
-def _unavailable(dtype: torch.dtype, m: int, n: int) -> str:
+def _unavailable(dtype: torch.dtype, degree: tuple[int, int]) -> str:
     """The reason why the kernel does not run for these arguments; empty if it does."""
     if dtype not in DTYPES:
         return f"the kernel does not support {dtype}"
-    if max(m, n) > MAX_DEGREE:
-        return f"the kernel supports degrees up to {MAX_DEGREE}, got ({m}, {n})"
+    if max(degree) > MAX_DEGREE:
+        return f"the kernel supports degrees up to {MAX_DEGREE}, got {degree}"
     library = find_library()
     return library if isinstance(library, str) else ""
 

@@ -59,20 +59,21 @@ class Library(NamedTuple):
 
     def run(
         self,
+        *,
         form: str,
         x: Tensor,
-        grad: Tensor | None,
-        y: Tensor | None,
-        dx: Tensor | None,
         a: Tensor,
         b: Tensor,
+        v: Tensor | None = None,
+        y: Tensor | None = None,
+        grad: Tensor | None = None,
+        dx: Tensor | None = None,
+        dv: Tensor | None = None,
         da: Tensor | None = None,
         db: Tensor | None = None,
         order: int = 0,
-        v: Tensor | None = None,
-        dv: Tensor | None = None,
     ) -> bool:
-        """Computes y = F(x), or dx, da and db, and y if there is one, where ``grad`` is given.
+        """Computes y = F(x), or where ``grad`` is given dx, and da, db and y if they are given.
 
         x, grad, y and dx are dense, of one dtype and one order of dimensions; a, b, da and db are
         contiguous, in the dtype of the arithmetic. With an order, 1 to 3, that derivative takes the

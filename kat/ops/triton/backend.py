@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kat.errors import BackendUnavailable, first_line
+from kat.ops.arguments import degree_of
 from kat.ops.torch_internals import is_plain_eager
 from kat.ops.triton.selfcheck import problem
 
@@ -27,7 +28,7 @@ def kernels() -> Any:
 
 
 def supports(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> bool:
     """Return True if Triton runs, and the kernels are right, which take any arguments.
 
@@ -35,45 +36,56 @@ def supports(
     compares the kernels with the reference.
     """
     module = kernels()
-    return module is not None and not _problem(module, x, numerator, denominator, form, v)
+    return module is not None and not _problem(module, x, numerator, denominator, v, form=form)
 
 
 def _problem(
-    module: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None
-) -> str:
-    m, n = numerator.shape[1] - 1, denominator.shape[1]
-    return problem(module, x.device, x.dtype, form, m, n, v is not None)
-
-
-def forward(
-    y: Tensor,
+    module: Any,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
+    v: Tensor | None,
+    *,
     form: str,
+) -> str:
+    degree = degree_of(numerator, denominator)
+    return problem(module, x.device, x.dtype, form, degree, v is not None)
+
+
+def forward(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
     v: Tensor | None = None,
+    *,
+    form: str,
+    y: Tensor,
 ) -> None:
     """y <- F(x), or F(x) v."""
-    kernels().forward(y, x, numerator, denominator, form, v)
+    kernels().forward(x, numerator, denominator, v, form=form, y=y)
 
 
 def backward(
-    dx: Tensor,
-    y: Tensor | None,
     grad: Tensor,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
-    form: str,
     v: Tensor | None = None,
+    *,
+    form: str,
+    dx: Tensor,
     dv: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Fills dx, y if given, and dv of a gate; returns the gradients of the coefficients."""
-    return kernels().backward(dx, y, grad, x, numerator, denominator, form, v, dv)
+    coefficients: bool = True,
+) -> tuple[Tensor, Tensor] | None:
+    """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
+    found: tuple[Tensor, Tensor] | None = kernels().backward(
+        grad, x, numerator, denominator, v, form=form, dx=dx, dv=dv, coefficients=coefficients
+    )
+    return found
 
 
 def check_available(
-    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, v: Tensor | None = None
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
     """Checks that the kernels run on x's device, and that they are right.
 
@@ -93,7 +105,7 @@ def check_available(
     if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
         raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
     if is_plain_eager(x):
-        found = _problem(module, x, numerator, denominator, form, v)
+        found = _problem(module, x, numerator, denominator, v, form=form)
         if found:
             raise BackendUnavailable(f"impl='triton' is unavailable: {found}")
 

@@ -153,22 +153,22 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
 def backward_kernel(
-    grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, y_ptr, a_ptr, b_ptr,
+    grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, a_ptr, b_ptr,
     partial_a_ptr, partial_b_ptr, again_ptr,
     count, groups, run, gap, out_gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
     GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
-    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
+    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """The gradients, with w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
 
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 
-    db lacks its factor -sgn(b_j) (form A) or -1 (form B) here. STORE_Y: also stores y = F(x).
+    db lacks its factor -sgn(b_j) (form A) or -1 (form B) here. Without SUMS there are none.
     again_ptr[pid] = 1 where plain arithmetic failed; scaled_backward_kernel then computes again.
-    GATED: these are for the gradient grad v of F, and dv = grad F(x), y = F(x) v. OUT_APART:
+    GATED: these are for the gradient grad v of F, and dv = grad F(x). OUT_APART:
     ``out_gap`` vectors lie between two rows of dx and dv.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
@@ -192,7 +192,6 @@ def backward_kernel(
         grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()
         dvs = ()
-        ys = ()
         for k in tl.static_range(V):
             x = xs[k]
             y, r, slope, even, odd = plain_rational(x, a, b, FORM_A)
@@ -200,50 +199,48 @@ def backward_kernel(
             if GATED:
                 grad = grad * vs[k]
             w = grad * r
-            powers = powers_of(w, x, max(A, B + 1))
             largest = tl.maximum(largest, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
             if GATED:
                 least = tl.minimum(least, _pattern(grad, grads[k], vs[k], UNSIGNED))
             else:
                 least = tl.minimum(least, grad.to(UNSIGNED, bitcast=True) * 2 - 1)
-            sums_a = add_powers(sums_a, powers)
-            sums_b = add_products(sums_b, even, odd, powers)
+            if SUMS:
+                powers = powers_of(w, x, max(A, B + 1))
+                sums_a = add_powers(sums_a, powers)
+                sums_b = add_products(sums_b, even, odd, powers)
             dxs = dxs + (w * slope,)
             if GATED:
                 dvs = dvs + (grads[k] * y,)
-                y = y * vs[k]
-            ys = ys + (y,)
         outputs = offsets
         if OUT_APART:
             outputs += _gaps(first, start, groups, run, out_gap, LANES, FLAT, V, OUT_APART)[:, None]
         store_vectors(dx_ptr + outputs, dxs, mask, LANES, V)
         if GATED:
             store_vectors(dv_ptr + outputs, dvs, mask, LANES, V)
-        if STORE_Y:
-            store_vectors(y_ptr + offsets, ys, mask, LANES, V)
     least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0 if there is none
     tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
     again = tl.max((is_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
-    tl.store(again_ptr + tl.program_id(0), again | any_not_finite(sums_a + sums_b))
-    store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
-    store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+    if SUMS:
+        again = again | any_not_finite(sums_a + sums_b)
+        store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+        store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+    tl.store(again_ptr + tl.program_id(0), again)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
 def scaled_backward_kernel(
-    grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, y_ptr, a_ptr, b_ptr,
+    grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, a_ptr, b_ptr,
     partial_a_ptr, partial_b_ptr, again_ptr,
     count, groups, run, gap, out_gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
     GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
-    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
+    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """Computes the sums of backward_kernel again, in float64, where again_ptr says so.
 
-    Also dx for x beyond the limit and for tiny gradients, and dv and y for x beyond the limit, y in
-    the dtype of forward_kernel, for the same bits.
+    Also dx for x beyond the limit and for tiny gradients, and dv for x beyond the limit.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
@@ -267,8 +264,9 @@ def scaled_backward_kernel(
                     v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
                     grad = y_grad * v
                 f, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
-                sums_a = sum_terms(sums_a, terms_a)
-                sums_b = sum_terms(sums_b, terms_b)
+                if SUMS:
+                    sums_a = sum_terms(sums_a, terms_a)
+                    sums_b = sum_terms(sums_b, terms_b)
                 near = x.to(COMPUTE)
                 beyond = mask & is_beyond(near, near_a, near_b)
                 tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
@@ -277,13 +275,9 @@ def scaled_backward_kernel(
                 if GATED:
                     dv = narrowed(f * y_grad, dv_ptr.dtype.element_ty)
                     tl.store(dv_ptr + offsets + out_gaps, dv, mask=beyond)
-                if STORE_Y:
-                    y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
-                    if GATED:
-                        y = y * v.to(COMPUTE)
-                    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
-        store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
-        store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+        if SUMS:
+            store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+            store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
 
 @triton.jit

@@ -165,18 +165,20 @@ MOST_PLANS = 4096
 """More layouts than this come from inputs whose sizes vary; the plans are then made again."""
 
 
-def plan_of(make: Callable[..., Plan], form: str, out: Tensor, *others: Tensor | None) -> Plan:
-    """The plan of a call, made once for each layout and alignment of its tensors."""
-    layouts = [
-        None if t is None else (t.shape, t.stride(), t.dtype, t.data_ptr() % VECTOR_BYTES)
-        for t in (out, *others)
-    ]
-    key = (make, form, out.device, *layouts)
+def layout(tensor: Tensor | None) -> Any:
+    """What of a tensor decides on a plan: its layout, dtype and alignment."""
+    if tensor is None:
+        return None
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % VECTOR_BYTES
+
+
+def plan_of(key: tuple[Any, ...], make: Callable[[], Plan]) -> Plan:
+    """The plan of a call, made once for each key: the function, GPU, form and layouts."""
     plan = PLANS.get(key)
     if plan is None:
         if len(PLANS) >= MOST_PLANS:
             PLANS.clear()
-        plan = PLANS[key] = make(form, out, *others)
+        plan = PLANS[key] = make()
     return plan
 
 
@@ -198,29 +200,33 @@ def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> d
 
 
 def forward(
-    y: Tensor,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
-    form: str,
     v: Tensor | None = None,
+    *,
+    form: str,
+    y: Tensor,
 ) -> None:
     """y <- F(x), or F(x) v.
 
     Args:
-        y: dense; contiguous if there is a v.
         x: not empty. One that is not laid out like y is copied, but for the rows of a gate.
-        numerator, denominator, form, v: as in :func:`kat.ops.reference.forward`.
+        numerator, denominator, v, form: as in :func:`kat.ops.reference.forward`.
+        y: dense; contiguous if there is a v.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
+    key = ("forward", y.device, form, layout(x), layout(v), layout(a), layout(b), layout(y))
     with on_device(x.device):
-        plan = plan_of(_plan_forward, form, y, x, v, a, b)
+        plan = plan_of(key, lambda: _plan_forward(x, a, b, v, form=form, y=y))
         if plan.copies[0]:
             x, v, _ = _inputs(x, v, plan.order, plan.share)
         plan.launches[0](x, x if v is None else v, y, a, b)
 
 
-def _plan_forward(form: str, y: Tensor, x: Tensor, v: Tensor | None, a: Tensor, b: Tensor) -> Plan:
+def _plan_forward(
+    x: Tensor, a: Tensor, b: Tensor, v: Tensor | None, *, form: str, y: Tensor
+) -> Plan:
     order, divide = _division(y, a, b, x.element_size())
     share = divide(1)
     read_x, read_v, gap = _inputs(x, v, order, share)
@@ -231,53 +237,67 @@ def _plan_forward(form: str, y: Tensor, x: Tensor, v: Tensor | None, a: Tensor, 
 
 
 def backward(
-    dx: Tensor,
-    y: Tensor | None,
     grad: Tensor,
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
-    form: str,
     v: Tensor | None = None,
+    *,
+    form: str,
+    dx: Tensor,
     dv: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Fills dx, y if given, and dv of a gate; returns the gradients of the coefficients.
+    coefficients: bool = True,
+) -> tuple[Tensor, Tensor] | None:
+    """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for.
 
     Args:
-        dx, y, x, numerator, denominator, form, v: as in :func:`forward`. With a v, dx and dv may be
-            the halves of one contiguous tensor.
         grad: of the output.
+        x, numerator, denominator, v, form: as in :func:`forward`.
+        dx: like y in :func:`forward`. With a v, dx and dv may be the halves of one contiguous
+            tensor.
         dv: if there is a v.
+        coefficients: compute their gradients; without their sums a third of the work is left.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
+    key = (
+        "backward", coefficients, dx.device, form,
+        layout(grad), layout(x), layout(v), layout(a), layout(b), layout(dx), layout(dv),
+    )  # fmt: skip
     with on_device(x.device):
-        plan = plan_of(_plan_backward, form, dx, y, grad, x, v, dv, a, b)
+        plan = plan_of(
+            key,
+            lambda: _plan_backward(
+                grad, x, a, b, v, form=form, dx=dx, dv=dv, coefficients=coefficients
+            ),
+        )
         if plan.copies[0]:
             x, v, _ = _inputs(x, v, plan.order, plan.share)
         if plan.copies[1]:
             grad = grad.permute(plan.order).contiguous()
-        inputs = (grad, x, x if v is None else v)
-        outputs = (dx, dx if dv is None else dv, dx if y is None else y)
-        sums = [a.new_empty(shape, dtype=torch.float64) for shape in plan.sums]
+        partial_a, partial_b = (a.new_empty(shape, dtype=torch.float64) for shape in plan.sums)
         again = torch.empty(plan.share.programs, dtype=torch.int32, device=a.device)
+        v, dv = x if v is None else v, dx if dv is None else dv
+        main, scaled, *reduce = plan.launches
+        for launch in (main, scaled):
+            launch(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
+        if not coefficients:
+            return None
         da, db = torch.empty_like(a), torch.empty_like(b)
-        *launches, reduce = plan.launches
-        for launch in launches:
-            launch(*inputs, *outputs, a, b, *sums, again)
-        reduce(*sums, b, da, db)
+        reduce[0](partial_a, partial_b, b, da, db)
     return da, db
 
 
 def _plan_backward(
-    form: str,
-    dx: Tensor,
-    y: Tensor | None,
     grad: Tensor,
     x: Tensor,
-    v: Tensor | None,
-    dv: Tensor | None,
     a: Tensor,
     b: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+    dx: Tensor,
+    dv: Tensor | None,
+    coefficients: bool,
 ) -> Plan:
     order, divide = _division(dx, a, b, max(grad.element_size(), x.element_size()))
     share = divide(1)
@@ -285,34 +305,41 @@ def _plan_backward(
     read_grad = grad.permute(order).contiguous()
     rows_apart = 0 if v is None else dx.view(read_x.shape).stride(0) - read_x.shape[1]
     out_gap = rows_apart // share.vector if len(read_x) > 1 else 0
-    inputs = (read_grad, read_x, read_x if read_v is None else read_v)
-    outputs = (dx, dx if dv is None else dv, dx if y is None else y)
-    shared = a.shape[0] == 1, b.shape[0] == 1
+    shared_a, shared_b = a.shape[0] == 1, b.shape[0] == 1
     common = {
         **constants(x, a, b, form),
-        **segments(share, *shared),
+        **segments(share, shared_a, shared_b),
         "GATED": v is not None,
         "APART": gap != 0,
         "OUT_APART": out_gap != 0,
-        "STORE_Y": y is not None,
+        "SUMS": coefficients,
     }
-    sums = tuple(a.new_empty(0, dtype=torch.float64) for _ in shared)
+    partial = a.new_empty(0, dtype=torch.float64)
     again = torch.empty(0, dtype=torch.int32, device=a.device)
-    tensors, gaps = (*inputs, *outputs, a, b, *sums, again), (gap, out_gap)
+    read_v = read_x if read_v is None else read_v
+    write_dv = dx if dv is None else dv
+    tensors = (read_grad, read_x, read_v, dx, write_dv, a, b, partial, partial, again)
+    gaps = (gap, out_gap)
     share, launch = _launch(triton_kernels.backward_kernel, tensors, gaps, common, divide)
     scaled = Launch.of(
-        triton_kernels.scaled_backward_kernel, tensors, launch.numbers, launch.constants,
+        triton_kernels.scaled_backward_kernel,
+        tensors,
+        launch.numbers,
+        launch.constants,
         share.programs,
-    )  # fmt: skip
-    partials = [share.partials(one) for one in shared]
+    )
+    copies = _differ((read_x, x), (read_v, v)), _differ((read_grad, grad))
+    if not coefficients:
+        return Plan(order, share, copies, (launch, scaled), ((0, 0), (0, 0)))
+    of_a, of_b = share.partials(shared_a), share.partials(shared_b)
     reduce = Launch.of(
-        triton_kernels.reduce_kernel, (*sums, b, a, b),
-        (a.shape[0], *partials[0], *partials[1]),
+        triton_kernels.reduce_kernel,
+        (partial, partial, b, a, b),
+        (a.shape[0], *of_a, *of_b),
         {"A": a.shape[1], "B": b.shape[1], "FORM_A": form == "A", "LANES": REDUCE_LANES},
         a.numel() + b.numel(),
-    )  # fmt: skip
-    copies = _differ((read_x, x), (read_v, v)), _differ((read_grad, grad))
-    shapes = tuple((c.shape[1], total) for c, (total, *_) in zip((a, b), partials, strict=True))
+    )
+    shapes = (a.shape[1], of_a[0]), (b.shape[1], of_b[0])
     return Plan(order, share, copies, (launch, scaled, reduce), shapes)
 
 

@@ -22,7 +22,12 @@ from kat.ops.tolerance import ratios
 
 @functools.cache
 def problem(
-    kernels: Any, device: torch.device, dtype: torch.dtype, form: str, m: int, n: int, gated: bool
+    kernels: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    form: str,
+    degree: tuple[int, int],
+    gated: bool,
 ) -> str:
     """Return what is wrong with the kernels of a kind, after one warning; empty if nothing is.
 
@@ -30,14 +35,13 @@ def problem(
 
     Args:
         kernels: the module :mod:`kat.ops.triton.launch`.
-        device, dtype, form, gated: of x and the call.
-        m, n: the degrees.
+        device, dtype, form, degree, gated: of x and the call.
     """
     from kat.ops.triton.memory import INTERPRETED  # needs Triton, as the kernels do
 
     if INTERPRETED or os.environ.get("KAT_GPU_CHECK") == "off":
         return ""
-    error = largest_error(kernels, device, dtype, form, m, n, gated)
+    error = largest_error(kernels, device, dtype, form, degree, gated)
     if error <= 1:
         return ""
     try:
@@ -45,7 +49,7 @@ def problem(
     except OSError:
         driver = "unknown driver"
     found = (
-        f"the kernels for {dtype}, form {form}, degree {m}/{n}{', gated' if gated else ''} are"
+        f"the kernels for {dtype}, form {form}, degree {degree}{', gated' if gated else ''} are"
         f" wrong by {error:.3g} times the tolerance on {torch.cuda.get_device_name(device)},"
         f" {driver}, Triton {import_module('triton').__version__}"
     )
@@ -56,9 +60,15 @@ def problem(
 
 
 def largest_error(
-    kernels: Any, device: torch.device, dtype: torch.dtype, form: str, m: int, n: int, gated: bool
+    kernels: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    form: str,
+    degree: tuple[int, int],
+    gated: bool,
 ) -> float:
     """The largest error / tolerance of 4096 values and their gradients, in 8 groups."""
+    m, n = degree
     place = torch.arange(4096, dtype=torch.float64, device="cpu").view(16, 256)
     # An eighth of x is enormous, so that some programs have ordinary x alone; their gradients are
     # as much smaller, so that no sum is made of them alone.
@@ -70,9 +80,9 @@ def largest_error(
     rows = place[:1, : m + 1].cos(), (place[:8, :1] / 256 + math.pi) ** -place[:1, 1 : n + 1]
     a, b = (t.to(device, compute_dtype(dtype)) for t in rows)
     y, dx, dv = (torch.empty_like(x) for _ in range(3))
-    gate, gate_gradient = ([v], [dv]) if gated else ([], [])
-    kernels.forward(y, x, a, b, form, *gate)
-    da, db = kernels.backward(dx, None, grad, x, a, b, form, *gate, *gate_gradient)
+    gate = v if gated else None
+    kernels.forward(x, a, b, gate, form=form, y=y)
+    da, db = kernels.backward(grad, x, a, b, gate, form=form, dx=dx, dv=dv if gated else None)
     values = [y * v, dv / grad] if gated else [y]
     g = grad * v if gated else grad
     found = [error for f in values for error in ratios((f, dx, da, db), g, x, a, b, form)]

@@ -9,7 +9,6 @@ from torch import nn
 
 import kat
 from kat.analysis import activation_memory
-from kat.nn.execution.run import no_small_calls
 
 
 def _of_node(node: object) -> list[torch.Tensor]:
@@ -39,11 +38,11 @@ def _bytes_of_graph(model: nn.Module, x: torch.Tensor) -> int:
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("kat_micro", {}),
-        ("kat_micro", {"fused": False}),
+        ("kat_micro", {"keep": "hidden"}),
+        ("kat_micro", {"keep": "all"}),
         ("vit_micro", {"init_values": 0.1, "qk_norm": True}),
         ("vit_swiglu_micro", {}),
-        ("kat_glu_micro", {}),
+        ("kat_glu_micro", {"keep": "hidden"}),
         ("vit_kan_micro", {}),
         ("resnet18", {}),
     ],
@@ -53,17 +52,16 @@ def test_it_is_what_the_graph_keeps(name, args):
     size = model.default_cfg["input_size"]
     memory = activation_memory(model, size)
     for batch in (2, 5):
-        with no_small_calls():
-            kept = _bytes_of_graph(model, torch.zeros(batch, *size))
+        kept = _bytes_of_graph(model, torch.zeros(batch, *size))
         assert kept == batch * memory.per_image + memory.fixed
 
 
-def test_a_fused_grkan_mlp_keeps_its_inputs_alone_and_a_plain_one_twice_that():
+def test_a_grkan_mlp_keeps_its_inputs_alone_or_all():
     inputs = 4 * 50 * (64 + 256)
-    fused = activation_memory(kat.GRKANMlp(64, 256), (50, 64))
-    plain = activation_memory(kat.GRKANMlp(64, 256, fused=False), (50, 64))
-    assert (fused.per_image, plain.per_image) == (inputs, 2 * inputs)
-    assert fused.layers == {"": inputs}
+    hidden = activation_memory(kat.GRKANMlp(64, 256), (50, 64))
+    plain = activation_memory(kat.GRKANMlp(64, 256, keep="all"), (50, 64))
+    assert (hidden.per_image, plain.per_image) == (inputs, 2 * inputs)
+    assert hidden.layers == {"": inputs}
     widths = {"act1": 64, "fc1": 64, "act2": 256, "fc2": 256}
     assert plain.layers == {name: 4 * 50 * width for name, width in widths.items()}
 

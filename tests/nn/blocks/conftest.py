@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.nn.execution import blocks
+from kat.nn import blocks
 from tests.nn.blocks.mlps import ROWS
 
 
@@ -19,9 +19,9 @@ def spaces(monkeypatch):
     """The numbers of rows of which F(x) alone is computed in blocks."""
     seen, into = [], blocks.cpu.forward
 
-    def count(y, x, *arguments):
+    def count(x, *tensors, **options):
         seen.append(len(x))
-        into(y, x, *arguments)
+        into(x, *tensors, **options)
 
     monkeypatch.setattr(blocks.cpu, "forward", count)
     return seen

@@ -27,7 +27,7 @@ def _gradients(mlp, x, grad, autocast=False):
 
 def _by_modules(mlp):
     plain = copy.deepcopy(mlp)
-    plain.fused, plain.keep = False, "hidden"
+    plain.keep = "all"
     return plain
 
 
@@ -120,10 +120,9 @@ def test_gradients_of_no_rows_are_zero_and_of_one_row_right(shape):
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_the_input_alone_is_kept(fused):
+def test_the_input_alone_is_kept():
     x = torch.randn(64, 16, requires_grad=True)
-    assert saved_bytes(make_mlp(keep="input", fused=fused), x) == x.nbytes
+    assert saved_bytes(make_mlp(keep="input"), x) == x.nbytes
     assert saved_bytes(make_mlp(), x) == 3 * x.nbytes  # the hidden layer is twice as wide
 
 
@@ -134,7 +133,7 @@ def test_the_input_alone_is_kept(fused):
         lambda mlp: setattr(mlp, "norm", nn.LayerNorm(32)),
         lambda mlp: setattr(mlp.drop1, "p", 0.5),
         lambda mlp: mlp.act2.register_forward_hook(note_call),
-        lambda mlp: setattr(mlp, "fused", False),
+        lambda mlp: setattr(mlp, "keep", "all"),
     ],
 )
 def test_gradients_do_not_depend_on_what_is_kept(change):
@@ -166,7 +165,9 @@ def test_what_is_kept_works_under_transforms_and_in_compiled_code():
 
 
 def test_an_unknown_choice_of_what_is_kept_is_named():
-    with pytest.raises(ValueError, match=r"keep must be one of \('hidden', 'input'\), got 'x'"):
+    with pytest.raises(
+        ValueError, match=r"keep must be None or one of \('all', 'hidden', 'input'\), got 'x'"
+    ):
         kat.GRKANMlp(16, keep="x")
 
 
@@ -192,7 +193,7 @@ def test_kept_tensors_may_come_back_strided(keep):
 
 def test_a_frozen_model_keeps_nothing(monkeypatch):
     mlp = make_mlp().requires_grad_(False)
-    monkeypatch.setattr("kat.nn.execution.run._Layers", None)
+    monkeypatch.setattr("kat.nn.blocks._Blocks", None)
     assert not mlp(torch.randn(7, 16)).requires_grad
     assert mlp.to(torch.bfloat16)(torch.randn(7, 16).bfloat16()).dtype == torch.bfloat16
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn.execution import blocks
+from kat.nn import blocks
 from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call, one_by_one
 
 
@@ -93,7 +93,6 @@ def _derive(mlp):
         lambda mlp: setattr(mlp.act2, "impl", "reference"),
         lambda mlp: setattr(mlp, "norm", nn.LayerNorm(32)),
         lambda mlp: mlp.train() and setattr(mlp.drop2, "p", 0.5),
-        lambda mlp: setattr(mlp, "fused", False),
         _derive,
     ],
 )
@@ -129,7 +128,7 @@ def test_inputs_that_do_not_fit_are_refused_as_by_the_modules():
 def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "least_bytes", lambda: 7 * 32 * 4)
     mlp, calls, own = make_mlp(), [], blocks.forward
-    monkeypatch.setattr(blocks, "forward", lambda *inputs: calls.append(inputs) or own(*inputs))
+    monkeypatch.setattr(blocks, "forward", lambda *i, **named: calls.append(i) or own(*i, **named))
     for rows in (6, 7):
         x = torch.randn(rows, 16)
         torch.testing.assert_close(mlp(x), one_by_one(mlp, x))

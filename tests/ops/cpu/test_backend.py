@@ -50,11 +50,14 @@ def case(shape, rows, degree, dtype, form, seed=0):
 
 
 def run(grad, x, a, b, form) -> dict[str, Tensor]:
-    dx, da, db, again = torch.ops.kat.rational_backward_recompute(grad, x, a, b, form)
-    y = torch.ops.kat.rational(x, a, b, form)
-    without = torch.ops.kat.rational_backward(grad, x, a, b, form)
-    for one, other in zip((dx, da, db), without, strict=True):
-        assert torch.equal(one, other)
+    dx, da, db, _ = torch.ops.kat.rational_backward(grad, x, a, b, None, form=form)
+    y = torch.ops.kat.rational(x, a, b, form=form)
+    again, other = torch.empty_like(x), torch.empty_like(x)
+    if x.numel():  # as blocks of rows call the kernel
+        sums = cpu.backward(grad, x, a, b, form=form, dx=other, y=again)
+        assert all(map(torch.equal, (other, *sums), (dx, da, db)))
+        assert cpu.backward(grad, x, a, b, form=form, dx=other, coefficients=False) is None
+        assert torch.equal(other, dx)
     return {"y": y, "recomputed y": again, "dx": dx, "da": da, "db": db}
 
 
@@ -63,8 +66,8 @@ def element_by_element(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str)
     channels, groups = x.shape[-1], max(len(a), len(b))
     rows = [c.expand(groups, -1).repeat_interleave(channels // groups, 0) for c in (a, b)]
     tensors = (x.reshape(1, -1), *(c.repeat(x.shape[:-1].numel(), 1) for c in rows))
-    y = reference.forward(*tensors, form)
-    dx, da, db = reference.backward(grad.reshape(1, -1), *tensors, form)
+    y = reference.forward(*tensors, form=form)
+    dx, da, db, _ = reference.backward(grad.reshape(1, -1), *tensors, form=form)
     shapes = {"y": x.shape, "dx": x.shape, "da": (*x.shape, -1), "db": (*x.shape, b.shape[1])}
     return {name: t.view(shapes[name]) for name, t in zip(shapes, (y, dx, da, db), strict=True)}
 
@@ -152,16 +155,16 @@ def test_subgradients(dtype, instruction_set):
     one, a = torch.ones_like(x), torch.tensor([[3.0, 1.0]], dtype=dtype)
     for b_value, sign in ((0.0, 1.0), (-0.0, 1.0), (0.5, 1.0), (-0.5, -1.0)):
         b = torch.tensor([[b_value]], dtype=dtype)
-        dx, _, db = torch.ops.kat.rational_backward(one, x, a, b, "A")
+        dx, _, db, _ = torch.ops.kat.rational_backward(one, x, a, b, None, form="A")
         assert dx[0, :2].tolist() == [1.0, 1.0]
         q = 1 + abs(b_value) * 2
         expected = -sign * 2 * (5 + 1) / q**2
         assert db.item() == pytest.approx(expected)
-        dx, _, db = torch.ops.kat.rational_backward(one[:, :2], x[:, :2], a, b, "B")
+        dx, _, db, _ = torch.ops.kat.rational_backward(one[:, :2], x[:, :2], a, b, None, form="B")
         assert dx.tolist() == [[1 - 3 * b_value, 1 - 3 * b_value]]
         assert db.item() == 0
     b = torch.zeros(1, 2, dtype=dtype)
-    _, _, db = torch.ops.kat.rational_backward(one[:, 2:3], x[:, 2:3], a, b, "B")
+    _, _, db, _ = torch.ops.kat.rational_backward(one[:, 2:3], x[:, 2:3], a, b, None, form="B")
     assert db.tolist() == [[-10.0, -20.0]]
 
 
@@ -171,12 +174,12 @@ def test_storage_is_rounded_to_nearest_even_for_every_value(dtype, instruction_s
     x = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
     for c in (1.0, 1.00390625, 0.7, 3.0, 1e-5):
         a = torch.tensor([[0.0, c]])
-        y = torch.ops.kat.rational(x, a, torch.zeros(1, 0), "A")
+        y = torch.ops.kat.rational(x, a, torch.zeros(1, 0), form="A")
         assert torch.equal(y.isnan(), x.isnan())
         known = ~x.isnan()
         assert torch.equal(y[known], (x.float() * a[0, 1]).to(dtype)[known])
     payload = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
-    assert torch.ops.kat.rational(x, payload.expand(1, 6), torch.ones(1, 4), "A").isnan().all()
+    assert torch.ops.kat.rational(x, payload.expand(1, 6), torch.ones(1, 4), form="A").isnan().all()
 
 
 # ---- layouts
@@ -228,9 +231,11 @@ def test_neighbors_in_memory_are_left_alone(instruction_set, monkeypatch):
         grad, x, a, b = case((5, 8 * per_group), (1, 8), (5, 4), torch.float32, "A")
         with monkeypatch.context() as changed:
             changed.setattr(torch, "empty_like", within_sevens)
-            again = run_backward(grad, x, a, b, "A", recompute=True, backend=cpu)[-1]
-            y = run_forward(x, a, b, "A", backend=cpu)
-        outputs = (x, x, x, a, b)  # dx, y twice, da, db
+            run_backward(grad, x, a, b, backend=cpu)
+            y = run_forward(x, a, b, backend=cpu)
+            again = torch.empty_like(x)
+            cpu.backward(grad, x, a, b, form="A", dx=torch.empty_like(x), y=again)
+        outputs = (x, x, x, x, a, b, a, b)  # dx and y twice, da, db
         assert sorted(len(whole) - 64 for whole in made) == sorted(t.numel() for t in outputs)
         for whole in made:
             assert (whole[:32] == 7).all()
@@ -252,7 +257,7 @@ def test_gradients_are_equal_bit_by_bit_for_any_number_of_threads(shape, rows, i
     try:
         for number in (1, 2, 1, 3):
             torch.set_num_threads(number)
-            results.append(torch.ops.kat.rational_backward(grad, x, a, b, "A"))
+            results.append(torch.ops.kat.rational_backward(grad, x, a, b, None, form="A"))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -269,9 +274,11 @@ def test_opcheck(form, dtype):
     grad, x, a, b = case((2, 3, 16), (1, 8), (5, 4), dtype, form)
     for order, more in (((0, 1), {}), ((1, 0), {"dtype": torch.bfloat16})):
         one, other = x.movedim(*order), grad.movedim(*order)
-        opcheck(torch.ops.kat.rational.default, (one.clone().requires_grad_(), a, b, form), more)
-        opcheck(torch.ops.kat.rational_backward.default, (other, one, a, b, form))
-        opcheck(torch.ops.kat.rational_backward_recompute.default, (other, one, a, b, form))
+        leaf = one.clone().requires_grad_()
+        opcheck(torch.ops.kat.rational.default, (leaf, a, b), {"form": form, **more})
+        for coefficients in (True, False):
+            options = {"form": form, "coefficients": coefficients}
+            opcheck(torch.ops.kat.rational_backward.default, (other, one, a, b, None), options)
 
 
 def test_function_transforms_are_right():
@@ -281,7 +288,7 @@ def test_function_transforms_are_right():
     def function(x):
         return kat.rational(x, a, b)
 
-    slope = torch.ops.kat.rational_backward(one, x, a, b, "A")[0]
+    slope = torch.ops.kat.rational_backward(one, x, a, b, None, form="A")[0]
     assert_close = torch.testing.assert_close
     assert_close(torch.func.vmap(function)(x), function(x))
     assert_close(torch.func.jvp(function, (x,), (one,))[1], slope)
@@ -302,15 +309,15 @@ def test_asking_for_the_kernel_never_falls_back():
 
 def test_what_the_kernel_does_not_take_goes_to_the_reference():
     _grad, x, a, b = case((3, 8), (1, 8), (17, 4), torch.float64, "A")
-    assert torch.equal(torch.ops.kat.rational(x, a, b, "A"), reference.forward(x, a, b, "A"))
+    assert torch.equal(torch.ops.kat.rational(x, a, b), reference.forward(x, a, b, form="A"))
 
 
 @pytest.mark.parametrize("coefficients", [torch.float64, torch.bfloat16])
 def test_coefficients_of_another_dtype(coefficients):
     grad, x, a, b = case((16, 8), (1, 8), (5, 4), torch.float32, "A")
     a, b = a.to(coefficients), b.to(coefficients)
-    dx, *sums = torch.ops.kat.rational_backward(grad, x, a, b, "A")
-    same, *expected = torch.ops.kat.rational_backward(grad, x, a.float(), b.float(), "A")
+    dx, *sums = torch.ops.kat.rational_backward(grad, x, a, b, None, form="A")
+    same, *expected = torch.ops.kat.rational_backward(grad, x, a.float(), b.float(), None, form="A")
     assert torch.equal(dx, same)
     for one, other in zip(sums, expected, strict=True):
         assert torch.equal(one, other.to(coefficients))
@@ -320,10 +327,11 @@ def test_threads_may_call_at_once():
     from concurrent.futures import ThreadPoolExecutor
 
     grad, x, a, b = case((200, 192), (1, 8), (5, 4), torch.float32, "A")
-    expected = torch.ops.kat.rational_backward(grad, x, a, b, "A")
+    expected = torch.ops.kat.rational_backward(grad, x, a, b, None, form="A")
     with ThreadPoolExecutor(4) as pool:
         calls = [
-            pool.submit(torch.ops.kat.rational_backward, grad, x, a, b, "A") for _ in range(16)
+            pool.submit(torch.ops.kat.rational_backward, grad, x, a, b, None, form="A")
+            for _ in range(16)
         ]
     for call in calls:
         assert all(torch.equal(r, e) for r, e in zip(call.result(), expected, strict=True))

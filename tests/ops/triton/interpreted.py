@@ -66,7 +66,12 @@ def _patched_once():
 
 
 forward = partial(run_forward, backend=gpu)
-backward = partial(run_backward, backend=gpu)
+
+
+def backward(grad, x, a, b, v=None, **options):
+    """The gradients of x, a and b, and of v if there is one."""
+    found = run_backward(grad, x, a, b, v, backend=gpu, **options)
+    return found[:3] if v is None else found
 
 
 def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
@@ -81,30 +86,32 @@ def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
 
 
 def check(grad, x, a, b, form="A"):
-    """Forward, backward and recompute, each error at most twice that of eager PyTorch."""
-    y = forward(x, a, b, form)
-    gradients = backward(grad, x, a, b, form)
-    *again, y_again = backward(grad, x, a, b, form, recompute=True)
-    assert y_again.dtype == grad.dtype
-    assert y_again.dtype != y.dtype or torch.equal(y, y_again)
+    """Forward and backward, each error at most twice that of eager PyTorch."""
+    y = forward(x, a, b, form=form)
+    gradients = backward(grad, x, a, b, form=form)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
     eager = outputs(grad, x, a, b, form)
-    for found in ((y, *gradients), (y_again.to(y.dtype), *again)):
-        assert_near(found, exact, eager, SLACK.get(x.dtype, 2.0))
+    assert_near((y, *gradients), exact, eager, SLACK.get(x.dtype, 2.0))
     assert y.stride() == gradients[0].stride() == torch.empty_like(x).stride()
+    dx, *none = backward(grad, x, a, b, form=form, coefficients=False)
+    assert none == [None, None]
+    assert torch.equal(dx, gradients[0])
+    assert dx.stride() == y.stride()
 
 
 def assert_right(elements: Elements) -> None:
     """Every value and gradient is the exact one to rounding."""
     x, a, b = elements.x, elements.a, elements.b
-    y = forward(x, a, b, elements.form)
-    gradients = backward(elements.grad, x, a, b, elements.form)
+    y = forward(x, a, b, form=elements.form)
+    gradients = backward(elements.grad, x, a, b, form=elements.form)
     elements.assert_right((y, *gradients))
+    dx, *_ = backward(elements.grad, x, a, b, form=elements.form, coefficients=False)
+    assert torch.equal(dx, gradients[0])
 
 
 def outputs(grad, x, a, b, form):
-    y = reference.forward(x, a, b, form)
-    return y, *reference.backward(grad, x, a, b, form)
+    dx, da, db, _ = reference.backward(grad, x, a, b, form=form)
+    return reference.forward(x, a, b, form=form), dx, da, db
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
@@ -233,7 +240,7 @@ def test_as_many_programs_as_the_registers_allow(registers, programs, monkeypatc
     """Of 65536 registers, each program takes 256 times those of a thread, a multiple of 8."""
     monkeypatch.setattr(driver.active, "registers", registers)
     kernels.forward_kernel.device_caches.clear()  # it is loaded again
-    forward(*inputs((64, 256))[1:], "A")
+    forward(*inputs((64, 256))[1:])
     assert driver.active.launches[-1].grid == programs
 
 
@@ -260,12 +267,11 @@ def test_the_output_is_in_the_dtype_of_the_product_that_follows(form):
     """Under autocast: x in float32, F(x) and its gradient in 16 bits, F(x) rounded once."""
     dtype = torch.float16 if knobs.runtime.interpret else torch.bfloat16  # which it truncates
     grad, x, a, b = inputs((37, 48))
-    rounded = forward(x, a, b, form).to(dtype)
-    assert torch.equal(forward(x, a, b, form, dtype=dtype), rounded)
-    dx, da, db, y = backward(grad.to(dtype), x, a, b, form, recompute=True)
-    assert torch.equal(y, rounded)
-    expected = backward(grad.to(dtype).float(), x, a, b, form)
-    for found, wanted in zip((dx, da, db), expected, strict=True):
+    rounded = forward(x, a, b, form=form).to(dtype)
+    assert torch.equal(forward(x, a, b, form=form, dtype=dtype), rounded)
+    gradients = backward(grad.to(dtype), x, a, b, form=form)
+    expected = backward(grad.to(dtype).float(), x, a, b, form=form)
+    for found, wanted in zip(gradients, expected, strict=True):
         assert found.dtype == torch.float32
         assert torch.equal(found, wanted)
 
@@ -276,11 +282,11 @@ def test_a_capture_without_a_warm_up_names_it(monkeypatch):
     monkeypatch.setattr(kat.ops.api, "value", partial(run_forward, backend=gpu))
     monkeypatch.setattr(kat.ops.api, "gradients", partial(run_backward, backend=gpu))
     with capture(monkeypatch), pytest.raises(RuntimeError, match=r"call kat\.ops\.warmup"):
-        forward(x, a, b, "A")
+        forward(x, a, b)
     kat.ops.warmup(x, a, b)
     with capture(monkeypatch):
-        forward(x, a, b, "A")
-        backward(grad, x, a, b, "A", recompute=True)
+        forward(x, a, b)
+        backward(grad, x, a, b)
 
 
 @contextmanager
@@ -292,10 +298,24 @@ def capture(monkeypatch):
         yield
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_without_gradients_of_coefficients_no_sum_is_made(gated):
+    grad, x, a, b = inputs((5, 16), rows=(1, 2))
+    v = x.flip(0) if gated else None
+    dx, da, db, *dv = backward(grad, x, a, b, v, coefficients=False)
+    assert (da, db) == (None, None)
+    (plan,) = triton_launch.PLANS.values()
+    assert len(plan.launches) == 2
+    assert {math.prod(shape) for shape in plan.sums} == {0}
+    with_sums = backward(grad, x, a, b, v)
+    assert torch.equal(dx, with_sums[0])
+    assert all(map(torch.equal, dv, with_sums[3:]))
+
+
 def test_gradients_are_the_same_bits_again():
     case = inputs((101, 96), dtype=torch.float16)
-    first = backward(*case, "A")
-    again = backward(*case, "A")
+    first = backward(*case)
+    again = backward(*case)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
 
 
@@ -315,7 +335,7 @@ def test_public_call_differentiates_once():
     grad, x, a, b = (t.requires_grad_() for t in inputs((5, 16), rows=(1, 2)))
     y = kat.rational(x, a, b, impl="triton")
     gradients = torch.autograd.grad(y, (x, a, b), grad, create_graph=True)
-    expected = backward(*(t.detach() for t in (grad, x, a, b)), "A")
+    expected = backward(*(t.detach() for t in (grad, x, a, b)))
     assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradients[0].sum().backward()
@@ -332,9 +352,10 @@ def test_enormous_and_infinite_x(dtype, form):
     grad, x, a, b = inputs((1, 43, 96), dtype=dtype)
     for place, value in enumerate((1e6, -1e20, 1e38, math.inf)):
         x[0, place, 11 * place] = value
-    y = forward(x, a, b, form)
-    *gradients, again = backward(grad, x, a, b, form, recompute=True)
-    assert torch.equal(y, again)
+    y = forward(x, a, b, form=form)
+    gradients = backward(grad, x, a, b, form=form)
+    dx, *_ = backward(grad, x, a, b, form=form, coefficients=False)
+    assert torch.equal(dx, gradients[0])
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
     rounding = max(2e-5, 2 * torch.finfo(dtype).eps)
     for got, want in zip((y, *gradients), exact, strict=True):
@@ -411,8 +432,8 @@ def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
 def test_nan_hides_no_enormous_x_and_keeps_inside_the_tensors():
     x = torch.tensor([[math.nan, 1e30, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
     a, b = torch.tensor([[0.0, 1, 0, 0, 0, 1]]), torch.tensor([[0.0, 0, 0, 1]])
-    dx, _, _ = backward(torch.ones_like(x), x, a, b, "A")
+    dx, _, _ = backward(torch.ones_like(x), x, a, b)
     assert dx[0, 0].isnan()
     assert dx[0, 1].item() == pytest.approx(1.0)
     a, b = math.nan * a, math.nan * b
-    assert all(t.isnan().all() for t in (forward(x, a, b, "A"), *backward(x, x, a, b, "A")))
+    assert all(t.isnan().all() for t in (forward(x, a, b), *backward(x, x, a, b)))

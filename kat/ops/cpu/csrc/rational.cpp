@@ -93,7 +93,7 @@ struct RationalCall {
   int64_t a_rows, a_columns;
   const void* b;     // (b_rows, n)
   int64_t b_rows, b_columns;
-  void* da;          // of a's and b's shapes and type
+  void* da;          // of a's and b's shapes and type; null: nobody asked for them
   void* db;
   int64_t order;     // of the derivative that takes the place of F
   // Of y = F(x) v; null: y = F(x). The tensors of a gate are rows of channels. Those of x and v, and
@@ -220,7 +220,7 @@ class Operation {
     if (!fill_table() || !reserve_partial()) return kOutOfMemory;
     const int64_t grain = call_.grad ? kBackwardGrain : kForwardGrain;
     if (call_.parallel_for(0, plan_.chunks, grain, &Operation::task, this)) return kThreadsFailed;
-    if (call_.grad) failed_ |= !add_up();
+    if (call_.da) failed_ |= !add_up();
     return failed_ ? kOutOfMemory : out_of_range_ ? kOutOfRange : kDone;
   }
 

@@ -1,0 +1,662 @@
+"""GR-KAN layers on a CPU, a block of rows at a time.
+
+F(x), the hidden layer of an MLP and their gradients are larger than the caches of a processor, and
+each is written once and read once. Here they exist for one block of rows at a time, in memory that
+is used again for the next block and so stays in the caches. In training the layers are one autograd
+function, which keeps x and the hidden layer, or x alone, and computes F(x) again in the same pass
+over x as its gradients.
+
+:func:`run_in_blocks` decides; nothing below it asks again, except the backward pass, whose
+gradients may be differentiated themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kat.nn.rational import GroupRational
+from kat.ops import Form, rational
+from kat.ops.arguments import arguments_valid
+from kat.ops.cpu import backend as cpu
+from kat.ops.torch_internals import (
+    constant_when_compiled,
+    in_function_transform,
+    is_exporting,
+    is_ordinary,
+    is_patched,
+    is_plain_eager,
+    refuse_forward_mode,
+)
+
+SMALL = 1 << 15
+"""Fewer values of x than this are a small call: what Python asks takes longer than F."""
+_PLAIN = (Tensor, nn.Parameter)
+"""Tensors whose class changes no operation."""
+_LEAST_ROWS = 32
+_LARGEST_BLOCK = 1 << 24
+"""Bytes of the widest layer: the memory of a block is kept for the next call."""
+_LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+_UNKNOWN_CACHE = 1 << 20
+"""The size of a second-level cache that is assumed where the system does not tell."""
+
+
+class Parts(NamedTuple):
+    """The modules of a GR-KAN layer; without a rational the activation is an ``nn.Identity``."""
+
+    activation: nn.Module
+    between: Sequence[nn.Module]
+    linear: nn.Linear
+
+
+class Layer(NamedTuple):
+    """The tensors of a GR-KAN layer W F(x) + bias; without coefficients W x + bias."""
+
+    form: Form
+    numerator: Tensor | None
+    denominator: Tensor | None
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The parameters."""
+        return self.numerator, self.denominator, self.weight, self.bias
+
+
+PARAMETERS = 4
+"""The tensors of a layer."""
+
+
+# ---- the decision
+
+
+def run_in_blocks(
+    x: Tensor, parts: Sequence[Parts], *, keep: str | None, v: Tensor | None = None
+) -> Tensor | None:
+    """The output of GR-KAN layers in blocks of rows; None where their modules are to run.
+
+    Args:
+        x: the input.
+        parts: the modules of each layer.
+        keep: as in :class:`kat.nn.GRKANMlp`.
+        v: of x's shape, the value of the gate of a single layer.
+    """
+    if not _is_large_on_a_cpu(x, parts, keep):
+        return None
+    if in_function_transform() or is_exporting():
+        return None
+    layers = _plain_layers(x, parts)
+    if layers is None:
+        return None
+    if torch.compiler.is_compiling():
+        return _compiled(x, layers, v)
+    recorded = torch.is_grad_enabled() and _needs_gradients(x, layers, v)
+    if (recorded and keep == "all") or not _has_kernels(x, layers, v):
+        return None
+    dtype = product_dtype(x)
+    if not recorded:
+        return forward(x, layers, dtype=dtype, v=v)
+    forms = [layer.form for layer in layers]
+    tensors = [tensor for layer in layers for tensor in layer.tensors]
+    y: Tensor = _Blocks.apply(x, v, forms, dtype, keep != "input", *tensors)
+    return y
+
+
+def _is_large_on_a_cpu(x: Tensor, parts: Sequence[Parts], keep: str | None) -> bool:
+    """Return True if blocks are faster than modules, or are to save memory.
+
+    Without gradients nothing is kept: layers that fit the second-level caches stay there by
+    themselves.
+    """
+    if type(x) not in _PLAIN:
+        return False
+    recorded = torch.is_grad_enabled()
+    if torch.compiler.is_compiling():
+        is_large = not recorded
+    elif recorded:
+        is_large = x.numel() >= (SMALL if keep is None else 1)
+    else:
+        is_large = x.numel() >= SMALL and _widest_bytes(x, _widths(parts)) >= least_bytes()
+    return is_large and x.device.type == "cpu" and x.is_floating_point() and x.dim() > 0
+
+
+def _widths(parts: Sequence[Parts]) -> list[int]:
+    return [getattr(part.linear, "out_features", 0) for part in parts]
+
+
+def _plain_layers(x: Tensor, parts: Sequence[Parts]) -> list[Layer] | None:
+    """The tensors of layers that are no more than their formula, and take x; else None.
+
+    A layer is more where a module is patched (hooks, a derived class, a ``forward`` of its own,
+    parameters of a tensor subclass), was given a backend by name, or does something between a
+    rational and its linear map. Where tensors do not fit together, the modules say what is wrong.
+    """
+    layers: list[Layer] = []
+    width = x.shape[-1]
+    for part in parts:
+        layer = plain_layer(part)
+        if layer is None:
+            return None
+        form, numerator, denominator, weight, _ = layer
+        if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
+            return None
+        f = None if numerator is None or denominator is None else (numerator, denominator)
+        if f is not None and not arguments_valid(weight, *f, form):  # the weight is as wide as F(x)
+            return None
+        layers.append(layer)
+        width = weight.shape[0]
+    return layers
+
+
+def plain_layer(part: Parts) -> Layer | None:
+    """The tensors of a layer that is no more than its formula; else None."""
+    activation, between, linear = part
+    for module in between:
+        if not has_no_effect(module):
+            return None
+    if type(linear) is not nn.Linear or is_patched(linear):
+        return None
+    weight, bias = linear.weight, linear.bias
+    if type(weight) not in _PLAIN or not (bias is None or type(bias) in _PLAIN):
+        return None
+    if type(activation) is nn.Identity and not is_patched(activation):
+        return Layer("A", None, None, weight, bias)
+    coefficients = plain_coefficients(activation)
+    if coefficients is None or activation.impl is not None:
+        return None
+    if activation.num_channels not in (None, weight.shape[1]):
+        return None
+    numerator, denominator = coefficients
+    return Layer(activation.form, numerator, denominator, weight, bias)
+
+
+def plain_coefficients(activation: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Numerator and denominator of a rational of the last dimension that is only its formula."""
+    if type(activation) is not GroupRational or activation.channel_dim != -1:
+        return None
+    if is_patched(activation):
+        return None
+    numerator, denominator = activation.weight_numerator, activation.weight_denominator
+    if type(numerator) not in _PLAIN or type(denominator) not in _PLAIN:
+        return None
+    return numerator, denominator
+
+
+def has_no_effect(module: nn.Module) -> bool:
+    """Return True if a dropout or norm returns its input, and nothing observes it."""
+    if type(module) is nn.Dropout:
+        return not (module.training and module.p > 0) and not is_patched(module)
+    return type(module) is nn.Identity and not is_patched(module)
+
+
+def _needs_gradients(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
+    tensors = [x, v]
+    for layer in layers:
+        tensors += layer.tensors
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _has_kernels(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
+    """Return True if nothing observes or rewrites operations, and the kernel takes the layers."""
+    if not is_ordinary(x) or not (v is None or is_ordinary(v)):
+        return False
+    dtype = product_dtype(x)
+    for form, numerator, denominator, weight, bias in layers:
+        dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
+        if dtype == x.dtype and dtypes != {dtype}:
+            return False
+        if numerator is None or denominator is None:
+            continue
+        if not cpu.supports(x, numerator, denominator, form=form):
+            return False
+    return True
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of linear maps of x: autocast's where that is active and x is not in float64."""
+    device, dtype = x.device.type, x.dtype
+    plain = x.is_meta or dtype == torch.float64
+    autocasts = not plain and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocasts else dtype
+
+
+# ---- the size of a block
+
+
+def block_rows(row_bytes: int) -> int:
+    """The largest number of rows in a block: what twice the second-level caches hold.
+
+    Then a block is in the caches of second and third level, and products are not too small.
+
+    Args:
+        row_bytes: of the widest layer.
+    """
+    size = 2 * _second_level_caches()
+    return max(_LEAST_ROWS, min(size, _LARGEST_BLOCK) // row_bytes)
+
+
+@constant_when_compiled
+def least_bytes() -> int:
+    """The size of a widest layer from which blocks are faster: what the second-level caches hold.
+
+    A smaller layer stays in the caches by itself, and what Python does for a block takes longer
+    than blocks save.
+    """
+    return _second_level_caches()
+
+
+def _second_level_caches() -> int:
+    return second_level_cache() * torch.get_num_threads()
+
+
+@functools.cache
+def second_level_cache() -> int:
+    """The size of one core's second-level cache in bytes, as Linux tells it."""
+    try:
+        size = int(_LEVEL_2.read_text().strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return _UNKNOWN_CACHE
+    return size
+
+
+def _widest_bytes(x: Tensor, widths: Sequence[int]) -> int:
+    """The size of the widest of x (..., d_in) and layers of these widths."""
+    d_in = x.shape[-1]
+    return x.numel() // (d_in or 1) * max((d_in, *widths)) * x.element_size()
+
+
+def _block_layers(
+    rows: Tensor, layers: Sequence[Layer], *, dtype: torch.dtype, whole: bool
+) -> tuple[int, list[_BlockLayer]]:
+    """The size of a block, and the layers with space for so many rows."""
+    hidden = max(len(layer.weight) for layer in layers) * dtype.itemsize
+    row_bytes = max(rows.shape[-1] * rows.element_size(), hidden)
+    count = 1 if whole else math.ceil(len(rows) / block_rows(row_bytes)) or 1
+    size = math.ceil(len(rows) / count) or 1  # equal blocks
+    found = []
+    input_dtype = rows.dtype
+    for number, layer in enumerate(layers):
+        found.append(_BlockLayer(number, layer, size, input_dtype, dtype))
+        input_dtype = dtype
+    return size, found
+
+
+# ---- forward and backward
+
+
+def forward(
+    x: Tensor,
+    layers: Sequence[Layer],
+    *,
+    dtype: torch.dtype,
+    v: Tensor | None = None,
+    hidden: Sequence[Tensor] = (),
+    whole: bool = False,
+) -> Tensor:
+    """The output of layers that may run in blocks.
+
+    Args:
+        x: (..., d_in).
+        layers: the layers.
+        dtype: of the products.
+        v: of x's shape, the value of the gate of a single layer.
+        hidden: where the outputs of all layers but the last one are stored, (rows, width) each;
+            empty: nowhere.
+        whole: make one block.
+    """
+    rows, values = _rows(x, v)
+    output = x.new_empty(*x.shape[:-1], len(layers[-1].weight), dtype=dtype)
+    places: list[Tensor | None] = [*hidden] if hidden else [None] * (len(layers) - 1)
+    places.append(output.view(len(rows), output.shape[-1]))
+    size, blocks = _block_layers(rows, layers, dtype=dtype, whole=whole)
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        gate = None if values is None else values[start : start + size]
+        for layer, place in zip(blocks, places, strict=True):
+            block = layer.forward(block, layer.output(place, start, len(block)), v=gate)
+    return output  # no view: autograd would refuse to let it be changed in place
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    layers: Sequence[Layer],
+    *,
+    needs: Sequence[bool],
+    v: Tensor | None = None,
+    hidden: Sequence[Tensor] = (),
+    whole: bool = False,
+) -> tuple[Tensor | None, Tensor | None, list[Tensor | None]]:
+    """The gradients of x, v and each layer's parameters; None where none is needed.
+
+    Args:
+        grad: of the output, in the dtype of the products.
+        x, layers, v, whole: as in :func:`forward`.
+        needs: for x (and v) and each parameter, True if it needs its gradient.
+        hidden: what :func:`forward` has stored; empty: it is computed again.
+    """
+    rows, values = _rows(x, v)
+    grad = grad.reshape(len(rows), grad.shape[-1])
+    size, blocks = _block_layers(rows, layers, dtype=grad.dtype, whole=whole)
+    for layer, first in zip(blocks, range(1, len(needs), PARAMETERS), strict=True):
+        layer.needs = needs[first : first + PARAMETERS]
+    lowest = 0 if needs[0] else (needs.index(True) - 1) // PARAMETERS
+    dx = x.new_empty(rows.shape) if needs[0] else None
+    dv = None if values is None else x.new_empty(values.shape)
+    for start in range(0, len(rows), size):
+        inputs = [rows[start : start + size]]
+        count = len(inputs[0])
+        for layer in blocks[:-1]:
+            block = layer.output(hidden[layer.number] if hidden else None, start, count)
+            inputs.append(block if hidden else layer.forward(inputs[-1], block))
+        g = grad[start : start + count]
+        for layer in reversed(blocks[max(lowest, 1) :]):
+            below = layer.d_input[:count] if layer.number > lowest else None
+            found = layer.backward(g, inputs[layer.number], below)
+            g = g if found is None else found
+        if lowest == 0:
+            blocks[0].backward(
+                g,
+                inputs[0],
+                None if dx is None else dx[start : start + count],
+                v=None if values is None else values[start : start + count],
+                dv=None if dv is None else dv[start : start + count],
+            )
+    sums = [total for layer in blocks for total in layer.sums]  # autograd casts them
+    dx = None if dx is None else dx.view(x.shape)
+    return dx, None if dv is None else dv.view(x.shape), sums
+
+
+def _rows(x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """x and v as rows. Those of a gate may lie apart, as the halves of one tensor do."""
+    rows = x.reshape(-1, x.shape[-1])
+    return (rows.contiguous(), None) if v is None else (rows, v.reshape(rows.shape))
+
+
+class _BlockLayer:
+    """One layer for a block of rows at a time: its space, and the sums of its gradients."""
+
+    def __init__(
+        self, number: int, layer: Layer, size: int, input_dtype: torch.dtype, dtype: torch.dtype
+    ) -> None:
+        self.number, self.layer, self.size = number, layer, size
+        self.input_dtype, self.dtype = input_dtype, dtype
+        self.weight = layer.weight.to(dtype)
+        self.bias = None if layer.bias is None else layer.bias.to(dtype)
+        self.needs: Sequence[bool] = ()
+        """For each parameter, True if it needs its gradient."""
+        self.sums: list[Tensor | None] = [None] * PARAMETERS
+        """The gradients of the parameters."""
+
+    def output(self, place: Tensor | None, start: int, count: int) -> Tensor:
+        """The memory for the output of these rows: its place, or space that is used again."""
+        if place is not None:
+            return place[start : start + count]
+        return self._space(f"output {self.number}", len(self.weight), self.dtype)[:count]
+
+    def forward(self, x: Tensor, out: Tensor, v: Tensor | None = None) -> Tensor:
+        """W F(x) + bias, or W (F(x) v) + bias."""
+        y = self._rational(x, v).to(self.dtype)
+        if self.bias is None:
+            return torch.mm(y, self.weight.T, out=out)
+        return torch.addmm(self.bias, y, self.weight.T, out=out)
+
+    def _rational(self, x: Tensor, v: Tensor | None) -> Tensor:
+        form, numerator, denominator, *_ = self.layer
+        if numerator is None or denominator is None:
+            return x
+        y = self.value[: len(x)]
+        cpu.forward(x, numerator, denominator, v, form=form, y=y)
+        return y
+
+    def backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        dx: Tensor | None,
+        v: Tensor | None = None,
+        dv: Tensor | None = None,
+    ) -> Tensor | None:
+        """Adds to the sums, and writes the gradients of x and v where they are given."""
+        of_numerator, of_denominator, of_weight, of_bias = self.needs
+        if dx is None and not of_numerator and not of_denominator:
+            y = self._rational(x, v) if of_weight else x
+        else:
+            space = self.d_input[: len(x)] if dx is None else dx
+            y = self._backward_of_value(grad, x, space, v=v, dv=dv)
+        d_weight = self.sums[2]
+        if of_weight and d_weight is None:
+            self.sums[2] = grad.T @ y.to(self.dtype)
+        elif d_weight is not None:
+            d_weight.addmm_(grad.T, y.to(self.dtype))
+        if of_bias:
+            self._add(3, grad.sum(0))
+        return dx
+
+    def _add(self, place: int, part: Tensor) -> None:
+        """Adds a block's part to the gradient of a parameter."""
+        total = self.sums[place]
+        self.sums[place] = part if total is None else total.add_(part)
+
+    def _backward_of_value(
+        self, grad: Tensor, x: Tensor, dx: Tensor, *, v: Tensor | None, dv: Tensor | None
+    ) -> Tensor:
+        """Writes dx and dv, adds to the sums of F, returns F(x) v if the weight needs it."""
+        form, numerator, denominator, *_ = self.layer
+        d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
+        if numerator is None or denominator is None:
+            dx.copy_(d_value)
+            return x
+        of_numerator, of_denominator, of_weight, _ = self.needs
+        y = self.value[: len(x)] if of_weight else None
+        sums = cpu.backward(
+            d_value,
+            x,
+            numerator,
+            denominator,
+            v,
+            form=form,
+            dx=dx,
+            dv=dv,
+            y=y,
+            coefficients=of_numerator or of_denominator,
+        )
+        if sums is not None:
+            d_numerator, d_denominator = sums
+            if of_numerator:
+                self._add(0, d_numerator)
+            if of_denominator:
+                self._add(1, d_denominator)
+        return x if y is None else y
+
+    def _space(self, purpose: str, width: int, dtype: torch.dtype) -> Tensor:
+        return _workspace.take(purpose, self.size, width, dtype)
+
+    @property
+    def value(self) -> Tensor:
+        """Space for F(x)."""
+        return self._space("value", self.weight.shape[1], self.input_dtype)
+
+    @property
+    def d_value(self) -> Tensor:
+        """Space for the gradient of F(x)."""
+        return self._space("d_value", self.weight.shape[1], self.dtype)
+
+    @property
+    def d_input(self) -> Tensor:
+        """Space for the gradient of x, which outlives the layer."""
+        return self._space(f"d_input {self.number}", self.weight.shape[1], self.input_dtype)
+
+
+class _Workspace(threading.local):
+    """Memory of a thread that every call uses again: the system need not give and clear it anew."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Tensor] = {}
+
+    def take(self, purpose: str, rows: int, width: int, dtype: torch.dtype) -> Tensor:
+        """Memory for (rows, width), with what is left of its last use."""
+        size = rows * width * dtype.itemsize
+        buffer = self.buffers.get(purpose)
+        if buffer is None or len(buffer) < size:
+            with torch.inference_mode(False):  # else only inference mode could write into it
+                buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
+            if size <= _LARGEST_BLOCK:
+                self.buffers[purpose] = buffer
+        return buffer[:size].view(dtype).view(rows, width)
+
+
+_workspace = _Workspace()
+
+
+# ---- in autograd
+
+
+class _Blocks(torch.autograd.Function):
+    """Applied to x, v, the forms, the products' dtype, a switch, and the parameters of all layers.
+
+    In bfloat16 and float16 there is one block: sums over blocks would be rounded.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        v: Tensor | None,
+        forms: list[Form],
+        dtype: torch.dtype,
+        keeps_hidden: bool,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        layers = _layers(forms, parameters)
+        hidden: list[Tensor] = []
+        if keeps_hidden:
+            count = x.shape[:-1].numel()
+            hidden = [x.new_empty(count, len(layer.weight), dtype=dtype) for layer in layers[:-1]]
+        ctx.forms, ctx.whole = forms, dtype.itemsize == 2
+        y = forward(x, layers, dtype=dtype, v=v, hidden=hidden, whole=ctx.whole)
+        last = layers[-1]._replace(bias=None)  # no gradient depends on it
+        ctx.save_for_backward(x, v, *parameters[:-PARAMETERS], *last.tensors, *hidden)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, v, *saved = ctx.saved_tensors
+        count = PARAMETERS * len(ctx.forms)
+        layers = _layers(ctx.forms, saved[:count])
+        hidden = [tensor.contiguous() for tensor in saved[count:]]
+        needs_x, needs_v, _, _, _, *needs = ctx.needs_input_grad
+        if torch.is_grad_enabled() or in_function_transform() or not is_plain_eager(grad):
+            dx, dv, *sums = _recorded(grad, x, v, layers, [needs_x, needs_v, *needs])
+        else:
+            dx, dv, sums = backward(
+                grad,
+                x,
+                layers,
+                needs=[needs_x or needs_v, *needs],
+                v=v,
+                hidden=hidden,
+                whole=ctx.whole,
+            )
+        return dx, dv, None, None, None, *sums
+
+
+def _layers(forms: Sequence[Form], parameters: Sequence[Tensor | None]) -> list[Layer]:
+    layers = []
+    for number, form in enumerate(forms):
+        first = number * PARAMETERS
+        numerator, denominator, weight, bias = parameters[first : first + PARAMETERS]
+        assert weight is not None
+        layers.append(Layer(form, numerator, denominator, weight, bias))
+    return layers
+
+
+def _recorded(
+    grad: Tensor, x: Tensor, v: Tensor | None, layers: Sequence[Layer], needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients by autograd of the layers' formula, which may be differentiated again."""
+    tensors: list[Tensor | None] = [v]
+    for layer in layers:
+        tensors += layer.tensors
+    if needs[-1]:  # the last bias is not kept
+        weight = layers[-1].weight
+        tensors[-1] = weight.new_zeros(len(weight), requires_grad=True)
+    with torch.enable_grad():
+        # A tensor may take several places, each of which has a gradient of its own.
+        x = x.view_as(x)
+        places = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+        forms = [layer.form for layer in layers]
+        y = _formula(x, places[0], _layers(forms, places[1:]), grad.dtype)
+    wanted = [
+        place for place, need in zip((x, *places), needs, strict=True) if place is not None and need
+    ]
+    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=torch.is_grad_enabled()))
+    return [next(found) if need else None for need in needs]
+
+
+def _formula(x: Tensor, v: Tensor | None, layers: Sequence[Layer], dtype: torch.dtype) -> Tensor:
+    """W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k by plain operations, with products in a dtype."""
+    for form, numerator, denominator, weight, bias in layers:
+        if numerator is None or denominator is None:
+            y = x
+        else:
+            y = rational(x, numerator, denominator, v, form=form)
+        bias = None if bias is None else bias.to(dtype)
+        x = functional.linear(y.to(dtype), weight.to(dtype), bias)
+    return x
+
+
+# ---- in compiled code
+
+
+def _compiled(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> Tensor | None:
+    """At inference an MLP is one operator, which decides for blocks in each call.
+
+    ``torch.compile`` does not look into it, since what it could fuse is little beside what blocks
+    save. An MLP consists of plain operations under autocast, and for a size that is fixed and too
+    small for blocks.
+    """
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
+
+    if len(layers) < 2 or v is not None or torch.is_autocast_enabled("cpu"):
+        return None
+    if any(layer.weight.dtype != x.dtype for layer in layers):
+        return None
+    widths = [len(layer.weight) for layer in layers]
+    if statically_known_true(_widest_bytes(x, widths) < least_bytes()):
+        return None
+    forms = [layer.form for layer in layers]
+    parameters = [tensor for layer in layers for tensor in layer.tensors]
+    y: Tensor = torch.ops.kat.grkan_mlp.default(x, parameters, forms)
+    return y
+
+
+def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[Form]) -> Tensor:
+    refuse_forward_mode()
+    layers = _layers(forms, parameters)
+    large = _widest_bytes(x, [len(layer.weight) for layer in layers]) >= least_bytes()
+    if large and _has_kernels(x, layers, None):
+        return forward(x, layers, dtype=x.dtype)
+    return _formula(x, None, layers, x.dtype)
+
+
+def _fake_mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[Form]) -> Tensor:
+    return x.new_empty((*x.shape[:-1], len(_layers(forms, parameters)[-1].weight)))
+
+
+torch.library.define(
+    "kat::grkan_mlp",
+    "(Tensor x, Tensor?[] parameters, str[] forms) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.impl("kat::grkan_mlp", "CompositeExplicitAutograd", _mlp)
+torch.library.register_fake("kat::grkan_mlp", _fake_mlp)

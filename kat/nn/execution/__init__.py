@@ -1,1 +1,0 @@
-"""Execution of GR-KAN layers: as modules, as one formula, and in blocks of rows."""
