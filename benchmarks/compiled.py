@@ -41,9 +41,7 @@ class Plain(kat.GRKANMlp):
 
 
 def _plain(act: kat.GroupRational, x: Tensor) -> Tensor:
-    return reference.plain_rational(
-        x, act.weight_numerator, act.weight_denominator, form=act.form
-    )
+    return reference.plain_rational(x, act.weight_numerator, act.weight_denominator, form=act.form)
 
 
 class Rational(kat.GRKANMlp):

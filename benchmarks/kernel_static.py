@@ -45,11 +45,11 @@ KERNELS = {
     "forward": triton_kernels.forward_kernel,
     "backward": triton_kernels.backward_kernel,
     "backward_x": triton_kernels.backward_kernel,
-    "scaled": triton_kernels.scaled_backward_kernel,
+    "float64": triton_kernels.float64_backward_kernel,
     "gated_forward": triton_kernels.forward_kernel,
     "gated_backward": triton_kernels.backward_kernel,
     "gated_backward_x": triton_kernels.backward_kernel,
-    "gated_scaled": triton_kernels.scaled_backward_kernel,
+    "gated_float64": triton_kernels.float64_backward_kernel,
 }
 MULTIPROCESSORS = 132
 OTHERS = {"partial_a_ptr": "*fp64", "partial_b_ptr": "*fp64", "again_ptr": "*i32"}
@@ -86,8 +86,8 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=["forward", "backward"],
         choices=KERNELS,
-        help="backward_x makes no gradients of coefficients; scaled is what goes on from backward"
-        " where x is enormous or a gradient tiny, and returns at once elsewhere; gated_*: of F(x) v",
+        help="backward_x makes no gradients of coefficients; float64 goes on from backward where x"
+        " is enormous or a gradient tiny, and returns at once elsewhere; gated_*: of F(x) v",
     )
     add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
     add("--groups", type=int, default=8, help="groups of channels (8)")

@@ -24,6 +24,7 @@ from kat.nn import preset
 from kat.ops import FORMS, Impl, rational
 from kat.ops.arguments import compute_dtype
 from kat.ops.tolerance import NAN, ratios
+from kat.ops.triton.backend import unsupported
 
 DEGREES = ((3, 2), (5, 4), (7, 6), (9, 8))
 QUANTITIES = ("y", "dx", "da", "db")
@@ -135,12 +136,14 @@ def cases(
 def verify(backends: Sequence[Backend], given: Iterable[Case]) -> list[Result]:
     """Compares y, dx, da and db of backends with the reference in float64.
 
-    A backend that raises an error has failed.
+    A backend that raises an error has failed. The GPU kernels leave out what they do not support.
     """
     found = []
     for case in given:
         for backend in backends:
             degree = case.a.shape[1] - 1, case.b.shape[1]
+            if backend.name.endswith("triton") and unsupported(case.x.dtype, degree):
+                continue
             where = backend.name, case.dtype, case.form, degree, case.coefficients
             try:
                 errors = _errors(backend, case)

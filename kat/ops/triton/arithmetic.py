@@ -1,7 +1,4 @@
-"""The rational function in Triton where nothing over- or underflows, and the checks for that.
-
-:mod:`kat.ops.triton.scaled` has the arithmetic for the few other x and output gradients.
-"""
+"""The rational function in Triton, and the checks that nothing over- or underflows in float32."""
 
 # mypy: ignore-errors
 # ruff: noqa: RUF005  (older versions of Triton concatenate tuples but do not unpack them)
@@ -12,7 +9,6 @@ import triton
 import triton.language as tl
 
 from kat.ops.triton.memory import NVIDIA
-from kat.ops.triton.scaled import is_negative, limit_of, zero_of
 
 
 @triton.jit
@@ -68,7 +64,28 @@ def _with_sign_of(y, x):
 
 
 @triton.jit
-def plain_rational(x, a, b, FORM_A: tl.constexpr):
+def _zero_of(b):
+    """The constant term of s = b_1 x + ... in form B: -0, which keeps the sign of every zero.
+
+    A product in Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
+    it. With -0 in place of each b_j = 0 as well, s has the sign bit of the exact s. Where all b_j
+    are 0 the constant is 0, for sgn(s) = +1.
+    """
+    some = b[0] != 0
+    for j in tl.static_range(1, len(b)):
+        some = some | (b[j] != 0)
+    return tl.where(some, -0.0, 0.0).to(b[0].dtype)
+
+
+@triton.jit
+def _is_negative(value):
+    """Return True if the sign bit is set."""
+    BITS: tl.constexpr = tl.int64 if value.dtype == tl.float64 else tl.int32
+    return value.to(BITS, bitcast=True) < 0
+
+
+@triton.jit
+def rational(x, a, b, FORM_A: tl.constexpr):
     """y = F(x), r = 1/Q(x), P' - y Q' = Q F'(x), and y sgn(s) base^j / x^j for even and odd j.
 
     s = sum b_j base^j, base = |x| (form A) or x (form B); b as rows_of returns it.
@@ -88,10 +105,10 @@ def plain_rational(x, a, b, FORM_A: tl.constexpr):
             slope = _minus_product(slope, odd, dq, x)
         else:
             h, dh = _polynomial(x, b)
-            s = x * h + zero_of(b)
+            s = x * h + _zero_of(b)
             r = _reciprocal(1.0 + tl.abs(s))
             y = p * r
-            even = tl.where(is_negative(s) & (x != 0), -y, y)
+            even = tl.where(_is_negative(s) & (x != 0), -y, y)
             odd = even
             slope = slope - even * (x * dh + h)
     return y, r, slope, even, odd
@@ -129,14 +146,47 @@ def add_products(sums, even, odd, powers):
 
 
 @triton.jit
-def is_beyond(x, a, b):
-    """True where x is too large for plain arithmetic, or NaN."""
-    return (tl.abs(x) <= limit_of(a, b)) == 0
+def limit_of(a, b):
+    """The largest |x| for float32: there |P| <= 2^96 and Q <= 2^40."""
+    size = 1.0
+    for i in tl.static_range(len(a)):
+        size += tl.abs(a[i])
+    limit = (96.0 - tl.log2(size)) / (len(a) - 1)
+    if len(b) > 0:
+        size = 1.0
+        for j in tl.static_range(len(b)):
+            size += tl.abs(b[j])
+        limit = tl.minimum(limit, (40.0 - tl.log2(size)) / len(b))
+    return tl.exp2(limit)
 
 
 @triton.jit
-def any_beyond(largest, a, b):
-    return tl.max(is_beyond(largest, a, b).to(tl.int32), axis=0)
+def least_gradient_of(x, b):
+    """The smallest nonzero |output gradient| for float32 up to this |x|.
+
+    Where |x| > 1, a power of x may make a subnormal grad / Q large again, without the digits it
+    lost. So grad / Q must be a normal number; it is at least |grad| / q for q >= Q.
+    """
+    q = 1.0
+    power = 1.0
+    for j in tl.static_range(len(b)):
+        q += tl.abs(b[j])
+        power *= tl.maximum(x, 1.0)
+    return 2.0**-126 * q * power
+
+
+@triton.jit
+def is_beyond(x, limit):
+    """True where x is too large for float32, or NaN."""
+    return (tl.abs(x) <= limit) == 0
+
+
+@triton.jit
+def finite(x, A: tl.constexpr, B: tl.constexpr):
+    """x in float64; infinity is cut off where a power of it would overflow."""
+    LIMIT: tl.constexpr = 2.0 ** (960 // max(A - 1, B))
+    x = tl.minimum(x.to(tl.float64), LIMIT, propagate_nan=tl.PropagateNan.ALL)
+    return tl.maximum(x, -LIMIT, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit

@@ -17,39 +17,44 @@ from kat.ops.triton.selfcheck import problem
 
 CONVERTS = True
 DEVICE_TYPE = "cuda"
-
-
-def kernels() -> Any:
-    """The module :mod:`kat.ops.triton.launch`; None, after one warning, if it cannot run."""
-    module, reason = load()
-    if module is None:
-        _warn(reason)
-    return module
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_DEGREE = 7
 
 
 def supports(
     x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> bool:
-    """Return True if Triton runs, and the kernels are right, which take any arguments.
+    """Return True if Triton runs, the kernels take these arguments, and they are right.
 
-    Warns once if not. The first call of each dtype, form and degree, with a gate or without,
-    compares the kernels with the reference.
+    Warns once of each reason if not. The first call of each dtype, form and degree, with a gate or
+    without, compares the kernels with the reference.
     """
-    module = kernels()
-    return module is not None and not _problem(module, x, numerator, denominator, v, form=form)
+    reason = _problem(x, numerator, denominator, v, form=form)
+    if reason:
+        _warn(reason)
+    return not reason
+
+
+def unsupported(dtype: torch.dtype, degree: tuple[int, int]) -> str:
+    """The reason why the kernels do not take a dtype and degree; empty if they do.
+
+    Huge x is computed in float64, by Horner's rule as it is. Up to degree 7 that does not overflow
+    for x in float32.
+    """
+    if dtype not in DTYPES:
+        return f"the GPU kernels do not support {dtype}"
+    if max(degree) > MAX_DEGREE:
+        return f"the GPU kernels support degrees up to {MAX_DEGREE}, got {degree}"
+    return ""
 
 
 def _problem(
-    module: Any,
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None,
-    *,
-    form: str,
+    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None, *, form: str
 ) -> str:
     degree = degree_of(numerator, denominator)
-    return problem(module, x.device, x.dtype, form, degree, v is not None)
+    module, reason = load()
+    reason = reason or unsupported(x.dtype, degree)
+    return reason or problem(module, x.device, x.dtype, form, degree, v is not None)
 
 
 def forward(
@@ -62,7 +67,7 @@ def forward(
     y: Tensor,
 ) -> None:
     """y <- F(x), or F(x) v."""
-    kernels().forward(x, numerator, denominator, v, form=form, y=y)
+    load()[0].forward(x, numerator, denominator, v, form=form, y=y)
 
 
 def backward(
@@ -78,7 +83,8 @@ def backward(
     coefficients: bool = True,
 ) -> tuple[Tensor, Tensor] | None:
     """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
-    found: tuple[Tensor, Tensor] | None = kernels().backward(
+    module, _ = load()
+    found: tuple[Tensor, Tensor] | None = module.backward(
         grad, x, numerator, denominator, v, form=form, dx=dx, dv=dv, coefficients=coefficients
     )
     return found
@@ -87,27 +93,27 @@ def backward(
 def check_available(
     x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
-    """Checks that the kernels run on x's device, and that they are right.
+    """Checks that the kernels run on x's device, take these arguments, and are right.
 
     With ``TRITON_INTERPRET=1`` in the environment CPU tensors are accepted too: Triton then runs
     the kernels in Python, for tests.
 
     Raises:
-        BackendUnavailable: Triton is not installed, or cannot build its driver, or the kernels
-            differ from the reference.
+        BackendUnavailable: Triton is not installed, or cannot build its driver, the kernels do
+            not support the dtype or the degree, or they differ from the reference.
         ValueError: x is not on a CUDA device.
     """
-    if x.is_cuda and torch.compiler.is_compiling():
-        return
-    module, reason = load()
-    if module is None:
+    reason = unsupported(x.dtype, degree_of(numerator, denominator))
+    if not reason:
+        if x.is_cuda and torch.compiler.is_compiling():
+            return
+        module, reason = load()
+        if not (reason or x.is_cuda or (x.device.type == "cpu" and module.INTERPRETED)):
+            raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
+        if not reason and is_plain_eager(x):
+            reason = _problem(x, numerator, denominator, v, form=form)
+    if reason:
         raise BackendUnavailable(f"impl='triton' is unavailable: {reason}")
-    if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
-        raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
-    if is_plain_eager(x):
-        found = _problem(module, x, numerator, denominator, v, form=form)
-        if found:
-            raise BackendUnavailable(f"impl='triton' is unavailable: {found}")
 
 
 @functools.cache
@@ -133,5 +139,5 @@ def _warn(reason: str) -> None:
     warnings.warn(
         f"kat.rational runs as plain PyTorch on this GPU, which is slower: {reason}. To use plain"
         " PyTorch without this warning: impl='reference'",
-        stacklevel=2,
+        stacklevel=3,
     )

@@ -1,16 +1,16 @@
 """The rational function F(x) = P(x) / Q(x), the gate F(x) v, and their gradients in Triton.
 
-:mod:`kat.ops.triton.memory` divides memory among programs; :mod:`kat.ops.triton.arithmetic` and
-:mod:`kat.ops.triton.scaled` hold the arithmetic; :mod:`kat.ops.triton.launch` launches the kernels.
+:mod:`kat.ops.triton.memory` divides memory among programs; :mod:`kat.ops.triton.arithmetic` has the
+arithmetic; :mod:`kat.ops.triton.launch` launches the kernels.
 
 The backward kernel writes each program's partial sums of da and db, and a small last kernel adds
 them in a fixed order. There are no atomics, so gradients have the same bits in every run.
 
-A program first computes as if nothing over- or underflowed. Meanwhile it tracks the largest |x| and
-the smallest nonzero output gradient, and at the end it checks the sums. If a limit is exceeded, its
-share is computed again in scaled arithmetic, which is slower and holds for every x and gradient.
-The forward kernel does so itself. In the backward pass, where both together would need more
-registers than there are, a separate kernel follows.
+A program first computes in float32 as if nothing over- or underflowed. Meanwhile it tracks the
+largest |x| and the smallest nonzero output gradient, and at the end it checks the sums. If a limit
+is exceeded, its share is computed again in float64, which is slower and holds for every x and
+gradient. The forward kernel does so itself. In the backward pass, where both together would need
+more registers than there are, a separate kernel follows.
 
 Positions and offsets are counted without gaps between rows; x and v of a gate, and dx and dv, may
 have rows that lie further apart, as the halves of one tensor do.
@@ -27,11 +27,13 @@ import triton.language as tl
 from kat.ops.triton.arithmetic import (
     add_powers,
     add_products,
-    any_beyond,
     any_not_finite,
+    finite,
     is_beyond,
-    plain_rational,
+    least_gradient_of,
+    limit_of,
     powers_of,
+    rational,
 )
 from kat.ops.triton.memory import (
     inside,
@@ -44,7 +46,6 @@ from kat.ops.triton.memory import (
     store_vectors,
     vectors_at,
 )
-from kat.ops.triton.scaled import least_gradient_of, limit_of, scaled_rational
 
 
 @triton.jit
@@ -60,14 +61,6 @@ def _total(values, AXIS: tl.constexpr):
     total = tl.sum(values, axis=AXIS)
     some_nan = tl.max((values != values).to(tl.int32), axis=AXIS)
     return tl.where((total != total) & (some_nan == 0), float("inf"), total)
-
-
-@triton.jit
-def sum_terms(sums, terms):
-    result = ()
-    for i in tl.static_range(len(sums)):
-        result = result + (_plus(sums[i], terms[i]),)
-    return result
 
 
 @triton.jit
@@ -93,9 +86,9 @@ def _gaps(
 
 
 @triton.jit
-def _pattern(product, grad, v, UNSIGNED: tl.constexpr):
+def _pattern(product, grad, v):
     """2 |product| - 1 in its bits, largest for an exact zero and least for one that underflowed."""
-    bits = product.to(UNSIGNED, bitcast=True) * 2 - 1
+    bits = product.to(tl.uint32, bitcast=True) * 2 - 1
     lost = (product == 0) & (tl.minimum(tl.abs(grad), tl.abs(v)) > 0)
     return tl.where(lost, 1, bits)
 
@@ -105,16 +98,15 @@ def forward_kernel(
     x_ptr, v_ptr, y_ptr, a_ptr, b_ptr, count, groups, run, gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    DOUBLE: tl.constexpr, WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
+    WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     """y = F(x), or F(x) v if GATED, for ``count`` vectors: in all if FLAT, else of each group.
 
     APART: ``gap`` vectors lie between two rows of x and v.
     """
-    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
-    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
-    largest = tl.zeros([LANES], COMPUTE)
+    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float32)
+    largest = tl.zeros([LANES], tl.float32)
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
@@ -122,33 +114,35 @@ def forward_kernel(
         if APART:
             inputs += _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)[:, None]
         mask = (position < count)[:, None]
-        xs = load_vectors(x_ptr + inputs, mask, LANES, V, COMPUTE)
+        xs = load_vectors(x_ptr + inputs, mask, LANES, V, tl.float32)
         if GATED:
-            vs = load_vectors(v_ptr + inputs, mask, LANES, V, COMPUTE)
+            vs = load_vectors(v_ptr + inputs, mask, LANES, V, tl.float32)
         ys = ()
         for k in tl.static_range(V):
             largest = tl.maximum(largest, tl.abs(xs[k]))
-            y, _, _, _, _ = plain_rational(xs[k], a, b, FORM_A)
+            y, _, _, _, _ = rational(xs[k], a, b, FORM_A)
             if GATED:
                 y = y * vs[k]
             ys = ys + (y,)
         store_vectors(y_ptr + offsets, ys, mask, LANES, V)
-    if any_beyond(largest, a, b):
-        a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+    limit = limit_of(a, b)
+    if tl.max(is_beyond(largest, limit).to(tl.int32), axis=0):
         for first in range(start, count, step):
             position = first + tl.arange(0, LANES)
             vector = vectors_at(position, group, groups, run, FLAT)
             gaps = _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)
             mask = position < count
             for k in range(V):
+                # Loaded for each x: to hold them costs the loop above registers.
+                p, q = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
                 offsets = vector * V + k
-                x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(COMPUTE)
-                y, _, _, _ = scaled_rational(x, x, a, b, FORM_A)
+                x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float32)
+                y, _, _, _, _ = rational(finite(x, A, B), p, q, FORM_A)
                 if GATED:
                     v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0)
-                    y = y * v.to(COMPUTE)
-                beyond = mask & is_beyond(x, a, b)
-                tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
+                    y = y * v.to(tl.float64)
+                beyond = mask & is_beyond(x, limit)
+                tl.store(y_ptr + offsets, narrowed(y, y_ptr.dtype.element_ty), mask=beyond)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
@@ -158,7 +152,7 @@ def backward_kernel(
     count, groups, run, gap, out_gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    WIDE: tl.constexpr,
     GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
@@ -167,18 +161,16 @@ def backward_kernel(
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 
     db lacks its factor -sgn(b_j) (form A) or -1 (form B) here. Without SUMS there are none.
-    again_ptr[pid] = 1 where plain arithmetic failed; scaled_backward_kernel then computes again.
+    again_ptr[pid] = 1 where float32 failed; float64_backward_kernel then computes again.
     GATED: these are for the gradient grad v of F, and dv = grad F(x). OUT_APART:
     ``out_gap`` vectors lie between two rows of dx and dv.
     """
-    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
-    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
-    sums_a = lane_zeros(A, LANES, COMPUTE)
-    sums_b = lane_zeros(B, LANES, COMPUTE)
-    UNSIGNED: tl.constexpr = tl.uint64 if DOUBLE else tl.uint32
-    largest = tl.zeros([LANES], COMPUTE)
-    least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: largest for 0
+    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float32)
+    sums_a = lane_zeros(A, LANES, tl.float32)
+    sums_b = lane_zeros(B, LANES, tl.float32)
+    largest = tl.zeros([LANES], tl.float32)
+    least = tl.zeros([LANES], tl.uint32) - 1  # 2 |grad| - 1 in the bits of |grad|: largest for 0
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
@@ -186,24 +178,24 @@ def backward_kernel(
         if APART:
             inputs += _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)[:, None]
         mask = inside(first, position, count, LANES, V, WIDE)
-        xs = load_vectors(x_ptr + inputs, mask, LANES, V, COMPUTE)
+        xs = load_vectors(x_ptr + inputs, mask, LANES, V, tl.float32)
         if GATED:
-            vs = load_vectors(v_ptr + inputs, mask, LANES, V, COMPUTE)
-        grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
+            vs = load_vectors(v_ptr + inputs, mask, LANES, V, tl.float32)
+        grads = load_vectors(grad_ptr + offsets, mask, LANES, V, tl.float32)
         dxs = ()
         dvs = ()
         for k in tl.static_range(V):
             x = xs[k]
-            y, r, slope, even, odd = plain_rational(x, a, b, FORM_A)
+            y, r, slope, even, odd = rational(x, a, b, FORM_A)
             grad = grads[k]
             if GATED:
                 grad = grad * vs[k]
             w = grad * r
             largest = tl.maximum(largest, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
             if GATED:
-                least = tl.minimum(least, _pattern(grad, grads[k], vs[k], UNSIGNED))
+                least = tl.minimum(least, _pattern(grad, grads[k], vs[k]))
             else:
-                least = tl.minimum(least, grad.to(UNSIGNED, bitcast=True) * 2 - 1)
+                least = tl.minimum(least, grad.to(tl.uint32, bitcast=True) * 2 - 1)
             if SUMS:
                 powers = powers_of(w, x, max(A, B + 1))
                 sums_a = add_powers(sums_a, powers)
@@ -217,9 +209,10 @@ def backward_kernel(
         store_vectors(dx_ptr + outputs, dxs, mask, LANES, V)
         if GATED:
             store_vectors(dv_ptr + outputs, dvs, mask, LANES, V)
-    least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0 if there is none
-    tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
-    again = tl.max((is_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
+    least_grad = ((least + 1) >> 1).to(tl.float32, bitcast=True)  # 0 if there is none
+    limit = limit_of(a, b)
+    tiny = (least_grad > 0) & (least_grad < least_gradient_of(tl.minimum(largest, limit), b))
+    again = tl.max((is_beyond(largest, limit) | tiny).to(tl.int32), axis=0)
     if SUMS:
         again = again | any_not_finite(sums_a + sums_b)
         store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
@@ -228,13 +221,13 @@ def backward_kernel(
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
-def scaled_backward_kernel(
+def float64_backward_kernel(
     grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, a_ptr, b_ptr,
     partial_a_ptr, partial_b_ptr, again_ptr,
     count, groups, run, gap, out_gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    WIDE: tl.constexpr,
     GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
@@ -242,10 +235,11 @@ def scaled_backward_kernel(
 
     Also dx for x beyond the limit and for tiny gradients, and dv for x beyond the limit.
     """
-    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
         start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
-        near_a, near_b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float32)
+        limit = limit_of(a, b)
+        least = least_gradient_of(limit, b)
         a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
         sums_a = lane_zeros(A, LANES, tl.float64)
         sums_b = lane_zeros(B, LANES, tl.float64)
@@ -257,23 +251,25 @@ def scaled_backward_kernel(
             mask = position < count
             for k in range(V):
                 offsets = vector * V + k
-                x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
+                near = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float32)
+                x = finite(near, A, B)
                 y_grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
                 grad = y_grad
                 if GATED:
                     v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float64)
                     grad = y_grad * v
-                f, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
+                y, r, slope, even, odd = rational(x, a, b, FORM_A)
+                w = grad * r
                 if SUMS:
-                    sums_a = sum_terms(sums_a, terms_a)
-                    sums_b = sum_terms(sums_b, terms_b)
-                near = x.to(COMPUTE)
-                beyond = mask & is_beyond(near, near_a, near_b)
-                tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
-                dx = narrowed(dx, dx_ptr.dtype.element_ty)
-                tl.store(dx_ptr + offsets + out_gaps, dx, mask=beyond | (mask & tiny))
+                    powers = powers_of(w, x, max(A, B + 1))
+                    sums_a = add_powers(sums_a, powers)
+                    sums_b = add_products(sums_b, even, odd, powers)
+                beyond = mask & is_beyond(near, limit)
+                tiny = mask & (tl.abs(grad) < least)
+                dx = narrowed(w * slope, dx_ptr.dtype.element_ty)
+                tl.store(dx_ptr + offsets + out_gaps, dx, mask=beyond | tiny)
                 if GATED:
-                    dv = narrowed(f * y_grad, dv_ptr.dtype.element_ty)
+                    dv = narrowed(y * y_grad, dv_ptr.dtype.element_ty)
                     tl.store(dv_ptr + offsets + out_gaps, dv, mask=beyond)
         if SUMS:
             store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)

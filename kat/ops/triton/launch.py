@@ -195,7 +195,6 @@ def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> d
         "SHARED_A": numerator.shape[0] == 1,
         "SHARED_B": denominator.shape[0] == 1,
         "FORM_A": form == "A",
-        "DOUBLE": x.dtype == torch.float64,
     }
 
 
@@ -322,7 +321,7 @@ def _plan_backward(
     gaps = (gap, out_gap)
     share, launch = _launch(triton_kernels.backward_kernel, tensors, gaps, common, divide)
     scaled = Launch.of(
-        triton_kernels.scaled_backward_kernel,
+        triton_kernels.float64_backward_kernel,
         tensors,
         launch.numbers,
         launch.constants,

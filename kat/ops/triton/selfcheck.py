@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def problem(
     degree: tuple[int, int],
     gated: bool,
 ) -> str:
-    """Return what is wrong with the kernels of a kind, after one warning; empty if nothing is.
+    """Return what is wrong with the kernels of a kind; empty if nothing is.
 
     While a CUDA graph is captured the result is that of ``kat.ops.warmup``.
 
@@ -48,15 +47,11 @@ def problem(
         driver = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
     except OSError:
         driver = "unknown driver"
-    found = (
+    return (
         f"the kernels for {dtype}, form {form}, degree {degree}{', gated' if gated else ''} are"
         f" wrong by {error:.3g} times the tolerance on {torch.cuda.get_device_name(device)},"
         f" {driver}, Triton {import_module('triton').__version__}"
     )
-    warnings.warn(
-        f"kat.rational runs as plain PyTorch on this GPU, which is slower: {found}", stacklevel=2
-    )
-    return found
 
 
 def largest_error(

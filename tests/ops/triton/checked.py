@@ -28,7 +28,7 @@ MISTAKES = {
     "value": ("y = p * r\n            even = y", "y = p * r * 1.001\n            even = y"),
     "slope": ("neg.f32 opposite, $3", "mov.b32 opposite, $3"),
     "coefficients": ("odd if j % 2 else even", "even"),
-    "large x": ("ratio = p / q", "ratio = p / q * 1.001"),
+    "large x": ("result = 1.0 / q", "result = 1.001 / q"),
 }
 """Lines of the arithmetic, and what is wrong in the place of each."""
 
@@ -40,6 +40,7 @@ def _first_call(monkeypatch):
     monkeypatch.setitem(operators.KERNELS, "cpu", gpu)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
     selfcheck.problem.cache_clear()
+    gpu._warn.cache_clear()
 
 
 @pytest.fixture
@@ -47,10 +48,10 @@ def mistaken(tmp_path, monkeypatch):
     """Makes a mistake in the kernels."""
 
     def make(line, instead):
-        names = ("scaled", "arithmetic", "kernels")
+        names = ("arithmetic", "kernels")
         for name in names:
             text = (FOLDER / f"{name}.py").read_text().replace(line, instead)
-            text = re.sub(r"kat\.ops\.triton\.(scaled|arithmetic)", r"wrong_\1", text)
+            text = re.sub(r"kat\.ops\.triton\.arithmetic", "wrong_arithmetic", text)
             (tmp_path / f"wrong_{name}.py").write_text(text)
         monkeypatch.syspath_prepend(tmp_path)
         for name in names:

@@ -46,10 +46,7 @@ def _check(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, form="A", apa
         (torch.float32, "A", lambda v: torch.cat([v, v], -1)[..., :96]),
         (torch.float32, "A", lambda v: v[:, :1].expand_as(v)),
         (torch.float32, "A", lambda v: v.mT.contiguous().mT),
-        *(
-            pytest.param(*case, marks=pytest.mark.release)
-            for case in ((torch.float16, "A", True), (torch.float64, "B", True))
-        ),
+        pytest.param(torch.float16, "A", True, marks=pytest.mark.release),
     ],
 )
 def test_dtypes_with_several_blocks_a_program(dtype, form, apart):
@@ -63,7 +60,7 @@ def test_dtypes_with_several_blocks_a_program(dtype, form, apart):
         ((7, 4 * 257), (1, 1), (3, 2)),
         ((3, 8 * 4 * 263), (8, 8), (3, 2)),  # divided by group
         ((9, 30), (5, 5), (1, 0)),
-        ((96,), (8, 1), (9, 8)),
+        ((96,), (8, 1), (7, 7)),
     ],
 )
 def test_shapes_shares_and_degrees(shape, rows, degree, apart):

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import torch
 
 import kat
 from kat.errors import BackendUnavailable
+from kat.ops import operators
+from kat.ops.triton import backend
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,6 +31,28 @@ def test_requested_by_name_on_the_cpu():
     else:
         with pytest.raises(ValueError, match="x on a CUDA device, but x is on cpu"):
             kat.rational(x, a, b, impl="triton")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "degree", "reason"),
+    [(torch.float64, (5, 4), r"support torch\.float64"), (torch.float32, (3, 8), "up to 7")],
+)
+def test_what_the_kernels_do_not_take_runs_by_the_reference(dtype, degree, reason, monkeypatch):
+    x = torch.full((2, 3), 1.5, dtype=dtype, requires_grad=True)
+    a, b = torch.ones(1, degree[0] + 1), torch.ones(1, degree[1])
+    with pytest.raises(BackendUnavailable, match=reason):
+        kat.rational(x, a, b, impl="triton")
+    backend._warn.cache_clear()
+    monkeypatch.setattr(backend, "load", lambda: (object(), ""))  # as where Triton runs
+    monkeypatch.setitem(operators.KERNELS, "cpu", backend)
+    with pytest.warns(UserWarning, match=rf"{reason}.* impl='reference'"):
+        y = kat.rational(x, a, b)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (dx,) = torch.autograd.grad(y.sum(), x)
+    expected = kat.rational(x, a, b, impl="reference")
+    assert torch.equal(y, expected)
+    torch.testing.assert_close(dx, torch.autograd.grad(expected.sum(), x)[0])
 
 
 def test_an_output_written_before_the_last_input_is_read_has_a_register_of_its_own():
