@@ -156,7 +156,7 @@ def run(
     a, b = coefficients_of(name)
     forward, gated = operation.endswith("forward"), operation.startswith("gated")
     x = x if gated else x.contiguous()
-    y, (dx, dv) = torch.empty_like(grad), torch.empty_like(halves).chunk(2, -1)
+    y, dx, dv = (torch.empty_like(grad) for _ in range(3))
     if code := provider_of(name).triton if folder else None:
         inputs = (x, a, b) if forward else (grad, x, a, b)
         result = getattr(code, operation)(load(code.file, folder), *inputs)
@@ -165,7 +165,7 @@ def run(
         launch.forward(x, a, b, v if gated else None, form=form, y=y)
         found = y
     else:
-        found = dx if gated else dx.contiguous()
+        found = dx
         coefficients = not operation.endswith("of x")
         gate = (v, dv) if gated else (None, None)
         launch.backward(

@@ -62,10 +62,10 @@ def main() -> None:
         f"torch {torch.__version__}, triton {triton.__version__}; form {args.form}, degree"
         f" {args.degree[0]}/{args.degree[1]}, {args.groups} groups, {args.rows} rows"
     )
-    print("".join(f"{column:>16}" for column in COLUMNS))
+    print("".join(f"{column:>17}" for column in COLUMNS))
     rows = []
     for row in table(args):
-        print("".join(f"{value!s:>16}" for value in row.values()), flush=True)
+        print("".join(f"{value!s:>17}" for value in row.values()), flush=True)
         rows.append(row)
     if args.csv:
         write(args.csv, rows)
@@ -125,7 +125,7 @@ def measure(
     forward = kernel.endswith("forward")
     programs = triton_launch.PROGRAMS
     share = shared(args.rows, width, args.groups, x.element_size(), programs)
-    constants = triton_launch.constants(x, a, b, args.form) | share.constants()
+    constants = triton_launch.constants(a, b, args.form, gated=kernel.startswith("gated"))
     constants |= own_constants(kernel, share, shared_b=args.groups == 1, apart=args.apart)
     binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
     text = gpu_code.disassemble(binary.asm["cubin"])
@@ -147,15 +147,12 @@ def shared(rows: int, width: int, groups: int, itemsize: int, programs: int) -> 
 def own_constants(
     kernel: str, share: triton_launch.Sharing, *, shared_b: bool, apart: bool
 ) -> dict[str, Any]:
-    """The constants that not every kernel has."""
-    backward = not kernel.endswith("forward")
-    found: dict[str, Any] = {}
-    if backward:
-        found |= triton_launch.segments(share, shared_a=True, shared_b=shared_b)
+    """The constants that depend on x, and those that not every kernel has."""
+    found = share.constants() | {"APART": apart and kernel.startswith("gated")}
+    if not kernel.endswith("forward"):
+        found |= {"SEGMENT_A": share.segment(True), "SEGMENT_B": share.segment(shared_b)}
         found |= {"SUMS": not kernel.endswith("_x")}
-    gated = kernel.startswith("gated")
-    apart = gated and apart
-    return found | {"GATED": gated, "APART": apart} | ({"OUT_APART": apart} if backward else {})
+    return found
 
 
 def compiled(

@@ -29,7 +29,7 @@ def main() -> None:
             for form in "AB":
                 a, b, x = torch.empty(1, 6), torch.empty(8, 4), torch.empty(0, dtype=dtype)
                 share = static.shared(3152, 768, 8, x.element_size(), launch.PROGRAMS)
-                constants = launch.constants(x, a, b, form) | share.constants()
+                constants = launch.constants(a, b, form, gated=name.startswith("gated"))
                 constants |= static.own_constants(name, share, shared_b=False, apart=True)
                 text = static.compiled(kernel, constants, dtype, target).asm["amdgcn"]
                 counts = dict(re.findall(r"\.(vgpr_count|vgpr_spill_count):\s+(\d+)", text))

@@ -12,8 +12,8 @@ is exceeded, its share is computed again in float64, which is slower and holds f
 gradient. The forward kernel does so itself. In the backward pass, where both together would need
 more registers than there are, a separate kernel follows.
 
-Positions and offsets are counted without gaps between rows; x and v of a gate, and dx and dv, may
-have rows that lie further apart, as the halves of one tensor do.
+Positions and offsets are counted without gaps between rows; x and v of a gate may have rows that
+lie further apart, as the halves of one tensor do.
 """
 
 # mypy: ignore-errors
@@ -145,15 +145,14 @@ def forward_kernel(
                 tl.store(y_ptr + offsets, narrowed(y, y_ptr.dtype.element_ty), mask=beyond)
 
 
-@triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
+@triton.jit(do_not_specialize=["count", "groups", "run", "gap"])
 def backward_kernel(
     grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, a_ptr, b_ptr,
     partial_a_ptr, partial_b_ptr, again_ptr,
-    count, groups, run, gap, out_gap,
+    count, groups, run, gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    WIDE: tl.constexpr,
-    GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
+    WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """The gradients, with w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
@@ -162,8 +161,7 @@ def backward_kernel(
 
     db lacks its factor -sgn(b_j) (form A) or -1 (form B) here. Without SUMS there are none.
     again_ptr[pid] = 1 where float32 failed; float64_backward_kernel then computes again.
-    GATED: these are for the gradient grad v of F, and dv = grad F(x). OUT_APART:
-    ``out_gap`` vectors lie between two rows of dx and dv.
+    GATED: these are for the gradient grad v of F, and dv = grad F(x).
     """
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
     a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float32)
@@ -203,12 +201,9 @@ def backward_kernel(
             dxs = dxs + (w * slope,)
             if GATED:
                 dvs = dvs + (grads[k] * y,)
-        outputs = offsets
-        if OUT_APART:
-            outputs += _gaps(first, start, groups, run, out_gap, LANES, FLAT, V, OUT_APART)[:, None]
-        store_vectors(dx_ptr + outputs, dxs, mask, LANES, V)
+        store_vectors(dx_ptr + offsets, dxs, mask, LANES, V)
         if GATED:
-            store_vectors(dv_ptr + outputs, dvs, mask, LANES, V)
+            store_vectors(dv_ptr + offsets, dvs, mask, LANES, V)
     least_grad = ((least + 1) >> 1).to(tl.float32, bitcast=True)  # 0 if there is none
     limit = limit_of(a, b)
     tiny = (least_grad > 0) & (least_grad < least_gradient_of(tl.minimum(largest, limit), b))
@@ -220,15 +215,14 @@ def backward_kernel(
     tl.store(again_ptr + tl.program_id(0), again)
 
 
-@triton.jit(do_not_specialize=["count", "groups", "run", "gap", "out_gap"])
+@triton.jit(do_not_specialize=["count", "groups", "run", "gap"])
 def float64_backward_kernel(
     grad_ptr, x_ptr, v_ptr, dx_ptr, dv_ptr, a_ptr, b_ptr,
     partial_a_ptr, partial_b_ptr, again_ptr,
-    count, groups, run, gap, out_gap,
+    count, groups, run, gap,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    WIDE: tl.constexpr,
-    GATED: tl.constexpr, APART: tl.constexpr, OUT_APART: tl.constexpr,
+    WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """Computes the sums of backward_kernel again, in float64, where again_ptr says so.
@@ -247,7 +241,6 @@ def float64_backward_kernel(
             position = first + tl.arange(0, LANES)
             vector = vectors_at(position, group, groups, run, FLAT)
             gaps = _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)
-            out_gaps = _gaps(first, start, groups, run, out_gap, LANES, FLAT, V, OUT_APART)
             mask = position < count
             for k in range(V):
                 offsets = vector * V + k
@@ -267,10 +260,10 @@ def float64_backward_kernel(
                 beyond = mask & is_beyond(near, limit)
                 tiny = mask & (tl.abs(grad) < least)
                 dx = narrowed(w * slope, dx_ptr.dtype.element_ty)
-                tl.store(dx_ptr + offsets + out_gaps, dx, mask=beyond | tiny)
+                tl.store(dx_ptr + offsets, dx, mask=beyond | tiny)
                 if GATED:
                     dv = narrowed(y * y_grad, dv_ptr.dtype.element_ty)
-                    tl.store(dv_ptr + offsets + out_gaps, dv, mask=beyond)
+                    tl.store(dv_ptr + offsets, dv, mask=beyond)
         if SUMS:
             store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
             store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)

@@ -1,4 +1,17 @@
-"""Launches the GPU kernels: how many programs run, and which part of memory each one gets."""
+"""Launches the GPU kernels: how many programs run, and which part of memory each one gets.
+
+What happens in a call, forward or backward:
+
+1. x, and the gradient of the output, are copied if they are not laid out like the result. A gate
+   reads x and v in place where their rows lie apart, as the halves of one tensor do.
+2. The layouts of all tensors are looked up in :data:`PLANS`. The first call of each makes a plan:
+   it divides memory (:class:`Sharing`), compiles the kernel, lets as many programs run as its
+   registers allow, and so decides the order of the sums.
+3. The kernels are launched (:class:`Launch`): one forward; backward the gradients, what of them
+   float32 does not hold in float64, and, if gradients of coefficients are asked for, their sums.
+
+A plan depends on nothing but its key: so equal calls have equal bits.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +19,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +54,7 @@ class Sharing:
         run: vectors in a run, the contiguous memory of one group's channels.
         count: vectors to divide: all of them if ``flat``, else the vectors of one group.
         flat: each program visits blocks of all groups in turn, not one group alone.
+        multiple: the size of the grid is a multiple of this.
         programs: the size of the grid.
     """
 
@@ -49,6 +63,7 @@ class Sharing:
     run: int
     count: int
     flat: bool
+    multiple: int
     programs: int
 
     @classmethod
@@ -65,8 +80,14 @@ class Sharing:
         vectors = numel // vector
         count = vectors if flat else vectors // groups
         blocks = -(-count // LANES) * (1 if flat else groups)
-        periods = min(-(-blocks // multiple), max(1, target // multiple))
-        return cls(groups, vector, run // vector, count, flat, periods * multiple)
+        programs = -(-blocks // multiple) * multiple
+        whole = cls(groups, vector, run // vector, count, flat, multiple, programs)
+        return whole.limited(target)
+
+    def limited(self, target: int) -> Sharing:
+        """The same division among up to ``target`` programs."""
+        periods = max(1, target // self.multiple)
+        return replace(self, programs=min(self.programs, periods * self.multiple))
 
     def constants(self, gap: int = 0) -> dict[str, Any]:
         """The kernels' constants. WIDE: some offset, masked lanes included, needs int64.
@@ -81,6 +102,7 @@ class Sharing:
             "LANES": LANES,
             "FLAT": self.flat,
             "WIDE": reach * apart * self.vector >= INT32_ELEMENTS,
+            "APART": gap != 0,
         }
 
     def segment(self, shared: bool) -> int:
@@ -146,18 +168,14 @@ class Plan:
     """The parts of a call that the layouts of its tensors decide.
 
     Attributes:
-        order: the dimensions of the output, outermost in memory first.
-        share: the division among programs.
-        copies: whether x and v are copied, and whether the gradient is.
         launches: in order.
+        programs: of the kernels that visit x.
         sums: the shapes of the partial sums of da and db.
     """
 
-    order: list[int]
-    share: Sharing
-    copies: tuple[bool, bool]
     launches: tuple[Launch, ...]
-    sums: tuple[tuple[int, int], ...] = ()
+    programs: int
+    sums: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
 PLANS: dict[Any, Plan] = {}
@@ -165,37 +183,52 @@ MOST_PLANS = 4096
 """More layouts than this come from inputs whose sizes vary; the plans are then made again."""
 
 
-def layout(tensor: Tensor | None) -> Any:
+def layout(tensor: Tensor) -> Any:
     """What of a tensor decides on a plan: its layout, dtype and alignment."""
-    if tensor is None:
-        return None
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % VECTOR_BYTES
 
 
-def plan_of(key: tuple[Any, ...], make: Callable[[], Plan]) -> Plan:
-    """The plan of a call, made once for each key: the function, GPU, form and layouts."""
-    plan = PLANS.get(key)
-    if plan is None:
-        if len(PLANS) >= MOST_PLANS:
-            PLANS.clear()
-        plan = PLANS[key] = make()
+def keep_plan(key: Any, plan: Plan) -> Plan:
+    """Keep a plan for the next call with this key."""
+    if len(PLANS) >= MOST_PLANS:
+        PLANS.clear()
+    PLANS[key] = plan
     return plan
 
 
-def segments(share: Sharing, shared_a: bool, shared_b: bool) -> dict[str, int]:
-    """The backward kernels' constants for the partial sums of both coefficient tensors."""
-    return {"SEGMENT_A": share.segment(shared_a), "SEGMENT_B": share.segment(shared_b)}
+def laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:
+    """``tensor`` with the strides of the pattern; a copy only if it has others."""
+    if tensor.stride() == pattern.stride():
+        return tensor
+    return torch.empty_like(pattern, dtype=tensor.dtype).copy_(tensor)
 
 
-def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> dict[str, Any]:
-    """The kernels' constants that depend on the coefficients, the form and the dtype."""
-    return {
-        "A": numerator.shape[1],
-        "B": denominator.shape[1],
-        "SHARED_A": numerator.shape[0] == 1,
-        "SHARED_B": denominator.shape[0] == 1,
-        "FORM_A": form == "A",
-    }
+def inputs(x: Tensor, v: Tensor | None, pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """x and v as the kernels read them; x in the place of v where there is none.
+
+    They are copied if they are not laid out like the pattern, but for the rows of a gate, which may
+    lie apart.
+    """
+    if v is None:
+        x = laid_out_like(pattern, x)
+        return x, x
+    if rows_alike(x, v):
+        return x, v
+    return x.contiguous(), v.contiguous()
+
+
+def rows_alike(x: Tensor, v: Tensor) -> bool:
+    """Return True if x and v have rows of one stride, with whole vectors between them."""
+    if x.is_contiguous() and v.is_contiguous():
+        return True
+    strides, sizes = x.stride(), x.shape
+    if strides != v.stride() or strides[-1] != 1 or len(sizes) == 1:
+        return False
+    for size, outer, inner in zip(sizes[1:-1], strides, strides[1:-1], strict=False):
+        if outer != size * inner:
+            return False
+    gap = strides[-2] - sizes[-1]
+    return gap >= 0 and gap * x.element_size() % VECTOR_BYTES == 0
 
 
 def forward(
@@ -215,24 +248,24 @@ def forward(
         y: dense; contiguous if there is a v.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
-    key = ("forward", y.device, form, layout(x), layout(v), layout(a), layout(b), layout(y))
-    with on_device(x.device):
-        plan = plan_of(key, lambda: _plan_forward(x, a, b, v, form=form, y=y))
-        if plan.copies[0]:
-            x, v, _ = _inputs(x, v, plan.order, plan.share)
-        plan.launches[0](x, x if v is None else v, y, a, b)
+    gated = v is not None
+    x, v = inputs(x, v, y)
+    key = (form, gated and layout(v), y.device, layout(x), layout(y), layout(a), layout(b))
+    with on_device(y.device):
+        plan = PLANS.get(key)
+        if plan is None:
+            plan = keep_plan(key, _plan_forward(x, a, b, v, form=form, gated=gated, y=y))
+        plan.launches[0](x, v, y, a, b)
 
 
 def _plan_forward(
-    x: Tensor, a: Tensor, b: Tensor, v: Tensor | None, *, form: str, y: Tensor
+    x: Tensor, a: Tensor, b: Tensor, v: Tensor, *, form: str, gated: bool, y: Tensor
 ) -> Plan:
-    order, divide = _division(y, a, b, x.element_size())
-    share = divide(1)
-    read_x, read_v, gap = _inputs(x, v, order, share)
-    tensors = (read_x, read_x if read_v is None else read_v, y, a, b)
-    common = {**constants(x, a, b, form), "GATED": v is not None, "APART": gap != 0}
-    share, launch = _launch(triton_kernels.forward_kernel, tensors, (gap,), common, divide)
-    return Plan(order, share, (_differ((read_x, x), (read_v, v)), False), (launch,))
+    share = _shared(y, a, b, x.element_size())
+    gap = _gap(x, share, gated)
+    own = {**constants(a, b, form, gated=gated), **share.constants(gap)}
+    main = _main_launch(triton_kernels.forward_kernel, (x, v, y, a, b), gap, own, share)
+    return Plan((main,), main.programs)
 
 
 def backward(
@@ -252,33 +285,40 @@ def backward(
     Args:
         grad: of the output.
         x, numerator, denominator, v, form: as in :func:`forward`.
-        dx: like y in :func:`forward`. With a v, dx and dv may be the halves of one contiguous
-            tensor.
-        dv: if there is a v.
-        coefficients: compute their gradients; without their sums a third of the work is left.
+        dx, dv: like y in :func:`forward`.
+        coefficients: compute their gradients; without their sums a third of the work is left out.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
+    gated = v is not None
+    x, v = inputs(x, v, dx)
+    grad = laid_out_like(dx, grad)
+    dv = dx if dv is None else dv
+    gate = (layout(v), layout(dv)) if gated else None
     key = (
-        "backward", coefficients, dx.device, form,
-        layout(grad), layout(x), layout(v), layout(a), layout(b), layout(dx), layout(dv),
+        form, gate, coefficients, dx.device,
+        layout(grad), layout(x), layout(dx), layout(a), layout(b),
     )  # fmt: skip
-    with on_device(x.device):
-        plan = plan_of(
-            key,
-            lambda: _plan_backward(
-                grad, x, a, b, v, form=form, dx=dx, dv=dv, coefficients=coefficients
-            ),
-        )
-        if plan.copies[0]:
-            x, v, _ = _inputs(x, v, plan.order, plan.share)
-        if plan.copies[1]:
-            grad = grad.permute(plan.order).contiguous()
+    with on_device(dx.device):
+        plan = PLANS.get(key)
+        if plan is None:
+            made = _plan_backward(
+                grad,
+                x,
+                a,
+                b,
+                v,
+                form=form,
+                gated=gated,
+                coefficients=coefficients,
+                dx=dx,
+                dv=dv,
+            )
+            plan = keep_plan(key, made)
         partial_a, partial_b = (a.new_empty(shape, dtype=torch.float64) for shape in plan.sums)
-        again = torch.empty(plan.share.programs, dtype=torch.int32, device=a.device)
-        v, dv = x if v is None else v, dx if dv is None else dv
-        main, scaled, *reduce = plan.launches
-        for launch in (main, scaled):
-            launch(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
+        again = torch.empty(plan.programs, dtype=torch.int32, device=a.device)
+        main, in_float64, *reduce = plan.launches
+        main(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
+        in_float64(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
         if not coefficients:
             return None
         da, db = torch.empty_like(a), torch.empty_like(b)
@@ -291,55 +331,44 @@ def _plan_backward(
     x: Tensor,
     a: Tensor,
     b: Tensor,
-    v: Tensor | None,
+    v: Tensor,
     *,
     form: str,
-    dx: Tensor,
-    dv: Tensor | None,
+    gated: bool,
     coefficients: bool,
+    dx: Tensor,
+    dv: Tensor,
 ) -> Plan:
-    order, divide = _division(dx, a, b, max(grad.element_size(), x.element_size()))
-    share = divide(1)
-    read_x, read_v, gap = _inputs(x, v, order, share)
-    read_grad = grad.permute(order).contiguous()
-    rows_apart = 0 if v is None else dx.view(read_x.shape).stride(0) - read_x.shape[1]
-    out_gap = rows_apart // share.vector if len(read_x) > 1 else 0
-    shared_a, shared_b = a.shape[0] == 1, b.shape[0] == 1
-    common = {
-        **constants(x, a, b, form),
-        **segments(share, shared_a, shared_b),
-        "GATED": v is not None,
-        "APART": gap != 0,
-        "OUT_APART": out_gap != 0,
-        "SUMS": coefficients,
-    }
+    share = _shared(dx, a, b, max(grad.element_size(), x.element_size()))
+    gap = _gap(x, share, gated)
+    shared_a, shared_b = len(a) == 1, len(b) == 1
     partial = a.new_empty(0, dtype=torch.float64)
     again = torch.empty(0, dtype=torch.int32, device=a.device)
-    read_v = read_x if read_v is None else read_v
-    write_dv = dx if dv is None else dv
-    tensors = (read_grad, read_x, read_v, dx, write_dv, a, b, partial, partial, again)
-    gaps = (gap, out_gap)
-    share, launch = _launch(triton_kernels.backward_kernel, tensors, gaps, common, divide)
-    scaled = Launch.of(
-        triton_kernels.float64_backward_kernel,
-        tensors,
-        launch.numbers,
-        launch.constants,
-        share.programs,
+    tensors = (grad, x, v, dx, dv, a, b, partial, partial, again)
+    own = {
+        **constants(a, b, form, gated=gated),
+        **share.constants(gap),
+        "SEGMENT_A": share.segment(shared_a),
+        "SEGMENT_B": share.segment(shared_b),
+        "SUMS": coefficients,
+    }
+    main = _main_launch(triton_kernels.backward_kernel, tensors, gap, own, share)
+    in_float64 = Launch.of(
+        triton_kernels.float64_backward_kernel, tensors, main.numbers, own, main.programs
     )
-    copies = _differ((read_x, x), (read_v, v)), _differ((read_grad, grad))
     if not coefficients:
-        return Plan(order, share, copies, (launch, scaled), ((0, 0), (0, 0)))
+        return Plan((main, in_float64), main.programs)
+    share = replace(share, programs=main.programs)
     of_a, of_b = share.partials(shared_a), share.partials(shared_b)
     reduce = Launch.of(
         triton_kernels.reduce_kernel,
         (partial, partial, b, a, b),
-        (a.shape[0], *of_a, *of_b),
+        (len(a), *of_a, *of_b),
         {"A": a.shape[1], "B": b.shape[1], "FORM_A": form == "A", "LANES": REDUCE_LANES},
         a.numel() + b.numel(),
     )
-    shapes = (a.shape[1], of_a[0]), (b.shape[1], of_b[0])
-    return Plan(order, share, copies, (launch, scaled, reduce), shapes)
+    sums = (a.shape[1], of_a[0]), (b.shape[1], of_b[0])
+    return Plan((main, in_float64, reduce), main.programs, sums)
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
@@ -349,36 +378,43 @@ def on_device(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
-def _division(
-    like: Tensor, a: Tensor, b: Tensor, itemsize: int
-) -> tuple[list[int], Callable[[int], Sharing]]:
-    """The order of a dense tensor's dimensions in memory, outermost first, and its division.
-
-    The latter is a function of the number of programs for each multiprocessor.
-    """
-    strides = like.stride()
-    order = sorted(range(like.dim()), key=lambda d: -strides[d])
-    inner = order[order.index(like.dim() - 1) + 1 :]
-    groups = max(a.shape[0], b.shape[0])
-    run = like.shape[-1] // groups * math.prod(like.shape[d] for d in inner)
-    units = multiprocessors(like.device)
-    return order, lambda each: Sharing.of(like.numel(), groups, run, itemsize, each * units)
+def constants(a: Tensor, b: Tensor, form: str, *, gated: bool) -> dict[str, Any]:
+    """The kernels' constants that do not depend on x."""
+    return {
+        "A": a.shape[1],
+        "B": b.shape[1],
+        "SHARED_A": len(a) == 1,
+        "SHARED_B": len(b) == 1,
+        "FORM_A": form == "A",
+        "GATED": gated,
+    }
 
 
-def _launch(
-    kernel: Any,
-    tensors: Sequence[Tensor],
-    gaps: tuple[int, ...],
-    common: dict[str, Any],
-    divide: Callable[[int], Sharing],
-) -> tuple[Sharing, Launch]:
-    """The division among as many programs as run at the same time, and the kernel's launch."""
-    share = divide(1)
-    numbers = (share.count, share.groups, share.run, *gaps)
-    made = compiled(kernel, tensors, numbers, common | share.constants(max(gaps)))
-    share = divide(resident(made))
-    complete = common | share.constants(max(gaps))
-    return share, Launch.of(kernel, tensors, numbers, complete, share.programs)
+def _shared(out: Tensor, a: Tensor, b: Tensor, itemsize: int) -> Sharing:
+    """The division of a dense tensor among as many programs as run at the same time at most."""
+    channel = out.stride(-1)
+    inner = [n for n, stride in zip(out.shape, out.stride(), strict=True) if stride < channel]
+    groups = max(len(a), len(b))
+    run = out.shape[-1] // groups * math.prod(inner)
+    target = THREADS // LANES * multiprocessors(out.device)
+    return Sharing.of(out.numel(), groups, run, itemsize, target)
+
+
+def _gap(x: Tensor, share: Sharing, gated: bool) -> int:
+    """The vectors between a row of a gate and the next."""
+    if not gated or x.is_contiguous():
+        return 0
+    return (x.stride(-2) - x.shape[-1]) // share.vector
+
+
+def _main_launch(
+    kernel: Any, tensors: Sequence[Tensor], gap: int, constants: dict[str, Any], share: Sharing
+) -> Launch:
+    """The launch of as many programs as run at the same time."""
+    numbers = (share.count, share.groups, share.run, gap)
+    each = resident(compiled(kernel, tensors, numbers, constants))
+    programs = share.limited(each * multiprocessors(tensors[0].device)).programs
+    return Launch.of(kernel, tensors, numbers, constants, programs)
 
 
 def compiled(
@@ -422,29 +458,6 @@ def resident(made: Any) -> int:
         return PROGRAMS
     registers = -(-made.n_regs // 8) * 8
     return max(1, min(REGISTERS // registers, THREADS) // LANES)
-
-
-def _inputs(
-    x: Tensor, v: Tensor | None, order: list[int], share: Sharing
-) -> tuple[Tensor, Tensor | None, int]:
-    """x and v as the kernels read them, and the vectors between a row of a gate and the next.
-
-    x alone is contiguous in the order of its dimensions. With a v both are (rows, channels), copied
-    if no whole number of vectors lies between two rows.
-    """
-    if v is None:
-        return x.permute(order).contiguous(), None, 0
-    shape = (x.shape[:-1].numel(), x.shape[-1])
-    x, v = x.reshape(shape), v.reshape(shape)
-    gap = x.stride(0) - x.shape[1]
-    if x.stride() != v.stride() or x.stride(1) != 1 or gap < 0 or gap % share.vector:
-        x, v, gap = x.contiguous(), v.contiguous(), 0
-    return x, v, gap // share.vector if len(x) > 1 else 0
-
-
-def _differ(*pairs: tuple[Tensor | None, Tensor | None]) -> bool:
-    """Return True if a tensor of a pair is not where the other one is: it was copied."""
-    return any(a is not None and b is not None and a.data_ptr() != b.data_ptr() for a, b in pairs)
 
 
 def multiprocessors(device: torch.device) -> int:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import kat
-from kat.ops.triton import launch
 from kat.ops.triton.launch import Sharing
 from tests.ops.test_gated import of_elements
 from tests.ops.triton.interpreted import SLACK, backward, inputs
@@ -92,14 +91,3 @@ def test_a_product_of_gradient_and_v_that_underflows_is_not_lost():
     _, dx, _, da, _ = _results("triton", tensors, torch.full((1, 2), 1e-20), "A")
     assert dx[0, 0].item() == pytest.approx(5 * 5e4**4 * 1e-50, rel=1e-3, abs=0)
     assert da[0, 5].item() == pytest.approx(5e4**5 * 1e-50, rel=1e-3, abs=0)
-
-
-def test_the_gradients_of_halves_go_into_one_tensor():
-    grad, h, a, b = inputs((19, 96), dtype=torch.float32)
-    grad = grad[:, :48].contiguous()
-    v, x = h.chunk(2, dim=-1)
-    dv, dx = torch.empty_like(h).chunk(2, dim=-1)
-    da, db = launch.backward(grad, x, a, b, v, form="A", dx=dx, dv=dv)
-    expected = backward(grad, x, a, b, v)
-    for first, second in zip((dx, da, db, dv), expected, strict=True):
-        assert torch.equal(first, second)
