@@ -27,7 +27,7 @@ import triton.language as tl
 from kat.ops.triton.arithmetic import (
     add_powers,
     add_products,
-    any_not_finite,
+    any_overflows,
     finite,
     is_beyond,
     least_gradient_of,
@@ -46,21 +46,6 @@ from kat.ops.triton.memory import (
     store_vectors,
     vectors_at,
 )
-
-
-@triton.jit
-def _plus(a, b):
-    """a + b, where infinities of opposite signs give infinity: only NaN gives NaN."""
-    both = a + b
-    return tl.where((both != both) & (a == a) & (b == b), a, both)
-
-
-@triton.jit
-def _total(values, AXIS: tl.constexpr):
-    """The sum along an axis, with the rule of _plus."""
-    total = tl.sum(values, axis=AXIS)
-    some_nan = tl.max((values != values).to(tl.int32), axis=AXIS)
-    return tl.where((total != total) & (some_nan == 0), float("inf"), total)
 
 
 @triton.jit
@@ -209,7 +194,7 @@ def backward_kernel(
     tiny = (least_grad > 0) & (least_grad < least_gradient_of(tl.minimum(largest, limit), b))
     again = tl.max((is_beyond(largest, limit) | tiny).to(tl.int32), axis=0)
     if SUMS:
-        again = again | any_not_finite(sums_a + sums_b)
+        again = again | any_overflows(sums_a + sums_b)
         store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
         store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
     tl.store(again_ptr + tl.program_id(0), again)
@@ -275,7 +260,7 @@ def store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
     SEGMENTS: tl.constexpr = LANES // SEGMENT
     for i in tl.static_range(len(sums)):
         row = (i * tl.num_programs(0) + tl.program_id(0)) * SEGMENTS
-        partial = _total(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), 1)
+        partial = tl.sum(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), axis=1)
         tl.store(ptr + row + tl.arange(0, SEGMENTS), partial)
 
 
@@ -285,13 +270,12 @@ def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
 
     ptr[i, q] is partial sum q of ``total`` for coefficient i, and row is (group, i).
     """
-    total_sum = tl.zeros([LANES], tl.float64)
+    sums = tl.zeros([LANES], tl.float64)
     first = ptr + row[1] * total + row[0] * width
     for start in range(0, count, LANES):
         e = start + tl.arange(0, LANES)
-        partial = tl.load(first + e // width * stride + e % width, mask=e < count, other=0.0)
-        total_sum = _plus(total_sum, partial)
-    return _total(total_sum, 0)
+        sums += tl.load(first + e // width * stride + e % width, mask=e < count, other=0.0)
+    return tl.sum(sums, axis=0)
 
 
 @triton.jit(

@@ -169,12 +169,10 @@ class Plan:
 
     Attributes:
         launches: in order.
-        programs: of the kernels that visit x.
         sums: the shapes of the partial sums of da and db.
     """
 
     launches: tuple[Launch, ...]
-    programs: int
     sums: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
@@ -218,17 +216,14 @@ def inputs(x: Tensor, v: Tensor | None, pattern: Tensor) -> tuple[Tensor, Tensor
 
 
 def rows_alike(x: Tensor, v: Tensor) -> bool:
-    """Return True if x and v have rows of one stride, with whole vectors between them."""
+    """Return True if x and v have rows of one stride, a whole number of vectors."""
     if x.is_contiguous() and v.is_contiguous():
         return True
-    strides, sizes = x.stride(), x.shape
-    if strides != v.stride() or strides[-1] != 1 or len(sizes) == 1:
+    rows = x.reshape(-1, x.shape[-1])
+    if x.stride() != v.stride() or rows.stride(1) != 1 or rows.data_ptr() != x.data_ptr():
         return False
-    for size, outer, inner in zip(sizes[1:-1], strides, strides[1:-1], strict=False):
-        if outer != size * inner:
-            return False
-    gap = strides[-2] - sizes[-1]
-    return gap >= 0 and gap * x.element_size() % VECTOR_BYTES == 0
+    stride = rows.stride(0)
+    return stride >= rows.shape[1] and stride * x.element_size() % VECTOR_BYTES == 0
 
 
 def forward(
@@ -254,18 +249,12 @@ def forward(
     with on_device(y.device):
         plan = PLANS.get(key)
         if plan is None:
-            plan = keep_plan(key, _plan_forward(x, a, b, v, form=form, gated=gated, y=y))
+            share = _shared(y, a, b, x.element_size())
+            gap = _gap(x, share, gated)
+            own = constants(a, b, form, gated=gated) | share.constants(gap)
+            main = _main_launch(triton_kernels.forward_kernel, (x, v, y, a, b), gap, own, share)
+            plan = keep_plan(key, Plan((main,)))
         plan.launches[0](x, v, y, a, b)
-
-
-def _plan_forward(
-    x: Tensor, a: Tensor, b: Tensor, v: Tensor, *, form: str, gated: bool, y: Tensor
-) -> Plan:
-    share = _shared(y, a, b, x.element_size())
-    gap = _gap(x, share, gated)
-    own = {**constants(a, b, form, gated=gated), **share.constants(gap)}
-    main = _main_launch(triton_kernels.forward_kernel, (x, v, y, a, b), gap, own, share)
-    return Plan((main,), main.programs)
 
 
 def backward(
@@ -314,9 +303,9 @@ def backward(
                 dv=dv,
             )
             plan = keep_plan(key, made)
-        partial_a, partial_b = (a.new_empty(shape, dtype=torch.float64) for shape in plan.sums)
-        again = torch.empty(plan.programs, dtype=torch.int32, device=a.device)
         main, in_float64, *reduce = plan.launches
+        partial_a, partial_b = (a.new_empty(shape, dtype=torch.float64) for shape in plan.sums)
+        again = torch.empty(main.programs, dtype=torch.int32, device=a.device)
         main(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
         in_float64(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
         if not coefficients:
@@ -345,19 +334,15 @@ def _plan_backward(
     partial = a.new_empty(0, dtype=torch.float64)
     again = torch.empty(0, dtype=torch.int32, device=a.device)
     tensors = (grad, x, v, dx, dv, a, b, partial, partial, again)
-    own = {
-        **constants(a, b, form, gated=gated),
-        **share.constants(gap),
-        "SEGMENT_A": share.segment(shared_a),
-        "SEGMENT_B": share.segment(shared_b),
-        "SUMS": coefficients,
-    }
+    own = constants(a, b, form, gated=gated) | share.constants(gap)
+    own |= {"SEGMENT_A": share.segment(shared_a), "SEGMENT_B": share.segment(shared_b)}
+    own["SUMS"] = coefficients
     main = _main_launch(triton_kernels.backward_kernel, tensors, gap, own, share)
     in_float64 = Launch.of(
         triton_kernels.float64_backward_kernel, tensors, main.numbers, own, main.programs
     )
     if not coefficients:
-        return Plan((main, in_float64), main.programs)
+        return Plan((main, in_float64))
     share = replace(share, programs=main.programs)
     of_a, of_b = share.partials(shared_a), share.partials(shared_b)
     reduce = Launch.of(
@@ -368,7 +353,7 @@ def _plan_backward(
         a.numel() + b.numel(),
     )
     sums = (a.shape[1], of_a[0]), (b.shape[1], of_b[0])
-    return Plan((main, in_float64, reduce), main.programs, sums)
+    return Plan((main, in_float64, reduce), sums)
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

@@ -43,30 +43,16 @@ def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: 
 
 
 @triton.jit
-def _magnitudes(values):
-    result = ()
-    for i in tl.static_range(len(values)):
-        result = result + (tl.abs(values[i]),)
-    return result
-
-
-@triton.jit
-def _signed_zeros(values):
-    result = ()
-    for i in tl.static_range(len(values)):
-        result = result + (tl.where(values[i] == 0, -0.0, values[i]),)
-    return result
-
-
-@triton.jit
 def rows_of(
     a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
     SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
     """The a_i of each lane's group, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
     a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
-    b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
-    b = _magnitudes(b) if FORM_A else _signed_zeros(b)
+    given = _coefficients(b_ptr, group, B, SHARED_B, dtype)
+    b = ()
+    for j in tl.static_range(B):
+        b = b + (tl.abs(given[j]) if FORM_A else tl.where(given[j] == 0, -0.0, given[j]),)
     return a, b
 
 
