@@ -387,9 +387,8 @@ def _shared(out: Tensor, a: Tensor, b: Tensor, itemsize: int) -> Sharing:
 
 def _gap(x: Tensor, share: Sharing, gated: bool) -> int:
     """The vectors between a row of a gate and the next."""
-    if not gated or x.is_contiguous():
-        return 0
-    return (x.stride(-2) - x.shape[-1]) // share.vector
+    rows = x.reshape(-1, x.shape[-1])
+    return (rows.stride(0) - rows.shape[1]) // share.vector if gated else 0
 
 
 def _main_launch(

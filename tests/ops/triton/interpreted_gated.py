@@ -66,6 +66,16 @@ def test_shapes_shares_and_degrees(shape, rows, degree, apart):
     _check(shape, rows, degree, apart=apart)
 
 
+@pytest.mark.parametrize("rows", [slice(1), slice(None, None, 2)])
+def test_some_rows_of_two_halves(rows):
+    grad, h, a, b = inputs((3, 4, 96))
+    x, v = h[:, rows].chunk(2, dim=-1)
+    grad = grad[:, rows, :48]
+    found = _results("triton", (x, v, a, b), grad, "A")
+    expected = _results("triton", (x.contiguous(), v.contiguous(), a, b), grad, "A")
+    assert all(map(torch.equal, found, expected))
+
+
 def test_the_shapes_cover_both_divisions_of_memory():
     flat = [Sharing.of(37 * w, g, w // g, 4, 4).flat for w, g in ((96, 8), (8 * 4 * 263, 8))]
     assert flat == [True, False]
