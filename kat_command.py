@@ -22,7 +22,7 @@ from pathlib import Path
 USAGE_ERROR, FAILED = 2, 1
 BROKEN_PIPE = 141
 """The exit code that shells report for other programs: 128 + SIGPIPE."""
-STOPPED = 75
+STOPPED, INTERRUPTED = 75, 130
 _RESUMABLE = ("train", "ablate")
 """The commands that a scheduler may stop and start again."""
 
@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         try:
             code = _run(arguments)
+        except KeyboardInterrupt:  # while modules are imported
+            code = INTERRUPTED
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

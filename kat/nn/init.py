@@ -84,7 +84,7 @@ def init_own_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
 
 @torch.no_grad()
 def _draw(parameters: Mapping[str, Tensor | None], activation: nn.Module, scheme: Scheme) -> None:
-    weight, bias = parameters["weight"], parameters["bias"]
+    weight, bias = parameters.get("weight"), parameters.get("bias")
     if weight is None or not has_values(weight):
         return
     if scheme == "variance_preserving":

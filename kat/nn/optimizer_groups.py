@@ -36,7 +36,7 @@ NAMES = ("weight_numerator", "weight_denominator")
 SLOPES = "kat_slopes"
 """The attribute of a coefficient parameter that holds s."""
 _LARGEST_STEP = 0.01
-"""The most that a step of SGD may move F for x in [-6, 6]."""
+"""The most that a raw step may move F for x in [-6, 6]."""
 _STEPPED: WeakSet[torch.optim.Optimizer] = WeakSet()
 """The optimizers that have made a step."""
 
@@ -54,7 +54,8 @@ def split_parameters(model: nn.Module) -> Split:
 
     Use this when an optimizer is for matrices alone, such as Muon: coefficients have two dimensions
     too, but are no matrices. Matrices are the parameters of two dimensions whose name ends in
-    ``weight``, except embeddings and the last of them, the head. Frozen parameters are left out.
+    ``weight``, except embeddings and the last one in the order of registration, which is the head
+    in most models. Frozen parameters are left out.
 
     Examples:
         >>> import torch
@@ -138,7 +139,7 @@ def param_groups(
 
 
 def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-    """Scale the coefficients' gradients for SGD: now, or after the closure that computes them."""
+    """Scale the coefficients' gradients where steps are raw: now, or after the closure that computes them."""
     if optimizer not in _STEPPED:
         _STEPPED.add(optimizer)
         warn_of_common_rules(optimizer)
@@ -191,7 +192,7 @@ def _divide_by_slopes(coefficients: list[nn.Parameter]) -> None:
         slopes: Tensor | None = getattr(parameter, SLOPES, None)
         if slopes is None:
             raise InputError(
-                "SGD has a group of rational coefficients that were copied after kat.param_groups;"
+                "the optimizer has a group of rational coefficients that were copied after kat.param_groups;"
                 " make the groups of this model with kat.param_groups"
             )
         gradient: Any = parameter.grad
