@@ -24,7 +24,7 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,11 @@ def measure(
 ) -> tuple[Any, ...]:
     """The columns from ``regs`` on."""
     x = torch.empty(0, dtype=dtype)
-    a = torch.empty(1, args.degree[0] + 1)
-    b = torch.empty(args.groups, args.degree[1])
     forward = kernel.endswith("forward")
     programs = triton_launch.PROGRAMS
     share = shared(args.rows, width, args.groups, x.element_size(), programs)
-    constants = triton_launch.constants(a, b, args.form, gated=kernel.startswith("gated"))
-    constants |= own_constants(kernel, share, shared_b=args.groups == 1, apart=args.apart)
+    constants = constants_of(kernel, share, args.degree, args.groups, args.form)
+    constants["APART"] = args.apart and kernel.startswith("gated")
     binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
     text = gpu_code.disassemble(binary.asm["cubin"])
     body = loop(text)
@@ -144,15 +142,14 @@ def shared(rows: int, width: int, groups: int, itemsize: int, programs: int) -> 
     return triton_launch.Sharing.of(rows * width, groups, width // groups, itemsize, target)
 
 
-def own_constants(
-    kernel: str, share: triton_launch.Sharing, *, shared_b: bool, apart: bool
+def constants_of(
+    kernel: str, share: triton_launch.Sharing, degree: Sequence[int], groups: int, form: str
 ) -> dict[str, Any]:
-    """The constants that depend on x, and those that not every kernel has."""
-    found = share.constants() | {"APART": apart and kernel.startswith("gated")}
-    if not kernel.endswith("forward"):
-        found |= {"SEGMENT_A": share.segment(True), "SEGMENT_B": share.segment(shared_b)}
-        found |= {"SUMS": not kernel.endswith("_x")}
-    return found
+    """The constants of a kernel by its name in KERNELS."""
+    a, b = torch.empty(1, degree[0] + 1), torch.empty(groups, degree[1])
+    gated, sums = kernel.startswith("gated"), not kernel.endswith("_x")
+    found = triton_launch.constants(a, b, share, form=form, gated=gated, sums=sums)
+    return {name: found[name] for name in KERNELS[kernel].arg_names if name in found}
 
 
 def compiled(

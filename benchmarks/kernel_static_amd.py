@@ -27,10 +27,9 @@ def main() -> None:
     for name, kernel in static.KERNELS.items():
         for dtype in (torch.float32, torch.bfloat16):
             for form in "AB":
-                a, b, x = torch.empty(1, 6), torch.empty(8, 4), torch.empty(0, dtype=dtype)
-                share = static.shared(3152, 768, 8, x.element_size(), launch.PROGRAMS)
-                constants = launch.constants(a, b, form, gated=name.startswith("gated"))
-                constants |= static.own_constants(name, share, shared_b=False, apart=True)
+                share = static.shared(3152, 768, 8, dtype.itemsize, launch.PROGRAMS)
+                constants = static.constants_of(name, share, (5, 4), 8, form)
+                constants["APART"] = name.startswith("gated")
                 text = static.compiled(kernel, constants, dtype, target).asm["amdgcn"]
                 counts = dict(re.findall(r"\.(vgpr_count|vgpr_spill_count):\s+(\d+)", text))
                 print(name, dtype, form, counts, flush=True)

@@ -89,21 +89,15 @@ class Sharing:
         periods = max(1, target // self.multiple)
         return replace(self, programs=min(self.programs, periods * self.multiple))
 
-    def constants(self, gap: int = 0) -> dict[str, Any]:
-        """The kernels' constants. WIDE: some offset, masked lanes included, needs int64.
+    def is_wide(self, gap: int = 0) -> bool:
+        """Return True if some offset, masked lanes included, needs int64.
 
         Args:
             gap: vectors between two rows.
         """
         reach = self.count * (1 if self.flat else self.groups) + self.programs * LANES
         apart = 1 + gap / (self.groups * self.run)
-        return {
-            "V": self.vector,
-            "LANES": LANES,
-            "FLAT": self.flat,
-            "WIDE": reach * apart * self.vector >= INT32_ELEMENTS,
-            "APART": gap != 0,
-        }
+        return reach * apart * self.vector >= INT32_ELEMENTS
 
     def segment(self, shared: bool) -> int:
         """The number of lanes that add their sums: of one group, or of any if the groups share."""
@@ -127,6 +121,8 @@ class Launch:
     kernel, in every call; on the host that takes longer than the rest of a call.
 
     Attributes:
+        constants: of the kernel, in its order.
+        resident: programs that a multiprocessor runs at once.
         run: launches the compiled kernel; None where Triton is to launch it.
         following: what ``run`` takes after the tensors.
     """
@@ -135,6 +131,7 @@ class Launch:
     programs: int
     numbers: tuple[int, ...]
     constants: dict[str, Any]
+    resident: int
     run: Callable[..., None] | None
     following: tuple[Any, ...]
 
@@ -147,12 +144,18 @@ class Launch:
         constants: dict[str, Any],
         programs: int,
     ) -> Launch:
-        """Compile a kernel for such tensors; the other arguments belong to the launch."""
-        made = compiled(kernel, tensors, numbers, constants)
-        ordered = [constants[name] for name in kernel.arg_names if name in constants]
+        """Compile a kernel for such tensors; the other arguments belong to the launch.
+
+        Args:
+            constants: those of other kernels may be among them.
+        """
+        constants = {name: constants[name] for name in kernel.arg_names if name in constants}
+        dtypes = tuple(tensor.dtype for tensor in tensors)
+        made = compiled(kernel, tensors[0].device, dtypes, len(numbers), **constants)
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None
-        return cls(kernel, programs, numbers, constants, run, (*numbers, *ordered))
+        following = (*numbers, *constants.values())
+        return cls(kernel, programs, numbers, constants, resident(made), run, following)
 
     def __call__(self, *tensors: Tensor) -> None:
         """Launch the kernel on the current device."""
@@ -251,7 +254,7 @@ def forward(
         if plan is None:
             share = _shared(y, a, b, x.element_size())
             gap = _gap(x, share, gated)
-            own = constants(a, b, form, gated=gated) | share.constants(gap)
+            own = constants(a, b, share, form=form, gated=gated, gap=gap)
             main = _main_launch(triton_kernels.forward_kernel, (x, v, y, a, b), gap, own, share)
             plan = keep_plan(key, Plan((main,)))
         plan.launches[0](x, v, y, a, b)
@@ -330,13 +333,10 @@ def _plan_backward(
 ) -> Plan:
     share = _shared(dx, a, b, max(grad.element_size(), x.element_size()))
     gap = _gap(x, share, gated)
-    shared_a, shared_b = len(a) == 1, len(b) == 1
     partial = a.new_empty(0, dtype=torch.float64)
     again = torch.empty(0, dtype=torch.int32, device=a.device)
     tensors = (grad, x, v, dx, dv, a, b, partial, partial, again)
-    own = constants(a, b, form, gated=gated) | share.constants(gap)
-    own |= {"SEGMENT_A": share.segment(shared_a), "SEGMENT_B": share.segment(shared_b)}
-    own["SUMS"] = coefficients
+    own = constants(a, b, share, form=form, gated=gated, gap=gap, sums=coefficients)
     main = _main_launch(triton_kernels.backward_kernel, tensors, gap, own, share)
     in_float64 = Launch.of(
         triton_kernels.float64_backward_kernel, tensors, main.numbers, own, main.programs
@@ -344,12 +344,12 @@ def _plan_backward(
     if not coefficients:
         return Plan((main, in_float64))
     share = replace(share, programs=main.programs)
-    of_a, of_b = share.partials(shared_a), share.partials(shared_b)
+    of_a, of_b = share.partials(len(a) == 1), share.partials(len(b) == 1)
     reduce = Launch.of(
         triton_kernels.reduce_kernel,
         (partial, partial, b, a, b),
         (len(a), *of_a, *of_b),
-        {"A": a.shape[1], "B": b.shape[1], "FORM_A": form == "A", "LANES": REDUCE_LANES},
+        own | {"LANES": REDUCE_LANES},
         a.numel() + b.numel(),
     )
     sums = (a.shape[1], of_a[0]), (b.shape[1], of_b[0])
@@ -363,15 +363,33 @@ def on_device(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
-def constants(a: Tensor, b: Tensor, form: str, *, gated: bool) -> dict[str, Any]:
-    """The kernels' constants that do not depend on x."""
+def constants(
+    a: Tensor,
+    b: Tensor,
+    share: Sharing,
+    *,
+    form: str,
+    gated: bool,
+    gap: int = 0,
+    sums: bool = False,
+) -> dict[str, Any]:
+    """The constants of all kernels."""
+    shared_a, shared_b = len(a) == 1, len(b) == 1
     return {
         "A": a.shape[1],
         "B": b.shape[1],
-        "SHARED_A": len(a) == 1,
-        "SHARED_B": len(b) == 1,
+        "SHARED_A": shared_a,
+        "SHARED_B": shared_b,
+        "SEGMENT_A": share.segment(shared_a),
+        "SEGMENT_B": share.segment(shared_b),
         "FORM_A": form == "A",
         "GATED": gated,
+        "SUMS": sums,
+        "V": share.vector,
+        "LANES": LANES,
+        "FLAT": share.flat,
+        "WIDE": share.is_wide(gap),
+        "APART": gap != 0,
     }
 
 
@@ -396,32 +414,24 @@ def _main_launch(
 ) -> Launch:
     """The launch of as many programs as run at the same time."""
     numbers = (share.count, share.groups, share.run, gap)
-    each = resident(compiled(kernel, tensors, numbers, constants))
-    programs = share.limited(each * multiprocessors(tensors[0].device)).programs
-    return Launch.of(kernel, tensors, numbers, constants, programs)
+    alone = Launch.of(kernel, tensors, numbers, constants, 1)
+    most = alone.resident * multiprocessors(tensors[0].device)
+    return Launch.of(kernel, tensors, numbers, constants, share.limited(most).programs)
 
 
+@functools.cache
 def compiled(
-    kernel: Any, tensors: Sequence[Tensor], numbers: tuple[int, ...], constants: dict[str, Any]
+    kernel: Any,
+    device: torch.device,
+    dtypes: tuple[torch.dtype, ...],
+    numbers: int,
+    **constants: Any,
 ) -> Any:
     """The kernel compiled for such arguments, and loaded; None where Triton is to launch it.
 
     Raises:
         RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
     """
-    dtypes = tuple(t.dtype for t in tensors)
-    wide = tuple(n >= INT32_ELEMENTS for n in numbers)
-    return _compiled(kernel, tensors[0].device, dtypes, wide, **constants)
-
-
-@functools.cache
-def _compiled(
-    kernel: Any,
-    device: torch.device,
-    dtypes: tuple[torch.dtype, ...],
-    wide: tuple[bool, ...],
-    **constants: Any,
-) -> Any:
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
@@ -429,8 +439,8 @@ def _compiled(
         )
     if not NVIDIA.value or not hasattr(kernel, "warmup"):
         return None
-    numbers = [INT32_ELEMENTS if w else 2 for w in wide]
-    made = kernel.warmup(*dtypes, *numbers, grid=(1,), **constants, **OPTIONS)
+    integers = [2] * numbers
+    made = kernel.warmup(*dtypes, *integers, grid=(1,), **constants, **OPTIONS)
     # Triton documents none of these names. To read ``run`` loads the kernel and sets ``n_regs``.
     known = [hasattr(made, name) for name in ("run", "n_regs", "__getitem__")]
     return made if all(known) else None

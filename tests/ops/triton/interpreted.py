@@ -48,7 +48,7 @@ def _poisoned_memory():
 def _planned_again():
     """A test may patch what plans and compiled kernels depend on, which no key of theirs holds."""
     triton_launch.PLANS.clear()
-    triton_launch._compiled.cache_clear()
+    triton_launch.compiled.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -209,8 +209,8 @@ def test_int64_offsets(monkeypatch):
 def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
     small = triton_launch.Sharing.of(2**30, 8, 96, 2, 528)
     large = triton_launch.Sharing.of(2**31, 8, 96, 2, 528)
-    assert not small.constants()["WIDE"]
-    assert large.constants()["WIDE"]
+    assert not small.is_wide()
+    assert large.is_wide()
 
 
 @pytest.mark.skipif(knobs.runtime.interpret, reason="the interpreter runs all blocks")
