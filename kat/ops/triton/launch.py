@@ -10,7 +10,8 @@ What happens in a call, forward or backward:
 3. The kernels are launched (:class:`Launch`): one forward; backward the gradients, what of them
    float32 does not hold in float64, and, if gradients of coefficients are asked for, their sums.
 
-A plan depends on nothing but its key: so equal calls have equal bits.
+Leave as they are: a plan depends on its key alone, for the number of programs and the lanes decide
+the order of the sums, and so their bits; and a compiled kernel takes its arguments by position.
 """
 
 from __future__ import annotations

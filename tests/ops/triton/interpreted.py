@@ -397,6 +397,16 @@ def test_tiny_output_gradients_beside_ordinary_ones(form, rows):
     assert_right(Elements(x, grad, a, b, form, dtype))
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_sums_of_lanes_that_overflow_float32_and_cancel():
+    x = torch.ones(64, 96)
+    grad = torch.full_like(x, 2.0**123)
+    grad.view(-1, 2, 128)[:, 1] *= -1  # every other 32 lanes
+    _, da, db = backward(grad, x, torch.ones(1, 2), torch.ones(1, 1))
+    assert da.tolist() == [[0, 0]]
+    assert db.tolist() == [[0]]
+
+
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("degree", [(5, 4), pytest.param((7, 7), marks=RELEASE)])
