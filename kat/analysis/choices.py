@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from kat.training.tasks.declared import METRICS
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-"""The dtypes in which backends are compared."""
 ANIMATED = (".gif", ".mp4")
 """The endings of files that hold an animation."""
 COSTS = {

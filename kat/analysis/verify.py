@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kat.analysis.choices import DTYPES
+from kat.analysis.dtypes import DTYPES
 from kat.errors import BackendUnavailable
 from kat.nn import preset
 from kat.ops import FORMS, Impl, rational

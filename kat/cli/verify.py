@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kat.analysis.choices import DTYPES
+from kat.analysis.dtypes import DTYPES
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser, tracked, write_json
 from kat.errors import InputError, unknown
