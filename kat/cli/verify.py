@@ -12,6 +12,7 @@ examples:
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kat.analysis.dtypes import DTYPES
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
             raise unknown("dtype", name, DTYPES)
     from kat.analysis.verify import cases, present_backends, verify, verify_interpreted
 
+    os.environ["KAT_GPU_CHECK"] = "off"  # the same comparison
     backends, absent = present_backends()
     by_name = {backend.name: backend for backend in backends}
     chosen = list(by_name) if options.backends is None else options.backends

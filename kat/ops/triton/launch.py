@@ -29,6 +29,7 @@ from torch import Tensor
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton.memory import INTERPRETED as INTERPRETED
 from kat.ops.triton.memory import NVIDIA
+from kat.ops.triton.selfcheck import refuse_capture
 
 LANES = 256
 SEGMENT = 32
@@ -433,11 +434,7 @@ def compiled(
     Raises:
         RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
     """
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
-            " kat.ops.warmup with the same arguments"
-        )
+    refuse_capture()
     if not NVIDIA.value or not hasattr(kernel, "warmup"):
         return None
     integers = [2] * numbers

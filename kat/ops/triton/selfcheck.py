@@ -28,18 +28,20 @@ def problem(
     degree: tuple[int, int],
     gated: bool,
 ) -> str:
-    """Return what is wrong with the kernels of a kind; empty if nothing is.
-
-    While a CUDA graph is captured the result is that of ``kat.ops.warmup``.
+    """Return the error of the kernels of a kind; empty if there is none.
 
     Args:
         kernels: the module :mod:`kat.ops.triton.launch`.
         device, dtype, form, degree, gated: of x and the call.
+
+    Raises:
+        RuntimeError: nothing is known of the kind, and a CUDA graph is being captured.
     """
     from kat.ops.triton.memory import INTERPRETED  # needs Triton, as the kernels do
 
     if INTERPRETED or os.environ.get("KAT_GPU_CHECK") == "off":
         return ""
+    refuse_capture()
     error = largest_error(kernels, device, dtype, form, degree, gated)
     if error <= 1:
         return ""
@@ -52,6 +54,19 @@ def problem(
         f" wrong by {error:.3g} times the tolerance on {torch.cuda.get_device_name(device)},"
         f" {driver}, Triton {import_module('triton').__version__}"
     )
+
+
+def refuse_capture() -> None:
+    """Refuse what a CUDA graph cannot record.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "kernels cannot be compiled while a CUDA graph is captured; before the capture, call"
+            " kat.ops.warmup with the same arguments"
+        )
 
 
 def largest_error(

@@ -295,7 +295,7 @@ def capture(monkeypatch):
     with monkeypatch.context() as changed:
         for name in ("is_available", "is_current_stream_capturing"):
             changed.setattr(torch.cuda, name, lambda: True)
-        yield
+        yield changed
 
 
 @pytest.mark.parametrize("gated", [False, True])
