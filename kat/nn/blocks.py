@@ -43,7 +43,7 @@ _PLAIN = (Tensor, nn.Parameter)
 """Tensors whose class changes no operation."""
 _LEAST_ROWS = 32
 _LARGEST_BLOCK = 1 << 24
-"""Bytes of the widest layer: the memory of a block is kept for the next call."""
+"""Bytes of the widest layer."""
 _LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _UNKNOWN_CACHE = 1 << 20
 """The size of a second-level cache that is assumed where the system does not tell."""
@@ -79,10 +79,22 @@ PARAMETERS = 4
 # ---- the decision
 
 
+def is_small(x: Tensor, keep: str | None) -> bool:
+    """Return True for so few values of x that the modules are faster, if memory is no matter."""
+    return (
+        keep is None
+        and type(x) in _PLAIN
+        and not torch.compiler.is_compiling()
+        and x.numel() < SMALL
+    )
+
+
 def run_in_blocks(
     x: Tensor, parts: Sequence[Parts], *, keep: str | None, v: Tensor | None = None
 ) -> Tensor | None:
     """The output of GR-KAN layers in blocks of rows; None where their modules are to run.
+
+    Of a call that :func:`is_small` the modules run.
 
     Args:
         x: the input.
@@ -123,7 +135,7 @@ def _is_large_on_a_cpu(x: Tensor, parts: Sequence[Parts], keep: str | None) -> b
     if torch.compiler.is_compiling():
         is_large = not recorded
     elif recorded:
-        is_large = x.numel() >= (SMALL if keep is None else 1)
+        is_large = x.numel() > 0
     else:
         is_large = x.numel() >= SMALL and _widest_bytes(x, _widths(parts)) >= least_bytes()
     return is_large and x.device.type == "cpu" and x.is_floating_point() and x.dim() > 0
@@ -223,10 +235,9 @@ def _has_kernels(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """The dtype of linear maps of x: autocast's where that is active and x is not in float64."""
-    device, dtype = x.device.type, x.dtype
-    plain = x.is_meta or dtype == torch.float64
-    autocasts = not plain and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if autocasts else dtype
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
+        return x.dtype
+    return torch.get_autocast_dtype(x.device.type)
 
 
 # ---- the size of a block
@@ -240,8 +251,11 @@ def block_rows(row_bytes: int) -> int:
     Args:
         row_bytes: of the widest layer.
     """
-    size = 2 * _second_level_caches()
-    return max(_LEAST_ROWS, min(size, _LARGEST_BLOCK) // row_bytes)
+    return max(_LEAST_ROWS, _block_bytes() // row_bytes)
+
+
+def _block_bytes() -> int:
+    return min(2 * _second_level_caches(), _LARGEST_BLOCK)
 
 
 @constant_when_compiled
@@ -498,7 +512,10 @@ class _BlockLayer:
 
 
 class _Workspace(threading.local):
-    """Memory of a thread that every call uses again: the system need not give and clear it anew."""
+    """Memory of a thread that every call uses again: the system need not give and clear it anew.
+
+    The memory of one block for all rows is not kept.
+    """
 
     def __init__(self) -> None:
         self.buffers: dict[str, Tensor] = {}
@@ -510,7 +527,7 @@ class _Workspace(threading.local):
         if buffer is None or len(buffer) < size:
             with torch.inference_mode(False):  # else only inference mode could write into it
                 buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
-            if size <= _LARGEST_BLOCK:
+            if size <= _block_bytes():
                 self.buffers[purpose] = buffer
         return buffer[:size].view(dtype).view(rows, width)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.nn.blocks import Parts
+from kat.nn.blocks import Parts, is_small
 from kat.nn.coefficients import Init
 from kat.nn.grkan import Keep, check_keep, count_groups, pair
 from kat.nn.init import Scheme, init_own_
@@ -140,7 +140,8 @@ class GatedGRKANMlp(nn.Module):
         else:
             gate, value = self.fc1_g(x), self.fc1_x(x)
         part = Parts(self.act, (self.drop1, self.norm), self.fc2)
-        return self.drop2(run_layer(gate, part, keep=self.keep, v=value))
+        small = is_small(gate, self.keep)
+        return self.drop2(run_layer(gate, part, keep=self.keep, small=small, v=value))
 
 
 def init_gated_(mlp: Any, scheme: Scheme) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
-from kat.nn.blocks import Parts, run_in_blocks
+from kat.nn.blocks import Parts, is_small, run_in_blocks
 from kat.nn.coefficients import Init
 from kat.nn.hooks import has_grkan_hooks
 from kat.nn.init import Scheme, init_own_
@@ -117,7 +117,8 @@ class GRKANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
         own = children(self)
-        return run_layer(x, Parts(own["act"], (), own["fc"]), keep=self.keep)
+        part = Parts(own["act"], (), own["fc"])
+        return run_layer(x, part, keep=self.keep, small=is_small(x, self.keep))
 
 
 class GRKANMlp(nn.Module):
@@ -230,18 +231,22 @@ class GRKANMlp(nn.Module):
         dropout = () if isinstance(own["act1"], nn.Identity) else (own["drop1"],)
         first = Parts(own["act1"], dropout, own["fc1"])
         second = Parts(own["act2"], (own["drop2"], own["norm"]), own["fc2"])
-        if not has_grkan_hooks():  # hooks see each layer
+        small = is_small(x, self.keep)
+        if not small and not has_grkan_hooks():  # hooks see each layer
             y = run_in_blocks(x, (first, second), keep=self.keep)
             if y is not None:
                 return y
         if self.keep == "input" and may_checkpoint():
             z: Tensor = checkpoint(_two_layers, x, first, second, use_reentrant=False)
             return z
-        return _two_layers(x, first, second, keep=self.keep)
+        return _two_layers(x, first, second, keep=self.keep, small=small)
 
 
-def _two_layers(x: Tensor, first: Parts, second: Parts, keep: Keep | None = None) -> Tensor:
-    return run_layer(run_layer(x, first, keep=keep), second, keep=keep)
+def _two_layers(
+    x: Tensor, first: Parts, second: Parts, *, keep: Keep | None = None, small: bool = False
+) -> Tensor:
+    hidden = run_layer(x, first, keep=keep, small=small)
+    return run_layer(hidden, second, keep=keep, small=small)
 
 
 def check_keep(keep: Keep | None) -> Keep | None:

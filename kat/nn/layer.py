@@ -15,7 +15,9 @@ from kat.ops import rational
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
 
-def run_layer(x: Tensor, part: Parts, *, keep: str | None, v: Tensor | None = None) -> Tensor:
+def run_layer(
+    x: Tensor, part: Parts, *, keep: str | None, small: bool, v: Tensor | None = None
+) -> Tensor:
     """W F(x) + bias, or W (F(x) v) + bias of a gate, shown to the hooks on all GR-KAN layers.
 
     Args:
@@ -23,9 +25,10 @@ def run_layer(x: Tensor, part: Parts, *, keep: str | None, v: Tensor | None = No
         part: the modules. Without a rational, an ``nn.Identity`` in its place, a layer is its
             linear map alone.
         keep: see :data:`kat.nn.Keep`.
+        small: the call :func:`kat.nn.blocks.is_small`; the modules run.
         v: the value of a gate, of x's shape.
     """
-    y = run_in_blocks(x, (part,), keep=keep, v=v)
+    y = None if small else run_in_blocks(x, (part,), keep=keep, v=v)
     if y is None and keep in ("hidden", "input") and may_checkpoint():
         y = checkpoint(_by_modules, x, part, v, use_reentrant=False)
     if y is None:

@@ -139,7 +139,7 @@ def param_groups(
 
 
 def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-    """Scale the coefficients' gradients where steps are raw: now, or after the closure that computes them."""
+    """Scale the coefficients' gradients where steps are raw: now, or after the closure."""
     if optimizer not in _STEPPED:
         _STEPPED.add(optimizer)
         warn_of_common_rules(optimizer)
@@ -192,8 +192,8 @@ def _divide_by_slopes(coefficients: list[nn.Parameter]) -> None:
         slopes: Tensor | None = getattr(parameter, SLOPES, None)
         if slopes is None:
             raise InputError(
-                "the optimizer has a group of rational coefficients that were copied after kat.param_groups;"
-                " make the groups of this model with kat.param_groups"
+                "the optimizer has a group of rational coefficients that were copied after"
+                " kat.param_groups; make the groups of this model with kat.param_groups"
             )
         gradient: Any = parameter.grad
         local = gradient.to_local() if is_sharded(gradient) else gradient
