@@ -53,7 +53,10 @@ def models(arguments: list[str]) -> None:
                 "kept for backward": scaled(model.memory.per_image, "B"),
             }
         )
-    _print("for one image; beside the authors' figures (arXiv 2409.10594)", summed)
+    _print(
+        "for one image; kept as in eager training on a CPU; authors' figures: arXiv 2409.10594",
+        summed,
+    )
     for model in costs if options.layers else ():
         rows = [{k: v for k, v in row.items() if k != "model"} for row in model.layer_rows()]
         _print(model.model, rows)

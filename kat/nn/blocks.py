@@ -80,7 +80,7 @@ PARAMETERS = 4
 
 
 def is_small(x: Tensor, keep: str | None) -> bool:
-    """Return True for so few values of x that the modules are faster, if memory is no matter."""
+    """Return True for so few values of x that the modules are faster; keep= must be None."""
     return (
         keep is None
         and type(x) in _PLAIN
@@ -148,7 +148,7 @@ def _widths(parts: Sequence[Parts]) -> list[int]:
 def _plain_layers(x: Tensor, parts: Sequence[Parts]) -> list[Layer] | None:
     """The tensors of layers that are no more than their formula, and take x; else None.
 
-    A layer is more where a module is patched (hooks, a derived class, a ``forward`` of its own,
+    A layer does more if a module is patched (hooks, a derived class, a ``forward`` of its own,
     parameters of a tensor subclass), was given a backend by name, or does something between a
     rational and its linear map. Where tensors do not fit together, the modules say what is wrong.
     """
@@ -219,7 +219,9 @@ def _needs_gradients(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bo
 
 def _has_kernels(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
     """Return True if nothing observes or rewrites operations, and the kernel takes the layers."""
-    if not is_ordinary(x) or not (v is None or is_ordinary(v)):
+    if not is_ordinary(x, v):
+        return False
+    if v is not None and (v.shape, v.dtype, v.device) != (x.shape, x.dtype, x.device):
         return False
     dtype = product_dtype(x)
     for form, numerator, denominator, weight, bias in layers:
@@ -391,7 +393,7 @@ def backward(
 
 
 def _rows(x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """x and v as rows. Those of a gate may lie apart, as the halves of one tensor do."""
+    """x and v as rows. The rows of a gate's x and v may have a larger stride."""
     rows = x.reshape(-1, x.shape[-1])
     return (rows.contiguous(), None) if v is None else (rows, v.reshape(rows.shape))
 

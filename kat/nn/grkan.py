@@ -22,9 +22,9 @@ from kat.ops.torch_internals import children
 Keep = Literal["all", "hidden", "input"]
 """The tensors that a GR-KAN layer keeps for its backward pass.
 
-``"all"``: also the outputs of the rationals, as a ViT keeps those of GELU. ``"hidden"``: the inputs
-of the rationals, of which the backward pass computes F(x) again. ``"input"``: the input of the MLP
-alone. A layer that is no MLP takes ``"input"`` as ``"hidden"``.
+``"all"``: also the outputs of the rationals, as a ViT keeps the outputs of GELU. ``"hidden"``: the
+inputs of the rationals, of which the backward pass computes F(x) again. ``"input"``: the input of
+the MLP alone. A layer that is no MLP takes ``"input"`` as ``"hidden"``.
 
 Examples:
     >>> from typing import get_args

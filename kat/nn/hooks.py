@@ -26,7 +26,8 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
     layer from running in blocks.
 
     Args:
-        hook: receives the tensors as part of the autograd graph, and must not change them.
+        hook: receives the tensors as part of the autograd graph, and must not change them. An MLP
+            with ``keep="input"`` calls it again in the backward pass.
 
     Returns:
         A handle; its ``remove()`` ends the calls.
@@ -49,7 +50,7 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
 
 def has_grkan_hooks() -> bool:
     """Return True if any hook is registered by :func:`register_grkan_hook`."""
-    return len(_hooks) > 0  # compiled code guards the length, and not whether there are any
+    return len(_hooks) > 0  # compiled code guards the length, not the truth value
 
 
 def call_grkan_hooks(activation: Any, linear: nn.Linear, x: Tensor, y: Tensor) -> None:

@@ -12,7 +12,7 @@ from kat.nn.blocks import Parts, has_no_effect, plain_coefficients, product_dtyp
 from kat.nn.hooks import call_grkan_hooks
 from kat.nn.rational import GroupRational
 from kat.ops import rational
-from kat.ops.torch_internals import in_function_transform, is_exporting
+from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
 
 def run_layer(
@@ -63,7 +63,7 @@ def _activated(x: Tensor, activation: Any) -> Tensor:
         y: Tensor = activation(x)
         return y
     dtype = product_dtype(x)
-    if dtype == x.dtype:
+    if dtype == x.dtype or is_patched(activation):
         y = activation(x)
     elif torch.compiler.is_compiling():
         y = activation(x.to(dtype))

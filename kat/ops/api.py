@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from kat.errors import InputError
 from kat.ops import reference
-from kat.ops.arguments import Form, Impl, check_are_tensors, check_arguments
+from kat.ops.arguments import DTYPES, Form, Impl, check_are_tensors, check_arguments
 from kat.ops.operators import KERNELS, dispatched, gradients, value
 from kat.ops.torch_internals import is_ordinary
 
@@ -45,7 +46,7 @@ def rational(
             backend or raises: ``"reference"`` is plain PyTorch (any order of derivative,
             ``torch.func``), ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels. ONNX graphs
             get a dozen plain operations, whatever ``impl`` is.
-        dtype: of the result, which is rounded once; x's by default.
+        dtype: of the result; x's by default. The CPU kernel rounds to x's dtype first.
 
     Returns:
         F(x), with x's shape. Differentiable with respect to x, the coefficients and v.
@@ -69,6 +70,8 @@ def rational(
         >>> torch.equal(x, y)
         True
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be a floating dtype of 16 to 64 bits, got {dtype}")
     if is_ordinary(x, numerator, denominator, v):
         check_arguments(x, numerator, denominator, v, form=form)
         if impl is None and x.device.type in KERNELS:
@@ -77,7 +80,7 @@ def rational(
         tensors = (x, numerator, denominator, v)
         proxy: Any = next((tensor for tensor in tensors if isinstance(tensor, fx.Proxy)), None)
         if proxy is not None:  # one call, into which torch.fx does not look
-            options = {"form": form, "impl": impl}
+            options = {"form": form, "impl": impl, "dtype": dtype}
             call = proxy.tracer.create_proxy("call_function", rational, tensors, options)
             node: Tensor = call
             return node
@@ -124,7 +127,12 @@ def gated_rational(
 
 
 def warmup(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, form: Form = "A"
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    form: Form = "A",
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Compile the GPU kernels for such arguments, forward and backward, by one call of each.
 
@@ -134,6 +142,7 @@ def warmup(
     Args:
         x, numerator, denominator, form: as in :func:`kat.rational`.
         v: as in :func:`kat.gated_rational`; None for ``kat.rational``.
+        dtype: of the result; under autocast a GR-KAN layer takes autocast's.
 
     Raises:
         ValueError, TypeError: as these functions.
@@ -146,8 +155,9 @@ def warmup(
     """
     check_arguments(x, numerator, denominator, v, form=form)
     with torch.no_grad():
-        y = value(x, numerator, denominator, v, form=form)
-        gradients(y, x, numerator, denominator, v, form=form)
+        y = value(x, numerator, denominator, v, form=form, dtype=dtype)
+        for coefficients in (True, False):
+            gradients(y, x, numerator, denominator, v, form=form, coefficients=coefficients)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:

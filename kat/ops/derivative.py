@@ -35,14 +35,24 @@ def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) 
 
 
 def gradients(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    *,
+    form: str,
+    coefficients: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of ``sum(grad * F(x))`` for x and the coefficients, differentiable again.
 
     Args:
         grad, x, numerator, denominator: such that there :func:`has_kernel`.
         form: ``"A"`` or ``"B"``.
+        coefficients: compute their gradients.
     """
+    if not coefficients and torch.is_grad_enabled():
+        slope = derivative(x, numerator, denominator, form=form, order=1)
+        return grad.to(x.dtype) * slope, None, None
     return _gradients(grad, x, numerator, denominator, form=form, order=0)
 
 

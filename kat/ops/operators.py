@@ -295,7 +295,9 @@ def gradients(
     (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
     """
     if torch.is_grad_enabled() or in_function_transform():
-        return _recorded_gradients(grad, x, numerator, denominator, v, form=form)
+        return _recorded_gradients(
+            grad, x, numerator, denominator, v, form=form, coefficients=coefficients
+        )
     tensors = (
         (grad, x, numerator, denominator) if v is None else (grad, x, numerator, denominator, v)
     )
@@ -314,15 +316,20 @@ def _recorded_gradients(
     v: Tensor | None,
     *,
     form: str,
+    coefficients: bool,
 ) -> Gradients:
     from kat.ops import derivative  # few need derivatives of the second order
 
     if in_function_transform():
         return reference.backward(grad, x, numerator, denominator, v, form=form)
     if not derivative.has_kernel(grad, x, numerator, denominator):
-        return _by_operator(grad, x, numerator, denominator, v, form=form, coefficients=True)
+        return _by_operator(
+            grad, x, numerator, denominator, v, form=form, coefficients=coefficients
+        )
     f_grad = grad if v is None else grad * v
-    dx, da, db = derivative.gradients(f_grad, x, numerator, denominator, form=form)
+    dx, da, db = derivative.gradients(
+        f_grad, x, numerator, denominator, form=form, coefficients=coefficients
+    )
     dv = None if v is None else grad * value(x, numerator, denominator, form=form)
     return dx, da, db, dv
 

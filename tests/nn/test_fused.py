@@ -98,6 +98,15 @@ def test_autocast_rounds_the_rational_to_the_dtype_of_the_product(compiled):
         torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
 
 
+def test_autocast_calls_a_patched_activation_as_it_is():
+    """Its forward need not take a dtype."""
+    mlp, x = kat.GRKANMlp(16, 32), torch.randn(6, 16)
+    plain, forward = mlp(x), mlp.act1.forward
+    mlp.act1.forward = lambda x: forward(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(mlp(x).float(), plain, rtol=0.05, atol=0.05)
+
+
 def test_function_transforms_and_forward_mode():
     plain, ours = _pair()
     x, tangent = torch.randn(6, 16), torch.randn(6, 16)

@@ -95,6 +95,24 @@ def test_bad_arguments_are_named(arguments, options, message):
         kat.GatedGRKANMlp(*arguments, **options)
 
 
+class _Rounded(nn.Module):
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x):
+        return self.linear(x).bfloat16()
+
+
+def test_a_value_of_another_dtype_than_the_gate_is_named():
+    """Blocks would read its memory as the gate's dtype."""
+    mlp = kat.GatedGRKANMlp(16, 64)
+    mlp.fc1_x = _Rounded(mlp.fc1_x)
+    for training in (True, False):
+        with torch.set_grad_enabled(training), pytest.raises(ValueError, match="v must have x's"):
+            mlp(torch.randn(4000, 16))
+
+
 PACKINGS = [{}, {"packed": True}, {"packed": True, "gate_last": True}]
 
 

@@ -177,3 +177,17 @@ def test_torchs_counter_of_flops_has_formulas_for_training():
     with FlopCounterMode(display=False) as mode:
         kat.gated_rational(x, v, *layer.act.parameters()).sum().backward()
     assert mode.get_total_flops() == 5 * 16 * (21 + 68)
+
+
+def test_the_result_has_the_dtype_that_is_asked_for():
+    x, a, b = torch.randn(5, 8), torch.randn(1, 6), torch.randn(8, 4)
+    y = kat.rational(x, a, b, dtype=torch.bfloat16)
+    assert torch.equal(y, kat.rational(x, a, b).bfloat16())
+
+    class Function(torch.nn.Module):
+        def forward(self, x):
+            return kat.rational(x, a, b, dtype=torch.bfloat16)
+
+    assert torch.equal(torch.fx.symbolic_trace(Function())(x), y)
+    with pytest.raises(ValueError, match="floating dtype"):
+        kat.rational(x, a, b, dtype=torch.int32)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from kat.analysis.cost.flops import run_by_layer
+from kat.nn.blocks import SMALL
+from kat.nn.hooks import register_grkan_hook
 
-_BATCHES = (2, 3)
+_LEAST = 2
 """More than one image: layouts of size 1 hide copies, and batch norm may refuse them."""
 
 
@@ -47,10 +49,11 @@ def activation_memory(
 ) -> ActivationMemory:
     """Measures what autograd keeps for the backward pass in training mode, on the CPU in float32.
 
-    A GR-KAN layer without ``keep=`` of its own counts as with ``keep="hidden"``, which it takes in
-    eager training on a CPU; on a GPU it takes ``"all"``.
+    A GR-KAN layer without ``keep=`` of its own counts as in eager training on a CPU: ``"hidden"``
+    where it runs in blocks of rows, else ``"all"``. On a GPU it would keep all.
 
-    The difference between forward passes over batches of 3 and of 2 images is due to one image.
+    The difference between forward passes over two batches, of which one has an image more, is due
+    to that image. They have as many images as it takes to make no call of a layer a small one.
     Each storage is counted once, however many tensors share it. Parameters, buffers and plain
     numbers do not count; the input does where it is kept.
 
@@ -68,17 +71,24 @@ def activation_memory(
         (288, 0)
     """
     twin = deepcopy(model).float().cpu().train()
-    for module in twin.modules():
-        layer: Any = module
-        if getattr(layer, "keep", "") is None:  # a few images would be a small call
-            layer.keep = "hidden"
+    count = _images(twin, input_size)
     small, large = (
         _kept(twin, torch.zeros(size, *input_size, requires_grad=input_gradient))
-        for size in _BATCHES
+        for size in (count, count + 1)
     )
     layers = {name: large[name] - small[name] for name in large}
-    fixed = small.total() - _BATCHES[0] * sum(layers.values())
+    fixed = small.total() - count * sum(layers.values())
     return ActivationMemory({name: count for name, count in layers.items() if count}, fixed)
+
+
+def _images(model: nn.Module, input_size: tuple[int, ...]) -> int:
+    """The number of images with which no call of a GR-KAN layer is a small one."""
+    sizes = []
+    handle = register_grkan_hook(lambda act, linear, x, y: sizes.append(x.numel()))
+    with torch.no_grad():
+        model(torch.zeros(_LEAST, *input_size))
+    handle.remove()
+    return max(_LEAST, math.ceil(_LEAST * SMALL / min(sizes, default=SMALL)))
 
 
 def _kept(model: nn.Module, x: Tensor) -> Counter[str]:

@@ -190,7 +190,8 @@ def run_by_layer(
 ) -> dict[str, Counter[str]]:
     """Runs a model, and attributes the growth of counters to layers, not to those around them.
 
-    The hooks are global: a hook on the modules of a GR-KAN layer would keep it from being fused.
+    The hooks are global: hooks on the modules of a GR-KAN layer would keep it from running in
+    blocks of rows.
 
     Args:
         model: takes x.

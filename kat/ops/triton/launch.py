@@ -149,7 +149,7 @@ class Launch:
         """Compile a kernel for such tensors; the other arguments belong to the launch.
 
         Args:
-            constants: those of other kernels may be among them.
+            constants: may include constants of other kernels.
         """
         constants = {name: constants[name] for name in kernel.arg_names if name in constants}
         dtypes = tuple(tensor.dtype for tensor in tensors)
@@ -187,7 +187,7 @@ MOST_PLANS = 4096
 
 
 def layout(tensor: Tensor) -> Any:
-    """What of a tensor decides on a plan: its layout, dtype and alignment."""
+    """The part of a plan's key that a tensor gives: its layout, dtype and alignment."""
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % VECTOR_BYTES
 
 

@@ -66,6 +66,13 @@ def test_a_grkan_mlp_keeps_its_inputs_alone_or_all():
     assert plain.layers == {name: 4 * 50 * width for name, width in widths.items()}
 
 
+def test_dropout_keeps_what_training_keeps():
+    """It prevents blocks of rows, so the outputs of rationals and dropouts are kept."""
+    size = 4 * 50 * (64 + 256)
+    found = activation_memory(kat.GRKANMlp(64, 256, drop=0.1), (50, 64)).per_image
+    assert found > 2 * size
+
+
 def test_what_does_not_grow_with_the_batch_is_not_an_images():
     """A batch norm keeps the mean and the deviation of each of 6 channels, in float32."""
     memory = activation_memory(nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6)), (3, 8, 8))
