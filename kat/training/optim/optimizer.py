@@ -30,6 +30,7 @@ from torch import nn
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.nn.optimizer_groups import decay_groups, split_coefficients
+from kat.nn.sharded import full_tensor
 from kat.training.config import OptimConfig
 
 _OWN = ("lr_scale", "weight_decay", "betas")
@@ -56,8 +57,10 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     if optim.clip_coefficients > 0:
         limit, names = optim.clip_coefficients, rational_parameter_names(model)
         for name, parameter in model.named_parameters():
-            largest = parameter.detach().abs().max().item() if name in names else 0.0
-            if parameter.requires_grad and largest > limit:
+            if name not in names or not parameter.requires_grad:
+                continue
+            largest = full_tensor(parameter.detach()).abs().max().item()  # a shard may be empty
+            if largest > limit:
                 raise InputError(
                     f"optim.clip_coefficients={limit:g} would change the model at the first step:"
                     f" a coefficient of {name} is {largest:.3g} at the start; give at least that"
