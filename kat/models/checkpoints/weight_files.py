@@ -243,7 +243,7 @@ def check_match(
     source: str,
     may_lack: frozenset[str] = frozenset(),
 ) -> None:
-    """Check that weights are those of a model, which may be on the device ``meta``.
+    """Check that weights fit a model, which may be on the device ``meta``.
 
     See :func:`load_weights`.
     """
