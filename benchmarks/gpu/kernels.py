@@ -59,7 +59,7 @@ class Case:
         return [grad, x, a.to(device), b.to(device), *gate]
 
     def calls(self, grad: Tensor, *tensors: Tensor) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-        """Functions that run each kernel once: they return y; all gradients; the gradients of x and v.
+        """Functions that run each kernel once. They return y, all gradients, or those for x and v.
 
         Raises:
             BackendUnavailable: Triton does not run here.
