@@ -93,9 +93,10 @@ def test_autocast_rounds_the_rational_to_the_dtype_of_the_product(compiled):
     with torch.autocast("cpu", torch.bfloat16):
         pairs = zip(_gradients(ours, x, grad), _gradients(module, x, grad), strict=True)
     assert seen == [torch.bfloat16] * 2
+    rtol, atol = (0.05, 0.05) if compiled else (0.02, 1e-3)  # F_1's input is rounded as well
     for actual, expected in pairs:
         assert actual.dtype == expected.dtype
-        torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
 
 
 def test_autocast_calls_a_patched_activation_as_it_is():

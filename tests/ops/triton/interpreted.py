@@ -86,7 +86,7 @@ def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
 
 
 def check(grad, x, a, b, form="A"):
-    """Forward and backward, each error at most twice that of eager PyTorch."""
+    """Check that each error, forward and backward, is at most twice the error of eager PyTorch."""
     y = forward(x, a, b, form=form)
     gradients = backward(grad, x, a, b, form=form)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
