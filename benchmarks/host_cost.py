@@ -50,7 +50,8 @@ def _calls() -> dict[str, Callable[[], object]]:
     leaves = [tensor.clone().requires_grad_() for tensor in (x, a, b)]
 
     def with_autograd() -> None:
-        torch.autograd.grad(operators.value(*leaves), leaves, grad)
+        y = operators.Value.apply(*leaves, None, "A", None, None)
+        torch.autograd.grad(y, leaves, grad)
 
     return {
         "launch, forward": partial(launch.forward, x, a, b, form="A", y=y),

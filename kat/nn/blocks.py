@@ -17,13 +17,13 @@ import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.nn.rational import GroupRational
+from kat.nn.rational import GroupRational, product_dtype
 from kat.ops import Form, rational
 from kat.ops.arguments import arguments_valid
 from kat.ops.cpu import backend as cpu
@@ -41,20 +41,14 @@ SMALL = 1 << 15
 """Fewer values of x than this are a small call: what Python asks takes longer than F."""
 _PLAIN = (Tensor, nn.Parameter)
 """Tensors whose class changes no operation."""
+Modules: TypeAlias = Sequence[nn.Module]
+"""A rational, or an ``nn.Identity`` in its place; dropout and norm; the linear map."""
 _LEAST_ROWS = 32
 _LARGEST_BLOCK = 1 << 24
 """Bytes of the widest layer."""
 _LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _UNKNOWN_CACHE = 1 << 20
 """The size of a second-level cache that is assumed where the system does not tell."""
-
-
-class Parts(NamedTuple):
-    """The modules of a GR-KAN layer; without a rational the activation is an ``nn.Identity``."""
-
-    activation: nn.Module
-    between: Sequence[nn.Module]
-    linear: nn.Linear
 
 
 class Layer(NamedTuple):
@@ -79,40 +73,40 @@ PARAMETERS = 4
 # ---- the decision
 
 
-def is_small(x: Tensor, keep: str | None) -> bool:
-    """Return True for so few values of x that the modules are faster; keep= must be None."""
-    return (
-        keep is None
-        and type(x) in _PLAIN
-        and not torch.compiler.is_compiling()
-        and x.numel() < SMALL
-    )
+def is_large_on_a_cpu(x: Tensor, keep: str | None) -> bool:
+    """Return True if blocks of rows of x may be faster than modules, or save memory.
+
+    Args:
+        x: the input of a layer, or of the rational in a gate.
+        keep: as in :class:`kat.nn.GRKANMlp`. Who names it wants less kept for small x too.
+    """
+    if type(x) not in _PLAIN or x.device.type != "cpu" or not x.is_floating_point():
+        return False
+    return torch.compiler.is_compiling() or x.numel() >= (SMALL if keep is None else 1)
 
 
 def run_in_blocks(
-    x: Tensor, parts: Sequence[Parts], *, keep: str | None, v: Tensor | None = None
+    x: Tensor, modules: Sequence[Modules], *, keep: str | None, v: Tensor | None = None
 ) -> Tensor | None:
     """The output of GR-KAN layers in blocks of rows; None where their modules are to run.
 
-    Of a call that :func:`is_small` the modules run.
-
     Args:
-        x: the input.
-        parts: the modules of each layer.
+        x: an input that :func:`is_large_on_a_cpu`.
+        modules: of each layer.
         keep: as in :class:`kat.nn.GRKANMlp`.
         v: of x's shape, the value of the gate of a single layer.
     """
-    if not _is_large_on_a_cpu(x, parts, keep):
-        return None
-    if in_function_transform() or is_exporting():
-        return None
-    layers = _plain_layers(x, parts)
-    if layers is None:
+    layers = _plain_layers(x, modules)
+    if layers is None or in_function_transform() or is_exporting():
         return None
     if torch.compiler.is_compiling():
-        return _compiled(x, layers, v)
+        return _compiled(x, layers)
     recorded = torch.is_grad_enabled() and _needs_gradients(x, layers, v)
-    if (recorded and keep == "all") or not _has_kernels(x, layers, v):
+    if recorded:
+        wanted = keep != "all"
+    else:  # nothing is kept: small layers stay in the caches by themselves
+        wanted = _widest_bytes(x, [len(layer.weight) for layer in layers]) >= least_bytes()
+    if not wanted or not _has_kernels(x, layers, v):
         return None
     dtype = product_dtype(x)
     if not recorded:
@@ -123,29 +117,7 @@ def run_in_blocks(
     return y
 
 
-def _is_large_on_a_cpu(x: Tensor, parts: Sequence[Parts], keep: str | None) -> bool:
-    """Return True if blocks are faster than modules, or are to save memory.
-
-    Without gradients nothing is kept: layers that fit the second-level caches stay there by
-    themselves.
-    """
-    if type(x) not in _PLAIN:
-        return False
-    recorded = torch.is_grad_enabled()
-    if torch.compiler.is_compiling():
-        is_large = not recorded
-    elif recorded:
-        is_large = x.numel() > 0
-    else:
-        is_large = x.numel() >= SMALL and _widest_bytes(x, _widths(parts)) >= least_bytes()
-    return is_large and x.device.type == "cpu" and x.is_floating_point() and x.dim() > 0
-
-
-def _widths(parts: Sequence[Parts]) -> list[int]:
-    return [getattr(part.linear, "out_features", 0) for part in parts]
-
-
-def _plain_layers(x: Tensor, parts: Sequence[Parts]) -> list[Layer] | None:
+def _plain_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
     """The tensors of layers that are no more than their formula, and take x; else None.
 
     A layer does more if a module is patched (hooks, a derived class, a ``forward`` of its own,
@@ -153,25 +125,25 @@ def _plain_layers(x: Tensor, parts: Sequence[Parts]) -> list[Layer] | None:
     rational and its linear map. Where tensors do not fit together, the modules say what is wrong.
     """
     layers: list[Layer] = []
-    width = x.shape[-1]
-    for part in parts:
-        layer = plain_layer(part)
+    width = x.shape[-1:]
+    for own in modules:
+        layer = _plain_layer(own)
         if layer is None:
             return None
         form, numerator, denominator, weight, _ = layer
-        if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
+        if weight.shape[1:] != width or weight.device != x.device or weight.layout != x.layout:
             return None
         f = None if numerator is None or denominator is None else (numerator, denominator)
         if f is not None and not arguments_valid(weight, *f, form):  # the weight is as wide as F(x)
             return None
         layers.append(layer)
-        width = weight.shape[0]
+        width = weight.shape[:1]
     return layers
 
 
-def plain_layer(part: Parts) -> Layer | None:
+def _plain_layer(modules: Modules) -> Layer | None:
     """The tensors of a layer that is no more than its formula; else None."""
-    activation, between, linear = part
+    activation, *between, linear = modules
     for module in between:
         if not has_no_effect(module):
             return None
@@ -182,25 +154,16 @@ def plain_layer(part: Parts) -> Layer | None:
         return None
     if type(activation) is nn.Identity and not is_patched(activation):
         return Layer("A", None, None, weight, bias)
-    coefficients = plain_coefficients(activation)
-    if coefficients is None or activation.impl is not None:
+    if type(activation) is not GroupRational or is_patched(activation):
+        return None
+    if activation.channel_dim != -1 or activation.impl is not None:
         return None
     if activation.num_channels not in (None, weight.shape[1]):
-        return None
-    numerator, denominator = coefficients
-    return Layer(activation.form, numerator, denominator, weight, bias)
-
-
-def plain_coefficients(activation: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Numerator and denominator of a rational of the last dimension that is only its formula."""
-    if type(activation) is not GroupRational or activation.channel_dim != -1:
-        return None
-    if is_patched(activation):
         return None
     numerator, denominator = activation.weight_numerator, activation.weight_denominator
     if type(numerator) not in _PLAIN or type(denominator) not in _PLAIN:
         return None
-    return numerator, denominator
+    return Layer(activation.form, numerator, denominator, weight, bias)
 
 
 def has_no_effect(module: nn.Module) -> bool:
@@ -233,13 +196,6 @@ def _has_kernels(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
         if not cpu.supports(x, numerator, denominator, form=form):
             return False
     return True
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of linear maps of x: autocast's where that is active and x is not in float64."""
-    if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
-        return x.dtype
-    return torch.get_autocast_dtype(x.device.type)
 
 
 # ---- the size of a block
@@ -637,7 +593,7 @@ def _formula(x: Tensor, v: Tensor | None, layers: Sequence[Layer], dtype: torch.
 # ---- in compiled code
 
 
-def _compiled(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> Tensor | None:
+def _compiled(x: Tensor, layers: Sequence[Layer]) -> Tensor | None:
     """At inference an MLP is one operator, which decides for blocks in each call.
 
     ``torch.compile`` does not look into it, since what it could fuse is little beside what blocks
@@ -646,7 +602,7 @@ def _compiled(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> Tensor | 
     """
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
 
-    if len(layers) < 2 or v is not None or torch.is_autocast_enabled("cpu"):
+    if len(layers) < 2 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return None
     if any(layer.weight.dtype != x.dtype for layer in layers):
         return None

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.nn.blocks import Parts, is_small
 from kat.nn.coefficients import Init
 from kat.nn.grkan import Keep, check_keep, count_groups, pair
 from kat.nn.init import Scheme, init_own_
-from kat.nn.layer import run_layer
+from kat.nn.layer import run_layers
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 
@@ -139,9 +138,8 @@ class GatedGRKANMlp(nn.Module):
             gate, value = (second, first) if self.gate_last else (first, second)
         else:
             gate, value = self.fc1_g(x), self.fc1_x(x)
-        part = Parts(self.act, (self.drop1, self.norm), self.fc2)
-        small = is_small(gate, self.keep)
-        return self.drop2(run_layer(gate, part, keep=self.keep, small=small, v=value))
+        second = self.act, self.drop1, self.norm, self.fc2
+        return self.drop2(run_layers(gate, [second], keep=self.keep, v=value))
 
 
 def init_gated_(mlp: Any, scheme: Scheme) -> None:

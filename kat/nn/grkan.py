@@ -7,14 +7,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
-from kat.nn.blocks import Parts, is_small, run_in_blocks
 from kat.nn.coefficients import Init
-from kat.nn.hooks import has_grkan_hooks
 from kat.nn.init import Scheme, init_own_
-from kat.nn.layer import may_checkpoint, run_layer
+from kat.nn.layer import run_layers
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 from kat.ops.torch_internals import children
@@ -102,6 +99,7 @@ class GRKANLinear(nn.Module):
             device=device,
             dtype=dtype,
         )
+        self.act.feeds_product = True
         self.fc = nn.Linear(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self.init_weights()
 
@@ -117,8 +115,7 @@ class GRKANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
         own = children(self)
-        part = Parts(own["act"], (), own["fc"])
-        return run_layer(x, part, keep=self.keep, small=is_small(x, self.keep))
+        return run_layers(x, [(own["act"], own["fc"])], keep=self.keep)
 
 
 class GRKANMlp(nn.Module):
@@ -199,13 +196,15 @@ class GRKANMlp(nn.Module):
         options: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def act(groups: int, init: Init, width: int) -> GroupRational:
-            return GroupRational(
+            made = GroupRational(
                 groups, degree, init, form, share, num_channels=width, impl=impl, **options
             )
+            made.feeds_product = True
+            return made
 
         has_first = first_init != "none"
         self.act1 = act(first_groups, first_init, in_features) if has_first else nn.Identity()
-        self.drop1 = nn.Dropout(drops[0])
+        self.drop1 = nn.Dropout(drops[0]) if has_first else nn.Identity()
         self.fc1 = nn.Linear(in_features, hidden_features, bias=biases[0], **options)
         self.act2 = act(groups, act_init, hidden_features)
         self.drop2 = nn.Dropout(drops[1])
@@ -228,25 +227,9 @@ class GRKANMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         own = children(self)
-        dropout = () if isinstance(own["act1"], nn.Identity) else (own["drop1"],)
-        first = Parts(own["act1"], dropout, own["fc1"])
-        second = Parts(own["act2"], (own["drop2"], own["norm"]), own["fc2"])
-        small = is_small(x, self.keep)
-        if not small and not has_grkan_hooks():  # hooks see each layer
-            y = run_in_blocks(x, (first, second), keep=self.keep)
-            if y is not None:
-                return y
-        if self.keep == "input" and may_checkpoint():
-            z: Tensor = checkpoint(_two_layers, x, first, second, use_reentrant=False)
-            return z
-        return _two_layers(x, first, second, keep=self.keep, small=small)
-
-
-def _two_layers(
-    x: Tensor, first: Parts, second: Parts, *, keep: Keep | None = None, small: bool = False
-) -> Tensor:
-    hidden = run_layer(x, first, keep=keep, small=small)
-    return run_layer(hidden, second, keep=keep, small=small)
+        first = own["act1"], own["drop1"], own["fc1"]
+        second = own["act2"], own["drop2"], own["norm"], own["fc2"]
+        return run_layers(x, [first, second], keep=self.keep)
 
 
 def check_keep(keep: Keep | None) -> Keep | None:

@@ -26,8 +26,7 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
     layer from running in blocks.
 
     Args:
-        hook: receives the tensors as part of the autograd graph, and must not change them. An MLP
-            with ``keep="input"`` calls it again in the backward pass.
+        hook: receives the tensors as part of the autograd graph, and must not change them.
 
     Returns:
         A handle; its ``remove()`` ends the calls.
@@ -53,7 +52,8 @@ def has_grkan_hooks() -> bool:
     return len(_hooks) > 0  # compiled code guards the length, not the truth value
 
 
-def call_grkan_hooks(activation: Any, linear: nn.Linear, x: Tensor, y: Tensor) -> None:
-    """Shows a layer's input and output to all hooks of :func:`register_grkan_hook`."""
+def call_grkan_hooks(activation: Any, linear: Any, x: Tensor, y: Tensor) -> None:
+    """Shows the input and output of a layer that has a rational to all hooks."""
     for hook in tuple(_hooks.values()):
-        hook(activation, linear, x, y)
+        if not isinstance(activation, nn.Identity):
+            hook(activation, linear, x, y)

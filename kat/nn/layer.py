@@ -1,83 +1,72 @@
-"""A GR-KAN layer y = W F(x) + bias by its modules, or in blocks of rows on a CPU."""
+"""GR-KAN layers one after the other: in blocks of rows on a CPU, else by their modules."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kat.nn.blocks import Parts, has_no_effect, plain_coefficients, product_dtype, run_in_blocks
-from kat.nn.hooks import call_grkan_hooks
+from kat.nn.blocks import Modules, has_no_effect, is_large_on_a_cpu, run_in_blocks
+from kat.nn.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.rational import GroupRational
-from kat.ops import rational
 from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
 
-def run_layer(
-    x: Tensor, part: Parts, *, keep: str | None, small: bool, v: Tensor | None = None
+def run_layers(
+    x: Tensor, layers: Sequence[Modules], *, keep: str | None, v: Tensor | None = None
 ) -> Tensor:
-    """W F(x) + bias, or W (F(x) v) + bias of a gate, shown to the hooks on all GR-KAN layers.
+    """The output of layers, each of which is shown to the hooks on all GR-KAN layers.
 
     Args:
         x: (..., d_in).
-        part: the modules. Without a rational, an ``nn.Identity`` in its place, a layer is its
-            linear map alone.
+        layers: the modules of each layer, in the order in which they are called.
         keep: see :data:`kat.nn.Keep`.
-        small: the call :func:`kat.nn.blocks.is_small`; the modules run.
-        v: the value of a gate, of x's shape.
+        v: the value of a gate, of x's shape; y = W (F(x) v) + bias for a single layer.
     """
-    y = None if small else run_in_blocks(x, (part,), keep=keep, v=v)
-    if y is None and keep in ("hidden", "input") and may_checkpoint():
-        y = checkpoint(_by_modules, x, part, v, use_reentrant=False)
-    if y is None:
-        y = _by_modules(x, part, v)
-    if type(part.activation) is not nn.Identity:
-        call_grkan_hooks(part.activation, part.linear, x, y)
-    return y
+    in_blocks = is_large_on_a_cpu(x, keep)
+    chains = [[layer] for layer in layers] if has_grkan_hooks() else [layers]
+    for chain in chains:
+        y = run_in_blocks(x, chain, keep=keep, v=v) if in_blocks else None
+        if y is None:
+            y = _run_modules(x, chain, keep=keep, v=v)
+        call_grkan_hooks(chain[0][0], chain[-1][-1], x, y)
+        x, v = y, None
+    return x
 
 
-def may_checkpoint() -> bool:
+def _run_modules(
+    x: Tensor, layers: Sequence[Modules], *, keep: str | None, v: Tensor | None
+) -> Tensor:
+    saves_memory = keep in ("hidden", "input") and _may_checkpoint()
+    if saves_memory and keep == "input":
+        z: Tensor = checkpoint(_run_modules, x, layers, keep=None, v=v, use_reentrant=False)
+        return z
+    for modules in layers:
+        if saves_memory:
+            x = checkpoint(_run_layer, x, modules, v, use_reentrant=False)
+        else:
+            x = _run_layer(x, modules, v)
+        v = None
+    return x
+
+
+def _run_layer(x: Tensor, modules: Modules, v: Tensor | None) -> Tensor:
+    """linear(norm(drop(F(x)))): dropout and norm are called where they have an effect."""
+    activation, *others = modules
+    if v is None:
+        x = activation(x)
+    elif type(activation) is GroupRational and not is_patched(activation):
+        x = activation(x, v)
+    else:
+        x = activation(x) * v
+    for module in others:
+        if not has_no_effect(module):
+            x = module(x)
+    return x
+
+
+def _may_checkpoint() -> bool:
     """Return True if a backward pass may follow that can run the modules again."""
     return torch.is_grad_enabled() and not in_function_transform() and not is_exporting()
-
-
-def _by_modules(x: Tensor, part: Parts, v: Tensor | None) -> Tensor:
-    """linear(norm(drop(F(x)))): dropout and norm are called where they have an effect."""
-    y = _activated(x, part.activation) if v is None else _gated(x, part.activation, v)
-    for module in part.between:
-        if not has_no_effect(module):
-            y = module(y)
-    output: Tensor = part.linear(y)
-    return output
-
-
-def _activated(x: Tensor, activation: Any) -> Tensor:
-    """F(x) in the dtype of the product that follows.
-
-    Under autocast F writes that dtype. In compiled code x is cast instead, together with what has
-    made x, as the input of a ViT's MLP is.
-    """
-    if type(activation) is not GroupRational or not isinstance(x, Tensor):
-        y: Tensor = activation(x)
-        return y
-    dtype = product_dtype(x)
-    if dtype == x.dtype or is_patched(activation):
-        y = activation(x)
-    elif torch.compiler.is_compiling():
-        y = activation(x.to(dtype))
-    else:
-        y = activation(x, dtype)
-    return y
-
-
-def _gated(x: Tensor, activation: Any, v: Tensor) -> Tensor:
-    """F(x) v, by one operator where the activation is no more than its formula."""
-    coefficients = plain_coefficients(activation)
-    if coefficients is None:
-        y: Tensor = activation(x) * v
-        return y
-    activation.check_channels(x)
-    numerator, denominator = coefficients
-    return rational(x, numerator, denominator, v, form=activation.form, impl=activation.impl)

@@ -81,6 +81,8 @@ class GroupRational(nn.Module):
     """
 
     num_channels: int | None = None  # also of models that were pickled without it
+    feeds_product: bool = False
+    """True in a GR-KAN layer: under autocast F(x) has the dtype of the product that follows."""
 
     def __init__(
         self,
@@ -172,29 +174,28 @@ class GroupRational(nn.Module):
         numerator, denominator = (_exact([v]).to(dtype) for v in (c.numerator, c.denominator))
         return group_functions(x, numerator, denominator, self.form)
 
-    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """F(x), with x's shape, in x's dtype or another."""
-        self.check_channels(x)
+    def forward(self, x: Tensor, v: Tensor | None = None) -> Tensor:
+        """F(x), or F(x) v for the value v of a gate, with x's shape and dtype."""
+        dtype = None
+        if not isinstance(x, fx.Proxy):
+            self._check_channels(x)
+            if self.feeds_product and product_dtype(x) != x.dtype:
+                dtype = product_dtype(x)
+                if torch.compiler.is_compiling():  # fuses the cast with what has made x
+                    x = x.to(dtype)
         moves = self.channel_dim != -1
         y = rational(
             x.movedim(self.channel_dim, -1) if moves else x,
             self.weight_numerator,
             self.weight_denominator,
+            v.movedim(self.channel_dim, -1) if moves and v is not None else v,
             form=self.form,
             impl=self.impl,
             dtype=dtype,
         )
         return y.movedim(-1, self.channel_dim) if moves else y
 
-    def check_channels(self, x: Tensor) -> None:
-        """Checks that x is a tensor with ``num_channels`` channels.
-
-        Raises:
-            InputError: other channels.
-            TypeError: no tensor.
-        """
-        if isinstance(x, fx.Proxy):
-            return
+    def _check_channels(self, x: Tensor) -> None:
         check_is_tensor("x", x)
         if self.num_channels is not None and x.shape[self.channel_dim] != self.num_channels:
             raise InputError(
@@ -212,6 +213,13 @@ class GroupRational(nn.Module):
             f"num_groups={self.num_groups}, degree={self.degree}, init={self.init!r},"
             f" form={self.form!r}, share={self.share!r}, channel_dim={self.channel_dim}"
         )
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of linear maps of x: autocast's where that is active and x is not in float64."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
+        return x.dtype
+    return torch.get_autocast_dtype(x.device.type)
 
 
 @torch.no_grad()

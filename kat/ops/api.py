@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from kat.errors import InputError
 from kat.ops import reference
 from kat.ops.arguments import DTYPES, Form, Impl, check_are_tensors, check_arguments
-from kat.ops.operators import KERNELS, dispatched, gradients, value
+from kat.ops.operators import KERNELS, Value, dispatched, gradients, run_forward
 from kat.ops.torch_internals import is_ordinary
 
 
@@ -75,7 +75,10 @@ def rational(
     if is_ordinary(x, numerator, denominator, v):
         check_arguments(x, numerator, denominator, v, form=form)
         if impl is None and x.device.type in KERNELS:
-            return value(x, numerator, denominator, v, form=form, dtype=dtype)
+            if not torch.is_grad_enabled():
+                return run_forward(x, numerator, denominator, v, form=form, dtype=dtype)
+            y: Tensor = Value.apply(x, numerator, denominator, v, form, dtype, None)
+            return y
     else:
         tensors = (x, numerator, denominator, v)
         proxy: Any = next((tensor for tensor in tensors if isinstance(tensor, fx.Proxy)), None)
@@ -155,7 +158,7 @@ def warmup(
     """
     check_arguments(x, numerator, denominator, v, form=form)
     with torch.no_grad():
-        y = value(x, numerator, denominator, v, form=form, dtype=dtype)
+        y = run_forward(x, numerator, denominator, v, form=form, dtype=dtype)
         for coefficients in (True, False):
             gradients(y, x, numerator, denominator, v, form=form, coefficients=coefficients)
 

@@ -39,21 +39,27 @@ def gradients(
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,
+    v: Tensor | None,
     *,
     form: str,
     coefficients: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradients of ``sum(grad * F(x))`` for x and the coefficients, differentiable again.
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of ``sum(grad * F(x) * v)``, differentiable again.
 
     Args:
         grad, x, numerator, denominator: such that there :func:`has_kernel`.
+        v: the value of a gate, or None.
         form: ``"A"`` or ``"B"``.
         coefficients: compute their gradients.
     """
-    if not coefficients and torch.is_grad_enabled():
-        slope = derivative(x, numerator, denominator, form=form, order=1)
-        return grad.to(x.dtype) * slope, None, None
-    return _gradients(grad, x, numerator, denominator, form=form, order=0)
+    dv = None
+    if v is not None:
+        dv = grad * derivative(x, numerator, denominator, form=form, order=0)
+        grad = grad * v
+    if coefficients:
+        return *_gradients(grad, x, numerator, denominator, form=form, order=0), dv
+    slope = derivative(x, numerator, denominator, form=form, order=1)
+    return grad.to(x.dtype) * slope, None, None, dv
 
 
 def derivative(

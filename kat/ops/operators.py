@@ -194,31 +194,13 @@ def _empty_like(x: Tensor, v: Tensor | None, dtype: torch.dtype) -> Tensor:
 # ---- ordinary tensors: without torch's dispatcher
 
 
-def value(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str = "A",
-    dtype: torch.dtype | None = None,
-    backend: Backend | None = None,
-) -> Tensor:
+class Value(torch.autograd.Function):
     """F(x), or F(x) v, of ordinary tensors, differentiable; nothing is checked.
 
-    Args:
-        x, numerator, denominator, v, form: as in :func:`kat.gated_rational`.
-        dtype: of the output; x's if None.
-        backend: None for the one of x's device. Triton's interpreter runs on CPU tensors, and its
-            gradients cannot be differentiated again.
+    The backend is None for the one of x's device. Triton's interpreter runs on CPU tensors, and
+    its gradients cannot be differentiated again.
     """
-    if torch.is_grad_enabled():
-        y: Tensor = _Value.apply(x, numerator, denominator, v, form, dtype, backend)
-        return y
-    return run_forward(x, numerator, denominator, v, form=form, dtype=dtype, backend=backend)
 
-
-class _Value(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -259,7 +241,7 @@ def dispatched(
     dtype: torch.dtype | None = None,
     impl: str | None = None,
 ) -> Tensor:
-    """Computes :func:`value` by torch's dispatcher, a backend that is named, or the reference."""
+    """F(x), or F(x) v, by torch's dispatcher, a backend that is named, or the reference."""
     check_impl(impl)
     onnx, transformed = is_exporting_onnx(), in_function_transform()
     if impl in BACKENDS and not onnx:
@@ -271,7 +253,8 @@ def dispatched(
         backend = BACKENDS[impl]
         backend.check_available(x, numerator, denominator, v, form=form)
         if x.device.type != backend.DEVICE_TYPE:
-            return value(x, numerator, denominator, v, form=form, dtype=dtype, backend=backend)
+            interpreted: Tensor = Value.apply(x, numerator, denominator, v, form, dtype, backend)
+            return interpreted
     if onnx or impl == "reference" or (impl is None and transformed):
         formula = reference.plain_rational if onnx else reference.rational
         return formula(x, numerator, denominator, v, form=form).to(dtype or x.dtype)
@@ -294,56 +277,19 @@ def gradients(
     A backward pass can itself be mapped or differentiated in forward mode
     (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
     """
-    if torch.is_grad_enabled() or in_function_transform():
-        return _recorded_gradients(
-            grad, x, numerator, denominator, v, form=form, coefficients=coefficients
-        )
-    tensors = (
-        (grad, x, numerator, denominator) if v is None else (grad, x, numerator, denominator, v)
-    )
-    if is_ordinary(*tensors) and grad.device.type in KERNELS:
+    if in_function_transform():
+        return reference.backward(grad, x, numerator, denominator, v, form=form)
+    if torch.is_grad_enabled():
+        from kat.ops import derivative  # few need derivatives of the second order
+
+        if derivative.has_kernel(grad, x, numerator, denominator):
+            return derivative.gradients(
+                grad, x, numerator, denominator, v, form=form, coefficients=coefficients
+            )
+    elif is_ordinary(grad, x, numerator, denominator, v) and grad.device.type in KERNELS:
         return run_backward(
             grad, x, numerator, denominator, v, form=form, coefficients=coefficients
         )
-    return _by_operator(grad, x, numerator, denominator, v, form=form, coefficients=coefficients)
-
-
-def _recorded_gradients(
-    grad: Tensor,
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None,
-    *,
-    form: str,
-    coefficients: bool,
-) -> Gradients:
-    from kat.ops import derivative  # few need derivatives of the second order
-
-    if in_function_transform():
-        return reference.backward(grad, x, numerator, denominator, v, form=form)
-    if not derivative.has_kernel(grad, x, numerator, denominator):
-        return _by_operator(
-            grad, x, numerator, denominator, v, form=form, coefficients=coefficients
-        )
-    f_grad = grad if v is None else grad * v
-    dx, da, db = derivative.gradients(
-        f_grad, x, numerator, denominator, form=form, coefficients=coefficients
-    )
-    dv = None if v is None else grad * value(x, numerator, denominator, form=form)
-    return dx, da, db, dv
-
-
-def _by_operator(
-    grad: Tensor,
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None,
-    *,
-    form: str,
-    coefficients: bool,
-) -> Gradients:
     dx, da, db, dv = torch.ops.kat.rational_backward.default(
         grad, x, numerator, denominator, v, form=form, coefficients=coefficients
     )

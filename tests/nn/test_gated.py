@@ -117,7 +117,7 @@ PACKINGS = [{}, {"packed": True}, {"packed": True, "gate_last": True}]
 
 
 def _pair(**options):
-    """A fused MLP with coefficients of its own, and the same MLP not fused."""
+    """An MLP with coefficients of its own, and the same MLP with ``keep="all"``."""
     torch.manual_seed(0)
     mlp = kat.GatedGRKANMlp(12, 32, 20, share="none", **options)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def _gradients(mlp, x, grad, autocast=False):
 
 @pytest.mark.parametrize("options", PACKINGS)
 @pytest.mark.parametrize("form", ["A", "B"])
-def test_the_fused_layer_has_the_gradients_of_its_modules(options, form):
+def test_the_layer_has_the_gradients_of_its_modules(options, form):
     mlp, plain = _pair(form=form, dtype=torch.float64, **options)
     x, grad = torch.randn(3, 5, 12).double(), torch.randn(3, 5, 20).double()
     got, expected = _gradients(mlp, x, grad), _gradients(plain, x, grad)
@@ -165,7 +165,7 @@ def test_under_autocast(options):
 
 
 @pytest.mark.parametrize("options", PACKINGS)
-def test_the_fused_layer_keeps_input_gate_and_value(options):
+def test_the_layer_keeps_input_gate_and_value(options):
     mlp, plain = _pair(**options)
     x, size = torch.randn(7, 12), 4 * 7 * mlp.fc2.in_features
     assert saved_bytes(mlp, x) == x.nbytes + 2 * size

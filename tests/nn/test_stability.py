@@ -105,7 +105,7 @@ def test_gradients_of_adapters_are_of_what_they_train(kind):
 
 
 def _by_hand(model, images, labels):
-    """Inputs, outputs and gradients of every module of a model whose layers are not fused."""
+    """Inputs, outputs and gradients of every module of a model with keep="all"."""
     seen = {}
 
     def keep(name, module, args, output):
@@ -131,7 +131,7 @@ def _q(x, b, form):
 
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_quantities_are_those_of_the_definitions(form):
-    """A model in double precision, unfused, its tensors taken by hand."""
+    """A model in double precision that runs by its modules, its tensors taken by hand."""
     model = _model(form=form, keep="all").double()
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     watched = _model(form=form).double()

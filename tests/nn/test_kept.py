@@ -46,7 +46,7 @@ def test_same_value_and_gradients_as_the_modules(form, share, bias, dtype):
 
 @pytest.mark.parametrize("model", ["kat_micro_patch2_8", "kat_glu_micro_patch2_8"])
 def test_a_default_device_changes_nothing(model):
-    """Fused code gives each new tensor a device: none gets to a default that has no memory."""
+    """The code gives each new tensor a device: none gets to a default that has no memory."""
     torch.manual_seed(0)
     ours, x, grad = timm.create_model(model), torch.randn(4, 3, 8, 8), torch.randn(4, 10)
     expected = _gradients(ours, x, grad)
@@ -59,15 +59,15 @@ def test_a_default_device_changes_nothing(model):
             assert torch.equal(actual, wanted)
 
 
-def _is_fused(module, x, *widths):
-    """Whether the inputs of the layers, of these widths, are all that is saved."""
+def _keeps_inputs_only(module, x, *widths):
+    """Return True if the inputs of the layers, of these widths, are all that is kept."""
     return saved_bytes(module, x) == len(x) * sum(widths) * 4
 
 
 def test_keeps_its_inputs_only():
     x = torch.randn(10, 192, requires_grad=True)
     ours = kat.GRKANMlp(192, 768)
-    assert _is_fused(ours, x, 192, 768)
+    assert _keeps_inputs_only(ours, x, 192, 768)
     assert saved_bytes(ours, x) <= 0.6 * saved_bytes(timm.layers.Mlp(192, 768), x)
 
 
@@ -77,8 +77,8 @@ def test_a_small_call_on_a_cpu_calls_the_modules(mlp, monkeypatch):
     widths = (192, 768, 768) if hasattr(mlp, "fc1_g") else (192, 768)
     monkeypatch.setattr(blocks, "SMALL", 10 * widths[len(widths) - 2])  # rows of the gate, or of x
     x = torch.randn(10, 192, requires_grad=True)
-    assert _is_fused(mlp, x, *widths)
-    assert not _is_fused(mlp, x[:9], *widths)
+    assert _keeps_inputs_only(mlp, x, *widths)
+    assert not _keeps_inputs_only(mlp, x[:9], *widths)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -137,7 +137,7 @@ def test_hooks_and_derived_modules_are_called():
     hooked = kat.GRKANLinear(16, 4)
     hooked.fc.register_forward_hook(lambda module, args, output: seen.append(output))
     assert torch.equal(hooked(x), seen[0])
-    assert not _is_fused(hooked, x, 16)
+    assert not _keeps_inputs_only(hooked, x, 16)
 
     class Adapter(nn.Linear):
         def forward(self, x):
@@ -146,8 +146,8 @@ def test_hooks_and_derived_modules_are_called():
     derived = kat.GRKANLinear(16, 4)
     derived.fc = Adapter(16, 4)
     assert torch.equal(derived(x), derived.fc(derived.act(x)))
-    assert not _is_fused(derived, x, 16)
-    assert _is_fused(kat.GRKANLinear(16, 4), x, 16)
+    assert not _keeps_inputs_only(derived, x, 16)
+    assert _keeps_inputs_only(kat.GRKANLinear(16, 4), x, 16)
 
 
 @pytest.mark.parametrize("name", ["act", "fc"])
@@ -218,7 +218,7 @@ def test_a_registered_hook_sees_each_layer_as_it_runs_and_changes_nothing(option
     assert x2 is y1
     assert torch.equal(x1, x)
     assert torch.equal(y2, actual[0])
-    assert _is_fused(ours, x, 16, 32) == (not options)
+    assert _keeps_inputs_only(ours, x, 16, 32) == (not options)
     assert len(seen) == 4
     handle.remove()
     ours(x)
