@@ -30,7 +30,7 @@ import gzip
 import math
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -94,10 +94,14 @@ class Text:
     bytes_of_token: Tensor
 
 
-def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
-    """One run of an arm: the model, and its bits per byte."""
+def run(
+    options: argparse.Namespace,
+    trial: Trial,
+    make: Callable[[str], LlamaForCausalLM] | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """One run of an arm: the model, by default of make_model, and its bits per byte."""
     text = read(trial.task, options.docs)
-    model = make_model(trial.arm).to(trial.device)
+    model = (make or make_model)(trial.arm).to(trial.device)
     torch.manual_seed(trial.seed)  # the same batches for all arms, whose weights draw differently
     forward = torch.compile(model) if options.compile else model
     windows = text.train.unfold(0, CONTEXT + 1, 1)
@@ -113,7 +117,9 @@ def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str,
     row = train(trial, model, loss, partial(error, text.valid, VALID), 0.1, max_norm=1.0)
     row["curve"] = [(step * BATCH * CONTEXT, bits) for step, bits in row["curve"]]
     row["tokens"] = trial.steps * BATCH * CONTEXT
-    row["test"] = error(text.test, TEST)
+    nats, sizes = window_nats(model, text.test, text.bytes_of_token, TEST)
+    row["test"] = (nats.sum() / math.log(2) / sizes.sum()).item()
+    row["windows"] = " ".join(f"{value:.3f}" for value in nats.tolist())
     if options.generate and not trial.tuning:
         print(f"  {complete(model, text, text.test[: CONTEXT // 8], options.generate)!r}")
     return model, row
@@ -132,20 +138,27 @@ def make_model(arm: str) -> LlamaForCausalLM:
     return model
 
 
-@torch.no_grad()
 def bits_per_byte(model: nn.Module, tokens: Tensor, sizes: Tensor, count: int) -> float:
     """Over ``count`` windows that are evenly spaced over the tokens, or all that there are."""
+    nats, lengths = window_nats(model, tokens, sizes, count)
+    return (nats.sum() / math.log(2) / lengths.sum()).item()
+
+
+@torch.no_grad()
+def window_nats(
+    model: nn.Module, tokens: Tensor, sizes: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """The nats and the bytes of each window of :func:`bits_per_byte`."""
     device = next(model.parameters()).device
     windows = tokens.unfold(0, CONTEXT + 1, CONTEXT)
     chosen = torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()
-    nats, length = 0.0, 0
+    nats = []
     for batch in windows[chosen].split(BATCH):
         logits = model(input_ids=batch[:, :-1].to(device)).logits
-        targets = batch[:, 1:].flatten()
-        total = functional.cross_entropy(logits.flatten(0, 1), targets.to(device), reduction="sum")
-        nats += total.item()
-        length += int(sizes[targets].sum())
-    return nats / math.log(2) / length
+        targets = batch[:, 1:].to(device)
+        losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        nats.append(losses.view(targets.shape).double().sum(1).cpu())
+    return torch.cat(nats), sizes[windows[chosen][:, 1:]].sum(1)
 
 
 def complete(model: LlamaForCausalLM, text: Text, prompt: Tensor, count: int) -> str:

@@ -100,7 +100,7 @@ class Domain:
         means: dict[str, list[dict[str, float]]] = {measure: [] for measure in self.measures}
         for task in options.task:
             runs = self.runs(options.csv, task, options.steps)
-            make = partial(self._row, options, task, run)
+            make = partial(self.row, options, task, run)
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
                 try:
@@ -119,7 +119,7 @@ class Domain:
         for measure, of_tasks in means.items():
             print_ranks(measure, [m for m in of_tasks if m.keys() == self.rates.keys()])
 
-    def _row(
+    def row(
         self, options: argparse.Namespace, task: str, run: Any,
         arm: str, rates: Rates, seed: int, tuning: bool,
     ) -> dict[str, Any]:  # fmt: skip

@@ -96,17 +96,15 @@ def run_in_blocks(
         keep: as in :class:`kat.nn.GRKANMlp`.
         v: of x's shape, the value of the gate of a single layer.
     """
+    if not torch.is_grad_enabled() and _stays_in_caches(x, modules):
+        return None
     layers = _plain_layers(x, modules)
     if layers is None or in_function_transform() or is_exporting():
         return None
     if torch.compiler.is_compiling():
         return _compiled(x, layers)
     recorded = torch.is_grad_enabled() and _needs_gradients(x, layers, v)
-    if recorded:
-        wanted = keep != "all"
-    else:  # nothing is kept: small layers stay in the caches by themselves
-        wanted = _widest_bytes(x, [len(layer.weight) for layer in layers]) >= least_bytes()
-    if not wanted or not _has_kernels(x, layers, v):
+    if (recorded and keep == "all") or not _has_kernels(x, layers, v):
         return None
     dtype = product_dtype(x)
     if not recorded:
@@ -115,6 +113,14 @@ def run_in_blocks(
     tensors = [tensor for layer in layers for tensor in layer.tensors]
     y: Tensor = _Blocks.apply(x, v, forms, dtype, keep != "input", *tensors)
     return y
+
+
+def _stays_in_caches(x: Tensor, modules: Sequence[Modules]) -> bool:
+    """Return True if eager layers stay in the caches without blocks. Nothing else is kept."""
+    if torch.compiler.is_compiling():
+        return False
+    widths = [getattr(own[-1], "out_features", 0) for own in modules]
+    return x.dim() > 0 and _widest_bytes(x, widths) < least_bytes()
 
 
 def _plain_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
