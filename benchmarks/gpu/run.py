@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import tempfile
 import time
 import traceback
@@ -22,7 +23,7 @@ import timing
 import torch
 
 from gpu.page import STATES, Result, Row
-from gpu.plan import Plan
+from gpu.plan import ROOT, Plan
 from gpu.stand_in import StandIn
 from kat.errors import first_line
 from kat.machine import cores
@@ -61,7 +62,8 @@ def run(step: Step, plan: Plan, result: Result, deadline: float, stop: StopReque
     """Runs a step in processes of its own until it ends, its time is up, or a signal stops it."""
     begin = time.monotonic()
     result.budget = deadline - begin
-    count = min(step.shares, cores())
+    exclusive = not plan.stand_in and compute_mode() == "Exclusive_Process"
+    count = 1 if exclusive else min(step.shares, cores())
     with tempfile.TemporaryDirectory() as name:
         files = [Path(name) / f"{number}.jsonl" for number in range(count)]
         fork = multiprocessing.get_context("fork")  # the imports are not repeated
@@ -82,6 +84,20 @@ def run(step: Step, plan: Plan, result: Result, deadline: float, stop: StopReque
         result.state, result.error = min(outcomes, key=lambda o: STATES.index(o[0]))
         result.rows = [row for file in files for row in read(file)[0]]
         result.seconds = time.monotonic() - begin
+
+
+def compute_mode() -> str:
+    """The mode of the GPU; in ``Exclusive_Process`` it takes one process at a time."""
+    return output("nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader")
+
+
+def output(*command: str) -> str:
+    """The first line that a program prints; empty where there is no such program or line."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (done.stdout.splitlines() or [""])[0] if done.returncode == 0 else ""
 
 
 def wait(children: list[Any], deadline: float, stop: StopRequest) -> None:

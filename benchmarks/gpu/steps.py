@@ -24,7 +24,7 @@ import kat
 from gpu import times
 from gpu.kernels import Case, largest_error, pairs_of_settings
 from gpu.plan import ROOT, Plan
-from gpu.run import Emit, Skipped, Step
+from gpu.run import Emit, Skipped, Step, compute_mode, output
 from kat.machine import cores, processor
 from kat.training.provenance import commit
 
@@ -41,8 +41,9 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
         "memory, GB": round(properties.total_memory / 1e9, 1),
         "multiprocessors": properties.multi_processor_count,
         "capability": "{}.{}".format(*accelerator.get_device_capability()),
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "clock, at most, degrees": _clocks(),
+        "compute mode": compute_mode(),
         "CUDA": torch.version.cuda or torch.version.hip or "none",
         "torch": torch.__version__,
         **{name: _version(name) for name in ("triton", "timm", "pytest")},
@@ -54,15 +55,6 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     }
     for name, value in facts.items():
         emit({"what": name, "value": str(value)})
-
-
-def _output(*command: str) -> str:
-    """The first line that a program prints; empty where there is no such program or line."""
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return (done.stdout.splitlines() or [""])[0] if done.returncode == 0 else ""
 
 
 def _version(package: str) -> str:
@@ -270,7 +262,7 @@ def clocks(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
 def _clocks() -> str:
     query = "clocks.sm,clocks.max.sm,temperature.gpu"
-    return _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+    return output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
 
 
 # The weights are about seconds: of the 540 that the report may take, without peers.
@@ -282,10 +274,13 @@ STEPS = (
     Step("operator", "Operator", times.operator, 25),
     Step("calls", "Calls", times.calls, 10),
     Step("models", "Models", times.models, 75),
+    Step("registers", "Registers", times.registers, 10),
+    Step("profile", "Longest operations", times.profile, 30),
     Step("tests", "GPU tests", tests, 90, shares=8),
     Step("verify", "kat verify", verify, 20, shares=4),
     Step("equal_runs", "Equal runs", equal_runs, 15),
     Step("parity", "Training as on the CPU", parity, 35, optional=True),
+    Step("sweep", "Programs and registers", times.sweep, 60, optional=True),
     Step("latency", "Latency", times.latency, 35, optional=True),
     Step("sanitizer", "compute-sanitizer", sanitizer, 40, optional=True),
     Step("peers", "Published kernels", times.peers, 40, optional=True),

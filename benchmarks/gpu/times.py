@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlp
 import peer_code
@@ -17,23 +18,34 @@ import train_step
 from peer_static import GPUS
 from timing import ACCELERATORS, medians, take_turns
 from torch import Tensor
+from torch.profiler import ProfilerActivity
 
 from gpu.kernels import ARRAYS, Case
 from gpu.page import Row
 from gpu.plan import Plan
 from gpu.run import Emit, Skipped
+from kat.ops.triton import launch
 
 DTYPES = ("bfloat16", "float32")
 
 
 def copy(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """The bandwidth of a copy within the device's memory: bytes read and written a second."""
+    """The bandwidth of a copy and of a sum of two arrays: bytes read and written a second.
+
+    A copy moves two arrays as the forward kernel does, ``torch.add(out=)`` three as the backward
+    kernel does.
+    """
     for size in plan.copied:
-        source = torch.zeros(size // 4, device=plan.device)
+        source, other = (torch.zeros(size // 4, device=plan.device) for _ in range(2))
         target = torch.empty_like(source)
-        step = partial(target.copy_, source)
-        ms = medians(take_turns({"copy": step}, plan.seconds, plan.device))["copy"]
-        emit({"size": f"{size / 2**20:g} MiB", "ms": ms, "GB/s": 2 * size / ms / 1e6})
+        steps = {
+            "copy": partial(target.copy_, source),
+            "add": partial(torch.add, source, other, out=target),
+        }
+        found = medians(take_turns(steps, plan.seconds, plan.device))
+        for (name, ms), arrays in zip(found.items(), (2, 3), strict=True):
+            row = {"operation": name, "size": f"{size / 2**20:g} MiB"}
+            emit({**row, "ms": ms, "GB/s": arrays * size / ms / 1e6})
 
 
 def kernels(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
@@ -50,6 +62,80 @@ def kernels(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
             moved = arrays * grad.nbytes
             kind = {"kernel": name, "gated": _yes(gated), "dtype": dtype, "shape": shape}
             emit({**kind, "ms": ms, "GB/s": moved / ms / 1e6})
+
+
+def registers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """Registers a thread and bytes of spills of every kernel, as the driver has loaded it."""
+    if plan.stand_in:
+        raise Skipped("the interpreter compiles nothing")
+    for dtype, gated in itertools.product(DTYPES, (False, True)):
+        for name, made in _loaded(Case("A", dtype, plan.smoke[0], gated=gated), plan):
+            kind = {"kernel": name, "gated": _yes(gated), "dtype": dtype}
+            emit({**kind, "registers": made.n_regs, "spills": made.n_spills})
+
+
+def _loaded(case: Case, plan: Plan) -> Iterator[tuple[str, Any]]:
+    """The names of the kernels that a case runs, and what Triton has loaded of them."""
+    loaded: dict[str, Any] = {}
+    compile_kernel = launch.compiled
+
+    def note(kernel: Any, *arguments: Any, **constants: Any) -> Any:
+        made = compile_kernel(kernel, *arguments, **constants)
+        loaded[kernel.__name__ if constants.get("SUMS", True) else f"{kernel.__name__} of x"] = made
+        return made
+
+    launch.PLANS.clear()
+    launch.compiled = note
+    try:
+        for call in case.calls(*case.tensors(plan.device)).values():
+            call()
+    finally:
+        launch.compiled = compile_kernel
+    yield from loaded.items()
+
+
+def sweep(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """Forward and backward in bfloat16 with other programs a multiprocessor, and fewer registers.
+
+    "chosen" is what the library runs.
+    """
+    case = Case("A", "bfloat16", rational.shapes_of(plan.shapes[0], ())[0])
+    grad, *tensors = case.tensors(plan.device)
+    options, resident = dict(launch.OPTIONS), launch.resident
+    limits, counts = (
+        ((None,), (None, 2)) if plan.stand_in else ((None, 64, 48), (None, *range(2, 7)))
+    )
+    for limit, programs in itertools.product(limits, counts):
+        launch.PLANS.clear()
+        launch.compiled.cache_clear()
+        launch.OPTIONS = options if limit is None else {**options, "maxnreg": limit}
+        launch.resident = resident if programs is None else lambda made, count=programs: count
+        calls = case.calls(grad, *tensors)
+        steps = {name: calls[name] for name in ("forward", "backward")}
+        setting = {"registers at most": str(limit), "programs": str(programs or "chosen")}
+        for name, ms in medians(take_turns(steps, plan.seconds / 4, plan.device)).items():
+            emit({"kernel": name, **setting, "ms": ms})
+
+
+def profile(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """The 15 operations that take longest on the device in a training step of KAT and of ViT."""
+    size, images = next(iter(plan.models.items()))
+    activity = ProfilerActivity.CPU if plan.stand_in else ProfilerActivity.CUDA
+    for compiled, name in itertools.product((False, True), ("vit", "fused")):
+        options = train_step.parse(_model_flags(plan, size, images, compiled))
+        model = train_step.make_model(name, options)
+        step = train_step.training_step(model, *train_step.make_batch(options), options)
+        step()
+        with torch.profiler.profile(activities=[activity]) as profiler:
+            step()
+            ACCELERATORS[plan.device].synchronize()
+        kind = "cpu" if plan.stand_in else "device"
+        found = profiler.key_averages()
+        times = {row.key: getattr(row, f"self_{kind}_time_total") / 1e3 for row in found}
+        total = sum(times.values())
+        for key in sorted(times, key=times.__getitem__, reverse=True)[:15]:
+            row = {"model": train_step.label(name, options), "compiled": _yes(compiled)}
+            emit({**row, "operation": key[:80], "ms": times[key], "share": times[key] / total})
 
 
 def operator(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
@@ -73,13 +159,36 @@ def _operator(plan: Plan, emit: Emit, shapes: Iterable[str], *flags: str) -> Non
 
 
 def calls(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """What a call with a tiny x takes of the host's time, in us: of Python, torch and Triton."""
+    """What a call with a tiny x takes of the host's time, in us: of Python, torch and Triton.
+
+    "empty" is an autograd function of as many arguments that computes nothing.
+    """
     options = rational.parse(["--device", plan.device])
     for passes in rational.PASSES:
         steps = rational.candidates((2, 16, 64), "float32", passes, options)
+        steps["empty"] = _empty_step(passes, plan)
         repeated = {name: partial(_repeat, step, plan) for name, step in steps.items()}
         for name, ms in medians(take_turns(repeated, plan.seconds, "host")).items():
             emit({"pass": passes, "function": name, "us": 1e3 * ms / plan.calls})
+
+
+class _Empty(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(x, a, b)
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors)
+
+
+def _empty_step(passes: str, plan: Plan) -> Callable[[], None]:
+    x, a, b = (torch.ones(shape, device=plan.device) for shape in ((2, 16, 64), (1, 6), (8, 4)))
+    if passes == "forward":
+        return rational.forward(lambda x: _Empty.apply(x, a, b), x)
+    leaves = [tensor.requires_grad_() for tensor in (x, a, b)]
+    return rational.both(lambda x: _Empty.apply(x, a, b), torch.ones_like(x), leaves)
 
 
 def _repeat(step: Callable[[], None], plan: Plan) -> None:
@@ -126,18 +235,22 @@ def latency(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 def _models(
     plan: Plan, emit: Emit, size: str, images: int, compiled: bool, amp: bool = True
 ) -> None:
+    options = train_step.parse(_model_flags(plan, size, images, compiled, amp))
+    for row in train_step.measure(options):
+        kind = {"dtype": _dtype(amp), "compiled": _yes(compiled), "batch": str(options.batch)}
+        emit({"size": size, **kind, **_named(train_step.COLUMNS, row)})
+
+
+def _model_flags(plan: Plan, size: str, images: int, compiled: bool, amp: bool = True) -> list[str]:
+    """The options of benchmarks/train_step.py."""
     little = ACCELERATORS[plan.device].get_device_properties(0).total_memory < 20e9
     part = (2 if little else 1) * (1 if amp else 4)  # float32 takes several times as long
-    batch = max(images // part, 1)
-    flags = [
+    return [
         *("--device", plan.device, "--size", size, "--models", "vit", "fused"),
-        *("--batch", str(batch), "--seconds", str(plan.seconds)),
+        *("--batch", str(max(images // part, 1)), "--seconds", str(plan.seconds)),
         *(("--amp",) if amp else ()),
         *(("--compile", "blocks") if compiled else ()),
     ]
-    for row in train_step.measure(train_step.parse(flags)):
-        kind = {"dtype": _dtype(amp), "compiled": _yes(compiled), "batch": str(batch)}
-        emit({"size": size, **kind, **_named(train_step.COLUMNS, row)})
 
 
 def peers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from packaging.requirements import Requirement
@@ -26,8 +27,20 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_report.py"
 STEPS = [
-    *("machine", "smoke", "copy", "kernels", "operator", "calls", "models", "tests", "verify"),
-    *("equal_runs", "parity", "latency", "sanitizer", "compiled", "mlp", "other_models", "clocks"),
+    *("machine", "smoke", "copy", "kernels", "operator", "calls", "models", "registers", "profile"),
+    *(
+        "tests",
+        "verify",
+        "equal_runs",
+        "parity",
+        "sweep",
+        "latency",
+        "sanitizer",
+        "compiled",
+        "mlp",
+        "other_models",
+        "clocks",
+    ),
 ]
 
 
@@ -57,7 +70,7 @@ def test_every_step_runs_with_torch_triton_timm_and_pytest_alone(tmp_path):
     options = ("--stand-in", "--out", str(tmp_path), "--seconds", "3000")
     done = run_in(packages, code, *options, project=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    absent = {"sanitizer": "skipped", "clocks": "skipped"}  # NVIDIA's tools
+    absent = dict.fromkeys(("registers", "sanitizer", "clocks"), "skipped")  # need NVIDIA's tools
     assert list(states(tmp_path).items()) == list((dict.fromkeys(STEPS, "done") | absent).items())
     found = content(tmp_path)
     steps = {step["name"]: step["rows"] for step in found["steps"]}
@@ -246,8 +259,14 @@ def goals(report, state="done", **rows):
 def test_bandwidth_is_the_least_share_of_the_largest_copy(report, kernel, limit):
     kind = {"kernel": kernel, "gated": "no", "dtype": "bfloat16", "GB/s": 990.0}
     others = [kind | {"gated": "yes", "GB/s": 1.0}, kind | {"dtype": "float32", "GB/s": 1.0}]
-    copies = [{"size": "64 MiB", "GB/s": 5000.0}, {"size": "1024 MiB", "GB/s": 1000.0}]
-    what = f"{kernel} at {limit / 1000:.0%} of the copy bandwidth or better, bfloat16"
+    yardstick, other = ("copy", "add") if kernel == "forward" else ("add", "copy")
+    copies = [
+        {"operation": operation, "size": size, "GB/s": rate}
+        for operation, size, rate in (
+            (yardstick, "64 MiB", 5000.0), (yardstick, "1024 MiB", 1000.0), (other, "", 1.0),
+        )
+    ]  # fmt: skip
+    what = f"{kernel} at {limit / 1000:.0%} of the bandwidth of {yardstick} or better, bfloat16"
     for slowest, met in ((limit, True), (limit - 1, False)):
         rows = [kind, *others, kind | {"GB/s": slowest}]
         assert goals(report, copy=copies, kernels=rows)[what] == (f"{slowest / 1000:.3f}", met)
@@ -305,3 +324,18 @@ def test_what_was_not_all_looked_at_is_not_known(report, state):
     assert {met for _, met in goals(report, state, **rows).values()} == {None}
     rows["tests"].append({"test": "b", "outcome": "failed"})
     assert goals(report, state, **rows)["the GPU tests pass"][1] is False
+
+
+# ---- the notebook
+
+
+def test_the_notebook_has_no_outputs_and_its_archive_runs_the_report():
+    notebook = nbformat.read(SCRIPT.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    (command,) = (cell.source for cell in code if "make" in cell.source)
+    shown = subprocess.run(
+        ["make", "-n", *command.split("make ")[1].split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "benchmarks/gpu_report.py" in shown.stdout
