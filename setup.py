@@ -31,7 +31,7 @@ def readme() -> str:
         return text
     version = re.search(r'__version__ = "(.+)"', (ROOT / "kat" / "version.py").read_text())[1]
     relative = r"\]\((?!https?:|#)"
-    text = re.sub(rf"(!\[[^\]]*){relative}", rf"\1]({address}/raw/v{version}/", text)
+    text = re.sub(r'(src|srcset)="(?!https?:)', rf'\1="{address}/raw/v{version}/', text)
     return re.sub(relative, f"]({address}/blob/v{version}/", text)
 
 

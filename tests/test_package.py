@@ -60,7 +60,9 @@ def test_a_wheel_with_the_library_is_of_this_platform(source, tmp_path):
     links = re.findall(r"\]\(([^)]+)\)", metadata)
     assert len(links) >= 15
     assert not [link for link in links if not link.startswith("https://")]
-    assert f"]({ADDRESS}/raw/v{kat.__version__}/docs/images/learning.gif)" in metadata
+    for name in ("light", "dark"):
+        place = f"{ADDRESS}/raw/v{kat.__version__}/docs/images/learning-{name}.svg"
+        assert f'="{place}"' in metadata
     assert f"]({ADDRESS}/blob/v{kat.__version__}/docs/training.md)" in metadata
 
 
