@@ -12,7 +12,7 @@ const NS = "http://www.w3.org/2000/svg";
  *   y      [low, high]; by default what the lines need
  *   band   [low, high], an interval of x to shade
  *   mark   an x with a vertical line
- *   bars   {edges, heights}, a histogram of counts whose highest bar fills the chart's lower half
+ *   bars   {edges, heights}, a histogram of counts, from the zero line up to half the chart's height at most
  *   ticks  about so many on the axis of x
  */
 export class Chart {
@@ -38,7 +38,8 @@ export class Chart {
 }
 
 function parts(drawing, width, height) {
-  const [low, high] = drawing.y ?? rangeOf(drawing.lines);
+  let [low, high] = drawing.y ?? rangeOf(drawing.lines);
+  if (drawing.bars) high = Math.max(high, -low / 2); // they need room above 0
   const yTicks = ticks(low, high, Math.max(2, height / 45));
   const left = 10 + 6.5 * Math.max(...yTicks.map((tick) => short(tick).length));
   const box = { left, right: width - 10, top: 8, bottom: height - 22 };
@@ -74,10 +75,11 @@ function parts(drawing, width, height) {
 }
 
 function bars({ edges, heights }, place, box) {
-  const unit = (box.bottom - box.top) / 2 / Math.max(...heights, 1);
+  const zero = place.y(0);
+  const unit = Math.min((box.bottom - box.top) / 2, zero - box.top) / Math.max(...heights, 1);
   return heights.map((height, k) => {
     const [from, to] = [place.x(edges[k]), place.x(edges[k + 1])];
-    return rectangle("bar", from, box.bottom - height * unit, Math.max(to - from - 0.5, 0.5), height * unit);
+    return rectangle("bar", from, zero - height * unit, Math.max(to - from - 0.5, 0.5), height * unit);
   });
 }
 

@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { SIZE, toDigit } from "./image.js";
-import { element, onPage, readJson } from "./page.js";
+import { element, field, onPage, readJson } from "./page.js";
 import { evenly, value } from "./rational.js";
 
 const CANVAS = 280;
@@ -107,7 +107,7 @@ class Page {
     this.example = element("select", { id: "kat-example" }, element("option", { value: "" }, "–"));
     this.model.about.examples.forEach((_, digit) => this.example.append(element("option", {}, `${digit}`)));
     this.example.addEventListener("change", () => this.example.value && this.showExample(Number(this.example.value)));
-    const examples = element("label", { className: "kat-field" }, element("span", {}, "Example"), this.example);
+    const examples = field("Example", this.example);
     return element("div", { className: "kat-row" }, clear, examples);
   }
 
@@ -120,7 +120,7 @@ class Page {
       this.makeCharts();
       if (this.inputs) this.drawInputs();
     });
-    return element("label", { className: "kat-field" }, element("span", {}, "Activations of layer"), select);
+    return field("Activations of layer", select);
   }
 
   /** Strokes by mouse, pen and finger. */

@@ -1,4 +1,4 @@
-// What both pages need: elements, and a start once the page is there.
+// What all pages need: elements, and a start once the page is there.
 
 /** An element with properties, attributes ("aria-...", "data-...", "for") and children. */
 export function element(tag, properties = {}, ...children) {
@@ -9,6 +9,11 @@ export function element(tag, properties = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+/** A control with its name before it. */
+export function field(words, input) {
+  return element("label", { className: "kat-field" }, element("span", {}, words), input);
 }
 
 /** Runs start(root) for the element of this id, once, also where the theme swaps pages. */

@@ -135,10 +135,21 @@ def test_histograms_are_those_of_the_models_inputs(page, assets, model, playgrou
     layers = json.loads(assets["digit.json"].read_text())["layers"]
     assert [layer["name"] for layer in layers] == list(inputs)
     counts = "return [...document.querySelectorAll('#kat-groups svg')].map((e) => e.dataset.counts)"
+    floating = """
+      return [...document.querySelectorAll("#kat-groups svg")].flatMap((svg) => {
+        const number = (e, name) => Number(e.getAttribute(name));
+        const zeros = [...svg.querySelectorAll(".kat-zero")].map((e) => number(e, "y1"));
+        return [...svg.querySelectorAll(".kat-bar")].filter((bar) => {
+          const end = number(bar, "y") + number(bar, "height");
+          return number(bar, "y") < 7 || !zeros.some((zero) => Math.abs(zero - end) < 0.01);
+        });
+      }).length
+    """
     for layer in layers:
         Select(page.driver.find_element(By.CSS_SELECTOR, "#kat-layer")).select_by_visible_text(
             layer["name"]
         )
+        assert page.run(floating) == 0
         for text, x in zip(page.run(counts), inputs[layer["name"]], strict=True):
             found = np.array(text.split(","), dtype=int)
             want, _ = np.histogram(x.numpy(), len(found), (layer["low"], layer["high"]))

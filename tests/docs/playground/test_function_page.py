@@ -217,6 +217,11 @@ def test_the_address_holds_the_state(page, address):
         assert run_modules(page, f"U.fromHash({json.dumps('#' + damaged)})") is None
 
 
+def test_the_page_opens_on_a_function_that_left_its_start(page):
+    assert page.run("return document.querySelector('#kat-expression').value") == "silu(x)"
+    assert python_of(page).init.max_error > 1
+
+
 def test_the_axis_of_an_error_has_ticks_on_both_sides_of_0(page):
     for largest in np.geomspace(1e-7, 1e3, 200):
         ticks = run_modules(page, f"C.ticks(-{largest}, {largest}, 140 / 45)")
@@ -237,6 +242,7 @@ def test_a_preset_that_was_changed_is_reset(page):
 
 
 def test_a_coefficient_is_one_control_that_the_arrow_keys_move_as_its_slider(page):
+    choose(page, "#kat-preset", "silu")
     tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     seen = [node for node in tree if not node["ignored"]]
     read = [n["name"]["value"] for n in seen if n["role"]["value"] in ("slider", "spinbutton")]
