@@ -6,7 +6,7 @@
 # [results](../results.md) says when it does.
 #
 # The activation is a *rational*, a quotient of two polynomials F(x) = P(x) / Q(x) with learned coefficients. Each
-# group of channels has its own function ([the function](../function.md)).
+# group of channels has its own function ([KAT from first principles](../first-principles.md)).
 
 # %%
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ print({name: tuple(p.shape) for name, p in act.named_parameters()})
 
 # %% [markdown]
 # The layer has 38 coefficients: 6 of one numerator for all groups, and 4 of a denominator for each of 8 groups.
-# `share=` changes what groups share, and `degree=` the degrees of the polynomials ([groups](../function.md#groups)).
+# `share=` changes what groups share, and `degree=` the degrees of the polynomials ([groups](../first-principles.md#groups)).
 #
 # ## Train it
 #

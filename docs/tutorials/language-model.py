@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Kanify a language model
 #
-# `kat.kanify(model)` replaces the activations of a trained model by [rationals](../function.md), learnable functions.
+# `kat.kanify(model)` replaces the activations of a trained model by [rationals](../first-principles.md#a-quotient-that-cannot-blow-up), learnable functions.
 # The output of the model changes only by the error of the fit. The model here is a small Llama of Hugging Face's
 # transformers, which this page trains. The SiLU in its MLPs, W₂ (SiLU(W₁ x) · V x), becomes learnable. **One run of a
 # toy model is no evidence that this helps**; [results](../results.md) says when it does.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Read what an activation learned
 #
-# `kat plot activations RUN` draws the activations of a trained KAT, its [rationals](../function.md). This page does the
+# `kat plot activations RUN` draws the activations of a trained KAT, its [rationals](../first-principles.md#a-quotient-that-cannot-blow-up). This page does the
 # same in Python. It also shows which known functions the activations are close to, and when they changed.
 
 # %%

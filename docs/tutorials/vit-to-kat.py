@@ -42,7 +42,7 @@ shell(
 # ## Convert
 #
 # `convert_vit` copies attention, norms, embeddings and both linear maps of each MLP. The KAT also has learned
-# functions, called [rationals](../function.md). The first rational of each MLP starts as the identity, exactly.
+# functions, called [rationals](../first-principles.md#a-quotient-that-cannot-blow-up). The first rational of each MLP starts as the identity, exactly.
 # `convert_vit` fits the second to GELU, over the inputs that it has for a few images.
 
 # %%

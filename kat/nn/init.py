@@ -47,7 +47,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
             in the paper;
             ``"centered"``: N(0, 1 / sum_c Var F_c(x)), projected so that W E[F(x)] = 0. The mean of
             F, which all tokens share, is not passed on. This keeps the second moment through deep
-            stacks, where the paper's scheme drifts (docs/function.md);
+            stacks, where the paper's scheme drifts (docs/first-principles.md);
             ``"kaiming"``: N(0, 2 / d_in), the gain of ReLU, for any activation;
             ``"trunc_normal"``: N(0, 0.02^2) truncated at +-2, the released code's initialization.
 

@@ -15,7 +15,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 import kat
-from kat.nn import preset, preset_names
+from kat.analysis.cost.tables import compare_layers
+from kat.nn import BSplineKANLinear, preset, preset_names
 from kat.nn.coefficients import ALIASES
 from kat.nn.fitting import evaluate, fit, parse_expression
 
@@ -220,6 +221,19 @@ def test_the_address_holds_the_state(page, address):
 def test_the_page_opens_on_a_function_that_left_its_start(page):
     assert page.run("return document.querySelector('#kat-expression').value") == "silu(x)"
     assert python_of(page).init.max_error > 1
+
+
+def test_splines_and_costs_of_the_first_principles_are_those_of_kat(page):
+    x = np.linspace(-7, 7, 57)
+    found = page.run(f"return import('../principles.js').then((M) => {x.tolist()}.map(M.splines))")
+    want = BSplineKANLinear(1, 1).splines(torch.tensor(x))
+    np.testing.assert_allclose(found, want, atol=1e-12)
+    costs = "return import('../principles.js').then((M) => Object.values(M.costs(192, 768, 8)))"
+    want = [
+        [row["parameters_by_formula"], row["flops_by_formula"]] for row in compare_layers(192, 768)
+    ]
+    want[1][0] += 1  # a_0 is not in the paper's formula
+    assert page.run(costs) == want
 
 
 def test_the_axis_of_an_error_has_ticks_on_both_sides_of_0(page):
