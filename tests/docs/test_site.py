@@ -21,6 +21,45 @@ return [...document.querySelectorAll('.arithmatex')]
 """
 """The formulas of a page that KaTeX has not set."""
 
+FAINT = """
+const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+function over(colors) {  // painted one over the other
+  canvas.clearRect(0, 0, 1, 1);
+  for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
+  return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+}
+function luminance(rgb) {
+  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const [r, g, b] = rgb.map((c) => linear(c / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+const kinds = 'a:not(.headerlink), button, code, p, li, td, label, span, text';
+return [...document.querySelectorAll(`.md-content :is(${kinds})`)].filter((e) => {
+  const style = getComputedStyle(e);
+  const written = [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  if (!written || !e.getClientRects().length) return false;
+  const behind = [];
+  for (let at = e; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+  const paint = e.tagName === 'text' ? style.fill : style.color;
+  const light = [over(behind), over([...behind, paint])].map(luminance).sort((a, b) => b - a);
+  return (light[0] + 0.05) / (light[1] + 0.05) < 4.5;
+}).map((e) => e.textContent.trim().slice(0, 40))
+"""
+"""The links, buttons and texts of a page whose contrast is below 4.5 to 1, as WCAG computes it."""
+SMALL = """
+return (async () => {
+const figures = [...document.querySelectorAll('.md-content img[src$=".svg"]')];
+const found = await Promise.all(figures.map(async (image) => {
+  const text = await (await fetch(image.src)).text();
+  const width = Number(text.match(/viewBox="0 0 ([0-9.]+)/)[1]);
+  const sizes = [...text.matchAll(/font(?:-size)?: ?([0-9.]+)px/g)].map(([, size]) => size);
+  return [image.src, Math.min(...sizes) * image.clientWidth / width];
+}));
+return found.filter(([, size]) => size < 11);
+})()
+"""
+"""The figures whose smallest text is below 11 pixels, and its size."""
+
 
 @pytest.fixture(scope="module")
 def site() -> Path:
@@ -54,9 +93,40 @@ def test_pages_open_without_complaints_and_ask_no_other_host(
             browser.wait_for(f"return document.body.dataset.mdColorScheme === '{palette}'")
             assert browser.run("return document.body.scrollWidth <= window.innerWidth"), page
             assert browser.run(UNSET) == [], page
+            assert browser.run(FAINT) == [], page
+            assert browser.run(SMALL) == [], page
             assert browser.complaints() == [], page
             foreign = [url for url in browser.requests() if not url.startswith(address)]
             assert foreign == [], page
+    finally:
+        browser.close()
+
+
+def test_the_charts_of_first_principles_follow_their_sliders_and_pages_the_system(
+    address, tmp_path
+):
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.prefer("light")
+        browser.visit(address + "first-principles/")
+        browser.wait_for("return document.querySelectorAll('.kat-page output').length === 4")
+        for chart, index, moved, words in [
+            ("splines", 0, 7, "all splines are zero"),
+            ("splines", 0, 1, "coefficients 4, 5, 6, 7 of 8"),
+            ("poles", 0, 0.5, "no pole. Solid"),
+            ("gain", 0, -0.25, "s = "),
+            ("costs", 1, 3072, "From 192 to 3072 channels, 8 groups"),
+        ]:
+            shown = browser.run(f"""
+              const root = document.querySelector('#kat-{chart}');
+              const input = root.querySelectorAll('input')[{index}];
+              input.value = {moved};
+              input.dispatchEvent(new Event('input'));
+              return root.querySelector('output').textContent
+            """)
+            assert words in shown
+        browser.prefer("dark")
+        browser.wait_for("return document.body.dataset.mdColorScheme === 'slate'")
     finally:
         browser.close()
 
