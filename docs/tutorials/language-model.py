@@ -98,19 +98,18 @@ print(f"bits per byte: {bits_per_byte(model):.4f}")
 # %% [markdown]
 # ## Save and load
 #
-# A new process must call `register_pretrained` before it loads such a model.
+# transformers saves the model, and `load_pretrained` loads it with its rationals.
 
 # %%
 import tempfile
 from pathlib import Path
 
-from kat.models import register_pretrained
+from kat.models import load_pretrained
 
 folder = Path(tempfile.mkdtemp())
 model.save_pretrained(folder)
 
-register_pretrained()
-again = AutoModelForCausalLM.from_pretrained(folder)
+again = load_pretrained(AutoModelForCausalLM, folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]

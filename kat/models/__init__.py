@@ -30,7 +30,7 @@ _NAMES = {
     ".conversion.report": "Conversion Movement",
     ".conversion.source": "ViTSource read_vit",
     ".kat": "KAT GatedKAT",
-    ".pretrained": "register_pretrained",
+    ".pretrained": "load_pretrained",
     ".vit": "KANViT SwiGLUViT ViT",
     "kat.nn": "rational_parameter_names",
 }
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from kat.models.conversion.report import Conversion, Movement
     from kat.models.conversion.source import ViTSource, read_vit
     from kat.models.kat import KAT, GatedKAT
-    from kat.models.pretrained import register_pretrained
+    from kat.models.pretrained import load_pretrained
     from kat.models.vit import KANViT, SwiGLUViT, ViT
     from kat.nn import rational_parameter_names
 else:
@@ -66,8 +66,8 @@ __all__ = [
     "KAT", "Conversion", "FixedMlp", "GatedKAT", "KANViT", "ModelRecord", "Movement", "SwiGLUMlp",
     "SwiGLUViT", "TrainingRecord", "ViT", "ViTSource", "baselines", "build_model", "convert_vit",
     "create_model", "dense", "from_pretrained", "init_from_vit", "input_args", "is_model_folder",
-    "load_model", "load_weights", "micro", "rational_parameter_names", "read_state_dict",
-    "read_training_checkpoint", "read_vit", "register_pretrained", "registered_preprocessing",
+    "load_model", "load_pretrained", "load_weights", "micro", "rational_parameter_names",
+    "read_state_dict", "read_training_checkpoint", "read_vit", "registered_preprocessing",
     "save_model", "save_pretrained",
 ]  # fmt: skip
 

@@ -22,9 +22,9 @@ from kat.models.adapt.changes import (
     add_change,
     remove_change,
 )
+from kat.models.config_record import forget, remember
 from kat.models.kanify.api import note_shares
 from kat.models.kanify.calibrate import disable_fused_inference
-from kat.models.pretrained import forget, remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn.sharded import full_tensor, is_sharded, sharded_like
 from kat.tables import aligned

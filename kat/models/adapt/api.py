@@ -12,13 +12,12 @@ from kat.documents import read_json
 from kat.errors import InputError, unknown
 from kat.extras import require
 from kat.files import open_input
-from kat.models import pretrained
 from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
 from kat.models.adapt.changes import is_adapted
+from kat.models.config_record import recorded, root_of
 from kat.models.kanify.api import check_plain
 from kat.models.kanify.find import find
 from kat.models.kanify.walk import linear_map
-from kat.models.pretrained import noted
 from kat.models.selection import Selection, selected
 from kat.nn import GRKANMlp, GroupRational, rationals
 from kat.text import listing
@@ -155,7 +154,7 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
         raise InputError(f"{folder / CONFIG} is not of kat.adapt, version {VERSION}")
     open_input(folder / WEIGHTS).close()
     state = require("safetensors.torch", "loading adapters").load_file(folder / WEIGHTS)
-    adapters = _put(_adapters_of_record(model, {**record, "freeze": freeze}))
+    adapters = adapt_like(model, {**record, "freeze": freeze})
     try:
         adapters.load_state_dict(state)
     except InputError:
@@ -164,11 +163,24 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
     return adapters
 
 
-def adapters_of(model: nn.Module) -> list[Adapters]:
-    """The adapters in a model that ``from_pretrained`` of transformers has loaded.
+def adapt_like(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
+    """Make the adapters of a record in a model of the same structure, with the initial values.
 
-    A process calls :func:`kat.models.register_pretrained` before ``from_pretrained``, which leaves
-    the adapters out otherwise.
+    Raises:
+        InputError: the record does not fit the model, which is then unchanged.
+    """
+    modules = dict(model.named_modules())
+    lacking = [name for name, place in record["places"].items() if not _has(modules, name, place)]
+    if lacking:
+        raise InputError(
+            f"the adapters are of another model, which has {listing(lacking)} of other shapes; a"
+            " model that was kanified for training must be kanified before loading, by kanify_like"
+        )
+    return _put(_of_record(model, record, in_place=False))
+
+
+def adapters_of(model: nn.Module) -> list[Adapters]:
+    """The adapters in a model that :func:`kat.models.load_pretrained` has loaded.
 
     They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
     are saved with them as they were loaded, and what is frozen frozen.
@@ -187,15 +199,12 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         >>> model = LlamaModel(LlamaConfig(num_hidden_layers=1, vocab_size=50, **size))
         >>> adapters = kat.adapt(model, "parallel")
         >>> model.save_pretrained("folder")
-        >>> again = LlamaModel.from_pretrained("folder")
+        >>> again = kat.models.load_pretrained(LlamaModel, "folder")
         >>> list(adapters_of(again)[0].modules)
         ['layers.0.mlp.down_proj.parallel']
     """
-    return [
-        Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)
-        for r in noted(model)
-        if KEY in r
-    ]
+    records = [record for record in recorded(model) if KEY in record]
+    return [_of_record(root_of(model, record), record, in_place=True) for record in records]
 
 
 def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
@@ -239,36 +248,8 @@ def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
     return before is not None and after is not None and [before.d_in, after.d_out] == widths
 
 
-def _adapters_of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
-    """The adapters of a record, checked against the model, and not yet in place."""
-    modules, saved = dict(model.named_modules()), list(record["modules_to_save"])
-    lacking = [name for name, place in record["places"].items() if not _has(modules, name, place)]
-    lacking += [name for name in saved if name not in modules]
-    if lacking:
-        raise InputError(
-            f"the adapters are of another model, which has {listing(lacking)} of other shapes; a"
-            " model that was kanified for training must be kanified before loading, by kanify_like"
-        )
-    return Adapters(model, record["kind"], dict(record["places"]), saved, record["freeze"])
-
-
-def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
-    """Make the adapters of a record, with the values of the start.
-
-    A model without its head lacks modules that were saved with them.
-    """
-    modules = dict(model.named_modules())
+def _of_record(model: nn.Module, record: Mapping[str, Any], *, in_place: bool) -> Adapters:
+    """The adapters of a record. A model without its head lacks modules that were saved with it."""
+    modules, places = dict(model.named_modules()), dict(record["places"])
     saved = [name for name in record["modules_to_save"] if name in modules]
-    _put(_adapters_of_record(model, {**record, "modules_to_save": saved}))
-
-
-def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, Any]:
-    places = {
-        rename(name): {**place, "first": rename(place["first"])} if "first" in place else place
-        for name, place in record["places"].items()
-    }
-    saved = [*map(rename, record["modules_to_save"])]
-    return {**record, "places": places, "modules_to_save": saved}
-
-
-pretrained.KINDS[KEY] = pretrained.Kind(_make, _renamed)
+    return Adapters(model, record["kind"], places, saved, record["freeze"], _in_place=in_place)

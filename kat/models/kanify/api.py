@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from kat.documents import read_json
 from kat.errors import InputError
 from kat.extras import needed_by
+from kat.models.config_record import recorded, root_of
 from kat.models.kanify.calibrate import Run, activation_of, run_batch, seen_inputs
 from kat.models.kanify.find import Found, find
 from kat.models.kanify.fit import (
@@ -30,7 +30,6 @@ from kat.models.kanify.fit import (
 from kat.models.kanify.plan import VERSION, Plan, Replacement, device_and_dtype
 from kat.models.kanify.regenerate import codes_of
 from kat.models.kanify.walk import Mlp, expert_widths, linear_map
-from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
 from kat.models.selection import Selection, selected
 from kat.nn import Coefficients, rationals
 
@@ -256,22 +255,8 @@ def _has(model: nn.Module, mlp: Mlp) -> bool:
 
 def note_shares(model: nn.Module) -> None:
     """Bring the coefficients shared up to date in what a model's configuration records."""
-    modules = dict(model.named_modules())
-    for record in noted(model):
+    for record in recorded(model):
+        acts = rationals(root_of(model, record))
         for entry in record.get("mlps", ()):
-            # Without a head, or with one, the names are others; a part of the model lacks some.
-            names = [rename(entry["mlp"]["activation"]) for rename in renames(model)]
-            for act in [modules[name] for name in names if name in modules]:
-                entry["rational"]["share"] = act.share
-
-
-def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
-    renamed = copy.deepcopy(dict(record))
-    for entry in renamed["mlps"]:
-        mlp = entry["mlp"]
-        mlp |= {part: rename(mlp[part]) for part in ("activation", "first", "second")}
-        mlp["followed"] = [*map(rename, mlp["followed"])]
-    return renamed
-
-
-KINDS["kanify"] = Kind(kanify_like, _renamed)
+            if entry["mlp"]["activation"] in acts:  # a part of the model lacks some
+                entry["rational"]["share"] = acts[entry["mlp"]["activation"]].share

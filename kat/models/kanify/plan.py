@@ -12,10 +12,10 @@ from torch import nn
 from kat.documents import write_json
 from kat.errors import InputError
 from kat.files import check_target
+from kat.models.config_record import remember
 from kat.models.kanify.calibrate import put
 from kat.models.kanify.fit import Fitted, KanifyConfig, default_groups
 from kat.models.kanify.walk import Mlp
-from kat.models.pretrained import remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn import GroupRational, rationals
 from kat.tables import aligned

@@ -1,14 +1,14 @@
-"""Adapted models through ``save_pretrained`` and ``from_pretrained`` of transformers."""
+"""Adapted models through ``save_pretrained`` of transformers and ``load_pretrained``."""
 
 import json
-import subprocess
-import sys
+import logging
 
 import pytest
 import torch
 
 import kat
 from kat.errors import InputError
+from kat.models import load_pretrained
 from kat.models.adapt import adapters_of
 
 transformers = pytest.importorskip("transformers")
@@ -46,15 +46,21 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapted_model_is_loaded_with_its_adapters_and_they_leave_it(kind, tmp_path):
     model = build(kind)
-    model.save_pretrained(tmp_path / "one")
-    again = type(model).from_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "one", max_shard_size="10KB")
+    auto = transformers.AutoModelForSequenceClassification
+    again, info = load_pretrained(auto, tmp_path / "one", output_loading_info=True)
+    assert not any(info.values())
     assert torch.equal(logits(again), logits(model))
+    labels = torch.tensor([0, 2])
+    assert torch.equal(again(TOKENS, labels=labels).loss, model(TOKENS, labels=labels).loss)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in again.named_parameters() if p.requires_grad}
-    again.save_pretrained(tmp_path / "two")
-    low = type(model).from_pretrained(tmp_path / "two", dtype=torch.bfloat16)
-    assert low.score.weight.dtype == torch.bfloat16
+    low = load_pretrained(auto, tmp_path / "one", dtype=torch.bfloat16)
     torch.testing.assert_close(logits(low).float(), logits(model), rtol=0.05, atol=0.01)
+    low.save_pretrained(tmp_path / "two")
+    same = load_pretrained(type(model), tmp_path / "two")
+    torch.testing.assert_close(same.state_dict(), low.state_dict(), rtol=0, atol=0)
+    assert {p.dtype for p in same.parameters()} == {torch.bfloat16, torch.float32}
     (adapters,) = adapters_of(again)
     assert str(adapters) == str(adapters_of(model)[0])
     if kind == "parallel":
@@ -75,7 +81,7 @@ def test_what_else_is_trainable_stays_so(kind, tmp_path):
         kat.kanify(model)
     kat.adapt(model, kind, freeze=False)
     model.save_pretrained(tmp_path)
-    again = type(model).from_pretrained(tmp_path)
+    again = load_pretrained(type(model), tmp_path)
     assert adapters_of(again)[0].freeze is False
     frozen = {name for name, p in again.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, p in model.named_parameters() if not p.requires_grad} - {
@@ -94,7 +100,7 @@ def test_a_merged_model_is_loaded_as_a_kanified_one(only, tmp_path):
             torch.nn.init.normal_(parameter, std=0.1)
     adapters.merge()
     model.save_pretrained(tmp_path)
-    again = type(model).from_pretrained(tmp_path)
+    again = load_pretrained(type(model), tmp_path)
     with torch.no_grad():
         assert torch.equal(again(TOKENS)[0], model(TOKENS)[0])
     other = transformers.GPT2Model(transformers.GPT2Config(**GPT2)).eval()
@@ -105,54 +111,88 @@ def test_a_merged_model_is_loaded_as_a_kanified_one(only, tmp_path):
 def test_a_model_without_its_head_has_the_adapters_too(tmp_path):
     model = build("rational")
     model.save_pretrained(tmp_path)
-    base = transformers.LlamaModel.from_pretrained(tmp_path)
+    base = load_pretrained(transformers.LlamaModel, tmp_path)
     with torch.no_grad():
         assert torch.equal(base(TOKENS)[0], model.model(TOKENS)[0])
     base.save_pretrained(tmp_path / "base")
-    again = type(model).from_pretrained(tmp_path / "base")
+    again = load_pretrained(type(model), tmp_path / "base")
     with torch.no_grad():
         assert torch.equal(again.model(TOKENS)[0], model.model(TOKENS)[0])
+    adapters_of(base)[0].remove()
+    assert not adapters_of(base)
+    base.save_pretrained(tmp_path / "base")
+    assert not adapters_of(load_pretrained(type(model), tmp_path / "base"))
 
 
-def test_removed_adapters_leave_no_note(tmp_path):
+def test_removed_adapters_leave_no_record(tmp_path):
     torch.manual_seed(0)
     model = transformers.GPT2Model(transformers.GPT2Config(**GPT2))
     kat.adapt(model, "parallel").remove()
-    assert not hasattr(model.config, "quantization_config")
+    assert not hasattr(model.config, "kat_changes")
     plan = kat.kanify(model)
     adapters = kat.adapt(model, "rational", "h.0")
     others = kat.adapt(model, "low_rank", "h.1", freeze=False)
     others.remove()
     assert [list(a.places) for a in adapters_of(model)] == [list(adapters.places)]
     adapters.remove()
-    assert model.config.quantization_config["changes"] == json.loads(json.dumps([plan.record()]))
-
-
-@pytest.mark.slow
-def test_another_process_loads_them(tmp_path):
-    model = build("low_rank")
-    model.save_pretrained(tmp_path)
-    code = (
-        "import sys, torch, transformers\n"
-        "from kat.models import register_pretrained\n"
-        "register_pretrained()\n"
-        "model = transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1])\n"
-        "torch.save(model(torch.arange(20).reshape(2, 10)).logits.detach(), sys.argv[2])\n"
-    )
-    saved = tmp_path / "logits.pt"
-    subprocess.run([sys.executable, "-c", code, tmp_path, saved], check=True)
-    assert torch.equal(torch.load(saved), logits(model))
+    assert model.config.kat_changes == json.loads(json.dumps([plan.record()]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
-    """A process that had not registered kat's loader has loaded and saved the model."""
+    """Others have loaded the model without kat and saved it."""
     model = build(kind)
     model.save_pretrained(tmp_path)
-    plain = transformers.LlamaForSequenceClassification(
-        transformers.LlamaConfig(**SIZES, num_labels=3, pad_token_id=0)
-    )
-    plain.config.quantization_config = model.config.quantization_config
+    type(model).from_pretrained(tmp_path).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"weights lack .*LlamaForSequenceClassification\.from"):
+        load_pretrained(type(model), tmp_path)
+
+
+def test_lora_is_saved_by_peft_and_put_into_a_loaded_model(tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    build("rational").save_pretrained(tmp_path)
+    kind = transformers.LlamaForSequenceClassification
+    lora = peft.LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    model = peft.get_peft_model(load_pretrained(kind, tmp_path), lora).eval()
+    model.save_pretrained(tmp_path / "lora")
+    again = peft.PeftModel.from_pretrained(load_pretrained(kind, tmp_path), tmp_path / "lora")
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_a_name_on_the_hub_is_loaded(tmp_path):
+    model, commit = build("rational"), "a" * 40
+    folder = tmp_path / "models--me--mine"
+    model.save_pretrained(folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "v1").write_text(commit)
+    auto = transformers.AutoModelForSequenceClassification
+    options = {"cache_dir": tmp_path, "local_files_only": True, "revision": "v1"}
+    assert torch.equal(logits(load_pretrained(auto, "me/mine", **options)), logits(model))
+
+
+def test_transformers_alone_warns_of_the_unused_coefficients(tmp_path, caplog, monkeypatch):
+    model = build("rational")
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    plain = type(model).from_pretrained(tmp_path)
+    assert "act_fn.weight_numerator" in caplog.text
+    assert "UNEXPECTED" in caplog.text
+    kat.kanify(plain)  # its record takes the place of the one that was read
     plain.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"the weights lack .*register_pretrained"):
-        type(model).from_pretrained(tmp_path)
+    assert torch.equal(logits(load_pretrained(type(plain), tmp_path)), logits(plain))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kat_changes": []}, "no record of kat.kanify"),
+        ({"kat_changes": [{"kanify": 99}]}, "another version of kat"),
+        ({"intermediate_size": 56}, "of another model"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(change, message, tmp_path):
+    build("rational").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(InputError, match=message):
+        load_pretrained(transformers.AutoModel, tmp_path)

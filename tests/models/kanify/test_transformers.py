@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kat
+from kat.models import load_pretrained
 from kat.models.kanify.calibrate import channel_weights
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -70,18 +71,18 @@ def test_channel_weights_of_a_transposed_linear_map():
 
 
 @pytest.mark.parametrize("name", ["Bert", "GPT2"])
-def test_from_pretrained_puts_the_rationals_back(name, tmp_path):
+def test_load_pretrained_puts_the_rationals_back(name, tmp_path):
     model, x = build(name), inputs(name)
-    kat.kanify(model, "*.0")
+    kat.kanify(model, "*.0", config=kat.KanifyConfig(groups=4, share="none"))
     second = kat.kanify(model, "*.1", calibration=[x])
     with torch.no_grad():
         second.replacements[0].act.weight_numerator.mul_(1.5)
     model.save_pretrained(tmp_path / "one")
-    again = transformers.AutoModel.from_pretrained(tmp_path / "one")
+    again = load_pretrained(transformers.AutoModel, tmp_path / "one")
     assert torch.equal(output(again, x), output(model, x))
-    assert not getattr(again, "is_quantized", False)
+    assert type(again) is type(model)
     again.save_pretrained(tmp_path / "two")
-    again = type(model).from_pretrained(tmp_path / "two", dtype=torch.bfloat16)
+    again = load_pretrained(type(model), tmp_path / "two", dtype=torch.bfloat16)
     rationals = kat.nn.rationals(again)
     assert list(rationals) == list(kat.nn.rationals(model))
     assert {r.weight_numerator.dtype for r in rationals.values()} == {torch.bfloat16}
@@ -96,22 +97,22 @@ def test_a_mixture_that_is_stored_under_other_names_is_loaded(tmp_path):
     assert names == [f"model.layers.{layer}.mlp.experts.act_fn" for layer in range(2)]
     kat.adapt(model, "low_rank", freeze=False)
     model.save_pretrained(tmp_path)
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = load_pretrained(transformers.AutoModelForCausalLM, tmp_path)
     assert torch.equal(output(again.model, x), output(model.model, x))
 
 
-def test_models_of_one_configuration_have_notes_of_their_own(tmp_path):
+@pytest.mark.parametrize("kind", ["GPT2Model", "GPT2LMHeadModel"])
+def test_models_of_one_configuration_have_records_of_their_own(kind, tmp_path):
     torch.manual_seed(0)
     config, x = transformers.GPT2Config(**GPT2), inputs("GPT2")
-    plain, first, second = (transformers.GPT2LMHeadModel(config).eval() for _ in range(3))
-    plan = kat.kanify(first)
-    assert first.transformer.config is first.config
-    kat.models.kanify.kanify_like(second, plan.record())
-    for model in (plain, first, second):
+    first, second = (getattr(transformers, kind)(config).eval() for _ in range(2))
+    kat.kanify(first)
+    kat.kanify(second, config=kat.KanifyConfig(groups=4))
+    assert first.base_model.config is first.config
+    for model in (first, second):
         model.save_pretrained(tmp_path)
-        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-        assert list(kat.nn.rationals(again)) == list(kat.nn.rationals(model))
-        assert torch.equal(output(again.transformer, x), output(model.transformer, x))
+        again = load_pretrained(type(model), tmp_path)
+        assert torch.equal(output(again.base_model, x), output(model.base_model, x))
 
 
 @pytest.mark.parametrize("of_part", [False, True])
@@ -120,5 +121,5 @@ def test_changes_of_a_whole_and_of_its_part_are_merged_and_saved(of_part, tmp_pa
     kat.kanify(model.transformer if of_part else model)
     kat.adapt(model if of_part else model.transformer, "low_rank").merge()
     model.save_pretrained(tmp_path)
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = load_pretrained(transformers.AutoModelForCausalLM, tmp_path)
     assert torch.equal(output(again.transformer, x), output(model.transformer, x))
