@@ -1,14 +1,16 @@
-"""Recomputes each figure of docs/results.md from the committed rows, by code of its own.
+"""Recomputes each figure of the pages of results from the committed rows, by code of its own.
 
-    python scripts/check_results.py [PAGE]
+    python scripts/check_results.py [FOLDER]
 
-check_results.txt, beside this script, has the fragments of the page that state a figure. Prints a
-line for each figure that is not the rows', rounded alike, each fragment that the page lacks, each
-verdict that does not follow, and each number that no fragment covers; the exit code is then 1.
-Nothing of the package or of results_page.py is used.
+FOLDER is docs by default. check_results.txt, beside this script, has the fragments of its pages
+that state a figure. Prints a line for each figure that is not the rows', rounded alike, each
+fragment that a page lacks, each verdict that does not follow, and each number that no fragment
+covers; the exit code is then 1. Nothing of the package or of results_page.py is used, whose tables
+are left out.
 """
 
 import csv
+import itertools
 import math
 import re
 import sys
@@ -21,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks/results"
 PAIRS = "grkan/gelu grkan/swiglu grkan/frozen grkan/boosting frozen/gelu swiglu/gelu"
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-FIGURE = r"([+-]?\w(?:[\w,.]*\w)?(?: ± [\d.]*\d)?)"
+FIGURE = r"(not informative|[+-]?\w(?:[\w,.]*\w)?(?:(?<=e)[+-]\d\d)?(?: ± [\d.]*\d)?)"
+TABLE = re.compile(r"<!-- table of .*?<!-- end of table -->", re.DOTALL)
 
 
 def read(name):
@@ -51,20 +54,28 @@ def p_value(values):
 
 
 def confidence(facts, p_values, second, robust, edge):
-    """Adds p values, Holm's, and the words that the page defines below its first table."""
+    """Adds p values, Holm's, and the words that results.md defines below its first table."""
     largest = 0
     for rank, key in enumerate(sorted(p_values, key=p_values.get)):
         largest = max(largest, (len(p_values) - rank) * p_values[key])
-        sure = "good" if largest < 0.05 and key not in edge else "fair"
-        sure = sure if p_values[key] < 0.05 and key in second & robust else "weak"
-        facts[f"{key} word"] = sure if p_values[key] < 0.05 or key in second else "no"
+        sure = "robust" if largest < 0.05 and key not in edge else "significant"
+        sure = sure if p_values[key] < 0.05 and key in second & robust else "fragile"
+        unsure = "not informative" if reach(facts, key) > 1 else "inconclusive"
+        facts[f"{key} word"] = sure if p_values[key] < 0.05 or key in second else unsure
         facts |= {f"{key} p": p_values[key], f"{key} Holm": largest}
+
+
+def reach(facts, key):
+    """The end of an interval that is further from 0, in points or in 10 %."""
+    if f"{key}<" in facts:
+        return max(-facts[f"{key}<"], facts[f"{key}>"]) / 10
+    return abs(facts[key].mean()) + half(facts[key])
 
 
 def images(facts):
     """Accuracy on test images: the first cell of a grid minus each other one, in both analyses."""
     p_values, robust, second, edge = {}, set(), set(), set()
-    changed, means = {True: [], False: []}, {}
+    changed, means, runs = {True: [], False: []}, {}, {}
     for path in sorted(ROWS.glob("paper/paper_*.csv")):
         grid, name = path.stem.removeprefix("paper_"), f"paper/{path.stem}"
         if "test_top1" not in (row := read(name)[0]):
@@ -72,7 +83,9 @@ def images(facts):
         found, last = cells(name), cells(name, "test_last_top1")
         first, *others = found
         edge |= {f"{grid}: {r['cell']}" for r in read(name) if "edge" in r.get("tuned", "")}
+        runs |= {f"{grid}: {cell}": values for cell, values in found.items()}
         own = {cell: np.mean(list(found[cell].values())) for cell in found if found[cell]}
+        facts |= {f"mean of {grid}: {cell}": value for cell, value in own.items()}
         means |= own if row["epochs"] == "20" else {}
         for cell in others:
             key, values = f"{grid}: {cell}", minus(found[first], found[cell])
@@ -99,6 +112,13 @@ def images(facts):
     facts |= {"paper": len(p_values), "changed": len(changed[True] + changed[False])}
     facts |= {"now clear": " + ".join(changed[True]), "now open": " + ".join(changed[False])}
     facts["highest mean"] = max(means, key=means.get)
+    for one, other in itertools.permutations(runs, 2):
+        key, values = f"{one} / {other}", minus(runs[one], runs[other])
+        if len(values):
+            ends = {f"{key} least": values.min(), f"{key} most": values.max()}
+            facts |= {key: values, f"{key} ahead": (values > 0).sum(), **ends}
+    lead, early = (facts[f"{grid}: KAT / {grid}: ViT (GELU)"] for grid in ("long", "models"))
+    facts["change of the lead"] = lead - early[: len(lead)]
 
 
 def other_fields(facts):
@@ -121,6 +141,8 @@ def other_fields(facts):
             values = minus(*(arms.get(arm, {}) for arm in pair.split("/")))
             if len(values) and np.isfinite(values).all():
                 key = ratio(facts, f"{name}: {pair}", values)
+                if key == "language, python3-doc, test: grkan/gelu":
+                    facts["language logs"] = -values
                 p_values[key] = p_value(values)
         clear = {key for key, p in p_values.items() if p < 0.05}
         edge = {key for key in p_values if at_an_edge(rates, key, pair)}
@@ -134,6 +156,8 @@ def other_fields(facts):
             for name, keys in (("lower", lower), ("higher", higher), ("of", own)):
                 facts[f"{pair} {field or 'all'} {name}"] = len(keys)
             facts[f"{pair} {field or 'all'} same"] = len(own - clear)
+            wide = [key for key in own if facts[f"{key} word"] == "not informative"]
+            facts[f"{pair} {field or 'all'} wide"] = len(wide)
 
 
 def ratio(facts, key, values):
@@ -146,14 +170,25 @@ def ratio(facts, key, values):
 
 def longer(facts):
     """Language with four times the tokens, where GR-KAN is called plain: bits, not corrected."""
-    errors = {}
+    errors, curves = {}, {}
     for row in (rows := read("../../examples/domains/results/normalized-final")):
         errors.setdefault(row["arm"], {})[row["seed"]] = math.log(float(row["test"]))
+        curve = [math.log(float(point.partition(":")[2])) for point in row["curve"].split()]
+        curves.setdefault(row["arm"], []).append(curve)
     for one, other in (("plain", "gelu"), ("act2", "plain")):
         values = minus(errors[one], errors[other])
         key = ratio(facts, f"longer: {one}/{other}", values)
-        facts[f"{key} word"] = "fair" if p_value(values) < 0.05 else "no"
+        word = "not informative" if reach(facts, key) > 1 else "inconclusive"
+        facts[f"{key} word"] = "significant" if p_value(values) < 0.05 else word
     facts["more tokens"] = int(rows[0]["tokens"]) / 1e6
+    leads = np.subtract(curves["gelu"], curves["plain"])[:, [4, -1]]  # 0.8 M tokens, all
+    for name, values in zip(("early", "late", "shrunk"), (*leads.T, leads @ [1, -1]), strict=True):
+        facts |= {name: 100 * values, f"{name} at least": 100 * (values.mean() - half(values))}
+        facts[f"{name} at most"] = 100 * (values.mean() + half(values))
+    leads = [facts["language logs"], minus(errors["gelu"], errors["plain"])]
+    test = stats.ttest_ind(*leads, equal_var=False).confidence_interval()
+    facts |= {"less at least": 100 * test.low, "less at most": 100 * test.high}
+    facts["less"] = 100 * (np.mean(leads[0]) - np.mean(leads[1]))
 
 
 def at_an_edge(rates, key, pair):
@@ -165,7 +200,7 @@ def at_an_edge(rates, key, pair):
 
 def costs(facts):
     """Times and memory, parameters and FLOPs, and what a ViT might gain from as much of them."""
-    for name in ("tiny1", "tiny16"):
+    for name in ("tiny1", "tiny16", "amp"):
         rows = {row["model"]: row for row in read(f"train_step/{name}")}
         for column in ("inference", "training step", "peak MB"):
             known = {model: float(row[column]) for model, row in rows.items()}
@@ -186,11 +221,19 @@ def costs(facts):
     for name, ratio in extra.items():
         worth = gain * math.log(ratio) / math.log(3)
         facts |= {name: 100 * (ratio - 1), f"{name} gain": worth}
-        facts[f"{name} share"] = facts["models: ViT (GELU)"].mean() / worth
+        facts[f"{name} share"] = 100 * worth / facts["models: ViT (GELU)"].mean()
     for name, counts in (("size", sizes), ("FLOPs", flops)):
         facts[f"{name} apart"] = 100 * (max(counts) / min(counts) - 1)
     facts |= {"most FLOPs": flops.index(max(flops)), "size": sizes[0] / 1e6, "tiny": kat / 1e6}
     facts |= {"KAN step": xeon[4] / xeon[0], "gain": gain}
+    facts["gated FLOPs"] = 100 - 100 * flops[3] / flops[0]
+    found = [row for row in read("rational_cpu") if row["shape"] == "16x197x768"]
+    facts |= {f"operator {name}": float(found[1][f"{name} ms"]) for name in ("kat", "reference")}
+    for name, column in (("compiled16", "training step"), ("compiled1", "inference")):
+        times = {row["model"]: float(row[column]) for row in read(f"train_step/{name}")}
+        facts[name] = times["kat"] / times["plain"]
+    facts["comparisons"] = sum(int(row["comparisons"]) for row in read("verify"))
+    facts |= {row["checkpoint"]: float(row["top1"]) for row in read("conversion_digits")}
 
 
 def single(facts):
@@ -201,28 +244,47 @@ def single(facts):
     facts["correlation"] = np.corrcoef(pair)[0, 1]
     facts["test loss"] = minus(losses["KAT"], losses["ViT (GELU)"])
     depth = cells("paper/paper_depth")
-    released = [cell for cell in depth if cell.startswith("init: published")]
-    pairs = [(depth[cell.replace("published", "paper's")], depth[cell]) for cell in released]
-    facts["ahead"] = sum((minus(*pair) > 0).sum() for pair in pairs)
-    facts["released"] = sum(len(depth[cell]) for cell in released)
+    for scheme in ("published", "centered"):
+        own = [cell for cell in depth if cell.startswith(f"init: {scheme}")]
+        pairs = [(depth[cell.replace(scheme, "paper's")], depth[cell]) for cell in own]
+        leads = np.concatenate([minus(*pair) for pair in pairs])
+        facts |= {f"{scheme} least": min(leads), f"{scheme} most": max(leads)}
+        facts |= {f"{scheme} behind": (leads > 0).sum(), f"{scheme} pairs": len(leads)}
+        facts[scheme] = sum(len(depth[cell]) for cell in own)
     facts["finished"] = len(depth["init: paper's, depth: 24 blocks, norm: no norm"])
     rows = [row for row in read("paper/moments/paper_variance") if ".mlp." in row["layer"]]
-    for part in "01":
-        own = [row for row in rows if row["cell"] == "paper's" and row["part"] == part]
+    for cell, part in itertools.product(("paper's", "published"), "01"):
+        own = [row for row in rows if row["cell"] == cell and row["part"] == part]
         gains = [float(row["gain"]) for row in own]
-        facts |= {f"gain {part}": min(gains), f"largest gain {part}": max(gains)}
-    for task, metric in (("det", "box_ap"), ("upernet", "miou")):
+        facts |= {f"{cell} gain {part}": min(gains), f"{cell} largest {part}": max(gains)}
+    for task, metric in (("det", "box_ap"), ("det", "mask_ap"), ("upernet", "miou")):
         names = [f"dense/{model}_{task}_micro-{seed}" for model in ("kat", "vit") for seed in "01"]
         best = [max(float(row[metric]) for row in read(name)) for name in names]
+        facts |= {f"{metric} {number}": value for number, value in enumerate(best)}
         facts[metric] = np.subtract(best[:2], best[2:])
+    for length in ("10", "20", "40"):
+        own = [row for row in read("paper/paper_pilot") if row["length"].startswith(length)]
+        facts[f"pilot {length}"] = float(own[0]["top1"]) - float(own[1]["top1"])
+    for row in read("derivatives_trained")[-2:]:
+        for name, column in (("kink", "jump of F'"), ("jump", "jump of F''")):
+            facts[f"{name} {row['coefficients'][-4:]}"] = float(row[column].split()[0])
+    swaps = [f"blocks: {block} / blocks: none" for block in ("first", "second", "third", "fourth")]
+    facts["swapped"] = sum(facts[f"{swap} ahead"] for swap in swaps)
+    for row in read("pinn"):
+        for name in ("error", "residual", "jumps", "L-BFGS steps"):
+            facts[f"{row['network']}, {row['adam']}, {name}"] = float(row[name])
     files = [f"paper/{path.stem}" for path in ROWS.glob("paper/*.csv")]
     rows = {row["run"]: row for name in files for row in read(name)}.values()
     kept = [row for row in rows if not re.search("kat2|residual", row["cell"])]
     facts["hours"] = sum(float(row["seconds"] or 0) for row in kept) / 3600
     row, *_ = read("../../examples/domains/results/language")
     facts |= {"language": int(row["parameters"]) / 1e6, "tokens": int(row["tokens"]) / 1e6}
-    first, *others = cells("ablation/degrees", "top1").values()
-    facts["degrees"] = sum(p_value(minus(first, other)) < 0.05 for other in others)
+    for grid in ("degrees", "share"):
+        (_, first), *others = (found := cells(f"ablation/{grid}", "top1")).items()
+        facts |= {f"own {cell}": np.array([*values.values()]) for cell, values in found.items()}
+        facts |= {f"short {cell}": minus(values, first) for cell, values in others}
+        clear = [cell for cell, _ in others if p_value(facts[f"short {cell}"]) < 0.05]
+        facts[grid] = len(clear)
 
 
 def rounded(facts, key, text):
@@ -230,6 +292,8 @@ def rounded(facts, key, text):
     value = -facts[key[1:]] if key.startswith("-") else facts[key]
     if isinstance(value, str) or text in WORDS:
         return value if isinstance(value, str) else WORDS[value]
+    if "e-" in text or "e+" in text:
+        return f"{value:.1e}"
     mean, *rest = text.split(" ± ")
     places = len(mean.partition(".")[2])
     sign, comma = "+" * (mean[0] == "+"), "," * ("," in mean)
@@ -237,10 +301,9 @@ def rounded(facts, key, text):
     return " ± ".join([shown, *(f"{half(value):.{places}f}" for _ in rest)])
 
 
-def check(text, facts):
+def check(text, lines, facts):
     """Lines for what is wrong on a page, and how many of its figures the rows have."""
     wrong, place, count, rest = [], 0, 0, list(text)
-    lines = Path(__file__).with_suffix(".txt").read_text().splitlines()
     for fragment, *conditions in (line.split(" <= ") for line in lines if line[:1] not in "#="):
         for key in re.findall(r"\[(\w[^{}]*)\]", fragment):
             ends = f"…({{{key}<}} to {{{key}>}})" if f"{key}<" in facts else ""
@@ -266,15 +329,21 @@ def check(text, facts):
     return wrong, count
 
 
-def recompute(page):
-    """What is wrong on a page, a line each, and the number of figures that were compared."""
-    facts = {}
+def recompute(folder):
+    """What is wrong on the pages, a line each, and the number of figures that were compared."""
+    facts, wrong, count = {}, [], 0
     for part in (images, other_fields, longer, costs, single):
         part(facts)
-    text = page.read_text().replace("\n>", "\n").replace("\u2212", "-")
-    return check(" ".join(text.split()), facts)
+    everywhere, *pages = Path(__file__).with_suffix(".txt").read_text().split("\n@ ")
+    for name, *lines in map(str.splitlines, pages):
+        text = TABLE.sub("", (folder / name).read_text().replace("\n>", "\n"))
+        text = " ".join(text.replace("\u2212", "-").split())
+        of_page, figures = check(text, [*lines, *everywhere.splitlines()], facts)
+        wrong += [f"{name}: {line}" for line in of_page]
+        count += figures
+    return wrong, count
 
 
 if __name__ == "__main__":
-    wrong, count = recompute(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs/results.md")
+    wrong, count = recompute(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs")
     raise SystemExit("\n".join(wrong) if wrong else print(f"{count} figures recomputed"))

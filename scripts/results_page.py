@@ -1,10 +1,10 @@
-"""The tables of docs/results-details.md, and the figures of it and of docs/results.md.
+"""The tables of the pages in docs/results/, and the figures of them and of docs/results.md.
 
     kat ablate paper --out runs/paper --reuse benchmarks/results/paper/*.csv    # what is missing
     python scripts/results_page.py --runs runs/paper    # takes its tables over, then as below
-    python scripts/results_page.py                      # the page from the tables that are there
+    python scripts/results_page.py                      # the pages from the tables that are there
 
-The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
+A page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
 NAME.csv. GRID_moments is of moments/GRID.csv, the records of the layers in the runs of GRID.csv;
 "declared" and "families" are the two analyses of the differences on test images. A table with a run
 that its grid does not declare is refused; runs that it lacks are named below it.
@@ -55,7 +55,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/paper"
 REMOVED = ROOT / "benchmarks/results/paper/paper.yaml"
 """The declarations of arms that were removed after their runs."""
-PAGE = ROOT / "docs/results-details.md"
+PAGES = sorted((ROOT / "docs/results").glob("*.md"))
 FIGURES = ROOT / "docs/figures/results/paper"
 MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
 """Grids whose runs record their layers, and how many records of each run are shown."""
@@ -68,7 +68,9 @@ RECORDED = (
     "numerator_gradient",
 )
 INCOMPARABLE = ("seconds per run", "images/s", "peak memory")
-"""Columns of ``kat ablate`` that the page leaves out: the runs shared the machine."""
+"""Columns of ``kat ablate`` that the pages leave out: the runs shared the machine."""
+IN_ROWS = ("test loss", "ECE", "parameters", "FLOPs per image")
+"""Columns that only the rows have: the pages say what matters of them."""
 
 
 class Family(NamedTuple):
@@ -137,7 +139,7 @@ FAMILIES = (
 
 
 def main() -> None:
-    """Takes over the tables of runs, if asked to, and writes page and figures."""
+    """Takes over the tables of runs, if asked to, and writes pages and figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -147,7 +149,7 @@ def main() -> None:
         if options.runs is not None:
             read_tables(options.runs)  # before the tables that are there are replaced
             take_over(options.runs, RESULTS)
-        write_page(RESULTS, PAGE, FIGURES)
+        write_pages(RESULTS, PAGES, FIGURES)
     except InputError as error:
         raise SystemExit(str(error)) from None
 
@@ -254,8 +256,8 @@ def read_tables(results: Path) -> dict[str, list[Row]]:
     return {name: tables[name] for name in grids}
 
 
-def write_page(results: Path, page: Path, figures: Path) -> None:
-    """Writes the tables into the page, the figures of grids that it shows, and the forest plot.
+def write_pages(results: Path, pages: Sequence[Path], figures: Path) -> None:
+    """Write the tables into the pages, the figures of grids that they show, and the forest plot.
 
     Raises:
         InputError: a table has a run that its grid does not declare.
@@ -264,14 +266,15 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
     tested: dict[str, list[CellResult]] = {}
     losses: dict[str, list[CellResult]] = {}
     figures.mkdir(parents=True, exist_ok=True)
-    text = page.read_text()
+    written = {page: page.read_text() for page in pages}
+    text = "".join(written.values())
     for name, rows in read_tables(results).items():
         if records := moments(results, name):
             texts[f"{name}_moments"] = moments_table([r for run in records.values() for r in run])
         metric = compared(main_metric(rows), rows)
         cells = summarize(rows, measure=metric.name)
         columns, lines = table(cells, cells[0].name, metric)
-        kept = [place for place, title in enumerate(columns) if title not in INCOMPARABLE]
+        kept = [place for place, title in enumerate(columns) if title not in INCOMPARABLE + IN_ROWS]
         shown = [[line[place] for place in kept] for line in [columns, *lines]]
         texts[name] = markdown(shown[0], shown[1:]) + without_result(rows)
         if f"/{name}.svg" in text:
@@ -292,7 +295,8 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         left_out = [family.question for family in FAMILIES if family not in families]
         note = f"\nToo few runs: {'; '.join(left_out)}.\n" if left_out else ""
         texts["families"] = markdown(FAMILY_COLUMNS, lines) + note
-    write_text(page, fill_tables(text, texts))
+    for page, old in written.items():
+        write_text(page, fill_tables(old, texts))
 
 
 def can_be_compared(family: Family, tested: Mapping[str, Sequence[CellResult]]) -> bool:

@@ -100,7 +100,8 @@ def percent(value: float) -> str:
 def counts(everything: list[Line]) -> str:
     """For each comparison, on how many lines the interval lies below zero, around it, above it.
 
-    In brackets: on how many of them it does after Holm's correction for the number of lines.
+    An interval around zero is not informative if it contains an effect of 10 %, too. In brackets:
+    on how many lines it lies below or above after Holm's correction for the number of lines.
     """
     rows = []
     for title in COMPARISONS:
@@ -110,8 +111,10 @@ def counts(everything: list[Line]) -> str:
             clear = multipletests([each.p for each in own], method="holm")[0]
             held = [side for side, holds in zip(sides, clear, strict=True) if holds]
             lower, higher = (f"{sides.count(side)} ({held.count(side)})" for side in (-1, 1))
-            rows.append([title, lower, str(sides.count(0)), higher])
-    return markdown(["", "lower", "no difference seen", "higher"], rows)
+            unsure = [max(-each.low, each.high) > 10 for each in own if each.side == 0]
+            around = (str(unsure.count(wide)) for wide in (False, True))
+            rows.append([title, lower, *around, higher])
+    return markdown(["", "lower", "inconclusive", "not informative", "higher"], rows)
 
 
 def rates(kept: dict[str, list[int]]) -> str:

@@ -20,7 +20,7 @@ FOLDER = "files"
 """Where the others are."""
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"
 """What keeps a page out of the search."""
-BOOST, BOOSTS = 3, {"results-details.md": 0.3, **dict.fromkeys(PAGES.values(), 1)}
+BOOST, BOOSTS = 3, dict.fromkeys(PAGES.values(), 1)
 """The weight in the search of pages that stand in no folder, as how-to pages do, and of some."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")

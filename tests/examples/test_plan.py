@@ -123,10 +123,16 @@ def test_a_run_that_diverged_or_has_no_error_has_no_ratio(comparisons, report, r
 def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(comparisons, report):
     line, difference = comparisons.Line, comparisons.Difference
     made = [
-        line("d", "t", {}, [difference("GR-KAN - GELU", mean, mean - 2, mean + 2, p)])
-        for mean, p in ((-3.0, 0.009), (-1.0, 0.3), (1.0, 0.2), (1.5, 0.1), (5.0, 0.02))
+        line("d", "t", {}, [difference("GR-KAN - GELU", mean, mean - 2, high, p)])
+        for mean, high, p in (
+            (-3, -1, 0.009),
+            (-1, 1, 0.3),
+            (1, 10, 0.2),
+            (1, 11, 0.1),
+            (5, 7, 0.02),
+        )
     ]  # Holm: 5 * 0.009 < 0.05 < 4 * 0.02
-    assert report.counts(made).splitlines()[2:] == ["| GR-KAN - GELU | 1 (1) | 3 | 1 (0) |"]
+    assert report.counts(made).splitlines()[2:] == ["| GR-KAN - GELU | 1 (1) | 2 | 1 | 1 (0) |"]
 
 
 def test_the_kept_rate_is_the_best_on_validation(comparisons, report, results):

@@ -1,4 +1,6 @@
-"""The figures of docs/results.md are those of the committed rows; one that is changed is named."""
+"""The figures of the pages of results are those of the committed rows; a wrong one is named."""
+
+import shutil
 
 import pytest
 
@@ -6,11 +8,19 @@ from scripts import check_results
 
 
 @pytest.mark.slow
-def test_the_committed_page_has_the_figures_of_the_rows_and_another_is_named(tmp_path):
-    page = check_results.ROOT / "docs/results.md"
-    assert check_results.recompute(page)[0] == []
-    changed = tmp_path / "results.md"
-    changed.write_text(page.read_text().replace("26 % less", "27 % less in 3.5 s,", 1))
-    (figure, added), _ = check_results.recompute(changed)
+def test_the_committed_pages_have_the_figures_of_the_rows_and_another_is_named(tmp_path):
+    docs = check_results.ROOT / "docs"
+    assert check_results.recompute(docs)[0] == []
+    shutil.copy(docs / "results.md", tmp_path)
+    shutil.copytree(docs / "results", tmp_path / "results")
+    for name, right, wrong in (
+        ("results.md", "needs 26 %", "needs 27 %"),
+        ("results.md", "On Fashion-MNIST three", "On 3.5 Fashion-MNIST three"),
+        ("results/parts.md", "in 11 of", "in 12 of"),
+    ):
+        page = tmp_path / name
+        page.write_text(page.read_text().replace(right, wrong, 1))
+    figure, added, of_details = check_results.recompute(tmp_path)[0]
     assert "the page says 27, the rows say 26" in figure
     assert "no fragment covers 3.5: " in added
+    assert "the page says 12, the rows say 11" in of_details

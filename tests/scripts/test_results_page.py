@@ -71,7 +71,7 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
         "paper_models", "paper_depth_moments", "paper_absent")]  # fmt: skip
     page.write_text("\n\ntext\n\n".join(["# Results", "![](x/paper_models.svg)", *marks]))
     results_page.take_over(runs, results)
-    results_page.write_page(results, page, figures)
+    results_page.write_pages(results, [page], figures)
     text = page.read_text()
     assert text.count("old") == 1  # of the grid without runs
     assert "| KAT | 90.50 ± 6.35 |" in text
@@ -79,7 +79,7 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert "| KAT | 1 to 2 | 10 to 11 | 3 | 3 | 4 | 4 |" in text
     assert "| ViT | 0.25 to 0.5 | 9.2 to 9.5 | 3 | 3 | 1 | 1 |" in text
     assert {path.name for path in figures.iterdir()} == {"forest.svg", "paper_models.svg"}
-    results_page.write_page(results, page, figures)
+    results_page.write_pages(results, [page], figures)
     assert page.read_text() == text
 
 
@@ -89,7 +89,7 @@ def test_families_have_the_first_named_minus_the_other(runs, tmp_path, monkeypat
     monkeypatch.setattr(results_page, "save_figure", lambda figure, path: None)
     page = tmp_path / "page.md"
     page.write_text("<!-- table of families -->\n<!-- end of table -->")
-    results_page.write_page(runs, page, tmp_path)
+    results_page.write_pages(runs, [page], tmp_path)
     ((name, difference),) = drawn["KAT minus"]
     assert (name, difference.text()) == ("a ViT", "2.25 ± 3.18")
     (line,) = [line for line in page.read_text().splitlines() if "a ViT" in line]
@@ -104,7 +104,7 @@ def test_families_have_the_first_named_minus_the_other(runs, tmp_path, monkeypat
     assert loss.strip() == "-0.0225 ± 0.0318"
     reverse = results_page.FAMILIES[0]._replace(minus_reference=True)
     monkeypatch.setattr(results_page, "FAMILIES", [reverse])
-    results_page.write_page(runs, page, tmp_path)
+    results_page.write_pages(runs, [page], tmp_path)
     assert "| -2.25 ± 3.18 |" in page.read_text()
     assert f"| {-ends[1]:+.2f} to {-ends[0]:+.2f} |" in page.read_text()
 
@@ -115,7 +115,7 @@ def test_runs_that_are_not_declared_are_refused_and_missing_ones_named(runs, tmp
     monkeypatch.setattr(results_page, "declared", lambda results: declared)
     page = tmp_path / "page.md"
     page.write_text(text := "<!-- table of paper_models -->\n<!-- end of table -->")
-    results_page.write_page(runs, page, tmp_path)
+    results_page.write_pages(runs, [page], tmp_path)
     assert "| 2 of 3 |" in page.read_text()
     assert "Without a result: ViT, seed 2 (missing)." in page.read_text()
     page.write_text(text)
@@ -123,15 +123,15 @@ def test_runs_that_are_not_declared_are_refused_and_missing_ones_named(runs, tmp
     with pytest.raises(
         InputError, match=r"paper_models.csv: no grid declares this run of 'KAT', seed 1,"
     ):
-        results_page.write_page(runs, page, tmp_path)
+        results_page.write_pages(runs, [page], tmp_path)
     assert page.read_text() == text
     declared["paper_models"]["KAT", 1] = "{}"
     declared["paper_blocks"] = {}
     with pytest.raises(InputError, match=r"paper_blocks.csv does not exist: 'kat ablate' makes it"):
-        results_page.write_page(runs, page, tmp_path)
+        results_page.write_pages(runs, [page], tmp_path)
     del declared["paper_blocks"], declared["paper_depth"]
     with pytest.raises(InputError, match=r"paper_depth.csv: no grid declares this run of 'KAT'"):
-        results_page.write_page(runs, page, tmp_path)
+        results_page.write_pages(runs, [page], tmp_path)
 
 
 def test_p_values_are_corrected_in_their_grid_and_over_all(tmp_path):
@@ -146,7 +146,7 @@ def test_p_values_are_corrected_in_their_grid_and_over_all(tmp_path):
         write_runs(rows, tmp_path / f"{grid}.csv")
     page = tmp_path / "page.md"
     page.write_text("<!-- table of declared -->\n<!-- end of table -->")
-    results_page.write_page(tmp_path, page, tmp_path)
+    results_page.write_pages(tmp_path, [page], tmp_path)
     p_close, p_far = (ttest_1samp(values, 0).pvalue for values in (close, far))
     assert p_close < p_far < 0.05
     assert "p, Holm over all 3" in page.read_text()
@@ -184,17 +184,17 @@ def test_records_are_evenly_spaced_and_those_made_elsewhere_are_kept(runs, tmp_p
 
 
 @pytest.mark.slow
-def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path, monkeypatch):
+def test_the_committed_pages_have_the_tables_of_the_committed_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(results_page, "save_figure", lambda figure, path: None)
-    page = tmp_path / "results.md"
-    page.write_text(results_page.PAGE.read_text())
-    results_page.write_page(results_page.RESULTS, page, tmp_path / "figures")
-    assert page.read_text() == results_page.PAGE.read_text()
-    marks = re.findall("<!-- table of (.*) -->", page.read_text())
+    pages = {page: tmp_path / page.name for page in results_page.PAGES}
+    for committed, page in pages.items():
+        page.write_text(committed.read_text())
+    results_page.write_pages(results_page.RESULTS, [*pages.values()], tmp_path / "figures")
+    assert [page.read_text() for page in pages.values()] == [page.read_text() for page in pages]
+    text = "".join(page.read_text() for page in pages)
     files = {
         f"moments/{name.removesuffix('_moments')}" if name.endswith("_moments") else name
-        for name in marks
+        for name in re.findall("<!-- table of (.*) -->", text)
         if name not in ("declared", "families")
     }
-    folders = results_page.RESULTS, results_page.RESULTS.parents[2] / "examples/domains/results"
-    assert all((folders["normalized-" in name] / f"{name}.csv").exists() for name in files)
+    assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)
