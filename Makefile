@@ -49,7 +49,7 @@ $(TOOLS): $(READY)
 demo: $(READY)
 	$(BIN)/python examples/compare_models.py --config digits \
 		--models kat_micro_patch2_8 vit_micro_patch2_8 --out $(DEMO_OUT) --overwrite
-	@echo "One seed decides nothing: five seeds of both are in docs/results.md, under Handwritten digits."
+	@echo "One seed decides nothing: five seeds of both are in docs/results/models.md, under Handwritten digits."
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder

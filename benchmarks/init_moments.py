@@ -10,12 +10,12 @@ averaged over draws of the weights.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import write_csv
 
 import kat
 
@@ -54,8 +54,7 @@ def main() -> None:
         table.add_row(*row)
     Console(width=160).print(table)
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
+        write_csv(options.csv, "cpu", header, rows)
 
 
 def measure(scheme: str, act_init: str, depth: int, draws: int) -> tuple[list[float], list[float]]:

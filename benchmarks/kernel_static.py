@@ -21,7 +21,6 @@ Needs only torch and triton, which brings the assembler and the disassembler use
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gpu_code
 import torch
 import triton
+from timing import write_csv
 from triton.backends.compiler import GPUTarget
 
 from kat.ops.triton import kernels as triton_kernels
@@ -68,7 +68,7 @@ def main() -> None:
         print("".join(f"{value!s:>17}" for value in row.values()), flush=True)
         rows.append(row)
     if args.csv:
-        write(args.csv, rows)
+        write_csv(args.csv, "cpu", COLUMNS, [list(row.values()) for row in rows])
 
 
 def parse() -> argparse.Namespace:
@@ -94,15 +94,8 @@ def parse() -> argparse.Namespace:
     add("--degree", type=int, nargs=2, default=[5, 4], metavar=("M", "N"), help="of P and Q (5 4)")
     add("--form", default="A", choices=["A", "B"])
     add("--apart", action="store_true", help="gated kernels: halves of one tensor, rows apart")
-    add("--csv", metavar="FILE", help="write the table there, too")
+    add("--csv", type=Path, metavar="FILE", help="write the table there, too")
     return parser.parse_args()
-
-
-def write(path: str, rows: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def table(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,6 @@ metrics of every epoch, must be those of the run that was never killed.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 import random
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from timing import write_csv
 
 EPOCHS = 4
 SETTINGS = shlex.split(f"""
@@ -118,17 +118,14 @@ def main() -> None:
                     "resumed_from": killed,
                     "weights_sha256": end[0][:16],
                     "ema_sha256": end[1][:16],
-                    "same": end == clean,
+                    "same": str(end == clean),
                 }
             )
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-    same = sum(bool(row["same"]) for row in rows)
+    same = sum(row["same"] == "True" for row in rows)
     print(f"{same} of {len(rows)} ended with the bits of the clean run")
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.csv, "cpu", list(rows[0]), [list(row.values()) for row in rows])
     raise SystemExit(0 if same == len(rows) else 1)
 
 

@@ -11,15 +11,16 @@ cutmix and drop path are off, since each process draws its own; the other augmen
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from timing import write_csv
 
 from kat.training import read_history
 
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="write the table to this file")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "run0"
         for number, (name, settings) in enumerate(RUNS.items()):
@@ -76,10 +77,7 @@ def main() -> None:
             rows.append({"run": name, "optimizer": options.optimizer, **found})
             print(f"{name:<18} " + "  ".join(f"{k} {v:.1e}" for k, v in found.items()), flush=True)
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.csv, "cpu", list(rows[0]), [list(row.values()) for row in rows])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 import kat
 from kat.files import replacing
 from kat.machine import processor
+from kat.training.provenance import commit
 
 QUEUED = 10
 ENOUGH = 20.0
@@ -112,13 +113,13 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def header(device: str) -> str:
-    """Versions, machine and threads, in two lines."""
+    """Versions and commit, machine and threads, in two lines."""
     where = processor()
     if device == "cuda":
         where = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return (
         f"kat {kat.__version__}, torch {torch.__version__}, Python {platform.python_version()},"
-        f" {platform.system()} {platform.machine()}\n"
+        f" {platform.system()} {platform.machine()}, commit {commit()}\n"
         f"{where}, {torch.get_num_threads()} threads"
     )
 

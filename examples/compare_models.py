@@ -11,7 +11,6 @@ where it stopped.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 from collections.abc import Sequence
@@ -26,7 +25,9 @@ from kat.analysis.ablation import Estimate
 from kat.cli.errors import run_command
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.models import load_model, rational_parameter_names
+from kat.tables import write_table
 from kat.training import read_history, read_settings, settings_to_keep, train
+from kat.training.provenance import PROVENANCE
 
 COLUMNS = ("model", "seed", "top1", "parameters", "flops", "seconds")
 
@@ -46,7 +47,7 @@ def main() -> None:
     rows = [
         run(options, model, seed, overrides) for seed in options.seeds for model in options.models
     ]
-    write_csv(rows, options.out / "results.csv")
+    write_table(options.out / "results.csv", (*COLUMNS, *PROVENANCE), rows)
     draw(options)
     report(rows, options.models)
     print(f"everything is in {options.out}")
@@ -74,15 +75,8 @@ def run(
         "parameters": cost.parameters,
         "flops": cost.flops,
         "seconds": summary["seconds"],
+        **{name: summary.get(name) for name in PROVENANCE},
     }
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes one row per run."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def draw(options: argparse.Namespace) -> None:

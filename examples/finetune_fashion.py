@@ -17,7 +17,6 @@ needs another --out.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +28,9 @@ from kat.cli.errors import run_command
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
-from kat.files import replacing
+from kat.tables import write_table
 from kat.training import read_settings, settings_to_keep
+from kat.training.provenance import PROVENANCE
 
 TASKS = ("from_digits", "from_garments")
 MODEL = "kat_micro_patch4_28"
@@ -85,7 +85,7 @@ def main() -> None:
             write_images(train, task.labels, options.per_class, images)
             write_images(test, task.labels, 10**6, unseen / "val")
             rows += compare(task, options, overrides)
-    write_csv(rows, options.out / "results.csv")
+    write_table(options.out / "results.csv", (*COLUMNS, *PROVENANCE), rows)
     for row in rows:
         print(f"{row['task']}, {row['start']}, seed {row['seed']}: test top-1 {row['top1']:.2f} %")
 
@@ -114,6 +114,7 @@ def compare(
             seeded = [*arguments, *seeds, *overrides]
             train_unless_done(out, seeded)
             metrics = evaluate(out, folder / "test")
+            summary = json.loads((out / "summary.json").read_text())
             rows.append(
                 {
                     "task": task.name,
@@ -123,6 +124,7 @@ def compare(
                     "top1": metrics["top1"],
                     "loss": metrics["loss"],
                     "command": " ".join(["kat train", *seeded]),
+                    **{name: summary.get(name) for name in PROVENANCE},
                 }
             )
     return rows
@@ -168,14 +170,6 @@ def write_images(data: ImageDataset, labels: range, per_class: int, folder: Path
                 image.save(target / f"{counts[label]:05}.png")
                 counts[label] += 1
         draft.rename(folder)
-
-
-def write_csv(rows: Sequence[dict[str, object]], path: Path) -> None:
-    """Writes one row per run."""
-    with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

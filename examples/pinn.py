@@ -19,7 +19,6 @@ Writes results.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 import time
@@ -34,6 +33,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import kat
+from kat.tables import write_table
+from kat.training.provenance import PROVENANCE, provenance
 
 WIDTH = 32
 GROUPS = 4
@@ -59,10 +60,9 @@ def main() -> None:
     runs = [(name, seed) for name in options.networks for seed in options.seeds]
     rows = [run(options, *each) for each in track(runs, "training")]
     report(rows)
-    with (options.out / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    made_by = provenance(torch.device("cpu"))
+    columns = (*COLUMNS, *PROVENANCE)
+    write_table(options.out / "results.csv", columns, [row | made_by for row in rows])
     print(f"everything is in {options.out}")
 
 

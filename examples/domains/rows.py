@@ -20,6 +20,7 @@ import torch
 
 from kat.analysis.ablation import Estimate
 from kat.tables import columns_of, write_table
+from kat.training.provenance import PROVENANCE, provenance
 
 Row = dict[str, str]
 Rates = dict[str, float]
@@ -36,7 +37,7 @@ class Runs:
 
     Args:
         path: of the file, made with its first row.
-        columns: the names of all columns.
+        columns: the names of all columns, but for :data:`PROVENANCE`, which each file has.
         tuned: the columns of :data:`Rates`.
         settings: values that all of these rows share, such as the number of epochs.
         valid: the column that chooses the rates.
@@ -115,10 +116,11 @@ class Runs:
         if (seed, rates) in known:
             return
         row: dict[str, Any] = {"arm": arm, "seed": seed, "for": purpose}
-        row |= {**rates, **self.settings, **run(arm, rates, seed, tuning)}
+        row |= provenance(torch.device("cpu")) | rates | self.settings
+        row |= run(arm, rates, seed, tuning)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._all()
-        columns = columns_of([*rows[:1], dict.fromkeys(self.columns)])
+        columns = columns_of([*rows[:1], dict.fromkeys((*self.columns, *PROVENANCE))])
         if not rows or columns != list(rows[0]):  # a new file, or one from before a column was
             write_table(self.path, columns, rows)
         text = io.StringIO()

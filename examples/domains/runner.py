@@ -29,7 +29,7 @@ from rows import IDENTITY, Rates, Runs
 from summary import print_errors, print_ranks
 from torch import nn
 
-from kat.training.provenance import PROVENANCE, provenance
+from kat.training.provenance import provenance
 
 COLUMNS = ("task", *IDENTITY, "rate", "steps", "parameters", "valid", "test", "seconds")
 
@@ -59,7 +59,7 @@ class Domain:
         rates: by arm, the learning rates that it tries, as many as any other arm.
         steps: of the optimizer, unless --steps says otherwise.
         references: by arm, the one from which the differences are taken.
-        columns: of the CSV file, beside :data:`COLUMNS` and :data:`PROVENANCE`.
+        columns: of the CSV file, beside :data:`COLUMNS`.
         measures: the columns that are compared, a table for each.
     """
 
@@ -82,8 +82,8 @@ class Domain:
 
     def runs(self, csv: Path, task: str, steps: int) -> Runs:
         """The runs of a task that are in a CSV file, and those that will be."""
-        columns, settings = (*COLUMNS, *self.columns, *PROVENANCE), {"task": task, "steps": steps}
-        return Runs(csv, columns, ["rate"], settings, "valid", min)
+        settings = {"task": task, "steps": steps}
+        return Runs(csv, (*COLUMNS, *self.columns), ["rate"], settings, "valid", min)
 
     def main(
         self, options: argparse.Namespace, run: Callable[[Trial], tuple[nn.Module | None, Any]]

@@ -116,7 +116,7 @@ def make_parser() -> Parser:
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
     what = "settings of all runs, over the recipe and the grid's own settings"
     add("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=what)
-    what = "runs at once (default: one a GPU, or as many as the cores allow)"
+    what = "runs at once (default: one per GPU, or as many as the cores allow)"
     add("--jobs", type=Count, metavar="N", help=what)
     add("--threads", type=Count, default=1, metavar="N", help="threads of each run on the CPU")
     what = "tables (GRID.csv) of earlier calls: their rows are taken over, not trained again"

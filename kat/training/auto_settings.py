@@ -38,7 +38,7 @@ _VIT = re.compile(r"^(vit|deit3?)_")
 Settings = TypeVar("Settings")
 
 
-def settle(
+def resolve_auto(
     config: TrainConfig,
     data: Split,
     kept: Mapping[str, Any],
@@ -64,7 +64,7 @@ def settle(
     other = source is None or source.task != data.task
     if config.model.name == AUTO and other and not kept:
         config, reason = from_scratch(config, data, device, source)
-    config = without_auto(config, kept, source, len(data))
+    config = fill_auto(config, kept, source, len(data))
     return replace(config, loss=settled_loss(config.loss, data)), reason
 
 
@@ -170,7 +170,7 @@ def _median_side(data: ImageDataset | ImageStream) -> int:
     return round(median(sides))
 
 
-def without_auto(
+def fill_auto(
     config: TrainConfig, kept: Mapping[str, Any], source: ViTSource | None, images: int
 ) -> TrainConfig:
     """Return the settings without any auto.

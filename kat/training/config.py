@@ -155,7 +155,7 @@ class OptimConfig:
     ema_decay: ProbabilityBelowOne = 0.0
 
     @model_validator(mode="after")
-    def _fit_each_other(self) -> Self:
+    def _check_combinations(self) -> Self:
         from timm.optim import get_optimizer_info, list_optimizers  # imports torch
 
         if self.name not in list_optimizers():
@@ -311,13 +311,13 @@ class TrainConfig:
 
     @field_validator("max_time")
     @classmethod
-    def _a_time(cls, time: str | None) -> str | None:
+    def _validate_max_time(cls, time: str | None) -> str | None:
         if time is not None:
             parse_time(time)
         return time
 
     @model_validator(mode="after")
-    def _fit_each_other(self) -> Self:
+    def _check_combinations(self) -> Self:
         sharded = self.strategy == "fsdp"
         _exclude(self.resume and self.overwrite, "resume and overwrite exclude each other")
         _exclude(

@@ -1,4 +1,4 @@
-"""Provenance of results: the commit of the library, the processor, the kernel of the rationals."""
+"""Provenance of results: commit, versions, threads, processor and kernel of the rationals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from kat.machine import processor
 from kat.ops.operators import kernel_name
 from kat.version import __version__
 
-PROVENANCE = ("commit", "processor", "kernel")
+PROVENANCE = ("commit", "torch", "threads", "processor", "kernel")
 """The names in :func:`provenance`: columns of tables of runs."""
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """Return the :func:`commit`, the name of the GPU or the CPU, and its kernel of the rationals.
+    """Return what made a result: a text for each of :data:`PROVENANCE`.
+
+    The processor is the name of the GPU or the CPU, the kernel that of the rationals there.
 
     Args:
         device: trains the model.
@@ -26,10 +28,15 @@ def provenance(device: torch.device) -> dict[str, str]:
         >>> import torch
         >>> from kat.training.provenance import provenance
         >>> sorted(provenance(torch.device("cpu")))
-        ['commit', 'kernel', 'processor']
+        ['commit', 'kernel', 'processor', 'threads', 'torch']
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    return {"commit": commit(), "processor": name, "kernel": kernel_name(device)}
+    return {
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "kernel": kernel_name(device),
+    }
 
 
 @cache
@@ -40,11 +47,13 @@ def commit() -> str:
     do not count; nor does a repository of another project in which the library is installed.
     """
     # --git-dir takes no repository further up, nor the one that the environment of a hook names
-    git = ["git", "-C", str(Path(__file__).parents[2]), "--git-dir=.git"]
-    described = "describe --always --abbrev=40 --exclude=* --dirty=+"
+    folder = Path(__file__).parents[2]
     try:
-        for command in ("ls-files --error-unmatch kat", described):
-            found = check_output([*git, *command.split()], stderr=DEVNULL, text=True, timeout=20)
+        for command in (
+            "git --git-dir=.git ls-files --error-unmatch kat",
+            "git --git-dir=.git describe --always --abbrev=40 --exclude=* --dirty=+",
+        ):
+            found = check_output(command.split(), cwd=folder, stderr=DEVNULL, text=True, timeout=20)
     except (OSError, SubprocessError):
         return __version__
     return found.strip()

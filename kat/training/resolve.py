@@ -27,7 +27,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
-from kat.training.auto_settings import settle
+from kat.training.auto_settings import resolve_auto
 from kat.training.config import TrainConfig, own_recipe
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
@@ -76,7 +76,7 @@ class RunData(NamedTuple):
 
 
 def resolve(config: TrainConfig) -> ResolvedRun:
-    """Open data and checkpoint, and settle every setting that is auto.
+    """Open data and checkpoint, and resolve every setting that is auto.
 
     Raises:
         InputError: bad settings or data, or a directory that already holds a run.
@@ -92,7 +92,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     known = replace(
         given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
     )
-    settled, reason = settle(known, data.train, resumption.settings, source, device)
+    settled, reason = resolve_auto(known, data.train, resumption.settings, source, device)
     final, record, task, source = _record(check_ranges(settled), source, data)
     return ResolvedRun(
         config=final,

@@ -147,8 +147,12 @@ def find_resumption(
         if not begun:
             raise InputError(f"{out} exists and is not a run directory; give another --out")
         if not overwrite:
-            way = "--resume auto, --overwrite" if checkpoints else "--overwrite"
-            raise InputError(f"{out} already holds a run; give {way}, or another --out")
+            way = (
+                "resume='auto' (--resume auto), overwrite=True (--overwrite)"
+                if checkpoints
+                else "overwrite=True (--overwrite)"
+            )
+            raise InputError(f"{out} already holds a run; give {way}, or another out")
     return Resumption(False, overwrite)
 
 

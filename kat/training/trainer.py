@@ -49,8 +49,9 @@ class Summary:
             they share count for each.
         skipped: files that were left out: unreadable images, and files that are no images.
         provenance: ``commit`` of the library, or its version without a checkout, with ``+`` if
-            files of it differ; ``processor``, the name of the GPU or the CPU; and ``kernel`` of
-            rationals there: ``triton``, the CPU's instruction set, or ``off``.
+            files of it differ; the version of ``torch``; its ``threads``; ``processor``, the name
+            of the GPU or the CPU; and ``kernel`` of rationals there: ``triton``, the CPU's
+            instruction set, or ``off``.
 
     Examples:
         >>> from pathlib import Path

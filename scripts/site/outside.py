@@ -30,8 +30,10 @@ FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made of files outside docs/."""
     root = Path(config.docs_dir).parent
-    texts = [file.content_string for file in files.documentation_pages()]
-    linked = {path for text in texts for path in linked_outside(text, root)}
+    linked: set[str] = set()
+    for file in files.documentation_pages():
+        place = posixpath.dirname(f"docs/{file.src_uri}")
+        linked |= linked_outside(file.content_string, root, place)
     for source, target in PAGES.items():
         text = (root / source).read_text()
         linked |= linked_outside(text, root, "")
@@ -69,7 +71,7 @@ def outside_code(markdown: str, change) -> str:
     return "".join(change(part) if i % 2 == 0 else part for i, part in enumerate(parts))
 
 
-def linked_outside(text: str, root: Path, place: str = "docs") -> set[str]:
+def linked_outside(text: str, root: Path, place: str) -> set[str]:
     """The files and folders outside docs/ to which a text in a folder links."""
     paths = (
         posixpath.normpath(posixpath.join(place, match["path"])) for match in LINK.finditer(text)

@@ -39,7 +39,7 @@ def test_overwrite_starts_afresh_and_touches_nothing_else(tmp_path, capsys):
     (out / "thesis.txt").write_text("years of work")
     before = (out / "model.safetensors").read_bytes()
     line = refused(capsys, *common)
-    assert "already holds a run; give --resume auto, --overwrite, or another --out" in line
+    assert "give resume='auto' (--resume auto), overwrite=True (--overwrite)" in line
     refused(capsys, *common, "--overwrite", "true", "--optim.betas", "[2, 3]")
     assert (out / "model.safetensors").read_bytes() == before
     assert run(*common, "--epochs", 1, "--overwrite", "true") == 0

@@ -17,7 +17,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, build_model, read_vit, save_model
 from kat.settings import check_ranges
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
-from kat.training.auto_settings import choose, from_scratch, without_auto
+from kat.training.auto_settings import choose, fill_auto, from_scratch
 
 GREY = ModelRecord(
     architecture="kat_micro_patch4_28",
@@ -61,7 +61,7 @@ def test_rule_by_the_number_of_images(images, batch_size, epochs, steps):
 
 
 def _by_images(config, images):
-    return without_auto(config, {}, None, images)
+    return fill_auto(config, {}, None, images)
 
 
 def test_a_batch_is_never_larger_than_the_set_and_settings_are_valid():
@@ -95,7 +95,7 @@ def test_a_warm_up_that_would_not_end_is_that_of_auto(name, epochs, warmup):
 def _settled(source, name="auto", args=None, **data):
     model = ModelConfig(name, args or {}, init_from="here")
     given = TrainConfig(model=model, data=DataConfig(**{**IMAGES, **data}))
-    return without_auto(given, {}, source, 100)
+    return fill_auto(given, {}, source, 100)
 
 
 def test_a_kat_brings_its_model_and_its_images(tmp_path):
@@ -174,7 +174,7 @@ def test_a_model_and_its_images_from_scratch(tmp_path, sides, size, patch):
         f"kat_micro for training from scratch on a CPU, {size} pixels for a median side of"
         f" {sorted(sides)[1]}"
     )
-    settled = without_auto(config, {}, None, len(data))
+    settled = fill_auto(config, {}, None, len(data))
     assert (settled.data.channels, settled.data.mean) == (None, None)
     model = replace(ModelConfig("auto"), args={"patch_size": 7})
     given = replace(auto, model=model, data=DataConfig(**{**IMAGES, "image_size": 56}))
@@ -216,7 +216,7 @@ def test_rates_decay_over_the_layers_of_a_source_alone(tmp_path):
     assert _by_images(auto, 100).optim.layer_decay == 1
     save_model(build_model(GREY), GREY, tmp_path)
     config = replace(auto, model=ModelConfig("auto"), data=DataConfig(**IMAGES))
-    assert without_auto(config, {}, read_vit(tmp_path), 100).optim.layer_decay == 0.75
+    assert fill_auto(config, {}, read_vit(tmp_path), 100).optim.layer_decay == 0.75
 
 
 def test_without_a_source():
@@ -230,4 +230,4 @@ def test_a_resumed_run_has_what_was_chosen_when_it_was_started():
     model = ModelConfig("kat_micro_patch2_8", {"depth": 1})
     started = replace(_by_images(AUTO, 100), model=model)
     again = replace(AUTO, model=ModelConfig("auto"))
-    assert without_auto(again, settings_to_keep(started), None, 5000) == started
+    assert fill_auto(again, settings_to_keep(started), None, 5000) == started

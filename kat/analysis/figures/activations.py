@@ -32,10 +32,10 @@ _HELD = 8
 
 
 def plot_activations(activations: Sequence[Activation], path: str | Path) -> None:
-    """Draws every learned rational, one panel per layer and one line per group, its start dashed.
+    """Draw every learned rational, one panel per layer and one line per group, its start dashed.
 
-    The density of the inputs over all groups, if known, is gray. Of more than 8 groups 8 have a
-    line, in the range of all.
+    The density of the inputs over all groups, if known, is gray. With more than 8
+    groups, draw 8 and a band for all.
 
     Args:
         activations: what :func:`kat.analysis.learned_activations` returns.

@@ -29,9 +29,9 @@ def plot_learning_curves(
     path: str | Path,
     metrics: Sequence[str] = ("loss", "top1"),
 ) -> None:
-    """Draws metrics against epochs, one color per label: of several runs their mean and range.
+    """Draw metrics against epochs, one color per label: of several runs their mean and range.
 
-    A circle marks the epoch that a run keeps. Of several runs the epochs count that all have.
+    A circle marks the epoch that a run keeps. Draw only epochs that every run reached.
 
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.

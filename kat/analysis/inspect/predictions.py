@@ -128,7 +128,7 @@ class ClassFindings:
 
     @property
     def images(self) -> int:
-        """N."""
+        """Number of images."""
         return int(self.confusion.sum())
 
 

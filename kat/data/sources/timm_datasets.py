@@ -74,10 +74,10 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
 
 
 def _is_split(config: DataConfig, split: str) -> bool:
-    """Return False for a split in the place of which timm would open another one without a word.
+    """Return False if timm would silently open another split.
 
-    It takes every name but two for the test images of a dataset with two splits, and a folder
-    itself for a split that is not in it.
+    In a dataset with two splits timm takes every name but two for the test images, and in a folder
+    without the split the folder itself.
     """
     train = ("train", "training")
     val = ("val", "valid", "validation", "eval", "evaluation")

@@ -191,7 +191,7 @@ class Parallel(nn.Module):
         delattr(last, NAME)
 
     def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep x until y is there."""
+        """Store the input until the MLP returns."""
         values = (*args, *kwargs.values())
         self.inputs[_thread()] = next(value for value in values if isinstance(value, Tensor))
 

@@ -35,7 +35,7 @@ class ModelRecord:
     Args:
         architecture: the model's name in timm's registry.
         args: arguments of its constructor, none of timm's own, such as ``pretrained``: a record
-            makes nothing be downloaded. If an initial function is the path of a file, it is
+            never downloads anything. If an initial function is the path of a file, it is
             replaced by the coefficients in the file, so that the record does not depend on it.
         classes: the class names, in the order of the logits.
         input_size: (channels, height, width).
