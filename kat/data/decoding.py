@@ -140,7 +140,7 @@ def _named(name: str, content: bytes = b"") -> Iterator[None]:
                 reason = "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
             elif not content:
                 reason = "it has no bytes"
-        raise UnreadableImage(name, reason) from error
+        raise UnreadableImage(name, reason.partition(", could be decompression")[0]) from error
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -47,13 +47,18 @@ def commit() -> str:
     do not count; nor does a repository of another project in which the library is installed.
     """
     # --git-dir takes no repository further up, nor the one that the environment of a hook names
-    folder = Path(__file__).parents[2]
     try:
         for command in (
             "git --git-dir=.git ls-files --error-unmatch kat",
             "git --git-dir=.git describe --always --abbrev=40 --exclude=* --dirty=+",
         ):
-            found = check_output(command.split(), cwd=folder, stderr=DEVNULL, text=True, timeout=20)
+            found = check_output(
+                command.split(),
+                cwd=Path(__file__).parents[2],
+                stderr=DEVNULL,
+                text=True,
+                timeout=20,
+            )
     except (OSError, SubprocessError):
         return __version__
     return found.strip()

@@ -1,4 +1,4 @@
-"""Turns: every candidate as often, none right after itself, no place preferred."""
+"""Turns: every candidate as often, none right after itself, no place preferred. Tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+import torch
 
-from benchmarks.timing import take_turns
+from benchmarks.timing import take_turns, write_csv
+from kat.machine import processor
+from kat.training.provenance import commit
 
 
 def test_of_no_candidates_there_are_no_times():
@@ -28,3 +31,12 @@ def test_no_candidate_has_a_place_of_its_own(count):
         for place in range(count):
             there = Counter(timed[place::count])
             assert all(abs(there[name] * count / rounds - 1) < 0.5 for name in steps)
+
+
+def test_a_table_says_commit_torch_threads_and_processor(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, "cpu", ("what", "ms"), [("a", 1.23456), ("b", float("nan"))])
+    comments = "".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    said = (commit(), torch.__version__, f"{torch.get_num_threads()} threads", processor())
+    assert all(text in comments for text in said)
+    assert path.read_text().splitlines()[-3:] == ["what,ms", "a,1.235", "b,-"]

@@ -228,8 +228,11 @@ def _init_transformer(
 def _check_same_functions(
     model: VisionTransformer, source: ViTSource, activation: nn.Module
 ) -> None:
-    """Checks what the shapes of weights do not tell, with which the model would compute another
-    function: values that are not finite, heads, rationals, fixed activations."""
+    """Check that the conversion preserves the function.
+
+    The shapes of weights do not tell of values that are not finite, heads, rationals and fixed
+    activations.
+    """
     weights = {**source.weights, **source.heads}
     if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise InputError(f"{source.name} holds weights that are not finite: {listing(bad)}")
