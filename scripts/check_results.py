@@ -181,10 +181,8 @@ def longer(facts):
         word = "not informative" if reach(facts, key) > 1 else "inconclusive"
         facts[f"{key} word"] = "significant" if p_value(values) < 0.05 else word
     facts["more tokens"] = int(rows[0]["tokens"]) / 1e6
-    leads = np.subtract(curves["gelu"], curves["plain"])[:, [4, -1]]  # 0.8 M tokens, all
-    for name, values in zip(("early", "late", "shrunk"), (*leads.T, leads @ [1, -1]), strict=True):
-        facts |= {name: 100 * values, f"{name} at least": 100 * (values.mean() - half(values))}
-        facts[f"{name} at most"] = 100 * (values.mean() + half(values))
+    leads = np.subtract(curves["gelu"], curves["plain"])
+    facts["change"] = 100 * (leads[:, -1] - leads[:, 4])  # since 0.8 M tokens
     leads = [facts["language logs"], minus(errors["gelu"], errors["plain"])]
     test = stats.ttest_ind(*leads, equal_var=False).confidence_interval()
     facts |= {"less at least": 100 * test.low, "less at most": 100 * test.high}
@@ -220,7 +218,7 @@ def costs(facts):
     extra = {"FLOPs": flops[0] / flops[1], "Xeon": xeon[1] / xeon[0], "EPYC": epyc[0] / epyc[2]}
     for name, ratio in extra.items():
         worth = gain * math.log(ratio) / math.log(3)
-        facts |= {name: 100 * (ratio - 1), f"{name} gain": worth}
+        facts[name] = 100 * (ratio - 1)
         facts[f"{name} share"] = 100 * worth / facts["models: ViT (GELU)"].mean()
     for name, counts in (("size", sizes), ("FLOPs", flops)):
         facts[f"{name} apart"] = 100 * (max(counts) / min(counts) - 1)
@@ -262,12 +260,6 @@ def single(facts):
         best = [max(float(row[metric]) for row in read(name)) for name in names]
         facts |= {f"{metric} {number}": value for number, value in enumerate(best)}
         facts[metric] = np.subtract(best[:2], best[2:])
-    for length in ("10", "20", "40"):
-        own = [row for row in read("paper/paper_pilot") if row["length"].startswith(length)]
-        facts[f"pilot {length}"] = float(own[0]["top1"]) - float(own[1]["top1"])
-    for row in read("derivatives_trained")[-2:]:
-        for name, column in (("kink", "jump of F'"), ("jump", "jump of F''")):
-            facts[f"{name} {row['coefficients'][-4:]}"] = float(row[column].split()[0])
     swaps = [f"blocks: {block} / blocks: none" for block in ("first", "second", "third", "fourth")]
     facts["swapped"] = sum(facts[f"{swap} ahead"] for swap in swaps)
     for row in read("pinn"):
@@ -280,11 +272,8 @@ def single(facts):
     row, *_ = read("../../examples/domains/results/language")
     facts |= {"language": int(row["parameters"]) / 1e6, "tokens": int(row["tokens"]) / 1e6}
     for grid in ("degrees", "share"):
-        (_, first), *others = (found := cells(f"ablation/{grid}", "top1")).items()
-        facts |= {f"own {cell}": np.array([*values.values()]) for cell, values in found.items()}
-        facts |= {f"short {cell}": minus(values, first) for cell, values in others}
-        clear = [cell for cell, _ in others if p_value(facts[f"short {cell}"]) < 0.05]
-        facts[grid] = len(clear)
+        first, *others = cells(f"ablation/{grid}", "top1").values()
+        facts[grid] = sum(p_value(minus(first, other)) < 0.05 for other in others)
 
 
 def rounded(facts, key, text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,3 +56,11 @@ def test_links_of_all_pages_lead_to_files_of_the_repository(outside):
         for match in outside.LINK.finditer("\n".join(prose)):
             path = (page.parent / match["path"]).resolve()
             assert not match["path"] or path.exists(), f"{page}: {match[0]}"
+
+
+def test_a_page_in_a_folder_has_pages_for_the_files_that_it_links(outside, tmp_path):
+    structure = pytest.importorskip("mkdocs.structure.files", reason="mkdocs is not installed")
+    config = Mock(docs_dir=ROOT / "docs", site_dir=tmp_path, use_directory_urls=True)
+    page = structure.File.generated(config, "results/a.md", content="[a](../../LICENSE)")
+    files = outside.on_files(structure.Files([page]), config)
+    assert "files/LICENSE.md" in {file.src_uri for file in files}
