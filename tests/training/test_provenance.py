@@ -42,12 +42,10 @@ def test_the_commit_is_of_the_checkout_of_the_library_alone(tmp_path, monkeypatc
     assert commit_in(tmp_path) == kat.__version__
 
 
-def test_processor_and_kernel_are_of_the_device_and_torch_is_named(monkeypatch):
+def test_processor_and_kernel_are_of_the_device_and_threads_of_torch(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     cpu, gpu = (provenance.provenance(torch.device(kind)) for kind in ("cpu", "cuda"))
     assert (cpu["processor"] in ("", "a GPU"), gpu["processor"]) == (False, "a GPU")
     assert cpu["kernel"] in ("off", "baseline", "avx2", "avx512")
     assert gpu["kernel"] in ("off", "triton")
-    assert cpu["torch"] == torch.__version__
     assert cpu["threads"] == str(torch.get_num_threads())
-    assert tuple(cpu) == provenance.PROVENANCE

@@ -107,7 +107,7 @@ def compiled_for(arch: str, folder: Path, *options: str) -> list[dict[str, str]]
     table = folder / "table.csv"
     run("benchmarks/kernel_static.py", "--arch", arch, "--csv", str(table), *options)
     with table.open() as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+        return list(csv.DictReader(file.readlines()[3:]))
 
 
 @needs_triton
