@@ -103,8 +103,8 @@ def measure(name: str, options: argparse.Namespace) -> list[str | float]:
             return [name, 0, 0, "", "", "", "", str(error)]
         after = outputs(changed, inputs)
         moved.append(((after - before).norm() / before.norm()).item())
-    gated = sum(replacement.mlp.gated for replacement in plan.replacements)
-    functions = dict.fromkeys(replacement.mlp.function for replacement in plan.replacements)
+    gated = sum(replacement.site.gated for replacement in plan.replacements)
+    functions = dict.fromkeys(replacement.site.function for replacement in plan.replacements)
     why = "; ".join(dict.fromkeys(plan.skipped.values()))
     counts = len(plan.replacements), gated
     return [name, *counts, ", ".join(functions), *moved, len(plan.skipped), why]

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kat.errors import InputError, unknown
+from kat.text import listing
 
 Selector = str | int | re.Pattern[str]
 """A selector of parts:
@@ -42,6 +43,9 @@ def selected(
 
     def matching(selector: Any, argument: str) -> list[str]:
         if isinstance(selector, int):
+            if not -len(names) <= selector < len(names):
+                known = listing((f"{index} is {name}" for index, name in enumerate(names)), 24)
+                raise InputError(f"{argument}={selector}: there are {len(names)}: {known}")
             return [[*names][selector]]
         found = [name for name in names if _matches(name, selector)]
         for name, reason in () if found else (passed_over or {}).items():

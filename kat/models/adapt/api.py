@@ -220,10 +220,11 @@ def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
         if isinstance(module, GRKANMlp)
     }
     found = find(model)
-    for mlp in found.mlps:
+    for mlp in found.mlps.values():
         maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
         if mlp.activation not in found.heads and all(m and m.channel_dim == -1 for m in maps):
-            ends[mlp.second] = (mlp.first, *mlp.widths[::2])  # not experts, nor convolutions
+            d_in, _, d_out = mlp.widths
+            ends[mlp.second] = (mlp.first, d_in, d_out)  # not experts, nor convolutions
     return {
         last: {"first": first, "widths": [d_in, width, d_out]}
         for last, (first, d_in, d_out) in ends.items()

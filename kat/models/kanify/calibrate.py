@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,9 +15,8 @@ from torch import Tensor, nn
 from kat.errors import InputError
 from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
-from kat.models.kanify.regenerate import codes_of, regenerate
 from kat.models.kanify.trace import unchanged
-from kat.models.kanify.walk import Mlp, linear_map
+from kat.models.kanify.walk import LinearMap, Site, layer_of, linear_map
 
 Run = Callable[[nn.Module, Any], Any]
 
@@ -27,37 +28,12 @@ _EVEN_POINTS = 400
 _MARGIN = 0.1
 
 
-def put(model: nn.Module, modules: Mapping[Mlp, nn.Module]) -> None:
-    """Put modules in the places of the activations of MLPs.
-
-    Raises:
-        LookupError: code that calls one cannot be regenerated. Others may be in place.
-    """
-    codes: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
-    for mlp in modules:
-        for name in mlp.followed:  # closures call the present activation
-            holder, _, function = name.rpartition(".")
-            codes[holder][function] |= {}
-        if mlp.call is not None:
-            codes[mlp.owner][mlp.code][mlp.call] = mlp.attribute
-    for holder, places in codes.items():
-        regenerate(model, holder, places)
-    for mlp, module in modules.items():
-        setattr(model.get_submodule(mlp.owner), mlp.attribute, module)
-        disable_fused_inference(model, mlp.activation)
-
-
-def activation_of(model: nn.Module, mlp: Mlp) -> Callable[..., Any]:
-    """The module or function that is an MLP's activation; for a call, a module that computes it.
-
-    Raises:
-        AttributeError, LookupError: the model has no such place.
-    """
-    owner = model.get_submodule(mlp.owner)
-    if mlp.call is None:
-        activation: Callable[..., Any] = getattr(owner, mlp.attribute)
-        return activation
-    return codes_of(model, mlp.owner)[mlp.code].regions[mlp.call].module(owner)
+def put(model: nn.Module, modules: Mapping[Site, nn.Module]) -> None:
+    """Put modules in the places of activations."""
+    for site, module in modules.items():
+        owner, _, attribute = site.activation.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, module)
+        disable_fused_inference(model, site.activation)
 
 
 def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module, dict[str, Any]]]:
@@ -83,76 +59,106 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
 
 def seen_inputs(
     model: nn.Module,
-    mlps: list[Mlp],
+    sites: list[Site],
     batches: Iterable[Any],
     run: Run,
     interval: tuple[float, float],
-) -> dict[Mlp, SeenInputs]:
+) -> dict[str, tuple[Site, SeenInputs]]:
     """Record the inputs of each activation while the model runs on some batches.
 
     An input x of channel c has the weight |W_2 e_c|^2: for independent errors e(x) the squared
-    error of the MLP's output is the sum of e(x)^2 |W_2 e_c|^2, if it is not gated.
+    error of the MLP's output is the sum of e(x)^2 |W_2 e_c|^2, if it is not gated. Outside of MLPs
+    all channels have the same weight.
 
     The model runs in evaluation mode without gradients, and is restored afterwards.
 
     Args:
         model: before it is kanified.
-        mlps: with the activations.
+        sites: the activations.
         batches, run: ``run(model, batch)`` is called for each batch.
         interval: to cover in any case.
 
     Returns:
-        The inputs, without those that no batch reaches.
+        By the name of each activation that a batch reaches: its site, with the channels if these
+        were unclear, and the inputs.
 
     Raises:
         InputError: no activation is reached.
     """
-    recorders = {mlp: _Recorder(model, mlp) for mlp in mlps}
+    last: list[LinearMap] = []  # the layer that ran last
+    recorders = {site: _Recorder(model, site, last) for site in sites}
     with unchanged(model):
+        for module in model.modules():
+            layer = layer_of(module)
+            if layer:
+                module.register_forward_hook(partial(_note, last, layer))
         put(model, recorders)
         with evaluation_mode(model):
             for batch in batches:
-                try:
-                    run(model, batch)
-                except TypeError as error:
-                    error.add_note("batch with labels: run=lambda model, batch: model(batch[0])")
-                    raise
-    reached = {mlp: recorder for mlp, recorder in recorders.items() if recorder.x}
+                run(model, batch)
+    reached = [recorder for recorder in recorders.values() if recorder.x]
     if not reached:
         raise InputError(
-            f"the calibration batches reach no MLP, among {len(recorders)}; give batches that do"
+            f"the calibration batches reach no activation, among {len(recorders)}; give batches"
+            " that do"
         )
-    return {mlp: recorder.seen(interval) for mlp, recorder in reached.items()}
+    return {each.site.activation: (each.seen_site(), each.seen(interval)) for each in reached}
+
+
+def _note(last: list[LinearMap], layer: LinearMap, *call: Any) -> None:
+    last[:] = [layer]
 
 
 class _Recorder(nn.Module):
-    """An activation that keeps order statistics of its inputs, densest at the extremes."""
+    """An activation that keeps order statistics of its inputs, densest at the extremes.
 
-    def __init__(self, model: nn.Module, mlp: Mlp) -> None:
+    Args:
+        model: has the activation.
+        site: the activation.
+        last: the layer that ran last, for the channels.
+    """
+
+    def __init__(self, model: nn.Module, site: Site, last: list[LinearMap]) -> None:
         super().__init__()
-        self.mlp = mlp
-        self.activation = activation_of(model, mlp)
-        weights = channel_weights(model.get_submodule(mlp.second))
-        # If no channel has an effect, as in layers initialized to zero, all have the same weight.
-        if weights is None or not weights.any():
-            weights = torch.ones(mlp.widths[1], dtype=torch.float64, device="cpu")
-        self.channel_weights = weights
+        self.site = site
+        self.last = last
+        self.activation = attrgetter(site.activation)(model)
+        self.channel_weights: Tensor | None = None
+        if site.second:
+            self.channel_weights = channel_weights(model.get_submodule(site.second))
         self.x: list[Tensor] = []
         self.weight: list[Tensor] = []
+        self.shapes: list[torch.Size] = []
+        self.dims: set[int | None] = set()  # None: no layer shows it
 
     def forward(self, x: Tensor) -> Any:
         """f(x), with some of the values kept, each with the weight of its neighborhood."""
-        rows = x.detach().movedim(self.mlp.channel_dim, -1)
-        values, order = rows.flatten().double().sort()
+        self.shapes.append(x.shape)
+        if x.ndim > 2:
+            fits = [each for each in self.last if x.shape[each.channel_dim] == each.d_out]
+            self.dims.add(fits[0].channel_dim if fits else None)
+        values, order = x.detach().movedim(self.site.channel_dim, -1).flatten().double().sort()
         if len(values):
             ranks = _ranks(len(values)).to(x.device)
-            effects = self.channel_weights.to(x.device)
-            sums = effects[order % rows.shape[-1]].cumsum(0)
+            # If no channel has an effect, as in layers initialized to zero, all weigh the same.
+            effects = self.channel_weights
+            if effects is None or not effects.any():
+                effects = torch.ones(1, dtype=values.dtype)
+            sums = effects.to(x.device)[order % len(effects)].cumsum(0)
             between = sums[(ranks[:-1] + ranks[1:]) // 2]
             ends = sums.new_zeros(1), sums[-1:]
             self.x.append(values[ranks].cpu())
             self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu())
         return self.activation(x)
+
+    def seen_site(self) -> Site:
+        """The site with its channels: if they were unclear, the layer before a call shows them."""
+        known = (self.dims or {-1}) - {None}
+        if self.site.widths or len(known) != 1:
+            return self.site
+        dim: Any = known.pop()
+        widths = tuple(sorted({shape[dim] for shape in self.shapes}))
+        return replace(self.site, widths=widths, channel_dim=dim)
 
     def seen(self, interval: tuple[float, float]) -> SeenInputs:
         """The values of all calls, and the even points."""
@@ -176,27 +182,14 @@ def _ranks(count: int) -> Tensor:
     return torch.cat([even, end, count - 1 - end]).unique()
 
 
-@torch.no_grad()
 def channel_weights(linear: nn.Module) -> Tensor | None:
     """|W e_c|^2 for each input channel c of a linear map: (d_in,), in float64, on its device.
 
-    It is computed from outputs, as the weights may be transposed or quantized. The bias is zero
-    meanwhile: in low precision W e_c would be lost beside a large one.
-
     Returns:
-        The weights, or None for a module of other maps, as experts are.
+        The weights, or None for a module of other maps, as experts are, and for quantized weights.
     """
-    mapped, weight = linear_map(linear), getattr(linear, "weight", None)
-    if mapped is None or not isinstance(weight, Tensor):
+    weight: Any = getattr(linear, "weight", None)
+    if linear_map(linear) is None or type(weight) not in (Tensor, nn.Parameter):
         return None
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    unit = torch.eye(mapped.d_in, dtype=dtype, device=weight.device)
-    unit = unit.reshape(*unit.shape, *(1,) * (-1 - mapped.channel_dim))  # one position
-    bias = dict(linear.named_parameters(recurse=False)).get("bias")
-    with unchanged(linear):
-        if bias is not None:
-            zeros = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
-            linear.register_parameter("bias", zeros)
-        zero = linear.forward(torch.zeros_like(unit[:1]))
-        columns = [(linear.forward(rows) - zero).flatten(1) for rows in unit.split(1024)]
-    return torch.cat([column.double().square().sum(-1) for column in columns])
+    rows = weight.detach().T if type(linear).__name__ == "Conv1D" else weight.detach().flatten(1)
+    return torch.linalg.vector_norm(rows, dim=0, dtype=torch.float64).square()

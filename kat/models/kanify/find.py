@@ -1,4 +1,4 @@
-"""The MLPs of a model: a linear map, an element-wise activation, a linear map, in this order.
+"""The activations of a model: those of MLPs (linear map, activation, linear map), and all others.
 
 They are found by what the code of the model does. Names of models, classes and attributes do not
 matter, nor does the order in which modules were registered. No sample input is needed.
@@ -6,31 +6,38 @@ matter, nor does the order in which modules were registered. No sample input is 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+from kat.models.kanify.called import called_functions, lines_instead
 from kat.models.kanify.fit import LINEAR, Activation, activation_function, kind_of
-from kat.models.kanify.regenerate import Code, codes_of
-from kat.models.kanify.trace import LINE, NotWhole, Tracer, held_functions, joined, named_children
+from kat.models.kanify.trace import (
+    LINE,
+    Tracer,
+    held_functions,
+    joined,
+    named_children,
+)
 from kat.models.kanify.walk import (
     IDENTITIES,
-    Mlp,
     NoMlp,
+    Site,
     Walk,
     expert_widths,
-    input_of,
     linear_map,
 )
-from kat.nn.functions import FUNCTIONS
 from kat.text import listing
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
+_OF_SEVERAL = re.compile("(softmax|softmin|glu|maxout)$", re.IGNORECASE)
+"""The names of activations that are no function of one value."""
+_HEAD = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
+UNCLEAR = "its channels are unclear from the code; calibration=BATCHES shows them"
 
 
 @dataclass(frozen=True)
@@ -38,32 +45,54 @@ class Found:
     """The result of :func:`find`.
 
     Args:
-        mlps: in the order of the modules.
-        functions: of each, by the name of the activation.
-        heads: the names of those that are no MLP of a block.
-        skipped: activations that are in no MLP, and why.
+        sites: the activations that are functions, by name, in the order of the modules; without
+            widths where the channels are unclear.
+        functions: of each, by its name.
+        heads: the names of MLPs that are no MLP of a block.
+        skipped: why activations are in no MLP, or cannot be replaced at all, by their names.
     """
 
-    mlps: list[Mlp] = field(default_factory=list)
+    sites: dict[str, Site] = field(default_factory=dict)
     functions: dict[str, Activation] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def mlps(self) -> dict[str, Site]:
+        """The activations of MLPs."""
+        return {name: site for name, site in self.sites.items() if site.second}
+
 
 def find(model: nn.Module) -> Found:
-    """Find the MLPs of a model, without changing it."""
+    """Find the activations of a model, without changing it.
+
+    Attributes that are activations are candidates. The activations that code calls are only noted.
+    """
     search = _Search(model)
+    found = search.found
     for owner, module in model.named_modules():
         if any(module.children()) and not _is_step(module):
             search.attributes(owner, module)
-            search.calls(owner, module)
-    found = search.found
-    found.heads.extend(mlp.activation for mlp in found.mlps if _is_head(mlp, found.mlps))
+            graph, _ = search.trace(owner)
+            for number, chain in enumerate(called_functions(graph), 1):
+                name = f"act_{number}"
+                reason = lines_instead(chain, name, type(module).__name__)
+                found.skipped[joined(owner, name)] = reason
+        elif expert_widths(module):
+            reason = f"the code of {type(module).__name__} computes it; hold it as an attribute"
+            found.skipped[joined(owner, "act")] = reason
+    outside = [name for name in found.mlps if not _is_numbered(name)]
+    if len(outside) < len(found.mlps):
+        for name in outside:
+            d_in, _, d_out = found.sites[name].widths
+            if d_in != d_out:
+                found.heads.append(name)
+                found.skipped[name] = _HEAD
     return found
 
 
 class _Search:
-    """The search for MLPs around what may be activations.
+    """The search for what may be activations, and for the layers around them.
 
     If the input of an attribute comes from the caller of its owner, or its output is returned, as
     in BERT, the code of the module that holds the owner is followed too. It is followed no farther:
@@ -73,112 +102,50 @@ class _Search:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.found = Found()
-        self.codes = cache(partial(codes_of, model))
         self.trace = cache(self._trace)
 
     def attributes(self, owner: str, module: nn.Module) -> None:
         """Look at the children and the held functions of a module that may be activations."""
-        held = held_functions(module).items()
-        candidates: dict[str, Any] = {
-            **{name: child for name, child in named_children(module).items() if _may_act(child)},
-            **{name: function for name, function in held if name not in self.codes(owner)},
-        }
+        candidates: dict[str, Any] = {**named_children(module), **held_functions(module)}
         for attribute, activation in candidates.items():
-            name = joined(owner, attribute)
-            self._consider(name, activation, partial(self._around_attribute, owner, name))
+            if isinstance(activation, nn.Module) and not _may_act(activation):
+                continue
+            name, function = joined(owner, attribute), activation_function(activation)
+            if function and function.name == LINEAR:
+                continue
+            try:
+                site, reason = self._mlp(owner, name), ""
+            except NoMlp as error:
+                site, reason = self._outside(owner, name), str(error)
+            if function:
+                self.found.sites[name] = replace(site, function=function.name)
+                self.found.functions[name] = function
+            elif not reason or _OF_SEVERAL.search(kind_of(activation)):
+                reason = f"{kind_of(activation)} is not one function of every value by itself"
+            else:
+                continue
+            if reason:
+                self.found.skipped[name] = reason
 
-    def calls(self, owner: str, module: nn.Module) -> None:
-        """Look at the calls in the code of a module that may be activations.
+    def _mlp(self, owner: str, name: str) -> Site:
+        """The MLP around an attribute.
 
-        Each gets the first name that neither the module nor a call before it has.
+        Raises:
+            NoMlp: there is none, and why.
         """
-        taken = set(dir(module))
-        for code_name, code in self.codes(owner).items():
-            for number, region in enumerate(code.regions):
-                names = (f"act_{n}" if n > 1 else "act" for n in itertools.count(1))
-                name = joined(owner, next(n for n in names if n not in taken))
-                around = partial(self._around_call, owner, name, code_name, number)
-                if self._consider(name, region.module(module), around, code):
-                    taken.add(name.rpartition(".")[2])
-
-    def _consider(
-        self,
-        name: str,
-        activation: Callable[..., Any],
-        around: Callable[[], Mlp | None],
-        code: Code | None = None,
-    ) -> bool:
-        """Note the MLP around a candidate, or why there is none; True if there is a note."""
-        found, function = self.found, activation_function(activation)
-        is_composed = isinstance(activation, nn.Module) and any(activation.children())
-        if (function and function.name == LINEAR) or (is_composed and not function):
-            return False
-        try:
-            mlp = around()
-            if mlp and not function:
-                kind = kind_of(activation)
-                found.skipped[name] = f"{kind} is not one function of every value by itself"
-            elif mlp and function:
-                found.mlps.append(replace(mlp, function=function.name))
-                found.functions[name] = function
-        except NotWhole as reason:
-            found.skipped[name] = str(reason)
-            return True
-        except NoMlp as reason:
-            # Most that code calls is no activation, such as a norm or a scale.
-            if not function or (code and (code.why_not or function.name not in FUNCTIONS)):
-                return False
-            found.skipped[name] = str(reason)
-            return True
-        return mlp is not None
-
-    def _around_call(self, owner: str, name: str, code_name: str, number: int) -> Mlp | None:
-        """The MLP around a call; None if it is of a module that is looked at as an attribute."""
-        code = self.codes(owner)[code_name]
-        region = code.regions[number]
-        if region.after.op == "call_module":
-            calls, _ = self._calls(owner, str(region.after.target))
-            if len(self._mlps(owner, name, calls)) < 2:
-                return None
-        call = f"the code that calls it{_at([region.after.meta[LINE]])}"
-        mlp = Walk(self.model, owner).mlp(name, region.before, region.after, region.steps)
-        if mlp is None:
-            raise NoMlp(f"{call} has no linear map on either side of it")
-        if code.why_not:
-            raise NotWhole(f"{call} cannot be regenerated: {code.why_not}")
-        return replace(mlp, call=number, code=code_name)
-
-    def _around_attribute(self, owner: str, name: str) -> Mlp | None:
-        """The MLP around an attribute; None if each call of it is looked at by itself."""
         experts = expert_widths(self.model.get_submodule(owner))
         if experts:
-            return Mlp(name, owner, owner, experts[:3], "", gated=experts[3])
+            return Site(name, owner, owner, experts[:3], gated=experts[3])
         lines: list[str] = []
         stopped: list[str] = []
-        for path in _owner_and_holder(self.model, owner):
-            target = name[len(path) :].strip(".")
-            calls, stops = self._calls(path, target)
+        for path, calls, stops in self._around(owner, name):
             lines += [call.meta[LINE] for call in calls]
-            stopped += stops if not calls else []
-            mlps = self._mlps(path, name, calls)
+            stopped += stops
+            walk = Walk(self.model, path)
+            mlps = {walk.mlp(name, call) for call in calls}
             if len(mlps) > 1:
-                codes = self.codes(path).values()
-                whys = [
-                    c.why_not for c in codes if any(r.after.target == target for r in c.regions)
-                ]
-                if "" in whys:
-                    return None
-                why = "; such a module is taken if it has no parameters, and one code calls it"
-                if whys:
-                    why = f", in code that cannot be regenerated: {whys[0]}"
-                raise NoMlp(f"it is called more than once{_at(lines)}{why}")
+                raise NoMlp(f"it is called more than once{_at(lines)}")
             for mlp in filter(None, mlps):
-                for followed in mlp.followed:
-                    holder, _, function = followed.rpartition(".")
-                    why = self.codes(holder)[function].why_not
-                    if why:
-                        at = f"{followed}, which calls it{_at(lines)},"
-                        raise NotWhole(f"{at} cannot be regenerated: {why}")
                 return mlp
         if lines:
             raise NoMlp(
@@ -187,30 +154,40 @@ class _Search:
         where = _at(stopped) and f": it cannot follow the code{_at(stopped)}"
         raise NoMlp(f"torch.fx sees no call of it{where}")
 
-    def _trace(self, path: str) -> tuple[fx.Graph | None, dict[str, str]]:
-        tracer = Tracer(is_step=_is_step)
-        return tracer.graph_or_none(self.model.get_submodule(path)), tracer.stops
+    def _outside(self, owner: str, name: str) -> Site:
+        """The layers around an attribute that is in no MLP; no widths if they are unclear."""
+        for path, calls, _ in self._around(owner, name):
+            walk = Walk(self.model, path)
+            found: dict[tuple[int, int], str] = {}
+            around = [walk.channels(call) for call in calls]
+            for layers in around:
+                found |= layers
+            dims = {dim for _, dim in found}
+            if len(dims) == 1 and all(len(layers) == 1 for layers in around):
+                widths = tuple(sorted(width for width, _ in found))
+                return Site(name, next(iter(found.values())), "", widths, channel_dim=dims.pop())
+        return Site(name, owner)
 
-    def _calls(self, path: str, target: str) -> tuple[list[fx.Node], list[str]]:
-        """The calls of a child in the code of a module, and the lines where tracing stopped."""
-        graph, stops = self.trace(path)
-        nodes = graph.nodes if graph else ()
-        return (
-            [node for node in nodes if node.op == "call_module" and node.target == target],
-            [s for at, s in stops.items() if not at or target.startswith(f"{at}.")],
-        )
+    def _around(self, owner: str, name: str) -> list[tuple[str, list[fx.Node], list[str]]]:
+        """The modules whose code may call an attribute, the calls, and where tracing stopped.
 
-    def _mlps(self, path: str, name: str, calls: list[fx.Node]) -> set[Mlp | None]:
-        """The MLPs around some calls; for rounds of a loop over the same linear maps it is one."""
-        mlps: set[Mlp | None] = set()
-        for call in calls:
-            try:
-                mlps.add(Walk(self.model, path).mlp(name, input_of(call), call, [call]))
-            except NoMlp:
-                if len(calls) == 1:
-                    raise
-                mlps.add(None)
-        return mlps
+        They are its owner and the module that holds the owner, except lists and dictionaries.
+        """
+        parts = owner.split(".") if owner else []
+        paths = [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
+        paths = [path for path in paths if not isinstance(self.model.get_submodule(path), _LISTS)]
+        around = []
+        for path in paths[:2]:
+            graph, stops = self.trace(path)
+            target = name[len(path) :].strip(".")
+            calls = [n for n in graph.nodes if n.op == "call_module" and n.target == target]
+            lines = [s for at, s in stops.items() if not at or target.startswith(f"{at}.")]
+            around.append((path, calls, lines))
+        return around
+
+    def _trace(self, path: str) -> tuple[fx.Graph, dict[str, str]]:
+        tracer = Tracer(_is_step)
+        return tracer.graph_of(self.model.get_submodule(path)), tracer.stops
 
 
 def _may_act(module: nn.Module) -> bool:
@@ -234,18 +211,6 @@ def _at(lines: list[str]) -> str:
     return f" at {known}" if known else ""
 
 
-def _owner_and_holder(model: nn.Module, owner: str) -> list[str]:
-    """The owner of an activation and the module that holds it, except lists and dictionaries."""
-    parts = owner.split(".") if owner else []
-    paths = [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
-    return [p for p in paths if not isinstance(model.get_submodule(p), _LISTS)][:2]
-
-
-def _is_head(mlp: Mlp, others: list[Mlp]) -> bool:
-    """Return True if an MLP changes the width outside of the numbered blocks with other MLPs."""
-    d_in, _, d_out = mlp.widths
-    return d_in != d_out and not _is_numbered(mlp) and any(map(_is_numbered, others))
-
-
-def _is_numbered(mlp: Mlp) -> bool:
-    return any(part.isdecimal() for part in mlp.activation.split("."))
+def _is_numbered(name: str) -> bool:
+    """Return True if an activation is in a numbered block."""
+    return any(part.isdecimal() for part in name.split("."))

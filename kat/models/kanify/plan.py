@@ -1,8 +1,12 @@
-"""The plan of kanify: the rational of each MLP, a table of them, and putting them in place."""
+"""The plan of kanify: the rational of each activation, a table, and putting them in place."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +19,32 @@ from kat.files import check_target
 from kat.models.config_record import remember
 from kat.models.kanify.calibrate import put
 from kat.models.kanify.fit import Fitted, KanifyConfig, default_groups
-from kat.models.kanify.walk import Mlp
+from kat.models.kanify.walk import Site
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn import GroupRational, rationals
 from kat.tables import aligned
 from kat.text import listing
 
-VERSION = 4
+VERSION = 5
 """Version of the record."""
 
-_COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS", "on")
+_COLUMNS = ("activation", "widths", "function", "groups", "parameters", "error", "RMS", "on")
+_LARGE_ERROR = 0.01
 
 
-def device_and_dtype(model: nn.Module, mlp: Mlp) -> dict[str, Any]:
-    """Device and dtype of the first linear map; float32 if its weights are quantized."""
-    weight = next(model.get_submodule(mlp.first).parameters())
+def device_and_dtype(model: nn.Module, site: Site) -> dict[str, Any]:
+    """Device and dtype of the layer before; float32 if its weights are quantized."""
+    weight = next(chain(model.get_submodule(site.first).parameters(), model.parameters()))
     dtype = weight.dtype if weight.is_floating_point() else torch.float32
     return {"device": weight.device, "dtype": dtype}
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """One MLP, and the rational in place of its activation.
+    """One activation, and the rational in its place.
 
     Args:
-        mlp: the names of its parts in the model.
+        site: the names of the activation and of the layers around it.
         act: the rational.
         fitted: its initial coefficients, and their errors.
 
@@ -51,20 +56,22 @@ class Replacement:
         (8, 38)
     """
 
-    mlp: Mlp
+    site: Site
     act: GroupRational
     fitted: Fitted
 
     @classmethod
-    def make(cls, mlp: Mlp, fitted: Fitted, config: KanifyConfig) -> Replacement:
-        """Build the rational for an MLP, in float64.
+    def make(cls, site: Site, fitted: Fitted, config: KanifyConfig) -> Replacement:
+        """Build the rational for an activation, in float64.
 
         Args:
-            mlp: the names of its parts.
+            site: the activation. If its calls have different numbers of channels, groups divide
+                all of them.
             fitted: the coefficients.
             config: the settings that are not of the fit.
         """
-        c, width = fitted.coefficients, mlp.widths[1]
+        channels = site.widths[1:2] if site.second else site.widths
+        c, width = fitted.coefficients, math.gcd(*channels)
         form: Any = c.form
         act = GroupRational(
             config.groups or default_groups(width),
@@ -72,36 +79,43 @@ class Replacement:
             c,
             form,
             config.share,
-            mlp.channel_dim,
+            site.channel_dim,
             num_channels=width,
             dtype=torch.float64,
         )
-        return cls(mlp, act, fitted)
+        if len(channels) > 1:
+            act.num_channels = None
+        return cls(site, act, fitted)
 
     @property
     def parameters(self) -> int:
         """The number of parameters of the rational."""
         return sum(p.numel() for p in self.act.parameters())
 
+    @property
+    def is_large(self) -> bool:
+        """Return True if the fit is off by more than 1 % of the activation."""
+        return self.fitted.relative_error > _LARGE_ERROR
+
     def row(self) -> list[str]:
-        """The row of the MLP in the table of the plan."""
-        mlp, fitted = self.mlp, self.fitted
+        """The row of the activation in the table of the plan."""
+        site, fitted = self.site, self.fitted
         low, high = fitted.coefficients.interval
         return [
-            mlp.activation,
-            "-".join(map(str, mlp.widths)),
-            mlp.function + (", gated" if mlp.gated else ""),
+            site.activation,
+            ("-" if site.second else ", ").join(map(str, site.widths)),
+            site.function + (", gated" if site.gated else ""),
             str(self.act.num_groups),
             str(self.parameters),
-            f"{fitted.max_error:.1e}",
+            f"{fitted.max_error:.1e}{' !' if self.is_large else ''}",
             f"{fitted.rms_error:.1e}",
             f"{'seen in ' if fitted.seen else ''}[{low:.3g}, {high:.3g}]",
         ]
 
     def record(self) -> dict[str, Any]:
-        """The entry of the MLP in the record of the plan."""
+        """The entry of the activation in the record of the plan."""
         rational = {"groups": self.act.num_groups, "share": self.act.share}
-        return {"mlp": asdict(self.mlp), "fitted": asdict(self.fitted), "rational": rational}
+        return {"mlp": asdict(self.site), "fitted": asdict(self.fitted), "rational": rational}
 
 
 @dataclass(repr=False)
@@ -110,9 +124,10 @@ class Plan:
 
     Args:
         model: the model.
-        replacements: one for each MLP.
-        skipped: activations that are not in an MLP, and why.
+        replacements: one for each activation.
+        skipped: activations that are not replaced, and why.
         applied: the rationals are in place.
+        others: how many of those skipped are outside of MLPs, and would be replaced with them.
 
     Examples:
         >>> import kat
@@ -120,9 +135,10 @@ class Plan:
         >>> model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
         >>> plan = kat.kanify(model, dry_run=True)
         >>> print(plan)
-        MLP  widths   function  groups  parameters  error    RMS      on
-        1    16-64-4  gelu      8       38          3.1e-03  2.2e-03  [-6, 6]
-        MLPs: 1, parameters added: 38, not in place
+        activation  widths   function  groups  parameters  error    RMS      on
+        1           16-64-4  gelu      8       38          3.1e-03  2.2e-03  [-6, 6]
+        activations: 1, parameters added: 38, not in place
+        not calibrated: 1; calibration=BATCHES fits them to your data
         >>> plan.apply()
         >>> type(model[1]).__name__
         'GroupRational'
@@ -130,8 +146,9 @@ class Plan:
 
     model: nn.Module
     replacements: list[Replacement]
-    skipped: dict[str, str]
+    skipped: Mapping[str, str]
     applied: bool = False
+    others: int = 0
 
     @property
     def parameters(self) -> int:
@@ -144,13 +161,13 @@ class Plan:
         Raises:
             InputError: there are rationals already. The model is then unchanged.
         """
-        acts = {replacement.mlp: replacement.act for replacement in self.replacements}
-        taken = {mlp.activation for mlp in acts} & {*rationals(self.model)}
+        acts = {replacement.site: replacement.act for replacement in self.replacements}
+        taken = {site.activation for site in acts} & {*rationals(self.model)}
         if taken:
             raise InputError(f"{listing(sorted(taken))}: there is a rational already")
-        for mlp, act in acts.items():
-            act.to(**device_and_dtype(self.model, mlp))
-            act.train(self.model.get_submodule(mlp.first).training)
+        for site, act in acts.items():
+            act.to(**device_and_dtype(self.model, site))
+            act.train(self.model.get_submodule(site.first).training)
         put(self.model, acts)
         self.applied = True
         update_no_weight_decay(self.model)
@@ -169,13 +186,41 @@ class Plan:
         check_target(Path(path))
         write_json(Path(path), self.record())
 
+    def advice(self) -> str:
+        """The fits that are off by more than 1 %, and the call that lowers this."""
+        large = [replacement for replacement in self.replacements if replacement.is_large]
+        if not large:
+            return ""
+        worst = max(large, key=lambda replacement: replacement.fitted.relative_error)
+        remedy = "" if worst.fitted.seen else "kat.kanify(model, calibration=BATCHES) or "
+        return (
+            f"the fit to {worst.site.function} in {worst.site.activation} is off by"
+            f" {100 * worst.fitted.relative_error:.2g} % of its size, and {len(large)} of"
+            f" {len(self.replacements)} fits by more than {100 * _LARGE_ERROR:.0f} %, so the"
+            f" model's output changes: {remedy}a higher degree in config=kat.KanifyConfig(...)"
+            " lowers this"
+        )
+
     def __repr__(self) -> str:
-        """The table, and the activations that were skipped."""
+        """The table, what lowers the change of the output, and what was passed over."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
         lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
-        lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
-        for reason in dict.fromkeys(self.skipped.values()):
-            names = [name for name, why in self.skipped.items() if why == reason]
-            lines.append(f"passed over: {listing(names, 1)}: {reason}")
+        lines.append(f"activations: {count}, parameters added: {self.parameters}, {state}")
+        if self.advice():
+            lines.append(f"! {self.advice()}")
+        unseen = sum(not replacement.fitted.seen for replacement in self.replacements)
+        if unseen:
+            lines.append(f"not calibrated: {unseen}; calibration=BATCHES fits them to your data")
+        lines += by_reason(self.skipped)
+        if self.others:
+            lines.append(f'kat.kanify(model, what="activations") takes {self.others} of these')
         return "\n".join(lines)
+
+
+def by_reason(skipped: Mapping[str, str]) -> list[str]:
+    """A line for each reason why activations were passed over, with their number."""
+    names = defaultdict(list)
+    for name, reason in skipped.items():
+        names[reason].append(name)
+    return [f"passed over {len(n)}: {listing(n, 1)}: {reason}" for reason, n in names.items()]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-from kat.models.kanify.trace import THROUGH, joined
+from kat.models.kanify.trace import joined
 
 _MOVES = {
     "transpose", "permute", "flatten", "unflatten", "reshape", "view", "movedim", "swapaxes",
@@ -24,14 +23,21 @@ _MOVES = {
 }  # fmt: skip
 """The functions and modules that move channels to another dimension."""
 _SPLITS = {"chunk", "split", "unbind", "tensor_split"}
-_DROPOUT_FUNCTIONS = {torch.nn.functional.dropout, torch.dropout}
-_NORM = re.compile(r"(norm|grn)([1-3]d)?$", re.IGNORECASE)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_KEEPING = re.compile("norm|grn|pool|drop|pad|upsample|interpolate", re.IGNORECASE)
+"""The names of functions and modules that leave the number and the dimension of channels."""
+_ARITHMETIC = {"add", "iadd", "sub", "mul", "imul", "truediv"}
+_CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+_NORMS = (
+    nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.InstanceNorm3d,
+    nn.GroupNorm,
+)  # fmt: skip
 DROPOUTS = (
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
 )  # fmt: skip
 IDENTITIES = (nn.Identity, *DROPOUTS)
-_CASTS = {"to", "float", "type_as", "contiguous", "clone"}
+_CASTS = {"to", "float", "type_as", "contiguous", "clone", "dropout"}
 
 
 def called(node: fx.Node) -> str:
@@ -55,56 +61,36 @@ def input_of(node: fx.Node) -> fx.Node | None:
     return first if isinstance(first, fx.Node) else None
 
 
-def is_on_path(node: fx.Node) -> bool:
-    """Return True if a step may stand between linear maps beside the activation."""
-    name = called(node)
-    moves = name in _MOVES | _SPLITS or node.target in _DROPOUT_FUNCTIONS or is_slice(node)
-    return moves or bool(_NORM.search(name))
-
-
 class NoMlp(Exception):
     """The reason why an activation is not in an MLP."""
 
 
 @dataclass(frozen=True)
-class Mlp:
-    """W_2 f(W_1 x + b_1) + b_2 or W_2 (f(W_1 x + b_1) * (V x + c)) + b_2 in a model, by full names.
+class Site:
+    """An activation f in a model, by full names.
+
+    It is of an MLP W_2 f(W_1 x + b_1) + b_2 or W_2 (f(W_1 x + b_1) * (V x + c)) + b_2, or of other
+    layers.
 
     Args:
-        activation: f, a module or a function held as an attribute; or, if the code calls a
-            function, the name that a module in its place gets.
-        first, second: the linear maps before and after it. Both are the module of the experts where
-            that has the weights of all experts.
-        widths: (d_in, d_hidden, d_out).
+        activation: f, a module or a function held as an attribute.
+        first: W_1, or another layer that has the channels of f.
+        second: W_2; "" if f is in no MLP. W_1 and W_2 are the module of the experts where that has
+            the weights of all experts.
+        widths: (d_in, d_hidden, d_out) of an MLP. Else the numbers of channels of f, one for all
+            calls with the same.
         function: the name of f.
-        gated: there is V, a linear map of its own or a part of ``first``.
+        gated: there is V, a linear map of its own or a part of W_1.
         channel_dim: the dimension of the channels in the input of f.
-        call: the number of the call in the code of the module around ``activation``; None if f is
-            an attribute.
-        code: the name of the function of that module whose code has the call.
-        followed: functions that modules hold and that call parts of the MLP, as a lambda does.
     """
 
     activation: str
-    first: str
-    second: str
-    widths: tuple[int, int, int]
-    function: str
+    first: str = ""
+    second: str = ""
+    widths: tuple[int, ...] = ()
+    function: str = ""
     gated: bool = False
     channel_dim: int = -1
-    call: int | None = None
-    code: str = "forward"
-    followed: tuple[str, ...] = ()
-
-    @property
-    def owner(self) -> str:
-        """The name of the module that has the activation."""
-        return self.activation.rpartition(".")[0]
-
-    @property
-    def attribute(self) -> str:
-        """The name of the activation in its owner."""
-        return self.activation.rpartition(".")[2]
 
 
 class LinearMap(NamedTuple):
@@ -120,22 +106,33 @@ def linear_map(module: nn.Module) -> LinearMap | None:
 
     Linear maps are ``nn.Linear`` with its subclasses, other classes named ``Linear`` with a weight
     (d_out, d_in), as PyTorch Geometric's, transformers' ``Conv1D``, whose weight is (d_in, d_out),
-    and convolutions of one position; lazy ones once they have weights.
+    and convolutions of one position; lazy ones once they have weights; PEFT's layers by their base.
     """
+    module = getattr(module, "base_layer", module)
     if any(map(is_lazy, module.parameters(recurse=False))):
         return None
     if isinstance(module, nn.Linear):
         return LinearMap(module.in_features, module.out_features, -1)
-    if isinstance(module, CONVOLUTIONS):
-        ones = (1,) * len(module.kernel_size)
-        if (module.kernel_size, module.stride, module.groups) != (ones, ones, 1):
+    if isinstance(module, _CONVOLUTIONS):
+        is_single = {*module.kernel_size, *module.stride, module.groups} == {1}
+        if module.transposed or not is_single:
             return None
-        return LinearMap(module.in_channels, module.out_channels, -1 - len(ones))
+        return LinearMap(module.in_channels, module.out_channels, 1)
     weight, name = getattr(module, "weight", None), type(module).__name__
     if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or name not in ("Conv1D", "Linear"):
         return None
     d_in, d_out = weight.shape if name == "Conv1D" else weight.shape[::-1]
     return LinearMap(d_in, d_out, -1)
+
+
+def layer_of(module: nn.Module) -> LinearMap | None:
+    """The channels of a linear map, a convolution of any size or a norm of images, else None."""
+    if isinstance(module, _NORMS):
+        width: Any = getattr(module, "num_channels", None) or module.num_features
+        return LinearMap(width, width, 1)
+    if isinstance(module, _CONVOLUTIONS) and module.in_channels:  # else lazy
+        return LinearMap(module.in_channels, module.out_channels, 1)
+    return linear_map(module)
 
 
 def expert_widths(module: nn.Module) -> tuple[int, int, int, bool] | None:
@@ -144,13 +141,11 @@ def expert_widths(module: nn.Module) -> tuple[int, int, int, bool] | None:
     Experts are a module with exactly two parameters of three dimensions: (E, k h, d) and (E, d, h),
     or both transposed; k is 2 if the experts are gated, and 1 if not.
     """
-    stacked = [p.shape for p in module.parameters(recurse=False) if p.ndim == 3]
-    if len(stacked) != 2 or stacked[0][0] != stacked[1][0]:
+    stacked = [p.shape[1:] for p in module.parameters(recurse=False) if p.ndim == 3]
+    if len(stacked) != 2:
         return None
-    for (out, d_in), (d_out, hidden) in (
-        (stacked[0][1:], stacked[1][1:]),
-        (stacked[0][:0:-1], stacked[1][:0:-1]),  # transposed
-    ):
+    first, second = stacked
+    for (out, d_in), (d_out, hidden) in ((first, second), (first[::-1], second[::-1])):
         if d_in == d_out and out in (hidden, 2 * hidden):
             return d_in, hidden, d_out, out == 2 * hidden
     return None
@@ -184,54 +179,69 @@ class Walk:
         self.module = model.get_submodule(path)
         self.path = path
 
-    def mlp(
-        self, activation: str, before: fx.Node | None, after: fx.Node, inside: list[fx.Node]
-    ) -> Mlp | None:
-        """The MLP around an activation; None if the caller of the code has a part of it.
-
-        Args:
-            activation: its name.
-            before, after: its input and its output.
-            inside: the steps from the one to the other.
+    def mlp(self, activation: str, call: fx.Node) -> Site | None:
+        """The MLP around a call of an activation; None if the caller of the code has a part of it.
 
         Raises:
             NoMlp: there is no MLP around it.
         """
-        source = self._source(before, inside)
-        target = self._target(after, source)
+        source = self._source(call)
+        target = self._target(call, source)
         if source is None or target is None:
             return None
-        second, call, gate, is_moved = target
+        second, last, gate, is_moved = target
         first, hidden = source.map, second.d_in
         if first.d_out != hidden and not (source.is_part and first.d_out > hidden):
             raise NoMlp(f"its {first.d_out} channels are not the {hidden} of the next linear map")
         if source.is_moved and is_moved:
             raise NoMlp("the dimension of its channels is unclear: they are moved before and after")
-        steps = (source.call, *inside, gate or call, call)
-        followed = dict.fromkeys(name for node in steps for name in node.meta.get(THROUGH, ()))
-        return Mlp(
+        return Site(
             activation,
-            self._name(source.call),
-            self._name(call),
-            (first.d_in, hidden, second.d_out),
-            "",
+            first=self._name(source.call),
+            second=self._name(last),
+            widths=(first.d_in, hidden, second.d_out),
             gated=gate is not None,
             channel_dim=(second if source.is_moved else first).channel_dim,
-            followed=tuple(joined(self.path, name) for name in followed),
         )
 
-    def _source(self, value: fx.Node | None, inside: list[fx.Node]) -> _Source | None:
-        """The origin of a value; None if the caller provides it.
+    def channels(self, call: fx.Node) -> dict[tuple[int, int], str]:
+        """The numbers of channels at a call and their dimensions, each with the layer that has it.
+
+        It looks at the nearest layers before and after the call, beyond steps that keep channels.
+        More than one entry means that the channels are unclear.
+        """
+        found: dict[tuple[int, int], str] = {}
+        for forward in (False, True):
+            queue, seen = [call], {call}
+            while queue:
+                node = queue.pop()
+                for each in node.users if forward else node.all_input_nodes:
+                    # The code of a norm with an activation has no layer before the activation.
+                    is_input = each.op == "placeholder"
+                    module = self.module if is_input else self._called(each)
+                    layer = None if module is None else layer_of(module)
+                    if layer:
+                        width = layer.d_in if forward else layer.d_out
+                        found[width, layer.channel_dim] = (
+                            self.path if is_input else self._name(each)
+                        )
+                    elif each not in seen and self._keeps_channels(each):
+                        queue.append(each)
+                        seen.add(each)
+        return found
+
+    def _source(self, user: fx.Node, value: fx.Node | None = None) -> _Source | None:
+        """The origin of a value, by default the input of its user; None if the caller provides it.
 
         Args:
+            user: the step that uses it.
             value: the value.
-            inside: the steps that use it.
         """
         is_part = is_moved = False
+        value = value or input_of(user)
         while value is not None and value.op != "placeholder":
-            users = [user for user in value.users if not asks_size(user)]
-            sliced = all(map(is_slice, users))
-            if not sliced and not set(inside).issuperset(users):
+            users = [each for each in value.users if not asks_size(each)]
+            if not all(map(is_slice, users)) and users != [user]:
                 raise NoMlp(f"its input, from {self._described(value)}, is also used elsewhere")
             mapped = self._linear(value)
             if mapped:
@@ -241,9 +251,8 @@ class Walk:
             elif self._described(value) in _MOVES:
                 is_moved = True
             elif not self._keeps(value) and called(value) not in _SPLITS:
-                reason = f"its input comes from {self._described(value)}, not a linear map"
-                raise self._no_mlp(reason, value.all_input_nodes)
-            inside, value = [value], input_of(value)
+                raise NoMlp(f"its input comes from {self._described(value)}, not a linear map")
+            user, value = value, input_of(value)
         if value is None:
             raise NoMlp("its input does not appear in the code")
         return None
@@ -261,7 +270,7 @@ class Walk:
         while True:
             users = [user for user in value.users if not asks_size(user)]
             if len(users) != 1:
-                raise self._no_mlp("its output does not go to a linear map alone", users)
+                raise NoMlp("its output does not go to a linear map alone")
             user = users[0]
             if user.op == "output":
                 return None
@@ -272,7 +281,7 @@ class Walk:
                 gate = self._gate(user, value, source)
             elif self._described(user) in _MOVES:
                 is_moved = True
-            elif not self._keeps(user) and not _NORM.search(self._described(user)):
+            elif not self._keeps(user) and not _KEEPING.search(self._described(user)):
                 raise NoMlp(f"its output goes to {self._described(user)}, not a linear map")
             value = user
 
@@ -280,20 +289,12 @@ class Walk:
         """The call of the linear map V in f(W x) * V x."""
         others = [node for node in product.all_input_nodes if node is not value]
         try:
-            other = self._source(others[0], [product]) if others else None
+            other = self._source(product, others[0]) if others else None
         except NoMlp:
             other = None
-        if source and other:
-            packed = other.call is source.call
-            if packed or input_of(other.call) is input_of(source.call):
-                return other.call
+        if source and other and input_of(other.call) is input_of(source.call):
+            return other.call
         raise NoMlp("it is multiplied by something else than a linear map of the same input")
-
-    def _no_mlp(self, reason: str, nodes: Iterable[fx.Node]) -> NoMlp:
-        for layer, _, name in (self._name(node).rpartition(".") for node in nodes):
-            if name == "base_layer":
-                reason = f"PEFT has changed {layer}: call kanify first, then PEFT"
-        return NoMlp(reason)
 
     def _called(self, node: fx.Node) -> nn.Module | None:
         if node.op != "call_module":
@@ -309,10 +310,15 @@ class Walk:
         """Return True if a step leaves values, or at least channels, to themselves."""
         module = self._called(node)
         if module is None:
-            return node.target in _DROPOUT_FUNCTIONS or called(node) in _CASTS
-        if isinstance(module, CONVOLUTIONS):  # of each channel by itself
+            return called(node) in _CASTS
+        if isinstance(module, _CONVOLUTIONS):  # of each channel by itself
             return module.groups == module.in_channels == module.out_channels > 1
         return isinstance(module, IDENTITIES)
+
+    def _keeps_channels(self, node: fx.Node) -> bool:
+        """Return True if a step leaves the number and the dimension of the channels."""
+        is_named = called(node) in _ARITHMETIC or _KEEPING.search(self._described(node))
+        return bool(is_named) or self._keeps(node)
 
     def _name(self, call: fx.Node) -> str:
         return joined(self.path, str(call.target))

@@ -134,5 +134,5 @@ def test_a_second_adapter_in_one_place_is_refused(kind):
 
 @pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "parallel")])
 def test_a_compiled_model_is_refused(change):
-    with pytest.raises(InputError, match="compiled already; change the model first"):
+    with pytest.raises(InputError, match="wrapped by OptimizedModule already"):
         change(torch.compile(plain()))

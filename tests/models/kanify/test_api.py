@@ -88,7 +88,7 @@ def test_mlps_that_share_their_first_linear_map_have_rationals_of_their_own():
     model.eval()
     expected = output(model, x)
     plan = kat.kanify(model)
-    assert [r.mlp.activation for r in plan.replacements] == ["0.act", "1.act"]
+    assert [r.site.activation for r in plan.replacements] == ["0.act", "1.act"]
     assert (output(model, x) - expected).abs().max() < 0.02
     again = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
     again[1].fc1 = again[0].fc1
@@ -114,7 +114,7 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        (nn.Linear(8, 8), dict, "Linear has no MLP to replace"),
+        (nn.Linear(8, 8), dict, "the model has no MLP"),
         (
             nn.ModuleList([Mlp(8, 16), nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())]),
             lambda: {"only": "1.*"},

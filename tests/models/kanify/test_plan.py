@@ -21,11 +21,13 @@ def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
     before = state(model)
     lines = str(kat.kanify(model, dry_run=True)).splitlines()
     assert state(model) == before
-    assert lines[0].split()[:4] == ["MLP", "widths", "function", "groups"]
+    assert lines[0].split()[:4] == ["activation", "widths", "function", "groups"]
     assert lines[1].split()[:5] == ["0.act", "8-16-8", "gelu", "8", "38"]
     assert lines[2].split()[:5] == ["2.act", "8-15-8", "silu", "5", "26"]
-    assert lines[3] == "MLPs: 2, parameters added: 64, not in place"
-    assert lines[4] == "passed over: 1.1: its input comes from Conv2d, not a linear map"
+    assert lines[3] == "activations: 2, parameters added: 64, not in place"
+    assert lines[4].startswith("not calibrated: 2; calibration=BATCHES")
+    assert lines[5] == "passed over 1: 1.1: its input comes from Conv2d, not a linear map"
+    assert 'what="activations") takes 1' in lines[6]
 
 
 def test_a_plan_is_applied_in_the_present_dtype_of_the_weights():
@@ -61,14 +63,9 @@ def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda record: record.update(kanify=3), "no record of kanify of version 4"),
-        (
-            lambda record: record["mlps"][0]["mlp"].update(widths=[8, 16, 4]),
-            "(8, 16, 4), with gelu",
-        ),
-        (lambda record: record["mlps"][0]["mlp"].update(function="silu"), "(8, 16, 8), with silu"),
-        (lambda record: record["mlps"][0]["mlp"].update(activation="2.act"), "no MLP at 2.act"),
-        (lambda record: record["mlps"][0]["mlp"].update(call=0), "no MLP at 0.act"),
+        (lambda record: record.update(kanify=4), "no record of kanify of version 5"),
+        (lambda record: record["mlps"][0]["mlp"].update(function="silu"), "0.act is no silu"),
+        (lambda record: record["mlps"][0]["mlp"].update(activation="2.act"), "2.act is no gelu"),
     ],
 )
 def test_records_of_something_else_are_refused(change, message):

@@ -53,7 +53,7 @@ def test_a_model_keeps_its_function(name):
     before = output(model, x)
     plan = kat.kanify(model)
     assert len(plan.replacements) == 2
-    mlp = plan.replacements[0].mlp
+    mlp = plan.replacements[0].site
     width = model.config.hidden_size
     assert (mlp.activation, mlp.function) == (activation, function)
     assert mlp.widths[::2] == (width, width)
@@ -93,7 +93,7 @@ def test_a_mixture_that_is_stored_under_other_names_is_loaded(tmp_path):
     sizes = {"num_key_value_heads": 2, "num_local_experts": 3}
     config = transformers.MixtralConfig(**SMALL, **TEXT, **sizes)
     model, x = transformers.MixtralForCausalLM(config).eval(), inputs("GPT2")
-    names = [r.mlp.activation for r in kat.kanify(model).replacements]
+    names = [r.site.activation for r in kat.kanify(model).replacements]
     assert names == [f"model.layers.{layer}.mlp.experts.act_fn" for layer in range(2)]
     kat.adapt(model, "low_rank", freeze=False)
     model.save_pretrained(tmp_path)
