@@ -29,7 +29,7 @@ from kat.models.kanify.fit import (
     kind_of,
 )
 from kat.models.kanify.plan import VERSION, Plan, Replacement, by_reason, device_and_dtype
-from kat.models.kanify.walk import Site
+from kat.models.kanify.walk import Site, linear_map
 from kat.models.selection import Selection, selected
 from kat.nn import Coefficients, rationals
 
@@ -229,13 +229,15 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
         site = Site(**{**entry["mlp"], "widths": tuple(entry["mlp"]["widths"])})
         try:
             activation = attrgetter(site.activation)(model)
+            after = linear_map(model.get_submodule(site.second))
         except AttributeError:
-            activation = None
+            activation = after = None
         function = activation_function(activation)
         name = function.name if function else kind_of(activation)  # without values, on meta
-        if name != site.function:
+        if name != site.function or (after and after.d_in != site.widths[1]):
             raise InputError(
-                f"the record is of another model: {site.activation} is no {site.function}"
+                f"the record is of another model: {site.activation} is no {site.function} of the"
+                f" widths {site.widths}"
             )
         coefficients = Coefficients.from_dict(entry["fitted"]["coefficients"], "the record")
         fitted = Fitted(**{**entry["fitted"], "coefficients": coefficients})

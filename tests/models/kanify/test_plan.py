@@ -65,6 +65,7 @@ def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
     [
         (lambda record: record.update(kanify=4), "no record of kanify of version 5"),
         (lambda record: record["mlps"][0]["mlp"].update(function="silu"), "0.act is no silu"),
+        (lambda record: record["mlps"][0]["mlp"].update(widths=[8, 9, 8]), "widths (8, 9, 8)"),
         (lambda record: record["mlps"][0]["mlp"].update(activation="2.act"), "2.act is no gelu"),
     ],
 )
