@@ -112,7 +112,12 @@ def test_channels_are_in_the_dimension_of_the_layers_around():
     plan = kat.kanify(UNet(), what="activations", config=kat.KanifyConfig(groups=4))
     found = {r.site.activation: (r.act.num_channels, r.act.channel_dim) for r in plan.replacements}
     assert found == {"act": (8, 1), "down.2": (8, 1), "middle.2": (16, 1)}
-    assert kat.kanify(UNet(), "down", what="activations").replacements[0].site.first == "down.1"
+    plans = [
+        kat.kanify(model, what="activations", calibration=[torch.randn(2, 3, 8, 8)])
+        for model in (Diffusion(), Graph())
+    ]
+    shown = [(plan.replacements[0].site.widths, plan.replacements[0].act) for plan in plans]
+    assert [(widths, act.channel_dim) for widths, act in shown] == [((3, 32), 1), ((10,), -1)]
 
 
 def test_an_mlp_is_the_same_in_both_ways_and_the_plan_counts_the_others():
