@@ -221,13 +221,12 @@ class CalledGeluMlp(ReluSquaredMlp):
         return self.c_proj(hidden)
 
 
-def of_images(model: nn.Module, size: int) -> Case:
+def of_images(model: nn.Module) -> Case:
     """A model whose norms have the statistics of images."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    model.train()(torch.randn(32, 3, size, size))
-    return of_inputs(model, 4, 3, size, size)
+        module.momentum = None  # of norms: the mean over all batches
+    model.train()(torch.randn(32, 3, 128, 128))
+    return of_inputs(model, 4, 3, 128, 128)
 
 
 def residual(mlp: Callable[[int], nn.Module], width: int = 64) -> nn.Module:
@@ -421,7 +420,7 @@ def _cases() -> dict[str, Callable[[], Case]]:
         cases[name] = lambda a=activation: of_inputs(residual(lambda w: plain(w, a())), 8, 64, 64)
     cases["transformers Apertus"] = lambda: of_tokens(hugging_face("Apertus", **DECODER))
     for name in ("resnet18", "efficientnet_b0"):
-        cases[f"timm {name} all"] = lambda n=name: of_images(timm.create_model(n), 128)
+        cases[f"timm {name} all"] = lambda n=name: of_images(timm.create_model(n))
     return cases
 
 
