@@ -99,17 +99,21 @@ def measure(name: str, options: argparse.Namespace) -> list[str | float]:
         changed = copy.deepcopy(model)
         try:
             with warnings.catch_warnings(action="ignore"):  # of large errors, which the table has
-                what = "activations" if name.endswith(" all") else "mlps"
-                plan = kat.kanify(changed, what=what, config=config, calibration=batches)
+                plan = kat.kanify(
+                    changed,
+                    what="activations" if name.endswith(" all") else "mlps",
+                    config=config,
+                    calibration=batches,
+                )
         except kat.errors.InputError as error:  # there is no activation to take
-            return [name, 0, 0, "", "", "", "", str(error).replace("\n", "; ")]
+            return [name, 0, 0, "", "", "", "", str(error).replace("\n", " ")]
         after = outputs(changed, inputs)
         moved.append(((after - before).norm() / before.norm()).item())
-    gated = sum(replacement.site.gated for replacement in plan.replacements)
-    functions = dict.fromkeys(replacement.site.function for replacement in plan.replacements)
+    sites = [replacement.site for replacement in plan.replacements]
+    gated = sum(site.gated for site in sites)
+    functions = dict.fromkeys(site.function for site in sites)
     why = "; ".join(dict.fromkeys(plan.skipped.values())).replace("\n", " ")
-    counts = len(plan.replacements), gated
-    return [name, *counts, ", ".join(functions), *moved, len(plan.skipped), why]
+    return [name, len(sites), gated, ", ".join(functions), *moved, len(plan.skipped), why]
 
 
 def outputs(model: nn.Module, batches: list[Any]) -> Tensor:
@@ -304,6 +308,7 @@ TOKENS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "ForCausalLM",
         {**DECODER, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
     ),
+    "Apertus": ("Apertus", "Model", DECODER),
     "gpt-oss": ("GptOss", "ForCausalLM", {**DECODER, "num_local_experts": 4}),
     "Mamba": ("Mamba", "Model", {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000}),
 }
@@ -418,7 +423,6 @@ def _cases() -> dict[str, Callable[[], Case]]:
         cases[f"called {name}"] = lambda m=mlp: of_inputs(residual(m), 8, 64, 64)
     for name, activation in ACTIVATIONS.items():
         cases[name] = lambda a=activation: of_inputs(residual(lambda w: plain(w, a())), 8, 64, 64)
-    cases["transformers Apertus"] = lambda: of_tokens(hugging_face("Apertus", **DECODER))
     for name in ("resnet18", "efficientnet_b0"):
         cases[f"timm {name} all"] = lambda n=name: of_images(timm.create_model(n))
     return cases
