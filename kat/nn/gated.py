@@ -44,7 +44,7 @@ class GatedGRKANMlp(nn.Module):
         gate_last: whether the gate is the second half of fc1, as by default in ``GluMlp``; False as
             in ``SwiGLUPacked``. Only where packed.
         num_groups: number of groups of the rational, a divisor of the width of the gate;
-            ``"channels"``: one for each channel.
+            ``"channels"``: one for each channel; ``"auto"``: the largest divisor up to 8.
         act_init: the initial function F; see ``init`` of :class:`GroupRational`.
         degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: see :func:`kat.nn.init_grkan_`. For unit normal x, gate u and value v are

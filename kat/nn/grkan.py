@@ -14,6 +14,7 @@ from kat.nn.init import Scheme, init_own_
 from kat.nn.layer import run_layers
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
+from kat.ops.arguments import divisors
 from kat.ops.torch_internals import children
 
 Keep = Literal["all", "hidden", "input"]
@@ -41,7 +42,8 @@ class GRKANLinear(nn.Module):
         in_features: d_in, divisible by num_groups.
         out_features: d_out.
         bias: whether the linear map has a bias.
-        num_groups: number of groups of the rational; ``"channels"``: one for each channel.
+        num_groups: number of groups of the rational; ``"channels"``: one for each channel;
+            ``"auto"``: the largest divisor of the width up to 8.
         init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
@@ -134,7 +136,8 @@ class GRKANMlp(nn.Module):
         norm_layer: an optional norm before the second linear map, as in timm's ``Mlp``.
         bias: whether the linear maps have biases; a pair sets fc1 and fc2 separately.
         drop: dropout rate after each rational; a pair for different ones.
-        num_groups: number of groups of both rationals; ``"channels"``: one for each channel.
+        num_groups: number of groups of both rationals; ``"channels"``: one for each channel;
+            ``"auto"``: for each width its largest divisor up to 8.
         degree, form, share, impl: of both rationals, see :class:`GroupRational`.
         first_init: the initial function F_1; ``"none"``: no F_1, as in an ordinary MLP.
         act_init: the initial function F_2, ``"swish"`` or ``"gelu"`` in the paper; see ``init`` of
@@ -254,12 +257,28 @@ def pair(value: Any) -> tuple[Any, Any]:
 
 
 def count_groups(num_groups: int | str, name: str, width: int) -> int:
-    """The number of groups into which a width is divided; ``"channels"``: one for each channel.
+    """The number of groups into which a width is divided.
+
+    Args:
+        num_groups: the number; ``"channels"``: one for each channel; ``"auto"``: see
+            :func:`largest_groups`.
+        name: the argument that gives the width, for the message.
+        width: the number of channels.
 
     Raises:
-        ValueError: the groups do not divide the width.
+        InputError: the groups do not divide the width.
     """
+    if num_groups == "auto":
+        return largest_groups(width)
     groups: Any = width if num_groups == "channels" else num_groups
     if width % groups:
-        raise InputError(f"{name}={width} is not divisible by num_groups={num_groups}")
+        raise InputError(
+            f"{name}={width} is not divisible by num_groups={num_groups}, but by {divisors(width)};"
+            ' num_groups="auto" chooses the largest up to 8'
+        )
     return int(groups)
+
+
+def largest_groups(width: int) -> int:
+    """The largest divisor of a width up to 8: ``num_groups="auto"``."""
+    return max(count for count in range(1, 9) if width % count == 0)

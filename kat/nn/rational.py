@@ -17,7 +17,7 @@ from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form, check_is_tensor
+from kat.ops.arguments import check_form, check_is_tensor, divisors
 from kat.ops.torch_internals import refuse_scripting
 
 Share = Literal["numerator", "denominator", "none"]
@@ -105,7 +105,10 @@ class GroupRational(nn.Module):
         if share not in SHARES:
             raise InputError(f"share must be one of {SHARES}, got {share!r}")
         if num_channels is not None and num_channels % num_groups:
-            raise InputError(f"num_groups={num_groups} does not divide num_channels={num_channels}")
+            raise InputError(
+                f"num_groups={num_groups} does not divide num_channels={num_channels}, which is"
+                f" divisible by {divisors(num_channels)}"
+            )
         self.num_groups = num_groups
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init, self.degree, form)

@@ -132,6 +132,11 @@ def arguments_valid(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
     return columns > 1 and rows_fit and groups > 0 and x.shape[-1] % groups == 0
 
 
+def divisors(width: int) -> str:
+    """The numbers of groups, up to 64, that divide a width, for a message."""
+    return ", ".join(str(count) for count in range(1, 65) if width % count == 0)
+
+
 def _problem(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Exception:
     """Return the error of arguments that do not fit."""
     check_form(form)
@@ -145,7 +150,10 @@ def _problem(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Ex
     if numerator.dim() == denominator.dim() == 2 and x.dim():
         groups = max(numerator.shape[0], denominator.shape[0], 1)
         if x.shape[-1] % groups:
-            return ValueError(f"{x.shape[-1]} channels are not divisible by {groups} groups")
+            width = x.shape[-1]
+            return ValueError(
+                f"{width} channels are not divisible by {groups} groups, but by {divisors(width)}"
+            )
     return ValueError(
         "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
         " (1 or G, n), with G groups that divide C channels; got shapes {}, {} and {}".format(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from timm.layers import Mlp
@@ -147,8 +149,19 @@ def test_unknown_scheme_is_named():
 
 
 def test_groups_that_do_not_divide_are_named():
-    with pytest.raises(ValueError, match="hidden_features=100 is not divisible by num_groups=8"):
+    message = "hidden_features=100 is not divisible by num_groups=8, but by 1, 2, 4, 5, 10, 20, 25,"
+    with pytest.raises(ValueError, match=message):
         kat.GRKANMlp(16, 100)
+
+
+@pytest.mark.parametrize(
+    "make", [kat.GRKANMlp, partial(kat.GatedGRKANMlp, align_to=1), kat.GRKANLinear]
+)
+def test_groups_chosen_for_each_width(make):
+    layer = make(12, 35, num_groups="auto")
+    groups = [act.num_groups for act in kat.nn.rationals(layer).values()]
+    assert groups == {kat.GRKANMlp: [6, 7], kat.GRKANLinear: [6]}.get(make, [7])
+    assert layer(torch.randn(2, 12)).isfinite().all()
 
 
 def test_mimetic_attention_has_the_intended_products():
