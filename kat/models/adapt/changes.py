@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kat.errors import InputError
-from kat.models.kanify.fit import default_groups
 from kat.nn import GRKANLinear, GroupRational, init_grkan_
 from kat.nn.rational import largest_slopes
 
@@ -157,9 +156,7 @@ class Parallel(nn.Module):
         d_in, width, d_out = widths
         self.inputs: dict[int, Tensor] = {}  # of the passes that run, by thread
         self.down = nn.Linear(d_in, width, device=device, dtype=dtype)
-        self.up = GRKANLinear(
-            width, d_out, num_groups=default_groups(width), device=device, dtype=dtype
-        )
+        self.up = GRKANLinear(width, d_out, num_groups="auto", device=device, dtype=dtype)
         init_grkan_(self.down, nn.Identity(), "variance_preserving")
         nn.init.zeros_(self.up.fc.weight)
         nn.init.zeros_(self.up.fc.bias)

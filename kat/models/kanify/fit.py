@@ -103,11 +103,6 @@ _EVEN_SHARE = 1e-4
 1e-2 costs accuracy where they are dense."""
 
 
-def default_groups(width: int) -> int:
-    """The largest divisor of a width up to 8."""
-    return max(count for count in range(1, 9) if width % count == 0)
-
-
 @dataclass(frozen=True)
 class KanifyConfig:
     """The rationals of an MLP that :func:`kat.kanify` replaces.

@@ -18,10 +18,11 @@ from kat.errors import InputError
 from kat.files import check_target
 from kat.models.config_record import remember
 from kat.models.kanify.calibrate import put
-from kat.models.kanify.fit import Fitted, KanifyConfig, default_groups
+from kat.models.kanify.fit import Fitted, KanifyConfig
 from kat.models.kanify.walk import Site
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn import GroupRational, rationals
+from kat.nn.grkan import largest_groups
 from kat.tables import aligned
 from kat.text import listing
 
@@ -74,7 +75,7 @@ class Replacement:
         c, width = fitted.coefficients, math.gcd(*channels)
         form: Any = c.form
         act = GroupRational(
-            config.groups or default_groups(width),
+            config.groups or largest_groups(width),
             c.degree,
             c,
             form,
