@@ -1,4 +1,7 @@
-"""``python -m kat.compat script.py [arguments]``: runs a script that imports ``kat_rational``."""
+"""``python -m kat.compat script.py``: runs a script that imports a published package.
+
+``python -m kat.compat --check PATH`` and ``--replace PATH``: see :mod:`kat.compat.check`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,24 @@ import runpy
 import sys
 from pathlib import Path
 
-import kat.compat  # noqa: F401 (provides kat_rational)
+from kat.compat import check
+
+_USAGE = """\
+usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]
+       python -m kat.compat --check PATH
+       python -m kat.compat --replace PATH [--force]"""
 
 
 def main() -> None:
-    """Runs the script as ``python script.py`` would, or a module after ``-m``."""
+    """Runs the script as ``python script.py`` would, or a module after ``-m``; or the check."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help") or arguments == ["-m"]:
-        sys.exit("usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]")
+        sys.exit(_USAGE)
+    if arguments[0] in ("--check", "--replace"):
+        if len(arguments) < 2:
+            sys.exit(_USAGE)
+        write = "--replace" in arguments
+        sys.exit(check.main(Path(arguments[1]), write, "--force" in arguments))
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path.insert(0, "")
