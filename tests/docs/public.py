@@ -23,8 +23,12 @@ def imported(name: str, folder: str = "scripts"):
 
 def public_objects() -> dict:
     """Each public name, such as ``kat.nn.gain``, and what it means."""
-    structure = imported("structure")
     package = griffe.load("kat", search_paths=[str(ROOT)])
-    names = structure.public_names(structure.read_modules(ROOT))
-    found = {name: package[name.partition(".")[2]] for name in names}
+    found = {}
+    waiting = [package]
+    while waiting:
+        module = waiting.pop()
+        waiting += [member for member in module.modules.values() if not member.is_alias]
+        if module.is_init_module:
+            found |= {f"{module.path}.{name}": module[name] for name in module.exports or ()}
     return {name: each.final_target if each.is_alias else each for name, each in found.items()}
