@@ -32,7 +32,7 @@ def run_layers(
         if y is None:
             y = _run_modules(x, chain, keep=keep, v=v)
         call_grkan_hooks(chain[0][0], chain[-1][-1], x, y)
-        x, v = y, None
+        x = y
     return x
 
 
@@ -48,7 +48,6 @@ def _run_modules(
             x = checkpoint(_run_layer, x, modules, v, use_reentrant=False)
         else:
             x = _run_layer(x, modules, v)
-        v = None
     return x
 
 

@@ -104,6 +104,8 @@ def test_all_activations_are_replaced_calibrated_saved_and_frozen(name):
     assert torch.equal(output(again, x), output(model, x))
     frozen = kat.deploy.freeze(again)
     torch.testing.assert_close(output(frozen, x), output(model, x), rtol=1e-4, atol=1e-4)
+    exported = torch.export.export(again, (x,)).module()
+    torch.testing.assert_close(exported(x), output(model, x))
     kat.adapt(again, "low_rank")
     torch.testing.assert_close(output(again, x), output(model, x))
 

@@ -120,10 +120,14 @@ def test_gradients_of_no_rows_are_zero_and_of_one_row_right(shape):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_the_input_alone_is_kept():
+@pytest.mark.parametrize("by_modules", [False, True])
+def test_the_input_alone_is_kept(by_modules):
     x = torch.randn(64, 16, requires_grad=True)
-    assert saved_bytes(make_mlp(keep="input"), x) == x.nbytes
-    assert saved_bytes(make_mlp(), x) == 3 * x.nbytes  # the hidden layer is twice as wide
+    for keep, times in (("input", 1), ("hidden", 3)):  # the hidden layer is twice as wide
+        mlp = make_mlp(keep=keep)
+        if by_modules:
+            mlp.act2.register_forward_hook(note_call)
+        assert saved_bytes(mlp, x) == times * x.nbytes
 
 
 @pytest.mark.parametrize(
