@@ -73,16 +73,15 @@ PARAMETERS = 4
 # ---- the decision
 
 
-def is_large_on_a_cpu(x: Tensor, keep: str | None) -> bool:
-    """Return True if blocks of rows of x may be faster than modules, or save memory.
+def is_large_on_a_cpu(x: Tensor) -> bool:
+    """Return True if blocks of rows of x may be faster than modules.
 
     Args:
         x: the input of a layer, or of the rational in a gate.
-        keep: as in :class:`kat.nn.GRKANMlp`. Who names it wants less kept for small x too.
     """
     if type(x) not in _PLAIN or x.device.type != "cpu" or not x.is_floating_point():
         return False
-    return torch.compiler.is_compiling() or x.numel() >= (SMALL if keep is None else 1)
+    return torch.compiler.is_compiling() or x.numel() >= SMALL
 
 
 def run_in_blocks(
