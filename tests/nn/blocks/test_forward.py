@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn import blocks
+from kat.nn import blocks, register_grkan_hook
 from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call, one_by_one
 
 
@@ -184,3 +184,17 @@ def test_a_model_that_keeps_its_input_is_exported():
     mlp, x = make_mlp(keep="input"), torch.randn(7, 16)
     program = torch.export.export(mlp, (x,), strict=True)
     torch.testing.assert_close(program.module()(x), mlp(x))
+
+
+def test_a_hook_does_not_change_how_small_inputs_run(monkeypatch):
+    """The hidden layer is larger than x, and x decides for both layers."""
+    monkeypatch.setattr(blocks, "SMALL", 9 * 16 + 1)
+    mlp, x, calls, own = make_mlp(), torch.randn(9, 16), [], blocks.forward
+    monkeypatch.setattr(
+        blocks, "forward", lambda *rest, **named: calls.append(1) or own(*rest, **named)
+    )
+    expected = mlp(x)
+    handle = register_grkan_hook(lambda *layer: None)
+    assert torch.equal(mlp(x), expected)
+    handle.remove()
+    assert not calls
