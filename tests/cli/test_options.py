@@ -101,19 +101,17 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("data", "check", "x", "--num-workers", 0), "--num-workers must be at least 1, got 0"),
         (("predict", "a", "--checkpoint", "x", "--top", "a"), "--top must be an integer, got a"),
         (("predict", "a.png"), "arguments are required: checkpoint; 'kat predict --help' explains"),
-        (("eval", "nope"), "nope does not exist"),
         (("report", "nope"), "nope/run.yaml does not exist"),
         (("fit", "gelu", "--degree", 5), "argument --degree: expected 2 arguments; "),
         (("fit", "gelu", "--out", "no/x.json"), "the folder 'no' for x.json does not exist"),
         (("eval", "x", "--precision", "fp16"), "invalid choice: 'fp16' (choose from "),
         (("train", "--config", "SYNTAX"), "SYNTAX is not valid YAML: mapping values are not"),
+        (("train", "--config", "LIST"), "LIST is not a recipe"),
         (("train", "--config", "UTF16"), "UTF16 cannot be read: it is not text in UTF-8: "),
-        (("train", "--init-from", "a.png"), "a.png is not a complete file of torch.save, as the"),
         (
             ("predict", "a.png", "--checkpoint", "a.png"),
             ".save, as the .ckpt or .pth file of a model is",
         ),
-        (("train", "--model", "kat_tiny"), "'kat_tiny'; did you mean 'kat_tiny_patch16_224'?"),
         (("train", "--augment.auto_augment", "randaug"), "such as rand-m9-mstd0.5, augmix-m3-w3"),
         (("plto",), "unknown command 'plto'; did you mean 'plot'? ('kat --help' lists them)"),
         (("plot", "cots"), "unknown command 'cots'; did you mean 'cost'? ('kat plot --help'"),
@@ -123,6 +121,7 @@ def test_bad_options_of_commands_are_one_line(arguments, line, capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     Path("KEYS").write_text("optim: {learning_rate: 1}")
     Path("SYNTAX").write_text("data:\n  name: x\n   root: y")
+    Path("LIST").write_text("- a")
     Path("UTF16").write_text("epochs: 3", encoding="utf-16")
     noise().save("a.png")
     assert line in refused(capsys, *arguments)
@@ -180,4 +179,4 @@ def test_help_may_come_first(words, capsys):
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
     assert run("help", "plot") == 0
-    assert capsys.readouterr().out.startswith("usage: kat plot COMMAND")
+    assert "kat plot COMMAND" in capsys.readouterr().out

@@ -40,16 +40,16 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     page = kat_run / "report.html"
     assert capsys.readouterr().out == f"{page}\n"
     text = page.read_text()
-    assert "Gray is the density of the inputs over 20 validation images" in text
+    assert "20 validation images" in text
     assert ["model.args.depth", "1"] in tables_of(page)[0]
     assert "gray: the inputs" in str(texts_of(page))
-    assert "Gain, E[y^2] / E[x^2]; 1 is preserved" in text
-    assert 'role="img" aria-label="Validation images as the model sees them' in text
+    assert "1 is preserved" in text
+    assert 'aria-label="Validation images' in text
     before = page.read_bytes()
     assert run("report", kat_run, "--images", 20) == 0
     assert page.read_bytes() == before
     assert run("report", kat_run, "--images", 0) == 0
-    assert page.read_text().count("The model was shown no images: none were asked for.") == 2
+    assert page.read_text().count("none were asked") == 2
     assert "gray: the inputs" not in str(texts_of(page))
 
 
@@ -98,18 +98,18 @@ def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
     assert [title.replace("kat:", "vit:") for title in there[:1]] == here[2:3] != here[:1]
     table.write_text(table.read_text().replace(",vit,", ",gone,"))
     assert run("report", table) == 0
-    assert "1 of 2 runs are left out" in page.read_text()
+    assert "1 of 2" in page.read_text()
 
 
 def test_data_whose_classes_are_others_leave_out_the_predictions(kat_run, capsys, monkeypatch):
     def refuse(*arguments):
-        raise InputError("none of the classes is one of the model's")
+        raise InputError("other classes")
 
     monkeypatch.setattr("kat.analysis.reports.findings.class_findings", refuse)
     assert run("report", kat_run, "--images", 20) == 0
     text = html.unescape((kat_run / "report.html").read_text())
-    assert "none of the classes is one of the model's" in text
-    assert "none of the classes" in refused(capsys, "report", kat_run, "--data", "digits")
+    assert "other classes" in text
+    assert "other classes" in refused(capsys, "report", kat_run, "--data", "digits")
 
 
 def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):

@@ -38,8 +38,7 @@ def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(
     assert run(*common, "--out", plain, "--epochs", 1) == 0
     first, second = (load_file(out / "model.safetensors") for out in (watched, plain))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    line = refused(capsys, "stability", plain)
-    assert "stability.csv does not exist: no step was monitored; train with --monitor" in line
+    assert "--monitor" in refused(capsys, "stability", plain)
     assert run("train", "--out", watched, "--resume", "true", "--epochs", 2) == 0
     every = csv.DictReader((watched / "stability.csv").open())
     rows = [row for row in every if row["layer"] == "blocks.0.mlp.act2"]
@@ -57,7 +56,8 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
     )  # fmt: skip
     assert code == 1
     captured = capsys.readouterr()
-    assert captured.out.startswith("The run was stopped: the loss is nan at step")
+    assert captured.out.startswith("The run was")
+    assert captured.err.startswith("kat: the loss is")
     assert captured.err.count("\n") == 1
     assert (out / "stability.csv").exists()
 

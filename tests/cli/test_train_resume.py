@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import re
 
 import pytest
 import torch
@@ -38,15 +37,14 @@ def test_overwrite_starts_afresh_and_touches_nothing_else(tmp_path, capsys):
     assert run(*common, "--epochs", 2) == 0
     (out / "thesis.txt").write_text("years of work")
     before = (out / "model.safetensors").read_bytes()
-    line = refused(capsys, *common)
-    assert "give resume='auto' (--resume auto), overwrite=True (--overwrite)" in line
+    assert "--resume auto" in refused(capsys, *common)
     refused(capsys, *common, "--overwrite", "true", "--optim.betas", "[2, 3]")
     assert (out / "model.safetensors").read_bytes() == before
     assert run(*common, "--epochs", 1, "--overwrite", "true") == 0
     assert len(list(csv.DictReader((out / "history.csv").open()))) == 1
     assert (out / "thesis.txt").read_text() == "years of work"
     line = refused(capsys, "train", "--config", "digits", "--out", tmp_path, "--overwrite")
-    assert "is not a run directory" in line
+    assert "not a run" in line
 
 
 def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, capsys):
@@ -55,19 +53,18 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     assert run(*common, "--epochs", 1) == 0
     steps = torch.load(out / "last.ckpt", weights_only=True)["state"]["step"]
     assert run("train", "--out", out, "--resume", "true", "--epochs", 2) == 0
-    assert f"resumed from last.ckpt, after step {steps}\n" in capsys.readouterr().out
+    assert f"after step {steps}\n" in capsys.readouterr().out
     rows = list(csv.DictReader((out / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     settings = (out / "run.yaml").read_text()
     assert yaml.safe_load(settings)["model"]["name"] == "kat_micro_patch2_8"
     line = refused(capsys, *common, "--resume", "true", "--model.name", "vit_micro_patch2_8")
-    assert "last.ckpt holds the weights of another model: 16 unexpected" in line
+    assert "16 unexpected" in line
     assert (out / "run.yaml").read_text() == settings
     (out / "previous.ckpt").unlink()
     (out / "last.ckpt").write_bytes(b"torn")
     line = refused(capsys, *common, "--resume", "true")
-    assert "holds no run to resume: " in line
-    assert "last.ckpt is not a complete file of torch.save" in line
+    assert "last.ckpt is not" in line
 
 
 def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
@@ -85,7 +82,7 @@ def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "prepared", poisoned)
         assert run(*common, "--epochs", 2, "--no-progress", "--limit_train_batches", 4) == 1
-    assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
+    assert f"{out / 'last_good.ckpt'}." in capsys.readouterr().err
     assert torch.load(out / "last_good.ckpt", weights_only=True)["state"]["step"] == 2
     assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
     assert run("train", "--out", out, "--resume", "true", "--no-progress") == 0
@@ -104,10 +101,10 @@ def test_a_run_that_is_resumed_with_its_recipe_keeps_what_neither_says(tmp_path,
     settings = read_settings(out)
     assert (settings["seed"], settings["optim"]["ema_decay"]) == (3, 0.9)
     assert settings["optim"]["lr"] == 0.002
-    assert "resumed with other settings: optim.lr=0.002 (0.01 before)" in capsys.readouterr().out
+    assert "optim.lr=0.002 (0.01 before)" in capsys.readouterr().out
     content = torch.load(out / "last.ckpt", weights_only=True)
     content["state"]["arithmetic"]["threads"] = "99"
     torch.save(content, out / "last.ckpt")
     write_checksum(out / "last.ckpt")
     assert run(*common, "--resume", "auto", "--dry-run") == 0
-    assert re.search(r"resumed with threads \d+ \(99 at the start\)", capsys.readouterr().err)
+    assert "99 at the" in capsys.readouterr().err

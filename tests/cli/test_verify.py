@@ -41,7 +41,7 @@ def test_a_failure_exits_with_1_and_is_named(monkeypatch, capsys, tmp_path):
     data = tmp_path / "verify.json"
     assert run("--dtypes", "[float32]", "--json", data) == 1
     printed = capsys.readouterr().out
-    assert "FAILED rounded: y, form " in printed
+    assert "FAILED rounded: y" in printed
     assert "comparisons FAILED" in printed
     content = json.loads(data.read_text())
     assert content["passed"] is False

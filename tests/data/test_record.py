@@ -27,7 +27,7 @@ def test_another_place_is_the_same_data_and_another_number_of_images_is_not(tmp_
         for name, own in (("here", images), ("there", images), ("more", [*images, picture(4)]))
     )
     assert differences(here, there) == []
-    assert differences(here, more)[1] == "the val split had 4 images and has 5"
+    assert "4 images and" in differences(here, more)[1]
 
 
 def test_a_class_folder_or_a_file_that_is_renamed_or_moved_is_noticed(tmp_path):
@@ -48,9 +48,8 @@ def test_a_class_folder_or_a_file_that_is_renamed_or_moved_is_noticed(tmp_path):
     start = now()
     (tmp_path / "val" / "n00" / "0.jpg").rename(tmp_path / "val" / "n02" / "00.jpg")
     assert differences(start, now()) == [f"the val {other}"]
-    assert differences({**start, "classes": start["classes"][::-1]}, start) == [
-        "the classes have another order"
-    ]
+    (order,) = differences({**start, "classes": start["classes"][::-1]}, start)
+    assert "another order" in order
 
 
 def test_a_box_of_coco_and_a_mask_by_another_name_are_noticed(tmp_path):
@@ -64,7 +63,7 @@ def test_a_box_of_coco_and_a_mask_by_another_name_are_noticed(tmp_path):
     for file in tmp_path.glob("*/validation/ADE_1.*"):
         file.rename(file.with_stem("ADE_7"))
     for before, name in zip(start, names, strict=True):
-        assert "the val split has other files" in differences(before, _identity(name))[1]
+        assert "other files" in differences(before, _identity(name))[1]
 
 
 def test_a_pixel_of_a_small_data_set_is_noticed():

@@ -54,7 +54,7 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     checkpoint, exported = runs / "detection", tmp_path / "exported.onnx"
     assert run("export", checkpoint, "--out", exported) == 0
     captured = capfd.readouterr()
-    assert "one image of any size; detections within" in captured.out
+    assert "detections within" in captured.out
     assert captured.err == ""
     found = []
     for path in (exported, checkpoint):
@@ -85,7 +85,7 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     assert json.loads(record)["category_ids"] == [row["id"] for row in truth["categories"]]
     line = refused(capfd, "eval", exported, "--data.name", f"coco:{items}",
                    "--image-size", 96)  # fmt: skip
-    assert "scales images to 64 pixels itself, not to 96" in line
+    assert "not to 96" in line
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,17 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
 def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_path, capsys):
     exported = tmp_path / f"backbone.{ending}"
     assert run("export", runs / task, "--out", exported, "--backbone") == 0
-    assert "any batch size; features within" in capsys.readouterr().out
+    assert "features within" in capsys.readouterr().out
     predict = ("predict", *pictures(items, 1), "--checkpoint", exported)
     for command in (("eval", exported, "--data", f"coco:{items}"), predict):
-        line = refused(capsys, *command, "--trust")
-        assert "is a backbone without heads" in line
+        assert "without heads" in refused(capsys, *command, "--trust")
 
 
 def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
     for task, file, option, says in (
-        ("detection", "d.pt2", (), "can be exported to .onnx only, without int8"),
-        ("detection", "d.onnx", ("--int8",), "can be exported to .onnx only, without int8"),
-        ("segmentation", "s.pt2", ("--dynamic-size",), "can be exported for one image size only"),
+        ("detection", "d.pt2", (), ".onnx only"),
+        ("detection", "d.onnx", ("--int8",), "without int8"),
+        ("segmentation", "s.pt2", ("--dynamic-size",), "one image size"),
     ):
         assert says in refused(capsys, "export", runs / task, "--out", tmp_path / file, *option)
     assert not list(tmp_path.iterdir())

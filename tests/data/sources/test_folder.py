@@ -39,14 +39,14 @@ def test_bad_folders_are_named(tmp_path):
         open_split(config, "train")
     config = DataConfig(name=f"folder:{tmp_path}")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="has no image for any class: each is a folder"):
+    with pytest.raises(InputError, match="any class"):
         open_split(config, "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="has no image for any class: each is a folder"):
+    with pytest.raises(InputError, match="any class"):
         open_split(config, "train")
     write_folder(tmp_path, classes=2, train=1, val=1)
     (tmp_path / "train" / "n07").mkdir()
-    with pytest.raises(InputError, match="has no image for class 'n07'"):
+    with pytest.raises(InputError, match="for class 'n07'"):
         open_split(config, "train")
 
 
@@ -56,7 +56,7 @@ def test_a_folder_of_coco_is_recognized(tmp_path, masks):
     write_coco(tmp_path, instances())
     if masks:
         write_ade20k(tmp_path)
-    with pytest.raises(InputError, match=f"its annotations are COCO's: give coco:{tmp_path}$"):
+    with pytest.raises(InputError, match=f"give coco:{tmp_path}$"):
         open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
 
 
@@ -67,7 +67,7 @@ def test_files_that_are_not_images_are_listed_or_fatal(tmp_path):
     data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
     assert len(data) == 4
     assert [path.rsplit("/", 1)[-1] for path in data.ignored] == ["notes.txt"]
-    with pytest.raises(InputError, match=r"notes\.txt: it is not named as an image"):
+    with pytest.raises(InputError, match=r"notes\.txt: "):
         open_split(DataConfig(name=f"folder:{tmp_path}", bad_images="fail"), "train")
 
 
@@ -83,7 +83,7 @@ def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
         image, label = val[index]
         assert image.getpixel((0, 0))[0] == 20 * label
         assert val.name(index) == str(tmp_path / str(label) / "a.png")
-    with pytest.raises(InputError, match="train' does not exist; check --data"):
+    with pytest.raises(InputError, match="train' does not"):
         open_split(config, "train")
 
 
@@ -99,7 +99,7 @@ def test_links_that_lead_back_are_named_and_not_followed(tmp_path, link, target)
     assert len(data) == 4
     ((path, reason),) = data.ignored.items()
     assert path == str(tmp_path / "train" / link)
-    assert reason.startswith("it is a link back to ")
+    assert "a link back" in reason
 
 
 def test_a_folder_elsewhere_is_read_once_however_many_links_lead_to_it(tmp_path):

@@ -60,7 +60,7 @@ def test_one_split_of_save_to_disk(tmp_path, rows, config):
     splits["validation"].save_to_disk(tmp_path / "saved")
     settings = DataConfig(name=f"hf:{tmp_path / 'saved'}")
     assert len(open_split(settings, "val")) == 3
-    with pytest.raises(InputError, match=r"unknown split \(data\.train_split\) .* 'train'"):
+    with pytest.raises(InputError, match=r"data\.train_split.* 'train'"):
         open_split(settings, "train")
 
 
@@ -82,7 +82,7 @@ def test_a_name_in_the_cache_needs_no_network(config, monkeypatch):
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     assert len(open_split(DataConfig(**config), "train")) == 4
-    with pytest.raises(InputError, match=r"'hf:nobody/nothing' cannot be opened.*download=true"):
+    with pytest.raises(InputError, match=r"'hf:nobody/nothing' .*download=true"):
         open_split(DataConfig(name="hf:nobody/nothing", root=config["root"]), "train")
     assert not datasets.config.HF_HUB_OFFLINE
 
@@ -109,10 +109,10 @@ def test_columns_are_chosen_where_there_are_several(tmp_path):
     features = datasets.Features({name: kind for name, (kind, _) in columns.items()})
     values = {name: value for name, (_, value) in columns.items()}
     config = _saved(tmp_path / "many", values, features)
-    with pytest.raises(InputError, match=r"has the columns 'photo', 'mask' for the image; choose"):
+    with pytest.raises(InputError, match="'photo', 'mask' for"):
         open_split(config, "train")
     config.image_key = "mask"
-    with pytest.raises(InputError, match=r"has the columns 'coarse', 'fine' for the label"):
+    with pytest.raises(InputError, match="'coarse', 'fine' for"):
         open_split(config, "train")
     for key, classes, expected in (
         ("fine", ["a", "b", "c"], [2, 1, 0]),
@@ -124,5 +124,5 @@ def test_columns_are_chosen_where_there_are_several(tmp_path):
         assert data.classes == classes
         assert [data.source.read(index)[1] for index in range(3)] == expected
     for config.label_key in ("negative", "gap"):
-        with pytest.raises(InputError, match="must hold a class index or name in every row"):
+        with pytest.raises(InputError, match="in every row"):
             open_split(config, "train")

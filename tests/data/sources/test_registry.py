@@ -27,7 +27,7 @@ def test_a_class_missing_in_one_split_is_named(tmp_path):
         path.unlink()
     (tmp_path / "val" / "n01").rmdir()
     config = DataConfig(name=f"folder:{tmp_path}")
-    with pytest.raises(InputError, match="the val split lacks class 'n01'"):
+    with pytest.raises(InputError, match="lacks class 'n01'"):
         check_classes(open_split(config, "train"), open_split(config, "val"))
 
 
@@ -35,12 +35,12 @@ def test_a_class_missing_in_one_split_is_named(tmp_path):
     ("name", "nearest"), [("digit", "digits"), ("fashionmnist", "fashion_mnist")]
 )
 def test_an_unknown_dataset_is_named_with_the_nearest(name, nearest):
-    with pytest.raises(InputError, match=f"unknown dataset '{name}'; did you mean '{nearest}'"):
+    with pytest.raises(InputError, match=f"did you mean '{nearest}'"):
         open_split(DataConfig(name=name), "train")
 
 
 def test_a_folder_without_its_kind_is_named_with_it(tmp_path):
-    with pytest.raises(InputError, match=f"has no kind: give 'folder:{tmp_path}'"):
+    with pytest.raises(InputError, match=f"give 'folder:{tmp_path}'"):
         open_split(DataConfig(name=str(tmp_path)), "train")
 
 

@@ -83,23 +83,21 @@ def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
     )
     data = open_split(config, "train")
     data.transform = lambda image: torch.tensor(image.getpixel((0, 0)))
-    with pytest.raises(
-        InputError, match=r"^.*train-0\.tar/9: \.cls must hold a class index[^\n]*$"
-    ):
+    with pytest.raises(InputError, match=r"^.*train-0\.tar/9: \.cls must[^\n]*$"):
         list(make_loader(data, config, training=True))
 
 
 def test_a_stream_of_unknown_length_or_classes_is_refused(shards):
     write_info(shards, "validation", {})
     config = DataConfig(name="wds/tiny", root=str(shards), num_classes=2)
-    with pytest.raises(InputError, match=r"number of images in dataset .* is unknown"):
+    with pytest.raises(InputError, match="number of images"):
         open_split(config, "val")
     config.num_classes = None
-    with pytest.raises(InputError, match=r"classes of 'wds/tiny' are unknown.*data\.num_classes"):
+    with pytest.raises(InputError, match=r"data\.num_classes"):
         open_split(config, "val")
 
 
 def test_a_part_without_images_is_an_error_not_an_endless_loop():
     stream = ImageStream(lambda epoch, part: iter(()), 8, ["0"], batch_size=4)
-    with pytest.raises(InputError, match="part 1 of 1 of the stream is empty"):
+    with pytest.raises(InputError, match="part 1 of"):
         list(stream)
