@@ -68,8 +68,8 @@ def test_a_wrong_backend_is_caught_and_named(changes, caught):
     assert set(failed) == caught
     for line in failed.values():
         assert line.startswith("wrong: ")
-        assert "degree 5/4, float32, coefficients random: error " in line
-        assert "times the tolerance at x = " in line
+        assert "degree 5/4, float32, coefficients" in line
+        assert "times the tolerance" in line
     assert all(result.ratio <= 1 for result in verify([wrong()], SMALL))
 
 
@@ -85,7 +85,7 @@ def test_beyond_the_maximum_infinity_is_right_and_another_sign_is_not():
 def test_a_backend_that_raises_has_failed():
     (first, *_) = verify([Backend("broken", lambda x, a, b, form: x / torch.ones(3, 7))], SMALL)
     assert not first.ratio <= 1
-    assert "raised RuntimeError: The size of tensor" in str(first)
+    assert "raised RuntimeError: " in str(first)
 
 
 @pytest.mark.release

@@ -121,7 +121,7 @@ def test_a_vit_becomes_the_kat_of_its_size(tmp_path):
         GREY, architecture="vit_wee_patch16_reg1_gap_256", args={"embed_dim": 64, "depth": 1}
     )
     save_model(build_model(record), record, tmp_path)
-    with pytest.raises(InputError, match="no KAT corresponds to 'vit_wee_patch16_reg1_gap_256'"):
+    with pytest.raises(InputError, match="'vit_wee_patch16_reg1_gap_256'"):
         _settled(read_vit(tmp_path))
 
 
@@ -135,7 +135,7 @@ def test_files_that_say_less(tmp_path):
     vit = timm.create_model("vit_micro_patch4_28", in_chans=1, depth=1)
     safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     source = read_vit(tmp_path / "vit.safetensors")
-    with pytest.raises(InputError, match=r"the file does not name its model: give --model.name"):
+    with pytest.raises(InputError, match=r"--model\.name"):
         _settled(source)
     config = _settled(source, "kat_micro_patch4_28")
     assert (config.data.image_size, config.data.channels, config.data.mean) == (28, 1, [0.5])
@@ -203,11 +203,11 @@ def test_larger_models_for_more_images_and_for_dense_tasks_on_a_gpu(tmp_path, it
         config, reason = from_scratch(auto, data, torch.device("cpu"), source)
         name = models[0].replace("micro", "base")
         assert (config.model.name, config.data.image_size) == (name, 64)
-        assert reason.startswith(f"{name} for vit_base_patch16_224 on a CPU")
+        assert reason.startswith(f"{name} for vit_base_patch16_224")
     (unreadable := tmp_path / "none" / "train" / "n0").mkdir(parents=True)
     (unreadable / "a.png").write_bytes(b"torn")
     data = open_split(DataConfig(f"folder:{tmp_path / 'none'}", holdout=0), "train")
-    with pytest.raises(InputError, match="none of 1 training images can be read, first "):
+    with pytest.raises(InputError, match="none of 1"):
         from_scratch(auto, data, gpu)
 
 
@@ -222,7 +222,7 @@ def test_rates_decay_over_the_layers_of_a_source_alone(tmp_path):
 def test_without_a_source():
     config = _settled(None, "kat_micro_patch8_64")
     assert (config.data.image_size, config.data.channels, config.data.mean) == (64, None, None)
-    with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
+    with pytest.raises(InputError, match="did you mean"):
         _settled(None, "kat_mikro")
 
 

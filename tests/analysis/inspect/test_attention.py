@@ -100,5 +100,5 @@ def test_the_model_is_left_as_it_was(model, images):
 
 
 def test_a_model_without_attention_is_refused():
-    with pytest.raises(InputError, match=r"ResNet has no attention to draw: that takes a Vision"):
+    with pytest.raises(InputError, match="ResNet has no"):
         check_attention(timm.create_model("resnet10t"))

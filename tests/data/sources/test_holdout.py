@@ -53,7 +53,7 @@ def test_a_folder_without_a_validation_split(tmp_path, layout):
     assert len(_paths(train) | _paths(val)) == 24
     assert Counter(val[i][1] for i in range(len(val))) == {0: 2, 1: 2, 2: 2}
     assert train.classes == val.classes == ["n00", "n01", "n02"]
-    assert "6 of its 24" in val.note
+    assert "has no validation split: 6 of its 24 images, 0.25 of each class" in val.note
     missing = "val" if layout == "train folder" else "train"
     with pytest.raises(InputError, match=f"{missing}' does not exist"):
         open_split(DataConfig(name=f"folder:{tmp_path}", holdout=0), missing)
@@ -76,7 +76,7 @@ def test_the_training_split_is_parted_and_the_own_split_left_alone(tmp_path):
     assert _paths(train) | _paths(val) == whole
     assert len(whole) == 20
     assert Counter(name[:3] for name in _paths(val)) == {"n00": 3, "n01": 3}
-    assert "6 of its 20" in val.note
+    assert val.note.startswith(f"the training split of {tmp_path}: 6 of its 20 images, 0.3 of each")
     assert {Path(open_split(own, "val").name(i)).parts[-3] for i in range(6)} == {"val"}
 
 

@@ -110,9 +110,9 @@ def test_times():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--limit_train_batches", "0.01"], "or limit_train_batches leaves none of its batches"),
-        (["--limit_val_batches", "1.5"], " or at most 1, got 1.5"),
-        (["--max_time", "2h"], "max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got 2h"),
+        (["--limit_train_batches", "0.01"], "limit_train_batches leaves none"),
+        (["--limit_val_batches", "1.5"], "got 1.5"),
+        (["--max_time", "2h"], "HH:MM:SS"),
     ],
 )
 def test_bad_limits_are_refused(arguments, message, tmp_path, capsys):

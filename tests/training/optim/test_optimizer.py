@@ -194,7 +194,7 @@ def test_coefficients_stay_in_their_box(model, name):
 
 
 def test_a_box_that_would_change_the_start_is_refused(model):
-    with pytest.raises(InputError, match=r"clip_coefficients=0\.5 would change the model .* is 1 "):
+    with pytest.raises(InputError, match=r"clip_coefficients=0\.5 .* is 1 "):
         make_optimizer(model, OptimConfig(clip_coefficients=0.5))
     freeze(model, "rationals")
     make_optimizer(model, OptimConfig(clip_coefficients=0.5))

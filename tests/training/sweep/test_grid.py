@@ -37,7 +37,7 @@ def test_all_combinations(tmp_path):
     assert grid.factors == list(FACTORS)
     assert grid.settings == {"epochs": 2, "optim": {"lr": 0.1}}
     cell = grid.cells[-1]
-    assert cell.name == "model.args.num_groups: channels, init: published"
+    assert cell.name.endswith(": channels, init: published")
     assert cell.levels == {"model.args.num_groups": "channels", "init": "published"}
     assert cell.settings == {
         "epochs": 3,
@@ -72,7 +72,7 @@ def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
     path.write_text(yaml.safe_dump({"grids": {name: {"factors": FACTORS} for name in "ab"}}))
     assert [grid.name for grid in find_grids([str(path)])] == ["study_a", "study_b"]
     assert [grid.name for grid in find_grids([f"{path}:b", f"{path}:a"])] == ["study_b", "study_a"]
-    with pytest.raises(InputError, match=r"grid of .*study\.yaml 'c'.*a, b"):
+    with pytest.raises(InputError, match=r"study\.yaml 'c'.*a, b"):
         find_grids([f"{path}:c"])
     colon = tmp_path / "a:b.yaml"
     colon.write_text(yaml.safe_dump({"factors": FACTORS}))
@@ -126,7 +126,7 @@ def test_a_star_is_the_size_of_the_kat():
     filled = with_model_of_size(content, base)
     assert filled == {"model": {"name": "vit_mlp_tiny_patch16_224", "args": {"depth": 2}}}
     assert with_model_of_size(base, base) == base
-    with pytest.raises(InputError, match=r"needs the size of a kat_\* model, but .* 'vit_micro'"):
+    with pytest.raises(InputError, match=r"kat_\* model.* 'vit_micro'"):
         with_model_of_size(content, {"model": {"name": "vit_micro"}})
 
 
@@ -153,7 +153,7 @@ def test_a_test_and_the_cell_that_is_reached(tmp_path):
     grid = read_grid(_write(tmp_path, factors=factors, test=True, reached=1))
     assert (grid.test, grid.reached) == (True, "1")
     assert [cell.name for cell in grid.cells] == ["8", "1"]  # the levels of a single factor
-    with pytest.raises(InputError, match=r"unknown cell in reached of .* '9'"):
+    with pytest.raises(InputError, match=r"unknown cell.* '9'"):
         read_grid(_write(tmp_path, factors=factors, reached=9))
 
 

@@ -111,7 +111,7 @@ def test_a_model_that_is_not_finite_finds_nothing_silently(items, name, data, la
         lambda: evaluate(model, record, DataConfig(f"{data}:{items}"), source="bad.ckpt"),
         lambda: find(Subject(model, record, "bad.ckpt"), Image.new("RGB", (64, 64))),
     ):
-        with pytest.raises(InputError, match=r"the logits of bad.ckpt are not finite") as raised:
+        with pytest.raises(InputError, match=r"bad\.ckpt are not finite") as raised:
             call()
         assert f"{layer.rpartition('.')[2]}" in str(raised.value)
     assert not any(module._forward_hooks for module in model.modules())
