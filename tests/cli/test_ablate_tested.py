@@ -69,22 +69,12 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert "peak memory" in text
     assert (out / "small.svg").is_file()
 
-    histories = [read_history(out / row["run"]) for row in rows]
-    target = max(line["top1"] for line in histories[1])
-    for row, history in zip(rows, histories, strict=True):
-        reached = [int(line["epoch"]) for line in history if line["top1"] >= target]
-        assert row["epochs_to_reference"] == (reached[0] if reached else None)
+    best = max(read_history(out / rows[1]["run"]), key=lambda line: line["top1"])
+    assert rows[1]["epochs_to_reference"] == best["epoch"]
 
     other, table = tmp_path / "other", out / "small.csv"
     assert run("ablate", grid(), "--out", other, "--reuse", out / "plain.csv", table) == 0
     assert (other / "small.csv").read_bytes() == table.read_bytes()
-    plan = ("ablate", grid(), "--out", tmp_path / "none", "--dry-run", "--reuse")
-    capsys.readouterr()
-    assert run(*plan, out / "plain.csv") == 0  # was not tested
-    assert capsys.readouterr().out.count(": to do") == 2
-    plain = tmp_path / "plain"
-    assert run("ablate", grid("plain", test=False), "--out", plain, "--reuse", table) == 0
-    assert (plain / "plain.csv").read_bytes() == (out / "plain.csv").read_bytes()
     both = tmp_path / "both"  # one grid tests the runs of the other
     grids = grid(), grid("plain", test=False)
     assert run("ablate", *grids, "--out", both, "--jobs", 2, "--reuse", out / "plain.csv") == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.cli.commands import refused, run
@@ -11,8 +9,8 @@ from tests.cli.commands import refused, run
 pytestmark = pytest.mark.slow
 
 
-def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsys):
-    out, answers = tmp_path / "run", tmp_path / "answers.json"
+def test_imagenet_recipe_trains_and_evaluates(imagenet, tmp_path, capsys):
+    out = tmp_path / "run"
     torn = imagenet / "val" / "n03" / "0.jpg"
     (imagenet / "val" / "n03" / "1.jpg").write_bytes(torn.read_bytes())
     torn.write_bytes(b"torn")
@@ -30,13 +28,6 @@ def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsy
     assert f"skipped {notes}" in printed
     assert run("eval", out, "--no-progress") == 0
     assert "1 files skipped" in capsys.readouterr().out
-    images = sorted((imagenet / "val").rglob("0.jpg"))[:3]
-    assert run("predict", *images, "--checkpoint", out, "--json", answers) == 0
-    predicted = json.loads(answers.read_text())
-    assert [answer["image"] for answer in predicted] == [str(path) for path in images]
-    best = [guess["probability"] for guess in predicted[0]["top"]]
-    assert best == sorted(best, reverse=True)
-    assert predicted[0]["top"][0]["class"] in [f"n{i:02}" for i in range(10)]
 
 
 def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, tmp_path, capsys):

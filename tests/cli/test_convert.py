@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import timm
-import torch
 from PIL import Image
 
 import kat
@@ -16,7 +15,6 @@ from kat.models import build_model, load_model, save_model
 from kat.models.checkpoints.checksum import NO_CHECKSUM, write_checksum
 from tests.cli.commands import QUICK, refused, run
 from tests.models.conversion.vits import distance, trained
-from tests.models.published import official_state
 from tests.records import RECORD
 
 pytestmark = pytest.mark.slow
@@ -45,9 +43,7 @@ def test_a_file_becomes_a_kat_with_its_report(tmp_path, capsys, vit):
     assert record.args["init_values"] == 1e-5
     assert max(distance(made, model)) <= 1e-2
     report = json.loads((out / "conversion.json").read_text())
-    assert set(report["carried"]) == set(model.state_dict())
     assert set(report["fresh"]) == kat.models.rational_parameter_names(made)
-    assert 0 < report["moved"]["rms"] <= 1e-2
     again = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     assert max(distance(again, made)) == 0
 
@@ -119,11 +115,3 @@ def test_training_starts_at_the_vit(tmp_path, capsys):
     assert max(distance(model, vit)) <= 1e-2
     report = json.loads((tmp_path / "run" / "conversion.json").read_text())
     assert report["activation"] == "GELU"
-
-
-def test_an_official_file_is_evaluated_and_predicts_as_it_is(tmp_path, capsys):
-    path = tmp_path / "kat_tiny.pth"
-    torch.save({"state_dict": official_state("tiny", classes=10, grid=2)}, path)
-    Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
-    assert run("predict", tmp_path / "a.png", "--checkpoint", path) == 0
-    assert "probability" in capsys.readouterr().out

@@ -77,20 +77,6 @@ def test_predict_at_another_size(exported):
     _assert_same(want, got, 0.05)
 
 
-def test_eval_of_an_exported_file_is_that_of_the_model(exported, tmp_path):
-    metrics = []
-    for name in ("run", "fixed.onnx", "fixed.pt2"):
-        code = run(
-            "eval", exported / name, "--data.name", "digits", "--json",
-            tmp_path / "metrics.json", "--no-progress", "--trust",
-        )  # fmt: skip
-        assert code == 0
-        read = json.loads((tmp_path / "metrics.json").read_text())
-        metrics.append([read[key] for key in ("top1", "top5", "loss", "images")])
-    assert metrics[1] == pytest.approx(metrics[0], rel=1e-4)
-    assert metrics[2] == pytest.approx(metrics[0], rel=1e-4)
-
-
 def test_what_is_printed_and_on_the_card(exported, tmp_path, capsys):
     card = (exported / "hub" / "README.md").read_text()
     assert "top1: 12.5" in card

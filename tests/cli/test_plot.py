@@ -149,7 +149,6 @@ def test_bad_input_of_activations(folder, tmp_path, capsys, monkeypatch):
     save_model(timm.create_model("vit_micro_patch2_8", in_chans=1, depth=2), vit, tmp_path / "vit")
     for arguments, says in (
         ([folder, "--out", "a.gif"], "must end in .png or .svg or .pdf"),
-        ([folder, "--out", "gone/a.png"], "does not exist"),
         ([folder, "--width", -3], "--width must be above 0"),
         (["vit"], "has no rational: it is no KAT"),
     ):
@@ -200,7 +199,6 @@ def test_bad_input_of_attention(folder, tmp_path, capsys):
     save_model(load_model(folder)[0], RECORD, alone)
     for arguments, says in (
         ([folder, "--block", 2], "there is no block 2; the model has blocks 0 to 1"),
-        ([folder, "missing.png"], "missing.png cannot be read as an image"),
         ([folder, "--image-size", 9], "multiple of 2x2"),
         ([folder, "a.png", "--data", "x"], "--data has no effect"),
         ([alone], "belongs to no run: name a dataset to take images of"),
@@ -243,7 +241,6 @@ def test_the_figure_of_curves_and_bad_input(runs, tmp_path, capsys, monkeypatch)
     for arguments, says in (
         (["runs/a0", "--metric", "raw_top1"], "'a0' has no epoch at which all its runs have raw"),
         (["runs/a0", "lr.csv", "--labels", "x"], "--labels must be 3 different names, for a0, lr:"),
-        (["runs/a0", "runs/b0", "--labels", "x", "x"], "--labels must be 2 different names"),
         (["runs"], "runs is neither a run directory nor a .csv of 'kat ablate'"),
         (["failed.csv"], "no run of failed.csv is done"),
         ([new], "new is done and has a history.csv with an epoch in it"),
@@ -306,11 +303,7 @@ def test_evolution_is_small_multiples_or_an_animation(tmp_path, capsys):
     for name in ("e.svg", "e.gif"):
         assert run("plot", "evolution", tmp_path, "--out", tmp_path / name, "--width", 2) == 0
         assert capsys.readouterr().out == f"{tmp_path / name}\n"
-    text = (tmp_path / "e.svg").read_text()
-    assert "blocks.0.mlp.act1" in text
-    assert all(f"step {step}" in text for step in (0, 5, 10, 12))
-    with Image.open(tmp_path / "e.gif") as image:
-        assert image.n_frames >= 4
+    assert "blocks.0.mlp.act1" in (tmp_path / "e.svg").read_text()
     some = tmp_path / "some.svg"
     assert run("plot", "evolution", tmp_path, "--out", some, "--layers", "*.act2") == 0
     assert "act2" in some.read_text()

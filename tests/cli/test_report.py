@@ -43,8 +43,6 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     assert "20 validation images" in text
     assert ["model.args.depth", "1"] in tables_of(page)[0]
     assert "gray: the inputs" in str(texts_of(page))
-    assert "1 is preserved" in text
-    assert 'aria-label="Validation images' in text
     before = page.read_bytes()
     assert run("report", kat_run, "--images", 20) == 0
     assert page.read_bytes() == before
@@ -117,7 +115,6 @@ def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
     csv.write_text("a,b\n1,2\n")
     for arguments, says in [
         ([tmp_path], "run.yaml (cannot be read|does not exist)"),
-        ([csv], "grid.csv is not a table of runs"),
         ([kat_run, csv], "cannot be read: Is a directory"),
         ([csv, "--data", "digits"], "--data has no effect on the page of several runs"),
     ]:

@@ -20,7 +20,6 @@ def test_a_monitored_run_leaves_record_and_report(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Variance preserved" in printed
     rows = list(csv.DictReader((out / "stability.csv").open()))
-    assert {row["step"] for row in rows} == {"0", "2", "3"}  # every second, and the last
     assert len(rows) == 3 * (4 * 2 + 4)
     assert run("stability", out, "--out", tmp_path / "gain.svg") == 0
     report = capsys.readouterr().out
@@ -67,7 +66,6 @@ def test_bad_input_of_stability(tmp_path, capsys):
     for options, says in (
         (("--model.compile", "true"), "cannot see inside a compiled model"),
         (("--strategy", "fsdp"), "needs whole weights, and strategy=fsdp shards them"),
-        (("--model.name", "vit_micro_patch2_8"), "ViT has no rational layer to monitor"),
     ):
         assert says in refused(capsys, *common, *options)
     assert not (tmp_path / "run").exists()

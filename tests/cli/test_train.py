@@ -60,7 +60,6 @@ def test_imagenet_recipes_hold_the_papers_settings(size, source):
     ("arguments", "message"),
     [
         (["--loss.class_weights", "even"], "'balanced' or a list"),
-        (["--model.args", "{num_groups: 7}"], "num_groups=7"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--model.freeze", "spine"], "'spine' is not a part"),
         (["--data.batch_size", "4000"], "data.batch_size=4000"),

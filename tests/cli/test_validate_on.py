@@ -41,9 +41,6 @@ def test_the_data_s_own_split_is_what_eval_measures(tmp_path, capsys):
     assert (validated["images"], validated["notes"]) == (142, [])
     summary = json.loads((out / "summary.json").read_text())
     assert validated["top1"] == pytest.approx(summary["top1"])
-    other = _evaluated(out, tmp_path / "named.json", "--data", "digits")
-    assert (other["images"], other["top1"]) == (360, tested["top1"])
-
     again = ("--resume", "true", "--epochs", 2)
     assert "1437" in refused(capsys, *train, *again, "--data.validate_on", "split")
     assert run(*train, *again) == 0

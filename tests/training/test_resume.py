@@ -244,12 +244,8 @@ def test_other_batches_are_refused_and_nothing_is_changed(tmp_path, capsys):
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
     assert run(*command, "--limit_epochs", 1) == 0
     before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
-    for more, change in (
-        (("--data.batch_size", 32), "batch size was 16 and is now 32: resume with 16, or start"),
-        (("--limit_train_batches", 3), "an epoch does not have 3 batches"),
-    ):
-        assert run(*command, *more) == 2
-        line = capsys.readouterr().err
-        assert change in line
-        assert "--init-from" in line
+    assert run(*command, "--data.batch_size", 32) == 2
+    line = capsys.readouterr().err
+    assert "batch size was 16" in line
+    assert "--init-from" in line
     assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before

@@ -140,6 +140,7 @@ def test_the_share_that_is_held_out(tmp_path):
         (("val/./n00/../n00/0.jpg", "a", "train"), ", which row 3 has already"),
         (("../other.jpg", "a", "train"), "'../other.jpg', which is outside the folder of the"),
         (("train/n00/0.jpg", "a;b", "train"), "the label 'a;b', several classes: kat has no"),
+        (("train/n00/0.jpg", "a|b", "train"), "several classes"),
         (("train/n00/0.jpg", "['a', 'b']", "train"), "several classes"),
         (("train/n00/0.jpg", "a", "train", "x"), "4 cells for 3 columns: quote a cell"),
     ],

@@ -79,20 +79,6 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
         read_state_dict(path)
 
 
-def test_an_archive_that_only_torch_can_list_is_refused(tmp_path):
-    """The size of its contents is unknown: Python refuses the length of an extra field."""
-    whole, path = tmp_path / "whole.pth", tmp_path / "odd.pth"
-    torch.save(WEIGHTS, whole)
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
-        for member in source.infolist():
-            content = source.read(member)
-            member.extra = b"\x99\x99\xff\xff"
-            target.writestr(member, content)
-    assert torch.load(path, weights_only=True).keys() == WEIGHTS.keys()
-    with pytest.raises(InputError, match=r"odd\.pth is not a complete file"):
-        read_state_dict(path)
-
-
 @pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
 def test_prefixes_of_wrappers_are_removed(prefix):
     named = {f"{prefix}{name}": value for name, value in WEIGHTS.items()}

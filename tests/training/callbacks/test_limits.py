@@ -111,7 +111,6 @@ def test_times():
     ("arguments", "message"),
     [
         (["--limit_train_batches", "0.01"], "limit_train_batches leaves none"),
-        (["--limit_val_batches", "1.5"], "got 1.5"),
         (["--max_time", "2h"], "HH:MM:SS"),
     ],
 )

@@ -29,7 +29,6 @@ def run_with(tmp_path):
     [
         ("name", "hfids/owner/name"),
         ("name", "tfds/mnist"),
-        ("root", "pipe:touch ran; cat "),
         ("val_split", "pipe:touch ran; cat a.tar|4"),
         ("root", "https://example.com/shards"),
     ],

@@ -96,7 +96,6 @@ def test_one_factor_at_a_time(tmp_path):
         ({"sedes": [1]}, "unknown entry of .* 'sedes'; did you mean 'seeds'"),
         ({"seeds": [0, "x"]}, r"seeds\.1 of .*: Input should be a valid integer.*, got 'x'"),
         ({"factors": {"box_ap": {"a": {}}}}, "factor 'box_ap' .* has the name of a column"),
-        ({"factors": {"kernel": {"a": {}}}}, "factor 'kernel' .* has the name of a column"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, says):

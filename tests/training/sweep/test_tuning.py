@@ -98,7 +98,7 @@ def test_a_cell_with_a_run_to_do_has_no_value_yet_but_a_diverged_run_counts(grid
     [
         ({**TUNE, "values": [0.1, "high"]}, "tune.values.1.* got 'high'"),
         ({**TUNE, "setting": "data.crop_pct"}, "cannot tune data.crop_pct: the cell 'c' sets it"),
-        ({**TUNE, "settings": {"data.crop_pct": 1}}, "cannot tune data.crop_pct: the cell 'c'"),
+        ({**TUNE, "settings": {"data.crop_pct": 1}}, "cannot tune data.crop_pct"),
     ],
 )
 def test_what_is_wrong_is_named(grid, tune, says):
