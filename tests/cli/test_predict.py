@@ -51,6 +51,8 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     os.mkfifo(folder / "pipe.jpg")
     (folder / "loop").symlink_to(".")
     (folder / "notes.txt").write_text("notes")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "a.jpg").write_bytes(b"of the system")
     assert run("predict", folder, "--checkpoint", digits_run, "--json", answers) == 0
     first, pipe, second = json.loads(answers.read_text())
     assert (first["image"], second["image"]) == (str(bomb), str(good))

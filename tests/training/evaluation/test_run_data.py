@@ -107,6 +107,7 @@ def test_the_own_split_of_a_run_with_a_holdout_is_a_test(run_with):
     settings, remark = data_to_test(folder, {})
     assert settings == {"name": "folder:x", "holdout": 0.0}
     assert "the test images" in remark
+    assert data_to_test(folder, {"name": "folder:x"}) == ({"holdout": 0.0}, remark)
     as_in_the_run = {"name": "folder:x", "holdout": 0.2}, ""
     assert data_to_test(folder, {"validate_on": "split"}) == as_in_the_run
     assert data_to_test(folder, {"name": "folder:y"}) == ({"holdout": 0.0}, "")
