@@ -51,6 +51,7 @@ def test_mlp_options_reach_their_place_and_pairs_are_one_for_each_layer_as_in_ti
     options = {"norm_layer": nn.LayerNorm, "bias": biases, "drop": (0.25, 0.5)}
     mlp, theirs = kat.GRKANMlp(16, 32, 8, num_groups=2, **options), Mlp(16, 32, 8, **options)
     assert (mlp.drop1.p, mlp.drop2.p) == (0.25, 0.5)
+    assert isinstance(kat.GRKANMlp(16, drop=0.5, first_init="none").drop1, nn.Identity)
     for ours, other in ((mlp.fc1, theirs.fc1), (mlp.fc2, theirs.fc2)):
         assert (ours.bias is None) == (other.bias is None)
     x = torch.randn(3, 16)

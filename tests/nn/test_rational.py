@@ -94,6 +94,7 @@ def test_channel_dim_1_equals_channels_last(share):
     first.load_state_dict(last.state_dict())
     x = torch.randn(2, 8, 5, 3)
     torch.testing.assert_close(first(x), last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+    torch.testing.assert_close(first(x, x.cos()), first(x) * x.cos())  # as in a gate
 
 
 def test_coefficients_object_as_init():

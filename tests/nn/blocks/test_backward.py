@@ -152,8 +152,11 @@ def test_gradients_do_not_depend_on_what_is_kept(change):
         torch.testing.assert_close(kept, again)
 
 
-def test_what_is_kept_works_under_transforms_and_in_compiled_code():
+@pytest.mark.parametrize("by_modules", [False, True])
+def test_what_is_kept_works_under_transforms_and_in_compiled_code(by_modules):
     mlp, x = make_mlp(keep="input", dtype=torch.float64), torch.randn(5, 16, dtype=torch.float64)
+    if by_modules:
+        mlp.act2.register_forward_hook(note_call)
     parameters = dict(mlp.named_parameters())
 
     def loss(values, x):
