@@ -134,8 +134,11 @@ class _Search:
             NoMlp: there is none, and why.
         """
         experts = expert_widths(self.model.get_submodule(owner))
+        if len(experts) > 1:
+            raise NoMlp("the weights of its experts do not show which of two widths is the hidden")
         if experts:
-            return Site(name, owner, owner, experts[:3], gated=experts[3])
+            *widths, gated = experts.pop()
+            return Site(name, owner, owner, tuple(widths), gated=gated)
         lines: list[str] = []
         stopped: list[str] = []
         for path, calls, stops in self._around(owner, name):

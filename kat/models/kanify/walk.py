@@ -135,20 +135,22 @@ def layer_of(module: nn.Module) -> LinearMap | None:
     return linear_map(module)
 
 
-def expert_widths(module: nn.Module) -> tuple[int, int, int, bool] | None:
-    """(d_in, d_hidden, d_out, are they gated?) of experts, None for any other module.
+def expert_widths(module: nn.Module) -> set[tuple[int, int, int, bool]]:
+    """(d_in, d_hidden, d_out, are they gated?) of experts, empty for any other module.
 
     Experts are a module with exactly two parameters of three dimensions: (E, k h, d) and (E, d, h),
-    or both transposed; k is 2 if the experts are gated, and 1 if not.
+    or both transposed; k is 2 if the experts are gated, and 1 if not. Without gates both orders
+    fit, and d and h are unclear unless they are equal.
     """
+    widths: set[tuple[int, int, int, bool]] = set()
     stacked = [p.shape[1:] for p in module.parameters(recurse=False) if p.ndim == 3]
     if len(stacked) != 2:
-        return None
+        return widths
     first, second = stacked
     for (out, d_in), (d_out, hidden) in ((first, second), (first[::-1], second[::-1])):
         if d_in == d_out and out in (hidden, 2 * hidden):
-            return d_in, hidden, d_out, out == 2 * hidden
-    return None
+            widths.add((d_in, hidden, d_out, out == 2 * hidden))
+    return widths
 
 
 class _Source(NamedTuple):

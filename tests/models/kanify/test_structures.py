@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock
 
 import kat
+from kat.errors import InputError
 from kat.models.kanify import kanify_like
 from tests.models.kanify.models import encoder, output, state
 
@@ -46,6 +47,28 @@ class Experts(nn.Module):
             gate, up = (x[best == expert] @ self.gate_up[expert].T).chunk(2, -1)
             y[best == expert] = (self.function(gate) * up) @ self.down[expert].T
         return y
+
+
+class UngatedExperts(nn.Module):
+    """Experts of 8-32-8 whose weights fit 32-8-32 too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(0.3 * torch.randn(4, 8, 32))
+        self.down = nn.Parameter(0.3 * torch.randn(4, 32, 8))
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x @ self.up[0]) @ self.down[0]
+
+
+def test_experts_whose_hidden_width_is_unclear_need_calibration():
+    model, x = UngatedExperts(), torch.randn(64, 8)
+    with pytest.raises(InputError, match="act: the weights of its experts do not show"):
+        kat.kanify(model)
+    kat.kanify(model, what="activations", calibration=[x])
+    assert model.act.num_channels == 32
+    assert output(model, x).isfinite().all()
 
 
 class Linear(nn.Module):
