@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count
 from typing import Any
 
 from torch import fx, nn
@@ -31,6 +32,7 @@ from kat.models.kanify.walk import (
     expert_widths,
     linear_map,
 )
+from kat.nn import rationals
 from kat.text import listing
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
@@ -74,13 +76,15 @@ def find(model: nn.Module) -> Found:
         if any(module.children()) and not _is_step(module):
             search.attributes(owner, module)
             graph, _ = search.trace(owner)
-            for number, chain in enumerate(called_functions(graph), 1):
-                name = f"act_{number}"
+            numbers = count(1)
+            for chain in called_functions(graph):
+                name = next(n for n in map("act_{}".format, numbers) if not hasattr(module, n))
                 reason = lines_instead(chain, name, type(module).__name__)
                 found.skipped[joined(owner, name)] = reason
         elif expert_widths(module):
             reason = f"the code of {type(module).__name__} computes it; hold it as an attribute"
             found.skipped[joined(owner, "act")] = reason
+    found.skipped.update(dict.fromkeys(rationals(model), "it is a rational already"))
     outside = [name for name in found.mlps if not _is_numbered(name)]
     if len(outside) < len(found.mlps):
         for name in outside:

@@ -142,15 +142,15 @@ def expert_widths(module: nn.Module) -> set[tuple[int, int, int, bool]]:
     or both transposed; k is 2 if the experts are gated, and 1 if not. Without gates both orders
     fit, and d and h are unclear unless they are equal.
     """
-    widths: set[tuple[int, int, int, bool]] = set()
     stacked = [p.shape[1:] for p in module.parameters(recurse=False) if p.ndim == 3]
     if len(stacked) != 2:
-        return widths
+        return set()
     first, second = stacked
-    for (out, d_in), (d_out, hidden) in ((first, second), (first[::-1], second[::-1])):
-        if d_in == d_out and out in (hidden, 2 * hidden):
-            widths.add((d_in, hidden, d_out, out == 2 * hidden))
-    return widths
+    return {
+        (d_in, hidden, d_out, out > hidden)
+        for (out, d_in), (d_out, hidden) in ((first, second), (first[::-1], second[::-1]))
+        if d_in == d_out and out in (hidden, 2 * hidden)
+    }
 
 
 class _Source(NamedTuple):

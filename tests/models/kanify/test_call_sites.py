@@ -80,6 +80,20 @@ def test_the_plan_has_the_two_lines_to_write_for_a_called_function(kind, functio
     assert (output(rewritten, x) - expected).norm() < 0.02 * expected.norm()
 
 
+class HalfWritten(Called):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act_1 = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.act_1(self.c_fc(functional.gelu(x))))
+
+
+def test_a_called_function_gets_a_name_that_is_free():
+    plan = kat.kanify(HalfWritten())
+    assert "self.act_2 = F.gelu" in plan.skipped["act_2"]
+
+
 class MinGptBlock(nn.Module):
     """As in karpathy/minGPT: a lambda over the modules of a dictionary."""
 

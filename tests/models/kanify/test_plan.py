@@ -40,6 +40,8 @@ def test_a_plan_is_applied_in_the_present_dtype_of_the_weights():
     assert output(model, torch.randn(2, 16).double()).dtype == torch.float64
     with pytest.raises(InputError, match="1: there is a rational already"):
         plan.apply()
+    with pytest.raises(InputError, match="the model has no MLP.*\n.*1: it is a rational already"):
+        kat.kanify(model)
 
 
 def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
