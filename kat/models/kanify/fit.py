@@ -140,17 +140,20 @@ class Fitted:
     Args:
         coefficients: as fitted, in float64.
         max_error, rms_error: of F with the coefficients rounded to the dtype of the model; on the
-            interval, or if they were fitted to inputs, on these, weighted by their effect.
-        seen: they were fitted to inputs of the activation.
+            interval; if they were fitted to inputs, the largest is on both, and the RMS is on the
+            inputs, weighted by their effect.
+        seen: the least and the greatest of the inputs that they were fitted to, empty if to none.
         relative_error: the RMS error relative to the RMS of the activation, for inputs x ~ N(0, 1)
             in the interval, or if they were fitted to inputs, on these.
+        largest_relative_error: the largest error, relative to the largest value there.
     """
 
     coefficients: Coefficients
     max_error: float
     rms_error: float
-    seen: bool
+    seen: list[float]
     relative_error: float
+    largest_relative_error: float
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,9 @@ def _measured(
         coefficients,
         max_error=error.abs().max().item(),
         rms_error=_rms(error, even),
-        seen=weight is not None,
+        seen=[] if weight is None else x[weight > 0][[0, -1]].tolist(),
         relative_error=_rms(error, normal) / _rms(y, normal),
+        largest_relative_error=(error.abs().max() / y.abs().max()).item(),
     )
 
 

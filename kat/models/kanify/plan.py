@@ -26,11 +26,12 @@ from kat.nn.grkan import largest_groups
 from kat.tables import aligned
 from kat.text import listing
 
-VERSION = 5
+VERSION = 6
 """Version of the record."""
 
 _COLUMNS = ("activation", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 _LARGE_ERROR = 0.01
+_FAR = 0.2
 
 
 def device_and_dtype(model: nn.Module, site: Site) -> dict[str, Any]:
@@ -95,13 +96,15 @@ class Replacement:
 
     @property
     def is_large(self) -> bool:
-        """Return True if the fit is off by more than 1 % of the activation."""
-        return self.fitted.relative_error > _LARGE_ERROR
+        """Return True if the fit is far off, at the inputs or, of one to inputs, beyond them."""
+        fitted = self.fitted
+        is_far = fitted.seen and fitted.largest_relative_error > _FAR
+        return bool(is_far) or fitted.relative_error > _LARGE_ERROR
 
     def row(self) -> list[str]:
         """The row of the activation in the table of the plan."""
         site, fitted = self.site, self.fitted
-        low, high = fitted.coefficients.interval
+        low, high = fitted.seen or fitted.coefficients.interval
         return [
             site.activation,
             ("-" if site.second else ", ").join(map(str, site.widths)),
@@ -188,18 +191,21 @@ class Plan:
         write_json(Path(path), self.record())
 
     def advice(self) -> str:
-        """The fits that are off by more than 1 %, and the call that lowers this."""
+        """The worst of the fits that are marked, and what lowers its error."""
         large = [replacement for replacement in self.replacements if replacement.is_large]
         if not large:
             return ""
-        worst = max(large, key=lambda replacement: replacement.fitted.relative_error)
-        remedy = "" if worst.fitted.seen else "kat.kanify(model, calibration=BATCHES) or "
+        worst = max(large, key=lambda replacement: replacement.fitted.largest_relative_error)
+        fitted, (low, high) = worst.fitted, worst.fitted.coefficients.interval
+        remedy = "kat.kanify(model, calibration=BATCHES)"
+        if fitted.seen:
+            remedy = "batches that cover the range of later inputs"
         return (
             f"the fit to {worst.site.function} in {worst.site.activation} is off by"
-            f" {100 * worst.fitted.relative_error:.2g} % of its size, and {len(large)} of"
-            f" {len(self.replacements)} fits by more than {100 * _LARGE_ERROR:.0f} %, so the"
-            f" model's output changes: {remedy}a higher degree in config=kat.KanifyConfig(...)"
-            " lowers this"
+            f" {100 * fitted.relative_error:.2g} % of its size, and by up to {fitted.max_error:.2g}"
+            f" in [{low:.3g}, {high:.3g}]; {len(large)} of {len(self.replacements)} fits are off,"
+            f" so the model's output changes: {remedy} or a higher degree in"
+            " config=kat.KanifyConfig(...) lowers this"
         )
 
     def __repr__(self) -> str:

@@ -55,6 +55,16 @@ def test_calibration_covers_rare_large_inputs():
     assert error[0].max() < 0.05 * hidden[0].abs().max()
 
 
+def test_the_plan_marks_a_fit_that_is_far_off_beyond_the_inputs_seen():
+    torch.manual_seed(0)
+    model, x = sequential(nn.ReLU()), 0.3 * torch.randn(500, 16)
+    hidden = output(model[0], x)
+    text = str(kat.kanify(model, calibration=[x]))
+    assert " !  " in text
+    assert f"seen in [{hidden.min():.3g}, {hidden.max():.3g}]" in text
+    assert "batches that cover the range of later inputs" in text
+
+
 def inputs_of(model, batches):
     sites = [*find(model).mlps.values()]
     ((_, inputs),) = seen_inputs(model, sites, batches, run_batch, (-6, 6)).values()
@@ -138,7 +148,7 @@ def test_an_mlp_that_calibration_does_not_reach_is_fitted_on_the_interval():
             return self.used(x)
 
     plan = kat.kanify(Unused(), calibration=[torch.randn(2, 8)])
-    assert [r.fitted.seen for r in plan.replacements] == [True, False]
+    assert [bool(r.fitted.seen) for r in plan.replacements] == [True, False]
     model = Unused()
     before = state(model)
     with pytest.raises(InputError, match="the calibration batches reach no activation, among 1"):
