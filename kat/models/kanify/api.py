@@ -19,7 +19,7 @@ from kat.errors import InputError, unknown
 from kat.extras import needed_by
 from kat.models.config_record import recorded, root_of
 from kat.models.kanify.calibrate import Run, run_batch, seen_inputs
-from kat.models.kanify.find import UNCLEAR, Found, find
+from kat.models.kanify.find import NOT_SHOWN, UNCLEAR, Found, find
 from kat.models.kanify.fit import (
     Fitted,
     KanifyConfig,
@@ -29,7 +29,7 @@ from kat.models.kanify.fit import (
     kind_of,
 )
 from kat.models.kanify.plan import VERSION, Plan, Replacement, by_reason, device_and_dtype
-from kat.models.kanify.walk import Site, linear_map
+from kat.models.kanify.walk import Site, layer_of
 from kat.models.selection import Selection, selected
 from kat.nn import Coefficients, rationals
 
@@ -145,7 +145,8 @@ def kanify(
     known = [site for site in sites.values() if site.widths]
     replacements = [Replacement.make(site, fitted[site.activation], config) for site in known]
     others = len(found.sites) - len(found.mlps) if what == "mlps" else 0
-    plan = Plan(model, replacements, _passed_over(found, sites), others=others)
+    unclear = UNCLEAR if calibration is None else NOT_SHOWN
+    plan = Plan(model, replacements, _passed_over(found, sites, unclear), others=others)
     if not replacements:
         raise InputError("\n".join(["no activation can be replaced", *by_reason(plan.skipped)]))
     if plan.advice():
@@ -192,12 +193,12 @@ def _chosen(
     return {name: sites[name] for name in names}
 
 
-def _passed_over(found: Found, sites: Mapping[str, Site]) -> dict[str, str]:
-    """Why activations are not replaced, by name."""
+def _passed_over(found: Found, sites: Mapping[str, Site], unclear: str = UNCLEAR) -> dict[str, str]:
+    """Why activations are not replaced, by name; ``unclear`` is said of unclear channels."""
     reasons = {name: reason for name, reason in found.skipped.items() if name not in sites}
     for name, site in sites.items():
         if not site.widths:
-            reasons[name] = UNCLEAR
+            reasons[name] = f"{found.skipped[name]}; {unclear}"
     return reasons
 
 
@@ -229,12 +230,13 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
         site = Site(**{**entry["mlp"], "widths": tuple(entry["mlp"]["widths"])})
         try:
             activation = attrgetter(site.activation)(model)
-            after = linear_map(model.get_submodule(site.second))
+            layer = layer_of(model.get_submodule(site.second or site.first))
         except AttributeError:
-            activation = after = None
+            activation = layer = None
         function = activation_function(activation)
         name = function.name if function else kind_of(activation)  # without values, on meta
-        if name != site.function or (after and after.d_in != site.widths[1]):
+        ends = layer and layer[: 1 if site.second else 2]
+        if name != site.function or (ends and {*ends}.isdisjoint(site.channels)):
             raise InputError(
                 f"the record is of another model: {site.activation} is no {site.function} of the"
                 f" widths {site.widths}"

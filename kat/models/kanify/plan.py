@@ -72,8 +72,7 @@ class Replacement:
             fitted: the coefficients.
             config: the settings that are not of the fit.
         """
-        channels = site.widths[1:2] if site.second else site.widths
-        c, width = fitted.coefficients, math.gcd(*channels)
+        c, width = fitted.coefficients, math.gcd(*site.channels)
         form: Any = c.form
         act = GroupRational(
             config.groups or largest_groups(width),
@@ -85,7 +84,7 @@ class Replacement:
             num_channels=width,
             dtype=torch.float64,
         )
-        if len(channels) > 1:
+        if len(site.channels) > 1:
             act.num_channels = None
         return cls(site, act, fitted)
 

@@ -92,6 +92,11 @@ class Site:
     gated: bool = False
     channel_dim: int = -1
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The numbers of channels of f."""
+        return self.widths[1:2] if self.second else self.widths
+
 
 class LinearMap(NamedTuple):
     """The widths of a linear map, and the dimension of its channels."""

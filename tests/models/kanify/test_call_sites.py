@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 
 import pytest
 import torch
@@ -190,6 +191,12 @@ def test_what_cannot_be_followed_is_named_with_its_line(model, text):
         kat.kanify(model)
     assert line_of(type(model), text) in str(error.value)
     assert state(model) == before
+
+
+def test_the_plan_says_what_calibration_does_not_show():
+    model = nn.Sequential(Closure(), nn.Linear(8, 8), nn.SiLU())
+    plan = kat.kanify(model, what="activations", calibration=[torch.randn(4, 8)])
+    assert re.search("^torch.fx sees no call of it.*batches do not show", plan.skipped["0.act"])
 
 
 def line_of(kind: type, text: str) -> str:

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's k
 class UNet(nn.Module):
     """Two levels, with a skip."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        norm = nn.GroupNorm(4, 8)
-        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm, nn.SiLU())
-        self.middle = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.GELU())
+        norm = nn.GroupNorm(4, width)
+        self.down = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), norm, nn.SiLU())
+        self.middle = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(width, 16, 3, padding=1), nn.GELU())
         self.up, self.act = nn.ConvTranspose2d(16, 8, 2, stride=2), nn.Mish()
         self.out = nn.Conv2d(16, 2, 3)
 
@@ -102,6 +102,9 @@ def test_all_activations_are_replaced_calibrated_saved_and_frozen(name):
     kanify_like(again, plan.record())
     again.load_state_dict(model.state_dict())
     assert torch.equal(output(again, x), output(model, x))
+    if name == "U-Net":
+        with pytest.raises(InputError, match=r"is no silu of the widths \(8,\)"):
+            kanify_like(UNet(24), plan.record())
     frozen = kat.deploy.freeze(again)
     torch.testing.assert_close(output(frozen, x), output(model, x), rtol=1e-4, atol=1e-4)
     exported = torch.export.export(again, (x,)).module()
