@@ -46,5 +46,6 @@ def lines_instead(chain: list[fx.Node], attribute: str, owner: str) -> str:
     return (
         "code calls it, and kanify replaces modules and functions held as attributes; write\n"
         f"    self.{attribute} = {value}  # in __init__ of {owner}\n"
-        f"    self.{attribute}(x)  # in place of {code} at {chain[-1].meta[LINE]}"
+        f"    self.{attribute}(x)  # in place of {code} at {chain[-1].meta[LINE]};"
+        " x stands for the argument there"
     )

@@ -62,7 +62,7 @@ def test_the_plan_has_the_two_lines_to_write_for_a_called_function(kind, functio
     text = str(error.value)
     assert "passed over 2: 0.act_1 and 1 more: code calls it" in text
     assert f"self.act_1 = {function}  # in __init__ of {kind.__name__}" in text
-    assert text.rstrip().endswith(f"at {line}")
+    assert text.rstrip().endswith(f"at {line}; x stands for the argument there")
 
     class Rewritten(kind):
         def __init__(self) -> None:
