@@ -19,7 +19,7 @@ from kat.errors import InputError, unknown
 from kat.extras import needed_by
 from kat.models.config_record import recorded, root_of
 from kat.models.kanify.calibrate import Run, run_batch, seen_inputs
-from kat.models.kanify.find import NOT_SHOWN, UNCLEAR, Found, find
+from kat.models.kanify.find import UNCLEAR, Found, find
 from kat.models.kanify.fit import (
     Fitted,
     KanifyConfig,
@@ -145,8 +145,7 @@ def kanify(
     known = [site for site in sites.values() if site.widths]
     replacements = [Replacement.make(site, fitted[site.activation], config) for site in known]
     others = len(found.sites) - len(found.mlps) if what == "mlps" else 0
-    unclear = UNCLEAR if calibration is None else NOT_SHOWN
-    plan = Plan(model, replacements, _passed_over(found, sites, unclear), others=others)
+    plan = Plan(model, replacements, _passed_over(found, sites), others=others)
     if not replacements:
         raise InputError("\n".join(["no activation can be replaced", *by_reason(plan.skipped)]))
     if plan.advice():
@@ -193,12 +192,12 @@ def _chosen(
     return {name: sites[name] for name in names}
 
 
-def _passed_over(found: Found, sites: Mapping[str, Site], unclear: str = UNCLEAR) -> dict[str, str]:
-    """Why activations are not replaced, by name; ``unclear`` is said of unclear channels."""
+def _passed_over(found: Found, sites: Mapping[str, Site]) -> dict[str, str]:
+    """Why activations are not replaced, by name."""
     reasons = {name: reason for name, reason in found.skipped.items() if name not in sites}
     for name, site in sites.items():
         if not site.widths:
-            reasons[name] = f"{found.skipped[name]}; {unclear}"
+            reasons[name] = f"{found.skipped[name]}; {UNCLEAR}"
     return reasons
 
 

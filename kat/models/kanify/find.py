@@ -39,8 +39,7 @@ _LISTS = (nn.ModuleList, nn.ModuleDict)
 _OF_SEVERAL = re.compile("(softmax|softmin|glu|maxout)$", re.IGNORECASE)
 """The names of activations that are no function of one value."""
 _HEAD = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
-UNCLEAR = "its channels are unclear from the code; calibration=BATCHES shows them"
-NOT_SHOWN = "the calibration batches do not show its channels either"
+UNCLEAR = "its channels are unclear from the code, and no batches in calibration= show them"
 
 
 @dataclass(frozen=True)

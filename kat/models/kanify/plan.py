@@ -32,6 +32,7 @@ VERSION = 6
 _COLUMNS = ("activation", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 _LARGE_ERROR = 0.01
 _FAR = 0.2
+"""Relative to the end of the interval, about the largest value of a ReLU or GELU there."""
 
 
 def device_and_dtype(model: nn.Module, site: Site) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class Replacement:
     def is_large(self) -> bool:
         """Return True if the fit is far off, at the inputs or, of one to inputs, beyond them."""
         fitted = self.fitted
-        is_far = fitted.seen and fitted.largest_relative_error > _FAR
+        is_far = fitted.seen and fitted.max_error > _FAR * fitted.coefficients.interval[1]
         return bool(is_far) or fitted.relative_error > _LARGE_ERROR
 
     def row(self) -> list[str]:
@@ -194,17 +195,15 @@ class Plan:
         large = [replacement for replacement in self.replacements if replacement.is_large]
         if not large:
             return ""
-        worst = max(large, key=lambda replacement: replacement.fitted.largest_relative_error)
+        worst = max(large, key=lambda replacement: replacement.fitted.max_error)
         fitted, (low, high) = worst.fitted, worst.fitted.coefficients.interval
-        remedy = "kat.kanify(model, calibration=BATCHES)"
-        if fitted.seen:
-            remedy = "batches that cover the range of later inputs"
         return (
             f"the fit to {worst.site.function} in {worst.site.activation} is off by"
             f" {100 * fitted.relative_error:.2g} % of its size, and by up to {fitted.max_error:.2g}"
             f" in [{low:.3g}, {high:.3g}]; {len(large)} of {len(self.replacements)} fits are off,"
-            f" so the model's output changes: {remedy} or a higher degree in"
-            " config=kat.KanifyConfig(...) lowers this"
+            " so the model's output changes: kat.kanify(model, calibration=BATCHES) with batches"
+            " that cover the range of later inputs, or a higher degree in"
+            " config=kat.KanifyConfig(...), lowers this"
         )
 
     def __repr__(self) -> str:

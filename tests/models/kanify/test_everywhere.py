@@ -91,7 +91,7 @@ def test_all_activations_are_replaced_calibrated_saved_and_frozen(name):
     if is_clear:
         assert len(kat.kanify(model, what="activations", dry_run=True).replacements) == count
     else:
-        with pytest.raises(InputError, match="unclear from the code; calibration=BATCHES shows"):
+        with pytest.raises(InputError, match="unclear from the code, and no batches"):
             kat.kanify(model, what="activations")
     plan = kat.kanify(model, what="activations", calibration=[x])
     assert len(plan.replacements) == len(kat.nn.rationals(model)) == count
