@@ -96,7 +96,7 @@ def kanify(
 
     Warns:
         UserWarning: the error of a fit is above 1 % of the activation, as for ReLU, whose kink no
-            rational of degree (5, 4) follows.
+            rational of degree (5, 4) follows; or the batches cover too little of its range.
 
     Raises:
         InputError: nothing to replace, a selection that matches nothing, groups that do not divide

@@ -145,6 +145,7 @@ class Fitted:
         seen: the least and the greatest of the inputs that they were fitted to, empty if to none.
         relative_error: the RMS error relative to the RMS of the activation, for inputs x ~ N(0, 1)
             in the interval, or if they were fitted to inputs, on these.
+        largest_relative_error: ``max_error``, relative to the largest value of the activation.
     """
 
     coefficients: Coefficients
@@ -152,6 +153,7 @@ class Fitted:
     rms_error: float
     seen: list[float]
     relative_error: float
+    largest_relative_error: float
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,7 @@ def _measured(
         rms_error=_rms(error, even),
         seen=[] if weight is None else x[weight > 0][[0, -1]].tolist(),
         relative_error=_rms(error, normal) / _rms(y, normal),
+        largest_relative_error=(error.abs().max() / y.abs().max()).item(),
     )
 
 

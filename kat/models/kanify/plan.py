@@ -31,8 +31,7 @@ VERSION = 6
 
 _COLUMNS = ("activation", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 _LARGE_ERROR = 0.01
-_FAR = 0.2
-"""Relative to the end of the interval, about the largest value of a ReLU or GELU there."""
+_FAR = 0.25
 
 
 def device_and_dtype(model: nn.Module, site: Site) -> dict[str, Any]:
@@ -98,7 +97,7 @@ class Replacement:
     def is_large(self) -> bool:
         """Return True if the fit is far off, at the inputs or, of one to inputs, beyond them."""
         fitted = self.fitted
-        is_far = fitted.seen and fitted.max_error > _FAR * fitted.coefficients.interval[1]
+        is_far = fitted.seen and fitted.largest_relative_error > _FAR
         return bool(is_far) or fitted.relative_error > _LARGE_ERROR
 
     def row(self) -> list[str]:
@@ -195,7 +194,7 @@ class Plan:
         large = [replacement for replacement in self.replacements if replacement.is_large]
         if not large:
             return ""
-        worst = max(large, key=lambda replacement: replacement.fitted.max_error)
+        worst = max(large, key=lambda replacement: replacement.fitted.largest_relative_error)
         fitted, (low, high) = worst.fitted, worst.fitted.coefficients.interval
         return (
             f"the fit to {worst.site.function} in {worst.site.activation} is off by"
