@@ -71,7 +71,7 @@ def public_paths(package: griffe.Module) -> frozenset[str]:
     """Where the names in ``__all__`` of the packages are defined, with their public members."""
     paths = set()
     for module in objects(package):
-        for name in (module.exports or []) if module.is_module else []:
+        for name in (module.exports or []) if module.is_init_module else []:
             member = module.members[str(name)]
             paths.add(member.canonical_path)
             if member.is_class:
