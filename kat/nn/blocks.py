@@ -73,15 +73,16 @@ PARAMETERS = 4
 # ---- the decision
 
 
-def is_large_on_a_cpu(x: Tensor) -> bool:
-    """Return True if blocks of rows of x may be faster than modules.
+def is_large_on_a_cpu(x: Tensor, keep: str | None) -> bool:
+    """Return True if blocks of rows of x may be faster than modules, or save memory.
 
     Args:
         x: the input of a layer, or of the rational in a gate.
+        keep: as in :class:`kat.nn.GRKANMlp`. If it is named, less is kept of small x too.
     """
     if type(x) not in _PLAIN or x.device.type != "cpu":
         return False
-    return torch.compiler.is_compiling() or x.numel() >= SMALL
+    return torch.compiler.is_compiling() or x.numel() >= (SMALL if keep is None else 1)
 
 
 def run_in_blocks(
@@ -97,8 +98,10 @@ def run_in_blocks(
     """
     if not torch.is_grad_enabled() and _stays_in_caches(x, modules):
         return None
+    if in_function_transform() or is_exporting():
+        return None
     layers = _plain_layers(x, modules)
-    if layers is None or in_function_transform() or is_exporting():
+    if layers is None:
         return None
     if torch.compiler.is_compiling():
         return _compiled(x, layers)

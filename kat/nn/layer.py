@@ -25,7 +25,7 @@ def run_layers(
         keep: see :data:`kat.nn.Keep`.
         v: the value of a gate, of x's shape; y = W (F(x) v) + bias for a single layer.
     """
-    in_blocks = is_large_on_a_cpu(x)
+    in_blocks = is_large_on_a_cpu(x, keep)
     chains = [[layer] for layer in layers] if has_grkan_hooks() else [layers]
     for chain in chains:
         y = run_in_blocks(x, chain, keep=keep, v=v) if in_blocks else None
