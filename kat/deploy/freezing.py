@@ -179,7 +179,7 @@ def quantize_int8(model: nn.Module) -> nn.Module:
         >>> type(quantized.blocks[0].mlp.fc1.weight).__name__
         'Int8Tensor'
     """
-    with _quiet_import():
+    with quiet_import():
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
         from torchao.utils import unwrap_tensor_subclass
     quantized = copy.deepcopy(model)
@@ -188,8 +188,11 @@ def quantize_int8(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Hides torchao's warnings about its GPU libraries that this machine cannot load."""
+def quiet_import() -> Iterator[None]:
+    """Hides torchao's warnings about its GPU libraries that this machine cannot load.
+
+    transformers imports torchao, too.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
