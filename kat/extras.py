@@ -26,7 +26,7 @@ _PACKAGES = {
     "train": "sklearn tensorboard torchmetrics",
     "dense": "faster_coco_eval",
     "plot": "jinja2 markupsafe matplotlib",
-    "export": "onnx onnxruntime onnxscript torchao transformers",
+    "export": "onnx onnxruntime onnxscript torchao",
     "data": "datasets webdataset",
     "loggers": "alembic mlflow sqlalchemy wandb",
 }

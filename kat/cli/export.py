@@ -5,13 +5,11 @@ The ending of --out chooses the format. Every format holds the classes and the p
   .pt2         a torch.export program; loads in any PyTorch program, without kat
   .onnx        ONNX, standard operators only
   no ending    a folder of model.safetensors, config.json and README.md (a model card) in timm's
-               format for the Hugging Face Hub; loads in timm and transformers after 'import kat'.
-               With --format transformers it holds the code of the model in place of the card,
-               and loads in transformers without kat, with trust_remote_code=True
+               format for the Hugging Face Hub; loads in timm and transformers after 'import kat'
 
 A .pt2 or .onnx file takes batches of any size. The command compares the outputs of the file with
 the outputs of the model, and keeps the file only if they agree (docs/deployment.md). 'kat predict'
-and 'kat eval' take all formats but a folder for transformers. ONNX and --int8 need
+and 'kat eval' take all three formats. ONNX and --int8 need
   pip install "kolmogorov-arnold-transformer[export]"
 
 A detector is exported to ONNX only. Its file takes one image of any size and returns boxes in the
@@ -46,16 +44,12 @@ def main(arguments: list[str]) -> None:
     out: Path = options.out
     ending = out.suffix.removeprefix(".")
     is_file = ending.isalpha() or ending in kat.deploy.FILE_FORMATS
+    others, on = (["license"], f".{ending} file") if is_file else (_OF_FILES, "folder")
+    refuse_options(parser, options, others, f"on a {on}")
     if is_file:
-        refuse_options(parser, options, ["license", "format"], f"on a .{ending} file")
         _export_file(options, out)
-        return
-    refuse_options(parser, options, _OF_FILES, "on a folder")
-    model, record = kat.models.load_model(options.run)
-    if options.format == "transformers":
-        refuse_options(parser, options, ["license"], "on a folder for transformers")
-        say(*_summary(kat.deploy.export_transformers(model, record, out)))
     else:
+        model, record = kat.models.load_model(options.run)
         more = {"training": kat.deploy.training_record(options.run), "license": options.license}
         kat.models.save_pretrained(model, record, out, **more)
         say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -68,8 +62,6 @@ def make_parser() -> Parser:
     parser.add_common("run")
     what = "a .pt2 or .onnx file, or a folder for safetensors"
     add("--out", type=Path, required=True, metavar="PATH", help=what)
-    what = "format of a folder: timm's, the default, or transformers', which needs no kat to load"
-    add("--format", choices=("timm", "transformers"), metavar="NAME", help=what)
     what = "store the weights of linear layers in int8: about a third of the size"
     add("--int8", action="store_true", help=what)
     add("--dynamic-size", action="store_true", help="make .pt2 and ONNX take images of any size")
