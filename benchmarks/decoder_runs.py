@@ -51,7 +51,7 @@ SHORT = 150
 """Steps of a run of ``--reproduce``."""
 RESULTS = Path(__file__).parent / "results" / "decoder.csv"
 MATRIX_RATE = 0.02
-"""Muon's learning rate in nanokan; that of AdamW for coefficients is 0.5."""
+"""The learning rate of Muon in nanokan; AdamW has 0.5 for the coefficients."""
 
 
 @dataclass(frozen=True)
