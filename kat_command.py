@@ -48,7 +48,7 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code.
+    """Run one command and return its exit code.
 
     0 done, 1 failed, 2 bad input, 75 stopped and can be resumed, 130 Ctrl-C.
 
@@ -126,7 +126,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _stop(number: int, frame: object) -> None:
-    """Ends the process at once, outside the steps of training, which handle signals themselves.
+    """End the process at once, outside the steps of training, which handle signals themselves.
 
     An exception could be caught by any of the modules that are being imported. A process that is
     killed leaves nothing half-written, so this one leaves nothing either.
@@ -138,7 +138,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def find_commands(path: Path) -> dict[str, str]:
-    """The commands of a folder, or of a group's file: their names and summaries."""
+    """Return the commands of a folder, or of a group's file: their names and summaries."""
     found = {}
     if path.is_dir():
         docs = {file.stem: _docstrings(file)[file.stem] for file in path.glob("*.py")}
@@ -159,7 +159,7 @@ def _command_folder() -> Path:
 
 
 def _docstrings(file: Path) -> dict[str, str]:
-    """The docstrings of a file, under its own name, and of its functions."""
+    """Return the docstrings of a file, under its own name, and of its functions."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     docs = {function.name: ast.get_docstring(function) or "" for function in functions}
@@ -167,7 +167,7 @@ def _docstrings(file: Path) -> dict[str, str]:
 
 
 def _usage(names: list[str], path: Path, commands: dict[str, str]) -> str:
-    """The text of ``kat --help``, or of the help of a group of commands."""
+    """Return the text of ``kat --help``, or of the help of a group of commands."""
     if len(names) == 1:
         about = "The Kolmogorov-Arnold Transformer (arXiv 2409.10594): train, evaluate and use KAT."
         examples = _EXAMPLES

@@ -42,7 +42,7 @@ __all__ = [
 
 
 def _import_layers() -> None:
-    """Imports torch and the layers, except in the command, whose ``--help`` needs neither."""
+    """Import torch and the layers, except in the command, whose ``--help`` needs neither."""
     if "kat_command" not in sys.modules:
         for name in f"{_NAMES['.nn']} {_NAMES['.ops']}".split():
             getattr(sys.modules[__name__], name)

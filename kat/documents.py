@@ -23,12 +23,12 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Writes a JSON file with an entry a line, completely or not at all."""
+    """Write a JSON file with an entry a line, completely or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
-    """The contents of a JSON file.
+    """Return the contents of a JSON file.
 
     Raises:
         InputError: the file cannot be read, or is not valid JSON.
@@ -37,7 +37,7 @@ def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
 
 
 def parse_json(content: bytes | str, source: object) -> Any:
-    """The value of a JSON text; ``source`` names it in the message.
+    """Return the value of a JSON text; ``source`` names it in the message.
 
     Raises:
         InputError: it is not valid JSON.
@@ -49,7 +49,7 @@ def parse_json(content: bytes | str, source: object) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The contents of a YAML file, of plain types only.
+    """Return the contents of a YAML file, of plain types only.
 
     Raises:
         InputError: the file cannot be read, is not valid YAML, has a key twice in a mapping, or has
@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(content: bytes | str, source: object) -> Any:
-    """The value of a YAML text; see :func:`read_yaml`. ``source`` names it in the message."""
+    """Return the value of a YAML text; see :func:`read_yaml`. Messages name the ``source``."""
     import yaml  # the core of the library reads only JSON
 
     try:

@@ -69,7 +69,7 @@ class ExportFailed(Failed):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for an unknown name, with the one that is most likely meant.
+    """Return the error for an unknown name, with the one that is most likely meant.
 
     The likely name is the setting of this name in a section, if there is exactly one (``optim.lr``
     for ``lr``, or for ``learning_rate``, as others call it), else the closest known name, by
@@ -97,5 +97,5 @@ def _spelling(name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its class if it has none."""
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -67,7 +67,7 @@ def is_installed(package: str) -> bool:
 
 @contextmanager
 def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
-    """Imports of packages that may be missing.
+    """Import of packages that may be missing.
 
     Args:
         what: needs them, the subject of the error.
@@ -90,7 +90,7 @@ def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
 
 
 def require(package: str, what: str) -> Any:
-    """Imports a package that may be missing.
+    """Import a package that may be missing.
 
     Args:
         package: its name.
@@ -106,7 +106,8 @@ def require(package: str, what: str) -> Any:
 def on_first_use(
     package: str, extra: str, names: dict[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's ``__getattr__`` and ``__dir__``: its public names are imported on first use.
+    """Return a package's ``__getattr__`` and ``__dir__``: its public names are imported on first
+    use.
 
     Args:
         package: ``__name__`` of the package.
@@ -131,7 +132,7 @@ def on_first_use(
 
 
 def import_with(module: str, package: str) -> None:
-    """Imports a module as soon as a package is imported: now if it is already, else right after.
+    """Import a module as soon as a package is imported: now if it is already, else right after.
 
     Args:
         module: imported, unless it is already; it may import the package itself.
@@ -142,7 +143,7 @@ def import_with(module: str, package: str) -> None:
         return
 
     def find_spec(name: str, *others: Any) -> Any:
-        """Finds the package as the other finders do; the module is imported once it has run."""
+        """Find the package as the other finders do; the module is imported once it has run."""
         finders = [one for one in sys.meta_path if one is not finder and name == package]
         found: Any = next(filter(None, (one.find_spec(name, *others) for one in finders)), None)
         if found is not None and found.loader is not None:

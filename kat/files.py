@@ -23,14 +23,14 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def _open(path: str, flags: int) -> int:
-    """Opens a file without waiting for the writer of a named pipe."""
+    """Open a file without waiting for the writer of a named pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_input(
     path: str | Path, *, limit: int | None = None, buffering: int = -1, if_missing: str = ""
 ) -> BinaryIO:
-    """Opens a file to read its bytes. All inputs are opened by this function.
+    """Open a file to read its bytes. All inputs are opened by this function.
 
     Pipes, devices and sockets are refused: reading them can wait forever or never end.
 
@@ -60,13 +60,14 @@ def open_input(
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
-    """The bytes of a file; see :func:`open_input`."""
+    """Return the bytes of a file; see :func:`open_input`."""
     with open_input(path, limit=limit) as file:
         return file.read()
 
 
 def read_text(path: str | Path, limit: int = 1 << 26) -> str:
-    """The contents of a text file in UTF-8, with a byte-order mark or not; see :func:`open_input`.
+    """Return the contents of a text file in UTF-8, with a byte-order mark or not; see
+    :func:`open_input`.
 
     Raises:
         UnreadableFile: among others, it is not in UTF-8.
@@ -78,18 +79,18 @@ def read_text(path: str | Path, limit: int = 1 << 26) -> str:
 
 
 def too_large(size: int, limit: int) -> str:
-    """The reason to refuse a file of so many bytes."""
+    """Return the reason to refuse a file of so many bytes."""
     return f"it has {scaled(size, 'B')}, and at most {scaled(limit, 'B')} are read"
 
 
 def reason_of(error: BaseException) -> str:
-    """The system's words for an error, without the number and the path."""
+    """Return the system's words for an error, without the number and the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces ``path`` if the body creates a file there and succeeds.
+    """Yield a temporary path that replaces ``path`` if the body creates a file there and succeeds.
 
     It is in a new folder beside ``path``, in which only this user can create files, and has the
     suffix of ``path``, for writers that choose a format by it. Whoever may rename that folder can
@@ -114,7 +115,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file in UTF-8, completely or not at all."""
+    """Write a text file in UTF-8, completely or not at all."""
     # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
     content = text.encode("utf-8", "backslashreplace")
     with replacing(Path(path)) as partial, partial.open("xb") as file:
@@ -122,13 +123,13 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def open_to_append(path: Path) -> TextIO:
-    """Opens a text file in UTF-8 to append lines, but not through a link."""
+    """Open a text file in UTF-8 to append lines, but not through a link."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="")
 
 
 def link_or_copy(path: Path, other: Path) -> None:
-    """Gives a file a second name by a hard link, or copies it where links are unsupported.
+    """Give a file a second name by a hard link, or copy it where links are unsupported.
 
     ``path`` may be replaced afterwards, but not changed in place; ``other`` keeps the contents.
     """
@@ -141,7 +142,7 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
-    """Checks that a file can be written, before the work whose result it will hold.
+    """Check that a file can be written, before the work whose result it will hold.
 
     Args:
         path: the path of the file.
@@ -161,7 +162,7 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Checks that files can be written to a folder, which may have to be created.
+    """Check that files can be written to a folder, which may have to be created.
 
     Raises:
         InputError: ``path`` is a file or below one, or the system refuses.
@@ -175,7 +176,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_new_folder(path: Path) -> None:
-    """Checks that a folder can be created, or exists and is empty.
+    """Check that a folder can be created, or exists and is empty.
 
     Raises:
         InputError: it has something in it, or see :func:`check_folder`.

@@ -18,7 +18,7 @@ _OWN: dict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds the lock on a file, which names this process and is removed at the end.
+    """Hold the lock on a file, which names this process and is removed at the end.
 
     The kernel holds the lock for this process, but not for its children (which may outlive it, and
     would keep a lock by flock), also between the machines of NFS. It drops the lock with the
@@ -49,7 +49,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _lock(path: Path, wait: bool) -> int:
-    """The descriptor of the file, locked."""
+    """Return the descriptor of the file, locked."""
     try:
         import fcntl
     except ImportError:

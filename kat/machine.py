@@ -16,14 +16,15 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def processor() -> str:
-    """The name of the CPU."""
+    """Return the name of the CPU."""
     file = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)", file.read_text() if file.exists() else "", re.M)
     return found[1] if found else platform.processor() or platform.machine()
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The memory of training: on a GPU the most that was allocated there, else resident bytes now.
+    """Return the memory of training: on a GPU the most that was allocated there, else resident
+    bytes now.
 
     Resident bytes are counted for this process and for the workers that load its images; pages
     that they share count for each.
@@ -34,14 +35,18 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The peak of this process, without workers: of the GPU's memory, else of resident bytes."""
+    """Return the peak of this process, without workers: of the GPU's memory, else of resident
+    bytes.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _resident(os.getpid(), "VmHWM")
 
 
 def worker_peak_bytes() -> int:
-    """The sum of the peaks of the workers that run now; pages that they share count for each."""
+    """Return the sum of the peaks of the workers that run now; pages that they share count for
+    each.
+    """
     return sum(_resident(child.pid, "VmHWM") for child in active_children())
 
 
@@ -63,7 +68,9 @@ def _resident(pid: int | None, entry: str) -> int:
 
 
 def cores() -> int:
-    """The cores that this process may use, by its affinity and the quota of its control group."""
+    """Return the cores that this process may use, by its affinity and the quota of its control
+    group.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:

@@ -45,7 +45,7 @@ def accept_requests_to_stop() -> None:
 
 
 def fork_server(module: str) -> BaseContext | None:
-    """Starts a process that imports a module, and from which others are then forked.
+    """Start a process that imports a module, and from which others are then forked.
 
     It ends with this process, and blocks requests to stop, as do the processes that it forks.
 
@@ -76,7 +76,7 @@ def fork_server(module: str) -> BaseContext | None:
 
 
 def when_parent_ends(end: Callable[[], None]) -> None:
-    """Calls a function, in a thread, when the process that started this one has ended."""
+    """Call a function, in a thread, when the process that started this one has ended."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -64,7 +64,7 @@ adapter = cache(TypeAdapter)
 
 
 def check_ranges(settings: Settings, section: str = "") -> Settings:
-    """Checks the type and the range of every setting.
+    """Check the type and the range of every setting.
 
     Args:
         settings: a dataclass instance; nested dataclasses are checked too.
@@ -81,7 +81,7 @@ def check_ranges(settings: Settings, section: str = "") -> Settings:
 
 
 def settings_from(kind: type[Settings], content: Mapping[str, Any], section: str = "") -> Settings:
-    """The settings of a dataclass from values by name, nested as the dataclass is.
+    """Return the settings of a dataclass from values by name, nested as the dataclass is.
 
     Types and ranges are checked as by :func:`check_ranges`; a name that the dataclass lacks has no
     effect.
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _setting(content: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
-    """The dotted name and the value of the setting in which pydantic found a problem."""
+    """Return the dotted name and the value of the setting in which pydantic found a problem."""
     names = []
     for part in place:
         if not isinstance(content, Mapping) or part not in content:
@@ -140,7 +140,7 @@ _WORDS = {
 
 
 def describe(messages: Iterable[str]) -> str:
-    """The valid values, from pydantic's messages for each type that a value may have."""
+    """Return the valid values, from pydantic's messages for each type that a value may have."""
     text = " or ".join(dict.fromkeys(messages))
     for long, short in _WORDS.items():
         text = text.replace(long, short)
@@ -159,7 +159,7 @@ def flat(settings: Mapping[str, Any], separator: str = ".", before: str = "") ->
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
+    """Convert settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
 
     A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say.
     """
@@ -173,7 +173,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges nested settings; later ones override earlier ones."""
+    """Merge nested settings; later ones override earlier ones."""
     result: dict[str, Any] = {}
     for given in settings:
         for key, value in given.items():

@@ -22,7 +22,7 @@ def write_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object] | Mapping[str, object]],
 ) -> None:
-    """Writes a CSV file, whole or not at all. Texts are :func:`~kat.text.printable`.
+    """Write a CSV file, whole or not at all. Texts are :func:`~kat.text.printable`.
 
     Args:
         path: the path of the file.
@@ -48,7 +48,7 @@ def write_table(
 
 
 def _cell(value: object) -> object:
-    """A cell; of a text its printable form, with a quote if a spreadsheet would compute it."""
+    """Return a cell; a text is printable, quoted where a spreadsheet would compute it."""
     if not isinstance(value, str | Path):
         return value
     text = printable(str(value))
@@ -56,7 +56,7 @@ def _cell(value: object) -> object:
 
 
 def fill_tables(page: str, tables: Mapping[str, str]) -> str:
-    """A Markdown page with each table between its marks; a table without marks is left out.
+    """Return a Markdown page with each table between its marks; a table without marks is left out.
 
     Args:
         page: has a line ``<!-- table of NAME -->`` and a line ``<!-- end of table -->`` for each.
@@ -81,7 +81,7 @@ def fill_tables(page: str, tables: Mapping[str, str]) -> str:
 
 
 def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:
-    """The names in all rows: ``first``, then the others in the order of their appearance."""
+    """Return the names in all rows: ``first``, then the others in the order of their appearance."""
     return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
 
 
@@ -89,7 +89,7 @@ def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) 
 def open_table(
     path: str | Path, content: str, if_missing: str = ""
 ) -> Iterator[Iterator[dict[str, str]]]:
-    """Opens a CSV file to read its rows by the names of their columns.
+    """Open a CSV file to read its rows by the names of their columns.
 
     The body may parse the rows: an error of a cell that is missing or wrong is one of the file.
 
@@ -110,7 +110,7 @@ def open_table(
 
 
 def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
-    """The columns that hold only numbers; without rows there is none.
+    """Return the columns that hold only numbers; without rows there is none.
 
     Args:
         rows: texts, row by row.
@@ -137,7 +137,7 @@ def aligned(
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table to standard output: one line per row, however wide, columns of numbers right.
+    """Print a table to standard output: one line per row, however wide, columns of numbers right.
 
     Args:
         columns: their names.

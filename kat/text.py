@@ -24,7 +24,8 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """A text as one line without control characters, which are written as in Python's strings.
+    """Return a text as one line without control characters, which are written as in Python's
+    strings.
 
     A name cannot begin a line of its own then, nor reach the terminal as a command.
     """
@@ -32,30 +33,30 @@ def printable(text: str) -> str:
 
 
 def say(*lines: object) -> None:
-    """Prints lines to standard output, each :func:`printable`."""
+    """Print lines to standard output, each :func:`printable`."""
     sys.stdout.writelines(f"{printable(str(line))}\n" for line in lines)
 
 
 def warn(line: object) -> None:
-    """Prints a line to standard error, :func:`printable`, if anything reads it."""
+    """Print a line to standard error, :func:`printable`, if anything reads it."""
     with suppress(OSError):
         sys.stderr.write(f"{printable(str(line))}\n")
 
 
 def listing(items: Iterable[object], limit: int = 3) -> str:
-    """The first items, and how many more there are: ``a, b, c and 2 more``."""
+    """Return the first items, and how many more there are: ``a, b, c and 2 more``."""
     texts = list(map(str, items))
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
 
 
 def quoted(names: Sequence[str], singular: str, plural: str) -> str:
-    """A noun and its names: ``class 'a'``, or ``classes 'a', 'b', 'c' and 2 more``."""
+    """Return a noun and its names: ``class 'a'``, or ``classes 'a', 'b', 'c' and 2 more``."""
     return f"{singular if len(names) == 1 else plural} {listing(map(repr, names))}"
 
 
 def either(names: Iterable[object]) -> str:
-    """The names as alternatives: ``'a' or 'b'``."""
+    """Return the names as alternatives: ``'a' or 'b'``."""
     return " or ".join(repr(str(name)) for name in names)
 
 
@@ -65,7 +66,7 @@ def numbered(count: int) -> list[str]:
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """A number and its noun: ``1 worker``, ``3 workers``.
+    """Return a number and its noun: ``1 worker``, ``3 workers``.
 
     Args:
         number: how many.
@@ -76,12 +77,12 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def dimensions(shape: Iterable[int]) -> str:
-    """A shape: ``3x224x224``."""
+    """Return a shape: ``3x224x224``."""
     return "x".join(map(str, shape))
 
 
 def duration(seconds: float) -> str:
-    """A time span: ``12.3 s``, ``7 min 45 s``, ``1 h 07 min``, ``2 d 07 h``."""
+    """Return a time span: ``12.3 s``, ``7 min 45 s``, ``1 h 07 min``, ``2 d 07 h``."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -94,7 +95,8 @@ def duration(seconds: float) -> str:
 
 
 def scaled(number: float, unit: str = "") -> str:
-    """A number of at most four digits with an SI prefix: ``1.127 G``, ``47.6 MB``, ``512 B``.
+    """Return a number of at most four digits with an SI prefix: ``1.127 G``, ``47.6 MB``, ``512
+    B``.
 
     Args:
         number: at least 0.

@@ -68,7 +68,9 @@ class Estimate:
         return 2 * float(t.sf(quantile * abs(self.mean) / self.half_width, self.n - 1))
 
     def reach(self, percent: bool = False) -> tuple[float, float]:
-        """The lengths of the interval below and above the mean; a percentage is from 0 to 100."""
+        """Return the lengths of the interval below and above the mean; a percentage is from 0 to
+        100.
+        """
         half = self.half_width
         return (min(half, self.mean), min(half, 100 - self.mean)) if percent else (half, half)
 
@@ -108,7 +110,7 @@ class CellResult:
 
 
 def main_metric(rows: Iterable[Row]) -> Metric:
-    """The main metric of the runs of a grid; top-1 where no run is done.
+    """Return the main metric of the runs of a grid; top-1 where no run is done.
 
     Raises:
         InputError: they are of several tasks.
@@ -118,7 +120,8 @@ def main_metric(rows: Iterable[Row]) -> Metric:
 
 
 def compared(metric: Metric, rows: Iterable[Row]) -> Metric:
-    """The metric that the cells of a grid are compared by: on test images where there are any.
+    """Return the metric that the cells of a grid are compared by: on test images where there are
+    any.
 
     Args:
         metric: the main metric of the validation.
@@ -130,7 +133,7 @@ def compared(metric: Metric, rows: Iterable[Row]) -> Metric:
 
 
 def with_split(metric: Metric) -> str:
-    """The label of a metric with the split it was measured on: validation top-1, test top-1."""
+    """Return a metric's label with the split it was measured on: validation top-1, test top-1."""
     tested = metric.name in TEST_COLUMNS  # which their label says
     return metric.label if tested else f"validation {metric.label}"
 
@@ -162,7 +165,7 @@ def summarize(
 
 
 def _values(rows: Sequence[Row], measure: str) -> dict[int, float]:
-    """The measure by seed; JSON has no NaN, so a metric may be missing."""
+    """Return the measure by seed; JSON has no NaN, so a metric may be missing."""
     done = [row for row in rows if row["status"] == "done"]
     return {row["seed"]: row[measure] for row in done if row.get(measure) is not None}
 
@@ -200,7 +203,7 @@ def has_intervals(results: Iterable[CellResult]) -> bool:
 def table(
     results: Sequence[CellResult], reference: str, metric: Metric
 ) -> tuple[list[str], list[list[str]]]:
-    """The column names and the rows of the printed table.
+    """Return the column names and the rows of the printed table.
 
     Args:
         results: the cells.
@@ -214,7 +217,9 @@ def table(
 
 
 def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str | None]:
-    """The texts of a row by the titles of their columns; None: the column is left out if empty."""
+    """Return the texts of a row by the titles of their columns; None: the column is left out if
+    empty.
+    """
     estimate, difference, row = result.estimate, result.difference, result.row
     of = f" of {len(result.values) + len(result.failed)}" if result.failed else ""
     tested = metric.name in TEST_COLUMNS
@@ -238,7 +243,7 @@ def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str 
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)

@@ -49,7 +49,7 @@ _RESULTS = (*_IDENTITY, *MEASURES, *_EPOCHS, CURVE, "run", *PROVENANCE)
 
 
 def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The main metric of runs, which must be of one task.
+    """Return the main metric of runs, which must be of one task.
 
     Args:
         rows: the rows of runs that are done, their labels as ``cell``.
@@ -67,14 +67,14 @@ def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_runs(rows: Sequence[Row], path: Path) -> None:
-    """Writes the rows of runs as CSV, their results first."""
+    """Write the rows of runs as CSV, their results first."""
     known = columns_of(rows)
     first = [name for name in _RESULTS if name in known or name in _IDENTITY]
     write_table(path, columns_of(rows, first), rows)
 
 
 def read_runs(path: Path) -> list[Row]:
-    """Reads what :func:`write_runs` wrote.
+    """Read what :func:`write_runs` wrote.
 
     Raises:
         InputError: there is no such file, or it holds something else.
@@ -95,7 +95,7 @@ def _read_row(line: dict[str, str]) -> Row:
 
 
 def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | None) -> list[Row]:
-    """Lists runs, one row each: ``cell`` (the label), ``seed``, ``status``, ``folder``.
+    """List runs, one row each: ``cell`` (the label), ``seed``, ``status``, ``folder``.
 
     Rows of a table keep its other columns. The status of a run directory is always ``done``.
 
@@ -138,7 +138,7 @@ def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | Non
 
 
 def with_results(row: Row) -> Row:
-    """Adds the results of a run to a row of :func:`find_runs`; a row of a table has them already.
+    """Add the results of a run to a row of :func:`find_runs`; a row of a table has them already.
 
     Raises:
         InputError: the run has no result yet.
@@ -150,7 +150,7 @@ def with_results(row: Row) -> Row:
 
 
 def measure(folder: Path) -> Row:
-    """The status of a run and, if it is done, its :data:`MEASURES`, FLOPs counted anew."""
+    """Return the status of a run and, if it is done, its :data:`MEASURES`, FLOPs counted anew."""
     if not (folder / SUMMARY).is_file():
         return {"status": "failed" if read_divergence(folder) is None else "diverged"}
     summary = read_summary(folder)

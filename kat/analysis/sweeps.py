@@ -75,12 +75,12 @@ class SweepResults:
 
 
 def curve_of(history: History, metric: str) -> str:
-    """The validation metric after each epoch, ``71.2 78.9 nan 83.4``; nan: not validated."""
+    """Return the validation metric after each epoch, ``71.2 78.9 nan 83.4``; nan: not validated."""
     return " ".join(str(row.get(metric, math.nan)) for row in history)
 
 
 def with_epochs_to(rows: Sequence[Row], cell: str, metric: str) -> list[Row]:
-    """Adds ``epochs_to_reference`` to the runs that are done; None if a run is never as good.
+    """Add ``epochs_to_reference`` to the runs that are done; None if a run is never as good.
 
     Args:
         rows: the runs of a grid. If one that is done has no ``validation_curve``, nothing is added.
@@ -104,7 +104,7 @@ def with_epochs_to(rows: Sequence[Row], cell: str, metric: str) -> list[Row]:
 
 
 def earlier_runs(tables: Sequence[Path]) -> dict[str, Row]:
-    """The finished runs in tables of ``kat ablate``, by the name of the run directory.
+    """Return the finished runs in tables of ``kat ablate``, by the name of the run directory.
 
     Of a run that several tables have, a result counts before a divergence, a row with results on
     test images before one without, and a row with a curve before one without.
@@ -133,7 +133,8 @@ def earlier_runs(tables: Sequence[Path]) -> dict[str, Row]:
 
 
 def with_earlier(runs: Sequence[PlannedRun], rows: Mapping[str, Row]) -> list[PlannedRun]:
-    """The runs, each with its earlier row if that leaves nothing to do and it is not finished here.
+    """Return the runs, each with its earlier row if that leaves nothing to do and it is not
+    finished here.
 
     Args:
         runs: runs of a sweep.

@@ -79,7 +79,7 @@ class Result(NamedTuple):
 
 
 def present_backends() -> tuple[list[Backend], dict[str, str]]:
-    """The backends available here, and why the others are not."""
+    """Return the backends available here, and why the others are not."""
     found, absent = [], dict[str, str]()
     devices: dict[Impl, str] = {"reference": "cpu", "cpu": "cpu", "triton": "cuda"}
     for name, device in devices.items():
@@ -133,7 +133,7 @@ def cases(
 
 
 def verify(backends: Sequence[Backend], given: Iterable[Case]) -> list[Result]:
-    """Compares y, dx, da and db of backends with the reference in float64.
+    """Compare y, dx, da and db of backends with the reference in float64.
 
     A backend that raises an error has failed. The GPU kernels leave out what they do not support.
     """
@@ -157,7 +157,7 @@ def verify(backends: Sequence[Backend], given: Iterable[Case]) -> list[Result]:
 
 
 def _errors(backend: Backend, case: Case) -> list[Tensor]:
-    """The largest error / tolerance of y, dx, da and db at each x, a group of its own."""
+    """Return the largest error / tolerance of y, dx, da and db at each x, a group of its own."""
     points = len(case.x)
     x = case.x.repeat_interleave(_CHANNELS).repeat(_ROWS, 1)
     a, b = case.a.repeat(points, 1), case.b.repeat(points, 1)
@@ -172,7 +172,7 @@ def _errors(backend: Backend, case: Case) -> list[Tensor]:
 
 
 def verify_interpreted() -> list[Result]:
-    """Verifies the Triton kernels on the CPU, in Triton's interpreter, over a few cases.
+    """Verify the Triton kernels on the CPU, in Triton's interpreter, over a few cases.
 
     They run in another process: Triton reads TRITON_INTERPRET when it is imported.
     """

@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat ablate``."""
+    """Return the parser of ``kat ablate``."""
     parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(recipe_names(GRIDS))}")
     add = parser.add
     what = "a shipped grid, or a YAML file; FILE:GRID: one of its grids"
@@ -146,7 +146,7 @@ def plan_grid(
 def plan_tuning(
     grids: Sequence[Grid], options: Namespace, earlier: Mapping[str, Row] | None = None
 ) -> Plans:
-    """The tuning runs of the grids that have any, by the name of their table."""
+    """Return the tuning runs of the grids that have any, by the name of their table."""
     from kat.training.sweep.plan import tuning_grid
 
     own_seeds = Namespace(**{**vars(options), "seeds": None})
@@ -155,7 +155,7 @@ def plan_tuning(
 
 
 def _tuned(grid: Grid, tuning: Plans) -> Grid:
-    """The grid, each cell with the value that its tuning runs have chosen."""
+    """Return the grid, each cell with the value that its tuning runs have chosen."""
     from kat.training.sweep.plan import tuned_grid
 
     if grid.tune is None:
@@ -183,7 +183,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _train(
     plans: Plans, options: Namespace, results: SweepResults, keep: Callable[[], None]
 ) -> None:
-    """Makes the runs that are not finished, each once, and keeps the results after each."""
+    """Make the runs that are not finished, each once, and keep the results after each."""
     from kat.training.sweep.launcher import run_jobs, slots
 
     planned = [run for of_grid in plans.values() for run in of_grid]
@@ -230,7 +230,7 @@ def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
 
 
 def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
-    """Prints the tables of a grid, and writes them and its plots."""
+    """Print the tables of a grid, and write them and its plots."""
     from kat.analysis.ablation import compared, markdown, summarize, table
     from kat.analysis.figures.base import save_figure
     from kat.analysis.figures.grids import draw_cells
@@ -247,7 +247,7 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
 
 
 def _list(grids: Sequence[Grid], tuning: Plans, plan: Callable[[Grid], list[PlannedRun]]) -> None:
-    """Lists tuning runs, and the runs of the grids whose values are known."""
+    """List tuning runs, and the runs of the grids whose values are known."""
     for grid in grids:
         tuned, name = _tuned(grid, tuning), grid.names_of_tables[-1]
         known = {name: tuning[name]} if grid.tune else {}

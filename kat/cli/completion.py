@@ -25,7 +25,7 @@ _SHELLS = [*shtab.SUPPORTED_SHELLS]
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the script."""
+    """Print the script."""
     shell = make_parser().parse_args(arguments).shell
     parser = ArgumentParser(prog="kat")
     folder = Path(__file__).parent
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat completion``."""
+    """Return the parser of ``kat completion``."""
     parser = Parser(__doc__, "SHELL")
     parser.add("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))
     return parser

@@ -34,7 +34,7 @@ REPORT = "conversion.json"
 
 
 def main(arguments: list[str]) -> None:
-    """Converts, saves, prints a table."""
+    """Convert, save, print a table."""
     options = make_parser().parse_args(arguments)
     from kat.data.transforms import read_images  # imports torch
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat convert``."""
+    """Return the parser of ``kat convert``."""
     parser = Parser(__doc__, "SOURCE")
     add = parser.add
     add("source", metavar="SOURCE", help="the trained ViT, see above")

@@ -79,7 +79,7 @@ def check(arguments: list[str]) -> int:
 
 
 def check_parser() -> Parser:
-    """The parser of ``kat data check``."""
+    """Return the parser of ``kat data check``."""
     parser = Parser(check.__doc__, "DATA")
     parser.add("dataset", metavar="DATA", help="the dataset, as --data of 'kat train'")
     others = {field.name for field in fields(DataConfig)} - set(_OPENING)
@@ -96,7 +96,7 @@ def check_parser() -> Parser:
 
 
 def _reports(options: Namespace, splits: Collection[str]) -> list[kat.data.SplitReport]:
-    """The report of each split; one that cannot be opened is a problem, unless none can."""
+    """Return the report of each split; one that cannot be opened is a problem, unless none can."""
     import numpy as np
 
     from kat.data.check import Problem, SplitReport, check_split  # imports torch

@@ -29,7 +29,7 @@ _REFUSED = (
 
 
 def run_command(body: Callable[[], int | None], arguments: Sequence[str] = ()) -> int:
-    """Runs a command, whose errors are one line each, and returns its exit code.
+    """Run a command, whose errors are one line each, and return its exit code.
 
     Args:
         body: returns an exit code; None is 0.
@@ -51,7 +51,7 @@ def run_command(body: Callable[[], int | None], arguments: Sequence[str] = ()) -
 
 
 def _explained(error: Exception) -> tuple[str, int]:
-    """The line for an error, and the exit code."""
+    """Return the line for an error, and the exit code."""
     if isinstance(error, InputError | Failed):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
@@ -62,7 +62,7 @@ def _explained(error: Exception) -> tuple[str, int]:
 
 
 def _kept_traceback(error: Exception) -> str:
-    """Writes the traceback of an error to the run directory or a temporary file; returns its path.
+    """Write the traceback of an error to the run directory or a temporary file; return its path.
 
     The run directory is the attribute ``run_directory`` of the error.
     """

@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def main(arguments: list[str]) -> None:
-    """Evaluates each checkpoint, and prints lines or a table."""
+    """Evaluate each checkpoint, and print lines or a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     from kat.api import data_to_evaluate  # imports torch
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
     @contextmanager
     def row_of(path: Path) -> Iterator[Row]:
-        """The row of a checkpoint, which takes an error if there are several."""
+        """Yield the row of a checkpoint, which takes an error if there are several."""
         try:
             yield rows[path]
         except InputError as error:
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat eval``."""
+    """Return the parser of ``kat eval``."""
     parser = Parser(__doc__, "RUN...")
     add = parser.add
     add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
@@ -106,7 +106,7 @@ def make_parser() -> Parser:
 def _evaluate(
     path: Path, data: Mapping[str, Any], folder: Path | None, parser: Parser, options: Namespace
 ) -> Row:
-    """Evaluates a checkpoint, and writes tables and figures."""
+    """Evaluate a checkpoint, and write tables and figures."""
     given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
     model = kat.load(path, **given)
     own = own_options(parser, options, model.task, "evaluate")
@@ -123,7 +123,7 @@ def _evaluate(
 
 
 def _columns(rows: Iterable[Row]) -> list[str]:
-    """The columns of the tasks of the checkpoints, then common ones."""
+    """Return the columns of the tasks of the checkpoints, then common ones."""
     from kat.training.tasks.registry import TASKS
 
     tasks = {row["task"] for row in rows if "task" in row} or set(TASKS)

@@ -38,7 +38,7 @@ _OF_FILES = ("int8", "dynamic_size", "backbone")
 
 
 def main(arguments: list[str]) -> None:
-    """Exports, prints a line."""
+    """Export, print a line."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     out: Path = options.out
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat export``."""
+    """Return the parser of ``kat export``."""
     parser = Parser(__doc__, "RUN")
     add = parser.add
     parser.add_common("run")

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat fit``."""
+    """Return the parser of ``kat fit``."""
     parser = Parser(__doc__, "TARGET")
     add = parser.add
     add("target", metavar="TARGET", help="what to fit, see above")

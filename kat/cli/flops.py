@@ -79,7 +79,7 @@ _HEADERS = {
 
 
 def _print(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Prints a title, a table and an empty line; nothing without rows."""
+    """Print a title, a table and an empty line; nothing without rows."""
     if rows:
         say(title)
         texts = [
@@ -91,14 +91,14 @@ def _print(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def _write(options: Namespace, table: Sequence[Mapping[str, object]], content: object) -> None:
-    """Writes the files of ``--csv`` and ``--json``."""
+    """Write the files of ``--csv`` and ``--json``."""
     if options.csv:
         write_table(options.csv, list(table[0]), table)
     write_json(options, content)
 
 
 def models_parser() -> Parser:
-    """The parser of ``kat flops models``."""
+    """Return the parser of ``kat flops models``."""
     parser = Parser(models.__doc__, "[MODEL...]")
     add = parser.add
     add("models", nargs="*", metavar="MODEL", help=f"a model of timm's registry, {MODEL}")
@@ -129,7 +129,7 @@ def layers(arguments: list[str]) -> None:
 
 
 def layers_parser() -> Parser:
-    """The parser of ``kat flops layers``."""
+    """Return the parser of ``kat flops layers``."""
     parser = Parser(layers.__doc__, "D_IN D_OUT")
     add = parser.add
     add("d_in", type=Count, metavar="D_IN", help="input features")

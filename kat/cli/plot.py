@@ -71,7 +71,7 @@ def activations(arguments: list[str]) -> None:
 
 
 def activations_parser() -> Parser:
-    """The parser of ``kat plot activations``."""
+    """Return the parser of ``kat plot activations``."""
     parser = Parser(activations.__doc__, "RUN")
     parser.add_common("run", "--data")
     what = "number of validation images; 0: draw without images"
@@ -103,7 +103,7 @@ def _inputs(
 
 
 def _print(readings: Sequence[kat.analysis.Reading]) -> None:
-    """A row for each function that is nearest to groups of a layer."""
+    """Print a row for each function that is nearest to groups of a layer."""
     from kat.analysis.inspect.symbolic import median
 
     found: dict[tuple[str, str], list[kat.analysis.Reading]] = {}
@@ -160,7 +160,7 @@ def attention(arguments: list[str]) -> None:
 
 
 def attention_parser() -> Parser:
-    """The parser of ``kat plot attention``."""
+    """Return the parser of ``kat plot attention``."""
     parser = Parser(attention.__doc__, "RUN [IMAGE...]")
     add = parser.add
     parser.add_common("run", "--data")
@@ -211,7 +211,7 @@ def curves(arguments: list[str]) -> None:
 
 
 def curves_parser() -> Parser:
-    """The parser of ``kat plot curves``."""
+    """Return the parser of ``kat plot curves``."""
     parser = _runs_parser(curves.__doc__)
     what = f"a panel each, of {', '.join(PANELS)} (default: the loss, and the task's first metric)"
     parser.add("--metric", nargs="+", choices=list(PANELS), metavar="NAME", help=what)
@@ -220,7 +220,7 @@ def curves_parser() -> Parser:
 
 
 def _runs_parser(doc: str | None) -> Parser:
-    """The parser of a figure of runs, with the arguments of :func:`find_runs`."""
+    """Return the parser of a figure of runs, with the arguments of :func:`find_runs`."""
     parser = Parser(doc, "RUN...")
     what = "a run directory, or the .csv of 'kat ablate', whose cells are a line each"
     parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)
@@ -270,7 +270,7 @@ def cost(arguments: list[str]) -> None:
 
 
 def cost_parser() -> Parser:
-    """The parser of ``kat plot cost``."""
+    """Return the parser of ``kat plot cost``."""
     parser = _runs_parser(cost.__doc__)
     parser.add("--x", choices=[*COSTS, "all"], default="all", help="the cost; all: a panel each")
     parser.add_picture("cost.svg")
@@ -308,7 +308,7 @@ def evolution(arguments: list[str]) -> None:
 
 
 def evolution_parser() -> Parser:
-    """The parser of ``kat plot evolution``."""
+    """Return the parser of ``kat plot evolution``."""
     parser = Parser(evolution.__doc__, "RUN")
     parser.add_common("run", "--data")
     what = "draw the layers whose name matches, e.g. '*.act2'"
@@ -366,7 +366,7 @@ def forest(arguments: list[str]) -> None:
 
 
 def forest_parser() -> Parser:
-    """The parser of ``kat plot forest``."""
+    """Return the parser of ``kat plot forest``."""
     parser = Parser(forest.__doc__, "GRID.csv...")
     what = "a .csv table of 'kat ablate'"
     parser.add("tables", nargs="+", type=Path, metavar="GRID.csv", help=what)

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat predict``."""
+    """Return the parser of ``kat predict``."""
     parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
     add = parser.add
     add("images", nargs="+", metavar="IMAGE", help="image files, and folders of them")
@@ -100,7 +100,7 @@ def picture_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
-    """The rows of the table: one for each entry, or one for an image without any."""
+    """Yield the rows of the table: one for each entry, or one for an image without any."""
     for result in results:
         image = {"image": result["image"]}
         entries = result.get(task.entries, [])
@@ -113,7 +113,7 @@ def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[di
 
 
 def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int | None) -> None:
-    """A table of the first entries of each image, or of all."""
+    """Print a table of the first entries of each image, or of all."""
     rows = []
     for result in results:
         entries = result.get(task.entries, [])

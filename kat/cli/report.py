@@ -24,7 +24,7 @@ from kat.text import say
 
 
 def main(arguments: list[str]) -> None:
-    """Reads what there is, writes the page."""
+    """Read what there is, write the page."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     from kat.analysis.reports.findings import read_findings  # imports torch
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat report``."""
+    """Return the parser of ``kat report``."""
     parser = Parser(__doc__, "RUN...")
     what = "run directories, or .csv tables of 'kat ablate'"
     parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat stability``."""
+    """Return the parser of ``kat stability``."""
     parser = Parser(__doc__, "RUN...")
     parser.add("runs", nargs="+", metavar="RUN", help="the run directories of monitored runs")
     parser.add_file("--out", f"draw the gains into this file ({', '.join(PICTURES)})", PICTURES)
@@ -47,7 +47,7 @@ def make_parser() -> Parser:
 
 
 def report(out: Path) -> None:
-    """Prints the verdict on a monitored run, and the table of its layers."""
+    """Print the verdict on a monitored run, and the table of its layers."""
     from kat.analysis.inspect.stability import TABLE, table
     from kat.nn.stability import read_rows
     from kat.training.run_directory import STABILITY

@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
 
 
 def make_parser(*, settings: bool = True) -> TrainingParser:
-    """The parser of ``kat train``."""
+    """Return the parser of ``kat train``."""
     parser = TrainingParser(__doc__, settings=settings)
     what = (
         "build everything, make three steps, check the disk, and say what the run will take;"
@@ -71,7 +71,7 @@ def make_parser(*, settings: bool = True) -> TrainingParser:
 
 
 def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
-    """Makes a dry run, and prints what it found out."""
+    """Make a dry run, and print what it found out."""
     import torch
 
     from kat.analysis import count

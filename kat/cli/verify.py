@@ -31,7 +31,7 @@ _LISTED = 10
 
 
 def main(arguments: list[str]) -> int:
-    """Verifies, prints a table; 1 if anything failed."""
+    """Verify, print a table; 1 if anything failed."""
     options = make_parser().parse_args(arguments)
     for name in options.dtypes:
         if name not in DTYPES:
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def make_parser() -> Parser:
-    """The parser of ``kat verify``."""
+    """Return the parser of ``kat verify``."""
     parser = Parser(__doc__)
     parser.add("--backends", type=list[str], metavar="LIST", help="only these, e.g. '[cpu]'")
     what = f"dtypes, of {', '.join(DTYPES)}"
@@ -79,7 +79,7 @@ def make_parser() -> Parser:
 
 
 def _print(found: list[Result]) -> None:
-    """The largest errors by backend, dtype and quantity."""
+    """Print the largest errors by backend, dtype and quantity."""
     import torch
 
     from kat.analysis.verify import QUANTITIES

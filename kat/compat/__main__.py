@@ -18,7 +18,7 @@ usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]
 
 
 def main() -> None:
-    """Runs the script as ``python script.py`` would, or a module after ``-m``; or the check."""
+    """Run the script as ``python script.py`` would, or a module after ``-m``; or the check."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help") or arguments == ["-m"]:
         sys.exit(_USAGE)

@@ -50,7 +50,7 @@ class Found:
 
 
 def check(root: Path) -> list[Found]:
-    """The imports and calls in all ``.py`` files of a tree.
+    """Return the imports and calls in all ``.py`` files of a tree.
 
     The files of a copy of ``kat_rational`` or ``rational_kat`` are not listed.
 
@@ -105,7 +105,7 @@ def _check_import(
     files: list[Path],
     names: dict[str, Any],
 ) -> tuple[str, str]:
-    """The verdict on an import and its replacement. Adds what it imports to ``names``."""
+    """Return the verdict on an import and its replacement. Adds what it imports to ``names``."""
     copies = [path for path in files if package in (path.stem, path.parent.name)]
     own = copies and package not in KERNELS
     source = module_of(package)
@@ -149,7 +149,7 @@ def _check_call(node: Any, called: str, names: dict[str, Any]) -> str:
 
 
 def replace(root: Path, found: list[Found], force: bool) -> None:
-    """Prints all replacements as a diff, then writes them, each file completely or not at all.
+    """Print all replacements as a diff, then write them, each file completely or not at all.
 
     Raises:
         InputError: the tree is in no git repository, unless ``force``.
@@ -185,7 +185,7 @@ def _replaced(content: bytes, node: Any, replacement: str) -> bytes:
 
 
 def main(root: Path, write: bool, force: bool) -> int:
-    """Prints what is found, and with ``write`` replaces it; 1 if something is not served."""
+    """Print what is found, and with ``write`` replace it; 1 if something is not served."""
     try:
         found = check(root)
         say(*found)

@@ -97,12 +97,12 @@ class KAT_Group(GroupRational):
     rational: Any = staticmethod(group_rational)
 
     def initialize(self, mode: str = "gelu") -> None:
-        """Resets all groups to the function of a mode."""
+        """Reset all groups to the function of a mode."""
         self.init = preset_of(mode)
         self.reset_parameters()
 
     def init_info(self) -> dict[str, dict[str, list[float]]]:
-        """The initial coefficients of each mode, as in the authors' ``init.json``."""
+        """Return the initial coefficients of each mode, as in the authors' ``init.json``."""
         found = {mode: preset(name, self.degree, self.form) for mode, name in MODES.items()}
         return {
             mode: {"init_w_numerator": list(f.numerator), "init_w_denominator": list(f.denominator)}
@@ -178,7 +178,7 @@ rational_fwd_triton_2d = group_rational_2d
 
 
 def preset_of(mode: str) -> str:
-    """The preset that stands for a mode."""
+    """Return the preset that stands for a mode."""
     if mode not in MODES:
         raise unknown("mode of KAT_Group", mode, MODES)
     return MODES[mode]

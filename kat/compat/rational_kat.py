@@ -63,5 +63,5 @@ class FlashKAT_Group(GroupRational):
     weight_denominator = property(lambda self: self.denominator_v)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Registers a parameter of :class:`kat.GroupRational` by FlashKAT's name."""
+        """Register a parameter of :class:`kat.GroupRational` by FlashKAT's name."""
         super().register_parameter(f"{name.removeprefix('weight_')}_v", param)

@@ -24,7 +24,9 @@ _FOUND = (
 
 
 def published(name: str) -> str | None:
-    """The package that a module belongs to: ``kat_rational`` for ``models.kat_rational.fit``."""
+    """Return the package that a module belongs to: ``kat_rational`` for
+    ``models.kat_rational.fit``.
+    """
     parts = name.split(".")
     if parts[:2] == ["kat", "compat"]:
         return None
@@ -38,12 +40,12 @@ def published(name: str) -> str | None:
 
 
 def module_of(package: str) -> ModuleType:
-    """The module of kat.compat that has the names of a published package."""
+    """Return the module of kat.compat that has the names of a published package."""
     return import_module(f"kat.compat.{VENDORED.get(package, package)}")
 
 
 def absent(module: str, name: str, source: ModuleType) -> str:
-    """The line that says that a published module has no such name here."""
+    """Return the line that says that a published module has no such name here."""
     (nearest,) = difflib.get_close_matches(name, source.__all__, 1, cutoff=0)
     return (
         f"{module} has no {name} in kat.compat, which has {', '.join(source.__all__)}: write"
@@ -59,7 +61,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The specification of a module that is served."""
+        """Return the specification of a module that is served."""
         package = published(name)
         if package is None:
             return None
@@ -75,10 +77,10 @@ class _Finder:
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """An ordinary module."""
+        """Create an ordinary module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Puts the names into a module."""
+        """Put the names into a module."""
         name = module.__name__
         if name == "ikan":
             import_module("ikan.GroupKAN")  # before the class of this name

@@ -58,7 +58,7 @@ class Problem:
         return "skipped" if self.setting else "warning"
 
     def to_dict(self, skipped: Collection[str]) -> dict[str, Any]:
-        """The problem as JSON types."""
+        """Return the problem as JSON types."""
         return {
             "kind": self.kind,
             "severity": self.severity(skipped),
@@ -105,7 +105,7 @@ class SplitReport:
 def check_split(
     config: DataConfig, split: str, *, tell: Callable[..., None] = lambda **progress: None
 ) -> SplitReport:
-    """Checks every image and annotation of a split.
+    """Check every image and annotation of a split.
 
     Args:
         config: the settings of the data; ``num_workers`` is the number of threads, at least one.
@@ -206,7 +206,7 @@ def _classes_without_use(data: ImageDataset, counts: Counter[int]) -> list[Probl
 
 
 def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
-    """Finds classes that only one split has, and images that are in two classes or two splits.
+    """Find classes that only one split has, and images that are in two classes or two splits.
 
     Images are the same if their bytes have the same hash.
 

@@ -154,7 +154,7 @@ class AugmentConfig:
 
 
 def is_stream(name: str) -> bool:
-    """Returns True if a dataset of this name can only be read in order, batch by batch.
+    """Return True if a dataset of this name can only be read in order, batch by batch.
 
     Examples:
         >>> from kat.data import is_stream

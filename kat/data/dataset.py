@@ -37,22 +37,22 @@ class Source(Protocol):
     """
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         ...
 
     def name(self, index: int) -> str:
-        """The path of the image, or another name that a user would look for."""
+        """Return the path of the image, or another name that a user would look for."""
         ...
 
     def read(self, index: int) -> tuple[Encoded, Any]:
-        """Reads an image, still encoded, and its class index; for dense data, its annotation.
+        """Read an image, still encoded, and its class index; for dense data, its annotation.
 
         May raise OSError.
         """
         ...
 
     def listing(self) -> Iterable[np.ndarray]:
-        """The names of the images and their labels, as arrays that are cheap to have."""
+        """Return the names of the images and their labels, as arrays that are cheap to have."""
         ...
 
 
@@ -72,15 +72,15 @@ class SourceSubset:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        """The name of the image in the source."""
+        """Return the name of the image in the source."""
         return self.source.name(int(self.indices[index]))
 
     def read(self, index: int) -> tuple[Encoded, Any]:
-        """Reads the image from the source."""
+        """Read the image from the source."""
         return self.source.read(int(self.indices[index]))
 
     def listing(self) -> Iterable[np.ndarray]:
-        """The listing of the source, and which of its images these are."""
+        """Return the listing of the source, and which of its images these are."""
         return [*self.source.listing(), self.indices]
 
 
@@ -92,7 +92,7 @@ def collate_images(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor
 
 
 def no_transform(image: Image.Image) -> Image.Image:
-    """Returns the image; a dataset's transform until it is given one."""
+    """Return the image; a dataset's transform until it is given one."""
     return image
 
 
@@ -150,15 +150,17 @@ class ImageDataset(Dataset):
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Makes the images and labels of a batch."""
+        """Make the images and labels of a batch."""
         return collate_images(images, labels)
 
     def name(self, index: int) -> str:
-        """The path of an image, or another name if it has none."""
+        """Return the path of an image, or another name if it has none."""
         return self.source.name(index)
 
     def class_indices(self) -> np.ndarray:
-        """The class index of each image of a classification dataset, as far as they are listed."""
+        """Return the class index of each image of a classification dataset, as far as they are
+        listed.
+        """
         if isinstance(self.source, SourceSubset):
             *_, labels, _ = self.source.listing()
             return labels[self.source.indices]
@@ -166,7 +168,9 @@ class ImageDataset(Dataset):
         return labels
 
     def evenly_spaced(self, count: int) -> ImageDataset:
-        """A dataset of ``count`` images of this one, evenly spaced in its order; at most all."""
+        """Return a dataset of ``count`` images of this one, evenly spaced in its order; at most
+        all.
+        """
         count = min(count, len(self))
         subset = copy(self)
         indices = np.linspace(0, len(self), count, endpoint=False).astype(np.int64)
@@ -174,7 +178,7 @@ class ImageDataset(Dataset):
         return subset
 
     def read(self, index: int) -> tuple[Encoded, Any]:
-        """Reads an item, without decoding its image: the first of three stages.
+        """Read an item, without decoding its image: the first of three stages.
 
         Raises:
             UnreadableImage: the image cannot be read.
@@ -188,7 +192,7 @@ class ImageDataset(Dataset):
             raise UnreadableImage(name, reason) from error
 
     def decode(self, encoded: Encoded, label: Any, index: int) -> Image.Image:
-        """Decodes the image of an item, as grayscale or RGB according to ``channels``.
+        """Decode the image of an item, as grayscale or RGB according to ``channels``.
 
         It is turned upright, unless ``exif`` is ``"ignore"`` or its annotations are for the stored
         pixels.
@@ -202,9 +206,9 @@ class ImageDataset(Dataset):
         return encoded if self.channels == 1 else rgb_of(encoded, self.name(index), self.exif)
 
     def annotated_size(self, label: Any) -> Size | None:
-        """The size that the annotations of an image are for; None if they do not say."""
+        """Return the size that the annotations of an image are for; None if they do not say."""
         return None
 
     def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
-        """Transforms the image of an item: the last stage."""
+        """Transform the image of an item: the last stage."""
         return self.transform(image), int(label)

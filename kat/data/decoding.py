@@ -60,7 +60,7 @@ class UnreadableImage(InputError):
 
 
 def read_image(path: str) -> bytes:
-    """Reads an image file, without decoding it.
+    """Read an image file, without decoding it.
 
     Raises:
         UnreadableFile: the file is missing, not a regular file, or too large.
@@ -69,7 +69,7 @@ def read_image(path: str) -> bytes:
 
 
 def decode(path: str, exif: Exif = "upright") -> Image.Image:
-    """Decodes an image file of any mode, in one of ``kat.data.naming.IMAGE_FORMATS``, to RGB.
+    """Decode an image file of any mode, in one of ``kat.data.naming.IMAGE_FORMATS``, to RGB.
 
     Args:
         path: the path of the file.
@@ -96,7 +96,7 @@ def decode_bytes(
     *,
     rgb: bool = True,
 ) -> Image.Image:
-    """Decodes the bytes of an image file, as :func:`decode` does; the first frame of several.
+    """Decode the bytes of an image file, as :func:`decode` does; the first frame of several.
 
     Args:
         content: the whole file.
@@ -117,7 +117,7 @@ def decode_bytes(
 
 
 def header(content: bytes, name: str) -> tuple[Size, int]:
-    """The size of an image as it is stored, and its EXIF orientation, without decoding it.
+    """Return the size of an image as it is stored, and its EXIF orientation, without decoding it.
 
     Raises:
         UnreadableImage: the bytes are not an image, or the image is too large.
@@ -165,7 +165,7 @@ def _is_heic(content: bytes) -> bool:
 def upright(
     image: Image.Image, exif: Exif, annotated: Callable[[], Size | None] = lambda: None
 ) -> Image.Image:
-    """Turns a decoded image as its EXIF orientation says; see :func:`decode_bytes`."""
+    """Turn a decoded image as its EXIF orientation says; see :func:`decode_bytes`."""
     orientation = 1 if exif == "ignore" else orientation_of(image)
     if orientation == 1 or annotated() == image.size != turned_size(image.size, orientation):
         return image
@@ -173,7 +173,7 @@ def upright(
 
 
 def turned_size(size: Size, orientation: int) -> Size:
-    """The size of an upright image, from the stored size and the EXIF orientation."""
+    """Return the size of an upright image, from the stored size and the EXIF orientation."""
     return size if orientation <= 4 else (size[1], size[0])
 
 
@@ -190,7 +190,7 @@ _TURNS = {
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) if there is none, or if it is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if there is none, or if it is damaged."""
     if image.format == "TIFF":  # Pillow turns it itself
         return 1
     try:  # a PNG file's own method would decode the image
@@ -201,7 +201,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image to RGB: drops transparency, keeps the upper 8 of 16 bits.
+    """Convert an image to RGB: drop transparency, keep the upper 8 of 16 bits.
 
     An RGB image is not copied.
 
@@ -223,7 +223,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def rgb_of(image: Image.Image, name: str, exif: Exif) -> Image.Image:
-    """An image that another library has decoded, as :func:`decode_bytes` returns it.
+    """Return an image that another library has decoded, as :func:`decode_bytes` returns it.
 
     Raises:
         UnreadableImage: it cannot be converted to RGB.
@@ -234,6 +234,6 @@ def rgb_of(image: Image.Image, name: str, exif: Exif) -> Image.Image:
 
 
 def in_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Converts an image to grayscale for 1 channel, and to RGB for 3."""
+    """Convert an image to grayscale for 1 channel, and to RGB for 3."""
     mode = {1: "L", 3: "RGB"}.get(channels, image.mode)
     return image if image.mode == mode else image.convert(mode)

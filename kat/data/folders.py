@@ -15,7 +15,7 @@ from kat.text import listing, warn
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder, which must exist.
+    """Return the folder, which must exist.
 
     Raises:
         InputError: it does not.
@@ -26,7 +26,7 @@ def existing_folder(path: Path) -> Path:
 
 
 def left_out(files: Mapping[str, str]) -> Iterator[str]:
-    """Yields a line for each reason for which files are left out, with their number.
+    """Yield a line for each reason for which files are left out, with their number.
 
     Args:
         files: the reason for each file.
@@ -38,7 +38,7 @@ def left_out(files: Mapping[str, str]) -> Iterator[str]:
 
 
 def split_folder(root: Path, split: str) -> Path | None:
-    """The folder of a split, by the first of its names that exists."""
+    """Return the folder of a split, by the first of its names that exists."""
     return next((root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()), None)
 
 
@@ -64,7 +64,7 @@ class ImageWalk:
         self._read: set[tuple[int, int]] = set()
 
     def files(self, below: str = "") -> list[str]:
-        """Returns the paths of the image files in a folder below the root, relative to the root.
+        """Return the paths of the image files in a folder below the root, relative to the root.
 
         The folders are in the order of their paths, the files of each in the order of their names.
         """
@@ -103,7 +103,7 @@ class ImageWalk:
 
 
 def image_files(images: Sequence[Any]) -> list[Any]:
-    """Replaces folders among images by the image files in them and in the folders below.
+    """Replace folders among images by the image files in them and in the folders below.
 
     A warning names what is left out for another reason than that it is no image.
 

@@ -62,7 +62,7 @@ def sorted_classes(names: Iterable[str]) -> list[str]:
 
 
 def class_names(names: Sequence[str], count: int | None, largest: int, title: object) -> list[str]:
-    """Returns the names of the classes, or numbers in the place of missing names.
+    """Return the names of the classes, or numbers in the place of missing names.
 
     Args:
         names: the names that the data have; empty if they have none.
@@ -84,7 +84,7 @@ def class_names(names: Sequence[str], count: int | None, largest: int, title: ob
 
 
 def check_unique(names: Iterable[str], where: object, singular: str, plural: str) -> None:
-    """Checks that no name occurs twice.
+    """Check that no name occurs twice.
 
     Args:
         names: names of classes or images.

@@ -35,7 +35,7 @@ class PackedStrings(Sequence[str]):
 
     @classmethod
     def concatenate(cls, parts: Sequence[PackedStrings]) -> PackedStrings:
-        """The strings of all parts, in order."""
+        """Return the strings of all parts, in order."""
         starts = np.cumsum([0, *(len(part.content) for part in parts[:-1])])
         ends = [part.ends + start for part, start in zip(parts, starts, strict=True)]
         return cls(np.concatenate([part.content for part in parts]), np.concatenate(ends))

@@ -18,7 +18,7 @@ Split = ImageDataset | ImageStream
 
 
 def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
-    """The record of a run's data as JSON types.
+    """Return the record of a run's data as JSON types.
 
     - ``paths``: the absolute path in the place of each relative one, for :func:`located`.
     - ``classes``, and by split the number of ``images`` and a ``digest``, for :func:`differences`.
@@ -45,7 +45,7 @@ def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Compares a dataset with an earlier record: a phrase for each difference.
+    """Compare a dataset with an earlier record: a phrase for each difference.
 
     Examples:
         >>> from kat.data import DataConfig, data_record, differences, open_split
@@ -68,7 +68,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run's data for use in any working directory.
+    """Return the settings of a run's data for use in any working directory.
 
     A relative path becomes the recorded one, unless nothing is there any more: a project that has
     moved as a whole keeps its relative paths.

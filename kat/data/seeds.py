@@ -28,7 +28,7 @@ Examples:
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed in [0, 2^63): 63 bits of the BLAKE2 hash of the numbers.
+    """Return a seed in [0, 2^63): 63 bits of the BLAKE2 hash of the numbers.
 
     Args:
         numbers: the purpose (:data:`ORDER`, ...), then all that the seed depends on; each in

@@ -47,7 +47,7 @@ class Preprocessing(NamedTuple):
 
 
 def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Preprocessing:
-    """The preprocessing in the settings, completed by the dataset's own.
+    """Return the preprocessing in the settings, completed by the dataset's own.
 
     Raises:
         InputError: images differ in size and no image size is given.
@@ -76,12 +76,14 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
 
 
 def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
-    """The values for images that are converted to this number of channels: their mean for each."""
+    """Return the values for images that are converted to this number of channels: their mean for
+    each.
+    """
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def eval_transform(spec: Any, *, normalize: bool = True) -> Transform:
-    """Makes timm's evaluation transform: resize, central crop, normalization.
+    """Make timm's evaluation transform: resize, central crop, normalization.
 
     Images are first converted to grayscale or RGB.
 
@@ -109,13 +111,13 @@ def eval_transform(spec: Any, *, normalize: bool = True) -> Transform:
 
 
 def read_images(paths: Sequence[str], spec: Any, *, normalize: bool = True) -> Tensor:
-    """Reads images as a model sees them in evaluation, (N, C, H, W); see :func:`eval_transform`."""
+    """Read images as a model sees them in evaluation, (N, C, H, W); see :func:`eval_transform`."""
     transform = eval_transform(spec, normalize=normalize)
     return torch.stack([transform(decode(path)) for path in paths])
 
 
 def train_transform(spec: Any, augment: AugmentConfig) -> Transform:
-    """Makes timm's training transform: random resized crop, flip, RandAugment; it returns uint8.
+    """Make timm's training transform: random resized crop, flip, RandAugment; it returns uint8.
 
     Images are first converted to grayscale or RGB. :class:`DeviceTransform` does normalization and
     random erasing.
@@ -178,7 +180,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 
 
 def _after_conversion(spec: Any, transform: Any) -> Transform:
-    """The transform, after conversion of the image to grayscale or RGB."""
+    """Return the transform, after conversion of the image to grayscale or RGB."""
     return Compose([partial(in_channels, channels=spec.input_size[0]), transform])
 
 
@@ -207,7 +209,7 @@ class DeviceTransform:
         self.random_erasing = random_erasing
 
     def __call__(self, images: Tensor, seeds: Sequence[int] = ()) -> Tensor:
-        """Transforms a batch.
+        """Transform a batch.
 
         Args:
             images: (B, C, H, W) uint8. Images of another dtype are returned as they are.

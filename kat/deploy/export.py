@@ -90,7 +90,7 @@ def export_model(
     int8: bool = False,
     run: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Writes a model to a self-contained ``.pt2`` or ``.onnx`` file.
+    """Write a model to a self-contained ``.pt2`` or ``.onnx`` file.
 
     The model is frozen (:func:`freeze`) and traced to plain operations, for any batch size; a model
     with ``dynamic_img_size=True`` also for any image size that its patches divide. The file holds

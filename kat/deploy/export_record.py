@@ -68,7 +68,7 @@ class ExportRecord(NamedTuple):
         return json.dumps({**config, **own})
 
     def preprocessing(self) -> dict[str, Any]:
-        """The steps from the pixels of an image, from 0 to 255, to the input of the model.
+        """Return the steps from the pixels of an image, from 0 to 255, to the input of the model.
 
         They are resized and cropped, multiplied by ``scale``, and normalized by mean and std.
         """
@@ -88,7 +88,7 @@ class ExportRecord(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str | bytes | None, source: str) -> ExportRecord:
-        """Reads the output of :meth:`to_json`.
+        """Read the output of :meth:`to_json`.
 
         Args:
             text: the record, or None if the file has none.
@@ -107,7 +107,7 @@ class ExportRecord(NamedTuple):
         return cls(ModelRecord.from_timm(config), step and tuple(step), config["task"], run)
 
     def check_size(self, images: torch.Size) -> None:
-        """Checks the shape (B, C, H, W) of a batch.
+        """Check the shape (B, C, H, W) of a batch.
 
         Raises:
             InputError: the model does not take images of that size.

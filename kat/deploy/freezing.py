@@ -72,7 +72,7 @@ class FrozenRational(nn.Module):
 
 @torch.no_grad()
 def freeze(model: nn.Module, *, keep_requires_grad: bool = False) -> nn.Module:
-    """A copy for inference, with the same outputs up to rounding, and less to compute.
+    """Return a copy for inference, with the same outputs up to rounding, and less to compute.
 
     No parameter of the copy trains, unless ``keep_requires_grad``; coefficients of rationals never
     do.
@@ -159,7 +159,8 @@ def _fold_scale(
 
 @needed_by("int8")
 def quantize_int8(model: nn.Module) -> nn.Module:
-    """A copy with the weights of linear maps in int8: W_ij = s_i q_ij, with one float s_i a row.
+    """Return a copy with the weights of linear maps in int8: W_ij = s_i q_ij, with one float s_i a
+    row.
 
     Activations and all arithmetic stay in float32: memory and files shrink, and no calibration is
     needed. Norms, embeddings and coefficients of rationals, a small part of the parameters, are

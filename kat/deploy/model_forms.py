@@ -12,7 +12,8 @@ from kat.models.dense import DenseModel
 
 
 def make_resizable(model: nn.Module, record: ModelRecord) -> nn.Module:
-    """The same model with ``dynamic_img_size=True``, which resamples its position embeddings.
+    """Return the same model with ``dynamic_img_size=True``, which resamples its position
+    embeddings.
 
     Raises:
         InputError: the architecture has no such option.
@@ -80,5 +81,5 @@ class FeatureMaps(nn.Module):
         self.train(model.training)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps by name, finest first."""
+        """Return the maps by name, finest first."""
         return dict(zip(self.names, self.backbone(images), strict=True))

@@ -11,7 +11,8 @@ from kat.training.run_directory import SETTINGS, SUMMARY
 
 
 def training_record(path: str | Path) -> TrainingRecord:
-    """The settings of a run and the metrics of its best weights; an empty record for other paths.
+    """Return the settings of a run and the metrics of its best weights; an empty record for other
+    paths.
 
     Args:
         path: a run directory, or any other place of a model.

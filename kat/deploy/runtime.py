@@ -55,7 +55,7 @@ class Runtime(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: an exported model stays in evaluation mode."""
+        """Do nothing: an exported model stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -100,11 +100,11 @@ class DetectorRuntime(Runtime):
     def forward(  # type: ignore[override]
         self, images: Sequence[Tensor]
     ) -> list[dict[str, Tensor]]:
-        """The detections in each image (C, H, W): see :class:`kat.models.dense.Detector`."""
+        """Return the detections in each image (C, H, W): see :class:`kat.models.dense.Detector`."""
         return [self._detections(image) for image in images]
 
     def detect(self, image: Tensor, threshold: Tensor) -> dict[str, Tensor]:
-        """The outputs of the file: see :class:`kat.deploy.formats.detector_onnx.OneImage`."""
+        """Return the file's outputs; see :class:`kat.deploy.formats.detector_onnx.OneImage`."""
         detections: dict[str, Tensor] = self._run[0](image, threshold)
         return detections
 
@@ -115,7 +115,7 @@ class DetectorRuntime(Runtime):
 
 
 def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
-    """Opens a ``.pt2`` or ``.onnx`` file of 'kat export'.
+    """Open a ``.pt2`` or ``.onnx`` file of 'kat export'.
 
     Args:
         path: the path of the file.
@@ -152,7 +152,7 @@ def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
 def open_model(
     path: str | Path, image_size: int | None = None, *, trust: bool = False
 ) -> tuple[nn.Module, ModelRecord]:
-    """Opens a stored model of any kind, in evaluation mode, and its record.
+    """Open a stored model of any kind, in evaluation mode, and its record.
 
     Args:
         path: a ``.pt2`` or ``.onnx`` file of 'kat export', whatever
@@ -179,7 +179,7 @@ def open_model(
 def open_resized(
     path: str | Path, image_size: int | None = None, *, trust: bool = False
 ) -> tuple[nn.Module, ModelRecord, ModelRecord]:
-    """Opens a model as :func:`open_model` does: the model, the stored record, and its own."""
+    """Open a model as :func:`open_model` does: the model, the stored record, and its own."""
     path = Path(path)
     model: nn.Module
     if path.suffix.removeprefix(".") in FORMATS and not path.is_dir():

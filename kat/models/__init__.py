@@ -73,7 +73,7 @@ __all__ = [
 
 
 def _register_models() -> None:
-    """Registers the models with timm, where it is installed.
+    """Register the models with timm, where it is installed.
 
     A timm that is too old or broken is a warning: the rest of the library needs only torch.
     """

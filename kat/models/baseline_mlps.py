@@ -98,7 +98,8 @@ class SwiGLUMlp(SwiGLU):
 
 
 def gated_width(hidden_features: int, multiple: int = 1) -> int:
-    """The hidden width with which a gated MLP has the parameters of an MLP: two thirds of its own.
+    """Return the hidden width with which a gated MLP has the parameters of an MLP: two thirds of
+    its own.
 
     Args:
         hidden_features: hidden width of the MLP.

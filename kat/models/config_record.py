@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 def recorded(model: nn.Module) -> list[Record]:
-    """The records of the changes in a model, in their order."""
+    """Return the records of the changes in a model, in their order."""
     lists = [vars(one)[ENTRY] for one in _sharing(model) if ENTRY in vars(one)]
     return lists[0] if lists else []
 
@@ -61,7 +61,7 @@ def write(model: Any, records: list[Record]) -> None:
 
 
 def root_of(model: Any, record: Record) -> nn.Module:
-    """The module below which the names of a record are: the record may be of another head.
+    """Return the module below which the names of a record are: the record may be of another head.
 
     It is the model, its base without the head, or a module around the base.
     """
@@ -77,6 +77,6 @@ def root_of(model: Any, record: Record) -> nn.Module:
 
 
 def _sharing(model: nn.Module) -> list[Any]:
-    """The modules with the configuration of a model."""
+    """Return the modules with the configuration of a model."""
     config = getattr(model, "config", None)
     return [one for one in model.modules() if vars(one).get("config", model) is config]

@@ -159,7 +159,7 @@ class GatedKAT(ViT):
 def _gated_mlp(
     in_features: int, hidden_features: int, *, packed: bool, num_groups: int | str, **options: Any
 ) -> GatedGRKANMlp:
-    """Builds a gated MLP in the place of an MLP with this hidden width."""
+    """Build a gated MLP in the place of an MLP with this hidden width."""
     width = gated_width(hidden_features, num_groups if isinstance(num_groups, int) else 1)
     hidden = 2 * width if packed else width
     return GatedGRKANMlp(in_features, hidden, packed=packed, num_groups=num_groups, **options)

@@ -76,13 +76,15 @@ def load_pretrained(kind: Any, source: str | Path, **options: Any) -> Any:
 
 
 def _class_of(auto: Any, config: Any, options: dict[str, Any]) -> Any:
-    """The class that an Auto class chooses for a configuration."""
+    """Return the class that an Auto class chooses for a configuration."""
     with torch.device("meta"):
         return type(auto.from_config(config, trust_remote_code=options.get("trust_remote_code")))
 
 
 def _changed(kind: Any, records: list[Record]) -> Any:
-    """A subclass with the changes, which ``from_pretrained`` builds before it loads the weights."""
+    """Return a subclass with the changes, which ``from_pretrained`` builds before it loads the
+    weights.
+    """
 
     class Changed(kind):
         def __init__(self, config: Any, **settings: Any) -> None:

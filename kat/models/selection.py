@@ -28,7 +28,7 @@ def selected(
     exclude: Selection | None = None,
     passed_over: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The names that ``only`` selects, and ``exclude`` does not; in their order.
+    """Return the names that ``only`` selects, and ``exclude`` does not; in their order.
 
     Args:
         names: the full names of the parts.

@@ -32,7 +32,7 @@ def register(
     args: dict[str, Any],
     cfgs: Mapping[str, dict[str, Any]],
 ) -> None:
-    """Registers a model with timm.
+    """Register a model with timm.
 
     Args:
         module: ``__name__`` of the module that gets the function that builds it, and its entries in
@@ -63,7 +63,7 @@ def _create(
     out_indices: Any = 3,
     **kwargs: Any,
 ) -> nn.Module:
-    """Builds the model of this name; takes the arguments of its class, and timm's."""
+    """Build the model of this name; it takes the arguments of its class, and timm's."""
     return build_model_with_cfg(
         model_class,
         name,

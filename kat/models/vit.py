@@ -86,7 +86,7 @@ class ViT(VisionTransformer):
         return super().no_weight_decay() | rational_parameter_names(self)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Initializes all weights: by timm's scheme, then the MLPs' own, then the attention's."""
+        """Initialize all weights: by timm's scheme, then the MLPs' own, then the attention's."""
         super().init_weights(mode, needs_reset)
         if self.attn_init == "mimetic":
             attentions: list[Any] = [block.attn for block in self.blocks]
@@ -95,7 +95,7 @@ class ViT(VisionTransformer):
 
 
 def _one_after_another(layers: list[Any]) -> Callable[..., nn.Module]:
-    """A class of MLPs that is the next of ``layers`` each time; blocks are made in order."""
+    """Return a class of MLPs that is the next of ``layers`` each time; blocks are made in order."""
     rest = iter(layers)
     return lambda *args, **kwargs: next(rest)(*args, **kwargs)
 

@@ -88,7 +88,7 @@ def is_large_on_a_cpu(x: Tensor, keep: str | None) -> bool:
 def run_in_blocks(
     x: Tensor, modules: Sequence[Modules], *, keep: str | None, v: Tensor | None = None
 ) -> Tensor | None:
-    """The output of GR-KAN layers in blocks of rows; None where their modules are to run.
+    """Return the output of GR-KAN layers in blocks of rows; None where their modules are to run.
 
     Args:
         x: an input that :func:`is_large_on_a_cpu`.
@@ -126,7 +126,7 @@ def _stays_in_caches(x: Tensor, modules: Sequence[Modules]) -> bool:
 
 
 def _plain_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
-    """The tensors of layers that are no more than their formula, and take x; else None.
+    """Return the tensors of layers that are no more than their formula, and take x; else None.
 
     A layer does more if a module is patched (hooks, a derived class, a ``forward`` of its own,
     parameters of a tensor subclass), was given a backend by name, or does something between a
@@ -150,7 +150,7 @@ def _plain_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
 
 
 def _plain_layer(modules: Modules) -> Layer | None:
-    """The tensors of a layer that is no more than its formula; else None."""
+    """Return the tensors of a layer that is no more than its formula; else None."""
     activation, *between, linear = modules
     for module in between:
         if not has_no_effect(module):
@@ -210,7 +210,7 @@ def _has_kernels(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
 
 
 def block_rows(row_bytes: int) -> int:
-    """The largest number of rows in a block: what twice the second-level caches hold.
+    """Return the largest number of rows in a block: what twice the second-level caches hold.
 
     Then a block is in the caches of second and third level, and products are not too small.
 
@@ -226,7 +226,8 @@ def _block_bytes() -> int:
 
 @constant_when_compiled
 def least_bytes() -> int:
-    """The size of a widest layer from which blocks are faster: what the second-level caches hold.
+    """Return the size of a widest layer from which blocks are faster: what the second-level caches
+    hold.
 
     A smaller layer stays in the caches by itself, and what Python does for a block takes longer
     than blocks save.
@@ -240,7 +241,7 @@ def _second_level_caches() -> int:
 
 @functools.cache
 def second_level_cache() -> int:
-    """The size of one core's second-level cache in bytes, as Linux tells it."""
+    """Return the size of one core's second-level cache in bytes, as Linux tells it."""
     try:
         size = int(_LEVEL_2.read_text().strip().removesuffix("K")) << 10
     except (OSError, ValueError):
@@ -249,7 +250,7 @@ def second_level_cache() -> int:
 
 
 def _widest_bytes(x: Tensor, widths: Sequence[int]) -> int:
-    """The size of the widest of x (..., d_in) and layers of these widths."""
+    """Return the size of the widest of x (..., d_in) and layers of these widths."""
     d_in = x.shape[-1]
     return x.numel() // (d_in or 1) * max((d_in, *widths)) * x.element_size()
 
@@ -257,7 +258,7 @@ def _widest_bytes(x: Tensor, widths: Sequence[int]) -> int:
 def _block_layers(
     rows: Tensor, layers: Sequence[Layer], *, dtype: torch.dtype, whole: bool
 ) -> tuple[int, list[_BlockLayer]]:
-    """The size of a block, and the layers with space for so many rows."""
+    """Return the size of a block, and the layers with space for so many rows."""
     hidden = max(len(layer.weight) for layer in layers) * dtype.itemsize
     row_bytes = max(rows.shape[-1] * rows.element_size(), hidden)
     count = 1 if whole else math.ceil(len(rows) / block_rows(row_bytes)) or 1
@@ -282,7 +283,7 @@ def forward(
     hidden: Sequence[Tensor] = (),
     whole: bool = False,
 ) -> Tensor:
-    """The output of layers that may run in blocks.
+    """Return the output of layers that may run in blocks.
 
     Args:
         x: (..., d_in).
@@ -316,7 +317,7 @@ def backward(
     hidden: Sequence[Tensor] = (),
     whole: bool = False,
 ) -> tuple[Tensor | None, Tensor | None, list[Tensor | None]]:
-    """The gradients of x, v and each layer's parameters; None where none is needed.
+    """Return the gradients of x, v and each layer's parameters; None where none is needed.
 
     Args:
         grad: of the output, in the dtype of the products.
@@ -378,7 +379,7 @@ class _BlockLayer:
         """The gradients of the parameters."""
 
     def output(self, place: Tensor | None, start: int, count: int) -> Tensor:
-        """The memory for the output of these rows: its place, or space that is used again."""
+        """Return the memory for the output of these rows: its place, or reused space."""
         if place is not None:
             return place[start : start + count]
         return self._space(f"output {self.number}", len(self.weight), self.dtype)[:count]
@@ -406,7 +407,7 @@ class _BlockLayer:
         v: Tensor | None = None,
         dv: Tensor | None = None,
     ) -> Tensor | None:
-        """Adds to the sums, and writes the gradients of x and v where they are given."""
+        """Add to the sums, and write the gradients of x and v where they are given."""
         of_numerator, of_denominator, of_weight, of_bias = self.needs
         if dx is None and not of_numerator and not of_denominator:
             y = self._rational(x, v) if of_weight else x
@@ -423,14 +424,14 @@ class _BlockLayer:
         return dx
 
     def _add(self, place: int, part: Tensor) -> None:
-        """Adds a block's part to the gradient of a parameter."""
+        """Add a block's part to the gradient of a parameter."""
         total = self.sums[place]
         self.sums[place] = part if total is None else total.add_(part)
 
     def _backward_of_value(
         self, grad: Tensor, x: Tensor, dx: Tensor, *, v: Tensor | None, dv: Tensor | None
     ) -> Tensor:
-        """Writes dx and dv, adds to the sums of F, returns F(x) v if the weight needs it."""
+        """Write dx and dv, add to the sums of F, return F(x) v if the weight needs it."""
         form, numerator, denominator, *_ = self.layer
         d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
         if numerator is None or denominator is None:
@@ -566,7 +567,7 @@ def _layers(forms: Sequence[Form], parameters: Sequence[Tensor | None]) -> list[
 def _recorded(
     grad: Tensor, x: Tensor, v: Tensor | None, layers: Sequence[Layer], needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients by autograd of the layers' formula, which may be differentiated again."""
+    """Return the gradients of the layers' formula by autograd, differentiable again."""
     tensors: list[Tensor | None] = [v]
     for layer in layers:
         tensors += layer.tensors

@@ -114,7 +114,7 @@ class BSplineKANLinear(nn.Module):
     __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print(module)``."""
+        """Return the arguments, for ``print(module)``."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features},"
             f" bias={self.bias is not None}, grid={self.grid}, order={self.order},"
@@ -174,7 +174,7 @@ class BSplineKANMlp(nn.Module):
 
 @cache
 def _pieces(order: int) -> list[list[float]]:
-    """The splines of an order on one grid interval, as coefficients of polynomials in u.
+    """Return the splines of an order on one grid interval, as coefficients of polynomials in u.
 
     With N the cardinal spline on the knots 0 .. order + 1, entry [p][r] is the coefficient of u^p
     in N(order - r + u), which is B_(i + r) at t = i + u. De Boor and Cox's recursion gives them:

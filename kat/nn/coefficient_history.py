@@ -53,12 +53,12 @@ class LayerHistory:
     denominator: Tensor
 
     def functions(self, x: Tensor) -> Tensor:
-        """The function of each group at each step, at the points x (k,): (S, G, k), float64."""
+        """Return F of each group at each step, at the points x (k,): (S, G, k), float64."""
         pairs = zip(self.numerator, self.denominator, strict=True)
         return torch.stack([group_functions(x, a, b, self.form) for a, b in pairs])
 
     def followed_by(self, later: LayerHistory) -> LayerHistory:
-        """The history, followed by a later one of the same layer."""
+        """Return the history, followed by a later one of the same layer."""
         names = ("steps", "numerator", "denominator")
         joined = {n: torch.cat([getattr(self, n), getattr(later, n)]) for n in names}
         return LayerHistory(self.form, **joined)
@@ -69,7 +69,7 @@ History = Mapping[str, LayerHistory]
 
 
 def write_coefficient_history(history: History, path: str | Path) -> None:
-    """Writes the coefficients of all layers, step by step. The file appears whole or not at all.
+    """Write the coefficients of all layers, step by step. The file appears whole or not at all.
 
     Examples:
         >>> from pathlib import Path
@@ -95,7 +95,7 @@ def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
 
 
 def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
-    """Reads a file of :func:`write_coefficient_history`.
+    """Read a file of :func:`write_coefficient_history`.
 
     Raises:
         InputError: the file is missing, or something else.

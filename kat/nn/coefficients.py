@@ -50,7 +50,7 @@ class Coefficients:
     max_error: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks the coefficients."""
+        """Check the coefficients."""
         finite = all(map(math.isfinite, (*self.numerator, *self.denominator)))
         if not finite or self.form not in FORMS or self.degree[0] < 1:
             raise InputError(
@@ -64,7 +64,7 @@ class Coefficients:
         return len(self.numerator) - 1, len(self.denominator)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types; ``init=`` accepts this too."""
+        """Return the fields as JSON types; ``init=`` accepts this too."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -72,7 +72,7 @@ class Coefficients:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "init") -> Coefficients:
-        """Reads the fields from a mapping with any other entries, such as a file of ``kat fit``.
+        """Read the fields from a mapping with any other entries, such as a file of ``kat fit``.
 
         Numerator and denominator suffice.
 
@@ -114,7 +114,7 @@ Examples:
 
 
 def check_degree(degree: Sequence[int]) -> tuple[int, int]:
-    """The degrees (m, n) of numerator and denominator.
+    """Return the degrees (m, n) of numerator and denominator.
 
     Raises:
         InputError: m < 1 or n < 0.

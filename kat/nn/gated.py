@@ -127,7 +127,7 @@ class GatedGRKANMlp(nn.Module):
         init_gated_(self, self.weight_init)
 
     def reset_parameters(self) -> None:
-        """Resets the rational to its initial function and draws the weights again."""
+        """Reset the rational to its initial function and draw the weights again."""
         self.act.reset_parameters()
         self.init_weights()
 

@@ -110,7 +110,7 @@ class GRKANLinear(nn.Module):
         init_own_(self.fc, self.act, self.weight_init)
 
     def reset_parameters(self) -> None:
-        """Resets the rational to its initial function and draws the weights again."""
+        """Reset the rational to its initial function and draw the weights again."""
         self.act.reset_parameters()
         self.init_weights()
 
@@ -221,7 +221,7 @@ class GRKANMlp(nn.Module):
         init_own_(self.fc2, self.act2, self.weight_init)
 
     def reset_parameters(self) -> None:
-        """Resets the rationals to their initial functions and draws the weights again."""
+        """Reset the rationals to their initial functions and draw the weights again."""
         for act in (self.act1, self.act2):
             if isinstance(act, GroupRational):
                 act.reset_parameters()
@@ -236,7 +236,7 @@ class GRKANMlp(nn.Module):
 
 
 def check_keep(keep: Keep | None) -> Keep | None:
-    """Returns ``keep=`` of a layer.
+    """Check and return ``keep=`` of a layer.
 
     Raises:
         InputError: it is neither None nor one of :data:`Keep`.
@@ -257,7 +257,7 @@ def pair(value: Any) -> tuple[Any, Any]:
 
 
 def count_groups(num_groups: int | str, name: str, width: int) -> int:
-    """The number of groups into which a width is divided.
+    """Return the number of groups into which a width is divided.
 
     Args:
         num_groups: the number; ``"channels"``: one for each channel; ``"auto"``: see
@@ -280,5 +280,5 @@ def count_groups(num_groups: int | str, name: str, width: int) -> int:
 
 
 def largest_groups(width: int) -> int:
-    """The largest divisor of a width up to 8: ``num_groups="auto"``."""
+    """Return the largest divisor of a width up to 8: ``num_groups="auto"``."""
     return max(count for count in range(1, 9) if width % count == 0)

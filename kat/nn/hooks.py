@@ -17,7 +17,7 @@ _hooks: OrderedDict[int, GRKANHook] = OrderedDict()
 
 
 def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
-    """Calls ``hook(activation, linear, x, y)`` whenever a GR-KAN layer y = W F(x) + bias runs.
+    """Call ``hook(activation, linear, x, y)`` whenever a GR-KAN layer y = W F(x) + bias runs.
 
     Of a gated MLP, x is the gate: y = W (F(x) v) + bias.
 
@@ -53,7 +53,7 @@ def has_grkan_hooks() -> bool:
 
 
 def call_grkan_hooks(activation: Any, linear: Any, x: Tensor, y: Tensor) -> None:
-    """Shows the input and output of a layer that has a rational to all hooks."""
+    """Show the input and output of a layer that has a rational to all hooks."""
     for hook in tuple(_hooks.values()):
         if not isinstance(activation, nn.Identity):
             hook(activation, linear, x, y)

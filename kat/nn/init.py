@@ -101,7 +101,7 @@ def _draw(parameters: Mapping[str, Tensor | None], activation: nn.Module, scheme
 
 
 def _function(activation: nn.Module) -> Function:
-    """The function of a point: one value, or one for each group of a rational."""
+    """Return the function of a point: one value, or one for each group of a rational."""
     return activation.functions if isinstance(activation, GroupRational) else activation
 
 
@@ -120,7 +120,7 @@ def _draw_centered(weight: Tensor, function: Function) -> None:
 
 @torch.no_grad()
 def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> None:
-    """Initializes attention so that its weight products resemble trained transformers.
+    """Initialize attention so that its weight products resemble trained transformers.
 
     For each head, W_q^T W_k is the best rank d_head approximation of 0.7 Z + 0.7 I, and
     W_proj W_v = 0.4 Z - 0.4 I. Z has independent entries of variance 1 / d; the W are the weights

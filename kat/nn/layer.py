@@ -17,7 +17,7 @@ from kat.ops.torch_internals import in_function_transform, is_exporting, is_patc
 def run_layers(
     x: Tensor, layers: Sequence[Modules], *, keep: str | None, v: Tensor | None = None
 ) -> Tensor:
-    """The output of layers, each of which is shown to the hooks on all GR-KAN layers.
+    """Return the output of layers, each of which is shown to the hooks on all GR-KAN layers.
 
     Args:
         x: (..., d_in).

@@ -218,7 +218,7 @@ def _mark_slopes(activation: GroupRational) -> None:
 
 
 def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
-    """The parameters that require a gradient, those without weight decay first.
+    """Return the parameters that require a gradient, those without weight decay first.
 
     The others have no weight decay of their own if it is None.
     """
@@ -264,7 +264,7 @@ def split_coefficients(
 
 
 def _spared(model: nn.Module) -> set[int]:
-    """The ids of the parameters without weight decay."""
+    """Return the ids of the parameters without weight decay."""
     spared = {
         id(parameter)
         for name, parameter in model.named_parameters()

@@ -21,7 +21,7 @@ from kat.ops.arguments import check_form
 
 
 def preset_names() -> list[str]:
-    """The names that ``init=`` accepts.
+    """Return the names that ``init=`` accepts.
 
     Examples:
         >>> from kat.nn import preset_names
@@ -32,7 +32,7 @@ def preset_names() -> list[str]:
 
 
 def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coefficients:
-    """The coefficients that approximate a known function, for a degree and a form.
+    """Return the coefficients that approximate a known function, for a degree and a form.
 
     The package ships degree (5, 4). For any other degree the function is fitted on the
     same interval at the first call, in about a second, and the result is cached.
@@ -80,7 +80,7 @@ def _preset(name: str, degree: tuple[int, int], form: str) -> Coefficients:
 def minimax(
     name: str, degree: tuple[int, int], form: str, interval: tuple[float, float]
 ) -> Coefficients:
-    """The coefficients with the least maximum error on an interval.
+    """Return the coefficients with the least maximum error on an interval.
 
     The package has degree (5, 4) on [-6, 6]. Anything else is fitted at the first call.
 
@@ -106,7 +106,7 @@ def minimax(
 
 
 def read_coefficients(path: str | Path) -> Coefficients:
-    """Reads a file written by ``kat fit``.
+    """Read a file written by ``kat fit``.
 
     Raises:
         InputError: the file is missing, or holds something else.
@@ -126,7 +126,8 @@ def read_coefficients(path: str | Path) -> Coefficients:
 def given_coefficients(
     init: Init, degree: tuple[int, int] = (5, 4), form: str = "A"
 ) -> str | Coefficients:
-    """The name of a preset as it is, and anything else that ``init=`` accepts as coefficients.
+    """Return the name of a preset as it is, and anything else that ``init=`` accepts as
+    coefficients.
 
     A function is the preset of its values, such as ``torch.nn.GELU()``; any other is fitted on
     [-3, 3], in about a second.
@@ -171,7 +172,8 @@ def _init_of_function(given: Any, degree: tuple[int, int], form: str) -> str | C
 
 
 def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str) -> Coefficients:
-    """The coefficients of a preset, or the given ones, checked against a layer's degree and form.
+    """Return the coefficients of a preset, or the given ones, checked against a layer's degree and
+    form.
 
     Args:
         init: a result of :func:`given_coefficients`.
@@ -192,7 +194,7 @@ def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str
 
 
 def _table() -> dict[str, dict[str, dict[str, Any]]]:
-    """The stored presets by name and form."""
+    """Return the stored presets by name and form."""
     return _file()["presets"]
 
 

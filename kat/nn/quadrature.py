@@ -80,7 +80,7 @@ def gain(function: Function) -> float:
 
 
 def evaluable(function: Function) -> Function:
-    """A module with parameters, such as a PReLU, as a copy on the CPU in float64."""
+    """Return a module with parameters, such as a PReLU, as a copy on the CPU in float64."""
     if not isinstance(function, nn.Module) or next(function.parameters(), None) is None:
         return function
     return copy.deepcopy(function).double().cpu()
@@ -103,7 +103,9 @@ def _quadrature() -> tuple[list[float], list[float]]:
 
 
 def _legendre_root(index: int) -> tuple[float, float]:
-    """A root x of the Legendre polynomial P_n by Newton's method, and 2 / ((1 - x^2) P_n'(x)^2)."""
+    """Return a root x of the Legendre polynomial P_n by Newton's method, and 2 / ((1 - x^2)
+    P_n'(x)^2).
+    """
     x = math.cos(math.pi * (index + 0.75) / (_NODES + 0.5))
     for _ in range(_NEWTON_STEPS):
         before, value = 1.0, x

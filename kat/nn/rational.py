@@ -130,11 +130,11 @@ class GroupRational(nn.Module):
         ALIVE.add(self)
 
     def reset_parameters(self) -> None:
-        """Resets all groups to the initial function."""
+        """Reset all groups to the initial function."""
         set_coefficients(self, self.initial_coefficients())
 
     def initial_coefficients(self) -> Coefficients:
-        """The coefficients of the initial function."""
+        """Return the coefficients of the initial function."""
         return coefficients_of(self.init, self.degree, self.form)
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class GroupRational(nn.Module):
         return gain(self.functions) if all(w.isfinite().all() for w in weights) else float("nan")
 
     def coefficients(self, group: int | None = None) -> Coefficients:
-        """The current function of a group, as ``init=`` takes it.
+        """Return the current function of a group, as ``init=`` takes it.
 
         Args:
             group: its index; None if all groups have the same function.
@@ -164,14 +164,14 @@ class GroupRational(nn.Module):
         return Coefficients(tuple(row[:count]), tuple(row[count:]), self.form, interval)
 
     def functions(self, x: Tensor) -> Tensor:
-        """The function of each group at the points x (k,), on the CPU in float64: (G, k).
+        """Return the function of each group at the points x (k,), on the CPU in float64: (G, k).
 
         x may be a NumPy array. (1, k) if the groups share all coefficients.
         """
         return group_functions(x, self.weight_numerator, self.weight_denominator, self.form)
 
     def initial_functions(self, x: Tensor) -> Tensor:
-        """The initial function of all groups at the points x (k,), in float64: (1, k)."""
+        """Return the initial function of all groups at the points x (k,), in float64: (1, k)."""
         c = self.initial_coefficients()
         dtype = self.weight_numerator.dtype
         numerator, denominator = (_exact([v]).to(dtype) for v in (c.numerator, c.denominator))
@@ -211,7 +211,7 @@ class GroupRational(nn.Module):
     __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print(module)``."""
+        """Return the arguments, for ``print(module)``."""
         return (
             f"num_groups={self.num_groups}, degree={self.degree}, init={self.init!r},"
             f" form={self.form!r}, share={self.share!r}, channel_dim={self.channel_dim}"
@@ -219,7 +219,9 @@ class GroupRational(nn.Module):
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of linear maps of x: autocast's where that is active and x is not in float64."""
+    """Return the dtype of linear maps of x: autocast's where that is active and x is not in
+    float64.
+    """
     if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
         return x.dtype
     return torch.get_autocast_dtype(x.device.type)
@@ -227,7 +229,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 @torch.no_grad()
 def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> None:
-    """Makes all groups the one function of these coefficients."""
+    """Make all groups the one function of these coefficients."""
     for parameter, values in (
         (activation.weight_numerator, coefficients.numerator),
         (activation.weight_denominator, coefficients.denominator),
@@ -237,12 +239,12 @@ def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> N
 
 
 def _exact(values: Sequence[Any]) -> Tensor:
-    """The values on the CPU, unrounded."""
+    """Return the values on the CPU, unrounded."""
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def rationals(model: nn.Module) -> dict[str, GroupRational]:
-    """The rational layers of a model by name.
+    """Return the rational layers of a model by name.
 
     Examples:
         >>> import kat
@@ -254,7 +256,7 @@ def rationals(model: nn.Module) -> dict[str, GroupRational]:
 
 
 def rational_parameter_names(model: nn.Module) -> set[str]:
-    """The names of the parameters of a model that belong to rationals.
+    """Return the names of the parameters of a model that belong to rationals.
 
     These are coefficients, and what :func:`kat.adapt` adds to them.
 
@@ -271,7 +273,7 @@ def rational_parameter_names(model: nn.Module) -> set[str]:
 
 
 def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """The function of each group at the points x (k,), on the CPU in float64: (G, k).
+    """Return the function of each group at the points x (k,), on the CPU in float64: (G, k).
 
     Args:
         x: the points.
@@ -364,7 +366,7 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
 
 
 def _keep_odd_at_zero(b: nn.Parameter) -> list[RemovableHandle]:
-    """Clears the gradients of b_1, b_3, ...; of a frozen parameter too, which may train later."""
+    """Clear the gradients of b_1, b_3, ...; of a frozen parameter too, which may train later."""
     trains = b.requires_grad
     b.requires_grad_(True)
     handles = [

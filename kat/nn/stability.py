@@ -105,7 +105,7 @@ class StabilityMonitor:
         self._gradients: dict[str, Tensor] = {}
 
     def attach(self, model: nn.Module) -> None:
-        """Finds the layers of a model. Drift is measured from their current coefficients.
+        """Find the layers of a model. Drift is measured from their current coefficients.
 
         Raises:
             InputError: the model has no rational layer.
@@ -140,7 +140,7 @@ class StabilityMonitor:
         return bool(self._handles)
 
     def watch(self) -> None:
-        """Adds the hooks for one forward and backward pass.
+        """Add the hooks for one forward and backward pass.
 
         Of several passes, the first with a sample counts.
 
@@ -158,14 +158,14 @@ class StabilityMonitor:
             self._handles.append(block.register_forward_hook(hook, with_kwargs=True))
 
     def stop(self) -> None:
-        """Removes the hooks, and discards what was observed and not recorded."""
+        """Remove the hooks, and discard what was observed and not recorded."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._seen, self._gradients = {}, {}
 
     def record(self, step: int, loss_scale: float = 1.0) -> list[Row]:
-        """Removes the hooks and returns one row for each layer and block, also added to ``rows``.
+        """Remove the hooks and return one row for each layer and block, also added to ``rows``.
 
         A layer that did not run, as of an expert that no token chose, has no row. To be called
         after the backward pass and before the optimizer step.
@@ -191,7 +191,7 @@ class StabilityMonitor:
         return recorded
 
     def save(self, path: str | Path) -> None:
-        """Writes all rows so far as CSV with the columns :data:`COLUMNS`."""
+        """Write all rows so far as CSV with the columns :data:`COLUMNS`."""
         write_rows(self.rows, path)
 
     def resume(self, path: str | Path, step: int) -> None:
@@ -200,7 +200,7 @@ class StabilityMonitor:
             self.rows = [row for row in read_rows(path) if row["step"] < step]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The coefficients from which drift is measured, by layer."""
+        """Return the coefficients from which drift is measured, by layer."""
         return {layer.name: layer.start for layer in self._layers.values()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -233,7 +233,7 @@ class StabilityMonitor:
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The first tensor argument of a module's call, positional or by name."""
+    """Return the first tensor argument of a module's call, positional or by name."""
     return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
 
@@ -242,7 +242,7 @@ def _see_gradient(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> 
 
 
 def _linears(model: nn.Module) -> dict[int, nn.Linear]:
-    """The linear map after each rational of a GR-KAN layer, by the rational's id."""
+    """Return the linear map after each rational of a GR-KAN layer, by the rational's id."""
     pairs: list[tuple[nn.Module, nn.Linear]] = []
     for module in model.modules():
         if isinstance(module, GRKANLinear):
@@ -256,7 +256,7 @@ def _linears(model: nn.Module) -> dict[int, nn.Linear]:
 
 @torch.no_grad()
 def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The quantities of a layer that follow from its input and output."""
+    """Return the quantities of a layer that follow from its input and output."""
     activation = layer.activation
     f = activation.forward(_wide(x)).movedim(activation.channel_dim, -1)  # without its hooks
     x, y = (_wide(t.movedim(activation.channel_dim, -1)) for t in (x, y))
@@ -302,7 +302,9 @@ def _parameters_seen(layer: _Layer) -> dict[str, Tensor]:
 
 
 def _gradient_norms(module: nn.Module, name: str) -> list[Tensor]:
-    """The norm for a parameter, or for each part of the change that :func:`kat.adapt` put there."""
+    """Return the norm for a parameter, or for each part of the change that :func:`kat.adapt` put
+    there.
+    """
     trained = (p for key, p in module.named_parameters() if name in key.split("."))
     return [_norm(p.grad) for p in trained if p.grad is not None]
 
@@ -340,12 +342,12 @@ def _merge(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
-    """Writes rows as CSV; cells for quantities that do not apply are empty."""
+    """Write rows as CSV; cells for quantities that do not apply are empty."""
     write_table(path, COLUMNS, rows)
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads a file of :func:`write_rows`.
+    """Read a file of :func:`write_rows`.
 
     Raises:
         InputError: the file is missing, or something else.

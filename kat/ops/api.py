@@ -164,7 +164,8 @@ def warmup(
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
-    """The decomposition of F(x) into plain operations, for ``ExportedProgram.run_decompositions``.
+    """Return the decomposition of F(x) into plain operations, for
+    ``ExportedProgram.run_decompositions``.
 
     A program of ``torch.export`` holds F(x) and F(x) v as the operator ``kat::rational``, which
     runs where kat is imported. Other runtimes and exporters know

@@ -42,7 +42,7 @@ DTYPES = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
 
 def check_form(form: str) -> None:
-    """Checks the form of the denominator.
+    """Check the form of the denominator.
 
     Raises:
         InputError: it is not one of :data:`FORMS`.
@@ -52,7 +52,7 @@ def check_form(form: str) -> None:
 
 
 def check_impl(impl: str | None) -> None:
-    """Checks the name of a backend.
+    """Check the name of a backend.
 
     Raises:
         InputError: it is neither None nor one of :data:`Impl`.
@@ -63,7 +63,7 @@ def check_impl(impl: str | None) -> None:
 
 
 def check_is_tensor(name: str, value: Any) -> None:
-    """Checks an argument that may be a list or an array of NumPy.
+    """Check an argument that may be a list or an array of NumPy.
 
     Raises:
         TypeError: it is no tensor.
@@ -75,7 +75,7 @@ def check_is_tensor(name: str, value: Any) -> None:
 
 
 def check_are_tensors(*, v: Any, **required: Any) -> None:
-    """Checks the tensors of a call, of which v may be None.
+    """Check the tensors of a call, of which v may be None.
 
     Raises:
         TypeError: one is no tensor.
@@ -86,19 +86,19 @@ def check_are_tensors(*, v: Any, **required: Any) -> None:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the arithmetic for a tensor's dtype: float64 for float64, else float32."""
+    """Return the dtype of the arithmetic: float64 for float64 tensors, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def degree_of(numerator: Tensor, denominator: Tensor) -> tuple[int, int]:
-    """The degrees (m, n) of coefficients (1 or G, m + 1) and (1 or G, n)."""
+    """Return the degrees (m, n) of coefficients (1 or G, m + 1) and (1 or G, n)."""
     return numerator.shape[1] - 1, denominator.shape[1]
 
 
 def check_arguments(
     x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
-    """Checks the arguments of :func:`kat.rational`, and with v of :func:`kat.gated_rational`.
+    """Check the arguments of :func:`kat.rational`, and with v of :func:`kat.gated_rational`.
 
     Raises:
         ValueError: an unknown form, shapes that do not fit together, tensors on several devices, v
@@ -133,7 +133,7 @@ def arguments_valid(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 
 
 def divisors(width: int) -> str:
-    """The numbers of groups, up to 64, that divide a width, for a message."""
+    """Return the numbers of groups, up to 64, that divide a width, for a message."""
     return ", ".join(str(count) for count in range(1, 65) if width % count == 0)
 
 

@@ -44,7 +44,7 @@ def gradients(
     form: str,
     coefficients: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of ``sum(grad * F(x) * v)``, differentiable again.
+    """Return the gradients of ``sum(grad * F(x) * v)``, differentiable again.
 
     Args:
         grad, x, numerator, denominator: such that there :func:`has_kernel`.
@@ -136,7 +136,9 @@ class _CoefficientGradients(torch.autograd.Function):
 def _gradients(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients, recorded or not."""
+    """Return the gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients, recorded or
+    not.
+    """
     if not torch.is_grad_enabled():
         return _unrecorded(grad, x, numerator, denominator, form=form, order=order)
     if in_function_transform():
@@ -159,7 +161,7 @@ def _unrecorded(
 def kernel_gradients(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The gradients of ``sum(grad * F^(order)(x))`` by the kernel; None if powers overflow."""
+    """Return the kernel's gradients of ``sum(grad * F^(order)(x))``; None if powers overflow."""
     dx = torch.empty_like(x)
     a, b = cpu.dense_coefficients(x, numerator, denominator)
     da, db = torch.zeros_like(a), torch.zeros_like(b)
@@ -176,7 +178,7 @@ def kernel_gradients(
 def _by_reference(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes :func:`_gradients` by plain operations, which anything can differentiate again."""
+    """Compute :func:`_gradients` by plain operations, which anything can differentiate again."""
     if order == 0:
         dx, da, db, _ = reference.backward(grad, x, numerator, denominator, form=form)
         return dx, da, db
@@ -198,7 +200,7 @@ def _plain(form: str, order: int) -> Callable[..., Tensor]:
 
 
 def _derived(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The derivative for x of a function that treats each element of x by itself."""
+    """Return the derivative for x of a function that treats each element of x by itself."""
     return torch.func.grad(
         lambda x, numerator, denominator: function(x, numerator, denominator).sum()
     )

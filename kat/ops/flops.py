@@ -38,7 +38,9 @@ def backward_flops(elements: int, degree: tuple[int, int]) -> int:
 def _count_forward(
     x: Sequence[int], numerator: Sequence[int], denominator: Sequence[int], *_: Any, **__: Any
 ) -> int:
-    """The FLOPs of the operator; the product with a gate's v is elementwise, and not counted."""
+    """Return the FLOPs of the operator; the product with a gate's v is elementwise, and not
+    counted.
+    """
     return rational_flops(math.prod(x), (numerator[1] - 1, denominator[1]))
 
 

@@ -65,7 +65,7 @@ class Backend(Protocol):
         *,
         form: str,
     ) -> None:
-        """Raises an error that says why the kernels do not run for these arguments."""
+        """Raise an error that says why the kernels do not run for these arguments."""
 
     def forward(
         self,
@@ -92,7 +92,7 @@ class Backend(Protocol):
         dv: Tensor | None = None,
         coefficients: bool = True,
     ) -> tuple[Tensor, Tensor] | None:
-        """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
+        """Fill dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
@@ -102,7 +102,9 @@ KERNELS = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
 
 
 def kernel_name(device: torch.device) -> str:
-    """The kernel of a device: ``triton``, an instruction set of the CPU, or ``off`` without one."""
+    """Return the kernel of a device: ``triton``, an instruction set of the CPU, or ``off`` without
+    one.
+    """
     if device.type == "cuda":
         return "off" if triton.load()[0] is None else "triton"
     library = find_library() if device.type == "cpu" else None
@@ -144,7 +146,9 @@ def run_backward(
     coefficients: bool = True,
     backend: Backend | None = None,
 ) -> Gradients:
-    """The gradients of ``sum(grad * F(x) * v)``; of the coefficients only if they are asked for."""
+    """Return the gradients of ``sum(grad * F(x) * v)``; of the coefficients only if they are asked
+    for.
+    """
     backend = backend or _kernel(x, numerator, denominator, v, form=form)
     dx = _empty_like(x, v, x.dtype)
     dv = None if v is None else _empty_like(v, v, v.dtype)
@@ -179,7 +183,7 @@ def run_backward(
 def _kernel(
     x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None, *, form: str
 ) -> Backend | None:
-    """The backend of x's device, if it supports the arguments."""
+    """Return the backend of x's device, if it supports the arguments."""
     backend = KERNELS.get(x.device.type)
     if backend is None or not backend.supports(x, numerator, denominator, v, form=form):
         return None
@@ -187,7 +191,7 @@ def _kernel(
 
 
 def _empty_like(x: Tensor, v: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """An output: laid out like x, or contiguous where F is a gate."""
+    """Return an output: laid out like x, or contiguous where F is a gate."""
     return torch.empty_like(x, dtype=dtype) if v is None else x.new_empty(x.shape, dtype=dtype)
 
 
@@ -272,7 +276,7 @@ def gradients(
     form: str = "A",
     coefficients: bool = True,
 ) -> Gradients:
-    """The gradients of ``sum(grad * F(x) * v)``, differentiable again.
+    """Return the gradients of ``sum(grad * F(x) * v)``, differentiable again.
 
     A backward pass can itself be mapped or differentiated in forward mode
     (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
@@ -298,7 +302,7 @@ def gradients(
 
 
 def _gradients(ctx: Any, grad: Tensor) -> Gradients:
-    """The gradients of an operator; not of frozen coefficients, whose sums cost a third."""
+    """Return the gradients of an operator; not of frozen coefficients, whose sums cost a third."""
     x, numerator, denominator, v = ctx.saved_tensors
     _, of_numerator, of_denominator, *_ = ctx.needs_input_grad
     coefficients = of_numerator or of_denominator
@@ -371,7 +375,7 @@ def _fake_backward(
 def _second_order(
     ctx: Any, d_dx: Tensor, d_da: Tensor, d_db: Tensor, d_dv: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of the backward operator, by differentiating the reference's formula."""
+    """Return the gradients of the backward operator, by differentiating the reference's formula."""
     grad, x, numerator, denominator, v = ctx.saved_tensors
     gate = () if v is None else (v,)
 

@@ -123,7 +123,8 @@ def backward(
     *,
     form: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator; with v its own too.
+    """Return the gradients of ``sum(grad * F(x))`` for x, numerator and denominator; with v its own
+    too.
 
     With r = 1/Q, y = P r and w = grad r:
 
@@ -203,7 +204,8 @@ def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 
 
 def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The largest |z| for plain arithmetic: there |P z^n| <= 2^88 and Q <= 2^40; more in float64.
+    """Return the largest |z| for plain arithmetic: there |P z^n| <= 2^88 and Q <= 2^40; more in
+    float64.
 
     NaN if a coefficient is NaN, so that no z is within it.
     """
@@ -222,13 +224,13 @@ def _all_ordinary(grad: Tensor) -> bool:
 
 
 def _is_ordinary(grad: Tensor) -> Tensor:
-    """True where grad F / Q does not underflow, nor a sum of a million terms overflow."""
+    """Return True where grad F / Q does not underflow, nor a sum of a million terms overflow."""
     size, room = grad.detach().abs(), _room(grad)
     return (size == 0) | (size >= 2.0 ** (-40 * room)) & (size <= 2.0 ** (20 * room))
 
 
 def _room(z: Tensor) -> int:
-    """The range of z's exponents, as a multiple of float32's."""
+    """Return the range of z's exponents, as a multiple of float32's."""
     return 8 if z.dtype == torch.float64 else 1
 
 
@@ -275,7 +277,7 @@ def _by_parity(b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _derivative(coefficients: Tensor) -> Tensor:
-    """The coefficients of d/dx sum_i c_i x^i, i = 1..k, for c (1 or G, k)."""
+    """Return the coefficients of d/dx sum_i c_i x^i, i = 1..k, for c (1 or G, k)."""
     order = torch.arange(1, coefficients.shape[1] + 1, device=coefficients.device)
     return coefficients * order.to(coefficients.dtype)
 

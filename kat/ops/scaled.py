@@ -85,7 +85,7 @@ def backward(
 
 
 def _total(terms: Tensor, exponent: Tensor, coefficients: Tensor) -> Tensor:
-    """The sum of terms 2^exponent over each group, or over all: one column of the gradient.
+    """Return the sum of terms 2^exponent over each group, or over all: one column of the gradient.
 
     Infinite terms of both signs sum to infinity; only a NaN gives NaN.
     """
@@ -110,7 +110,7 @@ def times_power(value: Tensor, exponent: Tensor) -> Tensor:
 
 
 def sign(t: Tensor) -> Tensor:
-    """The sign with sgn(0) = +1: the subgradient of |t| with which zero coefficients train."""
+    """Return the sign, sgn(0) = +1: the subgradient of |t| with which zero coefficients train."""
     return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
 
 
@@ -166,7 +166,7 @@ def _parts(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _exponent(x: Tensor) -> Tensor:
-    """The e of x = f 2^e with 0.5 <= |f| < 1, for finite x; 0 for x = 0.
+    """Return the e of x = f 2^e with 0.5 <= |f| < 1, for finite x; 0 for x = 0.
 
     ``torch.frexp`` of float64 does not compile for CPUs (torch 2.13), so this reads the bits. A
     subnormal number has no exponent of its own until it is scaled up.

@@ -63,7 +63,7 @@ def ratios(
     size_of_terms = grad.abs() * size
 
     def allowed(scale: Tensor, size: Tensor, steps: int, limit: float = math.inf) -> Tensor:
-        """The error of the arithmetic; any, where the terms exceed a limit."""
+        """Return the error of the arithmetic; any, where the terms exceed a limit."""
         computed = steps * (unit * scale + arithmetic.tiny * arithmetic.eps * size)
         return computed.where(scale <= limit, math.inf)
 
@@ -85,7 +85,7 @@ def ratios(
 
 
 def _scales(weight: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str) -> tuple[Tensor, ...]:
-    """The scales of y, dx, da and db, and the size; weight: |g|."""
+    """Return the scales of y, dx, da and db, and the size; weight: |g|."""
     n = b.shape[1]
     units = torch.eye(n + 1, dtype=x.dtype, device=x.device)
     even = units[:1] + units[n - n % 2]

@@ -115,7 +115,7 @@ def is_exporting_onnx() -> bool:
 
 
 def constant_when_compiled(function: Function) -> Function:
-    """Makes compiled code take a function's result as a constant, instead of tracing the function.
+    """Make compiled code take a function's result as a constant, instead of tracing the function.
 
     ``torch.compiler.assume_constant_result`` sets the same mark, but imports the compiler, which
     takes longer than torch itself. Where a torch ignores the mark, the function is traced.
@@ -154,7 +154,7 @@ def in_forward_mode() -> bool:
 
 
 def refuse_forward_mode(operator: str = "rational") -> None:
-    """Raises an error where forward-mode AD is active.
+    """Raise an error where forward-mode AD is active.
 
     An operator that has only a backward formula would silently give zero tangents. A direct call
     of the operator, or code compiled before forward mode began, gets here.
@@ -170,7 +170,7 @@ def refuse_forward_mode(operator: str = "rational") -> None:
 
 
 def refuse_scripting(module: nn.Module) -> NoReturn:
-    """Raises the error of ``torch.jit.script``, which calls ``__prepare_scriptable__`` of a module.
+    """Raise the error of ``torch.jit.script``, which calls ``__prepare_scriptable__`` of a module.
 
     Raises:
         NotImplementedError: always.
@@ -201,7 +201,7 @@ def is_patched(module: nn.Module) -> bool:
 
 
 def children(module: nn.Module) -> Mapping[str, Any]:
-    """The children by name; as attributes they take half a microsecond each.
+    """Return the children by name; as attributes they take half a microsecond each.
 
     Not what a derived class puts in the place of a child.
     """
@@ -210,7 +210,7 @@ def children(module: nn.Module) -> Mapping[str, Any]:
 
 
 def own_parameters(module: nn.Module) -> Mapping[str, Tensor | None] | None:
-    """The parameters of a module by name, as they are at any later time; None if unknown."""
+    """Return the parameters of a module by name, as they are at any later time; None if unknown."""
     return vars(module).get("_parameters")
 
 

@@ -51,39 +51,39 @@ class Callback:
         """Training, or its resumption, begins."""
 
     def on_epoch_start(self, run: Run) -> None:
-        """An epoch begins, or is resumed: within it, or in its validation."""
+        """Run when an epoch begins or is resumed: within it, or in its validation."""
 
     def on_batch_start(self, run: Run, index: int) -> None:
-        """The batch of this index within the epoch is about to be trained on."""
+        """Run before training on the batch of this index within the epoch."""
 
     def on_before_step(self, run: Run) -> None:
-        """The gradients of a step are there, unscaled and not yet clipped."""
+        """Run when the gradients of a step are there, unscaled and not yet clipped."""
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """A batch is trained on; ``stepped``: the optimizer has taken its step."""
+        """Run after training on a batch; ``stepped``: the optimizer has taken its step."""
 
     def on_validation_start(self, run: Run) -> None:
-        """Validation begins."""
+        """Run when validation begins."""
 
     def on_validation_batch_end(
         self, run: Run, index: int, batch: Batch, loss: Tensor | None
     ) -> None:
-        """A batch is validated; a task may have no validation loss."""
+        """Run after a batch is validated; a task may have no validation loss."""
 
     def on_validation_end(self, run: Run) -> None:
-        """Validation is over; its metrics are not yet logged."""
+        """Run after validation, before its metrics are logged."""
 
     def on_epoch_end(self, run: Run) -> None:
-        """The epoch has its row in ``run.state.history``."""
+        """Run when the epoch has its row in ``run.state.history``."""
 
     def on_checkpoint(self, run: Run) -> None:
-        """The state of the run is about to be written."""
+        """Run before the state of the run is written."""
 
     def on_fit_end(self, run: Run) -> None:
-        """The last epoch, or a limit, is reached."""
+        """Run when the last epoch, or a limit, is reached."""
 
     def on_exception(self, run: Run) -> None:
-        """The run is stopped, by an error or a signal."""
+        """Run when the run is stopped, by an error or a signal."""
 
 
 class Logger:

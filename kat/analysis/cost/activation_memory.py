@@ -82,7 +82,7 @@ def activation_memory(
 
 
 def _images(model: nn.Module, input_size: tuple[int, ...]) -> int:
-    """The number of images with which no call of a GR-KAN layer is a small one."""
+    """Return the number of images with which no call of a GR-KAN layer is a small one."""
     sizes = []
     handle = register_grkan_hook(lambda act, linear, x, y: sizes.append(x.numel()))
     with torch.no_grad():
@@ -92,7 +92,7 @@ def _images(model: nn.Module, input_size: tuple[int, ...]) -> int:
 
 
 def _kept(model: nn.Module, x: Tensor) -> Counter[str]:
-    """The bytes that each layer keeps in a forward pass."""
+    """Return the bytes that each layer keeps in a forward pass."""
     known: dict[int, UntypedStorage] = {}
     kept: Counter[str] = Counter()
 

@@ -131,7 +131,7 @@ class Cost:
 
 
 def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
-    """Counts the operations of a forward pass over one image, on the meta device: none is computed.
+    """Count the operations of a forward pass over one image, on the meta device: none is computed.
 
     Args:
         model: takes (1, *input_size); for detectors, see :class:`FixedBoxes`.
@@ -168,7 +168,7 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
 
 
 def _read(counter: FlopCounterMode) -> Counter[str]:
-    """The counts so far, by the names of :class:`Terms`."""
+    """Return the counts so far, by the names of :class:`Terms`."""
     terms: Counter[str] = Counter()
     for operator, flops in counter.get_flop_counts().get("Global", {}).items():
         name = str(operator)
@@ -188,7 +188,7 @@ def run_by_layer(
     read: Callable[[], Counter[str]],
     called: Callable[[str, Tensor, Tensor], None] = lambda name, x, y: None,
 ) -> dict[str, Counter[str]]:
-    """Runs a model, and attributes the growth of counters to layers, not to those around them.
+    """Run a model, and attribute the growth of counters to layers, not to those around them.
 
     The hooks are global: hooks on the modules of a GR-KAN layer would keep it from running in
     blocks of rows.
@@ -235,7 +235,7 @@ def run_by_layer(
 
 
 def countable(model: nn.Module) -> nn.Module:
-    """The model, or in place of a detector its layers as a model from images to a tensor."""
+    """Return the model, or in place of a detector its layers as a model from images to a tensor."""
     return FixedBoxes(model) if isinstance(model, Detector) else model
 
 
@@ -259,7 +259,7 @@ class FixedBoxes(nn.Module):
         self.roi_heads = detector.roi_heads
 
     def forward(self, images: Tensor) -> Tensor:
-        """The finest feature map of images (B, C, H, W)."""
+        """Return the finest feature map of images (B, C, H, W)."""
         maps = self.backbone(images)
         self.rpn.head(maps)
         heads = self.roi_heads

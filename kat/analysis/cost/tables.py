@@ -98,7 +98,7 @@ class ModelCost:
 
 
 def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> ModelCost:
-    """Counts the cost of a model.
+    """Count the cost of a model.
 
     Args:
         name: a name in timm's registry, or a path that :func:`kat.models.load_model` takes.
@@ -126,7 +126,7 @@ def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> Model
 
 
 def _build(name: str, args: dict[str, Any]) -> nn.Module:
-    """Builds a model, without drawing its weights if it can: costs do not depend on them."""
+    """Build a model, without drawing its weights if it can: costs do not depend on them."""
     try:
         return create_model(name, **{"weight_init": "skip", **args})
     except InputError:
@@ -184,7 +184,7 @@ def compare_layers(
     grid: int = 5,
     order: int = 3,
 ) -> list[Row]:
-    """Compares the layers of the paper's table for these widths, by its formulas and counted.
+    """Compare the layers of the paper's table for these widths, by its formulas and counted.
 
     Args:
         d_in, d_out: widths.

@@ -199,5 +199,5 @@ def _chosen(functions: Array) -> Array:
 
 
 def _drawn(groups: int) -> str:
-    """The part of the title about groups that are left out."""
+    """Return the part of the title about groups that are left out."""
     return f"\n{_LINES} of {groups} groups" if groups > _LINES else ""

@@ -57,7 +57,7 @@ def draw_attention(
 
 
 def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:
-    """The maps that are drawn, (B, h, w) each, by title."""
+    """Return the maps that are drawn, (B, h, w) each, by title."""
     blocks = list(maps.blocks.values())
     if block is None:
         means = {f"block {n}": heads.mean(1) for n, heads in enumerate(blocks)}
@@ -83,14 +83,14 @@ def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
 
 
 def true_classes(batches: Sequence[Batch], classes: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Joins batches of images: (N, C, H, W), and a title for each such as ``"true: cat"``."""
+    """Join batches of images: (N, C, H, W), and a title for each such as ``"true: cat"``."""
     labels = [label for batch in batches for label in batch.labels.tolist()]
     pictures = torch.cat([batch.images for batch in batches])
     return pictures, [f"true: {classes[label]}" for label in labels]
 
 
 def with_predictions(titles: Sequence[str], logits: Tensor, classes: Sequence[str]) -> list[str]:
-    """Adds the predicted class and its probability to the titles, for a model with classes.
+    """Add the predicted class and its probability to the titles, for a model with classes.
 
     Args:
         titles: the titles of N images.

@@ -34,7 +34,7 @@ _PAGE = """<style>svg {color: #5a6570} text {font-family: system-ui, sans-serif 
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure, whole or not at all; the same figure is always the same bytes.
+    """Write a figure, whole or not at all; the same figure is always the same bytes.
 
     Args:
         figure: to be written.
@@ -51,7 +51,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def svg(figure: Figure, salt: str = "kat") -> str:
-    """The figure as SVG on a transparent ground, with the titles of :func:`hover`.
+    """Return the figure as SVG on a transparent ground, with the titles of :func:`hover`.
 
     Text is text, and the ink is CSS's current color. Ids differ by the salt.
     """
@@ -83,7 +83,7 @@ def colors(count: int) -> list[Any]:
 
 
 def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with this many panels of a height in inches, at most so many side by side."""
+    """Return a figure with this many panels of a height in inches, at most so many side by side."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, 0.4 + height * rows), layout="constrained")
@@ -94,7 +94,7 @@ def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]
 
 
 def label_lines(axes: Axes, lines: Sequence[Line2D], size: float = 9) -> None:
-    """Writes the labels of lines at their right ends, in their colors, none over another.
+    """Write the labels of lines at their right ends, in their colors, none over another.
 
     Args:
         axes: their limits stay as they are.

@@ -55,7 +55,7 @@ def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Fig
 
 
 def _forest(names: Sequence[str], values: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with a line for each name, the first on top, and a text at its right end."""
+    """Return a figure with a line for each name, the first on top, and a text at its right end."""
     figure = Figure(figsize=(base.WIDTH, 1.3 + _LINE * len(names)), layout="constrained")
     axes = figure.add_subplot()
     right = axes.secondary_yaxis("right")
@@ -117,7 +117,7 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
 
 
 def _shown(differences: Sequence[Estimate]) -> float:
-    """The largest difference on the axis: all, unless some reach far beyond the others."""
+    """Return the largest difference on the axis: all, unless some reach far beyond the others."""
     reaches = [abs(d.mean) + (0 if math.isnan(d.half_width) else d.half_width) for d in differences]
     reaches = [reach for reach in reaches if reach > 0]  # ties have none
     limit = _FAR * statistics.median(reaches) if reaches else math.inf
@@ -131,7 +131,8 @@ def cost_of(result: CellResult, cost: str) -> float | None:
 
 
 def pareto_front(results: Sequence[CellResult], cost: str) -> list[CellResult]:
-    """The cells that no other beats: none costs at most as much and has a higher mean metric.
+    """Return the cells that no other beats: none costs at most as much and has a higher mean
+    metric.
 
     Args:
         results: in any order; those without an estimate are left out.

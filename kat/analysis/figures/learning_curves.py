@@ -19,7 +19,7 @@ from kat.errors import InputError
 
 
 def usual_curves(row: Mapping[str, Any]) -> list[str]:
-    """The panels that summarize a run with such a row: its loss, and the main metric if any."""
+    """Return the panels that summarize a run with such a row: its loss and main metric."""
     loss = "loss" if "val_loss" in row else "train_loss"
     return [loss, *[name for name in HEADLINES if name in row][:1]]
 

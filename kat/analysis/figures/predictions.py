@@ -144,7 +144,7 @@ def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figur
 
 
 def block_maxima(values: np.ndarray, block: int) -> np.ndarray:
-    """The maximum of each block x block values; the last blocks may be smaller."""
+    """Return the maximum of each block x block values; the last blocks may be smaller."""
     starts = np.arange(0, len(values), block)
     return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=0), starts, axis=1)
 

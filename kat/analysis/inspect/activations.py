@@ -66,7 +66,9 @@ class Activation:
     outside: float = 0.0
 
     def densities(self) -> Array:
-        """The density of each group's inputs at x, (groups, N); standard normal without images."""
+        """Return the density of each group's inputs at x, (groups, N); standard normal without
+        images.
+        """
         if self.histogram is None or self.edges is None:
             normal = np.exp(-np.square(self.x) / 2) / np.sqrt(2 * np.pi)
             return np.broadcast_to(normal, self.learned.shape)
@@ -82,7 +84,7 @@ def learned_activations(
     points: int = 401,
     history: Mapping[str, LayerHistory] | None = None,
 ) -> list[Activation]:
-    """Reads the rationals of a model, in the order of its modules.
+    """Read the rationals of a model, in the order of its modules.
 
     Args:
         model: with :class:`kat.GroupRational` layers; put it in eval mode first.
@@ -125,7 +127,7 @@ def _rationals_of(model: nn.Module) -> dict[str, GroupRational]:
 def watch_inputs(
     model: nn.Module, batches: Iterable[Tensor], see: Callable[[str, Tensor], None]
 ) -> None:
-    """Runs a model, and passes on the inputs of each of its rationals.
+    """Run a model, and pass on the inputs of each of its rationals.
 
     Args:
         model: with :class:`kat.GroupRational` layers.
@@ -154,7 +156,7 @@ def watch_inputs(
 
 
 def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array]:
-    """The number of inputs below, in each bin, and above: (groups, 1 + bins + 1) by layer."""
+    """Return how many inputs lie below, in each bin, and above: (groups, 1 + bins + 1) by layer."""
     counts: dict[str, Array] = {}
 
     def count(name: str, x: Tensor) -> None:
@@ -192,7 +194,7 @@ def _activation(
 
 
 def _shown_bins(counts: Array | None, width: float | None) -> tuple[int, int]:
-    """The first bin that is shown, and the one after the last."""
+    """Return the first bin that is shown, and the one after the last."""
     if counts is not None and width is None:
         below = np.cumsum(counts.sum(0)) / counts.sum()
         tail = (1 - _CENTRAL) / 2
@@ -206,7 +208,7 @@ def _shown_bins(counts: Array | None, width: float | None) -> tuple[int, int]:
 
 
 def _with_histogram(activation: Activation, counts: Array, first: int, last: int) -> Activation:
-    """Adds the counts of the bins that are shown, as densities over merged bins."""
+    """Add the counts of the bins that are shown, as densities over merged bins."""
     together = math.ceil((last - first) / _SHOWN_BINS)
     starts = np.arange(first, last, together)
     edges = np.append(_EDGES[starts], _EDGES[last])

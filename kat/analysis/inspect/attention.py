@@ -49,7 +49,7 @@ class AttentionMaps:
 
 @torch.no_grad()
 def attention_maps(model: VisionTransformer, images: Tensor) -> AttentionMaps:
-    """Runs a copy of a model in eval mode, and keeps the maps of each block.
+    """Run a copy of a model in eval mode, and keep the maps of each block.
 
     Args:
         model: it is left unchanged; see :func:`check_attention`.
@@ -79,7 +79,7 @@ def attention_maps(model: VisionTransformer, images: Tensor) -> AttentionMaps:
 
 
 def check_attention(model: nn.Module) -> VisionTransformer:
-    """Returns the model if its attention can be drawn.
+    """Return the model if its attention can be drawn.
 
     Raises:
         InputError: it is no Vision Transformer of timm, or has no attention layer of the usual

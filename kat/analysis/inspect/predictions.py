@@ -55,7 +55,7 @@ class ValidationImages:
     count: int
 
     def batches(self) -> Iterator[Batch]:
-        """Loads the images that can be read.
+        """Load the images that can be read.
 
         Raises:
             InputError: none can.
@@ -72,7 +72,7 @@ class ValidationImages:
 def images_of_run(
     checkpoint: Path, model: nn.Module, record: ModelRecord, count: int, name: str | None = None
 ) -> ValidationImages:
-    """Opens the validation split of a run, or of another dataset for the same task.
+    """Open the validation split of a run, or of another dataset for the same task.
 
     Args:
         checkpoint: a run directory, or a file in one.
@@ -98,7 +98,9 @@ def images_of_run(
 
 
 def normalized(batches: Iterable[Batch], record: ModelRecord) -> Iterator[Tensor]:
-    """The images of batches as inputs (B, C, H, W) of the model, one by one where sizes differ."""
+    """Yield the images of batches as inputs (B, C, H, W) of the model, one by one where sizes
+    differ.
+    """
     prepare = DeviceTransform(record.mean, record.std)
     for batch in batches:
         if isinstance(batch.images, Tensor):
@@ -140,7 +142,7 @@ def class_findings(
     classes: list[str],
     most: int = 6,
 ) -> ClassFindings:
-    """Runs a classifier over images.
+    """Run a classifier over images.
 
     Args:
         model: the classifier.
@@ -187,7 +189,7 @@ class DenseFindings:
 
 
 def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> DenseFindings:
-    """Evaluates a model on images, and draws some of them.
+    """Evaluate a model on images, and draw some of them.
 
     Args:
         subject: the model, on the CPU.

@@ -58,7 +58,7 @@ class Verdict:
 
 
 def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
-    """The extremes of each layer's quantities, and True for the layers that break.
+    """Return the extremes of each layer's quantities, and True for the layers that break.
 
     Args:
         rows: the rows of a run.
@@ -90,7 +90,7 @@ def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
 
 
 def rational_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of rational layers; rows of blocks have no coefficients.
+    """Return the rows of rational layers; rows of blocks have no coefficients.
 
     Raises:
         InputError: there is none.
@@ -107,7 +107,7 @@ def is_preserved(gain: float) -> bool:
 
 
 def layers_of(rows: Sequence[Row]) -> list[str]:
-    """The names of the layers, in order."""
+    """Return the names of the layers, in order."""
     return list(dict.fromkeys(row["layer"] for row in rows))
 
 

@@ -162,7 +162,8 @@ class _Fits:
 
 
 def read_symbols(activation: Activation) -> list[Reading]:
-    """The nearest known function of each group, over its histogram, or over N(0, 1) without one.
+    """Return the nearest known function of each group, over its histogram, or over N(0, 1) without
+    one.
 
     Examples:
         >>> import kat
@@ -183,7 +184,7 @@ def read_symbols(activation: Activation) -> list[Reading]:
 
 
 def _read(activation: Activation, groups: NDArray[np.intp]) -> list[Reading]:
-    """The readings of groups that have a density."""
+    """Return the readings of groups that have a density."""
     weights = activation.densities()[groups]
     y, start = activation.learned[groups], activation.start[groups]
     target = _Target(activation.x, y, weights / weights.sum(1, keepdims=True))
@@ -198,7 +199,7 @@ def _read(activation: Activation, groups: NDArray[np.intp]) -> list[Reading]:
 def _reading(
     place: int, target: _Target, fits: Mapping[str, _Fits], change: float
 ) -> tuple[str, str, float, str, float, float]:
-    """The fields of the :class:`Reading` of the function at this place."""
+    """Return the fields of the :class:`Reading` of the function at this place."""
     if target.is_constant(place):
         return "constant", f"{target.mean[place]:.3g}", 0.0, "", 0.0, change
     spread = float(np.sqrt(target.variance[place]))
@@ -210,14 +211,14 @@ def _reading(
 
 
 def _simplest(distances: Mapping[str, float]) -> str:
-    """The simplest function among the nearest ones; of equally simple ones the nearest."""
+    """Return the simplest function among the nearest ones; of equally simple ones the nearest."""
     most = min(distances.values()) + MARGIN
     near = [name for name, distance in distances.items() if distance <= most]
     return min(near, key=lambda name: (KNOWN[name].parameters, distances[name]))
 
 
 def _nearest(known: Known, target: _Target) -> _Fits:
-    """The best fit on the grid, then on finer and finer grids around it."""
+    """Return the best fit on the grid, then on finer and finer grids around it."""
     scales = _SCALES / target.spread if known.scaled else np.ones(1)
     scales = np.concatenate([scales, -scales]) if known.mirrored else scales
     shifts = target.center + target.spread * _SHIFTS if known.shifted else np.zeros(1)
@@ -234,7 +235,7 @@ def _nearest(known: Known, target: _Target) -> _Fits:
 
 
 def _best(known: Known, target: _Target, places: Array) -> _Fits:
-    """The best of the places (1 or G, P, 2) for each function, by linear least squares."""
+    """Return the best of the places (1 or G, P, 2) for each function, by linear least squares."""
     u = places[..., :1] * (target.x - places[..., 1:])
     terms = np.stack([term(u) for term in known.terms.values()], axis=-2)  # (1 or G, P, k, N)
     weights = target.weights[:, None, :, None]
@@ -266,7 +267,9 @@ def _solve(covariance: Array, with_y: Array) -> Array:
 
 
 def _formula(known: Known, fit: _Fits, group: int, least: float) -> str:
-    """A formula, e.g. ``1.02 gelu(1.1 x - 0.3) + 0.004``, without a constant below ``least``."""
+    """Return a formula, e.g. ``1.02 gelu(1.1 x - 0.3) + 0.004``, without a constant below
+    ``least``.
+    """
     s, t = fit.place[group]
     inner = _sum([(s, "x"), (-s * t, "")], _SHOWN)
     terms = [
@@ -288,6 +291,6 @@ def _sum(terms: Sequence[tuple[float, str]], least: float) -> str:
 
 
 def median(values: Iterable[float]) -> float:
-    """The median of the values that are not NaN; NaN without any."""
+    """Return the median of the values that are not NaN; NaN without any."""
     found = [value for value in values if not math.isnan(value)]
     return statistics.median(found) if found else math.nan

@@ -15,7 +15,7 @@ from kat.training import Evaluation
 
 
 def write_evaluation(found: Evaluation, folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics.json, per_class.csv, skipped.csv, and what else the task gives.
+    """Write metrics.json, per_class.csv, skipped.csv, and what else the task gives.
 
     Of a classifier that is predictions.csv, the confusion of classes (confusion.csv, .png, .svg)
     and the reliability diagram (reliability.png, .svg); of a detector results_bbox.json and

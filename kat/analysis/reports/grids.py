@@ -31,7 +31,7 @@ _COSTS = ("parameters", "FLOPs per image", "best epoch", "training time", "image
 def write_ablation_report(
     grids: Mapping[str, Sequence[Row]], histories: Mapping[str, RunHistories], path: Path
 ) -> None:
-    """Writes the page: for each grid its cells, their costs, their learning curves.
+    """Write the page: for each grid its cells, their costs, their learning curves.
 
     Args:
         grids: the rows of each grid by its name; the cell of the first row is the reference.
@@ -94,7 +94,7 @@ def write_comparison_report(
     settings: Mapping[str, Mapping[str, Any]],
     path: Path,
 ) -> None:
-    """Writes the page: results and costs, settings that differ, learning curves.
+    """Write the page: results and costs, settings that differ, learning curves.
 
     Args:
         rows: one for each run, all done and of one task, with a distinct label as ``cell``.
@@ -146,13 +146,13 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
 
 
 def _title(metric: Metric) -> str:
-    """The start of a caption: the metric with its split."""
+    """Return the start of a caption: the metric with its split."""
     label = with_split(metric)
     return label[0].upper() + label[1:]
 
 
 def add_costs(report: Report, results: Sequence[CellResult], metric: Metric) -> None:
-    """Adds a metric against costs."""
+    """Add a metric against costs."""
     report.figure(
         draw_costs(results, metric),
         f"{_title(metric)} against costs. Seconds and memory depend on the machine.",
@@ -160,7 +160,7 @@ def add_costs(report: Report, results: Sequence[CellResult], metric: Metric) -> 
 
 
 def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -> None:
-    """Adds the losses and the main metric over the epochs, one color per label.
+    """Add the losses and the main metric over the epochs, one color per label.
 
     Args:
         report: the page.

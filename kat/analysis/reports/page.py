@@ -48,35 +48,35 @@ class Report:
         self._figures = 0
 
     def heading(self, text: str) -> None:
-        """Starts a section; the top of the page links to it."""
+        """Start a section; the top of the page links to it."""
         heading = {"text": text, "anchor": f"section{len(self._headings) + 1}"}
         self._headings.append(heading)
         self._add("heading", **heading)
 
     def text(self, text: str) -> None:
-        """Adds a paragraph of plain text."""
+        """Add a paragraph of plain text."""
         self._add("text", text=text)
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
-        """Adds names with their values in large type, to be read first."""
+        """Add names with their values in large type, to be read first."""
         self._add("facts", facts=facts)
 
     def table(self, columns: Sequence[str], rows: Rows, bad: Sequence[bool] | None = None) -> None:
-        """Adds a table. Rows marked ``bad`` are shaded; columns of numbers are aligned right."""
+        """Add a table. Rows marked ``bad`` are shaded; columns of numbers are aligned right."""
         self._add("table", **_table_values(columns, rows, bad))
 
     def numbers(self, columns: Sequence[str], rows: Rows, summary: str = "Numbers") -> None:
-        """Adds a table that is closed until the reader opens it by its summary."""
+        """Add a table that is closed until the reader opens it by its summary."""
         self._add("numbers", table_values=_table_values(columns, rows), summary=summary)
 
     def figure(self, figure: Figure, caption: str) -> None:
-        """Adds a figure as SVG, with a caption, which is also its text for screen readers."""
+        """Add a figure as SVG, with a caption, which is also its text for screen readers."""
         svg = _svg_without_start(figure, f"figure{self._figures}")
         self._figures += 1
         self._add("figure", svg=svg, caption=caption)
 
     def html(self) -> str:
-        """Renders the page."""
+        """Render the page."""
         return (
             _environment()
             .get_template("page.html.jinja")
@@ -90,11 +90,11 @@ class Report:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the page, whole or not at all."""
+        """Write the page, whole or not at all."""
         write_text(path, self.html())
 
     def _add(self, macro: str, **values: Any) -> None:
-        """Adds a part: a macro of parts.html.jinja and its arguments."""
+        """Add a part: a macro of parts.html.jinja and its arguments."""
         self._body.append((macro, values))
 
 
@@ -122,7 +122,9 @@ def _table_values(
 
 
 def _svg_without_start(figure: Figure, prefix: str) -> Markup:
-    """The figure as an SVG element after ``<svg``, with ids of its own; always the same bytes."""
+    """Return the figure as an SVG element after ``<svg``, with ids of its own; always the same
+    bytes.
+    """
     text = svg(figure, prefix)
     text = text[text.index("<svg") + len("<svg") :]
     return Markup(re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text))

@@ -40,7 +40,7 @@ _GROUPS = 16
 
 
 def write_run_report(run: RunFindings, path: Path) -> None:
-    """Writes the page; in place of what is missing it says how to get it.
+    """Write the page; in place of what is missing it says how to get it.
 
     Args:
         run: what is known.
@@ -77,7 +77,7 @@ def write_run_report(run: RunFindings, path: Path) -> None:
 
 
 def _lead(found: ClassFindings | DenseFindings) -> str:
-    """The result as a sentence, and where the model errs most."""
+    """Return the result as a sentence, and where the model errs most."""
     if isinstance(found, ClassFindings):
         right, either_way = int(found.confusion.trace()), found.confusion + found.confusion.T
         images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
@@ -98,7 +98,7 @@ def _lead(found: ClassFindings | DenseFindings) -> str:
 
 
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
-    """Adds photographs, the confusion matrix, and the scores of each class."""
+    """Add photographs, the confusion matrix, and the scores of each class."""
     report.text(_SEEN)
     report.figure(
         draw_photographs(found.shown, found.titles),
@@ -130,7 +130,7 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
 
 
 def _add_dense_findings(report: Report, found: DenseFindings) -> None:
-    """Adds predictions beside the ground truth, and the metrics of each class."""
+    """Add predictions beside the ground truth, and the metrics of each class."""
     evaluation = found.evaluation
     report.text(f"{'; '.join(evaluation.lines)}. {_SEEN}")
     if found.pairs:

@@ -91,19 +91,19 @@ class Parser(ArgumentParser):
             self.add("--debug", action="store_true", help="show the traceback of an error")
 
     def add(self, *names: str, **options: Any) -> Action:
-        """Adds an argument, whose name may have hyphens; see ``add_argument``."""
+        """Add an argument, whose name may have hyphens; see ``add_argument``."""
         action = self.add_argument(*names, **options)
         self.spellings |= {name.replace("-", "_"): name for name in names}
         self.types[action.dest] = options.get("type")
         return action
 
     def add_file(self, name: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
-        """Adds an option for a file to write; before the work begins, the file is checked."""
+        """Add an option for a file to write; before the work begins, the file is checked."""
         action = self.add(name, type=Path, metavar="FILE", help=what, **more)
         self.outputs[action.dest] = partial(check_target, endings=endings)
 
     def add_folder(self, name: str, what: str, *, new: bool = False, **more: Any) -> None:
-        """Adds an option for a folder to write to; before the work begins, the folder is checked.
+        """Add an option for a folder to write to; before the work begins, the folder is checked.
 
         Args:
             name: of the option.
@@ -115,21 +115,21 @@ class Parser(ArgumentParser):
         self.outputs[action.dest] = check_new_folder if new else check_folder
 
     def add_json(self, what: str) -> None:
-        """Adds ``--json FILE``."""
+        """Add ``--json FILE``."""
         self.add_file("--json", f"also write {what} to this .json file")
 
     def add_csv(self, what: str) -> None:
-        """Adds ``--csv FILE``."""
+        """Add ``--csv FILE``."""
         self.add_file("--csv", f"also write {what} to this .csv file")
 
     def add_picture(self, default: str, more: Sequence[str] = ()) -> None:
-        """Adds ``--out FILE`` for a figure."""
+        """Add ``--out FILE`` for a figure."""
         endings = (*PICTURES, *more)
         what = f"the figure: {', '.join(endings[:-1])} or {endings[-1]}"
         self.add_file("--out", what, endings, default=Path(default))
 
     def add_common(self, *names: str) -> None:
-        """Adds options that mean the same in all commands: ``--device``, ``--trust`` and others."""
+        """Add options that mean the same in all commands: ``--device``, ``--trust`` and others."""
         for name in names:
             self.add(name, **_COMMON[name])
             if name == "--progress":
@@ -138,7 +138,7 @@ class Parser(ArgumentParser):
     def add_settings(
         self, settings: type, section: str | None = None, skip: Collection[str] = ()
     ) -> None:
-        """Adds an option for each field of a dataclass, and of the dataclasses nested in it.
+        """Add an option for each field of a dataclass, and of the dataclasses nested in it.
 
         A setting that is true or false needs no value: ``--flip`` is ``--flip true``.
         """
@@ -150,14 +150,14 @@ class Parser(ArgumentParser):
                 self.switches.add(f"--{name}")
 
     def add_data(self) -> None:
-        """Adds ``--data NAME`` and the settings ``--data.SETTING VALUE``; None unless given."""
+        """Add ``--data NAME`` and the settings ``--data.SETTING VALUE``; None unless given."""
         self.add_settings(DataConfig, "data", _NOT_FOR_EVALUATION)
         names = {field.name for field in fields(DataConfig)} - _NOT_FOR_EVALUATION
         self.set_defaults({f"data.{name}": None for name in names})
         self.spellings["__data"] = "--data.name"
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Parses arguments; the files to write are checked."""
+        """Parse arguments; the files to write are checked."""
         found = super().parse_args(list(self._spelled(args or [])), *more, **options)
         if found.get("quiet") and "progress" in found:
             found.progress = False
@@ -167,7 +167,7 @@ class Parser(ArgumentParser):
         return found
 
     def _spelled(self, arguments: Sequence[str]) -> Iterator[str]:
-        """The arguments with options as they were added, and the values of switches."""
+        """Yield the arguments with options as they were added, and the values of switches."""
         for argument, follows in zip_longest(arguments, arguments[1:]):
             name, equals, value = argument.partition("=")
             name = name.replace("-", "_")
@@ -181,14 +181,14 @@ class Parser(ArgumentParser):
                 yield name + equals + value
 
     def format_help(self, *formatter: Any) -> str:
-        """The text of ``--help``, with hyphens in names, without defaults such as None."""
+        """Return the text of ``--help``, with hyphens in names, without defaults such as None."""
         text: str = super().format_help(*formatter)
         text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
         text = re.sub(r"^  --\w+ CONFIG .*\n", "", text, flags=re.MULTILINE)
         return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises the message as :class:`InputError`: the name, the value, and what is valid."""
+        """Raise the message as :class:`InputError`: the name, the value, and what is valid."""
         raise self._problem(message)
 
     def _problem(self, message: str) -> InputError:
@@ -225,7 +225,7 @@ _ABSENT = dict.fromkeys(
 
 
 def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], reason: str) -> None:
-    """Checks that options without an effect have their default values.
+    """Check that options without an effect have their default values.
 
     Args:
         parser: the parser of the options.
@@ -251,13 +251,13 @@ def settings_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any, An
 
 
 def write_json(options: Namespace, content: object) -> None:
-    """Writes the file of ``--json``, if it was given."""
+    """Write the file of ``--json``, if it was given."""
     if options.json:
         documents.write_json(options.json, content)
 
 
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
-    """The items, with a progress bar in a terminal if ``options.progress``."""
+    """Return the items, with a progress bar in a terminal if ``options.progress``."""
     console = Console(file=sys.stderr)
     if not options.progress or not console.is_terminal:
         return items  # a bar that is not shown would still print an empty line

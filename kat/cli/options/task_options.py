@@ -11,14 +11,14 @@ from kat.training.tasks.declared import OPTIONS, Which
 
 
 def add_task_options(parser: Parser, which: Which) -> None:
-    """Adds the options of every task for a method: an entry of ``OPTIONS[task]``."""
+    """Add the options of every task for a method: an entry of ``OPTIONS[task]``."""
     for own in OPTIONS.values():
         if fields(own[which]):
             parser.add_settings(own[which])
 
 
 def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> dict[str, Any]:
-    """The options of a task, from what was parsed.
+    """Return the options of a task, from what was parsed.
 
     Raises:
         InputError: an option of another task is given.

@@ -47,7 +47,8 @@ class TrainingParser(Parser):
 def parse_training(
     parser: TrainingParser, arguments: Sequence[str]
 ) -> tuple[TrainConfig, Namespace]:
-    """The settings from recipes, options, and the run that is resumed; and the other options.
+    """Return the settings from recipes, options, and the run that is resumed; and the other
+    options.
 
     A later recipe or option wins over an earlier one. A run that is resumed has its own settings
     where neither says otherwise.

@@ -95,7 +95,7 @@ class CocoTable:
 
 
 def find_coco(root: Path, split: str) -> tuple[Path, Path]:
-    """Finds the annotations of a split and the folder of its images, in one of three layouts.
+    """Find the annotations of a split and the folder of its images, in one of three layouts.
 
     - COCO's own: ROOT/annotations/instances_train2017.json and ROOT/train2017 (or another year);
     - ROOT/annotations/train.json (or instances_train.json) and ROOT/train;
@@ -132,7 +132,7 @@ def find_coco(root: Path, split: str) -> tuple[Path, Path]:
 
 
 def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
-    """Reads a file of instances; an invalid annotation is listed once, for its first problem.
+    """Read a file of instances; an invalid annotation is listed once, for its first problem.
 
     Args:
         path: the file.
@@ -260,7 +260,7 @@ def _polygons(outline: Any, height: int, width: int) -> list[list[float]]:
 
 
 def run_lengths(counts: Any, height: int, width: int) -> str:
-    """Returns run lengths in COCO's compressed format; empty if they do not fill the image.
+    """Return run lengths in COCO's compressed format; empty if they do not fill the image.
 
     The C code that decodes them does not check them. A number is stored in groups of five bits, the
     lowest first, each in a character from 48 on: bit 5 says that another group follows, and bit 4

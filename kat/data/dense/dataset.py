@@ -11,7 +11,7 @@ from kat.data.dataset import ImageDataset, Source
 
 
 def no_transform(image: Image.Image, target: Any) -> tuple[Image.Image, Any]:
-    """Returns image and target; a dataset's transform until it is given one."""
+    """Return image and target; a dataset's transform until it is given one."""
     return image, target
 
 
@@ -27,11 +27,11 @@ class DenseDataset(ImageDataset):
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Returns the images and targets of a batch as lists."""
+        """Return the images and targets of a batch as lists."""
         return list(images), list(labels)
 
     def target(self, image: Image.Image, annotation: Any, index: int) -> Any:
-        """Decodes the target of an image.
+        """Decode the target of an image.
 
         Args:
             image: RGB.
@@ -43,5 +43,5 @@ class DenseDataset(ImageDataset):
         """
 
     def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
-        """Decodes the target of an image and transforms both."""
+        """Decode the target of an image and transform both."""
         return self.transform(image, self.target(image, label, index))

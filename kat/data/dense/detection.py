@@ -39,7 +39,7 @@ Examples:
 def open_coco(
     root: Path, split: str, bad_annotations: str = "fail", boxes_only: bool = False
 ) -> DetectionDataset:
-    """Opens a split in the order of the file, with the images that have no object.
+    """Open a split in the order of the file, with the images that have no object.
 
     Args:
         root: a folder in one of the layouts of :func:`kat.data.dense.coco.find_coco`.
@@ -100,11 +100,11 @@ class CocoSource:
         return len(self.table.image_ids)
 
     def name(self, index: int) -> str:
-        """The path of the file."""
+        """Return the path of the file."""
         return os.path.join(self.folder, self.table.names[index])
 
     def read(self, index: int) -> tuple[bytes, Annotation]:
-        """Reads the bytes of the image, and its annotations."""
+        """Read the bytes of the image, and its annotations."""
         path, table = self.name(index), self.table
         if not os.path.abspath(path).startswith(self.inside):
             raise UnreadableFile(path, f"it is outside the data folder {self.inside}")
@@ -121,7 +121,7 @@ class CocoSource:
         )
 
     def listing(self) -> list[np.ndarray]:
-        """The names of the files; image, category and box of each annotation."""
+        """Return the names of the files; image, category and box of each annotation."""
         table = self.table
         image_of = np.repeat(table.image_ids, np.diff(table.starts))
         category_of = np.array([*table.categories])[table.labels]
@@ -154,11 +154,11 @@ class DetectionDataset(DenseDataset):
         self.has_masks = table.has_masks
 
     def annotated_size(self, label: Annotation) -> Size:
-        """The size of the image in the file."""
+        """Return the size of the image in the file."""
         return label.size
 
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
-        """Decodes the boxes, labels and masks, if there are any, including crowds."""
+        """Decode the boxes, labels and masks, if there are any, including crowds."""
         if image.size != annotation.size:
             sizes = ["{}x{}".format(*size) for size in (image.size, annotation.size)]
             reason = f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}"

@@ -32,7 +32,7 @@ def palette(count: int) -> list[Color]:
 
 
 def caption_factor(image: Tensor) -> int:
-    """The factor to enlarge an image (3, H, W) by so that captions do not cover it."""
+    """Return the factor to enlarge an image (3, H, W) by so that captions do not cover it."""
     return max(1, -(-_READABLE // min(image.shape[-2:])))
 
 
@@ -70,7 +70,7 @@ def draw_objects(
 def _with_captions(
     image: Tensor, boxes: Tensor, captions: Sequence[str], colors: Sequence[Color]
 ) -> Tensor:
-    """Writes a text on a plate of a color at each box, within the image, below earlier plates."""
+    """Write a text on a plate of a color at each box, within the image, below earlier plates."""
     picture = to_pil_image(image)
     draw, font = ImageDraw.Draw(picture), _font(min(picture.size) // _FONT)
     plates: list[tuple[float, float, float, float]] = []
@@ -123,7 +123,7 @@ def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
 
 
 def palette_image(mask: Tensor, classes: int) -> Image.Image:
-    """A mask (H, W) as an image of class indices with a palette of the classes' colors."""
+    """Return a mask (H, W) as an image of class indices with a palette of the classes' colors."""
     picture = Image.fromarray(mask.to(torch.uint8).numpy())
     picture.putpalette([part for color in palette(classes) for part in color])
     return picture

@@ -58,7 +58,7 @@ class SegmentationFiles(NamedTuple):
 def open_segmentation(
     layout: str, root: Path, split: str, bad_annotations: str = "fail"
 ) -> SegmentationDataset:
-    """Opens the pairs of image and mask of a split, in the order of their names or their list.
+    """Open the pairs of image and mask of a split, in the order of their names or their list.
 
     Args:
         layout: ``"ade20k"``, ``"voc"`` or ``"masks"``; see :func:`find_files`.
@@ -102,7 +102,7 @@ def open_segmentation(
 
 
 def find_files(layout: str, root: Path, split: str) -> SegmentationFiles:
-    """Finds the folders of a split, and the names of its classes.
+    """Find the folders of a split, and the names of its classes.
 
     - ``"ade20k"``: ROOT/images/training/*.jpg and ROOT/annotations/training/*.png; likewise
       validation. The last column of ROOT/objectInfo150.txt names the classes, one per line after
@@ -171,16 +171,16 @@ class MaskSource:
         return len(self.image_names)
 
     def name(self, index: int) -> str:
-        """The path of the image."""
+        """Return the path of the image."""
         return os.path.join(self.images, self.image_names[index])
 
     def read(self, index: int) -> tuple[bytes, tuple[str, bytes]]:
-        """Reads the bytes of the image; the path of the mask and its bytes."""
+        """Read the bytes of the image; the path of the mask and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
         return read_image(self.name(index)), (path, read_image(path))
 
     def listing(self) -> list[np.ndarray]:
-        """The names of the images and of the masks."""
+        """Return the names of the images and of the masks."""
         return [*self.image_names.arrays, *self.mask_names.arrays]
 
 
@@ -227,12 +227,12 @@ class SegmentationDataset(DenseDataset):
         return list(images), list(labels)
 
     def annotated_size(self, label: tuple[str, bytes]) -> Size:
-        """The size of the mask."""
+        """Return the size of the mask."""
         path, content = label
         return turned_size(*header(content, path))
 
     def target(self, image: Image.Image, annotation: tuple[str, bytes], index: int) -> Tensor:
-        """Decodes the mask of an image.
+        """Decode the mask of an image.
 
         Raises:
             UnreadableImage: the mask cannot be read, or has another size than the image.
@@ -263,7 +263,7 @@ class SegmentationDataset(DenseDataset):
 
 
 def decode_mask(content: bytes, path: str) -> np.ndarray:
-    """Decodes a mask to (H, W) whole numbers: gray values, or indices of a palette.
+    """Decode a mask to (H, W) whole numbers: gray values, or indices of a palette.
 
     Raises:
         UnreadableImage: the mask is damaged, not an image, or has colors or fractions.

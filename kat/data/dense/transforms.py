@@ -58,7 +58,7 @@ class DetectionTrainTransform:
         self.channels = len(mean)
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """Returns the square, (C, size, size) uint8, and its objects."""
+        """Return the square, (C, size, size) uint8, and its objects."""
         window = self._window(image.height, image.width)
         flip = _happens(self.config.hflip)
         pixels = _placed(_pixels(image, self.channels), window, self.size, self.fill, flip)
@@ -103,7 +103,7 @@ class DetectionEvalTransform:
         self.channels = channels
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """Returns the image, (C, H, W) uint8, and the target."""
+        """Return the image, (C, H, W) uint8, and the target."""
         return _pixels(image, self.channels), target
 
 
@@ -142,7 +142,7 @@ class SegmentationTrainTransform:
         self.distort = _distortion(config.distortion)
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the crop, (C, side, side) uint8, and its mask, (side, side) uint8."""
+        """Return the crop, (C, side, side) uint8, and its mask, (side, side) uint8."""
         window = self._window(mask)
         flip = _happens(self.config.hflip)
         pixels = _placed(_pixels(image, self.channels), window, self.side, self.fill, flip)
@@ -185,7 +185,7 @@ class SegmentationEvalTransform:
         self.channels = channels
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the resized image, (C, h, w) uint8, and the mask, (H, W)."""
+        """Return the resized image, (C, h, w) uint8, and the mask, (H, W)."""
         return resized(image, self.size, self.channels), mask
 
 
@@ -206,7 +206,9 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def largest_share(mask: Tensor) -> float:
-    """The share of the most frequent class among the pixels with a class; 0 if there are none."""
+    """Return the share of the most frequent class among the pixels with a class; 0 if there are
+    none.
+    """
     counts = torch.bincount(mask[mask != IGNORE].flatten().long())
     return (counts.max() / counts.sum()).item() if len(counts) else 0.0
 
@@ -216,7 +218,7 @@ Window = tuple[int, int, int, int, int, int]
 
 
 def _window(height: int, width: int, ratio: float, size: int) -> Window:
-    """A random crop that, resized by a ratio, fills the square or lies within it.
+    """Return a random crop that, resized by a ratio, fills the square or lies within it.
 
     Cropping before resizing costs less than the other order.
     """
@@ -226,7 +228,9 @@ def _window(height: int, width: int, ratio: float, size: int) -> Window:
 
 
 def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
-    """The crop in one dimension: its start, its length, and the length that it is resized to."""
+    """Return the crop in one dimension: its start, its length, and the length that it is resized
+    to.
+    """
     resized = max(1, round(length * ratio))
     if resized <= size:
         return 0, length, resized
@@ -255,7 +259,7 @@ def _distortion(probability: float) -> v2.Transform:
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """The corners, (N, 4) float32, of the boxes around masks, none of which is empty."""
+    """Return the corners, (N, 4) float32, of the boxes around masks, none of which is empty."""
     if not len(masks):
         return torch.zeros(0, 4)
     boxes = masks_to_boxes(masks)
@@ -264,7 +268,7 @@ def _boxes(masks: Tensor) -> Tensor:
 
 
 def _selected(target: Target, keep: Tensor) -> Target:
-    """The target with only these objects; entries that are not per object are unchanged."""
+    """Return the target with only these objects; entries that are not per object are unchanged."""
     return {name: value[keep] if value.ndim else value for name, value in target.items()}
 
 

@@ -67,7 +67,7 @@ def make_batch(items: Sequence[Item], collate: Collate) -> Batch:
 def _collate(
     items: Sequence[Item | InputError], collate: Collate, *, strict: bool
 ) -> Batch | InputError:
-    """The batch, or the first error among the items; if strict, also an unreadable image."""
+    """Return the batch, or the first error among the items; if strict, also an unreadable image."""
     for item in items:
         if isinstance(item, InputError):
             return item
@@ -202,14 +202,14 @@ class Loader:
         weakref.finalize(self, _stop, self._iterations, self._loaders)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Makes the next iteration start at this batch of this epoch.
+        """Make the next iteration start at this batch of this epoch.
 
         It takes effect when that iteration yields its first batch.
         """
         self.epoch, self.first_batch = epoch, batch
 
     def close(self) -> None:
-        """Ends all iterations and stops the workers; another iteration starts new ones."""
+        """End all iterations and stop the workers; another iteration starts new ones."""
         _stop(self._iterations, self._loaders)
         self._loaders.append(self.make())
 
@@ -219,7 +219,7 @@ class Loader:
         return not isinstance(self.order, ResumableSampler)
 
     def __len__(self) -> int:
-        """The number of batches in a whole epoch of this process."""
+        """Return the number of batches in a whole epoch of this process."""
         return len(self._loaders[0])
 
     def __iter__(self) -> Iterator[Batch]:
@@ -247,7 +247,7 @@ class Loader:
 def _stop(
     iterations: Iterable[Generator[Batch, None, None]], loaders: list[DataLoader[Any]]
 ) -> None:
-    """Ends iterations and deletes DataLoaders, which stop their workers when they are deleted."""
+    """End iterations and delete DataLoaders, which stop their workers when they are deleted."""
     for iteration in list(iterations):
         iteration.close()
     loaders.clear()
@@ -261,7 +261,7 @@ def make_loader(
     seed: int = 0,
     workers: BaseContext | None = None,
 ) -> Loader:
-    """Makes the loader of a split.
+    """Make the loader of a split.
 
     For training, images are shuffled and the last partial batch is dropped. The order of the data
     is a function of (seed, epoch, rank), and the augmentation of an image is a function of

@@ -16,7 +16,7 @@ Key = tuple[int, int]
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """The rank of this process and the number of processes that share the data."""
+    """Return the rank of this process and the number of processes that share the data."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -54,7 +54,7 @@ class ResumableSampler(Sampler[list[Key]]):
         return 0
 
     def __len__(self) -> int:
-        """The number of batches in an epoch of this process."""
+        """Return the number of batches in an epoch of this process."""
         images = len(range(self.length)[self._share()])
         full, rest = divmod(images, self.batch_size)
         return full + (rest > 0 and self.seed is None)

@@ -86,7 +86,7 @@ class ImageStream(IterableDataset):
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Makes the images and labels of a batch."""
+        """Make the images and labels of a batch."""
         return collate_images(images, labels)
 
     @property
@@ -103,7 +103,7 @@ class ImageStream(IterableDataset):
         self._place = rank_and_world_size()
 
     def __len__(self) -> int:
-        """The number of images of this process."""
+        """Return the number of images of this process."""
         _, world_size = self.place
         if self.batch_size is None:
             return -(-self.length // world_size)
@@ -126,7 +126,7 @@ class ImageStream(IterableDataset):
     def _repeated(
         self, epoch: int, part: Part, count: int
     ) -> Iterator[StreamItem | UnreadableImage]:
-        """Yields ``count`` items of a part, which starts again after its end."""
+        """Yield ``count`` items of a part, which starts again after its end."""
         yielded = 0
         while yielded < count:
             before = yielded

@@ -47,7 +47,7 @@ def worker_has_ended(error: Exception) -> bool:
 
 
 def worker_server() -> BaseContext | None:
-    """Returns a starter of workers beside threads; None where the system has no fork.
+    """Return a starter of workers beside threads; None where the system has no fork.
 
     It starts now, and imports kat while this process goes on.
     """
@@ -55,7 +55,7 @@ def worker_server() -> BaseContext | None:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Returns an iterator over a DataLoader, whose workers have started.
+    """Return an iterator over a DataLoader, whose workers have started.
 
     If a worker cannot start, those before it are killed, because the program would wait for them
     at its exit.
@@ -71,7 +71,7 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def prepare_worker(worker: int) -> None:
-    """Makes a worker ignore signals that ask a run to stop, and end with the main process.
+    """Make a worker ignore signals that ask a run to stop, and end with the main process.
 
     The main process sees to requests to stop, and may pass SIGTERM on: a second one ends the
     worker.

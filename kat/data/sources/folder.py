@@ -21,7 +21,7 @@ from kat.text import quoted
 
 
 def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
-    """Opens a split in ImageNet's layout: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg.
+    """Open a split in ImageNet's layout: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg.
 
     The classes are the names of the folders, sorted; by value if all are whole numbers. Images may
     also lie in folders below those, as in torchvision's ``ImageFolder``.
@@ -63,7 +63,7 @@ def dataset_of_files(
     holdout: float,
     title: str,
 ) -> ImageDataset:
-    """Makes a dataset of image files, or the part of it that a holdout leaves to a split.
+    """Make a dataset of image files, or the part of it that a holdout leaves to a split.
 
     Args:
         folder: which the paths of the files are relative to.
@@ -102,15 +102,15 @@ class FolderSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The path of the file."""
+        """Return the path of the file."""
         return os.path.join(self.folder, self.names[index])
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """Reads the bytes of the file and the label."""
+        """Read the bytes of the file and the label."""
         return read_image(self.name(index)), int(self.labels[index])
 
     def listing(self) -> list[np.ndarray]:
-        """The paths of the files, relative to the folder, and the labels."""
+        """Return the paths of the files, relative to the folder, and the labels."""
         return [*self.names.arrays, self.labels]
 
 

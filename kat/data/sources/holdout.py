@@ -45,7 +45,7 @@ def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[
 def part_of_training(
     data: ImageDataset, names: Sequence[str], share: float, split: str, whole: str
 ) -> ImageDataset:
-    """The images of a training split that are held out for validation, or the others.
+    """Return the images of a training split that are held out for validation, or the others.
 
     Args:
         data: the training split, which becomes this part of it.
@@ -66,7 +66,7 @@ def part_of_training(
 def open_array_split(
     config: DataConfig, open_own: Callable[[str], ImageDataset], split: str
 ) -> ImageDataset:
-    """Opens a split of data in arrays, whose images are known by their number.
+    """Open a split of data in arrays, whose images are known by their number.
 
     Args:
         config: the settings of the data.

@@ -19,7 +19,7 @@ from kat.text import quoted
 
 
 def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
-    """Opens a split of a dataset of the package ``datasets``.
+    """Open a split of a dataset of the package ``datasets``.
 
     The images are in the only column of images and the labels in the only column of ``ClassLabel``,
     whose names are the classes. ``config.image_key`` and ``config.label_key`` choose among several.
@@ -126,11 +126,11 @@ class RowSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The number of the row, counted from 0."""
+        """Return the number of the row, counted from 0."""
         return f"row {index} of {self.title}"
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """Reads the bytes of the image, from the row or the file that it names, and the label."""
+        """Read the bytes of the image, from the row or the file that it names, and the label."""
         image = self.rows[int(index)][self.column] or {"bytes": b"", "path": None}
         content = image["bytes"]
         if content is None:
@@ -138,5 +138,5 @@ class RowSource:
         return content, int(self.labels[index])
 
     def listing(self) -> list[np.ndarray]:
-        """The labels; rows have no names."""
+        """Return the labels; rows have no names."""
         return [self.labels]

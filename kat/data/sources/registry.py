@@ -43,7 +43,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
 
 
 def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:
-    """Opens a split of the dataset ``config.name``.
+    """Open a split of the dataset ``config.name``.
 
     Args:
         config: the settings of the data.
@@ -106,7 +106,7 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
 
 
 def unused_settings(name: str) -> set[str]:
-    """The settings that a dataset of this name does not use.
+    """Return the settings that a dataset of this name does not use.
 
     Examples:
         >>> from kat.data.sources.registry import unused_settings
@@ -117,7 +117,7 @@ def unused_settings(name: str) -> set[str]:
 
 
 def task_of_data(name: str) -> str:
-    """The task that a dataset of this name is for, e.g. ``"detection"``.
+    """Return the task that a dataset of this name is for, e.g. ``"detection"``.
 
     Examples:
         >>> from kat.data import task_of_data
@@ -131,7 +131,7 @@ def task_of_data(name: str) -> str:
 
 
 def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageStream) -> None:
-    """Checks that both splits have the same classes in the same order, and enough of them.
+    """Check that both splits have the same classes in the same order, and enough of them.
 
     Raises:
         InputError: names the classes that one split lacks; or there is one class alone to tell

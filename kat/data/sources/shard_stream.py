@@ -21,7 +21,7 @@ _BUFFER = 1000
 def open_shard_stream(
     reader: Any, classes: list[str], config: DataConfig, training: bool, seed: int
 ) -> ImageStream:
-    """Opens the shards of a split that timm's ``ReaderWds`` has found.
+    """Open the shards of a split that timm's ``ReaderWds`` has found.
 
     Raises:
         InputError: the number of images is unknown.
@@ -59,7 +59,7 @@ class ShardStream:
         self.seed = seed
 
     def __call__(self, epoch: int, part: Part) -> Iterator[StreamItem | UnreadableImage]:
-        """Yields the items of a part, with errors in the place of those that cannot be read."""
+        """Yield the items of a part, with errors in the place of those that cannot be read."""
         urls = list(self.urls)
         if self.training:
             random.Random(f"{self.seed} {epoch}").shuffle(urls)
@@ -101,7 +101,7 @@ class ShardStream:
 def _drawn(
     items: Iterable[StreamItem | UnreadableImage], rng: random.Random
 ) -> Iterator[StreamItem | UnreadableImage]:
-    """Yields the items, each drawn from a buffer of the next ones."""
+    """Yield the items, each drawn from a buffer of the next ones."""
     buffer: list[StreamItem | UnreadableImage] = []
     for item in items:
         buffer.append(item)

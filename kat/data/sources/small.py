@@ -24,7 +24,7 @@ _GARMENTS = [
 
 
 def open_digits(split: str) -> ImageDataset:
-    """Opens a split of scikit-learn's 1797 handwritten digits, 8x8 grayscale.
+    """Open a split of scikit-learn's 1797 handwritten digits, 8x8 grayscale.
 
     The split is fixed: 80/20, stratified by class.
     """
@@ -42,7 +42,7 @@ def open_digits(split: str) -> ImageDataset:
 
 
 def open_fashion_mnist(folder: Path, split: str) -> ImageDataset:
-    """Opens a split of Fashion-MNIST (Xiao et al. 2017) from its four gzipped idx files."""
+    """Open a split of Fashion-MNIST (Xiao et al. 2017) from its four gzipped idx files."""
     prefix = "train" if split == "train" else "t10k"
     pixels = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
@@ -84,13 +84,13 @@ class ArraySource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The number of the image, which has no other name."""
+        """Return the number of the image, which has no other name."""
         return f"image {index} of the split"
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """Reads the image and its label."""
+        """Read the image and its label."""
         return Image.fromarray(self.pixels[index]), int(self.labels[index])
 
     def listing(self) -> list[np.ndarray]:
-        """The pixels, in the place of names, and the labels."""
+        """Return the pixels, in the place of names, and the labels."""
         return [self.pixels, self.labels]

@@ -32,7 +32,7 @@ class _Row(NamedTuple):
 
 
 def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
-    """Opens a split of the images in a CSV file with the columns path, label and perhaps split.
+    """Open a split of the images in a CSV file with the columns path, label and perhaps split.
 
     Paths are relative to the folder of the file, and none may lead out of it. The classes are the
     labels, sorted as names of folders; the images are in the order of their classes and paths.

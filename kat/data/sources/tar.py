@@ -67,11 +67,11 @@ class TarSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The path of the tar file, followed by the path of the image in it."""
+        """Return the path of the tar file, followed by the path of the image in it."""
         return f"{self.paths[self.shards[index]]}/{self.names[index]}"
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """Reads the bytes of the image and the label."""
+        """Read the bytes of the image and the label."""
         path, size = self.paths[self.shards[index]], int(self.sizes[index])
         with open_input(path) as file:
             file.seek(self.offsets[index])
@@ -83,18 +83,18 @@ class TarSource:
         return content, int(self.labels[index])
 
     def listing(self) -> list[np.ndarray]:
-        """The paths of the images in their tar files, and the labels."""
+        """Return the paths of the images in their tar files, and the labels."""
         return [*self.names.arrays, self.labels]
 
     def subset(self, chosen: np.ndarray, labels: np.ndarray) -> TarSource:
-        """Returns some of the images, with these labels."""
+        """Return some of the images, with these labels."""
         names = PackedStrings.pack(self.names[index] for index in chosen.tolist())
         places = self.shards[chosen], self.offsets[chosen], self.sizes[chosen]
         return TarSource(self.paths, names, *places, labels)
 
 
 def open_tar(path: str, split: str) -> ImageDataset:
-    """Opens a split: PATH/train.tar, or all tar files in the folder PATH/train; likewise val.
+    """Open a split: PATH/train.tar, or all tar files in the folder PATH/train; likewise val.
 
     The class of an image is the folder that it is in within the tar file; an inner tar file counts
     as a folder. If a split has several tar files, the class of an image outside of any folder is
@@ -133,7 +133,7 @@ def open_tar(path: str, split: str) -> ImageDataset:
 
 
 def tars_in(folder: Path) -> list[str]:
-    """The tar files in a folder, sorted, without hidden ones, such as ``._a.tar`` of macOS."""
+    """Return the tar files in a folder, sorted, without hidden ones: ``._a.tar`` of macOS."""
     return sorted(str(path) for path in folder.glob("*.tar") if not is_hidden(path.name))
 
 
@@ -145,7 +145,7 @@ def _newest(file: BinaryIO, path: str) -> list[Member]:
 def indexed(
     paths: Sequence[str], kind: str, build: Callable[[BinaryIO, str], Sequence[Member]]
 ) -> TarSource:
-    """Returns the files in tar files, by an index that is built unless it is in the cache.
+    """Return the files in tar files, by an index that is built unless it is in the cache.
 
     The indices are in the cache folder of the user, so that the data may be read-only. An index
     belongs to the path, size and modification time of its tar file, and is built again if these
@@ -191,7 +191,7 @@ def indexed(
 
 
 def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iterator[Member]:
-    """Yields the regular files and the links in a tar file, in order; only headers are read.
+    """Yield the regular files and the links in a tar file, in order; only headers are read.
 
     Inner tar files are entered. Hidden files are left out, and so are sparse files, which have no
     contiguous bytes of their own.

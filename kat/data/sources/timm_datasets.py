@@ -24,7 +24,7 @@ from kat.errors import InputError, UnreadableFile
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
-    """Opens a split of the dataset ``config.name`` with timm's ``create_dataset``.
+    """Open a split of the dataset ``config.name`` with timm's ``create_dataset``.
 
     Raises:
         InputError: timm cannot open the dataset, or its classes are unknown.
@@ -107,12 +107,12 @@ class TimmSource:
         return len(self.dataset)
 
     def name(self, index: int) -> str:
-        """The path of the file, or the number of the image if it has none."""
+        """Return the path of the file, or the number of the image if it has none."""
         samples = getattr(self.dataset, "samples", None)
         return str(samples[index][0]) if samples else f"image {index} of {self.title}"
 
     def read(self, index: int) -> tuple[Encoded, int]:
-        """Reads the image and its label."""
+        """Read the image and its label."""
         try:
             return self.dataset[index]
         except Exception as error:  # Pillow raises nearly every kind for damaged files
@@ -120,7 +120,7 @@ class TimmSource:
             raise UnreadableImage(self.name(index), own or type(error).__name__) from error
 
     def listing(self) -> list[np.ndarray]:
-        """The names of the files and the labels, as far as the dataset lists them."""
+        """Return the names of the files and the labels, as far as the dataset lists them."""
         samples = getattr(self.dataset, "samples", [])
         names = PackedStrings.pack(Path(sample[0]).name for sample in samples)
         return [*names.arrays, np.asarray(getattr(self.dataset, "targets", []))]
@@ -151,7 +151,7 @@ class TimmStream(ImageStream):
         return len(self.dataset)
 
     def _divide(self) -> None:
-        """Gives timm's reader its place: it was opened before the processes met."""
+        """Give timm's reader its place: it was opened before the processes met."""
         reader = self.dataset.reader
         reader.dist_rank, reader.dist_num_replicas = self.place
 

@@ -24,7 +24,7 @@ IMAGES = tuple(extension[1:] for extension in IMAGE_EXTENSIONS)
 
 
 def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDataset:
-    """Opens the samples of a split, in the order of the shards.
+    """Open the samples of a split, in the order of the shards.
 
     A sample is an image and a file of the same name with its class index: a ``.cls`` file that
     holds it as text, or a ``.json`` file that holds it in the field ``config.label_key``. The class
@@ -79,7 +79,7 @@ def _shards_of_split(paths: list[str], split: str) -> list[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Expands braces: ``a-{08..10}.tar`` to a-08.tar, a-09.tar, a-10.tar; ``{a,b}`` to a, b."""
+    """Expand braces: ``a-{08..10}.tar`` to a-08.tar, a-09.tar, a-10.tar; ``{a,b}`` to a, b."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
         return [pattern]
@@ -122,7 +122,7 @@ def _groups(file: BinaryIO, path: str) -> dict[str, dict[str, Member]]:
 
 
 def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
-    """Reads the class index in a ``.cls`` file, or in a field of a ``.json`` file.
+    """Read the class index in a ``.cls`` file, or in a field of a ``.json`` file.
 
     Args:
         text: content of the file.

@@ -70,18 +70,18 @@ class OneImage(nn.Module):
 
 
 def output_names(detector: Detector) -> list[str]:
-    """The outputs of a file, in their order."""
+    """Return the outputs of a file, in their order."""
     return ["boxes", "labels", "scores", *(["masks"] if detector.has_masks else [])]
 
 
 def _padded(maps: Tensor, size: Sequence[Any]) -> Tensor:
-    """Maps (B, C, h, w) with zeros on the right and below, to this height and width."""
+    """Map (B, C, h, w) with zeros on the right and below, to this height and width."""
     height, width = (whole - side for whole, side in zip(size, maps.shape[-2:], strict=True))
     return functional.pad(maps, (0, width, 0, height))
 
 
 def detector_record(detector: Detector, record: ModelRecord) -> ExportRecord:
-    """The record of the file, with the sizes that it resizes to and the score threshold."""
+    """Return the record of the file, with the sizes that it resizes to and the score threshold."""
     (shorter,), longer = detector.transform.min_size, detector.transform.max_size
     rcnn = {**record.args.get("rcnn", {}), "box_score_thresh": detector.score_threshold}
     sides = {"min_size": shorter, "max_size": longer}
@@ -91,7 +91,7 @@ def detector_record(detector: Detector, record: ModelRecord) -> ExportRecord:
 
 
 def write(detector: Detector, record: ExportRecord, path: Path) -> None:
-    """Writes a detector for one image in one ONNX file, with the record as metadata.
+    """Write a detector for one image in one ONNX file, with the record as metadata.
 
     The score threshold is an optional input.
     """
@@ -128,7 +128,7 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
 
 @torch.no_grad()
 def detections_distance(detect: Detect, detector: Detector, record: ExportRecord) -> float:
-    """The distance of the detections of an exported detector from the detector's, on noise.
+    """Return the distance of the detections of an exported detector from the detector's, on noise.
 
     The distance of two detections of the same class is the largest difference of their boxes,
     relative to the side of the image, their scores and their masks. Nine in ten detections of
@@ -150,7 +150,9 @@ def detections_distance(detect: Detect, detector: Detector, record: ExportRecord
 
 
 def _between(scores: Tensor) -> Tensor:
-    """The middle of the widest gap in the lower half of decreasing scores, safe from rounding."""
+    """Return the middle of the widest gap in the lower half of decreasing scores, safe from
+    rounding.
+    """
     lower = scores[(len(scores) - 1) // 2 :]
     place = (lower[:-1] - lower[1:]).argmax()
     return (lower[place] + lower[place + 1]) / 2

@@ -24,7 +24,7 @@ _ERROR = 3
 
 
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
-    """Writes the program in one file, checked by ``onnx.checker``, with the record as metadata.
+    """Write the program in one file, checked by ``onnx.checker``, with the record as metadata.
 
     Outputs have the names that the program gives them, or ``logits``.
     """
@@ -46,7 +46,7 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
 
 
 def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
-    """Checks an ONNX model by ``onnx.checker``, and writes it with the record and a checksum.
+    """Check an ONNX model by ``onnx.checker``, and write it with the record and a checksum.
 
     Both are metadata. The notes of the exporter, most of a small file, are left out.
     """
@@ -74,7 +74,7 @@ def _name_dimensions(graph: Any, *, resizable: bool) -> None:
 
 @needed_by("an ONNX file")
 def read_record(path: Path) -> ExportRecord:
-    """The record, without loading the model."""
+    """Return the record, without loading the model."""
     import onnx
 
     if not verify_checksum(path):
@@ -86,7 +86,7 @@ def read_record(path: Path) -> ExportRecord:
 
 @needed_by("an ONNX file")
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
-    """The model in onnxruntime, on the CPU with torch's number of threads, and the record.
+    """Return the model in onnxruntime, on the CPU with torch's number of threads, and the record.
 
     The function takes the inputs in their order. It returns ``logits``, or other outputs by name.
 

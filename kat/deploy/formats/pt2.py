@@ -26,7 +26,8 @@ _TRACED_BATCH = 2
 
 
 def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
-    """The program of a frozen model, for any batch size, and any image size if it is resizable.
+    """Return the program of a frozen model, for any batch size, and any image size if it is
+    resizable.
 
     It does not contain the paths of the model's source files.
     """
@@ -54,7 +55,7 @@ def quiet_warnings(*categories: type[Warning]) -> Iterator[None]:
 
 
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
-    """Writes the program, with the record as the extra file ``kat``."""
+    """Write the program, with the record as the extra file ``kat``."""
     content = io.BytesIO()  # PyTorch's own writer of files ends the process if the disk is full
     with quiet_warnings():
         torch.export.save(program, content, extra_files={KEY: record.to_json()})
@@ -62,7 +63,7 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
 
 
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
-    """The program as a function of the images, and the record.
+    """Return the program as a function of the images, and the record.
 
     A program is code: do not call this for files that you do not trust.
 
@@ -76,7 +77,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
 
 
 def read_record(path: Path) -> ExportRecord:
-    """The record; no code in the file runs."""
+    """Return the record; no code in the file runs."""
     try:
         with open_input(path) as file, zipfile.ZipFile(file) as archive:
             if damaged := archive.testzip():

@@ -133,7 +133,9 @@ class Adapters:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tensors of the adapters by full name; of a sharded model whole, on every process."""
+        """Return the tensors of the adapters by full name; of a sharded model whole, on every
+        process.
+        """
         return {name: full_tensor(tensor).detach() for name, tensor in self._tensors().items()}
 
     @torch.no_grad()
@@ -211,7 +213,7 @@ class Adapters:
             state[name].data = value.to(state[name])
 
     def __repr__(self) -> str:
-        """The table of what is trainable."""
+        """Return the table of what is trainable."""
         rows = [["adapter", "kind", "trainable"]]
         for name, module in self.modules.items():
             kind = "saved with them" if name in self.modules_to_save else self.kind
@@ -247,7 +249,7 @@ class Adapters:
 
 
 def _trained_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of trained parameters: half precision would lose small steps."""
+    """Return the dtype of trained parameters: half precision would lose small steps."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

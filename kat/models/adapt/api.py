@@ -180,7 +180,7 @@ def adapt_like(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
 
 
 def adapters_of(model: nn.Module) -> list[Adapters]:
-    """The adapters in a model that :func:`kat.models.load_pretrained` has loaded.
+    """Return the adapters in a model that :func:`kat.models.load_pretrained` has loaded.
 
     They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
     are saved with them as they were loaded, and what is frozen frozen.
@@ -208,12 +208,12 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
 
 
 def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
-    """The rationals of a model by name."""
+    """Return the rationals of a model by name."""
     return {name: {**_shape(act), "rank": rank} for name, act in rationals(model).items()}
 
 
 def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
-    """The MLPs of a model, of GR-KAN and plain ones, by the name of their last module."""
+    """Return the MLPs of a model, of GR-KAN and plain ones, by the name of their last module."""
     ends = {
         name: (name, module.fc1.in_features, module.fc2.out_features)
         for name, module in model.named_modules()
@@ -232,7 +232,7 @@ def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
 
 
 def _shape(act: GroupRational) -> Place:
-    """The settings that must be equal in a model that the coefficients are loaded into."""
+    """Return the settings that must be equal in a model that the coefficients are loaded into."""
     settings = {"num_groups": act.num_groups, "degree": list(act.degree)}
     return {**settings, "form": act.form, "share": act.share}
 
@@ -250,7 +250,9 @@ def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
 
 
 def _of_record(model: nn.Module, record: Mapping[str, Any], *, in_place: bool) -> Adapters:
-    """The adapters of a record. A model without its head lacks modules that were saved with it."""
+    """Return the adapters of a record. A model without its head lacks modules that were saved with
+    it.
+    """
     modules, places = dict(model.named_modules()), dict(record["places"])
     saved = [name for name in record["modules_to_save"] if name in modules]
     return Adapters(model, record["kind"], places, saved, record["freeze"], _in_place=in_place)

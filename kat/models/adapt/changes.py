@@ -37,7 +37,7 @@ class Change(nn.Module):
         self.register_buffer("scale", scale.to(coefficients))
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """The coefficients A_0 to the changed ones."""
+        """Return the coefficients A_0 to the changed ones."""
         return coefficients + self.d * self.scale
 
 
@@ -65,7 +65,7 @@ class LowRankChange(nn.Module):
         self.register_buffer("scale", scale.to(coefficients))
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """The coefficients A_0 (1 or G, k) to the changed ones (G, k)."""
+        """Return the coefficients A_0 (1 or G, k) to the changed ones (G, k)."""
         product = (self.u[:, :, None] * self.v).sum(1)  # autocast would round a product of matrices
         return coefficients + product * self.scale
 
@@ -136,7 +136,7 @@ def remove_change(act: GroupRational, *, merge: bool) -> None:
 
 
 def _thread() -> int:
-    """The thread that calls, since several may; a compiled graph has one."""
+    """Return the thread that calls, since several may; a compiled graph has one."""
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 

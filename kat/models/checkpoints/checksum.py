@@ -31,7 +31,7 @@ _ZIP, _ONNX = b"sha256:", b"\x72\x4a\x0a\x06sha256\x12\x40"
 
 
 def write_checksum(path: Path) -> str:
-    """Writes the checksum into a file that was just written, and waits until it is on the disk.
+    """Write the checksum into a file that was just written, and wait until it is on the disk.
 
     Returns:
         The checksum: SHA-256 in hexadecimal digits.
@@ -51,7 +51,7 @@ def write_checksum(path: Path) -> str:
 
 
 def verify_checksum(path: Path) -> str:
-    """Verifies that a file is unchanged since its checksum was written.
+    """Verify that a file is unchanged since its checksum was written.
 
     Returns:
         The checksum; empty if the file has none. One changed bit can make it look so: a reader that
@@ -68,7 +68,7 @@ def verify_checksum(path: Path) -> str:
 
 
 def _read(file: BinaryIO, suffix: str) -> tuple[int, bytes, bytes]:
-    """The place of the checksum in a file, the digits there, and those that should be there.
+    """Return the place of the checksum in a file, the digits there, and those that should be there.
 
     Without a checksum both are empty.
     """

@@ -60,7 +60,7 @@ def save_pretrained(
     license: str | None = None,
     name: str | None = None,
 ) -> None:
-    """Writes model.safetensors, config.json and README.md, the model card.
+    """Write model.safetensors, config.json and README.md, the model card.
 
     Args:
         model: any registered model, such as :func:`kat.models.load_model` returns.
@@ -105,7 +105,7 @@ def save_pretrained(
 def from_pretrained(
     source: str, *, revision: str | None = None, token: str | None = None
 ) -> tuple[nn.Module, ModelRecord]:
-    """Loads a model, in evaluation mode, and its record from the Hub or from a folder.
+    """Load a model, in evaluation mode, and its record from the Hub or from a folder.
 
     Args:
         source: the path of a folder, or ``"OWNER/NAME"`` on the Hub, which is downloaded into the
@@ -134,7 +134,9 @@ def from_pretrained(
 
 
 def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name: str) -> str:
-    """The text of README.md below the Hub's metadata: what is on record, without local paths."""
+    """Return the text of README.md below the Hub's metadata: what is on record, without local
+    paths.
+    """
     settings = copy.deepcopy(dict(training.settings))
     settings.pop("out", None)
     data, start = settings.get("data", {}), settings.get("model", {})

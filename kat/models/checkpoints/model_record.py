@@ -89,7 +89,7 @@ class ModelRecord:
 
     @classmethod
     def stored(cls, **fields: Any) -> ModelRecord:
-        """The record in the file of a model, which may not name other files.
+        """Return the record in the file of a model, which may not name other files.
 
         Raises:
             InputError: an invalid field, one that names a file, or more blocks than any model has.
@@ -104,7 +104,7 @@ class ModelRecord:
         return cls(**fields)
 
     def to_timm(self) -> dict[str, Any]:
-        """The contents of timm's config.json."""
+        """Return the contents of timm's config.json."""
         # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
         registered: Any = timm.get_pretrained_cfg(self.architecture)
@@ -129,7 +129,7 @@ class ModelRecord:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> ModelRecord:
-        """Reads the output of :meth:`to_timm`.
+        """Read the output of :meth:`to_timm`.
 
         Raises:
             InputError: an entry is missing or invalid.
@@ -157,7 +157,7 @@ class ModelRecord:
 
 
 def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
-    """The constructor's arguments for an input of (channels, height, width).
+    """Return the constructor's arguments for an input of (channels, height, width).
 
     Examples:
         >>> from kat.models import input_args
@@ -171,7 +171,7 @@ def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str,
 
 
 def check_architecture(name: str) -> None:
-    """Checks that a name is in timm's registry.
+    """Check that a name is in timm's registry.
 
     Raises:
         InputError: names the closest model.
@@ -181,7 +181,7 @@ def check_architecture(name: str) -> None:
 
 
 def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
-    """Checks that nothing is fetched, and that a model of this library takes the arguments.
+    """Check that nothing is fetched, and that a model of this library takes the arguments.
 
     The name must be in timm's registry, and no argument may be timm's own.
 
@@ -201,7 +201,7 @@ def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
 
 
 def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a :class:`ModelRecord` that describe how to prepare an image.
+    """Return the fields of a :class:`ModelRecord` that describe how to prepare an image.
 
     Args:
         pretrained_cfg: timm's settings of the pretrained weights.
@@ -264,7 +264,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 
 
 def task_of(model: nn.Module) -> str:
-    """The task of a model; ``"classification"`` for a model without the attribute.
+    """Return the task of a model; ``"classification"`` for a model without the attribute.
 
     Examples:
         >>> import torch
@@ -277,7 +277,7 @@ def task_of(model: nn.Module) -> str:
 
 
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
-    """Builds the model that a record describes, with fresh weights.
+    """Build the model that a record describes, with fresh weights.
 
     Examples:
         >>> from pathlib import Path

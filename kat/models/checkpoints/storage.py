@@ -44,7 +44,7 @@ _RELEASED = {
 
 
 def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> None:
-    """Writes model.safetensors, with a checksum, and config.json, each completely or not at all.
+    """Write model.safetensors, with a checksum, and config.json, each completely or not at all.
 
     config.json holds the checksum, too, as ``sha256``. While one model replaces another, it keeps
     the old record as ``previous``, so the record of the weights in the folder is always there.
@@ -84,7 +84,7 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
-    """Loads a trained model, in evaluation mode, and its record.
+    """Load a trained model, in evaluation mode, and its record.
 
     Args:
         path: a folder with model.safetensors and config.json; a ``.safetensors`` file beside a
@@ -125,7 +125,7 @@ def is_model_folder(path: str | Path) -> bool:
 
 
 def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of a run: weights, record, epoch, and the state of training.
+    """Read a checkpoint of a run: weights, record, epoch, and the state of training.
 
     Args:
         path: the file.
@@ -146,7 +146,7 @@ def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
-    """The record of an official KAT, recognized by its width; None for any other model."""
+    """Return the record of an official KAT, recognized by its width; None for any other model."""
     shapes = [weights[n].shape for n in ("norm.weight", "pos_embed", "head.weight") if n in weights]
     whole = [len(shape) for shape in shapes] == [1, 3, 2] and any(map(is_coefficient, weights))
     if not whole or shapes[0][0] not in _RELEASED:
@@ -180,7 +180,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
 
 
 def _file_in(folder: Path) -> Path:
-    """The weights in a folder, or the file that is given for one."""
+    """Return the weights in a folder, or the file that is given for one."""
     if not folder.is_dir():
         return folder
     for name in (WEIGHTS, BEST):
@@ -190,7 +190,9 @@ def _file_in(folder: Path) -> Path:
 
 
 def _read_with_checksum(path: Path) -> dict[str, Any]:
-    """The content of a torch file, whose checksum is required where 'kat train' has written one."""
+    """Return the content of a torch file, whose checksum is required where 'kat train' has written
+    one.
+    """
     checksum = verify_checksum(path)
     content = read_torch_file(path)
     if not checksum and {"record", "run_id"} <= content.keys():

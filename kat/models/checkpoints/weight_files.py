@@ -47,7 +47,7 @@ _OTHER_VARIANT = re.compile(r"\b(numerator|denominator)_v$")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads the weights in a ``.safetensors`` or torch file, at the top or under a usual key.
+    """Read the weights in a ``.safetensors`` or torch file, at the top or under a usual key.
 
     A safetensors file without a checksum is read with a warning, if the config.json beside it does
     not require one.
@@ -72,7 +72,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
-    """Reads weights as :func:`read_state_dict`, without the warning.
+    """Read weights as :func:`read_state_dict`, without the warning.
 
     Returns:
         The tensors by name; the record in the config.json beside the file, or None; and the
@@ -92,7 +92,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
 
 
 def _record_beside(weights: Path, checksum: str) -> Any:
-    """The record beside weights, which names their checksum if kat wrote it; None without one.
+    """Return the record beside weights, which names their checksum if kat wrote it; None without
+    one.
 
     Other weights in the folder need no checksum, and neither do weights that transformers saved: it
     copies all entries of a configuration.
@@ -119,7 +120,7 @@ def warn_without(checksum: str | None, path: str | Path) -> None:
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
-    """Reads the dictionary in a file of ``torch.save``, with ``weights_only=True``.
+    """Read the dictionary in a file of ``torch.save``, with ``weights_only=True``.
 
     ``argparse.Namespace`` and NumPy scalars are allowed: checkpoints keep their settings and
     metrics in them.
@@ -156,7 +157,7 @@ def _unpacked_size(path: Path) -> int:
 
 
 def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by the names that the model itself gives them.
+    """Return the tensors of a checkpoint, by the names that the model itself gives them.
 
     They may be nested under ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model``, tried
     in this order, and have the prefixes of wrappers (``module.``). Coefficients may be called
@@ -174,7 +175,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def published_name(name: str) -> str:
-    """The name of a parameter in the first published variant: ``weight_numerator`` for
+    """Return the name of a parameter in the first published variant: ``weight_numerator`` for
     ``numerator_v``."""
     return _OTHER_VARIANT.sub(r"weight_\1", name)
 
@@ -215,7 +216,7 @@ def load_weights(
     source: str,
     may_lack: frozenset[str] = frozenset(),
 ) -> None:
-    """Copies weights into a model, all or none.
+    """Copy weights into a model, all or none.
 
     Args:
         model: to copy into.

@@ -17,7 +17,7 @@ _NARROWEST, _WIDEST = 3, 10
 
 
 def gr_kan_mlps(model: KAT) -> dict[int, GRKANMlp]:
-    """The GR-KAN MLPs, by the number of their block."""
+    """Return the GR-KAN MLPs, by the number of their block."""
     blocks: list[Any] = list(model.blocks)
     return {i: b.mlp for i, b in enumerate(blocks) if isinstance(b.mlp, GRKANMlp)}
 
@@ -25,7 +25,9 @@ def gr_kan_mlps(model: KAT) -> dict[int, GRKANMlp]:
 def fit_act2(
     model: KAT, vit: VisionTransformer, activation: nn.Module, images: Tensor
 ) -> list[Coefficients]:
-    """The coefficients of each act2: the least maximum error where the activation's inputs are."""
+    """Return the coefficients of each act2: the least maximum error where the activation's inputs
+    are.
+    """
     from kat.nn.fitting import fit  # imports SciPy's optimizers
 
     def target(x: Any) -> Any:
@@ -41,7 +43,8 @@ def fit_act2(
 
 @torch.no_grad()
 def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
-    """The least integer r of each block for which [-r, r] has 99.9 % of the activation's inputs.
+    """Return the least integer r of each block for which [-r, r] has 99.9 % of the activation's
+    inputs.
 
     It is at least 3 and at most 10. A fit on a narrower interval is closer inside it, and deviates
     sooner outside.

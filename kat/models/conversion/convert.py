@@ -49,7 +49,7 @@ def convert_vit(
     images: Tensor | Callable[[ModelRecord], Tensor] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, ModelRecord, Conversion]:
-    """Makes a KAT that computes what a trained ViT does, up to the error of the fitted activation.
+    """Make a KAT that computes what a trained ViT does, up to the error of the fitted activation.
 
     LayerScale, registers, pooling and the like are built as in the source, unless that is a file
     of weights without a record: then ``args`` names them.
@@ -96,7 +96,7 @@ def make_record(
     num_classes: int | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> ModelRecord:
-    """The record of the KAT that :func:`convert_vit` makes of the same arguments."""
+    """Return the record of the KAT that :func:`convert_vit` makes of the same arguments."""
     args = dict(args or {})
     channels = args.get("in_chans", source.weights[STEM].shape[1])
     recipe = registered_preprocessing(name, channels)
@@ -122,7 +122,7 @@ def init_from_vit(
     images: Tensor | None = None,
     fit: bool = True,
 ) -> Conversion:
-    """Initializes a model from a trained ViT, with all weights that the two have in common.
+    """Initialize a model from a trained ViT, with all weights that the two have in common.
 
     Attention, norms, embeddings, fc1 and fc2 are the source's. Position and patch embeddings are
     resampled if their sizes differ, and the head is fresh if it has other classes. In a KAT, act1
@@ -262,7 +262,7 @@ def _are_equal(first: nn.Module, second: nn.Module) -> bool:
 
 
 def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tensor]:
-    """The source's weights by the names and of the sizes of the model."""
+    """Return the source's weights by the names and of the sizes of the model."""
     weights = {
         "reg_token" if name == "dist_token" else name: value
         for name, value in source.weights.items()
@@ -298,7 +298,9 @@ def _resized(
 
 
 def _plain_twin(model: KAT, activation: nn.Module) -> KAT:
-    """A copy of a KAT with timm's MLPs and this activation in place of its GR-KAN MLPs: a ViT."""
+    """Return a copy of a KAT with timm's MLPs and this activation in place of its GR-KAN MLPs: a
+    ViT.
+    """
     twin = copy.deepcopy(model).eval()
     for index, mlp in gr_kan_mlps(model).items():
         sizes = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc2.out_features

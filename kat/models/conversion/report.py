@@ -76,7 +76,7 @@ class Conversion:
     moved: Movement | None = None
 
     def summary(self) -> str:
-        """The report in one line."""
+        """Return the report in one line."""
         kinds = ("carried", "resized", "dropped", "fresh")
         parts = [f"{len(getattr(self, kind))} {kind}" for kind in kinds]
         if self.moved is not None:
@@ -84,7 +84,7 @@ class Conversion:
         return f"from {self.source}: {', '.join(parts)}"
 
     def rows(self, images: str = "images") -> list[tuple[str, str]]:
-        """The report as rows of a label and a text.
+        """Return the report as rows of a label and a text.
 
         Args:
             images: what to call the images that the movement was measured on.
@@ -105,17 +105,19 @@ class Conversion:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as a dictionary for JSON."""
+        """Return the report as a dictionary for JSON."""
         return asdict(self)
 
     def save(self, path: str | Path) -> None:
-        """Writes the report as a JSON file."""
+        """Write the report as a JSON file."""
         write_json(path, self.to_dict())
 
 
 @torch.no_grad()
 def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
-    """The distance between the outputs of a KAT and its ViT on these images; 0 / 0 counts as 0."""
+    """Return the distance between the outputs of a KAT and its ViT on these images; 0 / 0 counts as
+    0.
+    """
     training = model.training
     expected, outputs = vit.eval()(images), model.eval()(images)
     model.train(training)

@@ -92,7 +92,8 @@ class ViTSource:
         return {name: v for name, v in self.args.items() if not (is_timms and name == "norm_eps")}
 
     def for_classes(self, classes: list[str]) -> ViTSource:
-        """The source for a model with these classes: without its head if that has other classes.
+        """Return the source for a model with these classes: without its head if that has other
+        classes.
 
         A head whose classes are numbers is assumed to fit any.
         """
@@ -106,7 +107,7 @@ class ViTSource:
         return replace(self, weights=kept, dropped=(*self.dropped, *gone), heads=heads)
 
     def for_grid(self) -> ViTSource:
-        """The source for a model without prefix tokens, pooling and classifier.
+        """Return the source for a model without prefix tokens, pooling and classifier.
 
         Only patches have positions. A norm after the pooling becomes the final norm.
         """
@@ -122,7 +123,7 @@ class ViTSource:
         return replace(self, weights=weights, dropped=(*self.dropped, *gone), args=args)
 
     def _prefix_positions(self) -> int:
-        """The number of positions before the patches' own."""
+        """Return the number of positions before the patches' own."""
         if "register_tokens" in self.weights:  # DINOv2's layout: only the class token has one
             return 1
         if self.args.get("no_embed_class", False):
@@ -131,7 +132,7 @@ class ViTSource:
 
 
 def read_vit(source: str | Path | nn.Module) -> ViTSource:
-    """Reads a trained ViT.
+    """Read a trained ViT.
 
     Args:
         source: a file (``.safetensors``, a torch file), a folder with model.safetensors and
@@ -217,13 +218,16 @@ def _from_model(model: nn.Module, record: ModelRecord | None = None, *, name: st
 
 
 def own_weights(model: DenseModel) -> dict[str, Tensor]:
-    """The weights of a dense model without its transformer's, by the names of its state dict."""
+    """Return the weights of a dense model without its transformer's, by the names of its state
+    dict.
+    """
     state = model.state_dict().items()
     return {name: w.detach() for name, w in state if not name.startswith(TRANSFORMER)}
 
 
 def _vit_args(weights: Mapping[str, Tensor], model: VisionTransformer) -> dict[str, Any]:
-    """The arguments of :class:`kat.models.ViT` that a model's weights need; {} for a plain ViT.
+    """Return the arguments of :class:`kat.models.ViT` that a model's weights need; {} for a plain
+    ViT.
 
     A distillation token becomes a register. The number of heads and the sizes of images and patches
     are not included.
@@ -256,7 +260,7 @@ def _vit_args(weights: Mapping[str, Tensor], model: VisionTransformer) -> dict[s
 
 
 def rational_args(model: VisionTransformer) -> dict[str, Any]:
-    """The arguments of a KAT that determine the functions of its coefficients; {} for a ViT.
+    """Return the arguments of a KAT that determine the functions of its coefficients; {} for a ViT.
 
     Weights alone do not distinguish form A from form B.
     """

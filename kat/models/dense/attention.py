@@ -71,7 +71,7 @@ class GridAttention(nn.Module):
 def with_offset_terms(
     query: Tensor, key: Tensor, tables: tuple[Tensor, Tensor], size: tuple[int, int], scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Extends queries and keys so that their product, times the scale, contains the offset terms.
+    """Extend queries and keys so that their product, times the scale, contains the offset terms.
 
     A query is extended by its terms for each row and each column, a key by the one-hot encodings of
     its row and its column; no (HW, HW) bias is formed. Both are padded with zeros to a multiple of
@@ -118,7 +118,7 @@ def _by_pair(table: Tensor, size: int) -> Tensor:
 
 
 def split_windows(x: Tensor, rows: int, columns: int) -> Tensor:
-    """Splits (B, H, W, C) into windows (B n, rows, columns, C), zero beyond the edges."""
+    """Split (B, H, W, C) into windows (B n, rows, columns, C), zero beyond the edges."""
     height, width, channels = x.shape[1:]
     x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
     x = x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows))
@@ -126,7 +126,7 @@ def split_windows(x: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def join_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Joins the output of :func:`split_windows` to (B, H, W, C)."""
+    """Join the output of :func:`split_windows` to (B, H, W, C)."""
     rows, columns, channels = windows.shape[1:]
     down, across = (height + rows - 1) // rows, (width + columns - 1) // columns
     x = windows.view(batch, down, across, rows, columns, channels).transpose(2, 3)

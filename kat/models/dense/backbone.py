@@ -97,7 +97,7 @@ class DenseBackbone(nn.Module):
         return int(self.vit.patch_embed.patch_size[0])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The maps of ``out_blocks`` of images (B, C, H, W), normalized."""
+        """Return the maps of ``out_blocks`` of images (B, C, H, W), normalized."""
         vit = self.vit
         x = vit.patch_embed.proj(pad_to_patches(images, self.patch)).permute(0, 2, 3, 1)
         x = vit.norm_pre(vit.pos_drop(self._add_positions(vit.patch_embed.norm(x))))
@@ -129,12 +129,12 @@ class DenseBackbone(nn.Module):
 
 
 def last_of_parts(depth: int, parts: int) -> list[int]:
-    """The last block of each of several equal parts; every block if there are few."""
+    """Return the last block of each of several equal parts; every block if there are few."""
     return sorted({max(part * depth // parts - 1, 0) for part in range(1, parts + 1)})
 
 
 def keep_grid_only(vit: VisionTransformer) -> VisionTransformer:
-    """Removes prefix tokens, pooling and classifier of a transformer, in place.
+    """Remove prefix tokens, pooling and classifier of a transformer, in place.
 
     A norm after the pooling becomes the final norm of each token.
     """

@@ -128,7 +128,7 @@ class Detector(DenseModel, FasterRCNN):
         )
 
     def set_image_size(self, side: int) -> None:
-        """Sets the length of the longer side to which images are resized in evaluation."""
+        """Set the length of the longer side to which images are resized in evaluation."""
         self.transform.min_size, self.transform.max_size = (side,), side
 
     @property
@@ -148,7 +148,7 @@ class Detector(DenseModel, FasterRCNN):
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
-        """The losses in training, the detections of each image in evaluation.
+        """Return the losses in training, the detections of each image in evaluation.
 
         Args:
             images: each (C, H, W).
@@ -175,7 +175,7 @@ class Detector(DenseModel, FasterRCNN):
     def detect_in(
         self, maps: Sequence[Tensor], batch: ImageList, targets: Sequence[Target] | None = None
     ) -> tuple[list[Detections], dict[str, Tensor]]:
-        """The detections of each image of a batch, and in training the losses.
+        """Return the detections of each image of a batch, and in training the losses.
 
         Args:
             maps: the output of the backbone.

@@ -33,7 +33,7 @@ def resized(images: Tensor, size: Sequence[int | Tensor], mode: str) -> Tensor:
 
 
 def _resampling(old: Any, new: Any, mode: str) -> Tensor:
-    """(new, old): antialiased interpolation along one side as a matrix, for a tracer.
+    """Return antialiased interpolation along one side as a matrix (new, old), for a tracer.
 
     With the scale s = old / new and c_i = s (i + 1/2), entry (i, j) is f((j + 1/2 - c_i) /
     max(s, 1)), divided by the sum of its row. f is a triangle, or Keys' cubic with a = -1/2.
@@ -53,11 +53,11 @@ def _resampling(old: Any, new: Any, mode: str) -> Tensor:
 
 
 def at_most(side: Any, limit: int) -> Any:
-    """The smaller of a side and a limit; a side is a tensor in a tracer."""
+    """Return the smaller of a side and a limit; a side is a tensor in a tracer."""
     return side.clamp(max=limit) if isinstance(side, Tensor) else min(side, limit)
 
 
 def pad_to_patches(images: Tensor, patch: int) -> Tensor:
-    """Pads (B, C, H, W) with zeros on the right and below to multiples of the patch size."""
+    """Pad (B, C, H, W) with zeros on the right and below to multiples of the patch size."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % patch, 0, -height % patch))

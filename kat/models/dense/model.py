@@ -43,7 +43,7 @@ class Features(nn.Module):
         self.strides, self.out_channels = neck.strides, neck.out_channels
 
     def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
-        """The map of each of ``strides``, zero in the padding of images.
+        """Return the map of each of ``strides``, zero in the padding of images.
 
         Images of one size are cut to it and run together. So their maps depend neither on the
         amount of padding nor on the other images, and no time is spent on padding.
@@ -93,7 +93,7 @@ class DenseModel(nn.Module):
 
     @classmethod
     def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
-        """Builds the transformer, without what :class:`DenseBackbone` removes."""
+        """Build the transformer, without what :class:`DenseBackbone` removes."""
         return cls.transformer_class(img_size=img_size, **_WITHOUT_CLASSIFIER, **kwargs)
 
     @property
@@ -102,14 +102,14 @@ class DenseModel(nn.Module):
         return self.backbone.body.vit
 
     def set_image_size(self, side: int) -> None:
-        """Sets the size to which the model itself scales images, if it does.
+        """Set the size to which the model itself scales images, if it does.
 
         Args:
             side: in pixels, of a square of that size.
         """
 
     def get_classifier(self) -> nn.Module:
-        """The neck and the heads: everything after the transformer."""
+        """Return the neck and the heads: everything after the transformer."""
         own = [module for module in self.children() if module is not self.backbone]
         return nn.ModuleList([self.backbone.neck, *own])
 
@@ -118,7 +118,7 @@ class DenseModel(nn.Module):
         self.backbone.body.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """The names of position embeddings, relative positions and rational coefficients."""
+        """Return the names of position embeddings, relative positions and rational coefficients."""
         excluded = {TRANSFORMER + name for name in self.transformer.no_weight_decay()}
         relative = {name for name, _ in self.named_parameters() if ".rel_pos_" in name}
         return excluded | relative | rational_parameter_names(self)

@@ -47,7 +47,7 @@ class SimpleFeaturePyramid(nn.Module):
         self.levels = nn.ModuleList(_level(width, scale, channels) for scale in scales)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The map of each of ``strides``, computed from the transformer's last."""
+        """Return the map of each of ``strides``, computed from the transformer's last."""
         pyramid = [level(maps[-1]) for level in self.levels]
         return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]
 
@@ -94,7 +94,7 @@ class MultiLevel(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The map of each of ``strides``, computed from the blocks' maps in their order."""
+        """Return the map of each of ``strides``, computed from the blocks' maps in their order."""
         return [level(x) for level, x in zip(self.levels, maps, strict=True)]
 
 

@@ -81,7 +81,7 @@ class _MaskPredictor(MaskRCNNPredictor):
 
 
 def proposal_parts(channels: int, strides: Sequence[float], scale: float) -> dict[str, nn.Module]:
-    """The region proposal network: two convolutions, and anchors of ``scale`` strides."""
+    """Return the region proposal network: two convolutions, and anchors of ``scale`` strides."""
     sizes = [(scale * stride,) for stride in strides]
     return {
         "rpn_anchor_generator": _Anchors(sizes, strides),
@@ -92,7 +92,7 @@ def proposal_parts(channels: int, strides: Sequence[float], scale: float) -> dic
 def box_parts(
     channels: int, strides: Sequence[float], convs: list[int], hidden: int, classes: int
 ) -> dict[str, nn.Module]:
-    """The head for boxes on maps of these strides, with layer norm."""
+    """Return the head for boxes on maps of these strides, with layer norm."""
     region = (channels, _BOX_SIDE, _BOX_SIDE)
     return {
         "box_roi_pool": _roi_align(strides, _BOX_SIDE),
@@ -104,7 +104,7 @@ def box_parts(
 def mask_parts(
     channels: int, strides: Sequence[float], convs: list[int], classes: int
 ) -> dict[str, nn.Module]:
-    """The head for masks on maps of these strides, with layer norm."""
+    """Return the head for masks on maps of these strides, with layer norm."""
     return {
         "mask_roi_pool": _roi_align(strides, _MASK_SIDE),
         "mask_head": MaskRCNNHeads(channels, convs, dilation=1, norm_layer=LayerNorm2d),
@@ -175,7 +175,7 @@ class EvaluationSize(GeneralizedRCNNTransform):
         super().__init__(min_size, max_size, *no_change, size_divisible=step)
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        """The resized image, and the target unchanged: there is none in evaluation."""
+        """Return the resized image, and the target unchanged: there is none in evaluation."""
         if self.training:
             return image, target
         sides = torch.stack([torch.as_tensor(side) for side in image.shape[-2:]]).double()
@@ -189,7 +189,7 @@ class EvaluationSize(GeneralizedRCNNTransform):
         image_shapes: Sequence[tuple[int, int]],
         original_image_sizes: Sequence[tuple[int, ...]],
     ) -> list[Detections]:
-        """The detections in pixels of the original images, with masks (N, H, W) bool."""
+        """Return the detections in pixels of the original images, with masks (N, H, W) bool."""
         triples = zip(result, image_shapes, original_image_sizes, strict=True)
         return [
             placed_in_image({**one, "boxes": resize_boxes(one["boxes"], seen, size)}, size)
@@ -198,7 +198,7 @@ class EvaluationSize(GeneralizedRCNNTransform):
 
 
 def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
-    """Detections with masks (N, H, W) bool of an image, from probabilities within the boxes.
+    """Return the detections of an image with masks (N, H, W) bool, from their probabilities.
 
     Masks are pasted one by one: the probabilities of 100 objects for all pixels of a large image
     need gigabytes.

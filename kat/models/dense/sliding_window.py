@@ -19,7 +19,7 @@ STRIP_ELEMENTS = 2**24
 def sliding_window_inference(
     model: nn.Module, image: Tensor, config: SlidingWindowConfig | None = None
 ) -> Tensor:
-    """The mean of softmax(logits) over scales and mirror images: (K, H, W), float32.
+    """Return the mean of softmax(logits) over scales and mirror images: (K, H, W), float32.
 
     Args:
         model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode. If it has a
@@ -83,7 +83,7 @@ def window_spans(length: int, window: int, stride: int) -> Iterator[slice]:
 
 
 def predicted_classes(probabilities: Tensor, size: Sequence[int]) -> Tensor:
-    """The most probable class of each pixel: (H, W), int64.
+    """Return the most probable class of each pixel: (H, W), int64.
 
     Args:
         probabilities: (K, h, w), the output of :func:`sliding_window_inference`.
@@ -123,7 +123,9 @@ def resized_strips(x: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tens
 
 
 def _resized_rows(x: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:
-    """Some rows of the resized x (K, h, w): interpolated between two rows of x, then in width."""
+    """Return some rows of the resized x (K, h, w): interpolated between two rows of x, then in
+    width.
+    """
     if x.shape[-2:] == size:
         return x[:, rows]
     last = x.shape[-2] - 1

@@ -95,7 +95,7 @@ class UperNet(DenseModel):
         )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The logits; in training also the logits of the auxiliary head."""
+        """Return the logits; in training also the logits of the auxiliary head."""
         maps = self.backbone(images)
         logits = self._upsampled(self.head(maps), images)
         if not self.training:

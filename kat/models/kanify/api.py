@@ -178,7 +178,7 @@ def check_plain(model: nn.Module) -> None:
 def _chosen(
     found: Found, what: What, only: Selection | None, exclude: Selection | None
 ) -> dict[str, Site]:
-    """The activations that are selected, by name; by default all but the heads among MLPs."""
+    """Return the selected activations by name; by default all but the heads among MLPs."""
     sites, kind = found.sites, "activation"
     if what == "mlps":
         sites, kind = found.mlps, "MLP (linear map, activation, linear map)"

@@ -152,7 +152,9 @@ class _Recorder(nn.Module):
         return self.activation(x)
 
     def seen_site(self) -> Site:
-        """The site with its channels: if they were unclear, the layer before a call shows them."""
+        """Return the site with its channels: if they were unclear, the layer before a call shows
+        them.
+        """
         known = (self.dims or {-1}) - {None}
         if self.site.widths or len(known) != 1:
             return self.site
@@ -161,7 +163,7 @@ class _Recorder(nn.Module):
         return replace(self.site, widths=widths, channel_dim=dim)
 
     def seen(self, interval: tuple[float, float]) -> SeenInputs:
-        """The values of all calls, and the even points."""
+        """Return the values of all calls, and the even points."""
         x, weight = torch.cat(self.x), torch.cat(self.weight)
         least, most = x.min().item(), x.max().item()
         margin = _MARGIN * (most - least)

@@ -16,7 +16,9 @@ _NEXT = {*_FIRST, "square", "pow"}
 
 
 def called_functions(graph: fx.Graph) -> list[list[fx.Node]]:
-    """The calls of activations in the code of a module itself, each with what it calls on them."""
+    """Return the calls of activations in the code of a module itself, each with what it calls on
+    them.
+    """
     found: list[list[fx.Node]] = []
     for node in graph.nodes:
         is_call = node.op in ("call_function", "call_method") and not node.meta[PATH]
@@ -29,7 +31,7 @@ def called_functions(graph: fx.Graph) -> list[list[fx.Node]]:
 
 
 def lines_instead(chain: list[fx.Node], attribute: str, owner: str) -> str:
-    """The two lines with which a module of the class ``owner`` holds the function."""
+    """Return the two lines with which a module of the class ``owner`` holds the function."""
     code = "x"
     for node in chain:
         others = [repr(argument) for argument in node.args[1:]]

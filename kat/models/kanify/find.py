@@ -132,7 +132,7 @@ class _Search:
                 self.found.skipped[name] = reason
 
     def _mlp(self, owner: str, name: str) -> Site:
-        """The MLP around an attribute.
+        """Return the MLP around an attribute.
 
         Raises:
             NoMlp: there is none, and why.
@@ -162,7 +162,7 @@ class _Search:
         raise NoMlp(f"torch.fx sees no call of it{where}")
 
     def _outside(self, owner: str, name: str) -> Site:
-        """The layers around an attribute that is in no MLP; no widths if they are unclear."""
+        """Return the layers around an attribute outside MLPs; no widths if they are unclear."""
         for path, calls, _ in self._around(owner, name):
             walk = Walk(self.model, path)
             found: dict[tuple[int, int], str] = {}
@@ -176,7 +176,8 @@ class _Search:
         return Site(name, owner)
 
     def _around(self, owner: str, name: str) -> list[tuple[str, list[fx.Node], list[str]]]:
-        """The modules whose code may call an attribute, the calls, and where tracing stopped.
+        """Return the modules whose code may call an attribute, the calls, and where tracing
+        stopped.
 
         They are its owner and the module that holds the owner, except lists and dictionaries.
         """
@@ -213,7 +214,7 @@ def _is_step(module: nn.Module) -> bool:
 
 
 def _at(lines: list[str]) -> str:
-    """The lines that are known, as " at file.py:12, file.py:14"."""
+    """Return the lines that are known, as " at file.py:12, file.py:14"."""
     known = listing(dict.fromkeys(filter(None, lines)))
     return f" at {known}" if known else ""
 

@@ -46,7 +46,8 @@ class Activation:
 
 
 def activation_function(activation: Callable[..., Any]) -> Activation | None:
-    """The function of an activation, None if it is not the same function of every value by itself.
+    """Return the function of an activation, None if it is not the same function of every value by
+    itself.
 
     The activation is called at 321 points of [-16, 16] in float64 on the CPU, in evaluation mode;
     one with parameters as a copy, with their present values. The state of the random number
@@ -78,7 +79,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _as_function(activation: Callable[..., Any]) -> Function:
-    """The activation as a function of float64 (k,), or of several dimensions, on the CPU."""
+    """Return the activation as a function of float64 (k,), or of several dimensions, on the CPU."""
     called = activation
     if isinstance(activation, nn.Module):
         # forward, not __call__, which would run the hooks of whoever observes the module.
@@ -94,7 +95,7 @@ def _as_function(activation: Callable[..., Any]) -> Function:
 
 
 def kind_of(activation: object) -> str:
-    """The name of a function, or of the class of a module."""
+    """Return the name of a function, or of the class of a module."""
     return str(getattr(activation, "__name__", type(activation).__name__))
 
 
@@ -173,7 +174,7 @@ class SeenInputs:
 
 
 def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.dtype) -> Fitted:
-    """The minimax fit of an activation on an interval.
+    """Return the minimax fit of an activation on an interval.
 
     Raises:
         InputError: an invalid degree, form or interval, or a function that is not finite there.
@@ -196,7 +197,8 @@ def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.d
 def fit_to_inputs(
     activation: Activation, start: Fitted, seen: SeenInputs, dtype: torch.dtype
 ) -> Fitted:
-    """The weighted least-squares fit of an activation at its inputs, and loosely between them.
+    """Return the weighted least-squares fit of an activation at its inputs, and loosely between
+    them.
 
     Args:
         activation: the function.

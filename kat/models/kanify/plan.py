@@ -101,7 +101,7 @@ class Replacement:
         return bool(is_far) or fitted.relative_error > _LARGE_ERROR
 
     def row(self) -> list[str]:
-        """The row of the activation in the table of the plan."""
+        """Return the row of the activation in the table of the plan."""
         site, fitted = self.site, self.fitted
         low, high = fitted.seen or fitted.coefficients.interval
         return [
@@ -116,7 +116,7 @@ class Replacement:
         ]
 
     def record(self) -> dict[str, Any]:
-        """The entry of the activation in the record of the plan."""
+        """Return the entry of the activation in the record of the plan."""
         rational = {"groups": self.act.num_groups, "share": self.act.share}
         return {"mlp": asdict(self.site), "fitted": asdict(self.fitted), "rational": rational}
 
@@ -177,7 +177,9 @@ class Plan:
         remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
-        """The input of :func:`kat.models.kanify.kanify_like` for another model, ready for JSON."""
+        """Return the input of :func:`kat.models.kanify.kanify_like` for another model, ready for
+        JSON.
+        """
         return {"kanify": VERSION, "mlps": [each.record() for each in self.replacements]}
 
     def save(self, path: str | Path) -> None:
@@ -190,7 +192,7 @@ class Plan:
         write_json(Path(path), self.record())
 
     def advice(self) -> str:
-        """The worst of the fits that are marked, and what lowers its error."""
+        """Return the worst of the fits that are marked, and what lowers its error."""
         large = [replacement for replacement in self.replacements if replacement.is_large]
         if not large:
             return ""
@@ -206,7 +208,7 @@ class Plan:
         )
 
     def __repr__(self) -> str:
-        """The table, what lowers the change of the output, and what was passed over."""
+        """Return the table, what lowers the change of the output, and what was passed over."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
         lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
@@ -223,7 +225,7 @@ class Plan:
 
 
 def by_reason(skipped: Mapping[str, str]) -> list[str]:
-    """A line for each reason why activations were passed over, with their number."""
+    """Return a line for each reason why activations were passed over, with their number."""
     names = defaultdict(list)
     for name, reason in skipped.items():
         names[reason].append(name)

@@ -30,18 +30,18 @@ _NOT_PLAIN = (torch.Tensor, type, ModuleType)
 
 
 def joined(path: str, name: str) -> str:
-    """The full name of an attribute of a module."""
+    """Return the full name of an attribute of a module."""
     return f"{path}.{name}".strip(".")
 
 
 def named_children(module: nn.Module) -> dict[str, nn.Module]:
-    """The children of a module by name. Unlike torch's, a child with two names has both."""
+    """Return the children of a module by name. Unlike torch's, a child with two names has both."""
     modules = module.named_modules(remove_duplicate=False)
     return {name: child for name, child in modules if name and "." not in name}
 
 
 def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
-    """The functions that a module with children has as public attributes, by name."""
+    """Return the functions that a module with children has as public attributes, by name."""
     held: dict[str, Callable[..., Any]] = {}
     for name, value in vars(module).items():
         is_function = callable(value) and not isinstance(value, type)
@@ -94,7 +94,8 @@ class Tracer(fx.Tracer):
         self.path = ""
 
     def graph_of(self, root: nn.Module) -> fx.Graph:
-        """The graph of a module, empty if its code cannot be traced: then the line is in ``stops``.
+        """Return the graph of a module, empty if its code cannot be traced: then the line is in
+        ``stops``.
 
         The module and the random number generators are restored. Each name of a child is a step of
         its own. A closure over the child itself cannot be followed: it would go on calling it.
@@ -176,13 +177,13 @@ class Tracer(fx.Tracer):
 
 
 def line_of_error(error: BaseException) -> str:
-    """The last line of the model's code in a traceback, as file.py:12, "" if there is none."""
+    """Return the last line of the model's code in a traceback, as file.py:12, else ""."""
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line_of(frame.f_code, number) for frame, number in frames]
     return next(filter(None, reversed(lines)), "")
 
 
 def line_of(code: CodeType, number: int) -> str:
-    """A line of the model's code, as file.py:12, "" for other code."""
+    """Return a line of the model's code, as file.py:12, "" for other code."""
     name = code.co_filename
     return "" if name.startswith(_LIBRARIES) else f"{Path(name).name}:{number}"

@@ -41,7 +41,7 @@ _CASTS = {"to", "float", "type_as", "contiguous", "clone", "dropout"}
 
 
 def called(node: fx.Node) -> str:
-    """The name of the function or method that a step calls."""
+    """Return the name of the function or method that a step calls."""
     return str(getattr(node.target, "__name__", node.target))
 
 
@@ -56,7 +56,7 @@ def is_slice(node: fx.Node) -> bool:
 
 
 def input_of(node: fx.Node) -> fx.Node | None:
-    """The first argument of a step, None if that is no value of the graph."""
+    """Return the first argument of a step, None if that is no value of the graph."""
     first = next(iter((*node.args, *node.kwargs.values())), None)
     return first if isinstance(first, fx.Node) else None
 
@@ -107,7 +107,7 @@ class LinearMap(NamedTuple):
 
 
 def linear_map(module: nn.Module) -> LinearMap | None:
-    """The widths of a linear map, None for any other module.
+    """Return the widths of a linear map, None for any other module.
 
     Linear maps are ``nn.Linear`` with its subclasses, other classes named ``Linear`` with a weight
     (d_out, d_in), as PyTorch Geometric's, transformers' ``Conv1D``, whose weight is (d_in, d_out),
@@ -131,7 +131,9 @@ def linear_map(module: nn.Module) -> LinearMap | None:
 
 
 def layer_of(module: nn.Module) -> LinearMap | None:
-    """The channels of a linear map, a convolution of any size or a norm of images, else None."""
+    """Return the channels of a linear map, a convolution of any size or a norm of images, else
+    None.
+    """
     if isinstance(module, _NORMS):
         width: Any = getattr(module, "num_channels", None) or module.num_features
         return LinearMap(width, width, 1)
@@ -187,7 +189,8 @@ class Walk:
         self.path = path
 
     def mlp(self, activation: str, call: fx.Node) -> Site | None:
-        """The MLP around a call of an activation; None if the caller of the code has a part of it.
+        """Return the MLP around a call of an activation; None if the caller of the code has a part
+        of it.
 
         Raises:
             NoMlp: there is no MLP around it.
@@ -212,7 +215,8 @@ class Walk:
         )
 
     def channels(self, call: fx.Node) -> dict[tuple[int, int], str]:
-        """The numbers of channels at a call and their dimensions, each with the layer that has it.
+        """Return the numbers of channels at a call and their dimensions, each with the layer that
+        has it.
 
         It looks at the nearest layers before and after the call, beyond steps that keep channels.
         More than one entry means that the channels are unclear.
@@ -238,7 +242,8 @@ class Walk:
         return found
 
     def _source(self, user: fx.Node, value: fx.Node | None = None) -> _Source | None:
-        """The origin of a value, by default the input of its user; None if the caller provides it.
+        """Return the origin of a value, by default the input of its user; None if the caller
+        provides it.
 
         Args:
             user: the step that uses it.
@@ -267,7 +272,7 @@ class Walk:
     def _target(
         self, value: fx.Node, source: _Source | None
     ) -> tuple[LinearMap, fx.Node, fx.Node | None, bool] | None:
-        """The linear map that a value goes to, None if it is returned.
+        """Return the linear map that a value goes to, None if it is returned.
 
         Returns:
             Its widths, its call, the gate's on the way there, and True if channels are moved to
@@ -293,7 +298,7 @@ class Walk:
             value = user
 
     def _gate(self, product: fx.Node, value: fx.Node, source: _Source | None) -> fx.Node:
-        """The call of the linear map V in f(W x) * V x."""
+        """Return the call of the linear map V in f(W x) * V x."""
         others = [node for node in product.all_input_nodes if node is not value]
         try:
             other = self._source(product, others[0]) if others else None
@@ -331,6 +336,6 @@ class Walk:
         return joined(self.path, str(call.target))
 
     def _described(self, node: fx.Node) -> str:
-        """The name of the function that a step calls, or of the class of the module."""
+        """Return the name of the function that a step calls, or of the class of the module."""
         module = self._called(node)
         return called(node) if module is None else type(module).__name__

@@ -83,7 +83,7 @@ class Fit:
         )
 
     def error_on(self, target: Target, interval: tuple[float, float]) -> float:
-        """The largest |F - f| on an interval; NaN if f is not finite everywhere on it."""
+        """Return the largest |F - f| on an interval; NaN if f is not finite everywhere on it."""
         function = resolve(target)[1]
         assert not isinstance(function, Points)
         x = np.linspace(*interval, _CHECK_POINTS)
@@ -193,7 +193,7 @@ def fit(
 
 
 def _best(spaces: list[SearchSpace], samples: Samples, method: Method) -> tuple[Array, Array]:
-    """The best member of the first space, unless another space has a clearly better one."""
+    """Return the best member of the first space, unless another space has a clearly better one."""
     a, b, least = method(spaces[0], samples)
     best = spaces[0].unscaled(a, b)
     for space in spaces[1:]:
@@ -241,7 +241,7 @@ def measure(
 
 
 def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
-    """The points, or the function on the grid."""
+    """Return the points, or the function on the grid."""
     if isinstance(source, Points):
         return Samples(source.x, source.y, WEIGHTS[weight](source.x))
     y = np.asarray(source(grid), dtype=np.float64)
@@ -257,7 +257,7 @@ def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
 def _samples(
     source: Function | Points, interval: tuple[float, float], method: str, weight: str
 ) -> Samples:
-    """Samples to fit: denser near the ends for the largest error, and even ones for a mean."""
+    """Sample to fit: denser near the ends for the largest error, and even ones for a mean."""
     if method == "minimax":
         return _on_grid(source, chebyshev(interval, _MINIMAX_POINTS), weight)
     samples = _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
@@ -268,7 +268,7 @@ def _samples(
 
 
 def twice(interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval of twice the length about the same center.
+    """Return the interval of twice the length about the same center.
 
     Examples:
         >>> from kat.nn.fitting import twice

@@ -76,7 +76,7 @@ class SearchSpace:
         )
 
     def last_bound(self) -> Array:
-        """The loosest bounds on |b_j|, no tighter than :data:`SCALED_BOUNDS`."""
+        """Return the loosest bounds on |b_j|, no tighter than :data:`SCALED_BOUNDS`."""
         bound = _LAST_BOUND * self.scale ** np.arange(self.first, self.n + 1)
         return np.asarray(np.maximum(bound, max(SCALED_BOUNDS)))
 
@@ -84,7 +84,7 @@ class SearchSpace:
 def search_spaces(
     degree: tuple[int, int], form: str, interval: tuple[float, float], whole_line: bool
 ) -> list[SearchSpace]:
-    """The convex spaces to search, the preferred one first.
+    """Return the convex spaces to search, the preferred one first.
 
     Args:
         degree: (m, n).

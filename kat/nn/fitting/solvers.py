@@ -41,7 +41,7 @@ class Samples:
     weight: Array
 
     def at(self, chosen: NDArray[np.bool_]) -> Samples:
-        """The samples where the mask is True."""
+        """Return the samples where the mask is True."""
         return Samples(self.x[chosen], self.y[chosen], self.weight[chosen])
 
 
@@ -77,13 +77,13 @@ class Problem:
         return moved * (self.samples.weight / q)[:, None]
 
     def polynomial_start(self) -> tuple[Array, Array]:
-        """The weighted least-squares polynomial, over Q = 1."""
+        """Return the weighted least-squares polynomial, over Q = 1."""
         weight = self.samples.weight
         a = np.linalg.lstsq(self.numerator * weight[:, None], self.samples.y * weight, rcond=None)
         return np.asarray(a[0], dtype=np.float64), np.zeros(self.denominator.shape[1])
 
     def rounding(self) -> float:
-        """The error due to rounding: a few units in the last place of the largest value."""
+        """Return the error due to rounding: a few units in the last place of the largest value."""
         largest = float(np.max(np.abs(self.samples.weight * self.samples.y)))
         return 4.0 * float(np.finfo(np.float64).eps) * max(1.0, largest)
 
@@ -144,7 +144,7 @@ def _differential_correction(
 def _advance(
     problem: Problem, a: Array, b: Array, step: Array, error: float
 ) -> tuple[Array, Array, float]:
-    """The first of 1, 1/4, 1/16, ... of the step that lowers the error, or no move at all.
+    """Return the first of 1, 1/4, 1/16, ... of the step that lowers the error, or no move at all.
 
     In exact arithmetic the whole step does; shorter ones absorb the tolerance of the solver.
     """
@@ -160,7 +160,7 @@ def _advance(
 def _correction(
     problem: Problem, a: Array, b: Array, error: float, limit: Array, linearized: bool
 ) -> Array:
-    """The step of one linear program; zeros if the solver finds none.
+    """Return the step of one linear program; zeros if the solver finds none.
 
     linearized drops E (Q - Q_k) from the right-hand side. Such steps need not reach the
     minimum, but from a crude start one gets much farther.
@@ -247,7 +247,7 @@ def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, f
 
 
 def _squares_step(problem: Problem, a: Array, b: Array) -> Array:
-    """The d that minimizes |J d + e|^2 with C (b + d_b) >= lower."""
+    """Return the d that minimizes |J d + e|^2 with C (b + d_b) >= lower."""
     value, q = problem.values(a, b)
     jacobian = problem.slopes(value, q)
     size = float(np.max(problem.space.last_bound(), initial=1.0))
@@ -260,7 +260,7 @@ def _squares_step(problem: Problem, a: Array, b: Array) -> Array:
 
 
 def _least_distance(rows: Array, bound: Array) -> Array:
-    """The shortest z with rows z >= bound; zero if the rows contradict each other."""
+    """Return the shortest z with rows z >= bound; zero if the rows contradict each other."""
     if np.all(bound <= 0.0):
         return np.zeros(rows.shape[1])
     scale = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
@@ -285,7 +285,7 @@ def _directions(jacobian: Array, largest: float) -> Array:
 def _trimmed(
     problem: Problem, a: Array, b: Array, cost: Callable[[Array, Array], float]
 ) -> tuple[Array, Array, float]:
-    """Sets coefficients to zero that are only rounding noise of the solver.
+    """Set coefficients to zero that are only rounding noise of the solver.
 
     A term of 1e-17 x^m in the numerator would dominate far from the interval.
 

@@ -92,7 +92,7 @@ class Points:
     weight: Array | None = None
 
     def __post_init__(self) -> None:
-        """Checks the points."""
+        """Check the points."""
         if not (np.isfinite(self.x + self.y).all() and (np.diff(self.x) > 0).all()):
             raise InputError(
                 f"the points of {self.name} must be finite, and x must increase: sort them by x,"
@@ -100,7 +100,7 @@ class Points:
             )
 
     def within(self, low: float, high: float) -> Points:
-        """The points with low <= x <= high."""
+        """Return the points with low <= x <= high."""
         inside = (self.x >= low) & (self.x <= high)
         weight = None if self.weight is None else self.weight[inside]
         return Points(self.name, self.x[inside], self.y[inside], weight)
@@ -111,7 +111,7 @@ Target = str | Function | functions.Function | Points
 
 
 def read_points(path: str | Path) -> Points:
-    r"""Reads a CSV file with columns x and y, with or without a header, in any order of x.
+    r"""Read a CSV file with columns x and y, with or without a header, in any order of x.
 
     A repeated point counts once.
 
@@ -141,7 +141,7 @@ def read_points(path: str | Path) -> Points:
 
 
 def parse_expression(text: str) -> Function:
-    """The function of x that an expression defines.
+    """Return the function of x that an expression defines.
 
     Args:
         text: may contain numbers, x, pi, e, + - * / ** and parentheses; the functions of
@@ -200,7 +200,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def resolve(target: Target) -> tuple[str, Function | Points]:
-    """The name of a target, and the function of arrays or the points that it denotes.
+    """Return the name of a target, and the function of arrays or the points that it denotes.
 
     Raises:
         InputError: a text that is neither a known function nor an expression.

@@ -39,7 +39,7 @@ def supports(
 def check_available(
     x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
-    """Checks that the kernel takes these arguments.
+    """Check that the kernel takes these arguments.
 
     Raises:
         ValueError: x is not on the CPU.
@@ -119,7 +119,7 @@ def backward(
 
 
 def dense_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
-    """The coefficients as the kernel reads them: contiguous, in the dtype of the arithmetic."""
+    """Return the coefficients as the kernel reads them: contiguous, in its dtype."""
     dtype = compute_dtype(x.dtype)
     a, b = numerator, denominator
     if not (a.dtype == b.dtype == dtype and a.is_contiguous() and b.is_contiguous()):
@@ -152,7 +152,7 @@ def _rows(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 @constant_when_compiled
 def _unavailable(dtype: torch.dtype, degree: tuple[int, int]) -> str:
-    """The reason why the kernel does not run for these arguments; empty if it does."""
+    """Return the reason why the kernel does not run for these arguments; empty if it does."""
     if dtype not in DTYPES:
         return f"the kernel does not support {dtype}"
     if max(degree) > MAX_DEGREE:

@@ -52,7 +52,7 @@ class BuildError(RuntimeError):
 
 
 def source_hash() -> str:
-    """Identifies the source: a library built from another source is not used."""
+    """Identify the source: a library built from another source is not used."""
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update((SOURCE_FOLDER / name).read_bytes())
@@ -89,7 +89,7 @@ def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
 
 
 def _units(instruction_sets: int) -> list[list[str]]:
-    """The sources to compile, each with its definitions."""
+    """Return the sources to compile, each with its definitions."""
     main, kernels = (str(SOURCE_FOLDER / name) for name in SOURCES[:2])
     own = [f'-DKAT_SOURCE_HASH="{source_hash()}"', f"-DKAT_INSTRUCTION_SETS={instruction_sets}"]
     chosen = [i for i in range(len(INSTRUCTION_SETS)) if instruction_sets >> i & 1]
@@ -97,7 +97,8 @@ def _units(instruction_sets: int) -> list[list[str]]:
 
 
 def cached_library(instruction_sets: int = ALL_SETS) -> tuple[Path, int]:
-    """The library in the user's cache, compiled now if it is not there yet, with a line on stderr.
+    """Return the library in the user's cache, compiled now if it is not there yet, with a line on
+    stderr.
 
     Its name depends on source, compiler, flags, instruction sets and machine, and ends in the hash
     of the file. A damaged one is not loaded but built again. Of several processes that start
@@ -140,7 +141,7 @@ def _is_private(status: os.stat_result) -> bool:
 
 
 def _intact_library(folder: Path, name: str) -> tuple[Path, int] | None:
-    """The library of this name, if it is intact and private."""
+    """Return the library of this name, if it is intact and private."""
     for path in folder.glob(f"{name}-*.so"):
         descriptor, digest = _opened(path)
         if _is_private(os.fstat(descriptor)) and path.stem.endswith(f"-{digest}"):
@@ -163,14 +164,14 @@ def _build_into(folder: Path, name: str, instruction_sets: int) -> tuple[Path, i
 
 
 def _opened(path: Path) -> tuple[int, str]:
-    """The descriptor of a file, and the hash of its contents."""
+    """Return the descriptor of a file, and the hash of its contents."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with open(descriptor, "rb", closefd=False) as file:
         return descriptor, hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def is_as_installed(path: Path) -> bool:
-    """False if an installer recorded another hash for this file of the package; else True.
+    """Return False if an installer recorded another hash for this file of the package; else True.
 
     A wheel brings the hashes of its files, in RECORD. What was built in a checkout has none.
     """
@@ -190,7 +191,8 @@ def is_as_installed(path: Path) -> bool:
 
 
 def find_compiler() -> list[str]:
-    """The command of the C++ compiler: ``$CXX``, or the first of :data:`COMPILERS` installed.
+    """Return the command of the C++ compiler: ``$CXX``, or the first of :data:`COMPILERS`
+    installed.
 
     Raises:
         BuildError: there is none, or the system is Windows.
@@ -206,7 +208,7 @@ def find_compiler() -> list[str]:
 
 
 def _run(command: list[str]) -> str:
-    """The command's output; raises BuildError if it fails."""
+    """Return the command's output; raises BuildError if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=SECONDS_TO_COMPILE

@@ -73,7 +73,7 @@ class Library(NamedTuple):
         db: Tensor | None = None,
         order: int = 0,
     ) -> bool:
-        """Computes y = F(x), or where ``grad`` is given dx, and da, db and y if they are given.
+        """Compute y = F(x), or where ``grad`` is given dx, and da, db and y if they are given.
 
         x, grad, y and dx are dense, of one dtype and one order of dimensions; a, b, da and db are
         contiguous, in the dtype of the arithmetic. With an order, 1 to 3, that derivative takes the
@@ -126,7 +126,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def loaded_library() -> Library:
-    """The library, where the kernel supports the arguments."""
+    """Return the library, where the kernel supports the arguments."""
     library = find_library()
     assert isinstance(library, Library)
     return library
@@ -134,7 +134,7 @@ def loaded_library() -> Library:
 
 @functools.cache
 def find_library() -> Library | str:
-    """The library, found or built on the first call, or the reason why it is unavailable."""
+    """Return the library, found or built on the first call, or the reason why it is unavailable."""
     choice = os.environ.get("KAT_CPU_KERNEL", "auto")
     if choice not in ("auto", "off", *INSTRUCTION_SETS):
         known = ", ".join(("auto", "off", *INSTRUCTION_SETS))
@@ -161,7 +161,9 @@ def find_library() -> Library | str:
 
 
 def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
-    """The library built when the package was installed, if it loads and its source is current."""
+    """Return the library built when the package was installed, if it loads and its source is
+    current.
+    """
     try:
         path, binary = _open(build.PREBUILT)
     except (OSError, AttributeError):  # AttributeError: of an older source, without a function
@@ -170,7 +172,8 @@ def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
 
 
 def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]:
-    """The library, loaded through the descriptor if there is one: the path may lead elsewhere now.
+    """Return the library, loaded through the descriptor if there is one: the path may lead
+    elsewhere now.
 
     The descriptor stays open, since the loader would take another file by its number for this one.
     """
@@ -184,13 +187,13 @@ def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]
 
 
 def _best_instruction_set() -> int:
-    """The index of the widest instruction set, as torch detected it for its own kernels."""
+    """Return the index of the widest instruction set, as torch detected it for its own kernels."""
     found = torch.backends.cpu.get_cpu_capability().lower()
     return INSTRUCTION_SETS.index(found) if found in INSTRUCTION_SETS else 0
 
 
 def _torch_parallel_for() -> int | None:
-    """The address of torch's parallel loop in the torch library that is already loaded."""
+    """Return the address of torch's parallel loop in the torch library that is already loaded."""
     name = _TORCH_LIBRARY.get(sys.platform, "libtorch_cpu.so")
     path = Path(torch.__file__).parent / "lib" / name
     try:

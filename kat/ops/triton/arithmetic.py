@@ -65,7 +65,8 @@ def _with_sign_of(y, x):
 
 @triton.jit
 def _zero_of(b):
-    """The constant term of s = b_1 x + ... in form B: -0, which keeps the sign of every zero.
+    """Return the constant term of s = b_1 x + ... in form B: -0, which keeps the sign of every
+    zero.
 
     A product in Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
     it. With -0 in place of each b_j = 0 as well, s has the sign bit of the exact s. Where all b_j
@@ -147,7 +148,7 @@ def add_products(sums, even, odd, powers):
 
 @triton.jit
 def limit_of(a, b):
-    """The largest |x| for float32: there |P| <= 2^96 and Q <= 2^40."""
+    """Return the largest |x| for float32: there |P| <= 2^96 and Q <= 2^40."""
     size = 1.0
     for i in tl.static_range(len(a)):
         size += tl.abs(a[i])
@@ -162,7 +163,7 @@ def limit_of(a, b):
 
 @triton.jit
 def least_gradient_of(x, b):
-    """The smallest nonzero |output gradient| for float32 up to this |x|.
+    """Return the smallest nonzero |output gradient| for float32 up to this |x|.
 
     Where |x| > 1, a power of x may make a subnormal grad / Q large again, without the digits it
     lost. So grad / Q must be a normal number; it is at least |grad| / q for q >= Q.
@@ -177,7 +178,7 @@ def least_gradient_of(x, b):
 
 @triton.jit
 def is_beyond(x, limit):
-    """True where x is too large for float32, or NaN."""
+    """Return True where x is too large for float32, or NaN."""
     return (tl.abs(x) <= limit) == 0
 
 

@@ -36,7 +36,7 @@ def supports(
 
 
 def unsupported(dtype: torch.dtype, degree: tuple[int, int]) -> str:
-    """The reason why the kernels do not take a dtype and degree; empty if they do.
+    """Return the reason why the kernels do not take a dtype and degree; empty if they do.
 
     Huge x is computed in float64, by Horner's rule as it is. Up to degree 7 that does not overflow
     for x in float32.
@@ -82,7 +82,7 @@ def backward(
     dv: Tensor | None = None,
     coefficients: bool = True,
 ) -> tuple[Tensor, Tensor] | None:
-    """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
+    """Fill dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
     module, _ = load()
     found: tuple[Tensor, Tensor] | None = module.backward(
         grad, x, numerator, denominator, v, form=form, dx=dx, dv=dv, coefficients=coefficients
@@ -93,7 +93,7 @@ def backward(
 def check_available(
     x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
 ) -> None:
-    """Checks that the kernels run on x's device, take these arguments, and are right.
+    """Check that the kernels run on x's device, take these arguments, and are right.
 
     With ``TRITON_INTERPRET=1`` in the environment CPU tensors are accepted too: Triton then runs
     the kernels in Python, for tests.

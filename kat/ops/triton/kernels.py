@@ -53,7 +53,7 @@ def _gaps(
     first, start, groups, run, gap,
     LANES: tl.constexpr, FLAT: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    """The number of elements in gaps before the vectors at the positions from ``first`` on.
+    """Return the number of elements in gaps before the vectors at the positions from ``first`` on.
 
     ``gap`` vectors lie between two rows. Flat, the step of a program is a number of rows, so that
     the lanes' rows are divided once.
@@ -140,7 +140,7 @@ def backward_kernel(
     WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients, with w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
+    """Return the gradients, with w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
 
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 
@@ -210,7 +210,7 @@ def float64_backward_kernel(
     WIDE: tl.constexpr, GATED: tl.constexpr, APART: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
-    """Computes the sums of backward_kernel again, in float64, where again_ptr says so.
+    """Compute the sums of backward_kernel again, in float64, where again_ptr says so.
 
     Also dx for x beyond the limit and for tiny gradients, and dv for x beyond the limit.
     """
@@ -266,7 +266,8 @@ def store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
 
 @triton.jit
 def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
-    """The sum of a row's ``count`` partial sums, which lie ``width`` at a time, ``stride`` apart.
+    """Return the sum of a row's ``count`` partial sums, which lie ``width`` at a time, ``stride``
+    apart.
 
     ptr[i, q] is partial sum q of ``total`` for coefficient i, and row is (group, i).
     """

@@ -87,7 +87,7 @@ class Sharing:
         return whole.limited(target)
 
     def limited(self, target: int) -> Sharing:
-        """The same division among up to ``target`` programs."""
+        """Return the same division among up to ``target`` programs."""
         periods = max(1, target // self.multiple)
         return replace(self, programs=min(self.programs, periods * self.multiple))
 
@@ -102,7 +102,9 @@ class Sharing:
         return reach * apart * self.vector >= INT32_ELEMENTS
 
     def segment(self, shared: bool) -> int:
-        """The number of lanes that add their sums: of one group, or of any if the groups share."""
+        """Return the number of lanes that add their sums: of one group, or of any if the groups
+        share.
+        """
         return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
 
     def partials(self, shared: bool) -> tuple[int, int, int, int]:
@@ -187,7 +189,7 @@ MOST_PLANS = 4096
 
 
 def layout(tensor: Tensor) -> Any:
-    """The part of a plan's key that a tensor gives: its layout, dtype and alignment."""
+    """Return the part of a plan's key that a tensor gives: its layout, dtype and alignment."""
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % VECTOR_BYTES
 
 
@@ -274,7 +276,7 @@ def backward(
     dv: Tensor | None = None,
     coefficients: bool = True,
 ) -> tuple[Tensor, Tensor] | None:
-    """Fills dx, and dv of a gate; returns the gradients of the coefficients if asked for.
+    """Fill dx, and dv of a gate; returns the gradients of the coefficients if asked for.
 
     Args:
         grad: of the output.
@@ -375,7 +377,7 @@ def constants(
     gap: int = 0,
     sums: bool = False,
 ) -> dict[str, Any]:
-    """The constants of all kernels."""
+    """Return the constants of all kernels."""
     shared_a, shared_b = len(a) == 1, len(b) == 1
     return {
         "A": a.shape[1],
@@ -396,7 +398,7 @@ def constants(
 
 
 def _shared(out: Tensor, a: Tensor, b: Tensor, itemsize: int) -> Sharing:
-    """The division of a dense tensor among as many programs as run at the same time at most."""
+    """Return the division of a dense tensor among the programs that run at the same time."""
     channel = out.stride(-1)
     inner = [n for n, stride in zip(out.shape, out.stride(), strict=True) if stride < channel]
     groups = max(len(a), len(b))
@@ -406,7 +408,7 @@ def _shared(out: Tensor, a: Tensor, b: Tensor, itemsize: int) -> Sharing:
 
 
 def _gap(x: Tensor, share: Sharing, gated: bool) -> int:
-    """The vectors between a row of a gate and the next."""
+    """Return the vectors between a row of a gate and the next."""
     rows = x.reshape(-1, x.shape[-1])
     return (rows.stride(0) - rows.shape[1]) // share.vector if gated else 0
 
@@ -414,7 +416,7 @@ def _gap(x: Tensor, share: Sharing, gated: bool) -> int:
 def _main_launch(
     kernel: Any, tensors: Sequence[Tensor], gap: int, constants: dict[str, Any], share: Sharing
 ) -> Launch:
-    """The launch of as many programs as run at the same time."""
+    """Return the launch of as many programs as run at the same time."""
     numbers = (share.count, share.groups, share.run, gap)
     alone = Launch.of(kernel, tensors, numbers, constants, 1)
     most = alone.resident * multiprocessors(tensors[0].device)
@@ -429,7 +431,7 @@ def compiled(
     numbers: int,
     **constants: Any,
 ) -> Any:
-    """The kernel compiled for such arguments, and loaded; None where Triton is to launch it.
+    """Return the kernel compiled for such arguments, and loaded; None where Triton is to launch it.
 
     Raises:
         RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
@@ -445,7 +447,9 @@ def compiled(
 
 
 def resident(made: Any) -> int:
-    """The number of programs of a kernel that a multiprocessor runs at once, by their registers."""
+    """Return the number of programs of a kernel that a multiprocessor runs at once, by their
+    registers.
+    """
     if made is None:
         return PROGRAMS
     registers = -(-made.n_regs // 8) * 8
@@ -453,7 +457,7 @@ def resident(made: Any) -> int:
 
 
 def multiprocessors(device: torch.device) -> int:
-    """The number of multiprocessors of a GPU; 1 where the interpreter runs."""
+    """Return the number of multiprocessors of a GPU; 1 where the interpreter runs."""
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count

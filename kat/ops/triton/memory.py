@@ -34,7 +34,7 @@ NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
 
 @triton.jit
 def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
-    """The row of each lane's group, or the shared row, as COUNT values."""
+    """Return the row of each lane's group, or the shared row, as COUNT values."""
     row = 0 if SHARED else group * COUNT
     result = ()
     for i in tl.static_range(COUNT):
@@ -47,7 +47,7 @@ def rows_of(
     a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
     SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    """The a_i of each lane's group, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
+    """Return the a_i of each lane's group, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
     a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
     given = _coefficients(b_ptr, group, B, SHARED_B, dtype)
     b = ()
@@ -58,7 +58,7 @@ def rows_of(
 
 @triton.jit
 def load_vectors(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
-    """A block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
+    """Return a block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
 
     Loaded with shape (LANES, V), it is one access of V elements a lane. Split, it stays in
     registers, and sums over V cost additions only.
@@ -78,7 +78,7 @@ def load_vectors(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.con
 
 @triton.jit
 def store_vectors(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
-    """Stores V values as load_vectors returns them."""
+    """Store V values as load_vectors returns them."""
     parts = ()
     for k in tl.static_range(V):
         parts = parts + (tl.reshape(values[k].to(ptrs.dtype.element_ty), (LANES, 1)),)
@@ -94,7 +94,7 @@ def store_vectors(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
 
 @triton.jit
 def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
-    """The block in the dtype of the arithmetic; bfloat16 in pairs, one instruction a value."""
+    """Return the block in the arithmetic's dtype; bfloat16 in pairs, one instruction a value."""
     if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
         result = tl.inline_asm_elementwise(
             "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
@@ -107,7 +107,7 @@ def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
 
 @triton.jit
 def narrowed(value, dtype: tl.constexpr):
-    """A float64 value in any dtype, through float32: not every Triton supports all pairs."""
+    """Return a float64 value in any dtype, through float32: not every Triton supports all pairs."""
     if dtype != tl.float64:
         value = value.to(tl.float32)
     return value.to(dtype)
@@ -115,7 +115,7 @@ def narrowed(value, dtype: tl.constexpr):
 
 @triton.jit
 def share_of(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.constexpr):
-    """The first position of a program, the step to its next, and the group of each lane."""
+    """Return the first position of a program, the step to its next, and the group of each lane."""
     pid = tl.program_id(0)
     programs = tl.num_programs(0)
     if WIDE:
@@ -134,13 +134,13 @@ def share_of(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.cons
 
 @triton.jit
 def vectors_at(position, group, groups, run, FLAT: tl.constexpr):
-    """The indices, in memory, of the vectors at these positions."""
+    """Return the indices, in memory, of the vectors at these positions."""
     return position if FLAT else (position // run * groups + group) * run + position % run
 
 
 @triton.jit
 def offsets_of(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
-    """The element offsets (LANES, V) of the vectors at these positions."""
+    """Return the element offsets (LANES, V) of the vectors at these positions."""
     return (vectors_at(position, group, groups, run, FLAT) * V)[:, None] + tl.arange(0, V)[None, :]
 
 

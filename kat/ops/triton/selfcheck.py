@@ -77,7 +77,7 @@ def largest_error(
     degree: tuple[int, int],
     gated: bool,
 ) -> float:
-    """The largest error / tolerance of 4096 values and their gradients, in 8 groups."""
+    """Return the largest error / tolerance of 4096 values and their gradients, in 8 groups."""
     m, n = degree
     place = torch.arange(4096, dtype=torch.float64, device="cpu").view(16, 256)
     # An eighth of x is enormous, so that some programs have ordinary x alone; their gradients are

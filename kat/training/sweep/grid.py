@@ -143,7 +143,7 @@ class _Document(BaseModel, extra="forbid"):
 
 
 def read_grids(path: Path) -> list[Grid]:
-    """Reads the grid of a YAML file, or its several grids.
+    """Read the grid of a YAML file, or its several grids.
 
     Raises:
         InputError: the file cannot be read, or an entry is unknown, missing or of the wrong type.
@@ -163,7 +163,7 @@ def read_grids(path: Path) -> list[Grid]:
 
 
 def _grid(name: str, where: str, content: Any) -> Grid:
-    """The grid of a YAML document; ``where`` names it in messages."""
+    """Return the grid of a YAML document; ``where`` names it in messages."""
     try:
         given = _Document.model_validate(content)
     except ValidationError as error:
@@ -206,7 +206,7 @@ def _grid(name: str, where: str, content: Any) -> Grid:
 
 
 def _levels(factor: str, given: dict[Any, Settings | None] | list[Any]) -> dict[str, Settings]:
-    """The settings of each level."""
+    """Return the settings of each level."""
     if isinstance(given, list):
         return {_text(value): nested({factor: value}) for value in given}
     return {_text(level): nested(settings or {}) for level, settings in given.items()}
@@ -219,7 +219,7 @@ def _text(value: Any) -> str:
 def _cells(
     where: str, factors: dict[str, dict[str, Settings]], vary: Literal["one", "all"]
 ) -> list[Cell]:
-    """The cells of a grid.
+    """Return the cells of a grid.
 
     Raises:
         InputError: two factors give a setting different values in one cell.
@@ -244,7 +244,7 @@ def _cells(
 def _together(
     where: str, factors: dict[str, dict[str, Settings]], levels: dict[str, str]
 ) -> Settings:
-    """The settings of the levels, which must not contradict each other."""
+    """Return the settings of the levels, which must not contradict each other."""
     given: dict[str, tuple[Any, str]] = {}
     for factor, level in levels.items():
         for name, value in flat(factors[factor][level]).items():
@@ -258,7 +258,7 @@ def _together(
 
 
 def _name(levels: dict[str, str], reference: dict[str, str]) -> str:
-    """The levels; if one factor varies at a time, only the level that is not the reference."""
+    """Return the levels; of factors varied one at a time, the level that is not the reference."""
     if len(levels) == 1:
         return next(iter(levels.values()))
     other = (f"{name}: {level}" for name, level in levels.items() if reference.get(name) != level)

@@ -56,7 +56,7 @@ class Job:
 
 
 def slots(jobs: int | None, threads: int, *, on_cpu: bool = False) -> int:
-    """The number of runs to train at once: one per GPU, or as many as the CPU cores allow."""
+    """Return how many runs to train at once: one per GPU, or as many as the CPU cores allow."""
     gpus = 0 if on_cpu else torch.cuda.device_count()
     return jobs or gpus or max(1, cores() // threads)
 
@@ -118,7 +118,8 @@ def run_jobs(
 
 
 def _context() -> BaseContext:
-    """The way in which runs start: forked from a process that has imported all that they need.
+    """Return the way in which runs start: forked from a process that has imported all that they
+    need.
 
     Where there are GPUs each run starts anew, since a library that asks for them on import would
     keep them from forked processes. On macOS, frameworks of the system do not survive a fork.
@@ -130,7 +131,7 @@ def _context() -> BaseContext:
 
 
 def _error(exit_code: int | None, log: Path) -> str:
-    """The last line of the log of a failed run."""
+    """Return the last line of the log of a failed run."""
     if exit_code == 0:
         return ""
     lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
@@ -139,7 +140,7 @@ def _error(exit_code: int | None, log: Path) -> str:
 
 
 def _environment(slot: int) -> dict[str, str]:
-    """The environment of this process, with one of its visible GPUs: the GPU of a slot."""
+    """Return the environment of this process, with one of its visible GPUs: the GPU of a slot."""
     gpus = torch.cuda.device_count()
     if not gpus:
         return dict(os.environ)

@@ -87,7 +87,7 @@ class PlannedRun:
 
 
 def find_grids(names: Sequence[str]) -> list[Grid]:
-    """Reads grids.
+    """Read grids.
 
     Args:
         names: each the path of a YAML file or the name of a built-in one; with ``:GRID`` behind it,
@@ -174,7 +174,7 @@ def plan_runs(
 
 
 def tuning_grid(grid: Grid, tuning: Tuning) -> Grid:
-    """The grid GRID_tuning: each cell with each value, on the tuning seed, never tested."""
+    """Return the grid GRID_tuning: each cell with each value, on the tuning seed, never tested."""
     cells = []
     for cell, value in itertools.product(grid.cells, tuning.values):
         text = json.dumps(value)
@@ -197,7 +197,7 @@ def tuning_grid(grid: Grid, tuning: Tuning) -> Grid:
 
 
 def tuned_grid(grid: Grid, tuning: Tuning, runs: Sequence[PlannedRun]) -> Grid:
-    """The grid, each cell with its best value; without cells that have none yet.
+    """Return the grid, each cell with its best value; without cells that have none yet.
 
     Args:
         grid: the grid.
@@ -222,7 +222,7 @@ def tuned_grid(grid: Grid, tuning: Tuning, runs: Sequence[PlannedRun]) -> Grid:
 
 
 def with_model_of_size(content: Settings, base: Settings) -> Settings:
-    """Replaces a star in model.name by the size of the base's KAT.
+    """Replace a star in model.name by the size of the base's KAT.
 
     Args:
         content: settings of a cell, merged into the base.
@@ -242,7 +242,7 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
 
 
 def settings_of(config: TrainConfig) -> Settings:
-    """The settings that determine the result of a run and differ from the defaults.
+    """Return the settings that determine the result of a run and differ from the defaults.
 
     They do not change when a new setting with a default is added. The run directory and the
     settings of logging are left out.
@@ -260,7 +260,7 @@ def kept_settings(out: Path) -> Settings:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """A hash of :func:`settings_of`: twelve hexadecimal digits."""
+    """Return a hash of :func:`settings_of`: twelve hexadecimal digits."""
     text = json.dumps(settings_of(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
