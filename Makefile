@@ -1,5 +1,5 @@
-# make demo            set everything up and train a KAT and a ViT on real images, about two minutes
-# make test            set everything up and run the tests
+# make demo            install what training needs, and train a KAT and a ViT on real images
+# make test            install the rest, and run the tests
 # make docs            build the documentation site into build/site, its tutorials run (needs npm)
 # make gpu-report      check and measure everything on one GPU, ten minutes; no .venv is needed
 # make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
@@ -15,6 +15,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIBRARY := $(VENV)/.library
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -36,8 +37,13 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml scripts/setup.sh
+$(LIBRARY): pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
+	@touch $@
+
+$(READY): $(LIBRARY)
+	@echo "installing what tests, pages and checks need (a few minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
 tools: $(TOOLS)
@@ -46,7 +52,7 @@ $(TOOLS): $(READY)
 	@$(PIP_INSTALL) --editable '.[release]'
 	@touch $@
 
-demo: $(READY)
+demo: $(LIBRARY)
 	$(BIN)/python examples/compare_models.py --config digits \
 		--models kat_micro_patch2_8 vit_micro_patch2_8 --out $(DEMO_OUT) --overwrite
 	@echo "One seed decides nothing: five seeds of both are in docs/results/models.md, under Handwritten digits."
