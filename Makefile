@@ -30,6 +30,12 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
+# The GPU kernels without a GPU, interpreted, and compiled and emulated. Triton reads the switch on
+# import, so each is a process of its own. Triton exists for Linux only.
+KERNELS := tests/ops/triton/interpreted.py tests/ops/triton/interpreted_gated.py
+INTERPRETED = TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n auto $(KERNELS)
+EMULATED = $(BIN)/python -m pytest -q -n auto -p tests.ops.triton.emulated -m "release or not release"
+
 .PHONY: help setup tools demo test docs gpu-report wheel has-repository release-check lint clean
 
 help:
@@ -59,6 +65,10 @@ demo: $(LIBRARY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+ifeq ($(shell uname),Linux)
+	$(INTERPRETED)
+	$(EMULATED) @tests/ops/triton/emulated.txt
+endif
 
 # By PYTHON if the command line names it, else by .venv if there is one.
 gpu-report:
@@ -77,6 +87,8 @@ has-repository:
 
 release-check: has-repository $(TOOLS) lint docs
 	$(BIN)/python -m pytest -q -n auto --dist load -m release -rA
+	$(INTERPRETED) -m release
+	$(EMULATED) $(KERNELS) tests/ops/triton/checked.py
 	$(BIN)/zizmor --offline .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -50,13 +51,14 @@ def check_install(python: Path) -> None:
             raise SystemExit(f"the wheel does not work in {python}")
 
 
-def run_tests(python: Path, tests: list[str], marker: str) -> Outcome:
+def run_tests(python: Path, tests: list[str], marker: str, **variables: str) -> Outcome:
     """Runs tests of the checkout from a copy, with the interpreter of an environment.
 
     Args:
         python: the interpreter.
         tests: paths of files or folders, from the root of the checkout.
         marker: as pytest's ``-m``; empty for all.
+        variables: of the process's environment, beside those that there are.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -66,7 +68,8 @@ def run_tests(python: Path, tests: list[str], marker: str) -> Outcome:
         shutil.copy(ROOT / "pyproject.toml", folder)
         report = folder / "report.xml"
         options = ["-q", "-m", marker, "-p", "no:cacheprovider", f"--junitxml={report}"]
-        code = subprocess.run([python, "-m", "pytest", *options, *tests], cwd=folder).returncode
+        command = [python, "-m", "pytest", *options, *tests]
+        code = subprocess.run(command, cwd=folder, env={**os.environ, **variables}).returncode
         return read_report(report, code)
 
 

@@ -23,6 +23,9 @@ from installed import ROOT, check_install, run_tests
 
 ROWS = ("3.11/lowest-direct", "3.11/highest", "3.13/highest", "3.14/highest")
 TESTS = ["tests/ops", "tests/nn", "tests/models"]
+INTERPRETED = ["tests/ops/triton/interpreted.py", "tests/ops/triton/interpreted_gated.py"]
+EMULATED = ["-p", "tests.ops.triton.emulated", "@tests/ops/triton/emulated.txt"]
+"""The GPU kernels without a GPU, as ``make test`` runs them."""
 SHOWN = ("torch", "torchvision", "timm", "triton", "numpy")
 """The packages whose versions stand in the table."""
 VERSIONS = """
@@ -79,15 +82,19 @@ def test_row(
     versions = subprocess.run(
         [interpreter, "-c", VERSIONS, *SHOWN], check=True, capture_output=True, text=True
     ).stdout.split()
-    outcome = run_tests(interpreter, options.tests, options.marker)
+    outcomes = [
+        run_tests(interpreter, options.tests, options.marker),
+        run_tests(interpreter, INTERPRETED, options.marker, TRITON_INTERPRET="1"),
+        run_tests(interpreter, EMULATED, "release or not release"),
+    ]
     shutil.rmtree(env)
     return {
         "python": python,
         "resolution": resolution,
         **dict(zip(SHOWN, versions, strict=True)),
-        "passed": str(outcome.passed),
-        "failed": str(outcome.failed or int(outcome.code != 0)),
-        "skipped": str(outcome.skipped),
+        "passed": str(sum(outcome.passed for outcome in outcomes)),
+        "failed": str(sum(outcome.failed or outcome.code != 0 for outcome in outcomes)),
+        "skipped": str(sum(outcome.skipped for outcome in outcomes)),
     }
 
 

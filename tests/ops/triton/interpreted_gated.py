@@ -11,6 +11,7 @@ from tests.ops.test_gated import of_elements
 from tests.ops.triton.interpreted import SLACK, backward, inputs
 from tests.ops.triton.interpreted import _patched_once as _patched_once
 from tests.ops.triton.interpreted import _poisoned_memory as _poisoned_memory
+from tests.ops.triton.interpreted import pytestmark as pytestmark
 from tests.oracle import assert_near, random_elements
 
 NAMES = ("y", "dx", "dv", "da", "db")
