@@ -11,7 +11,7 @@ with ``forward`` alone. It imports torch and itself, and nothing of ``kat``:
 - the operator ``kat::rational`` gets a namespace of its own, named by the hash of the sources. So
   the package can be loaded beside kat, and beside another version of itself.
 
-The C++ kernel is compiled on first use, as in a package of kat without it. See CONTRIBUTING.md.
+The C++ kernel is compiled on first use, as in a package of kat without it. See RELEASING.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes the links that lead out of docs/ work on the site, as they do in the repository.
 
 A file outside docs/ that a page links to becomes a page of the site, a folder a list of its files.
-CHANGELOG.md and CONTRIBUTING.md are pages too. A hook of mkdocs.
+CHANGELOG.md, CONTRIBUTING.md and RELEASING.md are pages too. A hook of mkdocs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "RELEASING.md": "releasing.md",
+}
 """Files of the repository that are pages of the site, and where."""
 FOLDER = "files"
 """Where the others are."""

@@ -21,7 +21,7 @@ from kat.training import TrainConfig, recipes
 from tests.cli.commands import ALL_COMMANDS, COMMANDS, GROUPS, run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands_in(text: str) -> list[str]:

@@ -50,7 +50,8 @@ def test_a_folder_is_a_page_with_its_files(outside):
 
 
 def test_links_of_all_pages_lead_to_files_of_the_repository(outside):
-    for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.py")]:
+    tutorials = (ROOT / "docs" / "tutorials").glob("*.py")
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *tutorials]:
         lines = page.read_text().splitlines()
         prose = [line for line in lines if page.suffix == ".md" or line.startswith("# ")]
         for match in outside.LINK.finditer("\n".join(prose)):
