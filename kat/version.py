@@ -1,10 +1,4 @@
 """The version, importable without importing torch."""
 
 __version__ = "0.1.0"
-"""The version of the package.
-
-Examples:
-    >>> import kat
-    >>> print(f"kat {kat.__version__}")
-    kat 0.1.0
-"""
+"""The version of the package."""

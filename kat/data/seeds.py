@@ -18,13 +18,7 @@ ITEM = 1
 ERASING = 2
 """The random erasing of an image."""
 STEP = 3
-"""The draws of a training step.
-
-Examples:
-    >>> from kat.data import STEP, derived_seed
-    >>> seed, step, rank = 0, 100, 0
-    >>> generator_seed = derived_seed(STEP, seed, step, rank)
-"""
+"""The draws of a training step."""
 
 
 def derived_seed(*numbers: int) -> int:

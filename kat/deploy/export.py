@@ -23,21 +23,9 @@ from kat.models import ModelRecord
 from kat.models.dense import Detector, task_of
 
 TOLERANCE = 1e-5
-"""The largest distance of a file's logits or features from the model's, relative to the largest.
-
-Examples:
-    >>> from kat.deploy import TOLERANCE
-    >>> TOLERANCE
-    1e-05
-"""
+"""The largest distance of a file's logits or features from the model's, relative to the largest."""
 DETECTIONS_TOLERANCE = 1e-4
-"""The largest distance of detections, see :func:`.formats.detector_onnx.detections_distance`.
-
-Examples:
-    >>> from kat.deploy import DETECTIONS_TOLERANCE
-    >>> DETECTIONS_TOLERANCE
-    0.0001
-"""
+"""The largest distance of detections, see :func:`.formats.detector_onnx.detections_distance`."""
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,6 @@ class Coefficients:
 Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any] | Callable[..., Any]
 """Values of ``init=``: the name of a preset, the path of a ``.json`` file of ``kat fit``,
 :class:`Coefficients`, the mapping in such a file, or a function of a tensor.
-
-Examples:
-    >>> import torch
-    >>> import kat
-    >>> by_name = kat.GroupRational(init="gelu")
-    >>> as_given = kat.GroupRational(init=kat.nn.preset("gelu"))
-    >>> kat.GroupRational(init=torch.nn.GELU()).init
-    'gelu'
 """
 
 

@@ -23,12 +23,6 @@ Keep = Literal["all", "hidden", "input"]
 ``"all"``: also the outputs of the rationals, as a ViT keeps the outputs of GELU. ``"hidden"``: the
 inputs of the rationals, of which the backward pass computes F(x) again. ``"input"``: the input of
 the MLP alone. A layer that is no MLP takes ``"input"`` as ``"hidden"``.
-
-Examples:
-    >>> from typing import get_args
-    >>> from kat.nn import Keep
-    >>> get_args(Keep)
-    ('all', 'hidden', 'input')
 """
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 

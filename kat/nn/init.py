@@ -23,14 +23,7 @@ from kat.ops.arguments import compute_dtype
 from kat.ops.torch_internals import has_values, keep_from_transformers, own_parameters
 
 Scheme = Literal["variance_preserving", "centered", "kaiming", "trunc_normal"]
-"""The scheme by which :func:`init_grkan_` draws weights.
-
-Examples:
-    >>> from typing import get_args
-    >>> from kat.nn import Scheme
-    >>> get_args(Scheme)
-    ('variance_preserving', 'centered', 'kaiming', 'trunc_normal')
-"""
+"""The scheme by which :func:`init_grkan_` draws weights."""
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 

@@ -21,14 +21,7 @@ from kat.ops.arguments import check_form, check_is_tensor, divisors
 from kat.ops.torch_internals import refuse_scripting
 
 Share = Literal["numerator", "denominator", "none"]
-"""The coefficients that all groups of a rational share.
-
-Examples:
-    >>> from typing import get_args
-    >>> from kat.nn import Share
-    >>> get_args(Share)
-    ('numerator', 'denominator', 'none')
-"""
+"""The coefficients that all groups of a rational share."""
 SHARES: tuple[Share, ...] = get_args(Share)
 ALIVE: WeakSet[GroupRational] = WeakSet()
 """All rationals of the process. A mark on their parameters would be lost in copies and shards."""

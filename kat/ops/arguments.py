@@ -10,31 +10,11 @@ from torch import Tensor
 from kat.errors import InputError
 
 Form = Literal["A", "B"]
-"""The form of the denominator: A, 1 + sum |b_j||x|^j, or B, 1 + |sum b_j x^j|.
-
-Examples:
-    >>> from typing import get_args
-    >>> import kat
-    >>> get_args(kat.ops.Form)
-    ('A', 'B')
-"""
+"""The form of the denominator: A, 1 + sum |b_j||x|^j, or B, 1 + |sum b_j x^j|."""
 Impl = Literal["reference", "cpu", "triton"]
-"""The backends that ``impl=`` takes, see :func:`kat.rational`.
-
-Examples:
-    >>> from typing import get_args
-    >>> import kat
-    >>> get_args(kat.ops.Impl)
-    ('reference', 'cpu', 'triton')
-"""
+"""The backends that ``impl=`` takes, see :func:`kat.rational`."""
 FORMS: tuple[Form, ...] = get_args(Form)
-"""Both forms of :data:`Form`.
-
-Examples:
-    >>> import kat
-    >>> kat.ops.FORMS
-    ('A', 'B')
-"""
+"""Both forms of :data:`Form`."""
 
 
 DTYPES = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})

@@ -26,13 +26,6 @@ Target = dict[str, Tensor]
 - ``area`` (N,) float32: from the file, or the area of the mask or box if the file has none;
 - ``iscrowd`` (N,) int64: 1 for a region of many objects, which is not trained on;
 - ``image_id`` () int64: from the file.
-
-Examples:
-    >>> from pathlib import Path
-    >>> from kat.data.dense import open_coco
-    >>> image, target = open_coco(Path("items"), "train")[0]
-    >>> target["boxes"].shape[1], target["boxes"].dtype
-    (4, torch.float32)
 """
 
 

@@ -9,12 +9,6 @@ from kat.deploy.formats import onnx, pt2
 FORMATS = {"pt2": pt2, "onnx": onnx}
 """The formats by the ending of their files."""
 FILE_FORMATS = tuple(FORMATS)
-"""The endings of exported files.
-
-Examples:
-    >>> from kat.deploy import FILE_FORMATS
-    >>> FILE_FORMATS
-    ('pt2', 'onnx')
-"""
+"""The endings of exported files."""
 PROGRAMS = ("pt2",)
 """The formats whose files run code of their author's when they are opened."""

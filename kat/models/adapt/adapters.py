@@ -31,14 +31,7 @@ from kat.tables import aligned
 from kat.text import listing
 
 Kind = Literal["rational", "low_rank", "parallel"]
-"""The kinds of adapters, see :func:`kat.adapt`.
-
-Examples:
-    >>> from typing import get_args
-    >>> from kat.models.adapt import Kind
-    >>> get_args(Kind)
-    ('rational', 'low_rank', 'parallel')
-"""
+"""The kinds of adapters, see :func:`kat.adapt`."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KEY, VERSION = "kat_adapter", 1
 """The key of the version in a record, and the version."""

@@ -54,14 +54,7 @@ def _on_arrays(function: functions.Function) -> Function:
 FUNCTIONS: dict[str, Function] = {
     name: _on_arrays(function) for name, function in functions.FUNCTIONS.items()
 }
-"""Functions of :mod:`kat.nn.functions`, on float64 arrays.
-
-Examples:
-    >>> import numpy as np
-    >>> from kat.nn.fitting import FUNCTIONS
-    >>> float(FUNCTIONS["silu"](np.float64(1)).round(4))
-    0.7311
-"""
+"""Functions of :mod:`kat.nn.functions`, on float64 arrays."""
 
 
 @dataclass(frozen=True)
