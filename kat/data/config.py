@@ -35,10 +35,10 @@ class DataConfig:
             table with columns path, label and optionally split); ``tar:PATH`` (such folders in
             train.tar and val.tar, or in tar files in PATH/train and PATH/val); ``wds:PATH``
             (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging Face); or a
-            dataset of timm: ``torch/cifar10``, and the streams ``wds/NAME``, ``hfids/NAME``,
-            ``tfds/NAME``. For detection ``coco:PATH`` (COCO's instances); for segmentation
-            ``ade20k:PATH`` or ``ade:PATH``, ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*,
-            PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
+            dataset that timm opens: ``torch/cifar10``, and the stream ``wds/NAME``. For detection
+            ``coco:PATH`` (COCO's instances); for segmentation ``ade20k:PATH`` or ``ade:PATH``,
+            ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*, PATH/train/masks/*.png,
+            PATH/classes.txt). Short: --data.
         root: folder of a timm dataset, or cache folder of a Hugging Face dataset.
         train_split: name of the training split, for datasets of timm and Hugging Face.
         val_split: name of the validation split, for datasets of timm and Hugging Face.
@@ -161,7 +161,7 @@ def is_stream(name: str) -> bool:
         >>> is_stream("wds/imagenet"), is_stream("folder:photos")
         (True, False)
     """
-    return name.startswith(("wds/", "hfids/", "tfds/"))
+    return name.startswith("wds/")
 
 
 @dataclass

@@ -98,7 +98,7 @@ def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
 def _paths(config: DataConfig) -> dict[str, str]:
     found = {}
     kind, _, path = config.name.partition(":")
-    is_name = kind.startswith("tfds/") or (kind == "hf" and not os.path.exists(path))
+    is_name = kind == "hf" and not os.path.exists(path)
     if path and not is_name and not os.path.isabs(path):
         found[config.name] = f"{kind}:{os.path.abspath(path)}"
     if config.root is not None and not os.path.isabs(config.root) and "://" not in config.root:

@@ -6,29 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from kat.data.dataset import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Encoded,
     Transform,
     collate_images,
     no_transform,
 )
-from kat.data.decoding import Exif, UnreadableImage, decode, decode_bytes, rgb_of
+from kat.data.decoding import Exif, UnreadableImage, decode_bytes
 from kat.data.loading.sampler import rank_and_world_size
 from kat.errors import InputError
 
 Part = tuple[int, int]
 """(i, n): the i-th of n equal parts of a stream."""
 
-StreamItem = tuple[str, Encoded | None, int]
-"""The name of an image, the image, still encoded, and its class index.
-
-None stands for the file of that name.
-"""
+StreamItem = tuple[str, bytes, int]
+"""The name of an image, the bytes of its file, and its class index."""
 
 
 class ImageStream(IterableDataset):
@@ -148,13 +143,6 @@ class ImageStream(IterableDataset):
             of = f"the {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
             raise InputError(f"{name} has the label {label}, but {of}")
         try:
-            return self.transform(self._decoded(encoded, name)), label
+            return self.transform(decode_bytes(encoded, name, self.exif)), label
         except UnreadableImage as error:
             return error
-
-    def _decoded(self, encoded: Encoded | None, name: str) -> Image.Image:
-        if encoded is None:
-            return decode(name, self.exif)
-        if isinstance(encoded, bytes):
-            return decode_bytes(encoded, name, self.exif)
-        return rgb_of(encoded, name, self.exif)

@@ -13,10 +13,11 @@ from kat.data.loading.stream import ImageStream
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
+from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
 from kat.data.sources.table import open_table
 from kat.data.sources.tar import open_tar
-from kat.data.sources.timm_datasets import open_timm
+from kat.data.sources.torchvision_datasets import open_torchvision
 from kat.data.sources.webdataset import open_webdataset
 from kat.errors import InputError, unknown
 from kat.text import quoted
@@ -24,9 +25,9 @@ from kat.text import quoted
 _NAMES = [
     "digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH", "csv:FILE", "tar:PATH",
     "wds:PATH", "hf:PATH_OR_NAME", "hfds/NAME", "coco:PATH",
-    *(f"{layout}:PATH" for layout in LAYOUTS), "torch/NAME", "hfids/NAME", "tfds/NAME", "wds/NAME",
+    *(f"{layout}:PATH" for layout in LAYOUTS), "torch/NAME", "wds/NAME",
 ]  # fmt: skip
-_OF_TIMM = ("torch/", "hfids/", "tfds/", "wds/")
+_OF_TIMM = ("torch/", "wds/")
 _OF_HUGGING_FACE = ("hf:", "hfds/")
 _USED_BY: dict[str, tuple[str, ...]] = {
     "root": (*_OF_TIMM, *_OF_HUGGING_FACE),
@@ -60,6 +61,11 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         >>> photos.classes, len(photos)
         (['cat', 'dog'], 8)
     """
+    if config.name.startswith(("hfids/", "tfds/")):
+        raise InputError(
+            f"{config.name!r} is a stream that kat does not read: give hf:NAME, which"
+            " data.download=true fetches, or wds:PATH for WebDataset shards"
+        )
     kind, colon, _ = config.name.partition(":")
     for name in sorted(unused_settings(config.name)):
         value = getattr(config, name)
@@ -97,8 +103,10 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
             return open_segmentation(LAYOUTS[kind], Path(path), split, config.bad_annotations)
     if config.name.startswith("hfds/"):
         return open_huggingface(config, config.name.removeprefix("hfds/"), split)
-    if config.name.startswith(_OF_TIMM):
-        return open_timm(config, split, seed)
+    if config.name.startswith("torch/"):
+        return open_torchvision(config, split)
+    if config.name.startswith("wds/"):
+        return open_shard_stream(config, split, seed)
     if Path(config.name).exists():
         likely = "folder" if Path(config.name).is_dir() else "csv"
         raise InputError(f"dataset {config.name!r} has no kind: give '{likely}:{config.name}'")

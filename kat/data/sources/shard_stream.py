@@ -11,6 +11,8 @@ from typing import Any
 from kat.data.config import DataConfig
 from kat.data.decoding import UnreadableImage
 from kat.data.loading.stream import ImageStream, Part, StreamItem
+from kat.data.naming import class_names
+from kat.data.sources.huggingface import opened_elsewhere
 from kat.data.sources.webdataset import IMAGES, parse_label
 from kat.errors import InputError
 
@@ -18,14 +20,19 @@ _BUFFER = 1000
 """Number of encoded images in the shuffle buffer of a worker; about 100 MB for ImageNet."""
 
 
-def open_shard_stream(
-    reader: Any, classes: list[str], config: DataConfig, training: bool, seed: int
-) -> ImageStream:
-    """Open the shards of a split that timm's ``ReaderWds`` has found.
+def open_shard_stream(config: DataConfig, split: str, seed: int) -> ImageStream:
+    """Open the shards of a split that timm's ``ReaderWds`` finds, by ``_info.json`` beside them.
 
     Raises:
-        InputError: the number of images is unknown.
+        InputError: timm does not find the split, or the number of images or classes is unknown.
     """
+    from timm.data.readers import create_reader
+
+    training = split == "train"
+    with opened_elsewhere(config):
+        wanted = config.train_split if training else config.val_split
+        reader = create_reader(config.name, config.root, wanted)
+    classes = class_names([], config.num_classes, -1, repr(config.name))
     info = reader.split_info
     if not info.num_samples:
         raise InputError(

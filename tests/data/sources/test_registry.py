@@ -39,6 +39,12 @@ def test_an_unknown_dataset_is_named_with_the_nearest(name, nearest):
         open_split(DataConfig(name=name), "train")
 
 
+@pytest.mark.parametrize("name", ["hfids/owner/name", "tfds/mnist"])
+def test_a_stream_that_is_not_read_is_named_with_what_to_use(name):
+    with pytest.raises(InputError, match=f"'{name}' .*: give hf:NAME, .* or wds:PATH"):
+        open_split(DataConfig(name=name, root="cache"), "train")
+
+
 def test_a_folder_without_its_kind_is_named_with_it(tmp_path):
     with pytest.raises(InputError, match=f"give 'folder:{tmp_path}'"):
         open_split(DataConfig(name=str(tmp_path)), "train")
@@ -72,11 +78,6 @@ def _rows(root, images):
     return {"name": f"hf:{root / 'rows'}", "root": str(root / "cache")}, "row 2 of "
 
 
-def _hub_stream(root, images):
-    config, _ = _rows(root, images)
-    return {**config, "name": f"hfids/{root / 'rows'}"}, "image 2 of "
-
-
 def _shard_stream(root, images):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_tar(root / "val-0.tar", samples(images))
@@ -90,7 +91,7 @@ def _torchvision(root, images):
     return {"name": "torch/image_folder", "root": str(root)}, "n0/2.jpg"
 
 
-SOURCES = [_folder, _tar, _shards, _rows, _hub_stream, _shard_stream, _torchvision]
+SOURCES = [_folder, _tar, _shards, _rows, _shard_stream, _torchvision]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

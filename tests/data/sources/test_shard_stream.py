@@ -97,6 +97,13 @@ def test_a_stream_of_unknown_length_or_classes_is_refused(shards):
         open_split(config, "val")
 
 
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_of_a_stream_that_is_no_class_is_named(label):
+    stream = ImageStream(lambda epoch, part: [("a.png", b"", label)], 1, ["a", "b"], None)
+    with pytest.raises(InputError, match=rf"^a\.png has the label {label}, but the 2"):
+        next(iter(stream))
+
+
 def test_a_part_without_images_is_an_error_not_an_endless_loop():
     stream = ImageStream(lambda epoch, part: iter(()), 8, ["0"], batch_size=4)
     with pytest.raises(InputError, match="part 1 of"):

@@ -1,12 +1,10 @@
-"""Datasets that timm opens."""
+"""Datasets of torchvision, which timm opens."""
 
 from __future__ import annotations
 
 import pytest
-from PIL import Image
 
 from kat.data import DataConfig, open_split
-from kat.data.sources.timm_datasets import TimmStream
 from kat.errors import InputError
 from tests.images import write_folder
 
@@ -25,13 +23,6 @@ def test_a_name_that_timm_would_take_for_the_test_images_is_refused(tmp_path):
     config = DataConfig(name="torch/cifar10", root=str(tmp_path), train_split="Train")
     with pytest.raises(InputError, match=r"'torch/cifar10' has no split 'Train'"):
         open_split(config, "train")
-
-
-def test_a_label_of_a_stream_that_is_no_class_is_named():
-    for label in (-1, 2):
-        stream = TimmStream([(Image.new("RGB", (4, 4)), label)], ["a", "b"], "hfids/x")
-        with pytest.raises(InputError, match=f"of hfids/x has the label {label}, but the 2"):
-            next(iter(stream))
 
 
 def test_timm_names_that_fail_are_explained(tmp_path):
