@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _loader() -> Any:
                         raise yaml.YAMLError(
                             f"{name!r} is twice in the mapping of line {node.start_mark.line + 1}"
                         )
-                parts = [part for pair in parts for part in pair]
+                parts = list(chain.from_iterable(parts))
             return 1 + sum(self.sizes[id(part)] for part in parts)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))

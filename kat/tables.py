@@ -82,7 +82,10 @@ def fill_tables(page: str, tables: Mapping[str, str]) -> str:
 
 def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:
     """Return the names in all rows: ``first``, then the others in the order of their appearance."""
-    return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    names = dict.fromkeys(first)
+    for row in rows:
+        names |= dict.fromkeys(row)
+    return list(names)
 
 
 @contextmanager
@@ -130,10 +133,12 @@ def aligned(
         right: the columns that end below each other; the others begin so.
     """
     listed = [list(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    signs = [">" if is_right else "<" for is_right in right] or ["<"] * len(widths)
-    form = "  ".join(f"{{:{sign}{width}}}" for sign, width in zip(signs, widths, strict=True))
-    return [indent + form.format(*row).rstrip() for row in listed]
+    columns = []
+    for number, column in enumerate(zip(*listed, strict=True)):
+        width = max(map(len, column))
+        pad = str.rjust if right and right[number] else str.ljust
+        columns.append([pad(cell, width) for cell in column])
+    return [indent + "  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -144,4 +149,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         rows: their cells.
     """
     cells = [list(map(str, row)) for row in rows]
-    say(*aligned([list(columns), *cells], right=number_columns(cells, len(columns))))
+    for line in aligned([list(columns), *cells], right=number_columns(cells, len(columns))):
+        say(line)

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from kat.text import quoted
 
 _MISSING, _UNREADABLE = "missing images", "unreadable images"
 _NO_CLASS = "masks with values that are not a class"
-_USED = "training uses them as they are"
+_USED, _LEFT_OUT = "training uses them as they are", "they are left out"
 _CHUNK = 4096
 """The most images that wait for a thread."""
 
@@ -176,14 +177,14 @@ def _examined(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str
 
 
 def _problems(data: ImageDataset, found: dict[str, list[str]], readable: int) -> list[Problem]:
-    out, ignored = "they are left out", [f"{path}: {why}" for path, why in data.ignored.items()]
+    problems = []
+    for kind, cases in data.problems.items():
+        remedy = _USED if kind == BEYOND else _LEFT_OUT
+        problems.append(Problem(kind, cases, remedy, "bad_annotations"))
+    ignored = [f"{path}: {why}" for path, why in data.ignored.items()]
     none = [] if readable else [f"none of its {len(data)} images"]
-    problems = [
-        *(
-            Problem(kind, cases, _USED if kind == BEYOND else out, "bad_annotations")
-            for kind, cases in data.problems.items()
-        ),
-        Problem("files that are left out", ignored, out, "bad_images"),
+    problems += [
+        Problem("files that are left out", ignored, _LEFT_OUT, "bad_images"),
         Problem(_MISSING, found[_MISSING], "such images are left out", "bad_images"),
         Problem(_UNREADABLE, found[_UNREADABLE], "such images are left out", "bad_images"),
         Problem(_NO_CLASS, found[_NO_CLASS], "such pixels have no class", "bad_annotations"),
@@ -217,13 +218,10 @@ def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
         >>> between_splits(reports)
         []
     """
-    alone = [
-        f"{name!r}: the {other.split} split lacks it"
-        for report in reports
-        for other in reports
-        for name in report.classes
-        if name not in other.classes
-    ]
+    alone = []
+    for report, other in permutations(reports, 2):
+        lacking = [name for name in report.classes if name not in other.classes]
+        alone += [f"{name!r}: the {other.split} split lacks it" for name in lacking]
     if not alone and len({tuple(report.classes) for report in reports}) > 1:
         alone = ["the classes of the splits are in different orders"]
     hashes = np.concatenate([report.hashes for report in reports])
@@ -235,16 +233,21 @@ def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
                 same[value].append((report, index))
     two_classes, two_splits = [], []
     for group in same.values():
-        places = [(report.split, report.labels[index]) for report, index in group]
-        listed = " = ".join(
-            f"{report.name(index)} ({split}{'' if label is None else f', class {label!r}'})"
-            for (report, index), (split, label) in zip(group, places, strict=True)
-        )
-        two_classes += [listed] if len({label for _, label in places}) > 1 else []
-        two_splits += [listed] if len({split for split, _ in places}) > 1 else []
+        listed = " = ".join(_place(report, index) for report, index in group)
+        if len({report.labels[index] for report, index in group}) > 1:
+            two_classes.append(listed)
+        if len({report.split for report, _ in group}) > 1:
+            two_splits.append(listed)
     problems = (
         Problem("classes in one split alone", alone),
         Problem("images in two classes", two_classes, _USED),
         Problem("images in two splits", two_splits, _USED),
     )
     return [problem for problem in problems if problem.cases]
+
+
+def _place(report: SplitReport, index: int) -> str:
+    """Return the name of an image, with its split and its class, if it has one."""
+    label = report.labels[index]
+    place = report.split if label is None else f"{report.split}, class {label!r}"
+    return f"{report.name(index)} ({place})"

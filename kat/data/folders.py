@@ -79,11 +79,11 @@ class ImageWalk:
             found.append((folder, [name for name in shown if is_image(name)]))
             others = (os.path.join(folder, name) for name in shown if not is_image(name))
             self.ignored |= dict.fromkeys(others, NOT_AN_IMAGE)
-        return [
-            os.path.normpath(os.path.join(os.path.relpath(folder, self.root), name))
-            for folder, names in sorted(found)
-            for name in names
-        ]
+        paths = []
+        for folder, names in sorted(found):
+            below = os.path.relpath(folder, self.root)
+            paths += [os.path.normpath(os.path.join(below, name)) for name in names]
+        return paths
 
     def _ignore(self, error: OSError) -> None:
         self.ignored[error.filename] = f"it cannot be read: {reason_of(error)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from kat.errors import InputError
 from kat.text import numbered, quoted
@@ -29,7 +30,7 @@ IMAGE_FORMATS = {
 more, which run other programs (EPS) or hold no photographs. Of a GIF the first frame is taken;
 HEIF needs the package pillow-heif."""
 
-IMAGE_EXTENSIONS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
+IMAGE_EXTENSIONS = tuple(chain.from_iterable(IMAGE_FORMATS.values()))
 
 _MOST = 100_000
 """More classes than any dataset of images has: such labels are ids of something else."""

@@ -84,15 +84,12 @@ def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
         >>> located({"name": "folder:photos"}, record)["name"]
         'folder:...photos'
     """
-    recorded = record.get("paths", {})
-    found = {
-        setting: recorded[data[setting]]
-        for setting in ("name", "root")
-        if isinstance(data.get(setting), str)
-        and data[setting] in recorded
-        and _exists(setting, recorded[data[setting]])
-    }
-    return {**data, **found}
+    found = dict(data)
+    for setting in ("name", "root"):
+        path = record.get("paths", {}).get(data.get(setting))
+        if path is not None and _exists(setting, path):
+            found[setting] = path
+    return found
 
 
 def _paths(config: DataConfig) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -35,7 +34,8 @@ def derived_seed(*numbers: int) -> int:
         >>> derived_seed(STEP, 0, 1) == derived_seed(STEP, 0, 2)
         False
     """
-    digest = blake2b(struct.pack(f"<{len(numbers)}Q", *numbers), digest_size=8).digest()
+    content = b"".join(number.to_bytes(8, "little") for number in numbers)
+    digest = blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -148,12 +148,9 @@ def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
         where = "".join(f"{part}: " for part in first["loc"])
         raise InputError(f"{path} is not in COCO's format: {where}{first['msg']}") from None
     place_of = {image.id: place for place, image in enumerate(file.images)}
-    for names, noun in (
-        ([str(image.id) for image in file.images], "image id"),
-        ([str(each.id) for each in file.categories], "category id"),
-        ([each.name for each in file.categories], "category name"),
-    ):
-        check_unique(names, path, noun, f"{noun}s")
+    check_unique([str(image.id) for image in file.images], path, "image id", "image ids")
+    check_unique([str(each.id) for each in file.categories], path, "category id", "category ids")
+    check_unique([each.name for each in file.categories], path, "category name", "category names")
     categories = {each.id: each.name for each in sorted(file.categories, key=lambda each: each.id)}
     outlines = (each.segmentation for each in file.annotations)
     has_masks = not boxes_only and not all(map(_is_missing, outlines))
@@ -175,22 +172,31 @@ def read_coco(path: Path, boxes_only: bool = False) -> CocoTable:
         if problem in ("", BEYOND):
             valid.append(each)
     valid.sort(key=lambda each: place_of[each.image_id])
+    names = PackedStrings.pack(image.file_name for image in file.images)
+    image_ids = [image.id for image in file.images]
+    sizes = [(image.height, image.width) for image in file.images]
     class_of = {number: index for index, number in enumerate(categories)}
+    labels = [class_of[each.category_id] for each in valid]
+    boxes = np.array([each.bbox for each in valid], np.float64)
+    areas = np.array([each.area for each in valid], np.float64)  # None becomes NaN
+    crowd = [bool(each.iscrowd) for each in valid]
+    masks = (json.dumps(each.segmentation) for each in valid if has_masks)
     places = [place_of[each.image_id] for each in valid]
+    starts = np.searchsorted(places, np.arange(len(file.images) + 1))
     return CocoTable(
-        path,
-        PackedStrings.pack(image.file_name for image in file.images),
-        np.array([image.id for image in file.images], np.int64),
-        np.array([(image.height, image.width) for image in file.images], np.int64),
-        categories,
-        np.array([class_of[each.category_id] for each in valid], np.int64),
-        np.array([each.bbox for each in valid], np.float64).reshape(-1, 4),
-        np.array([-1 if each.area is None else each.area for each in valid], np.float64),
-        np.array([bool(each.iscrowd) for each in valid], bool),
-        PackedStrings.pack(json.dumps(each.segmentation) if has_masks else "" for each in valid),
-        np.searchsorted(places, np.arange(len(file.images) + 1)),
-        has_masks,
-        dict(problems),
+        path=path,
+        names=names,
+        image_ids=np.array(image_ids, np.int64),
+        sizes=np.array(sizes, np.int64),
+        categories=categories,
+        labels=np.array(labels, np.int64),
+        boxes=boxes.reshape(-1, 4),
+        areas=np.nan_to_num(areas, nan=-1),
+        crowd=np.array(crowd, bool),
+        masks=PackedStrings.pack(masks),
+        starts=starts,
+        has_masks=has_masks,
+        problems=dict(problems),
     )
 
 

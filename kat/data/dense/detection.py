@@ -16,6 +16,7 @@ from kat.data.decoding import Size, UnreadableImage, read_image
 from kat.data.dense.coco import BEYOND, CocoTable, find_coco, read_coco
 from kat.data.dense.dataset import DenseDataset
 from kat.errors import InputError, UnreadableFile
+from kat.text import dimensions
 
 Target = dict[str, Tensor]
 """The annotations of an image with N objects, in its pixels:
@@ -53,14 +54,17 @@ def open_coco(
     """
     path, images = find_coco(root, split)
     table = read_coco(path, boxes_only)
-    found = [f"{len(cases)} {kind}, first {cases[0]}" for kind, cases in table.problems.items()]
+    found, notes = [], []
+    for kind, cases in table.problems.items():
+        found.append(f"{len(cases)} {kind}, first {cases[0]}")
+        notes.append(found[-1] if kind == BEYOND else f"{found[-1]}: left out")
     if found and bad_annotations == "fail":
         raise InputError(
             f"{path}: {found[0]}; data.bad_annotations=skip leaves them out ('kat data check' lists"
             " all problems)"
         )
-    left_out = "; ".join(f"{each}{'' if BEYOND in each else ': left out'}" for each in found)
-    return DetectionDataset(CocoSource(root, images, table), f"{path}: {left_out}" if found else "")
+    note = f"{path}: {'; '.join(notes)}" if notes else ""
+    return DetectionDataset(CocoSource(root, images, table), note)
 
 
 class Annotation(NamedTuple):
@@ -101,7 +105,7 @@ class CocoSource:
         path, table = self.name(index), self.table
         if not os.path.abspath(path).startswith(self.inside):
             raise UnreadableFile(path, f"it is outside the data folder {self.inside}")
-        rows = slice(*table.starts[index : index + 2].tolist())
+        rows = slice(table.starts[index], table.starts[index + 1])
         height, width = table.sizes[index].tolist()
         return read_image(path), Annotation(
             int(table.image_ids[index]),
@@ -153,9 +157,11 @@ class DetectionDataset(DenseDataset):
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
         """Decode the boxes, labels and masks, if there are any, including crowds."""
         if image.size != annotation.size:
-            sizes = ["{}x{}".format(*size) for size in (image.size, annotation.size)]
-            reason = f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}"
-            raise UnreadableImage(self.name(index), reason)
+            raise UnreadableImage(
+                self.name(index),
+                f"it has {dimensions(image.size)} pixels, but the annotations are for"
+                f" {dimensions(annotation.size)}",
+            )
         boxes = annotation.boxes
         if self.has_masks:
             masks = _decoded(annotation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 Color = tuple[int, int, int]
+Plate = tuple[float, float, float, float]
+"""Left, top, right and bottom of a caption's plate."""
 _OPACITY = 0.5
 _READABLE = 400
 """The least shorter side, in pixels, of an image that captions do not cover."""
@@ -23,12 +26,14 @@ _FONT, _MARGIN = 22, 3
 
 def palette(count: int) -> list[Color]:
     """Distinguishable colors: hues that are a golden section apart, in three shades."""
-    turns = [(index * 0.618034) % 1.0 for index in range(count)]
     shades = [(0.75, 0.95), (0.9, 0.7), (0.5, 0.85)]
-    return [
-        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(turn, *shades[index % 3]))  # type: ignore[misc]
-        for index, turn in enumerate(turns)
-    ]
+    colors = []
+    for index in range(count):
+        saturation, value = shades[index % 3]
+        parts = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, saturation, value)
+        red, green, blue = (round(255 * part) for part in parts)
+        colors.append((red, green, blue))
+    return colors
 
 
 def caption_factor(image: Tensor) -> int:
@@ -73,18 +78,26 @@ def _with_captions(
     """Write a text on a plate of a color at each box, within the image, below earlier plates."""
     picture = to_pil_image(image)
     draw, font = ImageDraw.Draw(picture), _font(min(picture.size) // _FONT)
-    plates: list[tuple[float, float, float, float]] = []
+    plates: list[Plate] = []
     for (left, top, _, _), text, color in zip(boxes.tolist(), captions, colors, strict=True):
         if not text:
             continue
         _, _, w, h = (part + _MARGIN for part in draw.textbbox((0, 0), text, font))
         x, y = max(0, min(round(left), picture.width - w)), max(0, round(top) - h)
-        while under := [d for a, b, c, d in plates if a < x + w and x < c and b < y + h and y < d]:
-            y = max(under) + 1
-        plates.append((x, y, x + w, y + h))
-        draw.rectangle(plates[-1], color)
+        plate = (x, y, x + w, y + h)
+        while under := [each for each in plates if _overlap(each, plate)]:
+            y = max(bottom for *_, bottom in under) + 1
+            plate = (x, y, x + w, y + h)
+        plates.append(plate)
+        draw.rectangle(plate, color)
         draw.text((x + _MARGIN, y), text, _readable_on(color), font)
     return pil_to_tensor(picture)
+
+
+def _overlap(one: Plate, other: Plate) -> bool:
+    beside = one[2] <= other[0] or other[2] <= one[0]
+    above = one[3] <= other[1] or other[3] <= one[1]
+    return not beside and not above
 
 
 def draw_classes(image: Tensor, mask: Tensor, classes: Sequence[str], factor: int = 1) -> Tensor:
@@ -100,12 +113,14 @@ def draw_classes(image: Tensor, mask: Tensor, classes: Sequence[str], factor: in
     Returns:
         (3, factor H and the height of the legend, factor W) uint8.
     """
-    values = mask.unique().tolist()
-    known = [k for k in values if k < len(classes) and classes[k] != "background"]
+    named = [index for index, name in enumerate(classes) if name != "background"]
+    known = [value for value in mask.unique().tolist() if value in named]
     painted = torch.where(torch.isin(mask, torch.tensor(known)), mask, len(classes))
     drawn = _enlarged(draw_mask(image, painted, len(classes)), factor)
-    names = [(classes[value], palette(len(classes))[value]) for value in known]
-    return torch.cat([drawn, _legend(names, *drawn.shape[1:])], dim=1)
+    colors = palette(len(classes))
+    names = [(classes[value], colors[value]) for value in known]
+    _, height, width = drawn.shape
+    return torch.cat([drawn, _legend(names, height, width)], dim=1)
 
 
 def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
@@ -125,7 +140,7 @@ def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
 def palette_image(mask: Tensor, classes: int) -> Image.Image:
     """Return a mask (H, W) as an image of class indices with a palette of the classes' colors."""
     picture = Image.fromarray(mask.to(torch.uint8).numpy())
-    picture.putpalette([part for color in palette(classes) for part in color])
+    picture.putpalette(list(chain.from_iterable(palette(classes))))
     return picture
 
 

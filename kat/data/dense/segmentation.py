@@ -73,17 +73,15 @@ def open_segmentation(
     files = find_files(layout, root, split)
     images, masks = _by_stem(files.images), _by_stem(files.masks)
     stems = sorted({*images, *masks}) if files.stems is None else files.stems
-    pairs = [stem for stem in stems if stem in images and stem in masks]
-    unpaired = {
-        str(files.images / images[stem]): f"it has no mask in {files.masks}"
-        for stem in stems
-        if stem in images and stem not in masks
-    }
-    unpaired |= {
-        str(files.masks / masks.get(stem, stem)): f"it has no image in {files.images}"
-        for stem in stems
-        if stem not in images
-    }
+    pairs, unpaired = [], {}
+    for stem in stems:
+        if stem not in images:
+            mask = files.masks / masks.get(stem, stem)
+            unpaired[str(mask)] = f"it has no image in {files.images}"
+        elif stem not in masks:
+            unpaired[str(files.images / images[stem])] = f"it has no mask in {files.masks}"
+        else:
+            pairs.append(stem)
     if not 1 <= len(files.classes) <= IGNORE:
         raise InputError(f"{root} must name 1 to {IGNORE} classes, not {len(files.classes)}")
     source = MaskSource(
@@ -223,7 +221,8 @@ class SegmentationDataset(DenseDataset):
     def annotated_size(self, label: tuple[str, bytes]) -> Size:
         """Return the size of the mask."""
         path, content = label
-        return turned_size(*header(content, path))
+        size, orientation = header(content, path)
+        return turned_size(size, orientation)
 
     def target(self, image: Image.Image, annotation: tuple[str, bytes], index: int) -> Tensor:
         """Decode the mask of an image.

@@ -206,9 +206,7 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def largest_share(mask: Tensor) -> float:
-    """Return the share of the most frequent class among the pixels with a class; 0 if there are
-    none.
-    """
+    """Return the share of the most frequent class among the pixels with a class, or 0."""
     counts = torch.bincount(mask[mask != IGNORE].flatten().long())
     return (counts.max() / counts.sum()).item() if len(counts) else 0.0
 
@@ -228,9 +226,7 @@ def _window(height: int, width: int, ratio: float, size: int) -> Window:
 
 
 def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
-    """Return the crop in one dimension: its start, its length, and the length that it is resized
-    to.
-    """
+    """Return the crop in one dimension: its start, its length, and its length when resized."""
     resized = max(1, round(length * ratio))
     if resized <= size:
         return 0, length, resized
@@ -240,10 +236,13 @@ def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
 
 def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool) -> Tensor:
     """Crops an image, masks or boxes, resizes and flips the crop, and pads it to the square."""
-    cut = functional.resized_crop(pixels, *window[:4], size=list(window[4:]), antialias=True)
+    top, left, cut_height, cut_width, height, width = window
+    cut = functional.resized_crop(
+        pixels, top, left, cut_height, cut_width, size=[height, width], antialias=True
+    )
     if flip:
         cut = functional.horizontal_flip(cut)
-    padding = [0, 0, size - window[5], size - window[4]]
+    padding = [0, 0, size - width, size - height]
     return functional.pad(cut, padding, fill=fill).as_subclass(Tensor)
 
 
@@ -269,7 +268,7 @@ def _boxes(masks: Tensor) -> Tensor:
 
 def _selected(target: Target, keep: Tensor) -> Target:
     """Return the target with only these objects; entries that are not per object are unchanged."""
-    return {name: value[keep] if value.ndim else value for name, value in target.items()}
+    return target | {name: value[keep] for name, value in target.items() if value.ndim}
 
 
 def _pixels(image: Image.Image, channels: int) -> Tensor:

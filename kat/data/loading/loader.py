@@ -59,7 +59,7 @@ Item = tuple[tuple[Any, Any, int] | None, list[tuple[str, str]]]
 def make_batch(items: Sequence[Item], collate: Collate) -> Batch:
     """Collates the readable items. The batch is empty if there are none."""
     readable = [item for item, _ in items if item is not None]
-    unreadable = [name for _, names in items for name in names]
+    unreadable = list(itertools.chain.from_iterable(names for _, names in items))
     images, labels = collate([item[0] for item in readable], [item[1] for item in readable])
     return Batch(images, labels, unreadable, [item[2] for item in readable])
 
@@ -97,8 +97,9 @@ class _IndexedItems(Dataset):
             return [self._item(epoch, index) for epoch, index in keys]
 
     def _item(self, epoch: int, index: int) -> Item | InputError:
-        seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, epoch, index)
+        seed = 0
         if self.seed is not None:
+            seed = derived_seed(ITEM, self.seed, epoch, index)
             seed_host(seed)
         unreadable: list[tuple[str, str]] = []
         for offset in range(1 if self.seed is None else _REPLACEMENTS):
@@ -137,12 +138,13 @@ class _StreamItems(IterableDataset):
 
     def __iter__(self) -> Iterator[Item | InputError]:
         worker = get_worker_info()
-        place = self.epoch, self.rank, 0 if worker is None else worker.id
+        epoch, rank, worker_id = self.epoch, self.rank, 0 if worker is None else worker.id
         items = iter(self.data)
         for number in itertools.count():
-            seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, *place, number)
+            seed = 0
             with fork_host_rng():
                 if self.seed is not None:
+                    seed = derived_seed(ITEM, self.seed, epoch, rank, worker_id, number)
                     seed_host(seed)
                 item: tuple[Any, int] | UnreadableImage | InputError | None
                 try:

@@ -81,7 +81,7 @@ def prepare_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     # Code 0: with any other torch raises an error from a signal handler, even in a destructor.
-    when_sending_fails(lambda *_: os._exit(0))
+    when_sending_fails(lambda error, item: os._exit(0))
     for number in REQUESTS_TO_STOP:
         signal.signal(number, ignore_once if number == signal.SIGTERM else signal.SIG_IGN)
     accept_requests_to_stop()

@@ -99,8 +99,8 @@ class ShardStream:
         name = f"{url}/{sample['__key__']}"
         encoded = next((sample[extension] for extension in IMAGES if extension in sample), None)
         text = sample.get("json" if self.label_key else "cls")
-        label = None if text is None else parse_label(text, self.label_key, name)
-        if encoded is None or label is None:
+        label = -1 if text is None else parse_label(text, self.label_key, name)
+        if encoded is None or label < 0:
             return UnreadableImage(name, "it has no image or no label")
         return name, encoded, label
 

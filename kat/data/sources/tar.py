@@ -89,8 +89,14 @@ class TarSource:
     def subset(self, chosen: np.ndarray, labels: np.ndarray) -> TarSource:
         """Return some of the images, with these labels."""
         names = PackedStrings.pack(self.names[index] for index in chosen.tolist())
-        places = self.shards[chosen], self.offsets[chosen], self.sizes[chosen]
-        return TarSource(self.paths, names, *places, labels)
+        return TarSource(
+            paths=self.paths,
+            names=names,
+            shards=self.shards[chosen],
+            offsets=self.offsets[chosen],
+            sizes=self.sizes[chosen],
+            labels=labels,
+        )
 
 
 def open_tar(path: str, split: str) -> ImageDataset:
@@ -105,11 +111,14 @@ def open_tar(path: str, split: str) -> ImageDataset:
             class.
     """
     root = Path(path)
-    wholes = [root / f"{name}.tar" for name in SPLIT_NAMES[split]]
-    several = next(filter(None, (tars_in(root / name) for name in SPLIT_NAMES[split])), [])
-    paths = next(([str(whole)] for whole in wholes if whole.is_file()), several)
-    if not paths:
-        names = either(whole.name for whole in wholes)
+    for name in SPLIT_NAMES[split]:
+        whole = root / f"{name}.tar"
+        several = tars_in(root / name)
+        paths = [str(whole)] if whole.is_file() else several
+        if paths:
+            break
+    else:
+        names = either(f"{name}.tar" for name in SPLIT_NAMES[split])
         raise InputError(f"{root} has neither {names} nor a folder of that name with tar files")
     source = indexed(paths, "members", _newest)
     classes: dict[str, int] = {}
@@ -119,13 +128,14 @@ def open_tar(path: str, split: str) -> ImageDataset:
         label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar")
         if paths == several:
             label = label or Path(paths[shard]).stem
-        if is_image(name) and source.sizes[number] >= 0 and label:
-            labels[number] = classes.setdefault(label, len(classes))
-        elif not is_image(name):
+        if not is_image(name):
             ignored[source.name(number)] = NOT_AN_IMAGE
+        elif not label:
+            ignored[source.name(number)] = "it is in no folder, whose name would be its class"
+        elif source.sizes[number] < 0:
+            ignored[source.name(number)] = "it is a link to another file"
         else:
-            reason = "it is in no folder, whose name would be its class"
-            ignored[source.name(number)] = reason if not label else "it is a link to another file"
+            labels[number] = classes.setdefault(label, len(classes))
     ordered = sorted_classes(classes)
     rank = np.argsort([classes[name] for name in ordered])
     images = np.flatnonzero(labels >= 0)
@@ -187,7 +197,8 @@ def indexed(
     names = PackedStrings.concatenate([PackedStrings(a["names"], a["ends"]) for a in shards])
     counts = [len(arrays["rows"]) for arrays in shards]
     numbers = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
-    return TarSource(paths, names, numbers, *np.concatenate([a["rows"] for a in shards]).T)
+    offsets, sizes, labels = np.concatenate([arrays["rows"] for arrays in shards]).T
+    return TarSource(paths, names, numbers, offsets, sizes, labels)
 
 
 def members(file: BinaryIO, path: str, start: int = 0, folder: str = "") -> Iterator[Member]:

@@ -50,29 +50,30 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
             f" {either(SPLIT_NAMES[split])}"
         )
     kind, build = f"samples {config.label_key or 'cls'}", partial(_samples, config.label_key)
-    source = indexed(splits[split], kind, build)
     listed = Path(splits[split][0]).parent / "classes.txt"
     names = read_text(listed).strip().splitlines() if listed.is_file() else []
     check_unique(names, listed, "class", "classes")
-    others = [path for name in splits if name != split and not names for path in splits[name]]
-    every = [source.labels, *([indexed(others, kind, build).labels] if others else [])]
-    largest = int(np.concatenate(every).max(initial=-1))
+    every = {split: splits[split]} if names else splits
+    sources = {name: indexed(every[name], kind, build) for name in every if every[name]}
+    largest = max(int(each.labels.max(initial=-1)) for each in sources.values())
     classes = class_names(names, config.num_classes, largest, pattern)
+    source = sources[split]
     usable = (source.labels >= 0) & (source.sizes >= 0)
-    ignored = {
-        source.name(sample): (
-            "there is no image of this name" if source.sizes[sample] < 0 else "it has no label"
+    ignored = {}
+    for sample in np.flatnonzero(~usable).tolist():
+        reason = (
+            "it has no label" if source.sizes[sample] >= 0 else "there is no image of this name"
         )
-        for sample in np.flatnonzero(~usable).tolist()
-    }
+        ignored[source.name(sample)] = reason
     kept = np.flatnonzero(usable)
     return ImageDataset(source.subset(kept, source.labels[kept]), classes, ignored=ignored)
 
 
 def _shards_of_split(paths: list[str], split: str) -> list[str]:
     """Return the shards with the first of the split's names that any of them has."""
+    words = {path: re.split("[^a-z]+", Path(path).stem.lower()) for path in paths}
     for name in SPLIT_NAMES[split]:
-        found = [path for path in paths if name in re.split("[^a-z]+", Path(path).stem.lower())]
+        found = [path for path in paths if name in words[path]]
         if found:
             return found
     return []
@@ -96,11 +97,11 @@ def _samples(label_key: str | None, file: BinaryIO, path: str) -> list[Member]:
     for key, files in _groups(file, path).items():
         image = next((files[extension] for extension in IMAGES if extension in files), None)
         text = files.get("json" if label_key else "cls")
-        label = None
+        label = -1
         if text is not None:
             file.seek(text.offset)
             label = parse_label(file.read(text.size), label_key, f"{path}/{key}")
-        found.append((image or Member(key, 0, -1))._replace(label=-1 if label is None else label))
+        found.append((image or Member(key, 0, -1))._replace(label=label))
     return found
 
 
@@ -121,7 +122,7 @@ def _groups(file: BinaryIO, path: str) -> dict[str, dict[str, Member]]:
     return groups
 
 
-def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
+def parse_label(text: bytes, label_key: str | None, name: str) -> int:
     """Read the class index in a ``.cls`` file, or in a field of a ``.json`` file.
 
     Args:
@@ -130,7 +131,7 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
         name: name of the sample in errors.
 
     Returns:
-        The class index; None if the field is missing.
+        The class index; -1 if the field is missing.
 
     Raises:
         InputError: the label is not a class index.
@@ -139,7 +140,9 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
         value = parse_json(text, name).get(label_key) if label_key else int(text)
     except (ValueError, AttributeError):
         value = text[:40]
-    if value is not None and (not isinstance(value, int) or not 0 <= value < 2**62):
+    if value is None:
+        return -1
+    if not isinstance(value, int) or not 0 <= value < 2**62:
         field = f"the field {label_key!r} of .json" if label_key else ".cls"
         raise InputError(f"{name}: {field} must hold a class index, got {value!r}")
     return value
