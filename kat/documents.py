@@ -102,7 +102,7 @@ def _loader() -> Any:
                         raise yaml.YAMLError(
                             f"{name!r} is twice in the mapping of line {node.start_mark.line + 1}"
                         )
-                parts = list(chain.from_iterable(parts))
+                parts = chain.from_iterable(parts)
             return 1 + sum(self.sizes[id(part)] for part in parts)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))

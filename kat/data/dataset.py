@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -56,6 +57,7 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class SourceSubset:
     """Some of the images of another source.
 
@@ -64,9 +66,8 @@ class SourceSubset:
         indices: (images,) int64, indices in it.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self.source = source
-        self.indices = indices
+    source: Source
+    indices: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -85,7 +86,7 @@ class SourceSubset:
 
 
 def collate_images(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Stacks images of one size, and class indices; both tensors are empty if there are none."""
+    """Stack images of one size, and class indices; both tensors are empty if there are none."""
     if not images:
         return torch.empty(0), torch.empty(0, dtype=torch.long)
     return default_collate([*images]), torch.tensor(labels)
@@ -116,6 +117,7 @@ class ImageDataset(Dataset):
     """
 
     task = "classification"
+    collate = staticmethod(collate_images)
 
     def __init__(
         self,
@@ -148,19 +150,12 @@ class ImageDataset(Dataset):
         encoded, label = self.read(index)
         return self.transformed(self.decode(encoded, label, index), label, index)
 
-    @staticmethod
-    def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Make the images and labels of a batch."""
-        return collate_images(images, labels)
-
     def name(self, index: int) -> str:
         """Return the path of an image, or another name if it has none."""
         return self.source.name(index)
 
     def class_indices(self) -> np.ndarray:
-        """Return the class index of each image of a classification dataset, as far as they are
-        listed.
-        """
+        """Return the class index of each image, as far as the source lists them."""
         if isinstance(self.source, SourceSubset):
             *_, labels, _ = self.source.listing()
             return labels[self.source.indices]
@@ -168,9 +163,7 @@ class ImageDataset(Dataset):
         return labels
 
     def evenly_spaced(self, count: int) -> ImageDataset:
-        """Return a dataset of ``count`` images of this one, evenly spaced in its order; at most
-        all.
-        """
+        """Return a dataset of at most ``count`` images, evenly spaced in the order of this one."""
         count = min(count, len(self))
         subset = copy(self)
         indices = np.linspace(0, len(self), count, endpoint=False).astype(np.int64)

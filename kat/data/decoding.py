@@ -83,7 +83,7 @@ def decode(path: str, exif: Exif = "upright") -> Image.Image:
         >>> decode("photos/val/cat/0.png").size  # (width, height)
         (48, 40)
     """
-    with _named(path):
+    with as_unreadable(path):
         content = read_image(path)
     return decode_bytes(content, path, exif)
 
@@ -110,7 +110,7 @@ def decode_bytes(
     Raises:
         UnreadableImage: the bytes are damaged or not an image, or the image is too large.
     """
-    with _named(name, content):
+    with as_unreadable(name, content):
         image = _opened(content)
         image.load()
         return upright(as_rgb(image) if rgb else image, exif, annotated)
@@ -122,13 +122,13 @@ def header(content: bytes, name: str) -> tuple[Size, int]:
     Raises:
         UnreadableImage: the bytes are not an image, or the image is too large.
     """
-    with _named(name, content):
+    with as_unreadable(name, content):
         image = _opened(content)
         return image.size, orientation_of(image)
 
 
 @contextmanager
-def _named(name: str, content: bytes = b"") -> Iterator[None]:
+def as_unreadable(name: str, content: bytes = b"") -> Iterator[None]:
     """Turn all errors of Pillow, which has nearly every kind, into :class:`UnreadableImage`."""
     try:
         yield
@@ -228,7 +228,7 @@ def rgb_of(image: Image.Image, name: str, exif: Exif) -> Image.Image:
     Raises:
         UnreadableImage: it cannot be converted to RGB.
     """
-    with _named(name):
+    with as_unreadable(name):
         image.load()  # the file may be opened only
         return upright(as_rgb(image), exif)
 

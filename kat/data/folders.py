@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ def left_out(files: Mapping[str, str]) -> Iterator[str]:
     Args:
         files: the reason for each file.
     """
-    first = {reason: path for path, reason in reversed([*files.items()])}
-    for reason, count in Counter(files.values()).items():
-        number = "" if count == 1 else f"{count} files, first "
-        yield f"skipped {number}{first[reason]}: {reason}"
+    paths = defaultdict(list)
+    for path, reason in files.items():
+        paths[reason].append(path)
+    for reason, found in paths.items():
+        number = "" if len(found) == 1 else f"{len(found)} files, first "
+        yield f"skipped {number}{found[0]}: {reason}"
 
 
 def split_folder(root: Path, split: str) -> Path | None:
@@ -68,22 +70,22 @@ class ImageWalk:
 
         The folders are in the order of their paths, the files of each in the order of their names.
         """
-        found: list[tuple[str, list[str]]] = []
+        found: list[str] = []
         walk = os.walk(os.path.join(self.root, below), onerror=self._ignore, followlinks=True)
         for folder, inner, names in walk:
             inner[:] = [name for name in inner if not is_hidden(name)]
             if self._is_read_already(folder):
                 inner.clear()
                 continue
-            shown = [name for name in sorted(names) if not is_hidden(name)]
-            found.append((folder, [name for name in shown if is_image(name)]))
-            others = (os.path.join(folder, name) for name in shown if not is_image(name))
-            self.ignored |= dict.fromkeys(others, NOT_AN_IMAGE)
-        paths = []
-        for folder, names in sorted(found):
-            below = os.path.relpath(folder, self.root)
-            paths += [os.path.normpath(os.path.join(below, name)) for name in names]
-        return paths
+            relative = os.path.relpath(folder, self.root)
+            for name in sorted(names):
+                if is_hidden(name):
+                    continue
+                if is_image(name):
+                    found.append(os.path.normpath(os.path.join(relative, name)))
+                else:
+                    self.ignored[os.path.join(folder, name)] = NOT_AN_IMAGE
+        return sorted(found, key=os.path.split)
 
     def _ignore(self, error: OSError) -> None:
         self.ignored[error.filename] = f"it cannot be read: {reason_of(error)}"

@@ -26,7 +26,7 @@ class PackedStrings(Sequence[str]):
 
     @classmethod
     def pack(cls, strings: Iterable[str]) -> PackedStrings:
-        """Packs strings one at a time; they need never all be in memory."""
+        """Pack strings one at a time; they need never all be in memory."""
         content, ends = bytearray(), array("q")
         for string in strings:
             content += string.encode(errors="surrogatepass")  # file names may need this

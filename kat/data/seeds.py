@@ -40,14 +40,14 @@ def derived_seed(*numbers: int) -> int:
 
 
 def seed_host(seed: int) -> None:
-    """Seeds the generators of Python, NumPy and PyTorch on the CPU."""
+    """Seed the generators of Python, NumPy and PyTorch on the CPU."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
 
 
 def seed_all(seed: int) -> None:
-    """Seeds the generators of Python, NumPy and PyTorch on all devices.
+    """Seed the generators of Python, NumPy and PyTorch on all devices.
 
     Examples:
         >>> import torch
@@ -64,7 +64,7 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def fork_host_rng() -> Iterator[None]:
-    """Restores the generators of Python, NumPy and PyTorch on the CPU at the end of the block."""
+    """Restore the generators of Python, NumPy and PyTorch on the CPU at the end of the block."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

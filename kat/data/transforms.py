@@ -76,9 +76,7 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
 
 
 def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
-    """Return the values for images that are converted to this number of channels: their mean for
-    each.
-    """
+    """Return the values, or their mean for each channel of images that are converted."""
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 

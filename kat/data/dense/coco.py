@@ -108,18 +108,20 @@ def find_coco(root: Path, split: str) -> tuple[Path, Path]:
         InputError: the folder or the file is missing, or there are several files.
     """
     folder = existing_folder(root) / "annotations"
-    files: list[Path] = []
     for name in SPLIT_NAMES[split]:
         beside = root / name / "_annotations.coco.json"
-        if beside.is_file() and not files:
+        if beside.is_file():
             return beside, beside.parent
-        named = {folder / f"{name}.json", folder / f"instances_{name}.json"}
-        named |= set(folder.glob(f"instances_{name}[0-9][0-9][0-9][0-9].json"))
-        files = files or sorted(file for file in named if file.is_file())
-    stems = [file.stem.removeprefix("instances_") for file in files]
-    for images in (root / stems[0], root / "images" / stems[0], root / "images") if stems else ():
-        if images.is_dir() and len(files) == 1:
-            return files[0], images
+        years = folder.glob(f"instances_{name}[0-9][0-9][0-9][0-9].json")
+        named = [folder / f"{name}.json", folder / f"instances_{name}.json", *years]
+        files = [file for file in named if file.is_file()]
+        if files:
+            break
+    if len(files) == 1:
+        stem = files[0].stem.removeprefix("instances_")
+        for images in (root / stem, root / "images" / stem, root / "images"):
+            if images.is_dir():
+                return files[0], images
     problem = (
         f"no annotations of the {split} split beside a folder of their images: neither"
         f" annotations/instances_{split}2017.json, annotations/{split}.json nor"

@@ -47,7 +47,7 @@ def draw_objects(
     captions: Sequence[str],
     factor: int = 1,
 ) -> Tensor:
-    """Draws boxes, masks and captions on an image, with one color per object.
+    """Draw boxes, masks and captions on an image, with one color per object.
 
     Args:
         image: (3, H, W) uint8.
@@ -96,12 +96,11 @@ def _with_captions(
 
 def _overlap(one: Plate, other: Plate) -> bool:
     beside = one[2] <= other[0] or other[2] <= one[0]
-    above = one[3] <= other[1] or other[3] <= one[1]
-    return not beside and not above
+    return not beside and one[1] < other[3] and other[1] < one[3]
 
 
 def draw_classes(image: Tensor, mask: Tensor, classes: Sequence[str], factor: int = 1) -> Tensor:
-    """Draws a class mask on an image, and below it a legend of the classes that occur.
+    """Draw a class mask on an image, and below it a legend of the classes that occur.
 
     Args:
         image: (3, H, W) uint8.
@@ -124,7 +123,7 @@ def draw_classes(image: Tensor, mask: Tensor, classes: Sequence[str], factor: in
 
 
 def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Draws a class mask on an image, with one color per class.
+    """Draw a class mask on an image, with one color per class.
 
     Args:
         image: (3, H, W) uint8.

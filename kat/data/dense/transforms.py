@@ -8,6 +8,7 @@ DeviceTransform` normalizes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -77,12 +78,11 @@ class DetectionTrainTransform:
         return pixels, _selected(objects, (sides >= self.config.min_side).all(1))
 
     def _window(self, height: int, width: int) -> Window:
-        low, high = self.config.scale
-        scale = low + (high - low) * torch.rand(()).item()
-        ratio = scale * min(self.size / height, self.size / width)
+        ratio = _factor(self.config.scale) * min(self.size / height, self.size / width)
         return _window(height, width, ratio, self.size)
 
 
+@dataclass(frozen=True)
 class DetectionEvalTransform:
     """Leaves the image as it is: the detector resizes it, and predicts boxes in its pixels.
 
@@ -99,8 +99,7 @@ class DetectionEvalTransform:
         torch.Size([3, 64, 64])
     """
 
-    def __init__(self, channels: int = 3) -> None:
-        self.channels = channels
+    channels: int = 3
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
         """Return the image, (C, H, W) uint8, and the target."""
@@ -151,9 +150,7 @@ class SegmentationTrainTransform:
 
     def _window(self, mask: Tensor) -> Window:
         height, width = mask.shape
-        low, high = self.config.scale
-        factor = low + (high - low) * torch.rand(()).item()
-        ratio = factor * fitted_size(height, width, self.size)[0] / height
+        ratio = _factor(self.config.scale) * fitted_size(height, width, self.size)[0] / height
         for _ in range(_CROP_TRIES):
             window = _window(height, width, ratio, self.side)
             top, left, cut_height, cut_width = window[:4]
@@ -163,6 +160,7 @@ class SegmentationTrainTransform:
         return window
 
 
+@dataclass(frozen=True)
 class SegmentationEvalTransform:
     """The whole image, resized to :func:`fitted_size`; the mask keeps its size.
 
@@ -180,9 +178,8 @@ class SegmentationEvalTransform:
         (torch.Size([3, 96, 96]), torch.Size([64, 64]))
     """
 
-    def __init__(self, size: int, channels: int = 3) -> None:
-        self.size = size
-        self.channels = channels
+    size: int
+    channels: int = 3
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the resized image, (C, h, w) uint8, and the mask, (H, W)."""
@@ -190,14 +187,14 @@ class SegmentationEvalTransform:
 
 
 def resized(image: Image.Image, size: int, channels: int) -> Tensor:
-    """Resizes an image to :func:`fitted_size`: (C, h, w) uint8."""
+    """Resize an image to :func:`fitted_size`: (C, h, w) uint8."""
     pixels = _pixels(image, channels)
     sides = fitted_size(image.height, image.width, size)
     return functional.resize(pixels, list(sides), antialias=True)
 
 
 def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Scales height and width so that the shorter is ``size``.
+    """Scale height and width so that the shorter is ``size``.
 
     It is less than ``size`` if the longer would exceed four times ``size``.
     """
@@ -235,7 +232,7 @@ def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
 
 
 def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool) -> Tensor:
-    """Crops an image, masks or boxes, resizes and flips the crop, and pads it to the square."""
+    """Crop an image, masks or boxes, resize and flip the crop, and pad it to the square."""
     top, left, cut_height, cut_width, height, width = window
     cut = functional.resized_crop(
         pixels, top, left, cut_height, cut_width, size=[height, width], antialias=True
@@ -273,6 +270,11 @@ def _selected(target: Target, keep: Tensor) -> Target:
 
 def _pixels(image: Image.Image, channels: int) -> Tensor:
     return functional.pil_to_tensor(in_channels(image, channels))
+
+
+def _factor(scale: tuple[float, float]) -> float:
+    """Draw a factor from a range, uniformly."""
+    return scale[0] + (scale[1] - scale[0]) * torch.rand(()).item()
 
 
 def _happens(probability: float) -> bool:

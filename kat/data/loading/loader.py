@@ -57,7 +57,7 @@ Item = tuple[tuple[Any, Any, int] | None, list[tuple[str, str]]]
 
 
 def make_batch(items: Sequence[Item], collate: Collate) -> Batch:
-    """Collates the readable items. The batch is empty if there are none."""
+    """Collate the readable items. The batch is empty if there are none."""
     readable = [item for item, _ in items if item is not None]
     unreadable = list(itertools.chain.from_iterable(names for _, names in items))
     images, labels = collate([item[0] for item in readable], [item[1] for item in readable])
@@ -124,7 +124,7 @@ class _StreamItems(IterableDataset):
         self.rank = 0
 
     def start_at(self, epoch: int, batch: int) -> int:
-        """Chooses the epoch of the next iteration, which starts at its first batch.
+        """Choose the epoch of the next iteration, which starts at its first batch.
 
         Returns:
             The number of batches to discard before ``batch``: all of them.

@@ -45,7 +45,7 @@ class ResumableSampler(Sampler[list[Key]]):
         self.first_batch = 0
 
     def start_at(self, epoch: int, batch: int) -> int:
-        """Chooses where the next iteration starts.
+        """Choose where the next iteration starts.
 
         Returns:
             The number of batches to discard before ``batch``, which is 0.

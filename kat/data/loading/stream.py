@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from kat.data.dataset import (
@@ -56,6 +55,7 @@ class ImageStream(IterableDataset):
     """
 
     task = "classification"
+    collate = staticmethod(collate_images)
 
     def __init__(
         self,
@@ -75,14 +75,8 @@ class ImageStream(IterableDataset):
         self.note = ""
         self.exif: Exif = "upright"
         self.transform: Transform = no_transform
-        # Shared memory: workers that are running already must see the next epoch.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = 0
         self._place: tuple[int, int] | None = None
-
-    @staticmethod
-    def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Make the images and labels of a batch."""
-        return collate_images(images, labels)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -90,11 +84,11 @@ class ImageStream(IterableDataset):
         return self._place or rank_and_world_size()
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration, also in workers that are running already.
+        """Choose the order of the next iteration.
 
-        Workers that start later take the place of this process: they may not be in its group.
+        Workers take the place of this process: they may not be in its group.
         """
-        self._epoch[0] = epoch
+        self._epoch = epoch
         self._place = rank_and_world_size()
 
     def __len__(self) -> int:
@@ -108,24 +102,21 @@ class ImageStream(IterableDataset):
         rank, world_size = self.place
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        epoch = int(self._epoch[0])
         if self.batch_size is None:
-            items = self.read(epoch, (rank, world_size)) if worker == 0 else ()
+            items = self.read(self._epoch, (rank, world_size)) if worker == 0 else ()
             yield from map(self._transformed, items)
             return
         batches = len(range(worker, len(self) // self.batch_size, workers))
         part = rank * workers + worker, world_size * workers
-        for item in self._repeated(epoch, part, batches * self.batch_size):
+        for item in self._repeated(part, batches * self.batch_size):
             yield self._transformed(item)
 
-    def _repeated(
-        self, epoch: int, part: Part, count: int
-    ) -> Iterator[StreamItem | UnreadableImage]:
+    def _repeated(self, part: Part, count: int) -> Iterator[StreamItem | UnreadableImage]:
         """Yield ``count`` items of a part, which starts again after its end."""
         yielded = 0
         while yielded < count:
             before = yielded
-            for item in self.read(epoch, part):
+            for item in self.read(self._epoch, part):
                 yield item
                 yielded += 1
                 if yielded == count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -46,6 +47,7 @@ def open_shard_stream(config: DataConfig, split: str, seed: int) -> ImageStream:
     return ImageStream(read, info.num_samples, classes, batch_size)
 
 
+@dataclass(frozen=True)
 class ShardStream:
     """The samples of shards, in an order that is a function of (seed, epoch, part).
 
@@ -59,11 +61,10 @@ class ShardStream:
         seed: seed of the order.
     """
 
-    def __init__(self, urls: list[str], label_key: str | None, training: bool, seed: int) -> None:
-        self.urls = urls
-        self.label_key = label_key
-        self.training = training
-        self.seed = seed
+    urls: list[str]
+    label_key: str | None
+    training: bool
+    seed: int
 
     def __call__(self, epoch: int, part: Part) -> Iterator[StreamItem | UnreadableImage]:
         """Yield the items of a part, with errors in the place of those that cannot be read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def _grayscale(
     return ImageDataset(source, classes, channels=1, image_size=size, mean=(mean,), std=(std,))
 
 
+@dataclass(frozen=True)
 class ArraySource:
     """Grayscale images in an array.
 
@@ -76,9 +78,8 @@ class ArraySource:
         labels: (images,), class indices.
     """
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
-        self.pixels = pixels
-        self.labels = labels
+    pixels: np.ndarray
+    labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)

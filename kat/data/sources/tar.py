@@ -10,18 +10,17 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from kat.data.dataset import ImageDataset
-from kat.data.decoding import IMAGE_LIMIT
 from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError, UnreadableFile
-from kat.files import cache_folder, open_input, reason_of, replacing, too_large
+from kat.files import cache_folder, open_input, reason_of, replacing
 from kat.text import either
 
 _VERSION = 6
@@ -75,11 +74,9 @@ class TarSource:
         path, size = self.paths[self.shards[index]], int(self.sizes[index])
         with open_input(path) as file:
             file.seek(self.offsets[index])
-            content = file.read(min(size, IMAGE_LIMIT))
+            content = file.read(size)
         if len(content) < size:
-            cut = len(content) == IMAGE_LIMIT
-            reason = too_large(size, IMAGE_LIMIT) if cut else f"{path} ends within it"
-            raise UnreadableFile(self.name(index), reason)
+            raise UnreadableFile(self.name(index), f"{path} ends within it")
         return content, int(self.labels[index])
 
     def listing(self) -> list[np.ndarray]:
@@ -89,8 +86,8 @@ class TarSource:
     def subset(self, chosen: np.ndarray, labels: np.ndarray) -> TarSource:
         """Return some of the images, with these labels."""
         names = PackedStrings.pack(self.names[index] for index in chosen.tolist())
-        return TarSource(
-            paths=self.paths,
+        return replace(
+            self,
             names=names,
             shards=self.shards[chosen],
             offsets=self.offsets[chosen],
@@ -158,7 +155,7 @@ def indexed(
     """Return the files in tar files, by an index that is built unless it is in the cache.
 
     The indices are in the cache folder of the user, so that the data may be read-only. An index
-    belongs to the path, size and modification time of its tar file, and is built again if these
+    belongs to the path, size and modification time of its tar file; another is built if these
     change. If the cache cannot be written, indices are built every time.
 
     Args:
@@ -173,23 +170,23 @@ def indexed(
     def index(path: str) -> dict[str, np.ndarray]:
         with open_input(path) as file:
             state = os.fstat(file.fileno())
-            identity = np.array([_VERSION, state.st_size, state.st_mtime_ns])
-            key = hashlib.sha256(f"{os.path.realpath(path)}\n{kind}".encode(errors="replace"))
-            cached = cache_folder() / "tar" / f"{Path(path).stem}-{key.hexdigest()[:16]}.npz"
-            with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
-                with open_input(cached) as stored:
-                    arrays = dict(np.load(stored, allow_pickle=False))
-                if np.array_equal(arrays.pop("identity", []), identity):
-                    return arrays
+            identity = (os.path.realpath(path), kind, _VERSION, state.st_size, state.st_mtime_ns)
+            key = hashlib.sha256(repr(identity).encode()).hexdigest()
+            cached = cache_folder() / "tar" / f"{Path(path).stem}-{key[:16]}.npz"
+            with (
+                suppress(OSError, ValueError, EOFError, zipfile.BadZipFile),
+                open_input(cached) as stored,
+            ):
+                return dict(np.load(stored, allow_pickle=False))
             found = build(file, path)
         names = PackedStrings.pack(member.name for member in found)
         rows = np.array([member[1:] for member in found], np.int64).reshape(-1, 3)
-        arrays = {"names": names.content, "ends": names.ends, "rows": rows}
+        arrays: dict[str, Any] = {"names": names.content, "ends": names.ends, "rows": rows}
         with suppress(OSError):
             cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)  # it may hold libraries
             cached.parent.mkdir(exist_ok=True)
             with replacing(cached) as draft:
-                np.savez(draft, identity=identity, **arrays)
+                np.savez(draft, **arrays)
         return arrays
 
     with ThreadPoolExecutor(8) as pool:  # most of the time is spent waiting for headers

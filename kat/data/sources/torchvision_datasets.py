@@ -10,11 +10,11 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
-from kat.data.decoding import UnreadableImage, read_image
+from kat.data.decoding import as_unreadable, read_image
 from kat.data.naming import class_names
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.huggingface import opened_elsewhere
-from kat.errors import InputError, UnreadableFile
+from kat.errors import InputError
 
 
 def open_torchvision(config: DataConfig, split: str) -> ImageDataset:
@@ -70,6 +70,7 @@ class TorchvisionSource:
     def __init__(self, dataset: Any, title: str) -> None:
         self.dataset = dataset
         self.title = title
+        self.samples = getattr(dataset, "samples", [])
         if hasattr(dataset, "loader"):
             dataset.loader = read_image
 
@@ -78,19 +79,14 @@ class TorchvisionSource:
 
     def name(self, index: int) -> str:
         """Return the path of the file, or the number of the image if it has none."""
-        samples = getattr(self.dataset, "samples", None)
-        return str(samples[index][0]) if samples else f"image {index} of {self.title}"
+        return str(self.samples[index][0]) if self.samples else f"image {index} of {self.title}"
 
     def read(self, index: int) -> tuple[Encoded, int]:
         """Read the image and its label."""
-        try:
+        with as_unreadable(self.name(index)):
             return self.dataset[index]
-        except Exception as error:  # Pillow raises nearly every kind for damaged files
-            own = error.reason if isinstance(error, UnreadableFile) else str(error)
-            raise UnreadableImage(self.name(index), own or type(error).__name__) from error
 
     def listing(self) -> list[np.ndarray]:
         """Return the names of the files and the labels, as far as the dataset lists them."""
-        samples = getattr(self.dataset, "samples", [])
-        names = PackedStrings.pack(Path(sample[0]).name for sample in samples)
+        names = PackedStrings.pack(Path(sample[0]).name for sample in self.samples)
         return [*names.arrays, np.asarray(getattr(self.dataset, "targets", []))]

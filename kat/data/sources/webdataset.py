@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,9 +62,8 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
     usable = (source.labels >= 0) & (source.sizes >= 0)
     ignored = {}
     for sample in np.flatnonzero(~usable).tolist():
-        reason = (
-            "it has no label" if source.sizes[sample] >= 0 else "there is no image of this name"
-        )
+        has_image = source.sizes[sample] >= 0
+        reason = "it has no label" if has_image else "there is no image of this name"
         ignored[source.name(sample)] = reason
     kept = np.flatnonzero(usable)
     return ImageDataset(source.subset(kept, source.labels[kept]), classes, ignored=ignored)
@@ -87,8 +87,8 @@ def expand_braces(pattern: str) -> list[str]:
     first, dots, last = match[1].partition("..")
     numbers = range(int(first), int(last) + 1) if dots else ()
     words = [str(number).zfill(len(first)) for number in numbers] or match[1].split(",")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [path for word in words for path in expand_braces(head + word + tail)]
+    expanded = [expand_braces(pattern.replace(match[0], word, 1)) for word in words]
+    return list(chain.from_iterable(expanded))
 
 
 def _samples(label_key: str | None, file: BinaryIO, path: str) -> list[Member]:

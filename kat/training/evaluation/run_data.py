@@ -103,8 +103,7 @@ def data_of_run(
         wanted = wanted - unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted}
     for name, value in kept.items():
-        text = value if isinstance(value, str) else ""
-        if "://" in text or "pipe:" in text:
+        if "://" in str(value) or "pipe:" in str(value):
             raise InputError(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
