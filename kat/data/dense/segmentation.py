@@ -200,19 +200,18 @@ class SegmentationDataset(DenseDataset):
     def __init__(
         self, source: MaskSource, files: SegmentationFiles, unpaired: dict[str, str], skip: bool
     ) -> None:
-        note = (
-            f"{files.masks}: values that are not a class count as {IGNORE};"
-            " 'kat data check' lists them"
-            if skip
-            else ""
-        )
-        super().__init__(source, files.classes, ignored=unpaired, note=note)
+        super().__init__(source, files.classes, ignored=unpaired)
+        if skip:
+            self.note = (
+                f"{files.masks}: values that are not a class count as {IGNORE};"
+                " 'kat data check' lists them"
+            )
         self.zero_is_unlabeled = files.zero_is_unlabeled
         self.skip = skip
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Stacks to (B, C, H, W) and (B, H, W) if all have the same size; lists otherwise."""
+        """Stack to (B, C, H, W) and (B, H, W) if all have the same size; lists otherwise."""
         sizes = {tensor.shape[-2:] for tensor in (*images, *labels)}
         if len(sizes) == 1:
             return torch.stack([*images]), torch.stack([*labels])
@@ -239,15 +238,12 @@ class SegmentationDataset(DenseDataset):
                 f"it has {values.shape[1]}x{values.shape[0]} pixels, but its image"
                 f" {image.width}x{image.height}",
             )
-        # np.bincount is faster than np.unique, as it does not sort
-        is_byte = values.dtype == np.uint8
-        present = np.flatnonzero(np.bincount(values.ravel())) if is_byte else np.unique(values)
         first = 1 if self.zero_is_unlabeled else 0
         largest = len(self.classes) - 1 + first
-        wrong = present[(present < 0) | ((present > largest) & (present != IGNORE))]
-        if len(wrong) and not self.skip:
+        wrong = values[(values < 0) | ((values > largest) & (values != IGNORE))]
+        if wrong.size and not self.skip:
             raise InputError(
-                f"{path} has the value {wrong[0]}, which is none of the {len(self.classes)}"
+                f"{path} has the value {wrong.min()}, which is none of the {len(self.classes)}"
                 " classes; data.bad_annotations=skip ignores such pixels"
                 " ('kat data check' lists all such masks)"
             )
@@ -256,16 +252,20 @@ class SegmentationDataset(DenseDataset):
 
 
 def decode_mask(content: bytes, path: str) -> np.ndarray:
-    """Decode a mask to (H, W) whole numbers: gray values, or indices of a palette.
+    """Decode a mask to (H, W) whole numbers: gray values, which RGB may hold, or palette indices.
 
     Raises:
         UnreadableImage: the mask is damaged, not an image, or has colors or fractions.
     """
     image = decode_bytes(content, path, rgb=False)
     values = np.asarray(image)
+    if image.mode == "RGB" and (values == values[..., :1]).all():
+        return values[..., 0]
     if values.ndim != 2 or values.dtype.kind == "f":
         raise UnreadableImage(
-            path, f"a mask has one whole number per pixel, but this one has mode {image.mode}"
+            path,
+            "a mask has one whole number per pixel, as gray level or index of a palette, but this"
+            f" one has colors or fractions (mode {image.mode})",
         )
     # Pillow multiplies the gray levels of a PNG of 2 or 4 bits, to white as 255.
     is_gray = content.startswith(b"\x89PNG") and content[25] == 0

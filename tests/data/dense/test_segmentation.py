@@ -79,13 +79,15 @@ def test_values_that_are_not_a_class_are_refused_or_ignored(tmp_path, value, suf
     assert open_segmentation("masks", tmp_path, "train").note == ""
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "I;16", "I"])
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "I;16", "I"])
 def test_values_are_the_same_however_many_bits_they_have(tmp_path, mode):
     write_pairs(tmp_path)
     path = tmp_path / "train" / "masks" / "0.tif"
     path.with_suffix(".png").unlink()
-    types = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I": np.int32}
+    types = {"1": bool, "L": np.uint8, "RGB": np.uint8, "I;16": np.uint16, "I": np.int32}
     saved = Image.fromarray(halves(0, 1).astype(types[mode]))
+    if mode == "RGB":  # as image editors save gray masks
+        saved = saved.convert("RGB")
     assert saved.mode == mode
     saved.save(path)
     mask = open_segmentation("masks", tmp_path, "train")[0][1]
@@ -136,7 +138,7 @@ def test_masks_that_cannot_be_used(tmp_path):
     Image.new("L", (20, 30)).save(path)
     with pytest.raises(UnreadableImage, match=r"20x30 pixels.* 30x20"):
         data[0]
-    Image.new("RGB", (30, 20)).save(path)
+    Image.new("RGB", (30, 20), "red").save(path)
     with pytest.raises(UnreadableImage, match="mode RGB"):
         data[0]
     path.write_bytes(b"torn")
