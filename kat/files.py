@@ -51,11 +51,14 @@ def open_input(
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UnreadableFile(path, reason_of(error)) from None
     status = os.fstat(file.fileno())
-    regular = stat.S_ISREG(status.st_mode)
-    if regular and (limit is None or status.st_size <= limit):
+    if not stat.S_ISREG(status.st_mode):
+        reason = "it is not a regular file"
+    elif limit is not None and status.st_size > limit:
+        size = scaled(status.st_size, "B")
+        reason = f"it has {size}, and at most {scaled(limit, 'B')} are read"
+    else:
         return file
     file.close()
-    reason = too_large(status.st_size, limit or 0) if regular else "it is not a regular file"
     raise UnreadableFile(path, reason)
 
 
@@ -66,26 +69,22 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = 1 << 26) -> str:
-    """Return the contents of a text file in UTF-8, with a byte-order mark or not; see
-    :func:`open_input`.
+    """Return a text file in UTF-8, with or without a byte-order mark; see :func:`open_input`.
 
     Raises:
         UnreadableFile: among others, it is not in UTF-8.
     """
+    content = read_bytes(path, limit)
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UnreadableFile(path, f"it is not text in UTF-8: {error}") from None
-
-
-def too_large(size: int, limit: int) -> str:
-    """Return the reason to refuse a file of so many bytes."""
-    return f"it has {scaled(size, 'B')}, and at most {scaled(limit, 'B')} are read"
+        found = "it is UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else error
+        raise UnreadableFile(path, f"it is not text in UTF-8: {found}; save it as UTF-8") from None
 
 
 def reason_of(error: BaseException) -> str:
     """Return the system's words for an error, without the number and the path."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 @contextmanager

@@ -68,7 +68,10 @@ def test_an_input_may_be_missing_too_large_or_no_text(tmp_path):
     assert read_bytes(path, 3) == b"12\xff"
     with pytest.raises(UnreadableFile, match="it has 3 B, and at most 2 B are read"):
         read_bytes(path, 2)
-    with pytest.raises(UnreadableFile, match="it is not text in UTF-8"):
+    with pytest.raises(UnreadableFile, match="it is not text in UTF-8: '"):
+        read_text(path)
+    path.write_text("12", encoding="utf-16")
+    with pytest.raises(UnreadableFile, match="it is UTF-16; save it as UTF-8"):
         read_text(path)
 
 

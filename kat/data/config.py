@@ -41,20 +41,22 @@ class DataConfig:
             PATH/classes.txt). Short: --data.
         root: folder of a timm dataset, or cache folder of a Hugging Face dataset.
         train_split: name of the training split, for datasets of timm and Hugging Face.
-        val_split: name of the validation split, for datasets of timm and Hugging Face.
+        val_split: name of the validation split, for datasets of timm and Hugging Face, and in a
+            table.
         download: allow the download of datasets of timm and Hugging Face.
         num_classes: number of classes, for data that does not say it (WebDataset shards).
         image_key: column of the images in a Hugging Face dataset; null: the only column of images.
+            In a table, the column of their paths; null: path, image or filename.
         label_key: column of the labels in a Hugging Face dataset; null: the only column of class
-            labels. In WebDataset shards, the label's field in the .json files; null: the .cls
-            files.
-        holdout: share of each class that is held out of training for validation, if a folder or
-            table has no validation split. With 0, such data cannot be trained on, and is evaluated
-            whole.
+            labels. In a table; null: label. In WebDataset shards, the label's field in the .json
+            files; null: the .cls files.
+        holdout: share of each class that is held out of training for validation, if a folder, table
+            or Hugging Face dataset has no validation split. With 0, such data cannot be trained on,
+            and a folder or table is evaluated whole.
         validate_on: images for validation: split is the data's own validation split; holdout is the
             share ``data.holdout`` of each class of the training split (digits, fashion_mnist,
-            folder:PATH and csv:FILE), which leaves the data's own validation split to ``kat eval``
-            as test images.
+            folder:PATH, csv:FILE and Hugging Face), which leaves the data's own validation split to
+            ``kat eval`` as test images.
         image_size: side of the model's square input, in pixels; null: the size of the data; auto:
             the size of the model in model.init_from, or of the model that is named; if there is
             neither, the median side of 100 images.

@@ -57,7 +57,7 @@ def is_of_system(path: str) -> bool:
 
 
 def sorted_classes(names: Iterable[str]) -> list[str]:
-    """Sorts class names; by value if all are whole numbers, so that 10 follows 9."""
+    """Sort class names; by value if all are whole numbers, so that 10 follows 9."""
     classes = sorted(names)
     return sorted(classes, key=int) if all(name.isdecimal() for name in classes) else classes
 
@@ -82,6 +82,32 @@ def class_names(names: Sequence[str], count: int | None, largest: int, title: ob
             " data.num_classes, and class indices from 0 on as labels"
         )
     return list(names) or numbered(number)
+
+
+def chosen_column(
+    usual: Iterable[str], columns: Sequence[str], given: str | None, what: str, title: object
+) -> str:
+    """Return the column of a table that holds the images or labels.
+
+    Args:
+        usual: the columns that hold them if none is given.
+        columns: all columns.
+        given: the setting of the column.
+        what: ``"image"`` or ``"label"``.
+        title: the table, in the message.
+
+    Raises:
+        InputError: no column is usual or as given, or several are.
+    """
+    wanted = usual if given is None else (given,)
+    found = [name for name in columns if name in wanted]
+    if len(found) == 1:
+        return found[0]
+    which = quoted(found, "the column", "the columns") if found else "no column"
+    raise InputError(
+        f"{title} has {which} for the {what}; choose with data.{what}_key from"
+        f" {', '.join(columns) or 'none'}"
+    )
 
 
 def check_unique(names: Iterable[str], where: object, singular: str, plural: str) -> None:

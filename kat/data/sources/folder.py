@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from kat.data.decoding import read_image
 from kat.data.folders import ImageWalk, existing_folder, split_folder
 from kat.data.naming import SPLIT_NAMES, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
-from kat.data.sources.holdout import part_of_training
+from kat.data.sources.holdout import is_held_out, part_of_training
 from kat.errors import InputError
 from kat.text import quoted
 
@@ -36,22 +37,24 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
         InputError: a folder is missing, or a class has no image.
     """
     root = Path(path)
-    folder, holdout = _folder_of_split(root, split, config)
-    classes = sorted_classes(
-        e.name for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name)
-    )
-    named = [root / name for names in SPLIT_NAMES.values() for name in names]
+    folder, holds_out = _folder_of_split(root, split, config)
+    inner = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    classes = sorted_classes(name for name in inner if not is_hidden(name))
+    named = [root / name for name in chain.from_iterable(SPLIT_NAMES.values())]
     walk = ImageWalk(folder, [each for each in named if each.is_dir() and each != folder])
-    files = [walk.files(name) for name in classes]
-    coco = "annotations" if any(root.glob("annotations/*.json")) else None  # it may hold masks
-    empty = [n for n, found in zip(classes, files, strict=True) if not found or n == coco]
-    if empty or not classes:
-        reason = "".join(f": {path}: {why}" for path, why in [*walk.ignored.items()][:1])
-        reason = f"; its annotations are COCO's: give coco:{path}" if coco else reason
-        which = quoted(empty, "class", "classes") if empty else "any class: each is a folder"
-        raise InputError(f"{folder} has no image for {which}{reason}")
-    by_class = dict(zip(classes, files, strict=True))
-    return dataset_of_files(folder, by_class, walk.ignored, config, split, holdout, path)
+    files = {name: walk.files(name) for name in classes}
+    empty = [name for name in classes if not files[name]]
+    is_coco = any(root.glob("annotations/*.json"))
+    if is_coco and (empty or "annotations" in classes):  # where masks may be, which are images
+        raise InputError(f"{path} has annotations of COCO: give coco:{path}")
+    if not classes:
+        raise InputError(f"{folder} has no folder with the images of a class")
+    if empty:
+        raise InputError(
+            f"{folder} has no image in {quoted(empty, 'the folder', 'the folders')}: each is a"
+            " class; add images, or move the folder elsewhere"
+        )
+    return dataset_of_files(folder, files, walk.ignored, config, split, holds_out=holds_out)
 
 
 def dataset_of_files(
@@ -60,8 +63,8 @@ def dataset_of_files(
     ignored: Mapping[str, str],
     config: DataConfig,
     split: str,
-    holdout: float,
-    title: str,
+    *,
+    holds_out: bool,
 ) -> ImageDataset:
     """Make a dataset of image files, or the part of it that a holdout leaves to a split.
 
@@ -71,19 +74,15 @@ def dataset_of_files(
         ignored: files that are left out, each with the reason.
         config: the settings of the data.
         split: ``"train"`` or ``"val"``.
-        holdout: the share of each class that is held out; 0: the dataset is whole.
-        title: the data, in the note on the holdout.
+        holds_out: take a part of the files only, as a share of each class is held out.
     """
     packed = PackedStrings.pack(chain.from_iterable(files.values()))
     labels = np.repeat(np.arange(len(files), dtype=np.int32), [*map(len, files.values())])
     data = ImageDataset(FolderSource(str(folder), packed, labels), [*files], ignored=ignored)
-    if holdout == 0:
-        return data
-    own = config.validate_on == "split"
-    whole = f"{title} has no validation split" if own else f"the training split of {title}"
-    return part_of_training(data, packed[:], holdout, split, whole)
+    return part_of_training(data, config, split, packed[:]) if holds_out else data
 
 
+@dataclass(frozen=True)
 class FolderSource:
     """Image files in a folder.
 
@@ -93,10 +92,9 @@ class FolderSource:
         labels: (images,) int32, class indices.
     """
 
-    def __init__(self, folder: str, names: PackedStrings, labels: np.ndarray) -> None:
-        self.folder = folder
-        self.names = names
-        self.labels = labels
+    folder: str
+    names: PackedStrings
+    labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,13 +112,13 @@ class FolderSource:
         return [*self.names.arrays, self.labels]
 
 
-def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, float]:
-    """Return the folder with the classes of a split, and the share of it that is held out."""
+def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, bool]:
+    """Return the folder with the classes of a split, and True if a share of it is held out."""
     root = existing_folder(root)
     train, val = split_folder(root, "train"), split_folder(root, "val")
     unsplit = train is None and val is None
     whole = root if unsplit else train
-    if whole and config.holdout > 0 and (val is None or config.validate_on == "holdout"):
-        return whole, config.holdout
+    if whole and is_held_out(config, has_val=val is not None):
+        return whole, True
     folder = train if split == "train" else root if unsplit else val
-    return existing_folder(folder or root / split), 0.0
+    return existing_folder(folder or root / split), False

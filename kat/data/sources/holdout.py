@@ -10,10 +10,11 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset, SourceSubset
+from kat.text import numbered
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[bool]:
-    """Chooses the images that are held out of training for validation.
+    """Choose the images that are held out of training for validation.
 
     Of the n images of a class, max(1, round(share n)) are held out, but at most n - 1: those whose
     names have the smallest SHA-256. The choice depends only on the names, and adding an image
@@ -33,32 +34,40 @@ def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[
     result = [False] * len(names)
     for indices in by_class.values():
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
-        digests = {
-            index: hashlib.sha256(names[index].encode("utf-8", "surrogateescape")).digest()
-            for index in indices
-        }
-        for index in sorted(indices, key=digests.__getitem__)[:count]:
+        for index in sorted(indices, key=lambda index: _digest(names[index]))[:count]:
             result[index] = True
     return result
 
 
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+
+
+def is_held_out(config: DataConfig, has_val: bool) -> bool:
+    """Return True if a share of the training split takes the place of the validation split."""
+    return config.holdout > 0 and (not has_val or config.validate_on == "holdout")
+
+
 def part_of_training(
-    data: ImageDataset, names: Sequence[str], share: float, split: str, whole: str
+    data: ImageDataset, config: DataConfig, split: str, names: Sequence[str] = ()
 ) -> ImageDataset:
     """Return the images of a training split that are held out for validation, or the others.
 
     Args:
         data: the training split, which becomes this part of it.
-        names: as for :func:`held_out`, of its images.
-        share: share of each class that is held out.
+        config: the settings of the data, with the share of each class that is held out.
         split: ``"val"`` for what is held out, ``"train"`` for the others.
-        whole: says what is parted, for the note.
+        names: as for :func:`held_out`, of its images; empty: their numbers.
     """
-    validation = np.array(held_out(names, data.class_indices().tolist(), share))
+    names = names or numbered(len(data))
+    validation = np.array(held_out(names, data.class_indices().tolist(), config.holdout))
     data.source = SourceSubset(data.source, np.flatnonzero(validation == (split == "val")))
+    whole = f"the training split of {config.name}"
+    if config.validate_on == "split":
+        whole = f"{config.name} has no validation split"
     data.note = (
-        f"{whole}: {validation.sum()} of its {len(names)} images, {share:g} of each class, are held"
-        " out for validation and not trained on"
+        f"{whole}: {validation.sum()} of its {len(names)} images, {config.holdout:g} of each class"
+        " (data.holdout), are held out for validation and not trained on"
     )
     return data
 
@@ -66,7 +75,7 @@ def part_of_training(
 def open_array_split(
     config: DataConfig, open_own: Callable[[str], ImageDataset], split: str
 ) -> ImageDataset:
-    """Open a split of data in arrays, whose images are known by their number.
+    """Open a split of data in arrays, whose images are known by their numbers.
 
     Args:
         config: the settings of the data.
@@ -75,7 +84,4 @@ def open_array_split(
     """
     if config.validate_on == "split":
         return open_own(split)
-    data = open_own("train")
-    numbers = list(map(str, range(len(data))))
-    whole = f"the training split of {config.name}"
-    return part_of_training(data, numbers, config.holdout, split, whole)
+    return part_of_training(open_own("train"), config, split)

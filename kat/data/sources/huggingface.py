@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
-from kat.data.naming import class_names
+from kat.data.naming import chosen_column, class_names
+from kat.data.sources.holdout import is_held_out, part_of_training
 from kat.errors import InputError, first_line, unknown
 from kat.extras import require
-from kat.text import quoted
 
 
 def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
@@ -37,20 +38,24 @@ def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
         InputError: the package is missing, the dataset cannot be opened or has no such split, or
             the columns of images and labels are ambiguous.
     """
-    option = "train_split" if split == "train" else "val_split"
-    wanted = getattr(config, option)
     datasets = require("datasets", repr(config.name))
     saved = any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
     offline = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = offline or not config.download  # it asks for cached ones, too
     try:
-        load = datasets.load_from_disk if saved else datasets.load_dataset
         with opened_elsewhere(config):
-            splits = load(name, **({} if saved else {"cache_dir": config.root}))
+            if saved:
+                splits = datasets.load_from_disk(name)
+            else:
+                splits = datasets.load_dataset(name, cache_dir=config.root)
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     if not isinstance(splits, dict):  # one split, which need not know its name
         splits = {str(splits.split or config.train_split): splits}
+    has_val = config.val_split in splits or config.val_split != DataConfig.val_split
+    holds_out = is_held_out(config, has_val)
+    option = "train_split" if split == "train" or holds_out else "val_split"
+    wanted = getattr(config, option)
     if wanted not in splits:
         raise unknown(f"split (data.{option}) of {config.name!r}", wanted, splits)
     rows = splits[wanted]
@@ -70,7 +75,8 @@ def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
     )
     encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     source = RowSource(encoded, image, values.astype(np.int64), f"{name} {wanted}")
-    return ImageDataset(source, classes)
+    data = ImageDataset(source, classes)
+    return part_of_training(data, config, split) if holds_out else data
 
 
 @contextmanager
@@ -92,20 +98,11 @@ def opened_elsewhere(config: DataConfig) -> Iterator[None]:
 
 def _column(rows: Any, name: str, given: str | None, what: str, kind: type) -> str:
     """Return the column of images or labels: the one given, or the only one of the type."""
-    if given is not None:
-        return given
     found = [column for column, feature in rows.features.items() if isinstance(feature, kind)]
-    if len(found) == 1:
-        return found[0]
-    if not found and what in rows.features:
-        return what
-    which = quoted(found, "the column", "the columns") if found else "no column"
-    raise InputError(
-        f"{name!r} has {which} for the {what}; choose with data.{what}_key from"
-        f" {', '.join(rows.features)}"
-    )
+    return chosen_column(found or [what], list(rows.features), given, what, repr(name))
 
 
+@dataclass(frozen=True)
 class RowSource:
     """Images in the rows of a table on disk.
 
@@ -116,11 +113,10 @@ class RowSource:
         title: name of the table in messages.
     """
 
-    def __init__(self, rows: Any, column: str, labels: np.ndarray, title: str) -> None:
-        self.rows = rows
-        self.column = column
-        self.labels = labels
-        self.title = title
+    rows: Any
+    column: str
+    labels: np.ndarray
+    title: str
 
     def __len__(self) -> int:
         return len(self.labels)

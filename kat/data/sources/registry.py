@@ -27,18 +27,18 @@ _NAMES = [
     "wds:PATH", "hf:PATH_OR_NAME", "hfds/NAME", "coco:PATH",
     *(f"{layout}:PATH" for layout in LAYOUTS), "torch/NAME", "wds/NAME",
 ]  # fmt: skip
-_OF_TIMM = ("torch/", "wds/")
 _OF_HUGGING_FACE = ("hf:", "hfds/")
+_OF_LIBRARIES = ("torch/", "wds/", *_OF_HUGGING_FACE)
 _USED_BY: dict[str, tuple[str, ...]] = {
-    "root": (*_OF_TIMM, *_OF_HUGGING_FACE),
-    "train_split": (*_OF_TIMM, *_OF_HUGGING_FACE),
-    "val_split": (*_OF_TIMM, *_OF_HUGGING_FACE),
-    "download": (*_OF_TIMM, *_OF_HUGGING_FACE),
-    "num_classes": ("wds:", *_OF_TIMM, *_OF_HUGGING_FACE),
-    "label_key": ("wds:", "wds/", *_OF_HUGGING_FACE),
-    "image_key": _OF_HUGGING_FACE,
+    "root": _OF_LIBRARIES,
+    "train_split": _OF_LIBRARIES,
+    "val_split": ("csv:", *_OF_LIBRARIES),
+    "download": _OF_LIBRARIES,
+    "num_classes": ("wds:", *_OF_LIBRARIES),
+    "label_key": ("csv:", "wds:", "wds/", *_OF_HUGGING_FACE),
+    "image_key": ("csv:", *_OF_HUGGING_FACE),
     "boxes_only": ("coco:",),
-    "validate_on": ("digits", "fashion_mnist", "folder:", "csv:"),
+    "validate_on": ("digits", "fashion_mnist", "folder:", "csv:", *_OF_HUGGING_FACE),
 }
 """The settings of some datasets only, each with the beginnings of their names."""
 
@@ -66,7 +66,9 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
             f"{config.name!r} is a stream that kat does not read: give hf:NAME, which"
             " data.download=true fetches, or wds:PATH for WebDataset shards"
         )
-    kind, colon, _ = config.name.partition(":")
+    kind, colon, path = config.name.partition(":")
+    if colon and not path:
+        raise InputError(f"{kind}: needs a path, as in {kind}:PATH")
     for name in sorted(unused_settings(config.name)):
         value = getattr(config, name)
         if value != getattr(DataConfig, name):
@@ -150,21 +152,17 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
         >>> config = DataConfig("digits")
         >>> check_classes(open_split(config, "train"), open_split(config, "val"))
     """
-    problem = ""
     if train.task == ImageDataset.task and len(train.classes) < 2:
         listed = quoted(train.classes, "class", "classes")
-        problem = f"a classifier tells two or more classes apart, and the data has {listed}"
-    elif isinstance(val, ImageDataset) and len(val) == 0:
-        problem = (
+        raise InputError(f"a classifier tells two or more classes apart, and the data has {listed}")
+    if isinstance(val, ImageDataset) and len(val) == 0:
+        raise InputError(
             "the validation split has no image: data.holdout holds out none of a class with one"
             " image"
         )
-    elif train.classes != val.classes:
-        problem = "the classes of the two splits are in different orders"
-        for split, had, other in (("val", val, train), ("train", train, val)):
-            missing = sorted(set(other.classes) - set(had.classes))
-            if missing:
-                problem = f"the {split} split lacks {quoted(missing, 'class', 'classes')}"
-                break
-    if problem:
-        raise InputError(problem)
+    for split, had, other in (("val", val, train), ("train", train, val)):
+        missing = sorted(set(other.classes) - set(had.classes))
+        if missing:
+            raise InputError(f"the {split} split lacks {quoted(missing, 'class', 'classes')}")
+    if train.classes != val.classes:
+        raise InputError("the classes of the two splits are in different orders")

@@ -1,4 +1,4 @@
-"""Image files whose classes are in a table: a CSV file with the columns path, label and split."""
+"""Image files whose classes are in a table: a CSV file with a column of paths and one of labels."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import csv
 import io
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import NOT_AN_IMAGE, is_image, is_of_system, sorted_classes
+from kat.data.naming import NOT_AN_IMAGE, chosen_column, is_image, is_of_system, sorted_classes
 from kat.data.sources.folder import dataset_of_files
-from kat.errors import InputError
+from kat.data.sources.holdout import is_held_out
+from kat.errors import InputError, unknown
 from kat.files import read_text
-from kat.text import listing
 
-_COLUMNS = ["path", "label", "split"]
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val"}
+_PATHS = ("path", "image", "filename")
+"""The columns that hold the paths if no other is given."""
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LIMIT = 1 << 30
 """The most bytes of a table: ten million rows."""
 _SEVERAL = re.compile(r".*[;|].*|\[.*\]")
@@ -32,7 +34,11 @@ class _Row(NamedTuple):
 
 
 def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
-    """Open a split of the images in a CSV file with the columns path, label and perhaps split.
+    """Open a split of the images in a CSV file with a column of paths and one of labels.
+
+    The columns are ``config.image_key``, or the one of path, image and filename that is there;
+    ``config.label_key``, or label; and perhaps split. Others are not used. The cells are divided by
+    commas, semicolons or tabs.
 
     Paths are relative to the folder of the file, and none may lead out of it. The classes are the
     labels, sorted as names of folders; the images are in the order of their classes and paths.
@@ -40,50 +46,53 @@ def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
     each class is held out for validation on the same conditions as for a folder.
 
     Raises:
-        InputError: the table has other columns; or it names the first row that is invalid: a cell
-            is missing or empty, a file is missing, outside the folder or in two rows, a split is
-            unknown, or a label names several classes or a number to regress on.
+        InputError: a column is missing or ambiguous; or the message names the first row that is
+            invalid: a cell is missing or empty, a file is missing, outside the folder or in two
+            rows, a split is unknown, or a label names several classes or a number to regress on.
     """
     folder = Path(path).parent
-    rows = _read(Path(path), folder)
+    rows = _read(Path(path), folder, config)
     given = {row.split for row in rows}
-    own = {name: [row for row in rows if row.split in (name, "")] for name in ("train", "val")}
-    holdout = config.holdout
-    if "val" in given and config.validate_on == "split":
-        holdout = 0.0
-    elif holdout == 0 and split == "train" and given == {""}:
+    val = _SPLITS.get(config.val_split)
+    if val is None:
+        raise unknown("split (data.val_split)", config.val_split, _SPLITS)
+    holds_out = is_held_out(config, has_val=val in given or val == "test")
+    if not holds_out and split == "train" and given == {""}:
         raise InputError(f"{path} has no column split: add it, or give data.holdout, e.g. 0.1")
-    chosen = own["train" if holdout > 0 else split]
-    images = [row for row in chosen if is_image(row.path)]
-    if not images:
-        raise InputError(f"{path} has no image of the {split} split")
-    files: dict[str, list[str]] = {name: [] for name in sorted_classes({r.label for r in images})}
-    for row in sorted(images, key=lambda row: os.path.split(row.path)):
-        files[row.label].append(row.path)
-    others = (os.path.join(folder, row.path) for row in chosen if not is_image(row.path))
-    ignored = dict.fromkeys(others, NOT_AN_IMAGE)
-    return dataset_of_files(folder, files, ignored, config, split, holdout, path)
+    wanted = "train" if holds_out or split == "train" else val
+    files = defaultdict(list)
+    ignored = {}
+    for row in sorted(rows, key=lambda row: os.path.split(row.path)):
+        if row.split not in (wanted, ""):
+            continue
+        if is_image(row.path):
+            files[row.label].append(row.path)
+        else:
+            ignored[os.path.join(folder, row.path)] = NOT_AN_IMAGE
+    if not files:
+        raise InputError(f"{path} has no image of the {wanted} split")
+    by_class = {name: files[name] for name in sorted_classes(files)}
+    return dataset_of_files(folder, by_class, ignored, config, split, holds_out=holds_out)
 
 
-def _read(table: Path, folder: Path) -> list[_Row]:
+def _read(table: Path, folder: Path, config: DataConfig) -> list[_Row]:
     """Return the rows of a table, with paths relative to its folder."""
-    text = io.StringIO(read_text(table, _LIMIT), newline="")
-    lines = csv.reader(text, skipinitialspace=True, strict=True)
+    text = read_text(table, _LIMIT)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    file = io.StringIO(text, newline="")
+    lines = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        columns, *cells = [[cell.strip() for cell in line] for line in lines] or [[]]
+        columns, *cells = [list(map(str.strip, line)) for line in lines] or [[]]
     except csv.Error as error:
         raise InputError(f"{table} is not a CSV file: row {lines.line_num}: {error}") from None
-    if sorted(columns) not in (sorted(_COLUMNS), sorted(_COLUMNS[:2])):
-        raise InputError(
-            f"{table} must have the columns path, label and, if wanted, split, and no other, with"
-            f" commas between them; it has {listing(map(repr, columns), 8) or 'none'}"
-        )
+    image = chosen_column(_PATHS, columns, config.image_key, "image", table)
+    target = chosen_column(("label",), columns, config.label_key, "label", table)
     inside = os.path.join(os.path.abspath(folder), "")
     seen: dict[str, int] = {}
     rows = []
     for number, line in enumerate(cells, start=2):
         row = dict(zip(columns, line, strict=False))
-        path, label, split = (row.get(name, "") for name in _COLUMNS)
+        path, label, split = row.get(image, ""), row.get(target, ""), row.get("split", "")
         if not any(line) or is_of_system(path):
             continue
         full = os.path.abspath(os.path.join(folder, path))
@@ -91,9 +100,9 @@ def _read(table: Path, folder: Path) -> list[_Row]:
         if len(line) != len(columns):
             problem = f"{len(line)} cells for {len(columns)} columns: quote a cell with a comma"
         elif not path or not label:
-            problem = f"an empty {'label' if path else 'path'}"
+            problem = f"an empty {target if path else image}"
         elif "split" in columns and split not in _SPLITS:
-            problem = f"the split {split!r}: it must be train or val"
+            problem = f"the split {split!r}: it must be train, val or test"
         elif _SEVERAL.fullmatch(label):
             problem = f"the label {label!r}, several classes: kat has no multi-label classification"
         elif not full.startswith(inside):

@@ -76,7 +76,9 @@ def test_the_training_split_is_parted_and_the_own_split_left_alone(tmp_path):
     assert _paths(train) | _paths(val) == whole
     assert len(whole) == 20
     assert Counter(name[:3] for name in _paths(val)) == {"n00": 3, "n01": 3}
-    assert val.note.startswith(f"the training split of {tmp_path}: 6 of its 20 images, 0.3 of each")
+    assert val.note.startswith(
+        f"the training split of folder:{tmp_path}: 6 of its 20 images, 0.3 of each"
+    )
     assert {Path(open_split(own, "val").name(i)).parts[-3] for i in range(6)} == {"val"}
 
 

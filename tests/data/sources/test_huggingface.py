@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,8 +91,20 @@ def test_a_name_in_the_cache_needs_no_network(config, monkeypatch):
 def test_unknown_splits_and_columns_are_named(config):
     with pytest.raises(InputError, match=r"split \(data\.val_split\).*'validaton'.*'validation'"):
         open_split(DataConfig(**config, val_split="validaton"), "val")
-    with pytest.raises(ValueError, match=r"'lable'.*'label'"):
+    with pytest.raises(InputError, match=r"data\.label_key from image, label$"):
         open_split(DataConfig(**config, label_key="lable"), "val")
+
+
+def test_a_share_is_held_out_where_there_is_no_validation_split(tmp_path, rows, config):
+    (tmp_path / "whole").mkdir()
+    (rows / "train-00000.parquet").rename(tmp_path / "whole" / "train-00000.parquet")
+    whole = DataConfig(f"hf:{tmp_path / 'whole'}", config["root"], holdout=0.5)
+    train, val = (open_split(whole, split) for split in ("train", "val"))
+    assert val.note.startswith(f"{whole.name} has no validation split: 2 of its 4 images")
+    read = [data.source.read(index) for data in (train, val) for index in range(len(data))]
+    assert sorted(read) == sorted((picture(index), index % 2) for index in range(4))
+    with pytest.raises(InputError, match=r"data\.val_split.*'test'"):
+        open_split(replace(whole, val_split="test"), "val")
 
 
 def test_columns_are_chosen_where_there_are_several(tmp_path):

@@ -50,6 +50,14 @@ def test_a_folder_without_its_kind_is_named_with_it(tmp_path):
         open_split(DataConfig(name=str(tmp_path)), "train")
 
 
+def test_a_kind_without_a_path_is_refused(tmp_path, monkeypatch):
+    """The current folder would be taken."""
+    write_folder(tmp_path, classes=2, train=1, val=1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="folder: needs a path"):
+        open_split(DataConfig("folder:"), "train")
+
+
 def _folder(root, images):
     for split in ("train", "val"):
         for index, content in enumerate(images):

@@ -65,7 +65,7 @@ def test_the_table_of_a_folder_is_the_folder(tmp_path, whole):
     assert ours[1]["classes"] == ["n00", "n01", "n02"]
     if whole:
         assert differences(folder[1], ours[1]) == []
-        assert ours[2] == folder[2].replace(str(tmp_path), str(table))
+        assert ours[2] == folder[2].replace(f"folder:{tmp_path}", f"csv:{table}")
 
 
 def test_the_record_of_a_table_tells_other_labels_and_files(tmp_path):
@@ -107,6 +107,36 @@ def test_tables_as_other_programs_write_them(tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_other_columns_are_not_used_and_those_given_are(tmp_path, delimiter):
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    rows = [["id", "kind", "filename", "split", "label"]]
+    for number, (path, name, part) in enumerate(rows_of(tmp_path, whole=False)):
+        rows.append([number, name, path, part, "other"])
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    ours = _opened(DataConfig(f"csv:{tmp_path / 'a.csv'}", label_key="kind"))[0]
+    assert ours == _opened(DataConfig(f"folder:{tmp_path}"))[0]
+    with pytest.raises(InputError, match=r"data\.image_key from id, kind, filename, split, label"):
+        open_split(DataConfig(f"csv:{tmp_path / 'a.csv'}", image_key="path"), "train")
+
+
+def test_rows_for_testing_are_left_out_until_they_are_named(tmp_path):
+    write_folder(tmp_path, classes=2, train=4, val=3)
+    rows = [(p, n, s.replace("val", "test")) for p, n, s in rows_of(tmp_path, whole=False)]
+    config = DataConfig(f"csv:{write_table(tmp_path / 'a.csv', rows)}", holdout=0.25)
+    train, val = (open_split(config, split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (6, 2)
+    config.val_split = "test"
+    assert len(open_split(config, "val")) == 6
+    write_table(tmp_path / "a.csv", [row for row in rows if row[2] == "train"])
+    with pytest.raises(InputError, match="has no image of the test split"):
+        open_split(config, "val")
+    config.val_split = "tests"
+    with pytest.raises(InputError, match=r"data\.val_split\) 'tests'; did you mean 'test'"):
+        open_split(config, "val")
+
+
 def test_the_share_that_is_held_out(tmp_path):
     write_folder(tmp_path, classes=2, train=10, val=5)
     rows = rows_of(tmp_path, whole=False)
@@ -135,8 +165,8 @@ def test_the_share_that_is_held_out(tmp_path):
         (("train/n00/9.jpg", "a", "train"), "'train/n00/9.jpg', which does not exist in "),
         (("train/n00/0.jpg", " ", "train"), "an empty label"),
         (("", "a", "train"), "an empty path"),
-        (("train/n00/0.jpg", "a", "test"), "the split 'test': it must be train or val"),
-        (("train/n00/0.jpg", "a", ""), "the split '': it must be train or val"),
+        (("train/n00/0.jpg", "a", "tests"), "the split 'tests': it must be train, val or test"),
+        (("train/n00/0.jpg", "a", ""), "the split '': it must be train, val or test"),
         (("val/./n00/../n00/0.jpg", "a", "train"), ", which row 3 has already"),
         (("../other.jpg", "a", "train"), "'../other.jpg', which is outside the folder of the"),
         (("train/n00/0.jpg", "a;b", "train"), "the label 'a;b', several classes: kat has no"),
@@ -160,10 +190,10 @@ def test_a_bad_row_is_named(tmp_path, row, problem):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("file,class\na.jpg,b\n", "and no other, with commas between them; it has 'file', 'class'"),
-        ("path;label\na.jpg;b\n", "it has 'path;label'"),
-        ("path,label,splits\na.jpg,b,val\n", "it has 'path', 'label', 'splits'"),
-        ("", "it has none"),
+        ("file,class\na.jpg,b\n", "no column for the image; choose with data.image_key from file"),
+        ("path,class\na.jpg,b\n", "no column for the label; choose with data.label_key from path"),
+        ("path,image,label\na.jpg,a.jpg,b\n", "the columns 'path', 'image' for the image; choose "),
+        ("", "no column for the image"),
         ("path,label\n", "has no row"),
         ('path,label\n"a.jpg,b\n', "is not a CSV file: row 2: "),
         ("path,label\na.jpg,1.5\nb.jpg,2\n", "the labels are numbers such as '1.5', and kat has"),
