@@ -15,7 +15,7 @@ from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
 from kat.training import distributed
 from kat.training.optim.freeze import frozen_to_eval
-from kat.training.run import Attempt, Callback, Run, map_tensors
+from kat.training.run import Callback, Run, map_tensors
 
 
 def fit(run: Run) -> None:
@@ -65,7 +65,6 @@ def train_epoch(run: Run) -> None:
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
         run.meter.count(len(batch.labels) * run.world.size)
         notify(run, Callback.on_batch_end, index, batch, stepping)
-        run.attempt = None
         if run.should_stop:
             return
     if not state.validating:
@@ -87,7 +86,6 @@ def forward_backward(run: Run, batch: Batch, batches: int, *, last: bool) -> Non
     with run.precision.autocast():
         loss = run.task.loss(run.wrapped(*arguments), labels)
     run.loss = loss.detach()
-    run.attempt = Attempt(images, run.loss, partial(run.model, *arguments))
     run.train_loss.update(run.loss, len(labels))
     run.precision.backward(loss / batches)
 
@@ -141,14 +139,17 @@ def validate(run: Run) -> dict[str, float]:
     images = 0
     for index, batch in enumerate(_validation_batches(run)):
         number = 0 if batch is None else len(batch.labels)
-        loss = _count(run, batch if number else None)
+        _count(run, batch if number else None)
         if batch is not None:
             images += number
-            notify(run, Callback.on_validation_batch_end, index, batch, loss)
-    notify(run, Callback.on_validation_end)
+            notify(run, Callback.on_validation_batch_end, index)
     if sum(distributed.gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
-    return _computed(run)
+    values = _computed(run)
+    notify(run, Callback.on_validation_end, values)
+    run.metrics.reset()
+    run.raw_metrics.reset()
+    return values
 
 
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
@@ -163,38 +164,31 @@ def _validation_batches(run: Run) -> Iterator[Batch | None]:
         yield batch
 
 
-def _count(run: Run, batch: Batch | None) -> Tensor | None:
-    """Count the predictions for a batch; return the mean loss of the kept weights, if any.
-
-    With an EMA, the predictions of the raw weights are counted too.
-    """
+def _count(run: Run, batch: Batch | None) -> None:
+    """Count the predictions of the kept weights for a batch, and beside an EMA of raw ones."""
 
     def blank() -> None:
         size = 1, *run.record.input_size
         images = torch.zeros(size, dtype=run.precision.dtype, device=run.device)
         list(run.task.predict(run.model, images))
 
-    loss = None
     kinds = [(run.metrics, run.kept_weights())]
     if run.ema is not None:
         kinds = [(run.raw_metrics, nullcontext()), *kinds]
     for metrics, weights in kinds:
         with weights, run.precision.autocast(), distributed.in_step(run.model, run.device, blank):
             if batch is not None:
-                loss = metrics.update(run.task.predict(run.model, batch.images), batch.labels)
-    return loss
+                metrics.update(run.task.predict(run.model, batch.images), batch.labels)
 
 
 def _computed(run: Run) -> dict[str, float]:
     """Return the metrics by column of history.csv."""
     kinds = {"": run.metrics} if run.ema is None else {"": run.metrics, "raw_": run.raw_metrics}
-    values = {
-        f"{kind}{'val_loss' if name == 'loss' else name}": value.item()
-        for kind, metrics in kinds.items()
-        for name, value in metrics.compute().items()
-    }
-    run.metrics.reset()
-    run.raw_metrics.reset()
+    values = {}
+    for prefix, metrics in kinds.items():
+        for name, value in metrics.compute().items():
+            column = "val_loss" if name == "loss" else name
+            values[prefix + column] = value.item()
     return values
 
 
@@ -203,12 +197,12 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
     state = run.state
     train_loss = run.train_loss.compute()
     run.train_loss.reset()
-    names = ("val_loss", *(metric.name for metric in run.task.metrics))
-    shown = [prefix + name for prefix in ("", "raw_") for name in names]
-    kept = {name: values[name] for name in shown if name in values}
+    names = ["val_loss", *(metric.name for metric in run.task.metrics)]
+    columns = names + [f"raw_{name}" for name in names]
+    kept = {name: values[name] for name in columns if name in values}
     state.history.append({"epoch": state.epoch + 1, "train_loss": train_loss, **kept})
-    run.log({"train/loss": train_loss, **{f"val/{name.replace('val_', '')}": v
-             for name, v in values.items()}})  # fmt: skip
+    logged = {f"val/{name.replace('val_', '')}": value for name, value in values.items()}
+    run.log({"train/loss": train_loss, **logged})
     if state.validating:
         state.epoch, state.batch, state.validating = state.epoch + 1, 0, False
     state.mark_best(run.task.metrics[0].name)

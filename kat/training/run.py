@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,13 +65,11 @@ class Callback:
     def on_validation_start(self, run: Run) -> None:
         """Run when validation begins."""
 
-    def on_validation_batch_end(
-        self, run: Run, index: int, batch: Batch, loss: Tensor | None
-    ) -> None:
-        """Run after a batch is validated; a task may have no validation loss."""
+    def on_validation_batch_end(self, run: Run, index: int) -> None:
+        """Run after a batch is validated."""
 
-    def on_validation_end(self, run: Run) -> None:
-        """Run after validation, before its metrics are logged."""
+    def on_validation_end(self, run: Run, values: Mapping[str, float]) -> None:
+        """Run after validation, before its metrics are logged; a task may have no loss."""
 
     def on_epoch_end(self, run: Run) -> None:
         """Run when the epoch has its row in ``run.state.history``."""
@@ -102,20 +100,6 @@ class Logger:
         """End the run of the service."""
 
 
-class Attempt(NamedTuple):
-    """A forward pass that can be repeated.
-
-    Args:
-        images: (B, C, H, W) or a list of images, the input of the model.
-        loss: resulting loss.
-        forward: repeats the forward pass.
-    """
-
-    images: Tensor | list[Tensor]
-    loss: Tensor
-    forward: Callable[[], object]
-
-
 @dataclass
 class Run:
     """Everything that the training loop works with.
@@ -143,7 +127,6 @@ class Run:
         should_stop: ends the epoch, which is still validated, and the run.
         id: the id of the run in run.yaml and the checkpoints; the same in all processes.
         resumed_from: the checkpoint; once it is restored, without its content.
-        attempt: the forward pass of the current batch, until its outcome has been checked.
         loss: the loss of the last batch that was trained on.
         printed: the skipped files that have been printed.
     """
@@ -178,7 +161,6 @@ class Run:
     should_stop: bool = False
     id: str = ""
     resumed_from: Checkpoint | None = None
-    attempt: Attempt | None = None
     loss: Tensor | None = None
     printed: set[str] = field(default_factory=set)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from torch import Tensor
 
 from kat.data import Batch
 from kat.machine import memory_bytes
@@ -54,7 +53,7 @@ class Lines(Callback):
         }
         run.print(_line(values))
 
-    def on_validation_end(self, run: Run) -> None:
+    def on_validation_end(self, run: Run, values: Mapping[str, float]) -> None:
         """Print the notes on the validation data, once."""
         for note in () if run.state.history else run.metrics.notes(run.record.classes):
             run.print(note)
@@ -106,13 +105,11 @@ class Bar(Callback):
         """Start the bar of the validation."""
         self._start(run, "Validation", run.val_batches)
 
-    def on_validation_batch_end(
-        self, run: Run, index: int, batch: Batch, loss: Tensor | None
-    ) -> None:
+    def on_validation_batch_end(self, run: Run, index: int) -> None:
         """Advance the bar."""
         self._update(index + 1)
 
-    def on_validation_end(self, run: Run) -> None:
+    def on_validation_end(self, run: Run, values: Mapping[str, float]) -> None:
         """Remove the bar."""
         self._stop()
 

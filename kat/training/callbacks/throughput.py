@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kat.data import Batch
@@ -86,7 +87,7 @@ class Throughput(Callback):
             self._log(run)
         self._validating = self.meter.clock()
 
-    def on_validation_end(self, run: Run) -> None:
+    def on_validation_end(self, run: Run, values: Mapping[str, float]) -> None:
         """Record the time of the validation."""
         self.validation = self.meter.clock() - self._validating
 

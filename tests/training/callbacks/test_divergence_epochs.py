@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import timm
 import torch
@@ -50,21 +48,16 @@ def _break_ema(run):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "action", "layer", "detail"),
+    ("epochs", "action", "name"),
     [
-        (1, _break_weight, "head", "head.bias[0] is nan"),
-        (2, _break_buffer, "", "statistic[1] is inf (1 of 3 are not finite)"),
-        (
-            2,
-            _break_moment,
-            "blocks.0.mlp.fc1",
-            "exp_avg_sq of blocks.0.mlp.fc1.weight[0, 0] is inf",
-        ),
-        (1, _break_ema, "head", "the EMA of head.bias[2] is nan"),
+        (1, _break_weight, "head.bias"),
+        (2, _break_buffer, "statistic"),
+        (2, _break_moment, "the optimizer's exp_avg_sq of blocks.0.mlp.fc1.weight"),
+        (1, _break_ema, "the EMA of head.bias"),
     ],
 )
 def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
-    tmp_path, monkeypatch, epochs, action, layer, detail
+    tmp_path, monkeypatch, epochs, action, name
 ):
     """A statistic that breaks in between, as that of a batch norm may."""
     create = timm.create_model
@@ -79,12 +72,10 @@ def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
     after = AfterEpochs(epochs, action)
     with pytest.raises(TrainingDiverged) as caught:
         train(tmp_path, make_batches(), after, ema=0.9)
-    found = json.loads((tmp_path / "divergence.json").read_text())
     message = str(caught.value)
     step = epochs * STEPS
     assert f"step {step} (epoch {epochs}" in message
-    assert (found["layer"], found["cause"]) == (layer, "state")
-    assert detail in message
+    assert f"first in {name}." in message
     newest = tmp_path / "last.ckpt"
     assert f"in {newest}." in message
     assert step_of(newest) == step - STEPS
@@ -106,8 +97,8 @@ def test_a_start_that_is_not_finite_is_refused_and_no_checkpoint_is_named(tmp_pa
     with pytest.raises(TrainingDiverged) as caught:
         train(tmp_path, make_batches(), Broken())
     message = str(caught.value)
-    assert message.startswith("the state of training is not finite at step 0 (epoch 1, batch 0)")
-    assert "blocks.1.norm2.weight[7] is nan" in message
+    assert message.startswith("the state of training is not finite at step 0 (epoch 1), first in")
+    assert "blocks.1.norm2.weight" in message
     assert "No finite state" in message
     assert "ckpt" not in message
     assert {path.name for path in tmp_path.iterdir()} == {"divergence.json"}
@@ -115,25 +106,21 @@ def test_a_start_that_is_not_finite_is_refused_and_no_checkpoint_is_named(tmp_pa
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_validation_loss_that_is_not_finite(tmp_path, ema):
-    """The images of the second batch; the state of the epoch is kept, and the loss not logged."""
+    """The state of the epoch is kept, and the loss not logged."""
     validation = make_batches(3)
     validation[1].images[4] = torch.inf
     fault = Fault(STEPS - 1)
-    message, found = stopped(tmp_path, make_batches(), fault, ema=ema, validation=validation)
-    assert message.startswith(f"the validation loss is nan at step {STEPS} (epoch 1, ")
-    assert "number 4 in" in message
-    assert (found["layer"], found["cause"]) == ("images", "input")
+    message, _ = stopped(tmp_path, make_batches(), fault, ema=ema, validation=validation)
+    assert message.startswith(f"the validation loss is not finite at step {STEPS} (epoch 1). ")
     assert step_of(tmp_path / "last_good.ckpt") == STEPS
     assert not (tmp_path / "best.ckpt").exists()
 
 
-def test_a_validation_that_overflows_in_a_layer(tmp_path):
-    """The EMA of the weights is what is validated, and so what is looked through."""
+def test_a_validation_of_an_ema_that_overflows(tmp_path):
 
     def action(run):
         run.ema.values["blocks.1.mlp.fc2.weight"].fill_(3e38)
 
-    message, found = stopped(tmp_path, make_batches(), AfterEpochs(2, action), ema=0.9)
-    assert "validation batch 0" in message
-    assert (found["layer"], found["cause"]) == ("blocks.1.mlp.fc2", "overflow")
+    message, _ = stopped(tmp_path, make_batches(), AfterEpochs(2, action), ema=0.9)
+    assert message.startswith("the validation loss")
     assert step_of(tmp_path / "last.ckpt") == STEPS
