@@ -11,15 +11,15 @@ from kat.data import Batch, ImageStream
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.text import duration, scaled
-from kat.training.build import build
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import bytes_by_part, bytes_of_directory, check_disk
 from kat.training.config import TrainConfig
-from kat.training.distributed import disconnect, launch
+from kat.training.distributed import launch
 from kat.training.loop import fit
 from kat.training.meter import Work
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Run
+from kat.training.trainer import open_run
 
 WARM_UP, STEPS = 1, 3
 """Untimed and timed steps."""
@@ -99,20 +99,15 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
     resolved = resolve(config)
     if resolved.world.needs_launch:
         launch(resolved.world)
-    run = build(resolved)
-    for note in resolved.notes:
-        run.print(note)
-    steps = _Steps()
-    run.callbacks = [steps]
-    batches, val_batches = run.batches, run.val_batches
-    run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
-    run.val_batches, run.val_limit, run.epochs = 1, 1, WARM_UP + STEPS
-    try:
+    with open_run(resolved) as run:
+        for note in resolved.notes:
+            run.print(note)
+        steps = _Steps()
+        run.callbacks = [steps]
+        batches, val_batches = run.batches, run.val_batches
+        run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
+        run.val_batches, run.val_limit, run.epochs = 1, 1, WARM_UP + STEPS
         fit(run)
-    finally:
-        run.train_loader.close()
-        run.val_loader.close()
-        disconnect()
     loss = math.nan if run.loss is None else run.loss.item()
     found = DryRun(
         record=run.record,

@@ -28,6 +28,7 @@ from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
 from kat.training.auto_settings import resolve_auto
+from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig, own_recipe
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
@@ -94,6 +95,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     )
     settled, reason = resolve_auto(known, data.train, resumption.settings, source, device)
     final, record, task, source = _record(check_ranges(settled), source, data)
+    check_services(final.loggers)
     return ResolvedRun(
         config=final,
         task=task,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_intera
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import check_disk, load_checkpoint
+from kat.training.checks import check_run
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
 from kat.training.provenance import provenance
@@ -132,29 +134,42 @@ def train(config: TrainConfig) -> Summary:
         return summary or distributed.launch(resolved.world)
 
 
-def _train(resolved: ResolvedRun) -> Summary:
-    """Train in this process, one of those that the run has."""
+@contextmanager
+def open_run(resolved: ResolvedRun) -> Iterator[Run]:
+    """Connect the processes, build the run and check it; at the end close what it has opened.
+
+    Raises:
+        InputError: settings that do not fit the model, the data or the checkpoint.
+    """
     try:
+        distributed.connect(resolved.world, resolved.device)
         run = build(resolved)
-        throughput, made_by = Throughput(), provenance(run.device)
-        run.callbacks = make_callbacks(run, throughput)
+        check_run(run, resolved)
         with closing(run.train_loader), closing(run.val_loader):
-            if run.is_first and resolved.checkpoint is None:
-                check_disk(run)
-            if run.is_first:
-                run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-            run.id = distributed.broadcast(run.id)
-            if resolved.checkpoint is not None:
-                load_checkpoint(run, resolved.checkpoint)
-            for note in resolved.notes:
-                run.print(note)
-            if run.conversion is not None and run.is_first:
-                run.conversion.save(run.out / CONVERSION)
-                run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
-            fit(run)
-        return _finish(run, throughput, made_by)
+            yield run
     finally:
         distributed.disconnect()
+
+
+def _train(resolved: ResolvedRun) -> Summary:
+    """Train in this process, one of those that the run has."""
+    with open_run(resolved) as run:
+        throughput, made_by = Throughput(), provenance(run.device)
+        run.callbacks = make_callbacks(run, throughput)
+        if run.is_first and resolved.checkpoint is None:
+            check_disk(run)
+        if run.is_first:
+            run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
+        run.id = distributed.broadcast(run.id)
+        if resolved.checkpoint is not None:
+            load_checkpoint(run, resolved.checkpoint)
+        for note in resolved.notes:
+            run.print(note)
+        if run.conversion is not None and run.is_first:
+            run.conversion.save(run.out / CONVERSION)
+            run.print(f"{run.conversion.summary()}; {run.out / CONVERSION} lists them")
+        fit(run)
+        return _finish(run, throughput, made_by)
 
 
 def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:

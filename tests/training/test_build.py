@@ -8,6 +8,7 @@ import torch
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.training import ModelConfig, TrainConfig
 from kat.training.build import build
+from kat.training.checks import check_run
 from kat.training.loop import prepared
 from kat.training.resolve import resolve
 from tests.training.small import batches, make_run
@@ -29,7 +30,10 @@ def test_a_limit_leaves_a_number_of_batches_or_a_share(tmp_path, limit, count):
 @pytest.mark.parametrize(("side", "unseen"), [(60, 4), (57, 1), (56, 0), (64, 0)])
 def test_pixels_that_no_patch_covers_change_nothing_and_are_warned_of(capsys, side, unseen):
     data = DataConfig(name="digits", batch_size=32, image_size=side)
-    run = build(resolve(TrainConfig(model=ModelConfig("kat_micro", {"patch_size": 8}), data=data)))
+    model = ModelConfig("kat_micro", {"patch_size": 8})
+    resolved = resolve(TrainConfig(model=model, data=data))
+    run = build(resolved)
+    check_run(run, resolved)
     images = torch.rand(1, 1, side, side, requires_grad=True)
     run.model.eval()(images).sum().backward()
     seen = int((images.grad[0, 0] != 0).any(0).sum())
