@@ -18,9 +18,8 @@ from pathlib import Path
 
 import kat
 from kat.cli.options.parser import Parser
+from kat.cli.options.stability_report import print_stability
 from kat.files import PICTURES, short_names
-from kat.tables import print_table
-from kat.text import say
 
 
 def main(arguments: list[str]) -> None:
@@ -31,11 +30,11 @@ def main(arguments: list[str]) -> None:
 
     runs = [Path(run) for run in options.runs]
     if options.out:
-        labels = short_names(runs)
+        labels = short_names(runs) if len(runs) > 1 else [""]
         rows = {label: read_rows(run / STABILITY) for label, run in zip(labels, runs, strict=True)}
-        kat.analysis.plot_stability(rows if len(rows) > 1 else {"": rows[labels[0]]}, options.out)
+        kat.analysis.plot_stability(rows, options.out)
     for run in runs:
-        report(run)
+        print_stability(run)
 
 
 def make_parser() -> Parser:
@@ -44,14 +43,3 @@ def make_parser() -> Parser:
     parser.add("runs", nargs="+", metavar="RUN", help="the run directories of monitored runs")
     parser.add_file("--out", f"draw the gains into this file ({', '.join(PICTURES)})", PICTURES)
     return parser
-
-
-def report(out: Path) -> None:
-    """Print the verdict on a monitored run, and the table of its layers."""
-    from kat.analysis.inspect.stability import TABLE, table
-    from kat.nn.stability import read_rows
-    from kat.training.run_directory import STABILITY
-
-    rows = read_rows(out / STABILITY)
-    say(*kat.analysis.Verdict.of(rows, kat.training.read_divergence(out)).lines)
-    print_table(TABLE, table(rows)[0])

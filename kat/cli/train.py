@@ -38,8 +38,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kat import training
+from kat.cli.options.stability_report import print_stability
 from kat.cli.options.training_settings import TrainingParser, parse_training
-from kat.cli.stability import report
 from kat.errors import Interrupted, TrainingDiverged
 from kat.tables import aligned
 from kat.text import say, scaled
@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # the help and a wrong option come without torch
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, or makes a dry run."""
+    """Train, or make a dry run."""
     if {"-h", "--help"} & set(arguments):
         make_parser(settings=False).parse_args(["--help"])
     if {"--help-all", "--help_all"} & set(arguments):
@@ -62,11 +62,12 @@ def main(arguments: list[str]) -> None:
 def make_parser(*, settings: bool = True) -> TrainingParser:
     """Return the parser of ``kat train``."""
     parser = TrainingParser(__doc__, settings=settings)
-    what = (
-        "build everything, make three steps, check the disk, and say what the run will take;"
-        " writes nothing but caches"
+    parser.add(
+        "--dry-run",
+        action="store_true",
+        help="build everything, make three steps, check the disk, and say what the run will take;"
+        " writes nothing but caches",
     )
-    parser.add("--dry-run", action="store_true", help=what)
     return parser
 
 
@@ -88,7 +89,7 @@ def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
 
 
 def run(config: TrainConfig, *, quiet: bool = False) -> None:
-    """Trains, and prints the outcome, of a monitored run also the verdict; if quiet, only these."""
+    """Train and print the outcome, and of a monitored run the report; if quiet, nothing else."""
     try:
         with redirect_stdout(StringIO()) if quiet else nullcontext():
             summary = training.train(config)
@@ -106,7 +107,7 @@ def _report_monitored(config: TrainConfig) -> None:
 
     out = Path(config.out)
     if config.monitor.enabled and training.is_first_process() and (out / STABILITY).is_file():
-        report(out)
+        print_stability(out)
 
 
 def _print(summary: Summary) -> None:
@@ -114,11 +115,11 @@ def _print(summary: Summary) -> None:
 
     if not training.is_first_process():
         return
-    shown = TASKS[summary.task].metrics
-    values = [(m, summary.metrics[m.name]) for m in shown if m.name in summary.metrics]
-    best = ", ".join(f"{metric.label} {value:{metric.format}} %" for metric, value in values)
+    found = summary.metrics
+    shown = [metric for metric in TASKS[summary.task].metrics if metric.name in found]
+    best = [f"{metric.label} {found[metric.name]:{metric.format}} %" for metric in shown]
     say(
-        f"best {best} in epoch {summary.best_epoch} of {summary.epochs},"
+        f"best {', '.join(best)} in epoch {summary.best_epoch} of {summary.epochs},"
         f" {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
         f" {summary.skipped} files skipped; all in {summary.out}"
     )
