@@ -46,12 +46,14 @@ def build(resolved: ResolvedRun) -> Run:
     val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
     batches = _training_batches(train_loader, config)
     val_batches = _batches(val_loader, config.limit_val_batches)
+    val_limit = None if config.limit_val_batches is None else int(val_batches)
     wrapped = wrap(model.to(device), world, config.strategy, device)
     monitor = None
     if config.monitor.enabled:
         monitor = StabilityMonitor(config.monitor.every_n_steps)
         monitor.attach(model)
     optimizer = make_optimizer(model, config.optim)
+    ema = EMA(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
     accumulate = config.optim.accumulate_grad_batches
     steps = math.ceil(batches / accumulate) * config.epochs
     state = TrainState(
@@ -70,12 +72,12 @@ def build(resolved: ResolvedRun) -> Run:
         optimizer=optimizer,
         schedule=Schedule(optimizer, config.optim, config.epochs, steps),
         precision=precision,
-        ema=EMA(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None,
+        ema=ema,
         train_loader=train_loader,
         val_loader=val_loader,
         batches=batches,
         val_batches=val_batches,
-        val_limit=None if config.limit_val_batches is None else int(val_batches),
+        val_limit=val_limit,
         epochs=config.epochs,
         device=device,
         world=world,

@@ -80,16 +80,19 @@ def _write(content: dict[str, Any], path: Path) -> str:
 def bytes_by_part(run: Run) -> dict[str, int]:
     """Return the bytes of weights, gradients, optimizer state and EMA, unsharded."""
     state = run.optimizer.state or state_after_a_step(run.optimizer)
-    tensors: dict[str, Iterable[object]] = {
-        "weights": [*run.model.parameters(), *run.model.buffers()],
-        "gradients": [p for p in run.model.parameters() if p.requires_grad],
-        "optimizer": chain(*(entries.values() for entries in state.values())),
+    moments = chain.from_iterable(entries.values() for entries in state.values())
+    weights = _bytes([*run.model.parameters(), *run.model.buffers()])
+    return {
+        "weights": weights,
+        "gradients": _bytes(p for p in run.model.parameters() if p.requires_grad),
+        "optimizer": _bytes(moments),
+        "ema": weights if run.ema else 0,
     }
-    size = {
-        name: sum(t.numel() * t.element_size() for t in each if isinstance(t, Tensor))
-        for name, each in tensors.items()
-    }
-    return size | {"ema": size["weights"] if run.ema else 0}
+
+
+def _bytes(values: Iterable[object]) -> int:
+    """Return the bytes of the tensors among these values."""
+    return sum(t.numel() * t.element_size() for t in values if isinstance(t, Tensor))
 
 
 def bytes_of_directory(size: Mapping[str, int]) -> int:
@@ -115,8 +118,9 @@ def check_disk(run: Run) -> int:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    skipped = gather(run.state.skipped)
-    run.state.skipped = {path: reason for each in skipped for path, reason in each.items()}
+    for skipped in gather(run.state.skipped):
+        run.state.skipped |= skipped
+    callbacks = {c.name: c.state_dict() for c in run.callbacks if c.name is not None}
     weights = {name: _stored(tensor) for name, tensor in run.model.state_dict().items()}
     content: dict[str, Any] = {
         "run_id": run.id,
@@ -127,7 +131,7 @@ def _content(run: Run) -> dict[str, Any]:
         "scaler": run.precision.state_dict(),
         "state": run.state.to_dict(),
         "train_loss": gather(run.train_loss.state()),
-        "callbacks": {c.name: c.state_dict() for c in run.callbacks if c.name is not None},
+        "callbacks": callbacks,
     }
     if run.ema is not None:
         averages = {name: _stored(value) for name, value in run.ema.by_every_name().items()}

@@ -316,7 +316,7 @@ def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object])
         yield
         return
 
-    def announce(*_: Any) -> None:
+    def announce(module: nn.Module, inputs: Any) -> None:
         any_of(True, device)
 
     handle = model.register_forward_pre_hook(announce, prepend=True)  # before it gathers weights

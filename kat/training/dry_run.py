@@ -63,21 +63,20 @@ class DryRun:
 
     def rows(self) -> dict[str, str]:
         """Return the lines to print, by label."""
+        record, work = self.record, self.work
         parts = (f"{name} {scaled(value, 'B')}" for name, value in self.size.items() if value)
         known, needed = math.isfinite(self.epoch), bytes_of_directory(self.size)
-        return {
-            "model": f"{self.record.architecture}, input {self.record.input_size},"
-            f" {len(self.record.classes)} classes",
-            "parameters": f"{self.parameters:,}",
-            **self.lines,
-            "speed": f"{self.work.images_per_second:.4g} images/s,"
-            f" {self.work.seconds / STEPS:.3g} s per step, data wait"
-            f" {100 * self.work.wait_share:.0f} % ({STEPS} steps after {WARM_UP} to warm up)",
-            "time": f"about {duration(self.epoch)} per epoch" if known else "unknown: a stream",
-            "memory": f"peak {scaled(self.peak, 'B')}, of which {', '.join(parts)}",
-            "checkpoint": scaled(self.checkpoint, "B"),
-            "disk": f"{scaled(needed, 'B')} needed, {scaled(self.free, 'B')} free",
-        }
+        model = f"{record.architecture}, input {record.input_size}, {len(record.classes)} classes"
+        speed = (
+            f"{work.images_per_second:.4g} images/s, {work.seconds / STEPS:.3g} s per step,"
+            f" data wait {100 * work.wait_share:.0f} % ({STEPS} steps after {WARM_UP} to warm up)"
+        )
+        rows = {"model": model, "parameters": f"{self.parameters:,}", **self.lines, "speed": speed}
+        rows["time"] = f"about {duration(self.epoch)} per epoch" if known else "unknown: a stream"
+        rows["memory"] = f"peak {scaled(self.peak, 'B')}, of which {', '.join(parts)}"
+        rows["checkpoint"] = scaled(self.checkpoint, "B")
+        rows["disk"] = f"{scaled(needed, 'B')} needed, {scaled(self.free, 'B')} free"
+        return rows
 
 
 def measure_dry_run(config: TrainConfig) -> DryRun:

@@ -323,5 +323,8 @@ def read_history(out: str | Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with open_table(path, "the history of a run") as lines:
-        rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        rows = []
+        for line in lines:
+            row = {name: float(value) for name, value in line.items() if value}
+            rows.append({**row, "epoch": int(row["epoch"])})
+        return rows

@@ -79,9 +79,12 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of summary.json, all in one mapping; JSON has no NaN."""
-        rest = dataclasses.asdict(self)
-        metrics, made_by = rest.pop("metrics"), rest.pop("provenance")
-        return {**rest, **made_by, **{n: None if math.isnan(v) else v for n, v in metrics.items()}}
+        content = dataclasses.asdict(self)
+        metrics = content.pop("metrics")
+        content |= content.pop("provenance")
+        for name, value in metrics.items():
+            content[name] = None if math.isnan(value) else value
+        return content
 
 
 def train(config: TrainConfig) -> Summary:
@@ -193,12 +196,13 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     distributed.gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
+    metrics = {metric.name: best[metric.name] for metric in run.task.metrics}
     summary = Summary(
         out=str(out),
         model=run.config.model.name,
         task=run.task.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        metrics={metric.name: best[metric.name] for metric in run.task.metrics},
+        metrics=metrics,
         epochs=len(state.history),
         best_epoch=int(best["epoch"]),
         seconds=state.seconds,

@@ -42,8 +42,9 @@ class CoefficientRecorder(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         """Choose the steps that are recorded."""
-        layers = rationals(run.model).values()
-        numbers = sum(p.numel() for layer in layers for p in layer.parameters())
+        numbers = 0
+        for layer in rationals(run.model).values():
+            numbers += sum(parameter.numel() for parameter in layer.parameters())
         self.interval = snapshot_interval(run.schedule.steps, numbers)
 
     def on_batch_start(self, run: Run, index: int) -> None:

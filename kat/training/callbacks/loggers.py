@@ -68,7 +68,10 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with io.TextIOWrapper(open_input(path), encoding="utf-8", newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
-    return [{name: value for name, value in r.items() if value} for r in csv.DictReader(lines)]
+    rows = []
+    for row in csv.DictReader(lines):
+        rows.append({name: value for name, value in row.items() if value})
+    return rows
 
 
 class TensorBoardLogger(Logger):

@@ -64,12 +64,12 @@ class Lines(Callback):
         values = {
             "epoch": f"{int(row['epoch'])}/{run.config.epochs}",
             "train loss": f"{row['train_loss']:.4f}",
-            **validation_values(row, run.task.metrics),
-            "lr": f"{run.schedule.learning_rate:.2e}",
-            **speed_values(run, self.throughput.epoch),
-            "took": duration(time.perf_counter() - self.start),
-            **_left("run", self.throughput.seconds_left(run)[1]),
         }
+        values |= validation_values(row, run.task.metrics)
+        values["lr"] = f"{run.schedule.learning_rate:.2e}"
+        values |= speed_values(run, self.throughput.epoch)
+        values["took"] = duration(time.perf_counter() - self.start)
+        values |= _left("run", self.throughput.seconds_left(run)[1])
         run.print(_line(values))
 
 
@@ -122,11 +122,14 @@ class Bar(Callback):
         self.rows = -1
         if not run.is_first:
             return
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[values]}"),
-        )  # fmt: skip
-        self.bar = Progress(*columns, transient=True, refresh_per_second=4)
+            transient=True,
+            refresh_per_second=4,
+        )
         known = None if math.isinf(total) else total
         self.task = self.bar.add_task(description, total=known, values="")
         self.bar.start()
@@ -148,14 +151,13 @@ def is_interactive(config: TrainConfig) -> bool:
 
 def progress_values(run: Run, throughput: Throughput) -> dict[str, str]:
     """Return loss, learning rate, throughput, memory and the time left, within an epoch."""
+    values = {}
+    if run.loss is not None:
+        values["loss"] = f"{run.loss.item():.4f}"
+    values["lr"] = f"{run.schedule.learning_rate:.2e}"
+    values |= speed_values(run, throughput.recent)
     epoch, whole = throughput.seconds_left(run)
-    return {
-        **({} if run.loss is None else {"loss": f"{run.loss.item():.4f}"}),
-        "lr": f"{run.schedule.learning_rate:.2e}",
-        **speed_values(run, throughput.recent),
-        **_left("epoch", epoch),
-        **_left("run", whole),
-    }
+    return values | _left("epoch", epoch) | _left("run", whole)
 
 
 def speed_values(run: Run, work: Work) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Throughput(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
-        self._before = Work(*state["work"])
+        self._before = Work._make(state["work"])
         self.peak, self.worker_peak = state["peak"], state["worker_peak"]
         self.rows = state["rows"]
 
@@ -113,14 +113,11 @@ class Throughput(Callback):
 
     def _log(self, run: Run) -> None:
         self.rows += 1
-        run.log(
-            {
-                **({} if run.loss is None else {"train/loss_step": run.loss.item()}),
-                "speed/images_per_second": self.recent.images_per_second,
-                "speed/seconds_per_step": self.recent.seconds_per_batch
-                * run.state.division.accumulate,
-                "speed/data_wait": self.recent.wait_share,
-                "speed/memory_gb": memory_bytes(run.device) / 1e9,
-                "speed/lr": run.schedule.learning_rate,
-            }
-        )
+        recent = self.recent
+        values = {} if run.loss is None else {"train/loss_step": run.loss.item()}
+        values["speed/images_per_second"] = recent.images_per_second
+        values["speed/seconds_per_step"] = recent.seconds_per_batch * run.state.division.accumulate
+        values["speed/data_wait"] = recent.wait_share
+        values["speed/memory_gb"] = memory_bytes(run.device) / 1e9
+        values["speed/lr"] = run.schedule.learning_rate
+        run.log(values)

@@ -33,20 +33,23 @@ def find_checkpoints(given: Sequence[Path]) -> list[Path]:
     for path in given:
         inner: list[Path] = []
         if path.is_dir() and not is_model_folder(path) and not (path / SETTINGS).is_file():
-            inner = [
-                inside
-                for inside in path.iterdir()
-                if is_model_folder(inside)
-                or (inside.is_file() and inside.name.endswith(_ENDINGS) and inside.name[0] != ".")
-            ]
+            inner = [inside for inside in path.iterdir() if _is_model(inside)]
         found |= dict.fromkeys(sorted(inner, key=_natural) or [path])
     return list(found)
 
 
+def _is_model(path: Path) -> bool:
+    """Return True for a folder of a model, and for a file of weights that is not hidden."""
+    hidden = path.name.startswith(".")
+    return is_model_folder(path) or (path.name.endswith(_ENDINGS) and path.is_file() and not hidden)
+
+
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Return a sort key that puts epoch=9 before epoch=10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    key = []
+    for part in re.split(r"(\d+)", path.name):
+        key.append((int(part), "") if part.isdecimal() else (-1, part))
+    return key
 
 
 def settings_of_run(checkpoint: Path) -> dict[str, Any]:

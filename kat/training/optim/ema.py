@@ -29,11 +29,7 @@ class EMA:
         self.decay = decay
         self.steps = 0
         self.values = {name: tensor.clone() for name, tensor in self._current().items()}
-        self._averaged = {
-            name
-            for name, value in self.values.items()
-            if value.is_floating_point() and not local(value).isinf().any()
-        }
+        self._averaged = {name for name, value in self.values.items() if _can_be_averaged(value)}
 
     def rate(self) -> float:
         """Return d of the next step."""
@@ -86,6 +82,10 @@ class EMA:
 
     def _current(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in _named_tensors(self.model)}
+
+
+def _can_be_averaged(value: Tensor) -> bool:
+    return value.is_floating_point() and not local(value).isinf().any()
 
 
 def _named_tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, Tensor]]:

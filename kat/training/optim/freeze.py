@@ -30,7 +30,9 @@ def freeze(model: nn.Module, parts: str | int | None) -> None:
     """
     if parts is None:
         return
-    chosen = set[str]().union(*(_names(model, part.strip()) for part in str(parts).split(",")))
+    chosen: set[str] = set()
+    for part in str(parts).split(","):
+        chosen |= _names(model, part.strip())
     for name, parameter in model.named_parameters():
         if name in chosen:
             parameter.requires_grad = False

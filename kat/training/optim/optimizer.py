@@ -93,15 +93,15 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
 
 
 def _keep_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    groups = [
-        {**saved, **{name: own[name] for name in _OWN if name in own}}
-        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
+    groups = []
+    for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        kept = {name: own[name] for name in _OWN if name in own}
+        groups.append({**saved, **kept})
     return {**state, "param_groups": groups}
 
 
 @torch.no_grad()
-def _clip(limit: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+def _clip(limit: float, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["rational"] else ():
             parameter.clamp_(-limit, limit)
@@ -161,7 +161,9 @@ def optimizer_layout(
 ) -> dict[str, Any]:
     """Return the layout of an optimizer's state: its name and the parameter names of each group."""
     names = {id(parameter): own for own, parameter in model.named_parameters()}
-    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    groups = []
+    for group in optimizer.param_groups:
+        groups.append([names[id(parameter)] for parameter in group["params"]])
     return {"name": name, "groups": groups}
 
 

@@ -53,9 +53,8 @@ _COLUMNS = (
     "cell", "seed", "status", "run", "folder", "parameters", "flops", "seconds", "epochs",
     "best_epoch", "images_per_second", "memory_bytes", "tuned", "title", "settings",
     "epochs_to_reference", "validation_curve", *TEST_COLUMNS, *PROVENANCE,
-    *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
-"""The columns of a table of runs besides its factors."""
+"""The columns of a table of runs besides its factors and the metrics of the task."""
 
 
 @dataclass
@@ -156,8 +155,8 @@ def read_grids(path: Path) -> list[Grid]:
     for name, own in content["grids"].items():
         joined = own
         if isinstance(own, dict):
-            settings = (nested(entries.get("settings") or {}) for entries in (common, own))
-            joined = {**common, **own, "settings": merged(*settings)}
+            shared, extra = common.get("settings") or {}, own.get("settings") or {}
+            joined = {**common, **own, "settings": merged(nested(shared), nested(extra))}
         found.append(_grid(f"{path.stem}_{name}", f"{name} of {path}", joined))
     return found
 
@@ -174,8 +173,11 @@ def _grid(name: str, where: str, content: Any) -> Grid:
             problem = unknown(f"entry of {where}", entry, _Document.model_fields)
         raise problem from None
     factors = {str(factor): _levels(str(factor), own) for factor, own in given.factors.items()}
+    taken = set(_COLUMNS)
+    for task in TASKS.values():
+        taken |= {metric.name for metric in task.metrics}
     for factor in factors:
-        if factor in _COLUMNS:
+        if factor in taken:
             raise InputError(
                 f"the factor {factor!r} of {where} has the name of a column of the results;"
                 " rename it"
@@ -189,8 +191,8 @@ def _grid(name: str, where: str, content: Any) -> Grid:
         given.tune.settings = nested(given.tune.settings)
         tuned = {given.tune.setting, *flat(given.tune.settings)}
         for cell in cells:
-            for taken in tuned & {*cell.levels, *flat(cell.settings)}:
-                raise InputError(f"{where} cannot tune {taken}: the cell {cell.name!r} sets it")
+            for setting in tuned & {*cell.levels, *flat(cell.settings)}:
+                raise InputError(f"{where} cannot tune {setting}: the cell {cell.name!r} sets it")
     return Grid(
         name=name,
         title=str(given.title or name),
@@ -224,21 +226,20 @@ def _cells(
     Raises:
         InputError: two factors give a setting different values in one cell.
     """
-    reference = {factor: next(iter(levels)) for factor, levels in factors.items()}
+    reference: dict[str, str] = {}
     if vary == "all":
         products = itertools.product(*factors.values())
         combinations = [dict(zip(factors, levels, strict=True)) for levels in products]
     else:
-        others = ((factor, level) for factor in factors for level in list(factors[factor])[1:])
-        combinations = [reference, *({**reference, factor: level} for factor, level in others)]
-    return [
-        Cell(
-            _name(levels, {} if vary == "all" else reference),
-            levels,
-            _together(where, factors, levels),
-        )
-        for levels in combinations
-    ]
+        reference = {factor: next(iter(levels)) for factor, levels in factors.items()}
+        combinations = [reference]
+        for factor, levels in factors.items():
+            combinations += [{**reference, factor: level} for level in list(levels)[1:]]
+    cells = []
+    for combination in combinations:
+        settings = _together(where, factors, combination)
+        cells.append(Cell(_name(combination, reference), combination, settings))
+    return cells
 
 
 def _together(
@@ -246,7 +247,9 @@ def _together(
 ) -> Settings:
     """Return the settings of the levels, which must not contradict each other."""
     given: dict[str, tuple[Any, str]] = {}
+    together: Settings = {}
     for factor, level in levels.items():
+        together = merged(together, factors[factor][level])
         for name, value in flat(factors[factor][level]).items():
             other, by = given.setdefault(name, (value, f"{factor}: {level}"))
             if other != value:
@@ -254,7 +257,7 @@ def _together(
                     f"{where}: {by!r} and '{factor}: {level}' are in one cell, and give {name} the"
                     f" values {other!r} and {value!r}"
                 )
-    return merged(*(factors[factor][level] for factor, level in levels.items()))
+    return together
 
 
 def _name(levels: dict[str, str], reference: dict[str, str]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,11 +95,15 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
     Raises:
         InputError: a grid does not exist, or two grids have the same name.
     """
-    grids = [grid for name in names for grid in _find(name)]
-    names_of_files = [name for grid in grids for name in grid.names_of_tables]
-    for name, count in Counter(names_of_files).items():
-        if count > 1:
-            raise InputError(f"two grids are named {name!r} and would write the same files")
+    grids: list[Grid] = []
+    for name in names:
+        grids += _find(name)
+    seen: set[str] = set()
+    for grid in grids:
+        for table in grid.names_of_tables:
+            if table in seen:
+                raise InputError(f"two grids are named {table!r} and would write the same files")
+            seen.add(table)
     return grids
 
 
