@@ -23,7 +23,7 @@ from kat.files import PICTURES, short_names
 
 
 def main(arguments: list[str]) -> None:
-    """Draws the figure, and prints the reports."""
+    """Draw the figure, and print the reports."""
     options = make_parser().parse_args(arguments)
     from kat.nn.stability import read_rows  # imports torch
     from kat.training.run_directory import STABILITY

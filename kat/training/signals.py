@@ -27,12 +27,12 @@ class StopRequest:
         self.before: dict[signal.Signals, Any] = {}
 
     def watch(self) -> None:
-        """Installs the signal handlers; does nothing outside the main thread."""
+        """Install the signal handlers; do nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in REQUESTS_TO_STOP}
 
     def release(self) -> None:
-        """Restores the previous signal handlers."""
+        """Restore the previous signal handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
@@ -44,7 +44,7 @@ class StopRequest:
 
 
 def requeue_slurm_job() -> str:
-    """Requeues the SLURM job of this process; returns a message with the outcome."""
+    """Requeue the SLURM job of this process; return a message with the outcome."""
     job = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ.get("SLURM_JOB_ID")
     if job is None:

@@ -1,4 +1,4 @@
-"""Trains several runs in parallel, each in its own process."""
+"""Train several runs in parallel, each in its own process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run_jobs(
     started: Callable[[Job], None],
     ended: Callable[[Job, str], None],
 ) -> None:
-    """Trains all runs, several at a time.
+    """Train all runs, several at a time.
 
     A run that fails does not stop the others. Each run holds a lock; if a process of an earlier
     call still trains the same run, the new one waits for it. If this process ends, for whatever
@@ -118,16 +118,14 @@ def run_jobs(
 
 
 def _context() -> BaseContext:
-    """Return the way in which runs start: forked from a process that has imported all that they
-    need.
+    """Return the start method of runs: on Linux without GPUs forks of a process that imported kat.
 
     Where there are GPUs each run starts anew, since a library that asks for them on import would
     keep them from forked processes. On macOS, frameworks of the system do not survive a fork.
     """
     on_cpu = sys.platform == "linux" and not torch.cuda.device_count()
-    return (processes.fork_server(__name__) if on_cpu else None) or multiprocessing.get_context(
-        "spawn"
-    )
+    server = processes.fork_server(__name__) if on_cpu else None
+    return server or multiprocessing.get_context("spawn")
 
 
 def _error(exit_code: int | None, log: Path) -> str:
@@ -150,7 +148,7 @@ def _environment(slot: int) -> dict[str, str]:
 
 
 def _work(job: Job, environment: Mapping[str, str], threads: int) -> None:
-    """Trains one run, in its own process."""
+    """Train one run, in its own process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until training handles it
     processes.accept_requests_to_stop()
     processes.when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))

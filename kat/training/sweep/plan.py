@@ -124,7 +124,7 @@ def plan_runs(
     overrides: Settings,
     out: Path,
 ) -> list[PlannedRun]:
-    """Plans all runs of a grid.
+    """Plan all runs of a grid.
 
     All runs of one seed come before the runs of the next, so that an unfinished sweep already
     compares all cells.
