@@ -56,8 +56,8 @@ def save_checkpoint(run: Run, path: Path) -> None:
     failure = broadcast(_write(content, path) if run.is_first else "")
     if failure:
         raise CheckpointFailed(
-            f"{failure}. Training stops; the newest whole checkpoint is as it was. Mend this, and"
-            " continue with --resume auto"
+            f"{failure}. Training stops, and the newest whole checkpoint is kept. Mend this, and"
+            " continue with resume='auto' (--resume auto)"
         )
 
 

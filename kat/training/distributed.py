@@ -45,7 +45,7 @@ _left_group: dist.ProcessGroup | None = None
 
 @dataclass(frozen=True)
 class World:
-    """The place of a process among those that train together.
+    """The place of a process among the processes of a run.
 
     Args:
         rank: the rank of this process among all.
@@ -63,7 +63,7 @@ class World:
 
     @property
     def needs_launch(self) -> bool:
-        """Return True if this process must start those that train."""
+        """Return True if this process must start the processes of the run."""
         return self.size > 1 and not self.launched
 
 

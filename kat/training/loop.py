@@ -21,7 +21,7 @@ from kat.training.run import Callback, Run, map_tensors
 def fit(run: Run) -> None:
     """Train a run from where it is to its last epoch, or until ``run.should_stop``.
 
-    A run that is resumed at its limit may have been killed before it validated what it had.
+    A run that is resumed at its limit may have been killed before its last validation.
     """
     try:
         notify(run, Callback.on_fit_start)

@@ -145,7 +145,7 @@ def find_resumption(
     names = [path.name for path in out.iterdir()] if first and out.exists() else []
     if any(name != LOCK and not name.startswith(".partial-") for name in names):
         if not begun:
-            raise InputError(f"{out} exists and is not a run directory; give another --out")
+            raise InputError(f"{out} exists and is not a run directory; give another out")
         if not overwrite:
             way = (
                 "resume='auto' (--resume auto), overwrite=True (--overwrite)"

@@ -96,8 +96,8 @@ class TrainState:
         if self.step == self.epoch * whole + begun:
             return ""
         return (
-            f"an epoch does not have {batches} batches, as it has now: resume with the images and"
-            " the limit_train_batches of the run"
+            f"an epoch now has {batches} batches, and had another number before: resume with the"
+            " images and the limit_train_batches of the run"
         )
 
     @property
@@ -121,7 +121,7 @@ def order_of(row: Mapping[str, float], metric: str) -> tuple[float, float]:
 
 
 def rounding_factors(device: torch.device) -> dict[str, str]:
-    """Return what the rounding of a run depends on besides its settings, by name."""
+    """Return the factors besides the settings that decide how a run is rounded, by name."""
     found = {"PyTorch": str(torch.__version__)}
     if device.type == "cuda":
         return found | {"GPU": torch.cuda.get_device_name(device)}

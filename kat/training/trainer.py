@@ -139,7 +139,7 @@ def train(config: TrainConfig) -> Summary:
 
 @contextmanager
 def open_run(resolved: ResolvedRun) -> Iterator[Run]:
-    """Connect the processes, build the run and check it; at the end close what it has opened.
+    """Connect the processes, build the run and check it; at the end close it and disconnect.
 
     Raises:
         InputError: settings that do not fit the model, the data or the checkpoint.
@@ -155,7 +155,7 @@ def open_run(resolved: ResolvedRun) -> Iterator[Run]:
 
 
 def _train(resolved: ResolvedRun) -> Summary:
-    """Train in this process, one of those that the run has."""
+    """Train in this process, one of the processes of the run."""
     with open_run(resolved) as run:
         throughput, made_by = Throughput(), provenance(run.device)
         run.callbacks = make_callbacks(run, throughput)

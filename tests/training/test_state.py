@@ -18,7 +18,7 @@ AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batc
     [
         ({}, AT.division, 20, ""),
         ({"validating": True, "batch": 20, "step": 30}, AT.division, 20, ""),
-        ({}, AT.division, 22, "an epoch does not have 22 batches"),
+        ({}, AT.division, 22, "an epoch now has 22 batches"),
         ({}, Division(1, 8, 2), 20, "the number of processes was 2 and is now 1: resume with 2"),
         ({}, Division(2, 16, 2), 20, "the batch size was 8 and is now 16: resume with 8"),
         ({}, Division(2, 8, 1), 20, "accumulate_grad_batches was 2 and is now 1: resume with 2"),

@@ -66,8 +66,9 @@ class DivergenceGuard(Callback):
         assert run.loss is not None
         named = reversed(list(run.model.named_parameters()))  # in the order of the backward pass
         gradients = {name: local(p.grad) for name, p in named if p.grad is not None}
-        # Where the norm is finite, so are the squares, of which optimizers make their moments.
-        norm = nn.utils.get_total_norm([0 * run.loss, *gradients.values()])  # any loss will do
+        # Where the norm is finite, so are the squares, of which optimizers make their moments. The
+        # loss counts as 0 or NaN: its square may overflow.
+        norm = nn.utils.get_total_norm([0 * run.loss, *gradients.values()])
         if not any_of(not norm.isfinite(), run.device):
             self.skipped = 0
             return

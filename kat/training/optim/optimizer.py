@@ -40,9 +40,9 @@ _OWN = ("lr_scale", "weight_decay", "betas")
 def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """Create timm's optimizer for the parameters that are not frozen.
 
-    Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay, but that
-    rational coefficients have ``rational_weight_decay``. With ``clip_coefficients`` c > 0, every
-    one of them is clamped to [-c, c] after each step.
+    Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay, and rational
+    coefficients have ``rational_weight_decay``. With ``clip_coefficients`` c > 0, every coefficient
+    is clamped to [-c, c] after each step.
     Before steps of SGD, their gradient is scaled as :func:`kat.param_groups` describes.
     Loading a state does not change the settings of the groups.
 
