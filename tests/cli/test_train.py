@@ -64,6 +64,7 @@ def test_imagenet_recipes_hold_the_papers_settings(size, source):
         (["--model.freeze", "spine"], "'spine' is not a part"),
         (["--data.batch_size", "4000"], "data.batch_size=4000"),
         (["--model.args", "{num_classes: 3}"], "model.args.num_classes is 3"),
+        (["--model.name", "kat_det_micro"], "kat_det_micro is for detection"),
         (["--resume", "true"], "holds no run"),
     ],
 )

@@ -60,6 +60,10 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     assert yaml.safe_load(settings)["model"]["name"] == "kat_micro_patch2_8"
     line = refused(capsys, *common, "--resume", "true", "--model.name", "vit_micro_patch2_8")
     assert "16 unexpected" in line
+    line = refused(capsys, *common, "--resume", "true", "--data.batch_size", 8)
+    assert "is now 8: resume with" in line
+    line = refused(capsys, *common, "--resume", "true", "--optim.name", "sgd")
+    assert "is of adamw" in line
     assert (out / "run.yaml").read_text() == settings
     (out / "previous.ckpt").unlink()
     (out / "last.ckpt").write_bytes(b"torn")
