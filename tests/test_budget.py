@@ -22,12 +22,12 @@ commit of their own. The sum never rises.
 KAT_SUM, TESTS, BESIDE = 133_800, 203_000, 62_500
 """The sum over kat, and the same for tests and for scripts, examples and benchmarks together."""
 KNOTS = {
-    "ops": 3, "nn": 18, "models": 19, "data": 23, "training": 38,
-    "analysis": 39, "deploy": 1, "cli": 22, "compat": 1, "recipes": 0, "": 5,
+    "ops": 3, "nn": 18, "models": 19, "data": 0, "training": 20,
+    "analysis": 39, "deploy": 1, "cli": 22, "compat": 1, "recipes": 0, "": 2,
 }  # fmt: skip
 """Comprehensions of each package that cannot be read aloud: lower a number, never raise one."""
 LONG = {
-    "ops": 1, "nn": 2, "models": 5, "data": 1, "training": 6,
+    "ops": 1, "nn": 2, "models": 5, "data": 0, "training": 2,
     "analysis": 6, "deploy": 0, "cli": 0, "compat": 0, "recipes": 0, "": 0,
 }  # fmt: skip
 """Statements of more than 60 nodes in the functions of each package, likewise."""
