@@ -30,16 +30,16 @@ from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import (
     constant_when_compiled,
     in_function_transform,
+    is_eager,
     is_exporting,
     is_ordinary,
     is_patched,
-    is_plain_eager,
     refuse_forward_mode,
 )
 
 SMALL = 1 << 15
 """Fewer values of x than this are a small call: what Python asks takes longer than F."""
-_PLAIN = (Tensor, nn.Parameter)
+_TENSOR_TYPES = (Tensor, nn.Parameter)
 """Tensors whose class changes no operation."""
 Modules: TypeAlias = Sequence[nn.Module]
 """A rational, or an ``nn.Identity`` in its place; dropout and norm; the linear map."""
@@ -63,7 +63,7 @@ class Layer(NamedTuple):
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The parameters."""
-        return self.numerator, self.denominator, self.weight, self.bias
+        return self[1:]
 
 
 PARAMETERS = 4
@@ -80,7 +80,7 @@ def is_large_on_a_cpu(x: Tensor, keep: str | None) -> bool:
         x: the input of a layer, or of the rational in a gate.
         keep: as in :class:`kat.nn.GRKANMlp`. If it is named, less is kept of small x too.
     """
-    if type(x) not in _PLAIN or x.device.type != "cpu":
+    if type(x) not in _TENSOR_TYPES or x.device.type != "cpu":
         return False
     return torch.compiler.is_compiling() or x.numel() >= (SMALL if keep is None else 1)
 
@@ -100,7 +100,7 @@ def run_in_blocks(
         return None
     if in_function_transform() or is_exporting():
         return None
-    layers = _plain_layers(x, modules)
+    layers = _fusible_layers(x, modules)
     if layers is None:
         return None
     if torch.compiler.is_compiling():
@@ -112,8 +112,7 @@ def run_in_blocks(
     if not recorded:
         return forward(x, layers, dtype=dtype, v=v)
     forms = [layer.form for layer in layers]
-    tensors = [tensor for layer in layers for tensor in layer.tensors]
-    y: Tensor = _Blocks.apply(x, v, forms, dtype, keep != "input", *tensors)
+    y: Tensor = _Blocks.apply(x, v, forms, dtype, keep != "input", *_parameters(layers))
     return y
 
 
@@ -125,7 +124,7 @@ def _stays_in_caches(x: Tensor, modules: Sequence[Modules]) -> bool:
     return x.dim() > 0 and _widest_bytes(x, widths) < least_bytes()
 
 
-def _plain_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
+def _fusible_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
     """Return the tensors of layers that are no more than their formula, and take x; else None.
 
     A layer does more if a module is patched (hooks, a derived class, a ``forward`` of its own,
@@ -135,21 +134,18 @@ def _plain_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None:
     layers: list[Layer] = []
     width = x.shape[-1:]
     for own in modules:
-        layer = _plain_layer(own)
+        layer = _fusible_layer(own)
         if layer is None:
             return None
-        form, numerator, denominator, weight, _ = layer
+        weight = layer.weight
         if weight.shape[1:] != width or weight.device != x.device or weight.layout != x.layout:
-            return None
-        f = None if numerator is None or denominator is None else (numerator, denominator)
-        if f is not None and not arguments_valid(weight, *f, form):  # the weight is as wide as F(x)
             return None
         layers.append(layer)
         width = weight.shape[:1]
     return layers
 
 
-def _plain_layer(modules: Modules) -> Layer | None:
+def _fusible_layer(modules: Modules) -> Layer | None:
     """Return the tensors of a layer that is no more than its formula; else None."""
     activation, *between, linear = modules
     for module in between:
@@ -158,7 +154,7 @@ def _plain_layer(modules: Modules) -> Layer | None:
     if type(linear) is not nn.Linear or is_patched(linear):
         return None
     weight, bias = linear.weight, linear.bias
-    if type(weight) not in _PLAIN or not (bias is None or type(bias) in _PLAIN):
+    if type(weight) not in _TENSOR_TYPES or not (bias is None or type(bias) in _TENSOR_TYPES):
         return None
     if type(activation) is nn.Identity and not is_patched(activation):
         return Layer("A", None, None, weight, bias)
@@ -169,7 +165,9 @@ def _plain_layer(modules: Modules) -> Layer | None:
     if activation.num_channels not in (None, weight.shape[1]):
         return None
     numerator, denominator = activation.weight_numerator, activation.weight_denominator
-    if type(numerator) not in _PLAIN or type(denominator) not in _PLAIN:
+    if type(numerator) not in _TENSOR_TYPES or type(denominator) not in _TENSOR_TYPES:
+        return None
+    if not arguments_valid(weight, numerator, denominator, activation.form):  # as wide as F(x)
         return None
     return Layer(activation.form, numerator, denominator, weight, bias)
 
@@ -182,9 +180,7 @@ def has_no_effect(module: nn.Module) -> bool:
 
 
 def _needs_gradients(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
-    tensors = [x, v]
-    for layer in layers:
-        tensors += layer.tensors
+    tensors = (x, v, *_parameters(layers))
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
@@ -221,21 +217,16 @@ def block_rows(row_bytes: int) -> int:
 
 
 def _block_bytes() -> int:
-    return min(2 * _second_level_caches(), _LARGEST_BLOCK)
+    return min(2 * least_bytes(), _LARGEST_BLOCK)
 
 
 @constant_when_compiled
 def least_bytes() -> int:
-    """Return the size of a widest layer from which blocks are faster: what the second-level caches
-    hold.
+    """Return the size of the second-level caches: of a widest layer from which blocks are faster.
 
     A smaller layer stays in the caches by itself, and what Python does for a block takes longer
     than blocks save.
     """
-    return _second_level_caches()
-
-
-def _second_level_caches() -> int:
     return second_level_cache() * torch.get_num_threads()
 
 
@@ -301,7 +292,7 @@ def forward(
     size, blocks = _block_layers(rows, layers, dtype=dtype, whole=whole)
     for start in range(0, len(rows), size):
         block = rows[start : start + size]
-        gate = None if values is None else values[start : start + size]
+        gate = _part(values, start, size)
         for layer, place in zip(blocks, places, strict=True):
             block = layer.forward(block, layer.output(place, start, len(block)), v=gate)
     return output  # no view: autograd would refuse to let it be changed in place
@@ -348,11 +339,13 @@ def backward(
             blocks[0].backward(
                 g,
                 inputs[0],
-                None if dx is None else dx[start : start + count],
-                v=None if values is None else values[start : start + count],
-                dv=None if dv is None else dv[start : start + count],
+                _part(dx, start, count),
+                v=_part(values, start, count),
+                dv=_part(dv, start, count),
             )
-    sums = [total for layer in blocks for total in layer.sums]  # autograd casts them
+    sums: list[Tensor | None] = []
+    for layer in blocks:
+        sums += layer.sums  # autograd casts them
     dx = None if dx is None else dx.view(x.shape)
     return dx, None if dv is None else dv.view(x.shape), sums
 
@@ -361,6 +354,10 @@ def _rows(x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """x and v as rows. The rows of a gate's x and v may have a larger stride."""
     rows = x.reshape(-1, x.shape[-1])
     return (rows.contiguous(), None) if v is None else (rows, v.reshape(rows.shape))
+
+
+def _part(tensor: Tensor | None, start: int, count: int) -> Tensor | None:
+    return None if tensor is None else tensor[start : start + count]
 
 
 class _BlockLayer:
@@ -539,7 +536,7 @@ class _Blocks(torch.autograd.Function):
         layers = _layers(ctx.forms, saved[:count])
         hidden = [tensor.contiguous() for tensor in saved[count:]]
         needs_x, needs_v, _, _, _, *needs = ctx.needs_input_grad
-        if torch.is_grad_enabled() or in_function_transform() or not is_plain_eager(grad):
+        if torch.is_grad_enabled() or in_function_transform() or not is_eager(grad):
             dx, dv, *sums = _recorded(grad, x, v, layers, [needs_x, needs_v, *needs])
         else:
             dx, dv, sums = backward(
@@ -552,6 +549,13 @@ class _Blocks(torch.autograd.Function):
                 whole=ctx.whole,
             )
         return dx, dv, None, None, None, *sums
+
+
+def _parameters(layers: Sequence[Layer]) -> list[Tensor | None]:
+    parameters: list[Tensor | None] = []
+    for layer in layers:
+        parameters += layer.tensors
+    return parameters
 
 
 def _layers(forms: Sequence[Form], parameters: Sequence[Tensor | None]) -> list[Layer]:
@@ -568,23 +572,23 @@ def _recorded(
     grad: Tensor, x: Tensor, v: Tensor | None, layers: Sequence[Layer], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return the gradients of the layers' formula by autograd, differentiable again."""
-    tensors: list[Tensor | None] = [v]
-    for layer in layers:
-        tensors += layer.tensors
+    places: list[Any] = [x, v, *_parameters(layers)]
     if needs[-1]:  # the last bias is not kept
         weight = layers[-1].weight
-        tensors[-1] = weight.new_zeros(len(weight), requires_grad=True)
+        places[-1] = weight.new_zeros(len(weight), requires_grad=True)
+    needed = [number for number, need in enumerate(needs) if need]
     with torch.enable_grad():
         # A tensor may take several places, each of which has a gradient of its own.
-        x = x.view_as(x)
-        places = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+        for number in needed:
+            places[number] = places[number].view_as(places[number])
         forms = [layer.form for layer in layers]
-        y = _formula(x, places[0], _layers(forms, places[1:]), grad.dtype)
-    wanted = [
-        place for place, need in zip((x, *places), needs, strict=True) if place is not None and need
-    ]
-    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=torch.is_grad_enabled()))
-    return [next(found) if need else None for need in needs]
+        y = _formula(places[0], places[1], _layers(forms, places[2:]), grad.dtype)
+    wanted = [places[number] for number in needed]
+    found = torch.autograd.grad(y, wanted, grad, create_graph=torch.is_grad_enabled())
+    gradients: list[Tensor | None] = [None] * len(needs)
+    for number, gradient in zip(needed, found, strict=True):
+        gradients[number] = gradient
+    return gradients
 
 
 def _formula(x: Tensor, v: Tensor | None, layers: Sequence[Layer], dtype: torch.dtype) -> Tensor:
@@ -619,8 +623,7 @@ def _compiled(x: Tensor, layers: Sequence[Layer]) -> Tensor | None:
     if statically_known_true(_widest_bytes(x, widths) < least_bytes()):
         return None
     forms = [layer.form for layer in layers]
-    parameters = [tensor for layer in layers for tensor in layer.tensors]
-    y: Tensor = torch.ops.kat.grkan_mlp.default(x, parameters, forms)
+    y: Tensor = torch.ops.kat.grkan_mlp.default(x, _parameters(layers), forms)
     return y
 
 

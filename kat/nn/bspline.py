@@ -87,7 +87,7 @@ class BSplineKANLinear(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draws the weights again; timm's models call this after their own initialization."""
+        """Draw the weights again; timm's models call this after their own initialization."""
         if not has_values(self.base_weight):
             return
         if self.weight_init == "variance_preserving":
@@ -180,19 +180,21 @@ def _pieces(order: int) -> list[list[float]]:
     in N(order - r + u), which is B_(i + r) at t = i + u. De Boor and Cox's recursion gives them:
     N_K(s) = (s N_(K-1)(s) + (K + 1 - s) N_(K-1)(s - 1)) / K, with s = r + u on the piece r.
     """
-    pieces = [[1.0]]
+    zero = [0.0] * (order + 1)
+    pieces = [[1.0, *zero[1:]]]
     for degree in range(1, order + 1):
-        zero = [0.0] * degree
-        pieces = [
-            [
-                (r * a + a_before + (degree + 1 - r) * b - b_before) / degree
-                for a, a_before, b, b_before in zip(
-                    [*own, 0.0], [0.0, *own], [*left, 0.0], [0.0, *left], strict=True
-                )
-            ]
-            for r, (own, left) in enumerate(zip([*pieces, zero], [zero, *pieces], strict=True))
-        ]
+        pairs = zip([*pieces, zero], [zero, *pieces], strict=True)
+        pieces = [_piece(r, degree, own, left) for r, (own, left) in enumerate(pairs)]
     return [list(row) for row in zip(*reversed(pieces), strict=True)]
+
+
+def _piece(r: int, degree: int, own: list[float], left: list[float]) -> list[float]:
+    """Return N_K(r + u), with K the degree, from N_(K-1)(r + u) and N_(K-1)(r - 1 + u)."""
+    piece = []
+    for p in range(len(own)):  # own[-1] and left[-1] are 0, as if before u^0
+        total = r * own[p] + own[p - 1] + (degree + 1 - r) * left[p] - left[p - 1]
+        piece.append(total / degree)
+    return piece
 
 
 class _Splines(torch.autograd.Function):

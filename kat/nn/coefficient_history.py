@@ -78,20 +78,20 @@ def write_coefficient_history(history: History, path: str | Path) -> None:
         >>> first = {name: layer for name, layer in history.items() if "act1" in name}
         >>> write_coefficient_history(first, Path("act1.csv"))
     """
-    rows = [row for name, layer in history.items() for row in _rows(name, layer)]
-    rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
-    columns = max((len(row) for row in rows), default=len(_KEYS))
-    names = [f"c{index}" for index in range(columns - len(_KEYS))]
-    padded = ([*row, *[""] * (columns - len(row))] for row in rows)
-    write_table(path, [*_KEYS, *names], padded)
+    rows: list[dict[str, Any]] = []
+    for name, layer in history.items():
+        rows.extend(_rows(name, layer))
+    rows.sort(key=lambda row: row["step"])  # stable: within a step, layers keep their order
+    write_table(path, list(max(rows, key=len, default=_KEYS)), rows)
 
 
-def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
+def _rows(name: str, layer: LayerHistory) -> Iterator[dict[str, Any]]:
     for index, step in enumerate(layer.steps.tolist()):
         for part in _PARTS:
             for group, values in enumerate(getattr(layer, part)[index].tolist()):
+                keys = dict(zip(_KEYS, (step, name, layer.form, part, group), strict=True))
                 # nine digits restore a float32
-                yield [step, name, layer.form, part, group, *(f"{value:.9g}" for value in values)]
+                yield keys | {f"c{index}": f"{value:.9g}" for index, value in enumerate(values)}
 
 
 def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
@@ -115,12 +115,15 @@ def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
 
 def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
     steps = list(dict.fromkeys(int(line["step"]) for line in lines))
-    parts = []
+    parts = {}
     for part in _PARTS:
-        own = (line for line in lines if line["part"] == part)
-        rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in own]
+        rows = [_coefficients(line) for line in lines if line["part"] == part]
         if not rows or len(rows) % len(steps):
             raise ValueError(f"rows of {lines[0]['layer']} are missing")
         shape = len(steps), len(rows) // len(steps), len(rows[0])
-        parts.append(torch.tensor(rows).view(shape))
-    return LayerHistory(lines[0]["form"], torch.tensor(steps), *parts)
+        parts[part] = torch.tensor(rows).view(shape)
+    return LayerHistory(lines[0]["form"], torch.tensor(steps), **parts)
+
+
+def _coefficients(line: Mapping[str, str]) -> list[float]:
+    return [float(value) for name, value in line.items() if name not in _KEYS and value]

@@ -66,8 +66,10 @@ class Coefficients:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; ``init=`` accepts this too."""
         return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
+            **asdict(self),
+            "numerator": list(self.numerator),
+            "denominator": list(self.denominator),
+            "interval": list(self.interval),
         }
 
     @classmethod

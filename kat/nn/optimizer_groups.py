@@ -68,7 +68,7 @@ def split_parameters(model: nn.Module) -> Split:
         >>> spared = {"params": coefficients, "weight_decay": 0.0}
         >>> adamw = torch.optim.AdamW([spared, {"params": rest}], lr=1e-3)
     """
-    coefficients = {p for act in rationals(model).values() for p in act.parameters()}
+    coefficients = _coefficients(model)
     apart: set[nn.Parameter] = set()
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
@@ -172,10 +172,13 @@ register_optimizer_step_pre_hook(_before_step)
 @torch.no_grad()
 def _scale_gradients(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
     """g_c becomes (g_c / s_c^2) min(1, R / |g / s|); see the top of this module."""
-    coefficients = [p for group in groups for p in group["params"] if p.grad is not None]
-    # the peak: when the rate rises, the momentum still holds gradients of a lower rate
-    rates = [g.get(name, 0.0) for g in groups for name in ("lr", "initial_lr", "max_lr")]
-    rate = max(map(float, (optimizer.defaults["lr"], *rates)))
+    coefficients: list[nn.Parameter] = []
+    rates = [optimizer.defaults["lr"]]
+    for group in groups:
+        coefficients += [p for p in group["params"] if p.grad is not None]
+        # the peak: when the rate rises, the momentum still holds gradients of a lower rate
+        rates += [group[name] for name in ("lr", "initial_lr", "max_lr") if name in group]
+    rate = max(map(float, rates))
     if not coefficients:
         return
     share = _LARGEST_STEP * (1 - max(group.get("momentum", 0.0) for group in groups))
@@ -227,7 +230,7 @@ def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str,
     decayed: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            keeps = weight_decay == 0 or id(parameter) in spared
+            keeps = weight_decay == 0 or parameter in spared
             (without if keeps else decayed).append(parameter)
     own = {} if weight_decay is None else {"weight_decay": weight_decay}
     made: list[dict[str, Any]] = [
@@ -248,14 +251,13 @@ def split_coefficients(
     Returns:
         The groups with ``rational``; groups of coefficients also have ``use_muon``.
     """
-    coefficients = set()
-    for module in rationals(model).values():
-        _mark_slopes(module)
-        coefficients |= {id(parameter) for parameter in module.parameters()}
+    for activation in rationals(model).values():
+        _mark_slopes(activation)
+    coefficients = _coefficients(model)
     split = []
     for group in groups:
-        others = [p for p in group["params"] if id(p) not in coefficients]
-        own = [p for p in group["params"] if id(p) in coefficients]
+        others = [p for p in group["params"] if p not in coefficients]
+        own = [p for p in group["params"] if p in coefficients]
         if others:
             split.append({**group, "params": others, "rational": False})
         if own:
@@ -263,20 +265,25 @@ def split_coefficients(
     return split
 
 
-def _spared(model: nn.Module) -> set[int]:
-    """Return the ids of the parameters without weight decay."""
-    spared = {
-        id(parameter)
-        for name, parameter in model.named_parameters()
-        if parameter.ndim <= 1 or name.endswith(".bias")
-    }
-    spared |= {id(p) for module in rationals(model).values() for p in module.parameters()}
+def _coefficients(model: nn.Module) -> set[nn.Parameter]:
+    found: set[nn.Parameter] = set()
+    for activation in rationals(model).values():
+        found.update(activation.parameters())
+    return found
+
+
+def _spared(model: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters without weight decay."""
+    spared = _coefficients(model)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim <= 1 or name.endswith(".bias"):
+            spared.add(parameter)
     for module in model.modules():
         given: Any = getattr(module, "no_weight_decay", ())
         names: Collection[str] = given() if callable(given) else given
         for name, parameter in module.named_parameters() if names else ():
             if any(fnmatchcase(name, pattern) for pattern in names):
-                spared.add(id(parameter))
+                spared.add(parameter)
     return spared
 
 

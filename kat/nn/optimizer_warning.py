@@ -26,27 +26,28 @@ def warn_of_common_rules(optimizer: torch.optim.Optimizer) -> None:
     Warns:
         UserWarning: it does; the message has the line to write.
     """
-    coefficients = {id(p) for act in ALIVE for p in act.parameters() if p.requires_grad}
+    coefficients = set()
+    for act in ALIVE:
+        coefficients |= {id(p) for p in act.parameters() if p.requires_grad}
     name = type(optimizer).__name__
     for group in optimizer.param_groups:
         if coefficients.isdisjoint(map(id, group["params"])):
             continue
         if _is_for_matrices(optimizer, group):
-            warnings.warn(
-                f"{name} orthogonalizes the steps of rational coefficients as if they were weight"
-                " matrices, so the functions do not learn as they should. Write: matrices,"
-                " coefficients, rest = kat.split_parameters(model), and give the matrices alone to"
-                f" {name}",
-                stacklevel=_STACK_LEVEL,
+            problem = (
+                "orthogonalizes the steps of rational coefficients as if they were weight matrices,"
+                " so the functions do not learn as they should. Write: matrices, coefficients, rest"
+                f" = kat.split_parameters(model), and give the matrices alone to {name}"
             )
-            return
-        if group.get("weight_decay") and not group.get("rational"):
-            warnings.warn(
-                f"{name} decays rational coefficients, which pulls the functions towards zero."
-                f" Write: {name}(kat.param_groups(model, lr=..., weight_decay=...))",
-                stacklevel=_STACK_LEVEL,
+        elif group.get("weight_decay") and not group.get("rational"):
+            problem = (
+                "decays rational coefficients, which pulls the functions towards zero. Write:"
+                f" {name}(kat.param_groups(model, lr=..., weight_decay=...))"
             )
-            return
+        else:
+            continue
+        warnings.warn(f"{name} {problem}", stacklevel=_STACK_LEVEL)
+        return
 
 
 def _is_for_matrices(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:

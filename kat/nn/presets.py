@@ -70,7 +70,7 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
 def _preset(name: str, degree: tuple[int, int], form: str) -> Coefficients:
     stored, (m, n) = _table()[name], degree
     if name == "identity":
-        return Coefficients((0.0, 1.0) + (0.0,) * (m - 1), (0.0,) * n, form, (-3.0, 3.0), 0.0)
+        return Coefficients((0.0, 1.0) + (0.0,) * (m - 1), (0.0,) * n, form)
     if degree == (5, 4):
         return Coefficients.from_dict({**stored[form], "form": form}, name)
     return minimax(name, degree, form, tuple(stored[form]["interval"]))
@@ -126,8 +126,7 @@ def read_coefficients(path: str | Path) -> Coefficients:
 def given_coefficients(
     init: Init, degree: tuple[int, int] = (5, 4), form: str = "A"
 ) -> str | Coefficients:
-    """Return the name of a preset as it is, and anything else that ``init=`` accepts as
-    coefficients.
+    """Return the coefficients that ``init=`` stands for; the name of a preset as it is.
 
     A function is the preset of its values, such as ``torch.nn.GELU()``; any other is fitted on
     [-3, 3], in about a second.
@@ -149,10 +148,9 @@ def given_coefficients(
     """
     if isinstance(init, Coefficients):
         return init
-    if isinstance(init, Path):
-        return read_coefficients(init)
-    if isinstance(init, str):
-        return read_coefficients(Path(init)) if init.endswith(".json") else init
+    if isinstance(init, str | Path):
+        is_file = str(init).endswith(".json") or isinstance(init, Path)
+        return read_coefficients(init) if is_file else str(init)
     return _init_of_function(init, degree, form) if callable(init) else Coefficients.from_dict(init)
 
 
@@ -172,8 +170,7 @@ def _init_of_function(given: Any, degree: tuple[int, int], form: str) -> str | C
 
 
 def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str) -> Coefficients:
-    """Return the coefficients of a preset, or the given ones, checked against a layer's degree and
-    form.
+    """Return the coefficients of a preset, or check the given ones against a layer.
 
     Args:
         init: a result of :func:`given_coefficients`.

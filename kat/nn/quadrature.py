@@ -40,9 +40,7 @@ def expectation(function: Function) -> Tensor:
         >>> f"{expectation(lambda x: x**4):.6f}"
         '3.000000'
     """
-    nodes, weights = (
-        torch.tensor(values, dtype=torch.float64, device="cpu") for values in _quadrature()
-    )
+    nodes, weights = torch.tensor(_quadrature(), dtype=torch.float64, device="cpu")
     result = (evaluable(function)(nodes).double() * weights).sum(-1)
     if not result.isfinite().all():
         raise InputError(f"the expectation is {result}: the function is not finite on [-12, 12]")
@@ -103,9 +101,7 @@ def _quadrature() -> tuple[list[float], list[float]]:
 
 
 def _legendre_root(index: int) -> tuple[float, float]:
-    """Return a root x of the Legendre polynomial P_n by Newton's method, and 2 / ((1 - x^2)
-    P_n'(x)^2).
-    """
+    """Return a root x of the Legendre polynomial P_n, and its weight 2 / ((1 - x^2) P_n'(x)^2)."""
     x = math.cos(math.pi * (index + 0.75) / (_NODES + 0.5))
     for _ in range(_NEWTON_STEPS):
         before, value = 1.0, x

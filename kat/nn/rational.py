@@ -73,7 +73,6 @@ class GroupRational(nn.Module):
         (torch.Size([1, 6]), torch.Size([8, 4]))
     """
 
-    num_channels: int | None = None  # also of models that were pickled without it
     feeds_product: bool = False
     """True in a GR-KAN layer: under autocast F(x) has the dtype of the product that follows."""
 
@@ -118,7 +117,7 @@ class GroupRational(nn.Module):
         self.reset_parameters()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restores a copy."""
+        """Restore a copy."""
         super().__setstate__(state)
         ALIVE.add(self)
 
@@ -212,9 +211,7 @@ class GroupRational(nn.Module):
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of linear maps of x: autocast's where that is active and x is not in
-    float64.
-    """
+    """Return the dtype of linear maps of x: autocast's if it is active, but not for float64."""
     if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
         return x.dtype
     return torch.get_autocast_dtype(x.device.type)
@@ -258,11 +255,10 @@ def rational_parameter_names(model: nn.Module) -> set[str]:
         >>> sorted(kat.nn.rational_parameter_names(kat.GRKANMlp(16)))[:2]
         ['act1.weight_denominator', 'act1.weight_numerator']
     """
-    return {
-        f"{name}.{parameter}".lstrip(".")
-        for name, rational in rationals(model).items()
-        for parameter, _ in rational.named_parameters()
-    }
+    names: set[str] = set()
+    for name, activation in rationals(model).items():
+        names.update(dict(activation.named_parameters(prefix=name)))
+    return names
 
 
 def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -300,7 +296,8 @@ def largest_slopes(numerator: Tensor, denominator: Tensor, form: str) -> tuple[T
         (m + 1,) and (n,), on the CPU in float64.
     """
     m, n = numerator.shape[1] - 1, denominator.shape[1]
-    x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64, device="cpu")
+    low, high = KANIFY_INTERVAL
+    x = torch.linspace(low, high, 241, dtype=torch.float64, device="cpu")
     one = torch.tensor([[1.0] + m * [0.0]], device="cpu")
     inverse_q = group_functions(x, one, denominator, form)
     powers = x.abs() ** torch.arange(max(m, n) + 1, device="cpu")[:, None, None]
@@ -351,11 +348,13 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
             " adapters of kat.adapt (merge() them first); "
             + (f"it refuses {', '.join(refused)}" if refused else "the model has no rational")
         )
-    denominators = [activation.weight_denominator for activation in found.values()]
-    with torch.no_grad():
-        for b in denominators:
+    handles = []
+    for activation in found.values():
+        b = activation.weight_denominator
+        with torch.no_grad():
             b.mul_(_even(b))
-    return [handle for b in denominators for handle in _keep_odd_at_zero(b)]
+        handles += _keep_odd_at_zero(b)
+    return handles
 
 
 def _keep_odd_at_zero(b: nn.Parameter) -> list[RemovableHandle]:

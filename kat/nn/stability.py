@@ -114,7 +114,11 @@ class StabilityMonitor:
         self._layers = {}
         self._order = {name: index for index, (name, _) in enumerate(model.named_modules())}
         linears = _linears(model)
+        self._blocks = {}
         for name, module in model.named_modules():
+            parent = name.rpartition(".")[0]
+            if parent and isinstance(module, GRKANMlp | GatedGRKANMlp):
+                self._blocks[parent] = model.get_submodule(parent)
             if isinstance(module, GroupRational):
                 interval = module.initial_coefficients().interval
                 linear = linears.get(id(module))
@@ -125,10 +129,6 @@ class StabilityMonitor:
                 f"{type(model).__name__} has no rational layer to monitor; train a KAT, or set"
                 " monitor.enabled=false"
             )
-        kinds = (GRKANMlp, GatedGRKANMlp)
-        mlps = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-        parents = [name.rpartition(".")[0] for name in mlps]
-        self._blocks = {name: model.get_submodule(name) for name in parents if name}
 
     def due(self, step: int) -> bool:
         """Return True if this step, counted from 0, is to be recorded."""
@@ -181,21 +181,24 @@ class StabilityMonitor:
                 seen[layer.name].update(_parameters_seen(layer))
         for name, gradient in gradients.items():
             seen[name]["input_gradient"] = gradient / loss_scale
-        flat = [(name, key) for name, found in seen.items() for key in found]
-        values = torch.stack([seen[name][key].float() for name, key in flat]).tolist()
-        rows: dict[str, Row] = {name: {"step": step, "layer": name} for name in seen}
-        for (name, key), value in zip(flat, values, strict=True):
-            rows[name][key] = value
-        recorded = sorted(rows.values(), key=lambda row: self._order[row["layer"]])
-        self.rows += recorded
-        return recorded
+        names = sorted(seen, key=lambda name: self._order[name])
+        values: list[Tensor] = []
+        for name in names:
+            values += [value.float().reshape(1) for value in seen[name].values()]
+        numbers = iter(torch.cat(values).tolist())  # Python waits for the GPU once
+        rows: list[Row] = []
+        for name in names:
+            quantities = dict(zip(seen[name], numbers, strict=False))
+            rows.append({"step": step, "layer": name, **quantities})
+        self.rows += rows
+        return rows
 
     def save(self, path: str | Path) -> None:
-        """Write all rows so far as CSV with the columns :data:`COLUMNS`."""
+        """Write all rows so far as CSV; cells for quantities that do not apply are empty."""
         write_rows(self.rows, path)
 
     def resume(self, path: str | Path, step: int) -> None:
-        """Restores the rows that a run wrote before the step at which it resumes."""
+        """Restore the rows that a run wrote before the step at which it resumes."""
         if Path(path).is_file():
             self.rows = [row for row in read_rows(path) if row["step"] < step]
 
@@ -204,7 +207,7 @@ class StabilityMonitor:
         return {layer.name: layer.start for layer in self._layers.values()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores the coefficients from which drift is measured; call after :meth:`attach`."""
+        """Restore the coefficients from which drift is measured; call after :meth:`attach`."""
         for layer in self._layers.values():
             layer.start = state.get(layer.name, layer.start).to(layer.start)
 
@@ -243,15 +246,15 @@ def _see_gradient(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> 
 
 def _linears(model: nn.Module) -> dict[int, nn.Linear]:
     """Return the linear map after each rational of a GR-KAN layer, by the rational's id."""
-    pairs: list[tuple[nn.Module, nn.Linear]] = []
+    linears: dict[int, nn.Linear] = {}
     for module in model.modules():
         if isinstance(module, GRKANLinear):
-            pairs.append((module.act, module.fc))
+            linears[id(module.act)] = module.fc
         if isinstance(module, GRKANMlp):
-            pairs += [(module.act1, module.fc1), (module.act2, module.fc2)]
+            linears |= {id(module.act1): module.fc1, id(module.act2): module.fc2}
         if isinstance(module, GatedGRKANMlp):
-            pairs.append((module.act, module.fc2))
-    return {id(activation): linear for activation, linear in pairs}
+            linears[id(module.act)] = module.fc2
+    return linears
 
 
 @torch.no_grad()
@@ -267,7 +270,8 @@ def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     seen = _passed(x, y)
     seen["activation_mean"], seen["activation_variance"] = _merge(mean, variance)
     seen["q_min"], seen["q_max"] = 1 / one_over_q.amax(), 1 / one_over_q.amin()
-    seen["outside"] = torch.count_nonzero(x.clamp(*layer.interval) != x) / x.numel()
+    low, high = layer.interval
+    seen["outside"] = torch.count_nonzero(x.clamp(low, high) != x) / x.numel()
     seen["dead_groups"] = (variance < DEAD_VARIANCE).sum()
     seen["exploding_groups"] = (~(moment <= EXPLODING_MOMENT)).sum()  # NaN too
     return seen
@@ -276,8 +280,8 @@ def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def _passed(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Mean and variance of input and output, and E[y^2] / E[x^2]."""
-    mean_in, variance_in = _merge(*_moments(_wide(x), 1))
-    mean_out, variance_out = _merge(*_moments(_wide(y), 1))
+    mean_in, variance_in = _moments(_wide(x), 1)
+    mean_out, variance_out = _moments(_wide(y), 1)
     gain = (variance_out + mean_out.square()) / (variance_in + mean_in.square())
     return {
         "input_mean": mean_in,
@@ -302,9 +306,7 @@ def _parameters_seen(layer: _Layer) -> dict[str, Tensor]:
 
 
 def _gradient_norms(module: nn.Module, name: str) -> list[Tensor]:
-    """Return the norm for a parameter, or for each part of the change that :func:`kat.adapt` put
-    there.
-    """
+    """Return the norm for a parameter, or for each part of its change by :func:`kat.adapt`."""
     trained = (p for key, p in module.named_parameters() if name in key.split("."))
     return [_norm(p.grad) for p in trained if p.grad is not None]
 

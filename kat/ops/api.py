@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from kat.errors import InputError
 from kat.ops import reference
-from kat.ops.arguments import DTYPES, Form, Impl, check_are_tensors, check_arguments
+from kat.ops.arguments import DTYPES, Form, Impl, check_arguments, check_is_tensor
 from kat.ops.operators import KERNELS, Value, dispatched, gradients, run_forward
 from kat.ops.torch_internals import is_ordinary
 
@@ -87,7 +87,11 @@ def rational(
             call = proxy.tracer.create_proxy("call_function", rational, tensors, options)
             node: Tensor = call
             return node
-        check_are_tensors(x=x, numerator=numerator, denominator=denominator, v=v)
+        check_is_tensor("x", x)
+        check_is_tensor("numerator", numerator)
+        check_is_tensor("denominator", denominator)
+        if v is not None:
+            check_is_tensor("v", v)
         check_arguments(x, numerator, denominator, v, form=form)
     return dispatched(x, numerator, denominator, v, form=form, dtype=dtype, impl=impl)
 
@@ -164,12 +168,11 @@ def warmup(
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
-    """Return the decomposition of F(x) into plain operations, for
-    ``ExportedProgram.run_decompositions``.
+    """Return the decomposition of F(x), for ``ExportedProgram.run_decompositions``.
 
     A program of ``torch.export`` holds F(x) and F(x) v as the operator ``kat::rational``, which
-    runs where kat is imported. Other runtimes and exporters know
-    plain operations alone. There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
+    runs where kat is imported. Other runtimes and exporters know PyTorch's own operations alone.
+    There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
 
     Examples:
         >>> import torch
@@ -180,10 +183,10 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
         >>> any("kat" in str(node.target) for node in plain.graph.nodes)
         False
     """
-    return {torch.ops.kat.rational.default: _plain}
+    return {torch.ops.kat.rational.default: _decomposed}
 
 
-def _plain(
+def _decomposed(
     x: Tensor,
     numerator: Tensor,
     denominator: Tensor,

@@ -54,17 +54,6 @@ def check_is_tensor(name: str, value: Any) -> None:
         )
 
 
-def check_are_tensors(*, v: Any, **required: Any) -> None:
-    """Check the tensors of a call, of which v may be None.
-
-    Raises:
-        TypeError: one is no tensor.
-    """
-    tensors = required if v is None else required | {"v": v}
-    for name, tensor in tensors.items():
-        check_is_tensor(name, tensor)
-
-
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of the arithmetic: float64 for float64 tensors, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -126,7 +115,6 @@ def _problem(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Ex
             return TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
         if tensor.device != x.device:
             return ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
-    shapes = [tuple(tensor.shape) for tensor in (x, numerator, denominator)]
     if numerator.dim() == denominator.dim() == 2 and x.dim():
         groups = max(numerator.shape[0], denominator.shape[0], 1)
         if x.shape[-1] % groups:
@@ -136,7 +124,6 @@ def _problem(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Ex
             )
     return ValueError(
         "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
-        " (1 or G, n), with G groups that divide C channels; got shapes {}, {} and {}".format(
-            *shapes
-        )
+        f" (1 or G, n), with G groups that divide C channels; got shapes {tuple(x.shape)},"
+        f" {tuple(numerator.shape)} and {tuple(denominator.shape)}"
     )

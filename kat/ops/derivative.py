@@ -3,7 +3,7 @@
     d/dx F^(k)(x) = F^(k+1)(x)
 
 So the gradient for x of a backward pass that is itself differentiated is a product with a
-derivative, which a kernel computes. Otherwise autograd would record the operations of the plain
+derivative, which a kernel computes. Otherwise autograd would record the operations of the
 reference, and differentiate each of them again. On the CPU, in float32 and float64, up to the third
 derivative; beyond it, and for the gradients of the coefficients' gradients, by the reference.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.library import loaded_library
-from kat.ops.torch_internals import in_function_transform, is_plain_eager
+from kat.ops.torch_internals import in_function_transform, is_eager
 
 MAX_ORDER = 3
 """The highest order of the derivatives that have kernels."""
@@ -29,7 +29,7 @@ def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) 
     """Return True if :func:`gradients` takes these: on the CPU, x in float32 or float64."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
-    if not is_plain_eager(grad, x, numerator, denominator) or in_function_transform():
+    if not is_eager(grad, x, numerator, denominator) or in_function_transform():
         return False
     return cpu.supports(x, numerator, denominator, form="A")
 
@@ -72,7 +72,7 @@ def derivative(
             return y
         except _OutOfRangeError:
             pass
-    return _plain(form, order)(x, numerator, denominator)
+    return _of_reference(form, order)(x, numerator, denominator)
 
 
 class _OutOfRangeError(Exception):
@@ -136,9 +136,7 @@ class _CoefficientGradients(torch.autograd.Function):
 def _gradients(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients, recorded or
-    not.
-    """
+    """Return the gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients."""
     if not torch.is_grad_enabled():
         return _unrecorded(grad, x, numerator, denominator, form=form, order=order)
     if in_function_transform():
@@ -151,7 +149,7 @@ def _gradients(
 def _unrecorded(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if order <= MAX_ORDER and is_plain_eager(grad) and not in_function_transform():
+    if order <= MAX_ORDER and is_eager(grad) and not in_function_transform():
         found = kernel_gradients(grad, x, numerator, denominator, form=form, order=order)
         if found is not None:
             return found
@@ -182,18 +180,17 @@ def _by_reference(
     if order == 0:
         dx, da, db, _ = reference.backward(grad, x, numerator, denominator, form=form)
         return dx, da, db
-    y, pull_back = torch.func.vjp(_plain(form, order), x, numerator, denominator)[:2]
+    y, pull_back = torch.func.vjp(_of_reference(form, order), x, numerator, denominator)[:2]
     dx, da, db = pull_back(grad.to(y.dtype))
     return dx, da, db
 
 
-def _plain(form: str, order: int) -> Callable[..., Tensor]:
+def _of_reference(form: str, order: int) -> Callable[..., Tensor]:
     """F^(order), order >= 1, by the reference, as a function of x, numerator and denominator."""
 
-    def slope(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
+    def function(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
         return reference.backward(torch.ones_like(x), x, numerator, denominator, form=form)[0]
 
-    function: Callable[..., Tensor] = slope
     for _ in range(order - 1):
         function = _derived(function)
     return function

@@ -36,11 +36,9 @@ def backward_flops(elements: int, degree: tuple[int, int]) -> int:
 
 @register_flop_formula(torch.ops.kat.rational)
 def _count_forward(
-    x: Sequence[int], numerator: Sequence[int], denominator: Sequence[int], *_: Any, **__: Any
+    x: Sequence[int], numerator: Sequence[int], denominator: Sequence[int], v: Any = None, **_: Any
 ) -> int:
-    """Return the FLOPs of the operator; the product with a gate's v is elementwise, and not
-    counted.
-    """
+    """Return the FLOPs of F(x); the elementwise product with a gate's v is not counted."""
     return rational_flops(math.prod(x), (numerator[1] - 1, denominator[1]))
 
 
@@ -50,7 +48,7 @@ def _count_backward(
     x: Sequence[int],
     numerator: Sequence[int],
     denominator: Sequence[int],
-    *_: Any,
-    **__: Any,
+    v: Any,
+    **_: Any,
 ) -> int:
     return backward_flops(math.prod(x), (numerator[1] - 1, denominator[1]))

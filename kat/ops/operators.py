@@ -14,6 +14,7 @@ in this order too, None where there is none.
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -352,7 +353,7 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     refuse_forward_mode()
     found = run_backward(grad, x, numerator, denominator, v, form=form, coefficients=coefficients)
-    return tuple(x.new_empty(0) if gradient is None else gradient for gradient in found)
+    return _without_none(found, x)
 
 
 def _fake_backward(
@@ -365,32 +366,37 @@ def _fake_backward(
     form: str,
     coefficients: bool = True,
 ) -> tuple[Tensor, ...]:
-    dx = _empty_like(x, v, x.dtype)
-    da, db = (
-        c.new_empty(c.shape) if coefficients else x.new_empty(0) for c in (numerator, denominator)
-    )
-    return dx, da, db, x.new_empty(0) if v is None else _empty_like(v, v, v.dtype)
+    da = numerator.new_empty(numerator.shape) if coefficients else None
+    db = denominator.new_empty(denominator.shape) if coefficients else None
+    dv = None if v is None else v.new_empty(v.shape)
+    return _without_none((_empty_like(x, v, x.dtype), da, db, dv), x)
+
+
+def _without_none(gradients: Gradients, x: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients as an operator must: an empty tensor in the place of None."""
+    tensors = []
+    for gradient in gradients:
+        tensors.append(x.new_empty(0) if gradient is None else gradient)
+    return tuple(tensors)
 
 
 def _second_order(
     ctx: Any, d_dx: Tensor, d_da: Tensor, d_db: Tensor, d_dv: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the backward operator, by differentiating the reference's formula."""
-    grad, x, numerator, denominator, v = ctx.saved_tensors
-    gate = () if v is None else (v,)
+    inputs = [tensor for tensor in ctx.saved_tensors if tensor is not None]
+    is_gate = len(inputs) == len(ctx.saved_tensors)
+    computed = (True, ctx.coefficients, ctx.coefficients, is_gate)
 
     def formula(
-        grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *gate: Tensor
-    ) -> tuple[Tensor, ...]:
-        v = gate[0] if gate else None
-        dx, da, db, dv = reference.backward(grad, x, numerator, denominator, v, form=ctx.form)
-        sums = (da, db) if ctx.coefficients else ()
-        return dx, *sums, *(() if dv is None else (dv,))
+        grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None
+    ) -> list[Any]:
+        found = reference.backward(grad, x, numerator, denominator, v, form=ctx.form)
+        return list(compress(found, computed))
 
-    pull_back = torch.func.vjp(formula, grad, x, numerator, denominator, *gate)[1]
-    sums = (d_da, d_db) if ctx.coefficients else ()
-    found = pull_back((d_dx, *sums, *(() if v is None else (d_dv,))))
-    return found if v is not None else (*found, None)
+    pull_back = torch.func.vjp(formula, *inputs)[1]
+    found = pull_back(list(compress((d_dx, d_da, d_db, d_dv), computed)))
+    return found if is_gate else (*found, None)
 
 
 torch.library.define(

@@ -26,9 +26,9 @@ from kat.ops.scaled import horner, sign, sign_of_sum
 from kat.ops.torch_internals import (
     in_function_transform,
     in_vmap,
+    is_eager,
     is_exporting,
     is_known_batch_of_gradients,
-    is_plain_eager,
 )
 
 
@@ -123,8 +123,7 @@ def backward(
     *,
     form: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the gradients of ``sum(grad * F(x))`` for x, numerator and denominator; with v its own
-    too.
+    """Return the gradients of ``sum(grad * F(x))`` for x, numerator, denominator and v.
 
     With r = 1/Q, y = P r and w = grad r:
 
@@ -166,12 +165,10 @@ def backward(
             " PyTorch cannot batch all of its operations; use impl=None, or torch.func.vmap"
         )
     else:
-        plain = (z.abs() <= limit) & _is_ordinary(grad)
-        few, many = (
-            gradients(grad.where(part, 0), z.where(part, 0), a, b, form)
-            for gradients, part in ((scaled.backward, ~plain), (_gradients, plain))
-        )
-        dx, da, db = many[0].where(plain, few[0]), many[1] + few[1], many[2] + few[2]
+        ordinary = (z.abs() <= limit) & _is_ordinary(grad)
+        few = scaled.backward(grad.where(~ordinary, 0), z.where(~ordinary, 0), a, b, form)
+        many = _gradients(grad.where(ordinary, 0), z.where(ordinary, 0), a, b, form)
+        dx, da, db = many[0].where(ordinary, few[0]), many[1] + few[1], many[2] + few[2]
     return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype), None
 
 
@@ -204,23 +201,21 @@ def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 
 
 def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the largest |z| for plain arithmetic: there |P z^n| <= 2^88 and Q <= 2^40; more in
-    float64.
+    """Return the largest |z| that needs no scaling: |P z^n| <= 2^88 and Q <= 2^40 in float32.
 
     NaN if a coefficient is NaN, so that no z is within it.
     """
     room = _room(z)
     degree_p, degree_q = a.shape[1] - 1, b.shape[1]
-    logarithms = [
-        (exponent * room - (1 + c.detach().abs().sum()).log2()) / max(1, degree)
-        for c, exponent, degree in ((a, 88, degree_p + degree_q), (b, 40, degree_q))
-    ]
-    return torch.minimum(*logarithms).exp2()
+    size_p, size_q = ((1 + c.detach().abs().sum()).log2() for c in (a, b))
+    within_p = (88 * room - size_p) / max(1, degree_p + degree_q)
+    within_q = (40 * room - size_q) / max(1, degree_q)
+    return torch.minimum(within_p, within_q).exp2()
 
 
 def _all_ordinary(grad: Tensor) -> bool:
     """Return True if all of grad is ordinary, or hidden as in batches of gradients."""
-    return not is_plain_eager(grad) or bool(_is_ordinary(grad).all())
+    return not is_eager(grad) or bool(_is_ordinary(grad).all())
 
 
 def _is_ordinary(grad: Tensor) -> Tensor:
@@ -234,14 +229,14 @@ def _room(z: Tensor) -> int:
     return 8 if z.dtype == torch.float64 else 1
 
 
-def _can_read(*tensors: Tensor) -> bool:
-    """Return True if Python may read the values to choose between plain and scaled arithmetic.
+def _can_read(z: Tensor, a: Tensor, b: Tensor) -> bool:
+    """Return True if Python may read the values to choose whether to scale.
 
     Not where that is impossible or slow: while a graph is compiled or traced, under ``vmap``, and
     on a GPU, which Python would have to wait for.
     """
-    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
-    return on_cpu and is_plain_eager(*tensors) and not in_vmap()
+    on_cpu = z.device.type == a.device.type == b.device.type == "cpu"
+    return on_cpu and is_eager(z, a, b) and not in_vmap()
 
 
 def _all_within(limit: Tensor, z: Tensor) -> bool:

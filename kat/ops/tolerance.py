@@ -89,17 +89,18 @@ def _scales(weight: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str) -> tuple
     n = b.shape[1]
     units = torch.eye(n + 1, dtype=x.dtype, device=x.device)
     even = units[:1] + units[n - n % 2]
-    magnitudes = x.abs(), a.abs(), b.abs()
+    even_over_q = reference.forward(x, even, b, form=form)
+    x, a, b = x.abs(), a.abs(), b.abs()
 
     def over_q(coefficients: Tensor) -> Tensor:
-        return reference.forward(magnitudes[0], coefficients, magnitudes[2], form="B")
+        return reference.forward(x, coefficients, b, form="B")
 
-    k = (reference.forward(x, even, b, form=form) / over_q(even)) ** 2
-    y = over_q(magnitudes[1])
+    k = (even_over_q / over_q(even)) ** 2
+    y = over_q(a)
     degrees = torch.arange(1, a.shape[1], dtype=x.dtype, device=x.device)
-    p_slope = k**2 * weight * over_q(magnitudes[1][:, 1:] * degrees)
-    _, da, _, _ = reference.backward(k * weight, *magnitudes, form="B")
-    difference, _, db, _ = reference.backward(k**2 * weight, *magnitudes, form="B")
+    p_slope = k**2 * weight * over_q(a[:, 1:] * degrees)
+    _, da, _, _ = reference.backward(k * weight, x, a, b, form="B")
+    difference, _, db, _ = reference.backward(k**2 * weight, x, a, b, form="B")
     size = torch.maximum(y, over_q(units[n:])).clamp(min=1)
     return k * y, 2 * p_slope - difference, da, db.abs(), size
 

@@ -48,7 +48,7 @@ _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
 _FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 
 
-def is_plain_eager(*tensors: Tensor | None) -> bool:
+def is_eager(*tensors: Tensor | None) -> bool:
     """Return True if the tensors are ordinary, and nothing compiles, traces or rewrites operations.
 
     None stands for no tensor.
@@ -73,10 +73,10 @@ def is_plain_eager(*tensors: Tensor | None) -> bool:
 def is_ordinary(*tensors: Tensor | None) -> bool:
     """Return True if the tensors may go to a kernel without torch's dispatcher.
 
-    They are plain, and neither a profiler, which should see every operator, nor a ``torch.func``
-    transform nor forward-mode AD is active.
+    :func:`is_eager` holds, and neither a profiler, which should see every operator, nor a
+    ``torch.func`` transform nor forward-mode AD is active.
     """
-    return is_plain_eager(*tensors) and not _profiler_enabled() and not in_function_transform()
+    return is_eager(*tensors) and not _profiler_enabled() and not in_function_transform()
 
 
 def _rewrites_functions() -> bool:
@@ -153,7 +153,7 @@ def in_forward_mode() -> bool:
     return True
 
 
-def refuse_forward_mode(operator: str = "rational") -> None:
+def refuse_forward_mode() -> None:
     """Raise an error where forward-mode AD is active.
 
     An operator that has only a backward formula would silently give zero tangents. A direct call
@@ -164,8 +164,8 @@ def refuse_forward_mode(operator: str = "rational") -> None:
     """
     if in_forward_mode():
         raise RuntimeError(
-            f"the operator kat::{operator} has no forward-mode derivative; call"
-            f" kat.ops.{operator}(..., impl='reference'), which has all derivatives"
+            "the operator kat::rational has no forward-mode derivative; call"
+            " kat.ops.rational(..., impl='reference'), which has all derivatives"
         )
 
 

@@ -53,11 +53,11 @@ def test_function_transforms_and_forward_mode_are_seen():
 
 def test_only_ordinary_tensors_are_plain():
     x, leaf = torch.randn(3), torch.randn(3, requires_grad=True)
-    assert torch_internals.is_plain_eager(x, leaf, nn.Parameter(x), torch.empty(0))
-    assert not torch_internals.is_plain_eager(x.to(torch.complex64).conj().imag)
-    assert not torch_internals.is_plain_eager(torch._efficientzerotensor(3))
+    assert torch_internals.is_eager(x, leaf, nn.Parameter(x), torch.empty(0))
+    assert not torch_internals.is_eager(x.to(torch.complex64).conj().imag)
+    assert not torch_internals.is_eager(torch._efficientzerotensor(3))
     seen = []
-    leaf.register_hook(lambda grad: seen.append(torch_internals.is_plain_eager(grad)))
+    leaf.register_hook(lambda grad: seen.append(torch_internals.is_eager(grad)))
     torch.autograd.grad(2 * leaf, leaf, torch.eye(3), is_grads_batched=True)
     assert seen == [False]
 
@@ -71,9 +71,9 @@ def test_a_default_device_leaves_tensors_plain_and_another_mode_does_not():
     """It changes only where tensors lie that are made without a device."""
     x = torch.randn(3)
     with torch.device("cpu"):
-        assert torch_internals.is_plain_eager(x)
+        assert torch_internals.is_eager(x)
         with _AnyMode(), torch.device("meta"):
-            assert not torch_internals.is_plain_eager(x)
+            assert not torch_internals.is_eager(x)
 
 
 @pytest.mark.parametrize("name", ["forward_hook", "forward_pre_hook", "full_backward_hook",

@@ -86,7 +86,7 @@ class Fit:
         """Return the largest |F - f| on an interval; NaN if f is not finite everywhere on it."""
         function = resolve(target)[1]
         assert not isinstance(function, Points)
-        x = np.linspace(*interval, _CHECK_POINTS)
+        x = _even(interval, _CHECK_POINTS)
         return float(np.max(np.abs(self(x) - function(x))))
 
     def gain(self) -> float:
@@ -139,7 +139,7 @@ def fit(
     weight: str = "uniform",
     whole_line: bool = True,
 ) -> Fit:
-    """Minimizes the largest error w |P / Q - f| over the interval, or the mean of its square.
+    """Minimize the largest error w |P / Q - f| over the interval, or the mean of its square.
 
     The inner sum of form B may change sign at 0 if that lowers the error clearly, never elsewhere.
 
@@ -222,22 +222,29 @@ def measure(
         a, b: a_0 .. a_m and b_1 .. b_n.
         **arguments: arguments of :func:`fit` that the result records.
     """
-    samples = _on_grid(source, np.linspace(*interval, _CHECK_POINTS), "normal")
+    samples = _on_grid(source, _even(interval, _CHECK_POINTS), "normal")
     error = evaluate(samples.x, a, b, form) - samples.y
-    density = np.square(samples.weight)
+    squared = error**2
+    rms_error = np.sqrt(np.mean(squared))
+    normal_rms_error = np.sqrt(np.average(squared, weights=np.square(samples.weight)))
     return Fit(
         function=name,
         form=form,
         degree=(len(a) - 1, len(b)),
         interval=interval,
         # Adding 0.0 turns -0.0 into 0.0.
-        numerator=tuple(float(c) + 0.0 for c in a),
-        denominator=tuple(float(c) + 0.0 for c in b),
+        numerator=tuple((a + 0.0).tolist()),
+        denominator=tuple((b + 0.0).tolist()),
         max_error=float(np.max(np.abs(error))),
-        rms_error=float(np.sqrt(np.mean(error**2))),
-        normal_rms_error=float(np.sqrt(np.sum(density * error**2) / np.sum(density))),
+        rms_error=float(rms_error),
+        normal_rms_error=float(normal_rms_error),
         **arguments,
     )
+
+
+def _even(interval: tuple[float, float], count: int) -> Array:
+    low, high = interval
+    return np.linspace(low, high, count)
 
 
 def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
@@ -260,7 +267,7 @@ def _samples(
     """Sample to fit: denser near the ends for the largest error, and even ones for a mean."""
     if method == "minimax":
         return _on_grid(source, chebyshev(interval, _MINIMAX_POINTS), weight)
-    samples = _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
+    samples = _on_grid(source, _even(interval, _LEAST_SQUARES_POINTS), weight)
     if isinstance(source, Points) and source.weight is not None:
         root = np.sqrt(source.weight / np.max(source.weight))
         return Samples(samples.x, samples.y, samples.weight * root)

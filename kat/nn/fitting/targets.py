@@ -130,7 +130,8 @@ def read_points(path: str | Path) -> Points:
                     raise InputError(
                         f"{path}, line {number}: {','.join(row)!r} is not a point: two numbers x,y"
                     ) from None
-    return Points(path.name, *np.array(sorted(points)).T)
+    x, y = np.array(sorted(points)).T
+    return Points(path.name, x, y)
 
 
 def parse_expression(text: str) -> Function:

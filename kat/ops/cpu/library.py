@@ -83,34 +83,36 @@ class Library(NamedTuple):
         have rows of one stride, dx and dv too. grad and y are contiguous.
 
         Returns:
-            True if plain arithmetic sufficed for a derivative; if not, the outputs are unusable.
+            True if no power overflowed in a derivative; if not, the outputs are unusable.
 
         Raises:
             RuntimeError: the call failed.
         """
-        status = self.call(
-            _CALL.pack(  # in the order of RationalCall
-                self.parallel_for,
-                self.instruction_set,
-                _DTYPE_CODES[x.dtype],
-                _FORM_CODES[form],
-                x.numel(),
-                x.shape[-1],
-                x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
-                x.data_ptr(),
-                _address(grad),
-                _address(y),
-                _address(dx),
-                a.data_ptr(),
-                *a.shape,
-                b.data_ptr(),
-                *b.shape,
-                _address(da),
-                _address(db),
-                order,
-                *((0, 0, 0, 0) if v is None else _gate(x, v, dx, dv)),
-            )
+        channels = x.shape[-1]
+        stride = x.stride(-1) if channels > 1 else 1  # of one channel it is arbitrary, even 0
+        gate = (0, 0, 0, 0) if v is None else _gate(x, v, dx, dv)
+        call = _CALL.pack(  # in the order of RationalCall
+            self.parallel_for,
+            self.instruction_set,
+            _DTYPE_CODES[x.dtype],
+            _FORM_CODES[form],
+            x.numel(),
+            channels,
+            stride,
+            x.data_ptr(),
+            _address(grad),
+            _address(y),
+            _address(dx),
+            a.data_ptr(),
+            *a.shape,
+            b.data_ptr(),
+            *b.shape,
+            _address(da),
+            _address(db),
+            order,
+            *gate,
         )
+        status = self.call(call)
         if status and status != _OUT_OF_RANGE:
             raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
         return status != _OUT_OF_RANGE
@@ -161,9 +163,7 @@ def find_library() -> Library | str:
 
 
 def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
-    """Return the library built when the package was installed, if it loads and its source is
-    current.
-    """
+    """Return the library that was built on installation, if it loads and is of this source."""
     try:
         path, binary = _open(build.PREBUILT)
     except (OSError, AttributeError):  # AttributeError: of an older source, without a function
@@ -172,8 +172,7 @@ def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
 
 
 def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]:
-    """Return the library, loaded through the descriptor if there is one: the path may lead
-    elsewhere now.
+    """Return the library, loaded through a descriptor since the path may lead elsewhere now.
 
     The descriptor stays open, since the loader would take another file by its number for this one.
     """

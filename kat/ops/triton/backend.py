@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kat.errors import BackendUnavailable, first_line
 from kat.ops.arguments import degree_of
-from kat.ops.torch_internals import is_plain_eager
+from kat.ops.torch_internals import is_eager
 from kat.ops.triton.selfcheck import problem
 
 CONVERTS = True
@@ -110,7 +110,7 @@ def check_available(
         module, reason = load()
         if not (reason or x.is_cuda or (x.device.type == "cpu" and module.INTERPRETED)):
             raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
-        if not reason and is_plain_eager(x):
+        if not reason and is_eager(x):
             reason = _problem(x, numerator, denominator, v, form=form)
     if reason:
         raise BackendUnavailable(f"impl='triton' is unavailable: {reason}")

@@ -95,5 +95,7 @@ def largest_error(
     da, db = kernels.backward(grad, x, a, b, gate, form=form, dx=dx, dv=dv if gated else None)
     values = [y * v, dv / grad] if gated else [y]
     g = grad * v if gated else grad
-    found = [error for f in values for error in ratios((f, dx, da, db), g, x, a, b, form)]
-    return float(torch.cat([error.flatten() for error in found]).max())
+    errors = []
+    for f in values:
+        errors += [error.flatten() for error in ratios((f, dx, da, db), g, x, a, b, form)]
+    return float(torch.cat(errors).max())
