@@ -52,7 +52,8 @@ def load_pretrained(kind: Any, source: str | Path, **options: Any) -> Any:
     if not records:
         raise InputError(
             f"{source} has no record of kat.kanify or kat.adapt: load it by from_pretrained of the"
-            " class that it was saved from"
+            " class that it was saved from. If they were given a part of the model, which has no"
+            " configuration, change the whole with only=..., and save it again"
         )
     for record in records:
         if record.get("kanify") != VERSION and record.get(adapters.KEY) != adapters.VERSION:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.errors import InputError
+from kat.errors import InputError, first_line
 from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
 from kat.models.kanify.trace import unchanged
@@ -45,16 +45,30 @@ def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module
     parts, before = name.split(".")[:-1], []
     for count in range(len(parts) + 1):
         around = model.get_submodule(".".join(parts[:count]))
-        before.append((around, {n: vars(around)[n] for n in _FUSED_INFERENCE if n in vars(around)}))
-        vars(around).update({n: v for n, v in _FUSED_INFERENCE.items() if n in vars(around)})
+        own = {name: vars(around)[name] for name in _FUSED_INFERENCE if name in vars(around)}
+        before.append((around, own))
+        vars(around).update({name: _FUSED_INFERENCE[name] for name in own})
     return before
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
-    """``model(batch)``; ``model(**batch)`` for a mapping, ``model(*batch)`` for a tuple or list."""
+    """``model(batch)``; ``model(**batch)`` for a mapping, ``model(*batch)`` for a tuple or list.
+
+    Raises:
+        InputError: the model fails on a tuple or list, which may have labels.
+    """
     if isinstance(batch, Mapping):
         return model(**batch)
-    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
+    if not isinstance(batch, tuple | list):
+        return model(batch)
+    try:
+        return model(*batch)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"calibration: model(*batch) fails on a batch of {len(batch)} values:"
+            f" {first_line(error)}. If only the first is an input, as of images with labels, pass"
+            " run=lambda model, batch: model(batch[0])"
+        ) from error
 
 
 def seen_inputs(
@@ -105,7 +119,7 @@ def seen_inputs(
     return {each.site.activation: (each.seen_site(), each.seen(interval)) for each in reached}
 
 
-def _note(last: list[LinearMap], layer: LinearMap, *call: Any) -> None:
+def _note(last: list[LinearMap], layer: LinearMap, module: Any, args: Any, output: Any) -> None:
     last[:] = [layer]
 
 
@@ -152,9 +166,7 @@ class _Recorder(nn.Module):
         return self.activation(x)
 
     def seen_site(self) -> Site:
-        """Return the site with its channels: if they were unclear, the layer before a call shows
-        them.
-        """
+        """Return the site, with channels that were unclear as the layer before a call has them."""
         known = (self.dims or {-1}) - {None}
         if self.site.widths or len(known) != 1:
             return self.site

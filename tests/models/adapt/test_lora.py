@@ -45,6 +45,11 @@ def own() -> nn.Module:
     return nn.Sequential(OrderedDict(fc1=fc1, act=nn.GELU(), fc2=fc2))
 
 
+def convolutions() -> nn.Module:
+    layers = [nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.SiLU(), nn.Conv2d(16, 8, 3), nn.GELU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 28 * 28, 4))
+
+
 MODELS = {
     "DeiT": (deit, IMAGES, MLP),
     "ConvNeXt": (convnext, IMAGES, MLP),
@@ -52,7 +57,10 @@ MODELS = {
     "BERT": (bert, TOKENS, "all-linear"),
     "own MLP": (own, POINTS, MLP),
     "own MLP, first map": (own, POINTS, ["fc1"]),
+    "convolutions": (convolutions, IMAGES, ["0", "3", "6"]),
 }
+CASES = [(name, "mlps") for name in MODELS if name != "convolutions"]
+CASES += [("BERT", "activations"), ("convolutions", "activations")]
 
 
 def output(model: nn.Module, x: Tensor) -> Tensor:
@@ -71,12 +79,12 @@ def train(model: nn.Module, x: Tensor) -> Tensor:
         return output(model, x)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_model_with_lora_on_its_mlps_is_merged_to_rounding(name):
+@pytest.mark.parametrize(("name", "what"), CASES)
+def test_a_model_with_lora_beside_its_rationals_is_merged_to_rounding(name, what):
     build, x, targets = MODELS[name]
     torch.manual_seed(0)
     model = build().eval()
-    kat.kanify(model)
+    kat.kanify(model, what=what)
     start = train(model, x)
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets)).eval()
     expected = train(adapted, x)

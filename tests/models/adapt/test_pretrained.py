@@ -186,7 +186,7 @@ def test_transformers_alone_warns_of_the_unused_coefficients(tmp_path, caplog, m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kat_changes": []}, "no record of kat.kanify"),
+        ({"kat_changes": []}, r"no record of kat.kanify.*change the whole with only="),
         ({"kat_changes": [{"kanify": 99}]}, "another version of kat"),
         ({"intermediate_size": 56}, "of another model"),
     ],

@@ -113,7 +113,7 @@ def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
     )
     assert as_mapping.record() == as_tuple.record() == by_function.record()
     assert "seen in" in str(as_mapping)
-    with pytest.raises(TypeError, match="positional arguments"):
+    with pytest.raises(InputError, match=r"positional arguments.*run=lambda"):
         kat.kanify(model, calibration=[(x, y, "label")])
 
 
