@@ -17,7 +17,8 @@ class FixedMlp(Mlp):
     A GR-KAN MLP with its rationals replaced by fixed functions.
 
     Args:
-        *args, **kwargs: arguments of timm's ``Mlp``; ``act_layer`` is f.
+        in_features, hidden_features, out_features, **kwargs: arguments of timm's ``Mlp``;
+            ``act_layer`` is f.
         weight_init: the initialization of W_1, with the identity before it, and of W_2, with f
             before it; see :func:`kat.nn.init_grkan_`.
 
@@ -31,18 +32,26 @@ class FixedMlp(Mlp):
         torch.Size([8, 16])
     """
 
+    fc1: nn.Linear
+    fc2: nn.Linear
+
     def __init__(
-        self, *args: Any, weight_init: Scheme = "variance_preserving", **kwargs: Any
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        *,
+        weight_init: Scheme = "variance_preserving",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(in_features, hidden_features, out_features, **kwargs)
         self.weight_init = weight_init
         self.init_weights()
 
     def init_weights(self) -> None:
         """Draws the weights again; timm's models call this after their own initialization."""
-        pairs: list[Any] = [(self.fc1, nn.Identity()), (self.fc2, self.act)]
-        for linear, activation in pairs:
-            init_grkan_(linear, activation, self.weight_init)
+        init_grkan_(self.fc1, nn.Identity(), self.weight_init)
+        init_grkan_(self.fc2, self.act, self.weight_init)
 
 
 class SwiGLUMlp(SwiGLU):
@@ -56,7 +65,7 @@ class SwiGLUMlp(SwiGLU):
         hidden_features: hidden width of the MLP that it replaces; in_features by default.
         out_features: width of the output; in_features by default.
         act_layer: unused; the gate is SiLU.
-        *args, **kwargs: arguments of timm's ``SwiGLU``.
+        **kwargs: arguments of timm's ``SwiGLU``.
         weight_init: the initialization of :class:`kat.nn.GatedGRKANMlp`, or None for timm's: the
             gates start constant, at SiLU(1).
 
@@ -79,12 +88,12 @@ class SwiGLUMlp(SwiGLU):
         hidden_features: int | None = None,
         out_features: int | None = None,
         act_layer: Any = None,
-        *args: Any,
+        *,
         weight_init: Scheme | None = None,
         **kwargs: Any,
     ) -> None:
         hidden = gated_width(hidden_features or in_features)
-        super().__init__(in_features, hidden, out_features, nn.SiLU, *args, **kwargs)
+        super().__init__(in_features, hidden, out_features, nn.SiLU, **kwargs)
         self.weight_init = weight_init
         if weight_init is not None:
             self.init_weights()
@@ -98,8 +107,7 @@ class SwiGLUMlp(SwiGLU):
 
 
 def gated_width(hidden_features: int, multiple: int = 1) -> int:
-    """Return the hidden width with which a gated MLP has the parameters of an MLP: two thirds of
-    its own.
+    """Return two thirds of a hidden width: a gated MLP then has as many parameters as the MLP.
 
     Args:
         hidden_features: hidden width of the MLP.

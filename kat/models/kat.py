@@ -39,7 +39,7 @@ class KAT(ViT):
         mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
         keep: what the MLPs keep for the backward pass, see :class:`kat.nn.GRKANMlp`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
-        grkan_blocks: the blocks that have a GR-KAN MLP, e.g. ``[3]``, the others a plain one with
+        grkan_blocks: the blocks that have a GR-KAN MLP, e.g. ``[3]``, the others an MLP with
             GELU and the same ``mlp_init``; None: all.
         **kwargs: of :class:`kat.models.ViT` and timm's ``VisionTransformer``.
 
@@ -93,8 +93,10 @@ class KAT(ViT):
         if grkan_blocks is not None:
             if not set(grkan_blocks) <= set(range(depth)):
                 raise ValueError(f"grkan_blocks must be of 0 to {depth - 1}, got {grkan_blocks}")
-            plain = partial(FixedMlp, weight_init=mlp_init)
-            mlp_layer = [mlp_layer if i in grkan_blocks else plain for i in range(depth)]
+            mlp_layers: list[Any] = [partial(FixedMlp, weight_init=mlp_init)] * depth
+            for index in grkan_blocks:
+                mlp_layers[index] = mlp_layer
+            mlp_layer = mlp_layers
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, depth=depth, **kwargs)
         self.register_load_state_dict_pre_hook(_rename_coefficients)
 
@@ -104,7 +106,7 @@ class GatedKAT(ViT):
 
     The MLPs are :class:`kat.nn.GatedGRKANMlp`. Their hidden width is two thirds of
     ``mlp_ratio * embed_dim``, to the nearest multiple of ``num_groups``, so that they have about as
-    many parameters as plain MLPs.
+    many parameters as MLPs without a gate.
 
     Args:
         num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GatedGRKANMlp`.

@@ -58,7 +58,10 @@ def selected(
     def among(selection: Any, argument: str) -> set[str]:
         several = isinstance(selection, Iterable) and not isinstance(selection, str)
         selectors = selection if several else [selection]
-        return {name for each in selectors for name in matching(each, argument)}
+        names: set[str] = set()
+        for each in selectors:
+            names.update(matching(each, argument))
+        return names
 
     chosen = set(names) if only is None else among(only, "only")
     left_out = set() if exclude is None else among(exclude, "exclude")
@@ -74,4 +77,4 @@ def _matches(name: str, pattern: str | re.Pattern[str]) -> bool:
     around = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
     if isinstance(pattern, re.Pattern):
         return any(pattern.fullmatch(path) for path in around)
-    return any(fnmatchcase(path, p) for path in around for p in (pattern, f"*.{pattern}"))
+    return any(fnmatchcase(f".{path}", f"*.{pattern}") for path in around)

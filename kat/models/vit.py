@@ -65,7 +65,7 @@ class ViT(VisionTransformer):
         if self.has_rationals and kwargs.get("act_layer") is not None:
             raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
         if mlp_layer is not None and mlp_init is not None:
-            raise ValueError("mlp_init is for the plain MLP; give mlp_init or mlp_layer, not both")
+            raise ValueError("mlp_init is for timm's MLP; give mlp_init or mlp_layer, not both")
         if mlp_layer is None:
             mlp_layer = Mlp if mlp_init is None else partial(FixedMlp, weight_init=mlp_init)
         if isinstance(mlp_layer, list):
@@ -89,19 +89,19 @@ class ViT(VisionTransformer):
         """Initialize all weights: by timm's scheme, then the MLPs' own, then the attention's."""
         super().init_weights(mode, needs_reset)
         if self.attn_init == "mimetic":
-            attentions: list[Any] = [block.attn for block in self.blocks]
-            for attention in attentions:
+            for block in self.blocks:
+                attention: Any = block.attn
                 init_attention_mimetic_(attention.qkv, attention.proj, attention.num_heads)
 
 
 def _one_after_another(layers: list[Any]) -> Callable[..., nn.Module]:
     """Return a class of MLPs that is the next of ``layers`` each time; blocks are made in order."""
     rest = iter(layers)
-    return lambda *args, **kwargs: next(rest)(*args, **kwargs)
+    return lambda **kwargs: next(rest)(**kwargs)
 
 
 class SwiGLUViT(ViT):
-    """A Vision Transformer with SwiGLU MLPs of as many parameters as the plain ones.
+    """A Vision Transformer with SwiGLU MLPs of as many parameters as timm's.
 
     Args:
         mlp_init: initialization of their weights, see ``weight_init`` of :class:`SwiGLUMlp`.
@@ -125,7 +125,7 @@ class KANViT(ViT):
         grid, order, grid_range: of the splines, see :class:`kat.nn.BSplineKANLinear`.
         kan_init: initialization of their weights, see ``weight_init`` there.
         **kwargs: of :class:`ViT`, except ``mlp_init``. With ``mlp_ratio=4 / (grid + order + 1)``
-            the model has about as many parameters as the plain ViT.
+            the model has about as many parameters as :class:`ViT`.
 
     Examples:
         >>> import torch

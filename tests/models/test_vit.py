@@ -110,7 +110,7 @@ def test_the_mlps_can_go_without_norm(family):
     [
         ("vit_micro", {"attn_init": "mimetik"}, "attn_init must be one of"),
         ("vit_swiglu_micro", {"mlp_init": "xavier"}, "scheme must be one of"),
-        ("vit_kan_micro", {"mlp_init": "kaiming"}, "mlp_init is for the plain MLP"),
+        ("vit_kan_micro", {"mlp_init": "kaiming"}, "mlp_init is for timm's MLP"),
         ("kat_micro", {"num_groups": 7}, "is not divisible by num_groups=7"),
         ("kat_micro", {"act_layer": "gelu"}, "give act_init, not act_layer"),
         ("kat_micro", {"grkan_blocks": [4]}, r"grkan_blocks must be of 0 to 3, got \[4\]"),

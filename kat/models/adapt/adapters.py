@@ -88,29 +88,30 @@ class Adapters:
         return {name: self.model.get_submodule(name) for name in (*names, *self.modules_to_save)}
 
     def put(self) -> None:
-        """Put them into the model, trainable; adapters that were there before stay so."""
+        """Insert the adapters, and freeze all else but earlier ones if ``freeze``."""
         self._trainable = {n: p.requires_grad for n, p in self.model.named_parameters()}
         if self.freeze:
-            others = (Change, LowRankChange, Parallel)
-            adapters = [m for m in self.model.modules() if isinstance(m, others)]
-            kept = {parameter for module in adapters for parameter in module.parameters()}
-            for parameter in {*self.model.parameters()} - kept:
+            earlier: set[nn.Parameter] = set()
+            for module in self.model.modules():
+                if isinstance(module, Change | LowRankChange | Parallel):
+                    earlier.update(module.parameters())
+            for parameter in {*self.model.parameters()} - earlier:
                 parameter.requires_grad_(False)
         for name in self.modules_to_save:
             saved = self.model.get_submodule(name).requires_grad_(True)
             for key, tensor in (*saved.named_parameters(), *saved.named_buffers()):
                 self._saved[f"{name}.{key}".strip(".")] = tensor.detach().clone()
         for name, place in self.places.items():
-            module: Any = self.model.get_submodule(name)
+            target: Any = self.model.get_submodule(name)
             if self.kind == "parallel":
                 first = self.model.get_submodule(place["first"])
-                weight, (d_in, width, d_out) = next(first.parameters()), place["widths"]
-                widths = (d_in, width, d_out)
-                Parallel(widths, weight.device, _trained_dtype(weight.dtype)).put(first, module)
+                weight = next(first.parameters())
+                dtype = _trained_dtype(weight.dtype)
+                Parallel(place["widths"], weight.device, dtype).put(first, target)
                 self._fused += disable_fused_inference(self.model, name)
             else:
-                self._dtypes[name] = module.weight_numerator.dtype
-                add_change(module.to(_trained_dtype(self._dtypes[name])), place["rank"])
+                self._dtypes[name] = target.weight_numerator.dtype
+                add_change(target.to(_trained_dtype(self._dtypes[name])), place["rank"])
         self._in_place = True
         update_no_weight_decay(self.model)
         remember(self.model, self.record())
@@ -126,9 +127,7 @@ class Adapters:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of the adapters by full name; of a sharded model whole, on every
-        process.
-        """
+        """Return the tensors of the adapters by full name, whole if the model is sharded."""
         return {name: full_tensor(tensor).detach() for name, tensor in self._tensors().items()}
 
     @torch.no_grad()
@@ -139,8 +138,9 @@ class Adapters:
             InputError: a name or a shape differs; nothing is copied then.
         """
         own = self._tensors()
-        shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (own, state))
-        different = dict(set.symmetric_difference(*(set(of.items()) for of in shapes)))
+        shapes = {name: tensor.shape for name, tensor in own.items()}
+        given = {name: tensor.shape for name, tensor in state.items()}
+        different = dict(shapes.items() ^ given.items())
         if different:
             raise InputError(
                 f"the adapters do not fit the model: other names or shapes of"
@@ -173,7 +173,7 @@ class Adapters:
         write_json(folder / CONFIG, self.record())
 
     def merge(self) -> None:
-        """Leave a plain model that computes the same: the coefficients are its own.
+        """Add the changes to the coefficients, and remove the adapters; the output stays.
 
         The same is trainable as before the adapters were made.
         Low-rank changes become coefficients, a row for each group (``share="none"``).
@@ -191,7 +191,7 @@ class Adapters:
         note_shares(self.model)
 
     def remove(self) -> None:
-        """Take them out: the model computes what it did before, and the same is trainable.
+        """Remove the adapters, and restore what the model computed and what was trainable.
 
         Raises:
             InputError: the adapters were merged or removed, or the model is sharded.
@@ -215,11 +215,10 @@ class Adapters:
         return "\n".join([*aligned(rows), f"trainable: {trainable} of {of_all} parameters"])
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}".lstrip("."): tensor
-            for name, module in self.modules.items()
-            for key, tensor in module.state_dict().items()
-        }
+        tensors: dict[str, Tensor] = {}
+        for name, module in self.modules.items():
+            tensors |= module.state_dict(prefix=f"{name}." if name else "")
+        return tensors
 
     def _take_out(self, *, merge: bool) -> None:
         if any(map(is_sharded, self.model.parameters())):

@@ -15,7 +15,7 @@ from kat.files import open_input
 from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
 from kat.models.adapt.changes import is_adapted
 from kat.models.config_record import recorded, root_of
-from kat.models.kanify.api import check_plain
+from kat.models.kanify.api import check_unwrapped
 from kat.models.kanify.find import find
 from kat.models.kanify.walk import linear_map
 from kat.models.selection import Selection, selected
@@ -24,8 +24,8 @@ from kat.text import listing
 
 _HINTS = {
     "rational": "; kat.kanify(model) puts rationals in the place of its activations",
-    "MLP": " that an adapter could be put beside, but plain ones and GRKANMlps have: not gated ones"
-    " of kat, and none with an adapter. kat.kanify hides those that it takes: adapt first",
+    "MLP": " that an adapter could be put beside: gated ones of kat and any with an adapter do not"
+    " count, and kat.kanify hides those that it takes, so adapt first",
 }
 """Advice in the error for a model without rationals."""
 
@@ -73,8 +73,8 @@ def adapt(
 
     Returns:
         The adapters: ``print`` shows them, ``save(folder)`` writes only them,
-        :func:`kat.models.adapt.load_adapters` loads the folder, ``merge()`` leaves a plain model,
-        and ``remove()`` restores the model before the call.
+        :func:`kat.models.adapt.load_adapters` loads the folder, ``merge()`` leaves a model without
+        adapters that computes the same, and ``remove()`` restores the model before the call.
 
     Raises:
         InputError: a model without rationals or MLPs, or one that is wrapped or adapted there
@@ -101,7 +101,7 @@ def adapt(
     for name, value, applies in (("rank", rank, "low_rank"), ("width", width, "parallel")):
         if value is not None and kind != applies:
             raise InputError(f"{name}={value!r} has no meaning for adapters of the kind {kind!r}")
-    check_plain(model)
+    check_unwrapped(model)
     if kind == "parallel":
         found, what = _mlps(model, 16 if width is None else width), "MLP"
     else:
@@ -114,7 +114,8 @@ def adapt(
     if modules_to_save is not None:
         modules = [name for name, _ in model.named_modules() if name]
         chosen = selected(modules, "module", modules_to_save)
-        saved = [n for n in chosen if not any(n.startswith(f"{other}.") for other in chosen)]
+        inside = tuple(f"{name}." for name in chosen)
+        saved = [name for name in chosen if not name.startswith(inside)]
     return _put(Adapters(model, kind, {name: found[name] for name in names}, saved, freeze))
 
 
@@ -148,7 +149,7 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
         ('rational', ['act1', 'act2'])
     """
     folder = Path(folder)
-    check_plain(model)
+    check_unwrapped(model)
     record = read_json(folder / CONFIG)
     if not isinstance(record, dict) or record.get(KEY) != VERSION:
         raise InputError(f"{folder / CONFIG} is not of kat.adapt, version {VERSION}")
@@ -213,7 +214,7 @@ def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
 
 
 def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
-    """Return the MLPs of a model, of GR-KAN and plain ones, by the name of their last module."""
+    """Return the MLPs of a model, with rationals or without, by the name of their last module."""
     ends = {
         name: (name, module.fc1.in_features, module.fc2.out_features)
         for name, module in model.named_modules()
@@ -245,14 +246,14 @@ def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
     first, widths = modules.get(place["first"]), place["widths"][::2]
     if isinstance(last, GRKANMlp):
         return [last.fc1.in_features, last.fc2.out_features] == widths
-    before, after = (linear_map(module) if module else None for module in (first, last))
+    if first is None or last is None:
+        return False
+    before, after = linear_map(first), linear_map(last)
     return before is not None and after is not None and [before.d_in, after.d_out] == widths
 
 
 def _of_record(model: nn.Module, record: Mapping[str, Any], *, in_place: bool) -> Adapters:
-    """Return the adapters of a record. A model without its head lacks modules that were saved with
-    it.
-    """
+    """Return the adapters of a record; a model without its head lacks modules to save."""
     modules, places = dict(model.named_modules()), dict(record["places"])
     saved = [name for name in record["modules_to_save"] if name in modules]
     return Adapters(model, record["kind"], places, saved, record["freeze"], _in_place=in_place)

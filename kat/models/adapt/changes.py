@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -149,9 +150,7 @@ class Parallel(nn.Module):
         device, dtype: of the parameters.
     """
 
-    def __init__(
-        self, widths: tuple[int, int, int], device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, widths: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         d_in, width, d_out = widths
         self.inputs: dict[int, Tensor] = {}  # of the passes that run, by thread
@@ -170,7 +169,7 @@ class Parallel(nn.Module):
         return y
 
     def put(self, first: nn.Module, last: nn.Module) -> None:
-        """Put it beside an MLP, as a child of its last module.
+        """Insert the bottleneck beside an MLP, as a child of the MLP's last module.
 
         Args:
             first: gets x.
@@ -182,7 +181,7 @@ class Parallel(nn.Module):
         self.hooks = [before, last.register_forward_hook(self._add)]
 
     def take_out(self, last: nn.Module) -> None:
-        """Take it out of the last module."""
+        """Remove the bottleneck from the last module."""
         for hook in self.hooks:
             hook.remove()
         delattr(last, NAME)

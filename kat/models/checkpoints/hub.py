@@ -134,9 +134,7 @@ def from_pretrained(
 
 
 def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name: str) -> str:
-    """Return the text of README.md below the Hub's metadata: what is on record, without local
-    paths.
-    """
+    """Return the text of README.md below the Hub's metadata, without local paths."""
     settings = copy.deepcopy(dict(training.settings))
     settings.pop("out", None)
     data, start = settings.get("data", {}), settings.get("model", {})
@@ -156,14 +154,15 @@ def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name:
     is_kat = record.architecture.startswith("kat_")
     kind = "a Kolmogorov-Arnold Transformer (arXiv 2409.10594)" if is_kat else "a timm model"
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    images = f"""{dimensions(record.input_size)}, mean {list(record.mean)}, std {list(record.std)},
+  {record.interpolation} interpolation, central crop of {record.crop_pct:.1%}"""
     return f"""
 # {name}
 
 `{record.architecture}`: {kind}, written by `kat` {__version__}.
 
 - Parameters: {parameters:,}
-- Input: {dimensions(record.input_size)}, mean {list(record.mean)}, std {list(record.std)},
-  {record.interpolation} interpolation, central crop of {record.crop_pct:.1%}
+- Input: {images}
 - Classes: {len(record.classes)}
 
 ```python

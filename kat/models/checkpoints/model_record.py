@@ -21,9 +21,8 @@ _LARGEST_DEPTH = 2**10
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
 _TIMMS = {
-    name
-    for create in (timm.create_model, build_model_with_cfg)
-    for name in inspect.signature(create).parameters
+    *inspect.signature(timm.create_model).parameters,
+    *inspect.signature(build_model_with_cfg).parameters,
 } - {"kwargs", "model_args"}
 """timm's own arguments: with pretrained, pretrained_cfg or checkpoint_path it fetches weights."""
 
@@ -108,24 +107,27 @@ class ModelRecord:
         # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
         registered: Any = timm.get_pretrained_cfg(self.architecture)
-        return {
-            **({} if self.category_ids is None else {"category_ids": self.category_ids}),
+        pretrained = {
+            "input_size": list(self.input_size),
+            "fixed_input_size": True,
+            "interpolation": self.interpolation,
+            "crop_pct": self.crop_pct,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "num_classes": len(self.classes),
+            "first_conv": registered.first_conv if registered else "patch_embed.proj",
+            "classifier": registered.classifier if registered else "head",
+        }
+        config = {
             "architecture": self.architecture,
             "num_classes": len(self.classes),
             "label_names": self.classes,
-            "model_args": {**input_args(self.architecture, self.input_size), **args},
-            "pretrained_cfg": {
-                "input_size": list(self.input_size),
-                "fixed_input_size": True,
-                "interpolation": self.interpolation,
-                "crop_pct": self.crop_pct,
-                "mean": list(self.mean),
-                "std": list(self.std),
-                "num_classes": len(self.classes),
-                "first_conv": registered.first_conv if registered else "patch_embed.proj",
-                "classifier": registered.classifier if registered else "head",
-            },
+            "model_args": input_args(self.architecture, self.input_size) | args,
+            "pretrained_cfg": pretrained,
         }
+        if self.category_ids is not None:
+            config["category_ids"] = self.category_ids
+        return config
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> ModelRecord:
@@ -195,7 +197,9 @@ def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
     if isinstance(create, partial):
         made = create.args[0]
         classes = made.__mro__ + getattr(made, "transformer_class", nn.Module).__mro__
-        known = {name for c in classes for name in inspect.signature(c.__init__).parameters}
+        known: set[str] = set()
+        for each in classes:
+            known.update(inspect.signature(each.__init__).parameters)
         if strange := sorted(args.keys() - known):
             raise unknown(f"argument of {architecture}", strange[0], known)
 

@@ -114,7 +114,7 @@ def _record_beside(weights: Path, checksum: str) -> Any:
 
 
 def warn_without(checksum: str | None, path: str | Path) -> None:
-    """Warns of a safetensors file without a checksum, once it is known to be of use."""
+    """Warn of a safetensors file without a checksum, once it is known to be of use."""
     if checksum == "":
         warn(f"warning: {path} has no checksum, so damage to its weights would not be noticed")
 
@@ -175,8 +175,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def published_name(name: str) -> str:
-    """Return the name of a parameter in the first published variant: ``weight_numerator`` for
-    ``numerator_v``."""
+    """Return the first published variant's name: ``weight_numerator`` for ``numerator_v``."""
     return _OTHER_VARIANT.sub(r"weight_\1", name)
 
 
@@ -186,7 +185,7 @@ def is_coefficient(name: str) -> bool:
 
 
 def filter_released(content: Mapping[str, Any], model: VisionTransformer) -> dict[str, Tensor]:
-    """Fits the weights of a KAT's checkpoint to a model: timm's ``pretrained_filter_fn``.
+    """Fit the weights of a KAT's checkpoint to a model: timm's ``pretrained_filter_fn``.
 
     Names are made canonical. Position and patch embeddings are resampled to the sizes of the
     model. The classifier is left to timm.
@@ -249,20 +248,18 @@ def check_match(
     See :func:`load_weights`.
     """
     own = model.state_dict()
-    common = [name for name in own if name in weights]
+    shapes, integers = [], []
+    for name in filter(weights.__contains__, own):
+        value, given = own[name], weights[name]
+        if given.shape != value.shape:
+            shapes.append(f"{name} {tuple(given.shape)} for {tuple(value.shape)}")
+        if value.is_floating_point() and not given.is_floating_point():
+            integers.append(name)
     problems = {
         "missing": [name for name in own if name not in weights and name not in may_lack],
         "unexpected": [name for name in weights if name not in own],
-        "of another shape": [
-            f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-            for name in common
-            if weights[name].shape != own[name].shape
-        ],
-        "not of floating-point numbers": [
-            name
-            for name in common
-            if own[name].is_floating_point() and not weights[name].is_floating_point()
-        ],
+        "of another shape": shapes,
+        "not of floating-point numbers": integers,
     }
     parts = [f"{len(found)} {kind} ({listing(found)})" for kind, found in problems.items() if found]
     if parts:

@@ -102,12 +102,11 @@ def make_record(
     recipe = registered_preprocessing(name, channels)
     size = args.get("img_size", recipe["input_size"][1:])
     height, width = (size, size) if isinstance(size, int) else size
-    kept = {
-        name: value
-        for name, value in source.preprocessing.items()
-        if name not in ("mean", "std") or len(value) == channels
-    }
-    recipe |= {**kept, **(preprocessing or {}), "input_size": (channels, height, width)}
+    known = dict(source.preprocessing)
+    for key in ("mean", "std"):
+        if len(known.get(key, ())) != channels:
+            known.pop(key, None)
+    recipe |= {**known, **(preprocessing or {}), "input_size": (channels, height, width)}
     classes = source.classes
     if num_classes is not None and num_classes != len(classes):
         classes = numbered(num_classes)
@@ -197,10 +196,10 @@ def _init_transformer(
         dropped=[*source.dropped, *(name for name in source.weights if name.startswith(gone))],
         fresh=fresh,
     )
-    vit = _plain_twin(model, function) if isinstance(model, KAT) and not source.is_kat else model
+    vit = _vit_twin(model, function) if isinstance(model, KAT) and not source.is_kat else model
     needs = f", which needs {source.args}," if source.args else ""
     load_weights(vit, weights, source=f"{source.name}{needs}", may_lack=frozenset(fresh))
-    if vit is model or not isinstance(model, KAT):
+    if vit is model:
         return report
     if images is None:
         height, width = model.patch_embed.img_size
@@ -263,11 +262,10 @@ def _are_equal(first: nn.Module, second: nn.Module) -> bool:
 
 def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tensor]:
     """Return the source's weights by the names and of the sizes of the model."""
-    weights = {
-        "reg_token" if name == "dist_token" else name: value
-        for name, value in source.weights.items()
-        if not name.startswith("head_dist.")
-    }
+    given = source.weights.items()
+    weights = {name: value for name, value in given if not name.startswith("head_dist.")}
+    if "dist_token" in weights:
+        weights["reg_token"] = weights.pop("dist_token")
     own, grid = model.state_dict(), tuple(model.patch_embed.grid_size)
     if source.grid not in (None, grid) and "pos_embed" in weights:
         positions = weights["pos_embed"]
@@ -290,21 +288,24 @@ def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tens
 def _resized(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> dict[str, tuple[Shape, Shape]]:
-    return {
-        name: (tuple(given[name].shape), tuple(own[name].shape))
-        for name in own
-        if name in given and given[name].shape != own[name].shape
-    }
+    resized = {}
+    for name in filter(given.__contains__, own):
+        before, after = tuple(given[name].shape), tuple(own[name].shape)
+        if before != after:
+            resized[name] = (before, after)
+    return resized
 
 
-def _plain_twin(model: KAT, activation: nn.Module) -> KAT:
-    """Return a copy of a KAT with timm's MLPs and this activation in place of its GR-KAN MLPs: a
-    ViT.
-    """
+def _vit_twin(model: KAT, activation: nn.Module) -> KAT:
+    """Return a copy of a KAT as a ViT: with timm's MLPs and this activation."""
     twin = copy.deepcopy(model).eval()
     for index, mlp in gr_kan_mlps(model).items():
-        sizes = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc2.out_features
-        plain = Mlp(*sizes, bias=mlp.fc1.bias is not None)
-        plain.act, plain.norm = copy.deepcopy(activation), copy.deepcopy(mlp.norm)
-        twin.blocks[index].mlp = plain.to(mlp.fc1.weight).eval()
+        fixed = Mlp(
+            mlp.fc1.in_features,
+            mlp.fc1.out_features,
+            mlp.fc2.out_features,
+            bias=mlp.fc1.bias is not None,
+        )
+        fixed.act, fixed.norm = copy.deepcopy(activation), copy.deepcopy(mlp.norm)
+        twin.blocks[index].mlp = fixed.to(mlp.fc1.weight).eval()
     return twin

@@ -39,6 +39,19 @@ _DEFAULTS = {
 } | {"norm_eps": LayerNorm(1).eps}
 
 
+_SWITCHES = {
+    "class_token": "cls_token",
+    "pre_norm": "norm_pre.weight",
+    "final_norm": "norm.weight",
+    "qkv_bias": "blocks.0.attn.qkv.bias",
+    "proj_bias": "blocks.0.attn.proj.bias",
+    "qk_norm": "blocks.0.attn.q_norm.weight",
+    "scale_attn_norm": "blocks.0.attn.norm.weight",
+    "scale_mlp_norm": "blocks.0.mlp.norm.weight",
+}
+"""Arguments that are True for a ViT with weights of this name."""
+
+
 @dataclass(frozen=True)
 class ViTSource:
     """The weights of a trained ViT, and what is known about the model.
@@ -92,19 +105,16 @@ class ViTSource:
         return {name: v for name, v in self.args.items() if not (is_timms and name == "norm_eps")}
 
     def for_classes(self, classes: list[str]) -> ViTSource:
-        """Return the source for a model with these classes: without its head if that has other
-        classes.
+        """Return the source for a model with these classes, without a head for other classes.
 
         A head whose classes are numbers is assumed to fit any.
         """
         if self.classes in (classes, numbered(len(self.classes))):
             return self
         gone = [n for n in (*self.weights, *self.heads) if n.startswith(self.class_layers)]
-        kept, heads = (
-            {name: w for name, w in given.items() if name not in gone}
-            for given in (self.weights, self.heads)
-        )
-        return replace(self, weights=kept, dropped=(*self.dropped, *gone), heads=heads)
+        weights = {name: value for name, value in self.weights.items() if name not in gone}
+        heads = {name: value for name, value in self.heads.items() if name not in gone}
+        return replace(self, weights=weights, dropped=(*self.dropped, *gone), heads=heads)
 
     def for_grid(self) -> ViTSource:
         """Return the source for a model without prefix tokens, pooling and classifier.
@@ -159,7 +169,8 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         )
     beside = path.suffix == ".safetensors" and path.with_name(CONFIG).is_file()
     if path.is_dir() or beside or (path.suffix == ".ckpt" and path.is_file()):
-        return _from_model(*load_model(path), name=name)
+        stored, its_record = load_model(path)
+        return _from_model(stored, its_record, name=name)
     if path.is_file() or path.suffix in _FILES:
         weights, _, checksum = read_weights(path)
         warn_without(checksum, path)
@@ -218,49 +229,40 @@ def _from_model(model: nn.Module, record: ModelRecord | None = None, *, name: st
 
 
 def own_weights(model: DenseModel) -> dict[str, Tensor]:
-    """Return the weights of a dense model without its transformer's, by the names of its state
-    dict.
-    """
+    """Return the weights of a dense model without its transformer's, by name."""
     state = model.state_dict().items()
     return {name: w.detach() for name, w in state if not name.startswith(TRANSFORMER)}
 
 
 def _vit_args(weights: Mapping[str, Tensor], model: VisionTransformer) -> dict[str, Any]:
-    """Return the arguments of :class:`kat.models.ViT` that a model's weights need; {} for a plain
-    ViT.
+    """Return the arguments of :class:`kat.models.ViT`, other than the defaults, for weights.
 
     A distillation token becomes a register. The number of heads and the sizes of images and patches
     are not included.
     """
-
-    def has(name: str) -> bool:
-        return name in weights
-
     block: Any = model.blocks[0]
     registers = sum(weights[n].shape[1] for n in ("reg_token", "dist_token") if n in weights)
-    args: dict[str, Any] = {
-        "init_values": 1e-5 if has("blocks.0.ls1.gamma") else None,
+    args: dict[str, Any] = {name: weight in weights for name, weight in _SWITCHES.items()}
+    args |= {
         "reg_tokens": registers,
-        "class_token": has("cls_token"),
-        "no_embed_class": model.no_embed_class and registers + has("cls_token") > 0,
-        "pos_embed": "learn" if has("pos_embed") else "none",
+        "no_embed_class": model.no_embed_class and registers + args["class_token"] > 0,
         "global_pool": model.global_pool,
-        "fc_norm": has("fc_norm.weight") or (False if model.global_pool == "avg" else None),
         "pool_include_prefix": model.pool_include_prefix,
-        "pre_norm": has("norm_pre.weight"),
-        "final_norm": has("norm.weight") or has("fc_norm.weight"),
-        "qkv_bias": has("blocks.0.attn.qkv.bias"),
-        "proj_bias": has("blocks.0.attn.proj.bias"),
-        "qk_norm": has("blocks.0.attn.q_norm.weight"),
-        "scale_attn_norm": has("blocks.0.attn.norm.weight"),
-        "scale_mlp_norm": has("blocks.0.mlp.norm.weight"),
         "norm_eps": block.norm1.eps,
     }
+    if "fc_norm.weight" in weights:
+        args |= {"fc_norm": True, "final_norm": True}
+    elif model.global_pool == "avg":
+        args["fc_norm"] = False
+    if "blocks.0.ls1.gamma" in weights:
+        args["init_values"] = 1e-5
+    if "pos_embed" not in weights:
+        args["pos_embed"] = "none"
     return {name: value for name, value in args.items() if value != _DEFAULTS[name]}
 
 
 def rational_args(model: VisionTransformer) -> dict[str, Any]:
-    """Return the arguments of a KAT that determine the functions of its coefficients; {} for a ViT.
+    """Return the arguments of a KAT that its coefficients need; {} for a ViT.
 
     Weights alone do not distinguish form A from form B.
     """
@@ -270,11 +272,12 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
         return {}
     mlp = mlps[0]
     act: Any = mlp.act2 if isinstance(mlp, GRKANMlp) else mlp.act
-    plain = isinstance(mlp, GRKANMlp) and not isinstance(mlp.act1, GroupRational)
-    return {
-        **({"first_init": "none"} if plain else {}),
+    args = {
         "num_groups": getattr(mlp, "num_groups", act.num_groups),
         "degree": list(act.degree),
         "form": act.form,
         "share": act.share,
     }
+    if isinstance(mlp, GRKANMlp) and not isinstance(mlp.act1, GroupRational):
+        args["first_init"] = "none"
+    return args

@@ -40,11 +40,11 @@ class GridAttention(nn.Module):
     def forward(self, x: Tensor, projections: Attention) -> Tensor:
         """Attention over (B, H, W, C), with the projections of a block's attention module."""
         batch, height, width, _ = x.shape
-        size = height, width
+        rows, columns, mask = height, width, None
         if self.window:
-            size = at_most(height, self.window), at_most(width, self.window)
-        mask = _mask(x, *size) if self.window else None
-        y = self._attend(split_windows(x, *size), projections, mask)
+            rows, columns = at_most(height, self.window), at_most(width, self.window)
+            mask = _mask(x, rows, columns)
+        y = self._attend(split_windows(x, rows, columns), projections, mask)
         return join_windows(y, batch, height, width)
 
     def _attend(self, x: Tensor, attention: Attention, mask: Tensor | None) -> Tensor:

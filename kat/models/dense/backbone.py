@@ -39,7 +39,7 @@ class DenseBackbone(nn.Module):
             None for the last.
 
     Raises:
-        InputError: the index of no block, or a transformer of other blocks than timm's plain ones.
+        InputError: the index of no block, or a transformer of other blocks than timm's ``Block``.
 
     Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection,
     arXiv 2203.16527.
@@ -80,16 +80,13 @@ class DenseBackbone(nn.Module):
             )
         self.vit = keep_grid_only(vit)
         self.grad_checkpointing = False
-        windows = [0 if index in global_blocks else window for index in range(depth)]
-        grid: Size = vit.patch_embed.grid_size
-        self.attention = nn.ModuleList(
-            GridAttention(
-                blocks[0].attn.head_dim,
-                side,
-                ((side, side) if side else grid) if relative_position else None,
-            )
-            for side in windows
-        )
+        self.attention = nn.ModuleList()
+        for index in range(depth):
+            side = 0 if index in global_blocks else window
+            reach: Size | None = None
+            if relative_position:
+                reach = (side, side) if side else vit.patch_embed.grid_size
+            self.attention.append(GridAttention(blocks[0].attn.head_dim, side, reach))
 
     @property
     def patch(self) -> int:

@@ -62,10 +62,10 @@ class Features(nn.Module):
         maps: list[Tensor] = []
         for (height, width), members in groups.items():
             parts = self.neck(self.body(images[members, :, :height, :width]))
-            maps = maps or [
-                part.new_zeros(len(images), part.shape[1], *(math.ceil(n / stride) for n in sides))
-                for part, stride in zip(parts, self.strides, strict=True)
-            ]
+            if not maps:
+                for part, stride in zip(parts, self.strides, strict=True):
+                    rows, columns = (math.ceil(side / stride) for side in sides)
+                    maps.append(part.new_zeros(len(images), part.shape[1], rows, columns))
             for whole, part in zip(maps, parts, strict=True):
                 whole[members, :, : part.shape[2], : part.shape[3]] = part
         return maps

@@ -171,8 +171,8 @@ class EvaluationSize(GeneralizedRCNNTransform):
     """
 
     def __init__(self, min_size: int, max_size: int, channels: int, step: int) -> None:
-        no_change = [0.0] * channels, [1.0] * channels
-        super().__init__(min_size, max_size, *no_change, size_divisible=step)
+        mean, std = [0.0] * channels, [1.0] * channels  # normalized already
+        super().__init__(min_size, max_size, mean, std, size_divisible=step)
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
         """Return the resized image, and the target unchanged: there is none in evaluation."""
@@ -214,7 +214,8 @@ def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
     if "masks" not in found:
         return found
     boxes = found["boxes"]
-    pasted = torch.empty(len(boxes), *size, dtype=torch.bool, device=boxes.device)
+    height, width = size
+    pasted = torch.empty(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
     for whole, mask, box in zip(pasted, found["masks"], boxes, strict=True):
         torch.ge(paste_masks_in_image(mask[None], box[None], size)[0, 0], MASK_THRESHOLD, out=whole)
     return {**found, "masks": pasted}

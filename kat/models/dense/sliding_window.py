@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +47,13 @@ def sliding_window_inference(
     if stride is not None and (window is None or not 1 <= stride <= window):
         raise InputError(f"stride must be at least 1 and at most window={window}, got {stride}")
     size = image.shape[-2:]
-    total = torch.zeros(0)
+    total: Any = 0.0
     for scale in config.scales:
         sides = [max(1, round(scale * side)) for side in size]
         scaled = image[None] if scale == 1 else _resized(image[None], sides, antialias=True)
         for mirrored in (False, True) if config.flip else (False,):
             logits = _logits(model, scaled.flip(-1) if mirrored else scaled, window, stride)
-            probabilities = _resized(logits.flip(-1) if mirrored else logits, size).softmax(1)
-            total = probabilities if not total.numel() else total + probabilities
+            total = total + _resized(logits.flip(-1) if mirrored else logits, size).softmax(1)
     return total[0] / (len(config.scales) * (1 + config.flip))
 
 
@@ -96,7 +96,7 @@ def predicted_classes(probabilities: Tensor, size: Sequence[int]) -> Tensor:
         tensor([[1, 1, 1],
                 [1, 1, 1]])
     """
-    classes = torch.empty(*size, dtype=torch.long, device=probabilities.device)
+    classes = torch.empty(tuple(size), dtype=torch.long, device=probabilities.device)
     for rows, part in resized_strips(probabilities, size):
         classes[rows] = part.argmax(0)
     return classes

@@ -127,7 +127,7 @@ def kanify(
         raise unknown("what", what, get_args(What))
     if isinstance(calibration, Mapping | str | torch.Tensor):
         raise InputError("calibration must be an iterable of batches; put one in a list: [batch]")
-    check_plain(model)
+    check_unwrapped(model)
     found, config = find(model), config or KanifyConfig()
     sites = _chosen(found, what, only, exclude)
     on_interval = cache(fit_on_interval)
@@ -155,7 +155,7 @@ def kanify(
     return plan
 
 
-def check_plain(model: nn.Module) -> None:
+def check_unwrapped(model: nn.Module) -> None:
     """Check that no part of a model is compiled, or wrapped by DDP or FSDP.
 
     Raises:

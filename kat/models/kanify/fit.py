@@ -46,8 +46,7 @@ class Activation:
 
 
 def activation_function(activation: Callable[..., Any]) -> Activation | None:
-    """Return the function of an activation, None if it is not the same function of every value by
-    itself.
+    """Return the function of an activation, None if it is not elementwise.
 
     The activation is called at 321 points of [-16, 16] in float64 on the CPU, in evaluation mode;
     one with parameters as a copy, with their present values. The state of the random number
@@ -190,15 +189,17 @@ def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.d
             return activation.function(torch.from_numpy(x)).numpy()
 
         coefficients = fit(function, config.degree, config.form, config.interval).coefficients
-    x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64, device="cpu")
+    low, high = coefficients.interval
+    x = torch.linspace(low, high, 20001, dtype=torch.float64, device="cpu")
     return _measured(activation, coefficients, dtype, x)
 
 
 def fit_to_inputs(
     activation: Activation, start: Fitted, seen: SeenInputs, dtype: torch.dtype
 ) -> Fitted:
-    """Return the weighted least-squares fit of an activation at its inputs, and loosely between
-    them.
+    """Return the weighted least-squares fit of an activation at its inputs.
+
+    Evenly spaced points around the inputs have a small weight.
 
     Args:
         activation: the function.

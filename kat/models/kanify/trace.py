@@ -26,7 +26,8 @@ is."""
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<eval_with_key>")
 """The beginnings of the names of files that are no code of the model."""
 _CONTAINERS = (dict, OrderedDict, list, set)
-_NOT_PLAIN = (torch.Tensor, type, ModuleType)
+_LEFT_OUT = (torch.Tensor, type, ModuleType)
+"""Values whose attributes a trace does not change."""
 
 
 def joined(path: str, name: str) -> str:
@@ -54,14 +55,14 @@ def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Restore the classes, attributes and containers of all modules at the end.
 
-    The attributes of plain objects that modules hold are restored as well.
+    The attributes of other objects that modules hold are restored as well.
     """
     before = [(module, type(module), {**vars(module)}) for module in model.modules()]
     inside: list[tuple[Any, Any]] = []
     for _, _, own in before:
         for value in own.values():
-            is_plain = hasattr(value, "__dict__") and not isinstance(value, _NOT_PLAIN)
-            container = vars(value) if is_plain and type(value) not in _CONTAINERS else value
+            is_object = hasattr(value, "__dict__") and not isinstance(value, _LEFT_OUT)
+            container = vars(value) if is_object and type(value) not in _CONTAINERS else value
             if type(container) in _CONTAINERS:
                 inside.append((container, copy.copy(container)))
     try:
@@ -94,8 +95,7 @@ class Tracer(fx.Tracer):
         self.path = ""
 
     def graph_of(self, root: nn.Module) -> fx.Graph:
-        """Return the graph of a module, empty if its code cannot be traced: then the line is in
-        ``stops``.
+        """Return the graph of a module, empty if its code cannot be traced, see ``stops``.
 
         The module and the random number generators are restored. Each name of a child is a step of
         its own. A closure over the child itself cannot be followed: it would go on calling it.
@@ -128,9 +128,17 @@ class Tracer(fx.Tracer):
                 symbols.append(self.create_proxy("placeholder", parameter.name, (), {}))
         return self.function, symbols
 
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: Any,
+        kwargs: Any,
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> fx.Node:
         """Note the line of the code, and the module whose code it is."""
-        node = super().create_node(*args, **kwargs)
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta |= {LINE: self._line(), PATH: self.path}
         return node
 

@@ -131,9 +131,7 @@ def linear_map(module: nn.Module) -> LinearMap | None:
 
 
 def layer_of(module: nn.Module) -> LinearMap | None:
-    """Return the channels of a linear map, a convolution of any size or a norm of images, else
-    None.
-    """
+    """Return the channels of a linear map, a convolution or a norm of images, else None."""
     if isinstance(module, _NORMS):
         width: Any = getattr(module, "num_channels", None) or module.num_features
         return LinearMap(width, width, 1)
@@ -153,11 +151,11 @@ def expert_widths(module: nn.Module) -> set[tuple[int, int, int, bool]]:
     if len(stacked) != 2:
         return set()
     first, second = stacked
-    return {
-        (d_in, hidden, d_out, out > hidden)
-        for (out, d_in), (d_out, hidden) in ((first, second), (first[::-1], second[::-1]))
-        if d_in == d_out and out in (hidden, 2 * hidden)
-    }
+    found = set()
+    for (out, d_in), (d_out, hidden) in ((first, second), (first[::-1], second[::-1])):
+        if d_in == d_out and out in (hidden, 2 * hidden):
+            found.add((d_in, hidden, d_out, out > hidden))
+    return found
 
 
 class _Source(NamedTuple):
@@ -189,8 +187,7 @@ class Walk:
         self.path = path
 
     def mlp(self, activation: str, call: fx.Node) -> Site | None:
-        """Return the MLP around a call of an activation; None if the caller of the code has a part
-        of it.
+        """Return the MLP around a call of an activation; None if the caller has a part of it.
 
         Raises:
             NoMlp: there is no MLP around it.
@@ -215,8 +212,7 @@ class Walk:
         )
 
     def channels(self, call: fx.Node) -> dict[tuple[int, int], str]:
-        """Return the numbers of channels at a call and their dimensions, each with the layer that
-        has it.
+        """Return the channels at a call: their number and dimension, with the layer's name.
 
         It looks at the nearest layers before and after the call, beyond steps that keep channels.
         More than one entry means that the channels are unclear.
@@ -242,8 +238,7 @@ class Walk:
         return found
 
     def _source(self, user: fx.Node, value: fx.Node | None = None) -> _Source | None:
-        """Return the origin of a value, by default the input of its user; None if the caller
-        provides it.
+        """Return the origin of a value, by default the input of its user; None if an argument.
 
         Args:
             user: the step that uses it.
