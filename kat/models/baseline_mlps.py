@@ -49,7 +49,7 @@ class FixedMlp(Mlp):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws the weights again; timm's models call this after their own initialization."""
+        """Draw the weights again; timm's models call this after their own initialization."""
         init_grkan_(self.fc1, nn.Identity(), self.weight_init)
         init_grkan_(self.fc2, self.act, self.weight_init)
 
@@ -99,7 +99,7 @@ class SwiGLUMlp(SwiGLU):
             self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws the weights again; timm's models call this after their own initialization."""
+        """Draw the weights again; timm's models call this after their own initialization."""
         if self.weight_init is None:
             super().init_weights()
         else:

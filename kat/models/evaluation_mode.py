@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, for whoever looks at a model from outside."""
+"""A context in which a model is in evaluation mode; the mode is restored afterwards."""
 
 from __future__ import annotations
 

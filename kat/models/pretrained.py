@@ -83,9 +83,7 @@ def _class_of(auto: Any, config: Any, options: dict[str, Any]) -> Any:
 
 
 def _changed(kind: Any, records: list[Record]) -> Any:
-    """Return a subclass with the changes, which ``from_pretrained`` builds before it loads the
-    weights.
-    """
+    """Return a subclass with the changes, for ``from_pretrained`` to build and load."""
 
     class Changed(kind):
         def __init__(self, config: Any, **settings: Any) -> None:

@@ -15,7 +15,7 @@ _NAME = "no_weight_decay"
 def update_no_weight_decay(model: nn.Module) -> None:
     """Add the rationals' parameters to the names in ``model.no_weight_decay()``.
 
-    It is called whenever rationals or their parameters have come or gone.
+    It is called after rationals or their parameters were added or removed.
     """
     own: Any = getattr(model, _NAME, ())
     names = set(own() if callable(own) else own)

@@ -234,10 +234,9 @@ def least_bytes() -> int:
 def second_level_cache() -> int:
     """Return the size of one core's second-level cache in bytes, as Linux tells it."""
     try:
-        size = int(_LEVEL_2.read_text().strip().removesuffix("K")) << 10
+        return int(_LEVEL_2.read_text().strip().removesuffix("K")) << 10
     except (OSError, ValueError):
         return _UNKNOWN_CACHE
-    return size
 
 
 def _widest_bytes(x: Tensor, widths: Sequence[int]) -> int:

@@ -176,25 +176,21 @@ class BSplineKANMlp(nn.Module):
 def _pieces(order: int) -> list[list[float]]:
     """Return the splines of an order on one grid interval, as coefficients of polynomials in u.
 
-    With N the cardinal spline on the knots 0 .. order + 1, entry [p][r] is the coefficient of u^p
-    in N(order - r + u), which is B_(i + r) at t = i + u. De Boor and Cox's recursion gives them:
-    N_K(s) = (s N_(K-1)(s) + (K + 1 - s) N_(K-1)(s - 1)) / K, with s = r + u on the piece r.
+    With N the cardinal spline on the knots 0 .. K + 1, K = order, entry [p][r] is the coefficient
+    of u^p in N(K - r + u), which is B_(i + r) at t = i + u. Truncated powers give them:
+    N(s) = sum_j (-1)^j C(K + 1, j) max(s - j, 0)^K / K!.
     """
-    zero = [0.0] * (order + 1)
-    pieces = [[1.0, *zero[1:]]]
-    for degree in range(1, order + 1):
-        pairs = zip([*pieces, zero], [zero, *pieces], strict=True)
-        pieces = [_piece(r, degree, own, left) for r, (own, left) in enumerate(pairs)]
-    return [list(row) for row in zip(*reversed(pieces), strict=True)]
-
-
-def _piece(r: int, degree: int, own: list[float], left: list[float]) -> list[float]:
-    """Return N_K(r + u), with K the degree, from N_(K-1)(r + u) and N_(K-1)(r - 1 + u)."""
-    piece = []
-    for p in range(len(own)):  # own[-1] and left[-1] are 0, as if before u^0
-        total = r * own[p] + own[p - 1] + (degree + 1 - r) * left[p] - left[p - 1]
-        piece.append(total / degree)
-    return piece
+    rows = []
+    for p in range(order + 1):
+        factor = math.comb(order, p)
+        row = []
+        for knot in range(order, -1, -1):
+            total = 0
+            for j in range(knot + 1):
+                total += (-1) ** j * math.comb(order + 1, j) * (knot - j) ** (order - p)
+            row.append(factor * total / math.factorial(order))
+        rows.append(row)
+    return rows
 
 
 class _Splines(torch.autograd.Function):

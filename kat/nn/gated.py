@@ -123,7 +123,7 @@ class GatedGRKANMlp(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws the weights again; timm's models call this after their own initialization."""
+        """Draw the weights again; timm's models call this after their own initialization."""
         init_gated_(self, self.weight_init)
 
     def reset_parameters(self) -> None:
@@ -143,7 +143,7 @@ class GatedGRKANMlp(nn.Module):
 
 
 def init_gated_(mlp: Any, scheme: Scheme) -> None:
-    """Draws the weights of a gated MLP: of fc1, or fc1_g and fc1_x, and of fc2 after its ``act``.
+    """Draw the weights of a gated MLP: of fc1, or fc1_g and fc1_x, and of fc2 after its ``act``.
 
     Args:
         mlp: a :class:`GatedGRKANMlp`, or timm's ``SwiGLU``.

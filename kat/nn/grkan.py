@@ -100,7 +100,7 @@ class GRKANLinear(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws the weights again; timm's models call this after their own initialization."""
+        """Draw the weights again; timm's models call this after their own initialization."""
         init_own_(self.fc, self.act, self.weight_init)
 
     def reset_parameters(self) -> None:
@@ -210,7 +210,7 @@ class GRKANMlp(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws fc1 and fc2 again; timm's models call this after their own initialization."""
+        """Draw fc1 and fc2 again; timm's models call this after their own initialization."""
         init_own_(self.fc1, self.act1, self.weight_init)
         init_own_(self.fc2, self.act2, self.weight_init)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kat.errors import InputError
 from kat.nn.quadrature import Function, gain, moments
 from kat.nn.rational import GroupRational
-from kat.nn.sharded import replicated_like, sharded_like
+from kat.nn.sharded import sharded_like
 from kat.ops.arguments import compute_dtype
 from kat.ops.torch_internals import has_values, keep_from_transformers, own_parameters
 
@@ -28,7 +28,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
-    """Draws the weight of ``linear`` in ``linear(activation(x))`` and sets its bias to zero.
+    """Draw the weight of ``linear`` in ``linear(activation(x))`` and set its bias to zero.
 
     Parameters without values, on the meta device or of ``FakeTensorMode``, are not changed.
 
@@ -99,14 +99,15 @@ def _function(activation: nn.Module) -> Function:
 
 
 def _draw_centered(weight: Tensor, function: Function) -> None:
-    """Draws W with W m = 0, m_c = E[F_c(x)]: E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2)."""
+    """Draw W with W m = 0, m_c = E[F_c(x)]: E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2)."""
     mean, variance = (
         moment.reshape(-1).repeat_interleave(weight.shape[1] // moment.numel())
         for moment in moments(function)
     )
     nn.init.normal_(weight, std=variance.sum().item() ** -0.5)
     if mean.any():
-        direction = replicated_like((mean / mean.norm())[:, None], weight)
+        direction = (mean / mean.norm())[:, None].to(weight.dtype)
+        direction = sharded_like(direction, weight, replicate=True)
         # A column, since DTensor of torch 2.10 has no product of a matrix and a vector.
         weight.sub_(weight @ direction * direction.T)
 

@@ -28,10 +28,10 @@ def warn_of_common_rules(optimizer: torch.optim.Optimizer) -> None:
     """
     coefficients = set()
     for act in ALIVE:
-        coefficients |= {id(p) for p in act.parameters() if p.requires_grad}
+        coefficients |= {p for p in act.parameters() if p.requires_grad}
     name = type(optimizer).__name__
     for group in optimizer.param_groups:
-        if coefficients.isdisjoint(map(id, group["params"])):
+        if coefficients.isdisjoint(group["params"]):
             continue
         if _is_for_matrices(optimizer, group):
             problem = (

@@ -11,31 +11,24 @@ from torch import Tensor
 
 
 def full_tensor(tensor: Any) -> Tensor:
-    """Gathers a sharded tensor on every process; other tensors stay as they are."""
+    """Gather a sharded tensor on every process; other tensors stay as they are."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def sharded_like(value: Tensor, like: Any) -> Tensor:
-    """``value`` with the device and the sharding of a tensor of its shape.
+def sharded_like(value: Tensor, like: Any, *, replicate: bool = False) -> Tensor:
+    """``value`` with the device and the sharding of a tensor, the values of the first process.
 
-    If that is sharded, the values of the mesh's first process count.
+    Args:
+        value: of the tensor's shape, or of any if replicated.
+        like: the tensor.
+        replicate: keep the whole value on every process, for operations with the tensor.
     """
     value = value.to(like.device)
     if not is_sharded(like):
         return value
     from torch.distributed.tensor import distribute_tensor  # slow to import
 
-    return distribute_tensor(value, like.device_mesh, like.placements)
-
-
-def replicated_like(value: Tensor, like: Any) -> Tensor:
-    """``value`` with the device and the dtype of a tensor, for operations between the two."""
-    value = value.to(like.device, like.dtype)
-    if not is_sharded(like):
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value, like.device_mesh)  # without placements: the same everywhere
+    return distribute_tensor(value, like.device_mesh, None if replicate else like.placements)
 
 
 def is_sharded(tensor: Tensor) -> bool:

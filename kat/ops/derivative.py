@@ -197,7 +197,7 @@ def _of_reference(form: str, order: int) -> Callable[..., Tensor]:
 
 
 def _derived(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the derivative for x of a function that treats each element of x by itself."""
+    """Return the derivative for x of a function that is elementwise in x."""
     return torch.func.grad(
         lambda x, numerator, denominator: function(x, numerator, denominator).sum()
     )

@@ -93,7 +93,7 @@ class Backend(Protocol):
         dv: Tensor | None = None,
         coefficients: bool = True,
     ) -> tuple[Tensor, Tensor] | None:
-        """Fill dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
+        """Fill dx, and dv of a gate; return the gradients of the coefficients if asked for."""
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
@@ -103,9 +103,7 @@ KERNELS = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
 
 
 def kernel_name(device: torch.device) -> str:
-    """Return the kernel of a device: ``triton``, an instruction set of the CPU, or ``off`` without
-    one.
-    """
+    """Return the kernel of a device: ``triton``, an instruction set of the CPU, or ``off``."""
     if device.type == "cuda":
         return "off" if triton.load()[0] is None else "triton"
     library = find_library() if device.type == "cpu" else None
@@ -147,9 +145,7 @@ def run_backward(
     coefficients: bool = True,
     backend: Backend | None = None,
 ) -> Gradients:
-    """Return the gradients of ``sum(grad * F(x) * v)``; of the coefficients only if they are asked
-    for.
-    """
+    """Return the gradients of ``sum(grad * F(x) * v)``; for ``coefficients`` only if asked for."""
     backend = backend or _kernel(x, numerator, denominator, v, form=form)
     dx = _empty_like(x, v, x.dtype)
     dv = None if v is None else _empty_like(v, v, v.dtype)

@@ -201,7 +201,7 @@ class Adapters:
             act: Any = self.model.get_submodule(name)
             if act.weight_numerator.dtype == _trained_dtype(dtype):  # else the model was moved
                 act.to(dtype)
-        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        state = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         for name, value in self._saved.items():
             state[name].data = value.to(state[name])
 

@@ -105,8 +105,10 @@ def adapt(
     if kind == "parallel":
         found, what = _mlps(model, 16 if width is None else width), "MLP"
     else:
-        rank = (2 if rank is None else rank) if kind == "low_rank" else None
-        found, what = _rationals(model, rank), "rational"
+        if kind == "low_rank" and rank is None:
+            rank = 2
+        what = "rational"
+        found = {name: {**_shape(act), "rank": rank} for name, act in rationals(model).items()}
     if not found:
         raise InputError(f"{type(model).__name__} has no {what}{_HINTS[what]}")
     names = selected(found, what, only, exclude)
@@ -208,11 +210,6 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
     return [_of_record(root_of(model, record), record, in_place=True) for record in records]
 
 
-def _rationals(model: nn.Module, rank: int | None) -> dict[str, Place]:
-    """Return the rationals of a model by name."""
-    return {name: {**_shape(act), "rank": rank} for name, act in rationals(model).items()}
-
-
 def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
     """Return the MLPs of a model, with rationals or without, by the name of their last module."""
     ends = {
@@ -240,14 +237,12 @@ def _shape(act: GroupRational) -> Place:
 
 def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
     """Return True if a model has the rational or the MLP of a record."""
-    last = modules.get(name)
+    last = modules.get(name, nn.Identity())
     if "widths" not in place:
         return isinstance(last, GroupRational) and _shape(last).items() <= place.items()
-    first, widths = modules.get(place["first"]), place["widths"][::2]
+    first, widths = modules.get(place["first"], nn.Identity()), place["widths"][::2]
     if isinstance(last, GRKANMlp):
         return [last.fc1.in_features, last.fc2.out_features] == widths
-    if first is None or last is None:
-        return False
     before, after = linear_map(first), linear_map(last)
     return before is not None and after is not None and [before.d_in, after.d_out] == widths
 

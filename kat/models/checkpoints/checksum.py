@@ -101,7 +101,7 @@ def _read(file: BinaryIO, suffix: str) -> tuple[int, bytes, bytes]:
 
 
 def _sort_metadata(file: BinaryIO) -> None:
-    """Sorts the metadata of a safetensors file, which its writer orders at random."""
+    """Sort the metadata of a safetensors file, which its writer orders at random."""
     header = file.read(int.from_bytes(file.read(8), "little"))
     if found := _METADATA.search(header):
         metadata = json.dumps(json.loads(found[0]), sort_keys=True, separators=(",", ":")).encode()

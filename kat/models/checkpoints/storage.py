@@ -190,9 +190,7 @@ def _file_in(folder: Path) -> Path:
 
 
 def _read_with_checksum(path: Path) -> dict[str, Any]:
-    """Return the content of a torch file, whose checksum is required where 'kat train' has written
-    one.
-    """
+    """Return the content of a torch file; one of 'kat train' must have a checksum."""
     checksum = verify_checksum(path)
     content = read_torch_file(path)
     if not checksum and {"record", "run_id"} <= content.keys():

@@ -92,8 +92,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
 
 
 def _record_beside(weights: Path, checksum: str) -> Any:
-    """Return the record beside weights, which names their checksum if kat wrote it; None without
-    one.
+    """Return the record beside weights, with their checksum if kat wrote it; None without one.
 
     Other weights in the folder need no checksum, and neither do weights that transformers saved: it
     copies all entries of a configuration.
@@ -248,15 +247,17 @@ def check_match(
     See :func:`load_weights`.
     """
     own = model.state_dict()
-    shapes, integers = [], []
-    for name in filter(weights.__contains__, own):
-        value, given = own[name], weights[name]
-        if given.shape != value.shape:
+    missing, shapes, integers = [], [], []
+    for name, value in own.items():
+        given = weights.get(name)
+        if given is None:
+            missing.append(name)
+        elif given.shape != value.shape:
             shapes.append(f"{name} {tuple(given.shape)} for {tuple(value.shape)}")
-        if value.is_floating_point() and not given.is_floating_point():
+        elif value.is_floating_point() and not given.is_floating_point():
             integers.append(name)
     problems = {
-        "missing": [name for name in own if name not in weights and name not in may_lack],
+        "missing": [name for name in missing if name not in may_lack],
         "unexpected": [name for name in weights if name not in own],
         "of another shape": shapes,
         "not of floating-point numbers": integers,

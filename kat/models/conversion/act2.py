@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,26 +26,24 @@ def gr_kan_mlps(model: KAT) -> dict[int, GRKANMlp]:
 def fit_act2(
     model: KAT, vit: VisionTransformer, activation: nn.Module, images: Tensor
 ) -> list[Coefficients]:
-    """Return the coefficients of each act2: the least maximum error where the activation's inputs
-    are.
-    """
+    """Return the coefficients of each act2 with the least maximum error at its inputs."""
     from kat.nn.fitting import fit  # imports SciPy's optimizers
 
     def target(x: Any) -> Any:
         return activation(torch.from_numpy(x)).numpy()
 
-    mlps, fits = gr_kan_mlps(model), {}
+    @cache
+    def fitted(degree: tuple[int, int], form: str, r: int) -> Coefficients:
+        return fit(target, degree, form, (-r, r)).coefficients
+
     of_blocks = half_widths(vit, images)
-    for r in {of_blocks[block] for block in mlps}:
-        act2: Any = next(iter(mlps.values())).act2
-        fits[r] = fit(target, act2.degree, act2.form, (-float(r), float(r))).coefficients
-    return [fits[of_blocks[block]] for block in mlps]
+    mlps = gr_kan_mlps(model).items()
+    return [fitted(mlp.act2.degree, mlp.act2.form, of_blocks[block]) for block, mlp in mlps]
 
 
 @torch.no_grad()
 def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
-    """Return the least integer r of each block for which [-r, r] has 99.9 % of the activation's
-    inputs.
+    """Return the least r of each block such that [-r, r] has 99.9 % of the activation's inputs.
 
     It is at least 3 and at most 10. A fit on a narrower interval is closer inside it, and deviates
     sooner outside.

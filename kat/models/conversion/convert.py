@@ -289,10 +289,10 @@ def _resized(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> dict[str, tuple[Shape, Shape]]:
     resized = {}
-    for name in filter(given.__contains__, own):
-        before, after = tuple(given[name].shape), tuple(own[name].shape)
-        if before != after:
-            resized[name] = (before, after)
+    for name, value in own.items():
+        before = given.get(name, value).shape
+        if before != value.shape:
+            resized[name] = (tuple(before), tuple(value.shape))
     return resized
 
 

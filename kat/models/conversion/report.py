@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kat.documents import write_json
+from kat.models.evaluation_mode import evaluation_mode
 from kat.text import counted, listing
 
 _GOAL = 1e-2
@@ -113,14 +113,10 @@ class Conversion:
         write_json(path, self.to_dict())
 
 
-@torch.no_grad()
 def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
-    """Return the distance between the outputs of a KAT and its ViT on these images; 0 / 0 counts as
-    0.
-    """
-    training = model.training
-    expected, outputs = vit.eval()(images), model.eval()(images)
-    model.train(training)
+    """Return the distance between the outputs of a KAT and its ViT; 0 / 0 counts as 0."""
+    with evaluation_mode(model), evaluation_mode(vit):
+        expected, outputs = vit(images), model(images)
     off = outputs - expected
 
     def ratio(size: Tensor, to: Tensor) -> float:

@@ -169,8 +169,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         )
     beside = path.suffix == ".safetensors" and path.with_name(CONFIG).is_file()
     if path.is_dir() or beside or (path.suffix == ".ckpt" and path.is_file()):
-        stored, its_record = load_model(path)
-        return _from_model(stored, its_record, name=name)
+        return _from_model(*load_model(path), name=name)
     if path.is_file() or path.suffix in _FILES:
         weights, _, checksum = read_weights(path)
         warn_without(checksum, path)
@@ -241,11 +240,10 @@ def _vit_args(weights: Mapping[str, Tensor], model: VisionTransformer) -> dict[s
     are not included.
     """
     block: Any = model.blocks[0]
-    registers = sum(weights[n].shape[1] for n in ("reg_token", "dist_token") if n in weights)
     args: dict[str, Any] = {name: weight in weights for name, weight in _SWITCHES.items()}
     args |= {
-        "reg_tokens": registers,
-        "no_embed_class": model.no_embed_class and registers + args["class_token"] > 0,
+        "reg_tokens": model.num_prefix_tokens - args["class_token"],
+        "no_embed_class": model.no_embed_class and model.num_prefix_tokens > 0,
         "global_pool": model.global_pool,
         "pool_include_prefix": model.pool_include_prefix,
         "norm_eps": block.norm1.eps,

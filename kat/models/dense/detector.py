@@ -195,7 +195,7 @@ class Detector(DenseModel, FasterRCNN):
 
 
 def _shift_labels(objects: Target, shift: int) -> Target:
-    """Shifts labels between ours and torchvision's, in which 0 is the background."""
+    """Shift labels between ours and torchvision's, in which 0 is the background."""
     return {**objects, "labels": objects["labels"] + shift}
 
 

@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 
 def resized(images: Tensor, size: Sequence[int | Tensor], mode: str) -> Tensor:
-    """Resizes (B, C, H, W) to a height and width, with antialiasing; in a tracer to any.
+    """Resize (B, C, H, W) to a height and width, with antialiasing; in a tracer to any.
 
     Args:
         images: float.

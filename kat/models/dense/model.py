@@ -114,7 +114,7 @@ class DenseModel(nn.Module):
         return nn.ModuleList([self.backbone.neck, *own])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes the transformer's blocks in the backward pass, or no longer."""
+        """Recompute the transformer's blocks in the backward pass, or no longer."""
         self.backbone.body.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:

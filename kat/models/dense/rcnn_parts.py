@@ -171,8 +171,9 @@ class EvaluationSize(GeneralizedRCNNTransform):
     """
 
     def __init__(self, min_size: int, max_size: int, channels: int, step: int) -> None:
-        mean, std = [0.0] * channels, [1.0] * channels  # normalized already
-        super().__init__(min_size, max_size, mean, std, size_divisible=step)
+        super().__init__(
+            min_size, max_size, [0.0] * channels, [1.0] * channels, size_divisible=step
+        )
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
         """Return the resized image, and the target unchanged: there is none in evaluation."""
@@ -214,8 +215,7 @@ def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
     if "masks" not in found:
         return found
     boxes = found["boxes"]
-    height, width = size
-    pasted = torch.empty(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
+    pasted = torch.empty((len(boxes), *size), dtype=torch.bool, device=boxes.device)
     for whole, mask, box in zip(pasted, found["masks"], boxes, strict=True):
         torch.ge(paste_masks_in_image(mask[None], box[None], size)[0, 0], MASK_THRESHOLD, out=whole)
     return {**found, "masks": pasted}

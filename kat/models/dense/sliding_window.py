@@ -123,9 +123,7 @@ def resized_strips(x: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tens
 
 
 def _resized_rows(x: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:
-    """Return some rows of the resized x (K, h, w): interpolated between two rows of x, then in
-    width.
-    """
+    """Return some rows of the resized x (K, h, w), interpolated first in height, then in width."""
     if x.shape[-2:] == size:
         return x[:, rows]
     last = x.shape[-2] - 1

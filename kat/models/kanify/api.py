@@ -100,8 +100,8 @@ def kanify(
 
     Raises:
         InputError: nothing to replace, a selection that matches nothing, groups that do not divide
-            a width, calibration that reaches no activation, a model that is compiled or wrapped by
-            DDP or FSDP.
+            a width, calibration on which the model fails or that reaches no activation, a model
+            that is compiled or wrapped by DDP or FSDP.
         MissingPackage: a fit is needed, and NumPy or SciPy is missing.
         ValueError: an unknown degree, form or share.
 

@@ -63,11 +63,11 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
         return model(batch)
     try:
         return model(*batch)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, RuntimeError) as error:
         raise InputError(
-            f"calibration: model(*batch) fails on a batch of {len(batch)} values:"
-            f" {first_line(error)}. If only the first is an input, as of images with labels, pass"
-            " run=lambda model, batch: model(batch[0])"
+            f"calibration: model(*batch) fails: {first_line(error)}. If only the first value of a"
+            " batch is an input, as of images with labels, pass run=lambda model, batch:"
+            " model(batch[0])"
         ) from error
 
 

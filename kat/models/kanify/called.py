@@ -16,9 +16,7 @@ _NEXT = {*_FIRST, "square", "pow"}
 
 
 def called_functions(graph: fx.Graph) -> list[list[fx.Node]]:
-    """Return the calls of activations in the code of a module itself, each with what it calls on
-    them.
-    """
+    """Return the calls of activations in a module's own code, each with the calls on its result."""
     found: list[list[fx.Node]] = []
     for node in graph.nodes:
         is_call = node.op in ("call_function", "call_method") and not node.meta[PATH]

@@ -125,7 +125,7 @@ class _Search:
                 self.found.sites[name] = replace(site, function=function.name)
                 self.found.functions[name] = function
             elif not reason or _OF_SEVERAL.search(kind_of(activation)):
-                reason = f"{kind_of(activation)} is not one function of every value by itself"
+                reason = f"{kind_of(activation)} is not elementwise"
             else:
                 continue
             if reason:
@@ -176,8 +176,7 @@ class _Search:
         return Site(name, owner)
 
     def _around(self, owner: str, name: str) -> list[tuple[str, list[fx.Node], list[str]]]:
-        """Return the modules whose code may call an attribute, the calls, and where tracing
-        stopped.
+        """Return the modules whose code may call an attribute, the calls, and where traces stop.
 
         They are its owner and the module that holds the owner, except lists and dictionaries.
         """

@@ -81,7 +81,7 @@ def _as_function(activation: Callable[..., Any]) -> Function:
     """Return the activation as a function of float64 (k,), or of several dimensions, on the CPU."""
     called = activation
     if isinstance(activation, nn.Module):
-        # forward, not __call__, which would run the hooks of whoever observes the module.
+        # forward, not __call__, which would run the hooks that others have registered.
         called = copy.deepcopy(activation).eval().double().cpu().forward
 
     @torch.no_grad()
@@ -189,8 +189,7 @@ def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.d
             return activation.function(torch.from_numpy(x)).numpy()
 
         coefficients = fit(function, config.degree, config.form, config.interval).coefficients
-    low, high = coefficients.interval
-    x = torch.linspace(low, high, 20001, dtype=torch.float64, device="cpu")
+    x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64, device="cpu")
     return _measured(activation, coefficients, dtype, x)
 
 

@@ -103,15 +103,18 @@ class Replacement:
     def row(self) -> list[str]:
         """Return the row of the activation in the table of the plan."""
         site, fitted = self.site, self.fitted
-        widths = ("-" if site.second else ", ").join(map(str, site.widths))
-        function = f"{site.function}, gated" if site.gated else site.function
-        groups, parameters = str(self.act.num_groups), str(self.parameters)
-        error, rms = f"{fitted.max_error:.1e}", f"{fitted.rms_error:.1e}"
-        if self.is_large:
-            error += " !"
         low, high = fitted.seen or fitted.coefficients.interval
-        where = f"{'seen in ' if fitted.seen else ''}[{low:.3g}, {high:.3g}]"
-        return [site.activation, widths, function, groups, parameters, error, rms, where]
+        widths = ("-" if site.second else ", ").join(map(str, site.widths))
+        return [
+            site.activation,
+            widths,
+            site.function + (", gated" if site.gated else ""),
+            str(self.act.num_groups),
+            str(self.parameters),
+            f"{fitted.max_error:.1e}{' !' if self.is_large else ''}",
+            f"{fitted.rms_error:.1e}",
+            f"{'seen in ' if fitted.seen else ''}[{low:.3g}, {high:.3g}]",
+        ]
 
     def record(self) -> dict[str, Any]:
         """Return the entry of the activation in the record of the plan."""
@@ -175,9 +178,7 @@ class Plan:
         remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
-        """Return the input of :func:`kat.models.kanify.kanify_like` for another model, ready for
-        JSON.
-        """
+        """Return the input of :func:`kat.models.kanify.kanify_like`, ready for JSON."""
         return {"kanify": VERSION, "mlps": [each.record() for each in self.replacements]}
 
     def save(self, path: str | Path) -> None:

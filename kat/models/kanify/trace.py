@@ -128,17 +128,9 @@ class Tracer(fx.Tracer):
                 symbols.append(self.create_proxy("placeholder", parameter.name, (), {}))
         return self.function, symbols
 
-    def create_node(
-        self,
-        kind: str,
-        target: Any,
-        args: Any,
-        kwargs: Any,
-        name: str | None = None,
-        type_expr: Any = None,
-    ) -> fx.Node:
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Note the line of the code, and the module whose code it is."""
-        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        node = super().create_node(*args, **kwargs)
         node.meta |= {LINE: self._line(), PATH: self.path}
         return node
 

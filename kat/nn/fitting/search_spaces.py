@@ -97,11 +97,11 @@ def search_spaces(
     scale = max(abs(interval[0]), abs(interval[1]))
     if form == "A" or n == 0:
         return [SearchSpace(m, n, form, 1, scale, np.eye(n))]
-    spaces = []
-    for first in (2, 1) if n >= 2 else (1,):
-        positive = _positivity(n - first, interval, scale, whole_line)
-        spaces.append(SearchSpace(m, n, "B", first, scale, positive))
-    return spaces
+    lowest = (2, 1) if n >= 2 else (1,)
+    return [
+        SearchSpace(m, n, "B", first, scale, _positivity(n - first, interval, scale, whole_line))
+        for first in lowest
+    ]
 
 
 def chebyshev(interval: tuple[float, float], count: int) -> Array:

@@ -89,7 +89,7 @@ class Problem:
 
 
 def minimax(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
-    """Minimizes max w |f - P / Q| over the samples within a search space.
+    """Minimize max w |f - P / Q| over the samples within a search space.
 
     Args:
         space: the space of P and Q.
@@ -190,7 +190,7 @@ def _correction(
 
 
 def _smallest_u(with_u: Array, with_u_rhs: Array, without_u: Array, without_u_rhs: Array) -> Array:
-    """Minimizes u <= 0 over (z, u) with G z - u <= g and H z <= h; z = 0 if the solver fails."""
+    """Minimize u <= 0 over (z, u) with G z - u <= g and H z <= h; z = 0 if the solver fails."""
     count = with_u.shape[1]
     matrix = np.vstack([with_u, without_u])
     u_column = np.concatenate([-np.ones(len(with_u)), np.zeros(len(without_u))])
@@ -206,14 +206,14 @@ def _smallest_u(with_u: Array, with_u_rhs: Array, without_u: Array, without_u_rh
 
 
 def _scaled_rows(rows: Array, rhs: Array) -> tuple[Array, Array]:
-    """Divides each inequality by its largest coefficient, except rows of zeros."""
+    """Divide each inequality by its largest coefficient, except rows of zeros."""
     size = np.max(np.abs(rows), axis=1, initial=0.0)
     size = np.where(size > 0.0, size, 1.0)
     return rows / size[:, None], np.maximum(rhs, 0.0) / size
 
 
 def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
-    """Minimizes the sum of w^2 (f - P / Q)^2 over the samples within a search space.
+    """Minimize the sum of w^2 (f - P / Q)^2 over the samples within a search space.
 
     Args:
         space: the space of P and Q.

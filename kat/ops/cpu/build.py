@@ -60,7 +60,7 @@ def source_hash() -> str:
 
 
 def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
-    """Compiles the library into the file ``target``, which appears whole or not at all.
+    """Compile the library into the file ``target``, which appears whole or not at all.
 
     Args:
         target: the file.
@@ -97,12 +97,11 @@ def _units(instruction_sets: int) -> list[list[str]]:
 
 
 def cached_library(instruction_sets: int = ALL_SETS) -> tuple[Path, int]:
-    """Return the library in the user's cache, compiled now if it is not there yet, with a line on
-    stderr.
+    """Return the library in the user's cache, compiled now if it is not there yet.
 
-    Its name depends on source, compiler, flags, instruction sets and machine, and ends in the hash
-    of the file. A damaged one is not loaded but built again. Of several processes that start
-    together, one compiles and the others wait.
+    A line on stderr announces that. Its name depends on source, compiler, flags, instruction sets
+    and machine, and ends in the hash of the file. A damaged one is not loaded but built again. Of
+    several processes that start together, one compiles and the others wait.
 
     Returns:
         Its path, and the open descriptor through which it was checked and is to be loaded.
@@ -151,7 +150,7 @@ def _intact_library(folder: Path, name: str) -> tuple[Path, int] | None:
 
 
 def _build_into(folder: Path, name: str, instruction_sets: int) -> tuple[Path, int]:
-    """Compiles the library into a folder, in the place of damaged ones of this name."""
+    """Compile the library into a folder, in the place of damaged ones of this name."""
     draft = folder / f".{name}.so"
     sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
     compile_library(draft, instruction_sets)
@@ -191,8 +190,7 @@ def is_as_installed(path: Path) -> bool:
 
 
 def find_compiler() -> list[str]:
-    """Return the command of the C++ compiler: ``$CXX``, or the first of :data:`COMPILERS`
-    installed.
+    """Return the command of the C++ compiler: ``$CXX``, or the first installed :data:`COMPILERS`.
 
     Raises:
         BuildError: there is none, or the system is Windows.
@@ -208,7 +206,11 @@ def find_compiler() -> list[str]:
 
 
 def _run(command: list[str]) -> str:
-    """Return the command's output; raises BuildError if it fails."""
+    """Return the output of a command.
+
+    Raises:
+        BuildError: it fails.
+    """
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=SECONDS_TO_COMPILE

@@ -65,8 +65,7 @@ def _with_sign_of(y, x):
 
 @triton.jit
 def _zero_of(b):
-    """Return the constant term of s = b_1 x + ... in form B: -0, which keeps the sign of every
-    zero.
+    """Return the constant term of s = b_1 x + ... in form B: -0, which keeps a zero's sign.
 
     A product in Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
     it. With -0 in place of each b_j = 0 as well, s has the sign bit of the exact s. Where all b_j

@@ -82,7 +82,7 @@ def backward(
     dv: Tensor | None = None,
     coefficients: bool = True,
 ) -> tuple[Tensor, Tensor] | None:
-    """Fill dx, and dv of a gate; returns the gradients of the coefficients if asked for."""
+    """Fill dx, and dv of a gate; return the gradients of the coefficients if asked for."""
     module, _ = load()
     found: tuple[Tensor, Tensor] | None = module.backward(
         grad, x, numerator, denominator, v, form=form, dx=dx, dv=dv, coefficients=coefficients

@@ -102,9 +102,7 @@ class Sharing:
         return reach * apart * self.vector >= INT32_ELEMENTS
 
     def segment(self, shared: bool) -> int:
-        """Return the number of lanes that add their sums: of one group, or of any if the groups
-        share.
-        """
+        """Return the number of lanes that add their sums: of one group, or of any if shared."""
         return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
 
     def partials(self, shared: bool) -> tuple[int, int, int, int]:
@@ -276,7 +274,7 @@ def backward(
     dv: Tensor | None = None,
     coefficients: bool = True,
 ) -> tuple[Tensor, Tensor] | None:
-    """Fill dx, and dv of a gate; returns the gradients of the coefficients if asked for.
+    """Fill dx, and dv of a gate; return the gradients of the coefficients if asked for.
 
     Args:
         grad: of the output.
@@ -447,9 +445,7 @@ def compiled(
 
 
 def resident(made: Any) -> int:
-    """Return the number of programs of a kernel that a multiprocessor runs at once, by their
-    registers.
-    """
+    """Return the programs of a kernel that the registers of a multiprocessor suffice for."""
     if made is None:
         return PROGRAMS
     registers = -(-made.n_regs // 8) * 8
