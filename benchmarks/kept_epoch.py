@@ -27,6 +27,7 @@ import argparse
 import csv
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,15 +166,13 @@ class Recorder(Callback):
         if stepped:
             self.ema.update()
 
-    def on_validation_batch_end(
-        self, run: Run, index: int, batch: Batch, loss: Tensor | None
-    ) -> None:
+    def on_validation_batch_end(self, run: Run, index: int, batch: Batch) -> None:
         """Keep the images held out."""
         if not self.rows:
             self.held_out.append((batch.images, batch.labels))
 
     @torch.no_grad()
-    def on_validation_end(self, run: Run) -> None:
+    def on_validation_end(self, run: Run, values: Mapping[str, float]) -> None:
         """Measure both."""
         images = torch.cat([batch for batch, _ in self.held_out])
         labels = torch.cat([batch for _, batch in self.held_out])

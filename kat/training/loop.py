@@ -142,7 +142,7 @@ def validate(run: Run) -> dict[str, float]:
         _count(run, batch if number else None)
         if batch is not None:
             images += number
-            notify(run, Callback.on_validation_batch_end, index)
+            notify(run, Callback.on_validation_batch_end, index, batch)
     if sum(distributed.gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
     values = _computed(run)

@@ -65,7 +65,7 @@ class Callback:
     def on_validation_start(self, run: Run) -> None:
         """Run when validation begins."""
 
-    def on_validation_batch_end(self, run: Run, index: int) -> None:
+    def on_validation_batch_end(self, run: Run, index: int, batch: Batch) -> None:
         """Run after a batch is validated."""
 
     def on_validation_end(self, run: Run, values: Mapping[str, float]) -> None:

@@ -135,7 +135,7 @@ def test_weights_that_cannot_be_right_are_named(digits_run, tmp_path, capsys):
     folder = _altered(digits_run, tmp_path / "poisoned", poison)
     line = refused(capsys, "eval", folder, *DIGITS)
     assert f"{folder} are not finite" in line
-    assert "blocks.2.attn.proj.weight[0, 0]" in line
+    assert "blocks.2.attn.proj.weight" in line
 
 
 def test_bad_input_of_eval(digits_run, tmp_path, capsys):

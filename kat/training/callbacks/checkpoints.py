@@ -58,7 +58,7 @@ class Checkpoints(Callback):
         known = 0 if run.val_loader.is_stream else min(batches)
         self._common_batches = batches[0] if len(batches) == 1 else known
 
-    def on_validation_batch_end(self, run: Run, index: int) -> None:
+    def on_validation_batch_end(self, run: Run, index: int, batch: Batch) -> None:
         """Save and stop, if the run is to, at a batch that all ranks have."""
         asked = self.request.signal is not None
         if index < self._common_batches and any_of(asked, run.device):

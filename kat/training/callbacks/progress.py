@@ -105,7 +105,7 @@ class Bar(Callback):
         """Start the bar of the validation."""
         self._start(run, "Validation", run.val_batches)
 
-    def on_validation_batch_end(self, run: Run, index: int) -> None:
+    def on_validation_batch_end(self, run: Run, index: int, batch: Batch) -> None:
         """Advance the bar."""
         self._update(index + 1)
 
