@@ -49,7 +49,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """Estimates the mean of a sample of one or more values, by the t distribution."""
+        """Estimate the mean of a sample of one or more values, by the t distribution."""
         n = len(values)
         if n == 1 or not all(map(math.isfinite, values)):
             return cls(sum(values) / n, math.nan, n)
@@ -68,9 +68,7 @@ class Estimate:
         return 2 * float(t.sf(quantile * abs(self.mean) / self.half_width, self.n - 1))
 
     def reach(self, percent: bool = False) -> tuple[float, float]:
-        """Return the lengths of the interval below and above the mean; a percentage is from 0 to
-        100.
-        """
+        """Return the reach of the interval below and above the mean; percentages end at 0, 100."""
         half = self.half_width
         return (min(half, self.mean), min(half, 100 - self.mean)) if percent else (half, half)
 
@@ -120,8 +118,7 @@ def main_metric(rows: Iterable[Row]) -> Metric:
 
 
 def compared(metric: Metric, rows: Iterable[Row]) -> Metric:
-    """Return the metric that the cells of a grid are compared by: on test images where there are
-    any.
+    """Return the metric that compares the cells of a grid: on test images if there are any.
 
     Args:
         metric: the main metric of the validation.
@@ -141,7 +138,7 @@ def with_split(metric: Metric) -> str:
 def summarize(
     rows: Iterable[Row], reference: str | None = None, measure: str = "top1"
 ) -> list[CellResult]:
-    """Summarizes runs by cell, in the order of their rows.
+    """Summarize runs by cell, in the order of their rows.
 
     Args:
         rows: one for each run, at least one.
@@ -183,16 +180,12 @@ def _result(
         of = f" ({len(own)} of {len(rows)})" if len(own) < len(rows) else ""
         if own:
             beside[column] = text(Estimate.of(own)) + of
-    return CellResult(
-        name=name,
-        values=values,
-        estimate=Estimate.of(list(values.values())) if values else None,
-        difference=None if is_reference or not differences else Estimate.of(differences),
-        failed=[row["seed"] for row in rows if row["status"] != "done"],
-        row=done[0] if done else rows[0],
-        seconds=statistics.fmean(row["seconds"] for row in done) if done else math.nan,
-        beside=beside,
-    )
+    estimate = Estimate.of(list(values.values())) if values else None
+    difference = Estimate.of(differences) if differences and not is_reference else None
+    failed = [row["seed"] for row in rows if row["status"] != "done"]
+    seconds = statistics.fmean(row["seconds"] for row in done) if done else math.nan
+    row = [*done, *rows][0]
+    return CellResult(name, values, estimate, difference, failed, row, seconds, beside)
 
 
 def has_intervals(results: Iterable[CellResult]) -> bool:
@@ -212,19 +205,21 @@ def table(
             images/s and memory.
     """
     lines = [_cells(result, reference, metric) for result in results]
-    columns = [title for title in lines[0] if any(line[title] is not None for line in lines)]
-    return columns, [[line[title] or "-" for title in columns] for line in lines]
+    columns, rows = [], []
+    for title in lines[0]:
+        if any(line[title] is not None for line in lines):
+            columns.append(title)
+    for line in lines:
+        rows.append([line[title] or "-" for title in columns])
+    return columns, rows
 
 
 def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str | None]:
-    """Return the texts of a row by the titles of their columns; None: the column is left out if
-    empty.
-    """
+    """Return the texts of a row by the titles of their columns; a column of None is left out."""
     estimate, difference, row = result.estimate, result.difference, result.row
     of = f" of {len(result.values) + len(result.failed)}" if result.failed else ""
-    tested = metric.name in TEST_COLUMNS
     beside = result.beside.get
-    return {
+    texts = {
         "cell": result.name,
         f"{metric.label} (%)": "-" if estimate is None else estimate.text(percent=True),
         "last epoch (%)": beside("test_last_top1"),
@@ -232,18 +227,24 @@ def _cells(result: CellResult, reference: str, metric: Metric) -> dict[str, str 
         "test loss": beside("test_loss"),
         "ECE": beside("test_ece"),
         "seeds": f"{len(result.values)}{of}",
-        "parameters": f"{row['parameters']:,}" if estimate else "-",
-        "FLOPs per image": scaled(row["flops"]) if estimate else "-",
-        "seconds per run": f"{result.seconds:.0f}" if estimate else "-",
-        "images/s": beside("images_per_second") if tested else None,
-        "peak memory": beside("memory_bytes") if tested else None,
-        "epochs to reference": beside("epochs_to_reference"),
-        "tuned": row.get("tuned") or None,
     }
+    texts |= dict.fromkeys(("parameters", "FLOPs per image", "seconds per run"), "-")
+    if estimate is not None:
+        texts["parameters"] = f"{row['parameters']:,}"
+        texts["FLOPs per image"] = scaled(row["flops"])
+        texts["seconds per run"] = f"{result.seconds:.0f}"
+    if metric.name in TEST_COLUMNS:
+        texts["images/s"] = beside("images_per_second")
+        texts["peak memory"] = beside("memory_bytes")
+    texts["epochs to reference"] = beside("epochs_to_reference")
+    texts["tuned"] = row.get("tuned") or None
+    return texts
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    text = ""
+    for line in (columns, ["---"] * len(columns), *rows):
+        cells = [cell.replace("|", "\\|") for cell in line]
+        text += f"| {' | '.join(cells)} |\n"
+    return text

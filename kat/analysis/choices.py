@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from kat.training.tasks.declared import METRICS
 
 ANIMATED = (".gif", ".mp4")
@@ -16,9 +18,11 @@ COSTS = {
     "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
 }
 """The costs of a model: columns of a table of runs, and titles."""
+BY_NAME = {metric.name: metric for metric in chain.from_iterable(METRICS.values())}
+"""The metrics of validation of all tasks, in per cent."""
 _VALIDATED = {
     "val_loss": "validation loss",
-    **{m.name: f"validation {m.label} (%)" for own in METRICS.values() for m in own},
+    **{name: f"validation {metric.label} (%)" for name, metric in BY_NAME.items()},
 }
 COLUMNS = {
     "train_loss": "training loss",

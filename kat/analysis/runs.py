@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kat.analysis.choices import BY_NAME as METRICS
 from kat.analysis.cost.flops import count
 from kat.errors import InputError
 from kat.files import short_names
@@ -24,8 +25,6 @@ Row = dict[str, Any]
 History = Sequence[Mapping[str, float]]
 """One row per epoch, as :func:`kat.training.read_history` reads it."""
 
-METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
-"""The metrics of validation, in per cent, by column."""
 HEADLINES = tuple(task.metrics[0].name for task in TASKS.values())
 """The main metric of each task."""
 MEASURES = (
@@ -57,7 +56,9 @@ def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
     Raises:
         InputError: they are of several tasks, or have no metric.
     """
-    found = {name: row for row in rows for name in HEADLINES if row.get(name) is not None}
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        found |= {name: row for name in HEADLINES if row.get(name) is not None}
     if len(found) == 1:
         return next(iter(found))
     have = [f"{row['cell']!r} has {METRICS[name].label}" for name, row in found.items()]
@@ -85,9 +86,7 @@ def read_runs(path: Path) -> list[Row]:
 
 def _read_row(line: dict[str, str]) -> Row:
     numbers = (*MEASURES, *_EPOCHS)
-    row: Row = {**line, **dict.fromkeys(numbers)}
-    row |= {"seed": int(line["seed"])}
-    row |= {name: line[name] for name in ("cell", "status", "run")}  # which every table has
+    row: Row = {**line, **dict.fromkeys(numbers), "seed": int(line["seed"])}
     for name in numbers:
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])

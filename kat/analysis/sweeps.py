@@ -40,8 +40,8 @@ class SweepResults:
         Args:
             runs: the runs of one grid.
         """
-        places = {run.cell.name: place for place, run in reversed(list(enumerate(runs)))}
-        ordered = sorted(runs, key=lambda run: places[run.cell.name])
+        cells = [run.cell.name for run in runs]
+        ordered = sorted(runs, key=lambda run: cells.index(run.cell.name))
         rows = [self._row(run) for run in ordered]
         reached = runs[0].reached if runs else None
         return rows if reached is None else with_epochs_to(rows, reached, runs[0].metric.name)
@@ -88,19 +88,18 @@ def with_epochs_to(rows: Sequence[Row], cell: str, metric: str) -> list[Row]:
         metric: the column of the validation metric.
     """
     done = [row for row in rows if row["status"] == "done"]
-    best = [row[metric] for row in done if row["cell"] == cell and row.get(metric) is not None]
+    reference = [row for row in done if row["cell"] == cell]
+    best = [row[metric] for row in reference if row.get(metric) is not None]
     if not best or not all(row.get(CURVE) for row in done):
         return list(rows)
     target = statistics.fmean(best)
-
-    def first_epoch(row: Row) -> int | None:
-        values = enumerate(map(float, row[CURVE].split()), 1)
-        return next((epoch for epoch, value in values if value >= target), None)
-
-    return [
-        {**row, "epochs_to_reference": first_epoch(row)} if row["status"] == "done" else row
-        for row in rows
-    ]
+    found = [dict(row) for row in rows]
+    for row in found:
+        if row["status"] == "done":
+            values = enumerate(map(float, row[CURVE].split()), 1)
+            reached = (epoch for epoch, value in values if value >= target)
+            row["epochs_to_reference"] = next(reached, None)
+    return found
 
 
 def earlier_runs(tables: Sequence[Path]) -> dict[str, Row]:
@@ -114,27 +113,27 @@ def earlier_runs(tables: Sequence[Path]) -> dict[str, Row]:
     """
     found: dict[str, Row] = {}
     for table in tables:
-        for row in read_runs(table):
-            if row["status"] in ("done", "diverged"):
-                known = found.setdefault(Path(row["run"]).name, row)
-                both_done = known["status"] == row["status"] == "done"
-                for name in METRICS if both_done else ():
-                    if known[name] != row[name]:
-                        raise InputError(
-                            f"{table} has {METRICS[name].label} {row[name]} for {row['run']}, and"
-                            f" a table before it {known[name]}; leave one of the tables out"
-                        )
-                found[Path(row["run"]).name] = max(
-                    known,
-                    row,
-                    key=lambda r: (r["status"] == "done", _is_tested(r), bool(r.get(CURVE))),
-                )
+        rows = [row for row in read_runs(table) if row["status"] in ("done", "diverged")]
+        for row in rows:
+            run = Path(row["run"]).name
+            known = found.get(run, row)
+            both_done = known["status"] == row["status"] == "done"
+            for name in METRICS if both_done else ():
+                if known[name] != row[name]:
+                    raise InputError(
+                        f"{table} has {METRICS[name].label} {row[name]} for {row['run']}, and"
+                        f" a table before it {known[name]}; leave one of the tables out"
+                    )
+            found[run] = max(known, row, key=_completeness)
     return found
 
 
+def _completeness(row: Row) -> tuple[bool, bool, bool]:
+    return row["status"] == "done", _is_tested(row), bool(row.get(CURVE))
+
+
 def with_earlier(runs: Sequence[PlannedRun], rows: Mapping[str, Row]) -> list[PlannedRun]:
-    """Return the runs, each with its earlier row if that leaves nothing to do and it is not
-    finished here.
+    """Return the runs, each with its earlier row if the row makes it needless to train the run.
 
     Args:
         runs: runs of a sweep.

@@ -88,7 +88,8 @@ def present_backends() -> tuple[list[Backend], dict[str, str]]:
             continue
         backend = Backend(name, partial(rational, impl=name), device)
         try:
-            backend.function(*(torch.ones(1, 2, device=device) for _ in range(3)))
+            ones = torch.ones(1, 2, device=device)
+            backend.function(ones, ones, ones)
         except BackendUnavailable as error:
             absent[name] = str(error)
         else:
@@ -143,16 +144,16 @@ def verify(backends: Sequence[Backend], given: Iterable[Case]) -> list[Result]:
             degree = case.a.shape[1] - 1, case.b.shape[1]
             if backend.name.endswith("triton") and unsupported(case.x.dtype, degree):
                 continue
-            where = backend.name, case.dtype, case.form, degree, case.coefficients
+            result = partial(Result, backend.name, case.dtype, case.form, degree, case.coefficients)
             try:
                 errors = _errors(backend, case)
             except Exception as error:  # the other backends are still compared
                 raised = f"raised {type(error).__name__}: {error}"
-                found.append(Result(*where, "y", NAN, 0.0, raised))
+                found.append(result("y", NAN, 0.0, raised))
                 continue
             for name, ratio in zip(QUANTITIES, errors, strict=True):
                 worst = int(ratio.argmax())
-                found.append(Result(*where, name, float(ratio[worst]), float(case.x[worst])))
+                found.append(result(name, float(ratio[worst]), float(case.x[worst])))
     return found
 
 

@@ -47,7 +47,7 @@ class ActivationMemory:
 def activation_memory(
     model: nn.Module, input_size: tuple[int, ...], *, input_gradient: bool = False
 ) -> ActivationMemory:
-    """Measures what autograd keeps for the backward pass in training mode, on the CPU in float32.
+    """Measure what autograd keeps for the backward pass in training mode, on the CPU in float32.
 
     A GR-KAN layer without ``keep=`` of its own counts as in eager training on a CPU: ``"hidden"``
     where it runs in blocks of rows, else ``"all"``. On a GPU it would keep all.
@@ -73,7 +73,7 @@ def activation_memory(
     twin = deepcopy(model).float().cpu().train()
     count = _images(twin, input_size)
     small, large = (
-        _kept(twin, torch.zeros(size, *input_size, requires_grad=input_gradient))
+        _kept(twin, torch.zeros((size, *input_size), requires_grad=input_gradient))
         for size in (count, count + 1)
     )
     layers = {name: large[name] - small[name] for name in large}
@@ -86,7 +86,7 @@ def _images(model: nn.Module, input_size: tuple[int, ...]) -> int:
     sizes = []
     handle = register_grkan_hook(lambda act, linear, x, y: sizes.append(x.numel()))
     with torch.no_grad():
-        model(torch.zeros(_LEAST, *input_size))
+        model(torch.zeros((_LEAST, *input_size)))
     handle.remove()
     return max(_LEAST, math.ceil(_LEAST * SMALL / min(sizes, default=SMALL)))
 

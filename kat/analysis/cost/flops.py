@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from kat.models.dense import Detector
 
 
 def _count_layer_norm(
-    x: torch.Size, _: Any, weight: torch.Size | None, *__: Any, **___: Any
+    x: torch.Size, shape: Any, weight: torch.Size | None, bias: Any, eps: float, out_shape: Any
 ) -> int:
     return torch.Size(x).numel() * (4 if weight is None else 5)
 
@@ -37,9 +37,6 @@ class Terms:
     attention: int = 0
     rational: int = 0
     norm: int = 0
-
-    def __add__(self, other: Terms) -> Terms:
-        return Terms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Terms)))
 
     @property
     def multiply_adds(self) -> int:
@@ -82,11 +79,6 @@ class LayerCost:
     parameters: int
     terms: Terms
 
-    @property
-    def flops(self) -> int:
-        """The floating-point operations of :attr:`Cost.flops`."""
-        return self.terms.flops
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -113,7 +105,10 @@ class Cost:
     @property
     def terms(self) -> Terms:
         """The operations by kind."""
-        return sum((layer.terms for layer in self.layers), Terms())
+        terms: Counter[str] = Counter()
+        for layer in self.layers:
+            terms.update(vars(layer.terms))
+        return Terms(**terms)
 
     @property
     def multiply_adds(self) -> int:
@@ -154,7 +149,7 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     formulas = {torch.ops.aten.native_layer_norm: _count_layer_norm}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
     with torch.no_grad(), counter:
-        image = torch.empty(1, *input_size, device="meta")
+        image = torch.empty((1, *input_size), device="meta")
         counts = run_by_layer(ghost, image, lambda: _read(counter), called)
     own: Counter[str] = Counter()  # parameters that no earlier module has
     for name, parameter in model.named_parameters():
@@ -265,10 +260,10 @@ class FixedBoxes(nn.Module):
         heads = self.roi_heads
         boxes, masks = (len(images) * count for count in self._counts())
         channels = self.backbone.out_channels
-        box = maps[0].new_zeros(boxes, channels, *heads.box_roi_pool.output_size)
+        box = maps[0].new_zeros((boxes, channels, *heads.box_roi_pool.output_size))
         heads.box_predictor(heads.box_head(box))
         if heads.has_mask():
-            mask = maps[0].new_zeros(masks, channels, *heads.mask_roi_pool.output_size)
+            mask = maps[0].new_zeros((masks, channels, *heads.mask_roi_pool.output_size))
             heads.mask_predictor(heads.mask_head(mask))
         return maps[0]
 

@@ -34,7 +34,6 @@ _ACTIVATION_FLOPS = {"silu": 5, "gelu": 14}
 
 Source: the code of Yu, Yu and Wang, KAN or MLP: A Fairer Comparison, arXiv 2407.16674.
 """
-_NUMBERS = ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes")
 
 
 @dataclass(frozen=True)
@@ -79,22 +78,25 @@ class ModelCost:
 
     def layer_rows(self) -> list[Row]:
         """One row for each layer with a cost."""
-        rows: list[Row] = [
-            {
-                "model": self.model,
-                "layer": layer.name or "(model)",
-                "kind": layer.kind,
-                "input": layer.input_shape and dimensions(layer.input_shape),
-                "output": layer.output_shape and dimensions(layer.output_shape),
+        rows: list[Row] = []
+        for layer in self.cost.layers:
+            costs = {
                 "parameters": layer.parameters,
                 "multiply_adds": layer.terms.multiply_adds,
                 "flops": layer.terms.flops,
                 "paper_count": layer.terms.paper,
                 "activation_bytes": self.memory.layers.get(layer.name, 0),
             }
-            for layer in self.cost.layers
-        ]
-        return [row for row in rows if any(row[name] for name in _NUMBERS)]
+            identity = {
+                "model": self.model,
+                "layer": layer.name or "(model)",
+                "kind": layer.kind,
+                "input": layer.input_shape and dimensions(layer.input_shape),
+                "output": layer.output_shape and dimensions(layer.output_shape),
+            }
+            if any(costs.values()):
+                rows.append({**identity, **costs})
+        return rows
 
 
 def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> ModelCost:
@@ -195,35 +197,31 @@ def compare_layers(
         ValueError: the groups do not divide d_in.
     """
     m, n = degree
-    rows = (
-        (
-            "MLP (GELU)",
-            mlp_layer(d_in, d_out),
-            nn.Sequential(nn.Linear(d_in, d_out), nn.GELU()),
-            "GELU is not counted",
+    mlp = nn.Sequential(nn.Linear(d_in, d_out), nn.GELU())
+    grkan = GRKANLinear(d_in, d_out, num_groups=groups, degree=degree, init="identity")
+    kan = BSplineKANLinear(d_in, d_out, grid=grid, order=order)
+    layers = {
+        "MLP (GELU)": (mlp, mlp_layer(d_in, d_out), "GELU is not counted"),
+        f"GR-KAN (m={m}, n={n}, g={groups})": (
+            grkan, grkan_layer(d_in, d_out, degree, groups), "a_0 is not in the formula",
         ),
-        (
-            f"GR-KAN (m={m}, n={n}, g={groups})",
-            grkan_layer(d_in, d_out, degree, groups),
-            GRKANLinear(d_in, d_out, num_groups=groups, degree=degree, init="identity"),
-            "a_0 is not in the formula",
+        f"KAN (G={grid}, K={order})": (
+            kan, kan_layer(d_in, d_out, grid, order), "ours evaluates splines once per input",
         ),
-        (
-            f"KAN (G={grid}, K={order})",
-            kan_layer(d_in, d_out, grid, order),
-            BSplineKANLinear(d_in, d_out, grid=grid, order=order),
-            "ours evaluates splines once per input",
-        ),
-    )
-    return [
-        {
-            "layer": name,
-            "parameters_by_formula": parameters,
-            "parameters": (cost := count(layer, (d_in,))).parameters,
-            "flops_by_formula": flops,
-            "flops": cost.flops,
-            "activation_bytes": activation_memory(layer, (d_in,), input_gradient=True).per_image,
-            "difference": difference,
-        }
-        for name, (parameters, flops), layer, difference in rows
-    ]
+    }  # fmt: skip
+    rows = []
+    for name, (layer, (parameters, flops), difference) in layers.items():
+        cost = count(layer, (d_in,))
+        memory = activation_memory(layer, (d_in,), input_gradient=True)
+        rows.append(
+            {
+                "layer": name,
+                "parameters_by_formula": parameters,
+                "parameters": cost.parameters,
+                "flops_by_formula": flops,
+                "flops": cost.flops,
+                "activation_bytes": memory.per_image,
+                "difference": difference,
+            }
+        )
+    return rows

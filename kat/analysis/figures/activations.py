@@ -34,8 +34,8 @@ _HELD = 8
 def plot_activations(activations: Sequence[Activation], path: str | Path) -> None:
     """Draw every learned rational, one panel per layer and one line per group, its start dashed.
 
-    The density of the inputs over all groups, if known, is gray. With more than 8
-    groups, draw 8 and a band for all.
+    The density of the inputs over all groups, if known, is gray. With more than 8 groups, draw 8
+    and a band for all.
 
     Args:
         activations: what :func:`kat.analysis.learned_activations` returns.
@@ -53,7 +53,7 @@ def plot_activations(activations: Sequence[Activation], path: str | Path) -> Non
 
 @base.styled
 def draw_activations(activations: Sequence[Activation]) -> Figure:
-    """Draws the figure of :func:`plot_activations`."""
+    """Draw the figure of :func:`plot_activations`."""
     figure, drawn = panels(len(activations), _COLUMNS, _HEIGHT)
     for axes, activation in zip(drawn, activations, strict=True):
         _draw_inputs(axes, activation.name, activations)
@@ -74,7 +74,7 @@ def plot_evolution(
     width: float = 3.0,
     seen: Sequence[Activation] = (),
 ) -> None:
-    """Draws rationals over the training: a row per layer, a column per step, a line per group.
+    """Draw rationals over the training: a row per layer, a column per step, a line per group.
 
     A path that ends in ``.gif`` or ``.mp4`` (by ffmpeg) becomes an animation with one panel per
     layer instead.
@@ -94,7 +94,7 @@ def plot_evolution(
     """
     path = Path(path)
     if path.suffix in ANIMATED:
-        _animate(*_functions(history, width), seen, path)
+        _animate(history, width, seen, path)
     else:
         save_figure(draw_evolution(history, width=width, seen=seen), path)
 
@@ -112,7 +112,7 @@ def _functions(
 def draw_evolution(
     history: Mapping[str, LayerHistory], *, width: float = 3.0, seen: Sequence[Activation] = ()
 ) -> Figure:
-    """Draws the small multiples of :func:`plot_evolution`."""
+    """Draw the small multiples of :func:`plot_evolution`."""
     x, functions, steps = _functions(history, width)
     places = spread(len(steps), _SNAPSHOTS)
     figure = Figure(figsize=(base.WIDTH, 0.8 + 1.2 * len(functions)), layout="constrained")
@@ -133,12 +133,9 @@ def draw_evolution(
 
 @base.styled
 def _animate(
-    x: Array,
-    functions: Mapping[str, Array],
-    steps: Sequence[int],
-    seen: Sequence[Activation],
-    path: Path,
+    history: Mapping[str, LayerHistory], width: float, seen: Sequence[Activation], path: Path
 ) -> None:
+    x, functions, steps = _functions(history, width)
     kind = PillowWriter if path.suffix == ".gif" else FFMpegWriter
     writer = kind(fps=_FRAMES_PER_SECOND)
     figure, drawn = panels(len(functions), _COLUMNS, _HEIGHT)
@@ -165,7 +162,7 @@ def _animate(
 
 
 def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
-    """Draws a line for each chosen group, and the range of all behind them."""
+    """Draw a line for each chosen group, and the range of all behind them."""
     groups = spread(len(functions), _LINES)
     if len(groups) < len(functions):
         axes.fill_between(x, functions.min(0), functions.max(0), color=base.MUTED, alpha=0.3, lw=0)
@@ -177,13 +174,13 @@ def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
 
 
 def _draw_start(axes: Axes, x: Array, functions: Array) -> None:
-    """Draws the functions at the start, which the groups of a new model share."""
+    """Draw the functions at the start, which the groups of a new model share."""
     for y in np.unique(_chosen(functions), axis=0):
         axes.plot(x, y, "--", lw=0.9, color=base.INK)
 
 
 def _draw_inputs(axes: Axes, layer: str, seen: Sequence[Activation]) -> None:
-    """Draws the inputs of a layer, if known, behind the lines, on an axis without numbers."""
+    """Draw the inputs of a layer, if known, behind the lines, on an axis without numbers."""
     for own in seen:
         if own.name == layer and own.histogram is not None and own.edges is not None:
             density = own.histogram.mean(0)

@@ -24,7 +24,7 @@ _COLUMNS, _HEIGHT, _LETTERS = 6, 1.25, 70
 def draw_attention(
     pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, block: int | None = None
 ) -> Figure:
-    """Draws for each image: the image, attention rollout, and the mean of each block's heads.
+    """Draw for each image: the image, attention rollout, and the mean of each block's heads.
 
     Colors go from 0 to the maximum of each map. The color bar below it names that in units of
     1 / tokens: ``2.5x`` is 2.5 times uniform attention.
@@ -69,7 +69,7 @@ def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:
 
 
 def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
-    """Draws a map over a picture, and its scale below; each cell covers the pixels of its patch."""
+    """Draw a map over a picture, and its scale below; each cell covers the pixels of its patch."""
     height, width = picture.shape[-2:]
     most = float(heat.max())
     colors = mpl.colors.Normalize(0, most or 1.0)
@@ -84,9 +84,9 @@ def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
 
 def true_classes(batches: Sequence[Batch], classes: Sequence[str]) -> tuple[Tensor, list[str]]:
     """Join batches of images: (N, C, H, W), and a title for each such as ``"true: cat"``."""
-    labels = [label for batch in batches for label in batch.labels.tolist()]
     pictures = torch.cat([batch.images for batch in batches])
-    return pictures, [f"true: {classes[label]}" for label in labels]
+    labels = torch.cat([batch.labels for batch in batches])
+    return pictures, [f"true: {classes[label]}" for label in labels.tolist()]
 
 
 def with_predictions(titles: Sequence[str], logits: Tensor, classes: Sequence[str]) -> list[str]:

@@ -111,13 +111,20 @@ def label_lines(axes: Axes, lines: Sequence[Line2D], size: float = 9) -> None:
     # A label moves up by as much as those below it need, and all by as much as the top has no room.
     moved = np.minimum(np.maximum.accumulate(wanted[order] - steps), 1 - steps[-1:])
     for place, height in zip(order, steps + moved, strict=True):
-        color, at = lines[place].get_color(), ("axes fraction", "offset points")
-        text = axes.annotate(lines[place].get_label(), (1, height), (3, 0), *at, fontsize=size)
-        text.set(color=color, va="center")
+        axes.annotate(
+            lines[place].get_label(),
+            xy=(1, height),
+            xycoords="axes fraction",
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=size,
+            color=lines[place].get_color(),
+            va="center",
+        )
 
 
 def draw_picture(axes: Axes, picture: Tensor, title: Sequence[str] = ()) -> None:
-    """Draws an image without ticks, in the coordinates of its pixels.
+    """Draw an image without ticks, in the coordinates of its pixels.
 
     Args:
         axes: where it is drawn.

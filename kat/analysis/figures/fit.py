@@ -13,7 +13,7 @@ from kat.nn.fitting import Fit, Points, resolve, twice
 
 @styled
 def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
-    """Draws a function with its fit, and the error below, over twice the fit interval.
+    """Draw a function with its fit, and the error below, over twice the fit interval.
 
     The axis of a function's error is linear up to about the largest error on the interval, and
     logarithmic beyond.
@@ -29,7 +29,8 @@ def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
         >>> from kat.nn.fitting import fit
         >>> plot_fit(fit("silu"), "silu", Path("silu.png"))
     """
-    x = np.linspace(*twice(result.interval), 2001)
+    left, right = twice(result.interval)
+    x = np.linspace(left, right, 2001)
     source = resolve(target)[1]
     is_table = isinstance(source, Points)
     at, y = (source.x, source.y) if isinstance(source, Points) else (x, source(x))

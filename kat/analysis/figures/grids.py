@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -26,7 +27,7 @@ _FAR = 2
 
 @base.styled
 def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Figure:
-    """Draws a metric by cell, the best on top: mean, 95 % interval, all runs.
+    """Draw a metric by cell, the best on top: mean, 95 % interval, all runs.
 
     The right side has the differences from the reference, seed by seed.
 
@@ -37,8 +38,7 @@ def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Fig
         title: the title of the figure.
     """
     ranked = sorted(results, key=lambda r: -r.estimate.mean if r.estimate else math.inf)
-    differences = [r.difference.text(sign=True) if r.difference else "" for r in ranked]
-    figure, axes = _forest([result.name for result in ranked], differences)
+    figure, axes = _forest([(result.name, result.difference) for result in ranked])
     for place, result in enumerate(ranked):
         if result.name == results[0].name:
             axes.get_yticklabels()[place].set_fontweight("bold")
@@ -54,12 +54,16 @@ def draw_cells(results: Sequence[CellResult], metric: Metric, title: str) -> Fig
     return figure
 
 
-def _forest(names: Sequence[str], values: Sequence[str]) -> tuple[Figure, Axes]:
-    """Return a figure with a line for each name, the first on top, and a text at its right end."""
+def _forest(lines: Sequence[tuple[str, Estimate | None]]) -> tuple[Figure, Axes]:
+    """Return a figure with a line for each name, the first on top, its difference on the right."""
+    names, values = [], []
+    for name, difference in lines:
+        names.append(fill(plain(name), _LETTERS))
+        values.append("" if difference is None else difference.text(sign=True))
     figure = Figure(figsize=(base.WIDTH, 1.3 + _LINE * len(names)), layout="constrained")
     axes = figure.add_subplot()
     right = axes.secondary_yaxis("right")
-    for side, texts in ((axes, [fill(plain(name), _LETTERS) for name in names]), (right, values)):
+    for side, texts in ((axes, names), (right, values)):
         side.set_yticks(range(len(names)), texts)
         side.tick_params(axis="y", length=0)
         side.spines[["left", "right"]].set_visible(False)
@@ -71,7 +75,7 @@ def _forest(names: Sequence[str], values: Sequence[str]) -> tuple[Figure, Axes]:
 def _draw_estimate(
     axes: Axes, place: int, name: str, estimate: Estimate, color: str, percent: bool = False
 ) -> None:
-    """Draws a mean and its interval, if it has one, in a row of the axes."""
+    """Draw a mean and its interval, if it has one, in a row of the axes."""
     width = None if math.isnan(estimate.half_width) else [[end] for end in estimate.reach(percent)]
     line, *_ = axes.errorbar(estimate.mean, place, xerr=width, fmt="o", color=color, capsize=3)
     hover(line, f"{name}: {estimate.text(sign=not percent, percent=percent)} (n = {estimate.n})")
@@ -79,7 +83,7 @@ def _draw_estimate(
 
 @base.styled
 def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: str) -> Figure:
-    """Draws differences with their 95 % intervals, group below group, the largest on top.
+    """Draw differences with their 95 % intervals, group below group, the largest on top.
 
     An arrow stands for a difference far beyond the others; its value is beside it, as of all.
 
@@ -87,18 +91,20 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
         groups: by heading, differences and their names.
         xlabel: what the differences are, with their unit.
     """
+    headings: dict[int, str] = {}
     lines: list[tuple[str, Estimate | None]] = []
     for heading, differences in groups.items():
-        lines += [(heading, None), *sorted(differences, key=lambda pair: -pair[1].mean)]
-    texts = ["" if estimate is None else estimate.text(sign=True) for _, estimate in lines]
-    figure, axes = _forest([name if estimate else "" for name, estimate in lines], texts)
+        headings[len(lines)] = heading
+        lines += [("", None), *sorted(differences, key=lambda pair: -pair[1].mean)]
+    figure, axes = _forest(lines)
     axes.axvline(0, color=base.INK, lw=0.8)
+    for place, heading in headings.items():
+        text = axes.text(1, place, fill(plain(heading), 2 * _LETTERS), ha="right", va="center")
+        text.set(size=9, weight="bold", transform=axes.get_yaxis_transform())
     drawn = [difference for _, difference in lines if difference is not None]
     shown = _shown(drawn)
     for place, (name, difference) in enumerate(lines):
         if difference is None:
-            above = axes.text(1, place, fill(plain(name), 2 * _LETTERS), ha="right")
-            above.set(va="center", size=9, weight="bold", transform=axes.get_yaxis_transform())
             continue
         mean = difference.mean
         color = colors(1)[0] if abs(mean) > difference.half_width else base.MUTED
@@ -118,7 +124,7 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
 
 def _shown(differences: Sequence[Estimate]) -> float:
     """Return the largest difference on the axis: all, unless some reach far beyond the others."""
-    reaches = [abs(d.mean) + (0 if math.isnan(d.half_width) else d.half_width) for d in differences]
+    reaches = [abs(d.mean) + np.nan_to_num(d.half_width) for d in differences]
     reaches = [reach for reach in reaches if reach > 0]  # ties have none
     limit = _FAR * statistics.median(reaches) if reaches else math.inf
     return math.inf if max(reaches, default=0.0) <= limit else limit
@@ -131,8 +137,7 @@ def cost_of(result: CellResult, cost: str) -> float | None:
 
 
 def pareto_front(results: Sequence[CellResult], cost: str) -> list[CellResult]:
-    """Return the cells that no other beats: none costs at most as much and has a higher mean
-    metric.
+    """Return the cells that no other beats: none has a higher mean at no higher cost.
 
     Args:
         results: in any order; those without an estimate are left out.
@@ -164,7 +169,7 @@ def pareto_front(results: Sequence[CellResult], cost: str) -> list[CellResult]:
 def draw_costs(
     results: Sequence[CellResult], metric: Metric, costs: Sequence[str] | None = None
 ) -> Figure:
-    """Draws a metric with 95 % intervals against each cost, and the Pareto front as a line.
+    """Draw a metric with 95 % intervals against each cost, and the Pareto front as a line.
 
     Args:
         results: models, or the cells of a grid; those without an estimate are left out.
@@ -176,18 +181,20 @@ def draw_costs(
     """
     drawn = [result for result in results if result.estimate is not None]
     if costs is None:
-        costs = [c for c in COSTS if all(cost_of(result, c) is not None for result in drawn)]
+        costs = list(COSTS)
+        for result in drawn:
+            costs = [cost for cost in costs if cost_of(result, cost) is not None]
     figure, made = base.panels(len(costs), 1, 2.8)
     for axes, cost in zip(made, costs, strict=True):
         front = pareto_front(drawn, cost)
         values = {result.name: cost_of(result, cost) or 0.0 for result in drawn}
-        places = [(values[r.name], r.estimate.mean) for r in front if r.estimate]
-        axes.plot(*zip(*places, strict=True), "-", color=base.MUTED, lw=1, zorder=0)
+        means = [result.estimate.mean for result in front if result.estimate]
+        axes.plot([values[r.name] for r in front], means, "-", color=base.MUTED, lw=1, zorder=0)
         points = []
         for result, color in zip(drawn, colors(len(drawn)), strict=True):
             estimate, x = result.estimate, values[result.name]
             assert estimate is not None
-            ends = [[0.0 if math.isnan(end) else end] for end in estimate.reach(percent=True)]
+            ends = np.nan_to_num(estimate.reach(percent=True))[:, None]
             line, *_ = axes.errorbar(x, estimate.mean, ends, fmt="o", color=color, capsize=3, lw=1)
             line.set_label(plain(result.name))
             hover(line, f"{result.name}: {estimate.text(percent=True)} % at {x:.4g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kat.analysis.figures import base
 from kat.analysis.figures.base import hover, label_lines, plain, save_figure
 from kat.analysis.runs import HEADLINES, History
 from kat.errors import InputError
+from kat.tables import columns_of
 
 
 def usual_curves(row: Mapping[str, Any]) -> list[str]:
@@ -54,7 +56,7 @@ def plot_learning_curves(
 def draw_learning_curves(
     runs: Mapping[str, Sequence[History]], metrics: Sequence[str] = ("loss", "top1")
 ) -> Figure:
-    """Draws the figure of :func:`plot_learning_curves`."""
+    """Draw the figure of :func:`plot_learning_curves`."""
     figure, drawn = base.panels(len(metrics), 1, 2.6)
     for axes, metric in zip(drawn, metrics, strict=True):
         title, columns = PANELS[metric]
@@ -62,10 +64,11 @@ def draw_learning_curves(
         for (label, histories), color in zip(runs.items(), base.colors(len(runs)), strict=True):
             for column, style in columns.items():
                 line = _draw_curve(axes, label, histories, column, color, style)
-                line.set_label(COLUMNS[column].split()[0])
-                lines += [line] if len(runs) == 1 < len(columns) else []
+                if len(runs) == 1 < len(columns):
+                    line.set_label(COLUMNS[column].split()[0])
+                    lines.append(line)
             count = f" ({len(histories)} runs)" if len(histories) > 1 else ""
-            if len(runs) > 1 or (count and line not in lines):
+            if len(runs) > 1 or (count and not lines):
                 line.set_label(plain(label) + count)
                 lines.append(line)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -78,24 +81,28 @@ def draw_learning_curves(
 def _draw_curve(
     axes: Axes, label: str, histories: Sequence[History], column: str, color: Any, style: str
 ) -> Line2D:
-    """Draws one column: the mean of the runs over their common epochs, in the range of them."""
-    runs = [{int(row["epoch"]): row[column] for row in rows if column in row} for rows in histories]
-    epochs = sorted(set(runs[0]).intersection(*runs[1:]))
+    """Draw one column: the mean of the runs over their common epochs, in the range of them."""
+    found: dict[float, list[float]] = {}
+    for row in itertools.chain.from_iterable(histories):
+        if column in row:
+            found.setdefault(row["epoch"], []).append(row[column])
+    epochs = [epoch for epoch in sorted(found) if len(found[epoch]) == len(histories)]
     if not epochs:
-        known = dict.fromkeys(name for rows in histories for row in rows for name in row)
+        known = columns_of(itertools.chain.from_iterable(histories))
         raise InputError(
             f"{label!r} has no epoch at which all its runs have {column}; their histories have"
             f" {', '.join(known) or 'no rows'}"
         )
-    values = [[run[epoch] for run in runs] for epoch in epochs]
+    values = [found[epoch] for epoch in epochs]
     (line,) = axes.plot(epochs, [sum(row) / len(row) for row in values], style, color=color)
     hover(line, f"{label}, {COLUMNS[column]}")
-    if len(runs) > 1:
+    if len(histories) > 1:
         low, high = list(map(min, values)), list(map(max, values))
         axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
-    kept = [int(row["epoch"]) for row in histories[0] if row.get("best")]
-    if len(runs) == 1 and kept and kept[0] in runs[0]:
-        best = runs[0][kept[0]]
-        (circle,) = axes.plot(kept[0], best, "o", color=color, fillstyle="none")
-        hover(circle, f"{label}: kept, epoch {kept[0]}: {best:.4g}")
+        return line
+    for row in histories[0]:
+        if row.get("best") and column in row:
+            epoch, value = row["epoch"], row[column]
+            (circle,) = axes.plot(epoch, value, "o", color=color, fillstyle="none")
+            hover(circle, f"{label}: kept, epoch {epoch}: {value:.4g}")
     return line

@@ -14,12 +14,9 @@ from kat.analysis.figures.base import WIDTH, plain, save_figure, styled
 from kat.analysis.inspect.stability import layers_of, rational_rows
 from kat.nn.stability import Row
 
-_MOST_STEPS = 300
-"""More steps could not be told apart."""
-
 
 def plot_stability(runs: Mapping[str, Sequence[Row]], path: str | Path) -> None:
-    """Draws the gain of each layer at each step, several runs side by side with the same colors.
+    """Draw the gain of each layer at each step, several runs side by side with the same colors.
 
     Args:
         runs: rows by label; a single run needs no label.
@@ -37,16 +34,17 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], path: str | Path) -> None:
 
 @styled
 def draw_gains(runs: Mapping[str, Sequence[Row]]) -> Figure:
-    """Draws the figure of :func:`plot_stability`."""
+    """Draw the figure of :func:`plot_stability`."""
     rationals = {label: rational_rows(rows) for label, rows in runs.items()}
     height = max(len(layers_of(rows)) for rows in rationals.values())
     figure = Figure(figsize=(WIDTH, 1.2 + 0.22 * height), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (label, rows) in zip(panels, rationals.items(), strict=True):
         layers, steps = layers_of(rows), list(dict.fromkeys(row["step"] for row in rows))
-        steps = [*steps[: -1 : -(-len(steps) // _MOST_STEPS)], steps[-1]]
         gains = {(row["layer"], row["step"]): row["gain"] for row in rows}
-        table = [[gains.get((layer, step), math.nan) for step in steps] for layer in layers]
+        table = []
+        for layer in layers:
+            table.append([gains.get((layer, step), math.nan) for step in steps])
         image = axes.imshow(
             np.clip(table, 1 / 16, 16),  # zero has no place on the scale
             aspect="auto",

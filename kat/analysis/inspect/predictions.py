@@ -98,9 +98,7 @@ def images_of_run(
 
 
 def normalized(batches: Iterable[Batch], record: ModelRecord) -> Iterator[Tensor]:
-    """Yield the images of batches as inputs (B, C, H, W) of the model, one by one where sizes
-    differ.
-    """
+    """Yield batches as inputs (B, C, H, W) of the model; images of several sizes one by one."""
     prepare = DeviceTransform(record.mean, record.std)
     for batch in batches:
         if isinstance(batch.images, Tensor):
@@ -166,11 +164,11 @@ def class_findings(
     chosen = [losses.topk(min(most, int((~hits).sum()))).indices, right[spread(len(right), most)]]
     order = torch.cat(chosen).tolist()
     confidence = logits.softmax(-1).amax(-1)
-    titles = [
-        f"{'right' if hits[i] else 'wrong'}: {classes[predicted[i]]} ({100 * confidence[i]:.0f} %)"
-        + ("" if hits[i] else f"\ntrue: {classes[labels[i]]}")
-        for i in order
-    ]
+    titles = []
+    for i in order:
+        title = f"{classes[predicted[i]]} ({100 * confidence[i]:.0f} %)"
+        wrong = f"wrong: {title}\ntrue: {classes[labels[i]]}"
+        titles.append(f"right: {title}" if hits[i] else wrong)
     pictures = torch.cat([batch.images for batch in batches])[order]
     return ClassFindings(classes, matrix, class_scores(matrix, classes), pictures, titles)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kat.errors import InputError
 from kat.nn.stability import Row
@@ -39,7 +40,7 @@ class Verdict:
 
     @classmethod
     def of(cls, rows: Sequence[Row], failure: str | None = None) -> Verdict:
-        """Judges the rows of a run.
+        """Judge the rows of a run.
 
         Args:
             rows: in the order of steps, and within a step of layers.
@@ -49,7 +50,7 @@ class Verdict:
         first, last = rationals[0]["step"], rationals[-1]["step"]
         broken = [row for row in rationals if not is_preserved(row["gain"])]
         lines = [] if failure is None else [f"The run was stopped: {failure}"]
-        lines.append(_headline(broken, first))
+        lines.append(_headline(broken))
         for step in dict.fromkeys((first, last)):
             gains = [row["gain"] for row in rationals if row["step"] == step]
             count = sum(map(is_preserved, gains))
@@ -57,7 +58,7 @@ class Verdict:
         return cls(not broken and failure is None, lines)
 
 
-def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
+def table(rows: Sequence[Row]) -> tuple[list[list[str]], list[bool]]:
     """Return the extremes of each layer's quantities, and True for the layers that break.
 
     Args:
@@ -70,23 +71,23 @@ def table(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[bool]]:
     rationals = rational_rows(rows)
     for layer in layers_of(rationals):
         own = [row for row in rationals if row["layer"] == layer]
-        gains = [row["gain"] for row in own]
+        gains = _column(own, "gain")
         broken = [row["step"] for row in own if not is_preserved(row["gain"])]
-        lines.append(
-            (
-                layer,
-                *(f"{gain:.3g}" for gain in (gains[0], gains[-1], min(gains), max(gains))),
-                f"{broken[0]}" if broken else "",
-                f"{max(row['outside'] for row in own):.2%}",
-                f"{min(row['q_min'] for row in own):.3g}",
-                f"{max(row['q_max'] for row in own):.3g}",
-                f"{own[-1]['drift']:.3g}",
-                f"{max(row['dead_groups'] for row in own):.0f}",
-                f"{max(row['exploding_groups'] for row in own):.0f}",
-            )
-        )
+        line = [layer]
+        line += [f"{gain:.3g}" for gain in (gains[0], gains[-1], min(gains), max(gains))]
+        line.append(f"{broken[0]}" if broken else "")
+        line.append(f"{max(_column(own, 'outside')):.2%}")
+        line.append(f"{min(_column(own, 'q_min')):.3g}")
+        line.append(f"{max(_column(own, 'q_max')):.3g}")
+        line.append(f"{own[-1]['drift']:.3g}")
+        line += [f"{max(_column(own, name)):.0f}" for name in ("dead_groups", "exploding_groups")]
+        lines.append(line)
         bad.append(bool(broken))
     return lines, bad
+
+
+def _column(rows: Sequence[Row], name: str) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 def rational_rows(rows: Sequence[Row]) -> list[Row]:
@@ -111,16 +112,13 @@ def layers_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["layer"] for row in rows))
 
 
-def _headline(broken: Sequence[Row], start: int) -> str:
+def _headline(broken: Sequence[Row]) -> str:
     low, high = PRESERVED
     bounds = f"preserved: E[y^2] / E[x^2] from {low:g} to {high:g}"
     if not broken:
         return f"Variance preserved in every layer at every recorded step ({bounds})."
     first = broken[0]
-    if first["step"] == start:
-        begin = "Variance not preserved from the start: it breaks first"
-    else:
-        begin = "Variance preserved at the start, not throughout: it breaks first"
     return (
-        f"{begin} at step {first['step']} in {first['layer']}, gain {first['gain']:.3g} ({bounds})."
+        f"Variance not preserved: it breaks first at step {first['step']} in {first['layer']}, gain"
+        f" {first['gain']:.3g} ({bounds})."
     )

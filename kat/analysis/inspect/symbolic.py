@@ -18,10 +18,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kat.analysis.inspect.activations import Activation, Array
 from kat.nn.fitting import FUNCTIONS
@@ -39,7 +38,8 @@ _SCALES = np.geomspace(1 / 4, 8, 21)
 _SHIFTS = np.linspace(-4, 4, 33)
 """Shifts of the grid, in standard deviations of the layer's inputs."""
 _REFINEMENTS, _SHRINKAGE = 24, 0.75
-_OFFSETS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1).reshape(-1, 2)
+_MOVES = np.linspace(-1, 1, 5)
+_OFFSETS = np.stack(np.meshgrid(_MOVES, _MOVES), axis=-1).reshape(-1, 2)
 _SHOWN = 5e-4
 """Constants below this, next to numbers around 1, are left out of a formula."""
 
@@ -119,11 +119,11 @@ class Reading:
     layer: str
     group: int
     nearest: str
-    formula: str
-    distance: float
-    second: str
-    second_distance: float
-    from_start: float
+    formula: str = ""
+    distance: float = math.nan
+    second: str = ""
+    second_distance: float = math.nan
+    from_start: float = math.nan
 
 
 class _Target:
@@ -162,8 +162,7 @@ class _Fits:
 
 
 def read_symbols(activation: Activation) -> list[Reading]:
-    """Return the nearest known function of each group, over its histogram, or over N(0, 1) without
-    one.
+    """Return the nearest known function of each group over its inputs, by default N(0, 1).
 
     Examples:
         >>> import kat
@@ -174,40 +173,47 @@ def read_symbols(activation: Activation) -> list[Reading]:
         blocks.0.mlp.act1 {'identity'}
         blocks.0.mlp.act2 {'gelu'}
     """
-    total = activation.densities().sum(1)
-    missing = (NOT_SHOWN, "", math.nan, "", math.nan, math.nan)
-    readings = [Reading(activation.name, group, *missing) for group in range(len(total))]
-    if len(shown := np.flatnonzero(total)):
-        for reading in _read(activation, shown):
-            readings[reading.group] = reading
-    return readings
-
-
-def _read(activation: Activation, groups: NDArray[np.intp]) -> list[Reading]:
-    """Return the readings of groups that have a density."""
-    weights = activation.densities()[groups]
-    y, start = activation.learned[groups], activation.start[groups]
+    weights = activation.densities()
+    readings = [Reading(activation.name, group, NOT_SHOWN) for group in range(len(weights))]
+    groups = np.flatnonzero(weights.sum(1))
+    if not len(groups):
+        return readings
+    weights, y, start = weights[groups], activation.learned[groups], activation.start[groups]
     target = _Target(activation.x, y, weights / weights.sum(1, keepdims=True))
     fits = {name: _nearest(known, target) for name, known in KNOWN.items()}
     changes = np.sqrt((target.weights * (y - start) ** 2).sum(1)).tolist()
-    return [
-        Reading(activation.name, group, *_reading(place, target, fits, changes[place]))
-        for place, group in enumerate(groups.tolist())
-    ]
+    for place, group in enumerate(groups.tolist()):
+        readings[group] = _read(readings[group], place, target, fits, changes[place])
+    return readings
 
 
-def _reading(
-    place: int, target: _Target, fits: Mapping[str, _Fits], change: float
-) -> tuple[str, str, float, str, float, float]:
-    """Return the fields of the :class:`Reading` of the function at this place."""
+def _read(
+    reading: Reading, place: int, target: _Target, fits: Mapping[str, _Fits], change: float
+) -> Reading:
+    """Return the reading of the group that has this place among the fitted functions."""
     if target.is_constant(place):
-        return "constant", f"{target.mean[place]:.3g}", 0.0, "", 0.0, change
+        return replace(
+            reading,
+            nearest="constant",
+            formula=f"{target.mean[place]:.3g}",
+            distance=0.0,
+            second_distance=0.0,
+            from_start=change,
+        )
     spread = float(np.sqrt(target.variance[place]))
     distances = {name: float(fit.distance[place]) for name, fit in fits.items()}
     first = _simplest(distances)
     second = _simplest({name: value for name, value in distances.items() if name != first})
     formula = _formula(KNOWN[first], fits[first], place, _SHOWN * spread)
-    return first, formula, distances[first], second, distances[second], change / spread
+    return replace(
+        reading,
+        nearest=first,
+        formula=formula,
+        distance=distances[first],
+        second=second,
+        second_distance=distances[second],
+        from_start=change / spread,
+    )
 
 
 def _simplest(distances: Mapping[str, float]) -> str:
@@ -267,9 +273,7 @@ def _solve(covariance: Array, with_y: Array) -> Array:
 
 
 def _formula(known: Known, fit: _Fits, group: int, least: float) -> str:
-    """Return a formula, e.g. ``1.02 gelu(1.1 x - 0.3) + 0.004``, without a constant below
-    ``least``.
-    """
+    """Return a formula such as ``1.02 gelu(1.1 x - 0.3)``, without a constant below ``least``."""
     s, t = fit.place[group]
     inner = _sum([(s, "x"), (-s * t, "")], _SHOWN)
     terms = [

@@ -20,8 +20,3 @@ def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path):
     assert second.images[0].get_array().tolist() == [[1, 1], [1.1, 4]]
     with pytest.raises(InputError, match="no step"):
         plot_stability({"": []}, tmp_path / "none.svg")
-
-
-def test_of_many_steps_some_are_drawn_the_last_among_them():
-    (axes, _) = draw_gains({"": monitored(steps=range(1000))}).axes
-    assert axes.images[0].get_array().shape == (2, 251)
