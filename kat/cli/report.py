@@ -1,9 +1,9 @@
 """``kat report``: write one page about a run, of several runs, or of an ablation.
 
 The page is one HTML file that needs no network and no scripts, and follows the light or dark mode
-of the browser. A run: results, learning curves, the learned rationals and their evolution,
-stability, attention. Several runs: results, costs, learning curves, settings. Tables of
-'kat ablate': means, intervals, paired differences, costs.
+of the browser. A run: results, learning curves, predictions, the learned rationals and their
+evolution, attention, and stability if it was monitored. Several runs: results, costs, learning
+curves, settings. Tables of 'kat ablate': means, intervals, paired differences, costs.
 
 examples:
   kat report runs/digits                          runs/digits/report.html

@@ -74,14 +74,12 @@ def findings(model: nn.Module, **changes: Any) -> RunFindings:
         "summary": {
             "top1": 84.25, "top5": 99.0, "epochs": 2, "best_epoch": 2, "seconds": 3723.0,
             "images_per_second": 1234.5, "memory_bytes": 735_600_000,
-            "worker_memory_bytes": 1_200_000_000,
         },
         "history": history(84.25),
         "activations": learned_activations(model, [images]),
         "seen": "Grey is what 8 images bring.",
         "coefficients": layers,
         "stability": stability_rows(list(layers)),
-        "attention": "Not drawn here.",
     }  # fmt: skip
     return RunFindings(**{**known, **changes})
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 from textwrap import wrap
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,6 +17,7 @@ from kat.analysis.figures.base import (
     INK,
     MUTED,
     WIDTH,
+    colors,
     draw_picture,
     label_lines,
     panels,
@@ -30,6 +32,8 @@ _CELLS = 250
 """So many cells along a side are drawn at most."""
 _WHOLE = (-0.03, 1.03)
 """Limits of an axis of shares; markers at 0 and at 1 are drawn whole."""
+_OPACITY = 0.85
+"""The opacity of a share of 1, at which text is readable on a light and on a dark page."""
 _COLUMNS = 3
 """Photographs side by side."""
 _LONGEST = 24
@@ -38,10 +42,10 @@ _LONGEST = 24
 
 @styled
 def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
-    """Draws the confusion matrix: each row as shares of its class, on a square-root color scale.
+    """Draw the confusion matrix: each row as shares of its class; 0 is the color of the page.
 
     With few classes the cells hold counts, and the classes are named. With many, the largest share
-    of each block of neighboring classes is drawn, so that no confusion is too small to be seen.
+    of each block of neighboring classes is drawn.
 
     Args:
         matrix: (K, K) counts, true classes down, predicted ones across.
@@ -52,17 +56,21 @@ def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
     figure = Figure(figsize=(width, 0.9 * width), layout="constrained")
     axes = figure.subplots()
     if len(names) <= _NAMED:
-        _name_cells(axes, matrix, shares, names)
+        _name_cells(axes, matrix, names)
     block = -(-len(names) // _CELLS)
+    color = colors(1)[0]
+    transparent, most = mpl.colors.to_rgba(color, 0), mpl.colors.to_rgba(color, _OPACITY)
     image = axes.imshow(
         block_maxima(shares, block),
-        norm=mpl.colors.PowerNorm(0.5, 0, 1),
-        cmap="viridis",
+        vmin=0,
+        vmax=1,
+        cmap=mpl.colors.LinearSegmentedColormap.from_list("shares", [transparent, most]),
         interpolation="nearest",
         extent=(-0.5, len(names) - 0.5, len(names) - 0.5, -0.5),
     )
     scale = "share of the true class" + (f", largest of {block} x {block}" if block > 1 else "")
-    figure.colorbar(image, ax=axes, label=scale, shrink=0.8)
+    bar = figure.colorbar(image, ax=axes, label=scale, shrink=0.8)
+    bar.ax.collections[0].set_rasterized(True)  # transparent polygons would have seams
     axes.grid(visible=False)
     axes.set(xlabel="predicted class", ylabel="true class")
     return figure
@@ -70,7 +78,7 @@ def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
 
 @styled
 def draw_reliability(bins: Calibration) -> Figure:
-    """Draws accuracy against confidence, and below it the share of images in each bin."""
+    """Draw accuracy against confidence, and below it the share of images in each bin."""
     figure = Figure(figsize=(WIDTH, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = bins.edges[:-1], np.diff(bins.edges)
@@ -88,23 +96,26 @@ def draw_reliability(bins: Calibration) -> Figure:
 
 @styled
 def draw_photographs(pictures: Tensor, titles: Sequence[str]) -> Figure:
-    """Draws images in a grid, each under its whole title.
+    """Draw images in a grid, each under its whole title.
 
     Args:
         pictures: (B, C, H, W) uint8, gray or RGB.
         titles: B titles, whose long lines are broken.
     """
-    broken = [[part for line in t.split("\n") for part in wrap(line, _LONGEST)] for t in titles]
+    broken = []
+    for title in titles:
+        parts = [wrap(line, _LONGEST) for line in title.split("\n")]
+        broken.append(list(itertools.chain.from_iterable(parts)))
     height = 1.8 + 0.17 * max(map(len, broken))
     figure, drawn = panels(len(pictures), _COLUMNS, height)
-    for axes, picture, title in zip(drawn, pictures, broken, strict=True):
-        draw_picture(axes, picture, title)
+    for axes, picture, lines in zip(drawn, pictures, broken, strict=True):
+        draw_picture(axes, picture, lines)
     return figure
 
 
 @styled
 def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Figure:
-    """Draws a row for each image: its ground truth, and beside it what is predicted.
+    """Draw a row for each image: its ground truth, and beside it what is predicted.
 
     Args:
         pairs: pictures, (3, H, W) uint8.
@@ -121,24 +132,23 @@ def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Figure:
 
 
 @styled
-def draw_by_class(names: Sequence[str], values: dict[str, list[float]]) -> Figure:
-    """Draws a bar for each class and metric, the class with the highest first metric above.
+def draw_by_class(rows: Sequence[Sequence[Any]], metrics: Sequence[str]) -> Figure:
+    """Draw a bar for each class and metric, the last class on top.
 
     Args:
-        names: the classes.
-        values: in percent by the label of the metric, one for each class; NaN is not drawn.
+        rows: a class and its metrics, in percent; NaN is not drawn.
+        metrics: the labels of the metrics.
     """
-    first = next(iter(values.values()))
-    order = sorted(range(len(names)), key=lambda i: -math.inf if math.isnan(first[i]) else first[i])
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.28 * len(names)), layout="constrained")
-    axes, thick = figure.subplots(), 0.8 / len(values)
-    for place, (label, own) in enumerate(values.items()):
-        heights = [row + 0.4 - (place + 0.5) * thick for row in range(len(order))]
-        bars = axes.barh(heights, [own[i] for i in order], thick)
-        if len(values) > 1:  # the bars of the upper class have the names of the metrics
-            axes.bar_label(bars, [*[""] * (len(order) - 1), label], padding=2, fontsize=8)
-    axes.set_yticks(range(len(order)), [plain(names[i]) for i in order])
-    axes.set(xlabel=f"{' and '.join(values)} (%)", xlim=(0, 100), ylim=(-0.6, len(names) - 0.4))
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.28 * len(rows)), layout="constrained")
+    axes, thick = figure.subplots(), 0.8 / len(metrics)
+    places = np.arange(len(rows))
+    for column, label in enumerate(metrics, start=1):
+        heights = places + 0.4 - (column - 0.5) * thick
+        bars = axes.barh(heights, [row[column] for row in rows], thick)
+        if len(metrics) > 1:  # the bars of the upper class have the names of the metrics
+            axes.bar_label(bars, [*[""] * (len(rows) - 1), label], padding=2, fontsize=8)
+    axes.set_yticks(places, [plain(row[0]) for row in rows])
+    axes.set(xlabel=f"{' and '.join(metrics)} (%)", xlim=(0, 100), ylim=(-0.6, len(rows) - 0.4))
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -149,14 +159,16 @@ def block_maxima(values: np.ndarray, block: int) -> np.ndarray:
     return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=0), starts, axis=1)
 
 
-def _name_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: list[str]) -> None:
-    cut = (f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}" for name in names)
-    labels = [plain(n if len(n) <= _LONGEST else c) for n, c in zip(names, cut, strict=True)]
+def _name_cells(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
+    labels = [plain(_cut(name)) for name in names]
     places = range(len(names))
     axes.set_xticks(places, labels, rotation=90)
     axes.set_yticks(places, labels)
     if len(names) > _COUNTED:
         return
     for i, j in np.argwhere(matrix > 0):
-        color = "black" if shares[i, j] > 0.4 else "white"
-        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=color)
+        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"

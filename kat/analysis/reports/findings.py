@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from torch import nn
 
 from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
@@ -55,9 +56,8 @@ class RunFindings:
         coefficients: the coefficients of each rational layer over the training.
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
-        attention: the figure of a few images, or why there is none.
-        predictions: those for the images that the model is shown, why they cannot be made, or empty
-            where it is shown none.
+        attention: the figure of a few images; None without images or attention.
+        predictions: those for the images that the model is shown, or why there are none.
     """
 
     name: str
@@ -72,12 +72,12 @@ class RunFindings:
     coefficients: Mapping[str, LayerHistory] = field(default_factory=dict)
     stability: Sequence[Row] = ()
     failure: str | None = None
-    attention: Figure | str = ""
+    attention: Figure | None = None
     predictions: ClassFindings | DenseFindings | str = ""
 
 
 def read_findings(folder: Path, count_images: int, data: str | None = None) -> RunFindings:
-    """Gathers what is known of a run.
+    """Gather what is known of a run.
 
     Args:
         folder: the run directory.
@@ -100,48 +100,43 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
         failure=read_divergence(folder),
     )
     batches: list[Batch] = []
-    images, sentence = None, "The model was shown no images: none were asked for."
     try:
         if count_images:
             images = images_of_run(folder, model, record, count_images, data)
             batches = list(images.batches())
             shown = sum(len(batch.labels) for batch in batches)
-            sentence = f"Gray is the density of the inputs over {shown} validation images."
-    except InputError as error:
+            findings.seen = f"Gray is the density of the inputs over {shown} validation images."
+            if task_of(model) == "classification":
+                classes = images.images.classes
+                findings.attention = _attention(model, record, batches, classes)
+                findings.predictions = class_findings(model, record, batches, classes)
+            else:
+                findings.predictions = dense_findings(Subject(model, record, folder), images)
+    except InputError as error:  # the data is not there, or has other classes than the model
         if data is not None:
             raise
-        images, sentence = None, f"The model was shown no images: {error}."
+        findings.predictions = f"There are no predictions: {error}."
     if rationals(model):
-        findings.seen = sentence
         if (folder / COEFFICIENTS).is_file():
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         inputs = normalized(batches, record) if batches else None
         findings.activations = learned_activations(model, inputs, history=findings.coefficients)
         if (folder / STABILITY).is_file():
             findings.stability = rational_rows(read_rows(folder / STABILITY))
-    subject = Subject(model, record, folder)
-    try:
-        if images is not None and task_of(model) != "classification":
-            findings.predictions = dense_findings(subject, images)
-        elif images is not None:
-            classes = images.images.classes
-            findings.predictions = class_findings(model, record, batches, classes)
-    except InputError as error:  # the data has other classes than the model
-        if data is not None:
-            raise
-        findings.predictions = str(error)
+    return findings
+
+
+def _attention(
+    model: nn.Module, record: ModelRecord, batches: Sequence[Batch], classes: Sequence[str]
+) -> Figure | None:
+    """Draw the attention over a few of the images; None if the model has none to draw."""
     try:
         transformer = check_attention(model)
-    except InputError as error:
-        findings.attention = str(error)
-        return findings
-    if images is None:
-        findings.attention = f"{sentence} 'kat plot attention' takes image files."
-        return findings
-    pictures, titles = true_classes(batches, images.images.classes)
+    except InputError:
+        return None
+    pictures, titles = true_classes(batches, classes)
     places = spread(len(titles), _WITH_ATTENTION)
     pictures, titles = pictures[places], [titles[place] for place in places]
     maps = attention_maps(transformer, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(titles, maps.logits, record.classes)
-    findings.attention = draw_attention(pictures, titles, maps)
-    return findings
+    return draw_attention(pictures, titles, maps)

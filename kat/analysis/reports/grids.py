@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kat.analysis.figures.learning_curves import draw_learning_curves, usual_cur
 from kat.analysis.reports.page import Report
 from kat.analysis.runs import METRICS, History, Row, common_headline
 from kat.settings import flat
+from kat.tables import columns_of
 from kat.text import duration, scaled
 from kat.training.tasks.declared import Metric
 
@@ -60,30 +62,33 @@ def _add_grid(
         else f"Differences are from {reference}. Each cell has one seed: there are no intervals,"
         " and a difference may be chance."
     )
-    missing = [f"{row['cell']}, seed {row['seed']} ({row['status']})" for row in undone]
     if undone:
+        missing = [f"{row['cell']}, seed {row['seed']} ({row['status']})" for row in undone]
         report.text(f"{len(undone)} of {len(rows)} runs have no result: {'; '.join(missing)}.")
-    report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
+    columns, lines = table(results, reference, metric)
+    report.table(columns, lines, bad=[bool(cell.failed) for cell in results])
     report.figure(
         draw_cells(results, metric, title),
-        f"{_title(metric)} by cell, and the difference from {reference}.",
+        f"The {with_split(metric)} by cell, and the difference from {reference}.",
     )
-    seeds = [(cell.name, seed, f"{v:.2f}") for cell in results for seed, v in cell.values.items()]
+    measured = [row for row in rows if row.get(metric.name) is not None]
+    seeds = [(row["cell"], row["seed"], row[metric.name]) for row in measured]
     report.numbers(("cell", "seed", f"{metric.label} (%)"), seeds)
     if any(cell.estimate for cell in results):
         report.heading(f"Accuracy against cost{behind}")
         add_costs(report, results, metric)
     report.heading(f"Learning curves{behind}")
     done = [row for row in rows if row["status"] == "done"]  # others would end their cell's mean
-    found = [row for row in done if histories.get(row["run"])]
-    if len(found) < len(done):
-        report.text(
-            f"{len(done) - len(found)} of {len(done)} runs are left out: their folders have no"
-            " history, or are not beside the table; copy runs/ along with it."
-        )
     cells: dict[str, list[History]] = {}
-    for row in found:
-        cells.setdefault(row["cell"], []).append(histories[row["run"]])
+    for row in done:
+        if histories.get(row["run"]):
+            cells.setdefault(row["cell"], []).append(histories[row["run"]])
+    found = sum(map(len, cells.values()))
+    if found < len(done):
+        report.text(
+            f"{len(done) - found} of {len(done)} runs are left out: their folders have no history,"
+            " or are not beside the table; copy runs/ along with it."
+        )
     if cells:
         add_learning_curves(report, cells)
 
@@ -106,36 +111,34 @@ def write_comparison_report(
         InputError: the runs are of different tasks.
     """
     headline = common_headline(rows)
-    metrics = [name for name in METRICS if all(row.get(name) is not None for row in rows)]
+    metrics = list(METRICS)
+    for row in rows:
+        metrics = [name for name in metrics if row.get(name) is not None]
     report = Report("Comparison of runs")
     report.heading("Runs")
     columns = ("run", *(f"{METRICS[name].label} (%)" for name in metrics), *_COSTS)
     report.table(columns, [_cells(row, metrics) for row in rows])
-    report.heading("Settings")
     by_run = {label: flat(own) for label, own in settings.items()}
-    names = dict.fromkeys(name for own in by_run.values() for name in own)
-    found = {name: [str(own.get(name, "-")) for own in by_run.values()] for name in names}
-    differing = [[name, *values] for name, values in found.items() if len(set(values)) > 1]
+    differing = []
+    for name in columns_of(by_run.values()):
+        values = [str(own.get(name, "-")) for own in by_run.values()]
+        if len(set(values)) > 1:
+            differing.append([name, *values])
     if differing:
+        report.heading("Settings")
         report.text("The settings that differ; - is the default.")
         report.table(("setting", *by_run), differing)
-    else:
-        report.text("All runs have the same settings.")
-    report.heading("Learning curves")
     learned = {label: [rows] for label, rows in histories.items() if rows}
     if learned:
+        report.heading("Learning curves")
         add_learning_curves(report, learned)
-    else:
-        report.text("No run has completed an epoch.")
     report.heading("Accuracy against cost")
     add_costs(report, summarize(rows, measure=headline), METRICS[headline])
     report.write(path)
 
 
 def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
-    return [
-        row["cell"],
-        *(f"{row[name]:{METRICS[name].format}}" for name in metrics),
+    costs = [
         f"{row['parameters']:,}",
         scaled(row["flops"]),
         f"{row['best_epoch']} of {row['epochs']}",
@@ -143,19 +146,14 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         f"{row['images_per_second']:.0f}",
         scaled(row["memory_bytes"], "B"),
     ]
-
-
-def _title(metric: Metric) -> str:
-    """Return the start of a caption: the metric with its split."""
-    label = with_split(metric)
-    return label[0].upper() + label[1:]
+    return [row["cell"], *[f"{row[name]:{METRICS[name].format}}" for name in metrics], *costs]
 
 
 def add_costs(report: Report, results: Sequence[CellResult], metric: Metric) -> None:
     """Add a metric against costs."""
     report.figure(
         draw_costs(results, metric),
-        f"{_title(metric)} against costs. Seconds and memory depend on the machine.",
+        f"The {with_split(metric)} against costs. Seconds and memory depend on the machine.",
     )
 
 
@@ -169,16 +167,12 @@ def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -
     """
     several = any(len(own) > 1 for own in runs.values())
     shaded = "mean and range of the runs" if several else "a circle marks the epoch that is kept"
-    drawn = draw_learning_curves(runs, usual_curves(next(iter(runs.values()))[0][-1]))
+    last = next(iter(runs.values()))[0][-1]
+    drawn = draw_learning_curves(runs, usual_curves(last))
     report.figure(drawn, f"Learning curves; {shaded}.")
-    epochs = [(label, row) for label, own in runs.items() for rows in own for row in rows]
-    known = {name for _, row in epochs for name in row}
-    columns = [name for name in ("train_loss", "val_loss", *METRICS) if name in known]
-    report.numbers(
-        ("run", "epoch", *columns),
-        [
-            [label, f"{row['epoch']:.0f}"]
-            + [f"{row[name]:.4f}" if name in row else "-" for name in columns]
-            for label, row in epochs
-        ],
-    )
+    columns = [name for name in ("train_loss", "val_loss", *METRICS) if name in last]
+    lines = []
+    for label, histories in runs.items():
+        for row in itertools.chain.from_iterable(histories):
+            lines.append([label, row["epoch"], *[row.get(name, "-") for name in columns]])
+    report.numbers(("run", "epoch", *columns), lines)

@@ -62,7 +62,7 @@ class Report:
         self._add("facts", facts=facts)
 
     def table(self, columns: Sequence[str], rows: Rows, bad: Sequence[bool] | None = None) -> None:
-        """Add a table. Rows marked ``bad`` are shaded; columns of numbers are aligned right."""
+        """Add a table, floats with four decimals. Rows marked ``bad`` are shaded."""
         self._add("table", **_table_values(columns, rows, bad))
 
     def numbers(self, columns: Sequence[str], rows: Rows, summary: str = "Numbers") -> None:
@@ -112,7 +112,7 @@ def _environment() -> Environment:
 def _table_values(
     columns: Sequence[str], rows: Rows, bad: Sequence[bool] | None = None
 ) -> dict[str, Any]:
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [list(map(_text, row)) for row in rows]
     return {
         "columns": columns,
         "rows": texts,
@@ -121,10 +121,12 @@ def _table_values(
     }
 
 
+def _text(cell: object) -> str:
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+
 def _svg_without_start(figure: Figure, prefix: str) -> Markup:
-    """Return the figure as an SVG element after ``<svg``, with ids of its own; always the same
-    bytes.
-    """
+    """Return the figure as an SVG element after ``<svg``, with its own ids; always the same."""
     text = svg(figure, prefix)
     text = text[text.index("<svg") + len("<svg") :]
     return Markup(re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,89 +17,109 @@ from kat.analysis.figures.predictions import (
     draw_photographs,
 )
 from kat.analysis.figures.stability import draw_gains
-from kat.analysis.inspect.activations import Activation, spread
+from kat.analysis.inspect.activations import Activation
 from kat.analysis.inspect.predictions import ClassFindings, DenseFindings
 from kat.analysis.inspect.stability import TABLE, Verdict, table
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.reports.grids import add_learning_curves
 from kat.analysis.reports.page import Report
-from kat.analysis.runs import HEADLINES, METRICS, History
+from kat.analysis.runs import HEADLINES, METRICS
+from kat.nn.stability import Row
 from kat.settings import flat
 from kat.text import counted, duration, scaled
 from kat.training.tasks.classification.metrics import most_confused
 from kat.training.tasks.classification.report import interval
 
-_SEEN = "--images sets how many images are used; 'kat eval RUN --out FOLDER' uses the whole split."
+_OVERFIT = 1.05
+"""A model overfits if its validation loss ends at more than so many times the lowest."""
 _LISTED = 20
 """Classes with the lowest recall that are listed openly."""
 _DRAWN = 40
 """Classes that are drawn at most, those with the lowest metric."""
 _GROUPS = 16
-"""Groups of a layer whose readings are listed at most."""
+"""The number of groups of a layer whose readings are listed."""
 
 
 def write_run_report(run: RunFindings, path: Path) -> None:
-    """Write the page; in place of what is missing it says how to get it.
+    """Write the page; it has a section for each part that is known.
 
     Args:
         run: what is known.
         path: the path of the file.
     """
-    found = run.predictions
-    lead = "" if isinstance(found, str) else _lead(found)
-    report = Report(f"{run.record.architecture} on {run.data}", lead)
+    lead = f"The run was stopped: {run.failure} " if run.failure else ""
+    report = Report(f"{run.record.architecture} on {run.data}", lead + _course(run))
     report.facts(_facts(run))
-    if run.failure is not None:
-        report.text(f"The run was stopped: {run.failure}")
-    settings = list(flat(run.settings).items())
+    settings = [(name, str(value)) for name, value in flat(run.settings).items()]
     report.numbers(("setting", "value"), [("out", run.name), *settings], "Settings of the run")
-    report.heading("Learning curves")
     if run.history:
+        report.heading("Learning curves")
         add_learning_curves(report, {run.name: [run.history]})
-    else:
-        report.text("The run has not completed an epoch yet.")
-    if found:
+    if run.predictions:
         report.heading("Predictions")
-    if isinstance(found, ClassFindings):
-        _add_class_findings(report, found)
-    elif isinstance(found, DenseFindings):
-        _add_dense_findings(report, found)
-    elif found:
-        report.text(found)
+    if isinstance(run.predictions, ClassFindings):
+        _add_class_findings(report, run.predictions)
+    elif isinstance(run.predictions, DenseFindings):
+        _add_dense_findings(report, run.predictions)
+    elif run.predictions:
+        report.text(run.predictions)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)
-        _add_evolution(report, run)
-        _add_stability(report, run)
-    _add_attention(report, run)
+    if run.coefficients:
+        report.heading("Evolution")
+        report.figure(
+            draw_evolution(run.coefficients),
+            "The functions of each layer (row) at steps of the training (column).",
+        )
+    if run.stability:
+        _add_stability(report, run.stability)
+    if run.attention:
+        report.heading("Attention")
+        report.figure(
+            run.attention,
+            "Validation images as the model sees them, with attention rollout and the attention of"
+            " each block, averaged over its heads; 2x is twice uniform attention.",
+        )
     report.write(path)
 
 
-def _lead(found: ClassFindings | DenseFindings) -> str:
-    """Return the result as a sentence, and where the model errs most."""
-    if isinstance(found, ClassFindings):
-        right, either_way = int(found.confusion.trace()), found.confusion + found.confusion.T
-        images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
-        lead = f"{100 * right / found.images:.0f} %{images} are classified correctly"
-        # Two classes have only one pair.
-        for pair in most_confused(np.triu(either_way), found.classes, len(found.classes) > 2):
-            lead += f"; {pair.true} and {pair.predicted} are confused most"
-        return f"{lead}."
-    measured, images = found.evaluation, counted(found.evaluation.images, "validation image")
-    name = next(name for name in HEADLINES if name in measured.metrics)
-    lead = f"The {METRICS[name].label} is {measured.metrics[name]:.1f} % on {images}"
-    known = [row for row in measured.per_class.rows if row[1] >= 0]  # not NaN or -1
-    for worst in sorted(known, key=lambda row: row[1])[:1]:
-        tied = sum(row[1] == worst[1] for row in known)
-        who = f"{worst[0]} is the weakest class" if tied == 1 else f"{tied} classes are the weakest"
-        lead += f"; {who}, with {worst[1]:.1f} %"
-    return f"{lead}."
+def _course(run: RunFindings) -> str:
+    """Return the course of the training: the best epoch, the last, the losses, an overfit."""
+    if not run.history:
+        return "The run has not completed an epoch yet."
+    last = run.history[-1]
+    best = next((row for row in run.history if row.get("best")), last)
+    metric = METRICS[next(name for name in HEADLINES if name in best)]
+    text = (
+        f"The best {metric.label} is {best[metric.name]:{metric.format}} %, in epoch"
+        f" {best['epoch']} of {last['epoch']}"
+    )
+    text += "." if best is last else f"; the last has {last[metric.name]:{metric.format}} %."
+    if "val_loss" not in last or len(run.history) == 1:
+        return text
+    lowest = min(run.history, key=lambda row: row["val_loss"])
+    rises = last["val_loss"] > _OVERFIT * lowest["val_loss"]
+    overfits = rises and last["train_loss"] < lowest["train_loss"]
+    start = lowest if overfits else run.history[0]
+    return (
+        f"{text} {'The model overfits: from' if overfits else 'From'} epoch {start['epoch']} to"
+        f" {last['epoch']}, the training loss goes from {start['train_loss']:.3f} to"
+        f" {last['train_loss']:.3f}, and the validation loss from {start['val_loss']:.3f} to"
+        f" {last['val_loss']:.3f}."
+    )
 
 
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
-    """Add photographs, the confusion matrix, and the scores of each class."""
-    report.text(_SEEN)
+    """Add the share of correct predictions, photographs, the confusion matrix, and the classes."""
+    right, either_way = int(found.confusion.trace()), found.confusion + found.confusion.T
+    images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
+    text = f"{100 * right / found.images:.0f} %{images} are classified correctly"
+    # Two classes have only one pair.
+    for pair in most_confused(np.triu(either_way), found.classes, len(found.classes) > 2):
+        text += f"; {pair.true} and {pair.predicted} are confused most"
+    report.text(f"{text}.")
     report.figure(
         draw_photographs(found.shown, found.titles),
         "Images as the model sees them: mistakes, the highest loss first, and right predictions.",
@@ -113,17 +133,11 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
     columns = (
         "class", "images", "recall (%)", "precision (%)", "F1 (%)", "most mistaken for",
     )  # fmt: skip
-    rows = [
-        (
-            row.name,
-            f"{row.images}",
-            f"{row.recall:.1f}",
-            "-" if row.precision is None else f"{row.precision:.1f}",
-            f"{row.f1:.1f}",
-            row.mistaken_for or "-",
-        )
-        for row in ranked
-    ]
+    rows = []
+    for row in ranked:
+        precision = "-" if row.precision is None else f"{row.precision:.1f}"
+        recall, f1, mistaken_for = f"{row.recall:.1f}", f"{row.f1:.1f}", row.mistaken_for or "-"
+        rows.append((row.name, row.images, recall, precision, f1, mistaken_for))
     report.table(columns, rows[:_LISTED])
     if len(rows) > _LISTED:
         report.numbers(columns, rows[_LISTED:])
@@ -132,59 +146,34 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
 def _add_dense_findings(report: Report, found: DenseFindings) -> None:
     """Add predictions beside the ground truth, and the metrics of each class."""
     evaluation = found.evaluation
-    report.text(f"{'; '.join(evaluation.lines)}. {_SEEN}")
+    report.text(f"{'; '.join(evaluation.lines)}.")
     if found.pairs:
         report.figure(
             draw_pairs(found.pairs), "Validation images: the ground truth, and the predictions."
         )
     columns, rows = evaluation.per_class
-    metrics = [METRICS[name].label if name in METRICS else "IoU" for name in columns[1:]]
+    labels = {name: metric.label for name, metric in METRICS.items()}
+    metrics = [labels.get(name, "IoU") for name in columns[1:]]
     lowest = sorted((row for row in rows if row[1] >= 0), key=lambda row: row[1])[:_DRAWN]
-    values = {metric: [row[i] for row in lowest] for i, metric in enumerate(metrics, start=1)}
     if lowest:
-        report.figure(
-            draw_by_class([row[0] for row in lowest], values), "The metrics of each class."
-        )
-    numbers = [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows]
-    report.numbers(("class", *metrics), numbers)
+        report.figure(draw_by_class(lowest, metrics), "The metrics of each class.")
+    report.numbers(("class", *metrics), rows)
 
 
 def _facts(run: RunFindings) -> list[tuple[str, str]]:
-    costs = [
-        ("Parameters", f"{run.cost.parameters:,}"),
-        ("FLOPs per image", scaled(run.cost.flops)),
-    ]
-    summary = run.summary
-    if summary is None:
-        return [*_best(run.history), *costs, ("Epochs so far", f"{len(run.history)}")]
-    known = [name for name in METRICS if isinstance(summary.get(name), int | float)]
-    metrics = [METRICS[name] for name in known]
-    return [
-        *((f"Validation {m.label}", f"{summary[m.name]:{m.format}} %") for m in metrics),
-        *costs,
-        ("Best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
-        ("Training time", duration(summary["seconds"])),
-        ("Images per second", f"{summary['images_per_second']:,.0f}"),
-        ("Peak memory", _memory(summary)),
-    ]
-
-
-def _memory(summary: Mapping[str, Any]) -> str:
-    workers = summary["worker_memory_bytes"]
-    beside = f", and {scaled(workers, 'B')} in its workers" if workers else ""
-    return f"{scaled(summary['memory_bytes'], 'B')}{beside}"
-
-
-def _best(history: History) -> list[tuple[str, str]]:
-    best = next((row for row in history if row.get("best")), {})
-    return [
-        (
-            f"Best {METRICS[name].label} so far",
-            f"{best[name]:{METRICS[name].format}} % (epoch {best['epoch']:.0f})",
-        )
-        for name in HEADLINES
-        if name in best
-    ]
+    summary = run.summary or {}
+    facts = []
+    for name, metric in METRICS.items():
+        if summary.get(name) is not None:
+            facts.append((f"Validation {metric.label}", f"{summary[name]:{metric.format}} %"))
+    facts.append(("Parameters", f"{run.cost.parameters:,}"))
+    facts.append(("FLOPs per image", scaled(run.cost.flops)))
+    if not summary:
+        return [*facts, ("Epochs so far", f"{len(run.history)}")]
+    facts.append(("Best epoch", f"{summary['best_epoch']} of {summary['epochs']}"))
+    facts.append(("Training time", duration(summary["seconds"])))
+    facts.append(("Images per second", f"{summary['images_per_second']:,.0f}"))
+    return [*facts, ("Peak memory", scaled(summary["memory_bytes"], "B"))]
 
 
 def _add_activations(report: Report, run: RunFindings) -> None:
@@ -200,75 +189,41 @@ def _add_activations(report: Report, run: RunFindings) -> None:
 
 def _add_symbols(report: Report, activations: Sequence[Activation]) -> None:
     report.heading("Symbolic reading")
-    readings = [reading for layer in activations for reading in read_symbols(layer)]
     report.text(
         "The nearest known function, up to affine maps before and after it, over the inputs seen."
         " Distance 0 is equality, 1 is no better than a constant; the last column is the distance"
         " from the start of the training, on the same scale."
     )
+    summaries: list[tuple[object, ...]] = []
+    listed: list[tuple[object, ...]] = []
+    for layer in activations:
+        readings = read_symbols(layer)
+        summaries.append(_summary(layer, readings))
+        listed += map(astuple, readings[:_GROUPS])
     report.table(
         ("layer", "groups", "nearest (in how many groups)", "median distance", "from the start"),
-        [_summary(layer.name, readings) for layer in activations],
+        summaries,
     )
     columns = (
         "layer", "group", "nearest", "F(x) is about", "distance", "second", "its distance",
         "from the start",
     )  # fmt: skip
-    listed = {layer.name: spread(layer.num_groups, _GROUPS) for layer in activations}
-    rows = [_reading(reading) for reading in readings if reading.group in listed[reading.layer]]
-    report.numbers(columns, rows)
+    report.numbers(columns, listed)
 
 
-def _summary(layer: str, readings: Sequence[Reading]) -> tuple[str, ...]:
-    own = [reading for reading in readings if reading.layer == layer]
-    names = [reading.nearest for reading in own]
-    ranked = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
-    return (
-        layer,
-        f"{len(own)}",
-        ", ".join(f"{name} ({names.count(name)})" for name in ranked),
-        f"{median(reading.distance for reading in own):.3f}",
-        f"{median(reading.from_start for reading in own):.3f}",
-    )
+def _summary(layer: Activation, readings: Sequence[Reading]) -> tuple[object, ...]:
+    ranked = Counter(reading.nearest for reading in readings).most_common()
+    nearest = ", ".join(f"{name} ({count})" for name, count in ranked)
+    distance = median(reading.distance for reading in readings)
+    from_start = median(reading.from_start for reading in readings)
+    return layer.name, layer.num_groups, nearest, f"{distance:.3f}", f"{from_start:.3f}"
 
 
-def _reading(reading: Reading) -> list[str]:
-    return [f"{v:.4f}" if isinstance(v, float) else str(v) for v in astuple(reading)]
-
-
-def _add_evolution(report: Report, run: RunFindings) -> None:
-    report.heading("Evolution")
-    if not run.coefficients:
-        report.text(
-            "The run's folder has no coefficients.csv, which 'kat train' writes while it trains."
-        )
-        return
-    report.figure(
-        draw_evolution(run.coefficients),
-        "The functions of each layer (row) at steps of the training (column).",
-    )
-
-
-def _add_stability(report: Report, run: RunFindings) -> None:
+def _add_stability(report: Report, rows: Sequence[Row]) -> None:
     report.heading("Stability")
-    if not run.stability:
-        report.text("The run was not monitored; 'kat train --monitor' records its layers.")
-        return
-    for line in Verdict.of(run.stability).lines:
+    for line in Verdict.of(rows).lines:
         report.text(line)
-    gains = draw_gains({"": run.stability})
+    gains = draw_gains({"": rows})
     report.figure(gains, "Gain by layer and step, E[y^2] / E[x^2]; 1 is preserved.")
-    lines, bad = table(run.stability)
+    lines, bad = table(rows)
     report.table(TABLE, lines, bad)
-
-
-def _add_attention(report: Report, run: RunFindings) -> None:
-    report.heading("Attention")
-    if isinstance(run.attention, str):
-        report.text(run.attention)
-        return
-    report.figure(
-        run.attention,
-        "Validation images as the model sees them, with attention rollout and the attention of each"
-        " block, averaged over its heads; 2x is twice uniform attention.",
-    )
