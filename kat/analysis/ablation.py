@@ -58,7 +58,7 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """The p value of the two-sided t test that the mean is 0; NaN where there is no interval.
+        """Return the p value of the two-sided t test that the mean is 0; NaN without an interval.
 
         It is below 0.05 where the interval excludes 0.
         """
@@ -73,7 +73,7 @@ class Estimate:
         return (min(half, self.mean), min(half, 100 - self.mean)) if percent else (half, half)
 
     def text(self, digits: int = 2, sign: bool = False, percent: bool = False) -> str:
-        """``84.21 ± 0.35``; the mean alone where there is no interval; its ends if it is cut."""
+        """Return ``84.21 ± 0.35``; the mean alone without an interval, its ends if it is cut."""
         mean = f"{self.mean:+.{digits}f}" if sign else f"{self.mean:.{digits}f}"
         below, above = self.reach(percent)
         if min(below, above) < self.half_width:

@@ -100,7 +100,7 @@ def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | Non
 
     Args:
         paths: run directories, and tables of ``kat ablate``.
-        group: whether runs that differ in nothing but the seed share a label.
+        group: runs that differ in nothing but the seed share a label.
         labels: replace the labels found, in their order.
 
     Raises:

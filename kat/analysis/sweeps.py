@@ -35,7 +35,7 @@ class SweepResults:
         self._measured: dict[tuple[Path, bool], Row] = {}
 
     def rows(self, runs: Sequence[PlannedRun]) -> list[Row]:
-        """One row for each run, by cell in the order of the grid; ``to do`` is a status, too.
+        """Return one row for each run, by cell in the grid's order; ``to do`` is a status, too.
 
         Args:
             runs: the runs of one grid.

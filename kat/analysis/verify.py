@@ -103,7 +103,7 @@ def cases(
     names: Sequence[str] = ("silu", "random", "spread"),
     stride: int = 1,
 ) -> list[Case]:
-    """Every combination, over every stride-th decade of |x| up to the maximum of the dtype.
+    """Return every combination, over every stride-th decade of |x| up to the maximum of the dtype.
 
     Args:
         dtypes: keys of :data:`DTYPES`.

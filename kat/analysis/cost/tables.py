@@ -55,11 +55,11 @@ class ModelCost:
     published: tuple[str, str] | None = None
 
     def rounded(self) -> tuple[str, str]:
-        """Parameters and the paper's count, to as many digits as the authors print."""
+        """Return parameters and the paper's count, to as many digits as the authors print."""
         return f"{self.cost.parameters / 1e6:.1f}", f"{self.cost.terms.paper / 1e9:.2f}"
 
     def row(self) -> Row:
-        """All values, without the layers."""
+        """Return all values, without the layers."""
         cost, (parameters, gflops) = self.cost, self.published or (None, None)
         return {
             "model": self.model,
@@ -77,7 +77,7 @@ class ModelCost:
         }
 
     def layer_rows(self) -> list[Row]:
-        """One row for each layer with a cost."""
+        """Return one row for each layer with a cost."""
         rows: list[Row] = []
         for layer in self.cost.layers:
             costs = {
@@ -136,7 +136,7 @@ def _build(name: str, args: dict[str, Any]) -> nn.Module:
 
 
 def mlp_layer(d_in: int, d_out: int) -> tuple[int, int]:
-    """Parameters and FLOPs of a linear map and GELU for one token.
+    """Return parameters and FLOPs of a linear map and GELU for one token.
 
     d_in d_out + d_out, and 2 d_in d_out + 14 d_out.
 
@@ -149,7 +149,7 @@ def mlp_layer(d_in: int, d_out: int) -> tuple[int, int]:
 def grkan_layer(
     d_in: int, d_out: int, degree: tuple[int, int] = (5, 4), groups: int = 8
 ) -> tuple[int, int]:
-    """Parameters and FLOPs of a rational for each group and a linear map, for one token.
+    """Return parameters and FLOPs of rationals and a linear map, for one token.
 
     d_in d_out + d_out + (m + n g), and (2m + 2n + 3) d_in + 2 d_in d_out. The paper counts m
     coefficients of the numerator; a polynomial of degree m, and :class:`kat.GRKANLinear`, has
@@ -163,7 +163,7 @@ def grkan_layer(
 
 
 def kan_layer(d_in: int, d_out: int, grid: int = 5, order: int = 3) -> tuple[int, int]:
-    """Parameters and FLOPs of a B-spline on every edge, for one token.
+    """Return parameters and FLOPs of a B-spline on every edge, for one token.
 
     d_in d_out (G + K + 3) + d_out, and 5 d_in + d_in d_out (9K (G + 1.5K) + 2G - 2.5K + 3). De
     Boor's recursion evaluates all basis functions; an implementation that evaluates only those that

@@ -102,7 +102,7 @@ def plot_evolution(
 def _functions(
     history: Mapping[str, LayerHistory], width: float
 ) -> tuple[Array, dict[str, Array], list[int]]:
-    """Points (N,), the functions (steps, groups, N) of each layer there, and the steps."""
+    """Return points (N,), the functions (steps, groups, N) of each layer, and the steps."""
     x = torch.linspace(-width, width, 201, dtype=torch.float64)
     functions = {name: layer.functions(x).numpy() for name, layer in history.items()}
     return x.numpy(), functions, next(iter(history.values())).steps.tolist()

@@ -70,13 +70,13 @@ def hover(artist: Artist, text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Printable text that matplotlib does not read as mathematics, nor leaves out of a legend."""
+    """Return printable text that matplotlib neither reads as mathematics nor hides in a legend."""
     text = printable(text).replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
 def colors(count: int) -> list[Any]:
-    """Distinct colors, from the style if it has enough."""
+    """Return distinct colors, from the style if it has enough."""
     found = STYLE["axes.prop_cycle"].by_key()["color"][:count]
     many = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count))
     return found if len(found) == count else list(many)

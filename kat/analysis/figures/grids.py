@@ -131,7 +131,7 @@ def _shown(differences: Sequence[Estimate]) -> float:
 
 
 def cost_of(result: CellResult, cost: str) -> float | None:
-    """One of :data:`COSTS`: the mean seconds over the seeds, or a cost of the first seed's run."""
+    """Return a cost of :data:`COSTS`: the mean seconds, or the cost of the first seed's run."""
     known = result.seconds if cost == "seconds" else result.row.get(COSTS[cost][0])
     return None if known is None else float(known)
 

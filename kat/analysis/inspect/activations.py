@@ -66,9 +66,7 @@ class Activation:
     outside: float = 0.0
 
     def densities(self) -> Array:
-        """Return the density of each group's inputs at x, (groups, N); standard normal without
-        images.
-        """
+        """Return the density of each group's inputs at x, (groups, N); without images N(0, 1)."""
         if self.histogram is None or self.edges is None:
             normal = np.exp(-np.square(self.x) / 2) / np.sqrt(2 * np.pi)
             return np.broadcast_to(normal, self.learned.shape)
@@ -222,5 +220,5 @@ def _with_histogram(activation: Activation, counts: Array, first: int, last: int
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` places, evenly spaced, the first and the last among them."""
+    """Return at most ``most`` of ``count`` places, evenly spaced, with the first and last."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()

@@ -50,9 +50,9 @@ class Known:
 
     Args:
         terms: functions of u, by their text; least squares gives their coefficients.
-        scaled: whether |s| is free; else it is 1.
-        mirrored: whether a negative s gives another function.
-        shifted: whether t is free; else it is 0.
+        scaled: |s| is free; else it is 1.
+        mirrored: a negative s gives another function.
+        shifted: t is free; else it is 0.
     """
 
     terms: Mapping[str, Function]
@@ -264,7 +264,7 @@ def _best(known: Known, target: _Target, places: Array) -> _Fits:
 
 
 def _solve(covariance: Array, with_y: Array) -> Array:
-    """Least-squares coefficients (..., k); 0 for a term that is constant."""
+    """Return least-squares coefficients (..., k); 0 for a term that is constant."""
     deviation = np.sqrt(np.clip(np.diagonal(covariance, axis1=-2, axis2=-1), 0, None))
     scale = np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0)
     correlation = covariance * scale[..., :, None] * scale[..., None, :]
