@@ -4,10 +4,12 @@
 ``kat.models`` is imported, before or after.
 """
 
+import importlib
 import sys
 from typing import TYPE_CHECKING
 
-from kat.extras import import_with, on_first_use
+from kat.extras import on_first_use
+from kat.import_hook import import_with
 from kat.version import __version__
 
 _NAMES = {
@@ -44,8 +46,7 @@ __all__ = [
 def _import_layers() -> None:
     """Import torch and the layers, except in the command, whose ``--help`` needs neither."""
     if "kat_command" not in sys.modules:
-        for name in f"{_NAMES['.nn']} {_NAMES['.ops']}".split():
-            getattr(sys.modules[__name__], name)
+        importlib.import_module("kat.nn")
 
 
 _import_layers()

@@ -11,8 +11,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from kat.errors import InputError
@@ -30,12 +28,10 @@ _PACKAGES = {
     "data": "datasets webdataset",
     "loggers": "alembic mlflow sqlalchemy wandb",
 }
-EXTRA_OF_PACKAGE = {name: extra for extra, names in _PACKAGES.items() for name in names.split()}
+EXTRA_OF_PACKAGE: dict[str, str] = {}
+for _extra, _names in _PACKAGES.items():
+    EXTRA_OF_PACKAGE |= dict.fromkeys(_names.split(), _extra)
 """The smallest extra of pyproject.toml that brings a package, by the name that is imported."""
-
-EXTRA_OF_COMMAND = dict.fromkeys(("ablate", "plot", "report", "stability", "verify"), "plot")
-EXTRA_OF_COMMAND |= {"convert": "vision", "export": "export", "fit": "fit", "flops": "vision"}
-"""The extra that brings what a command of ``kat`` always needs; of the others it is ``train``."""
 
 _DISTRIBUTIONS = {"PIL": "pillow", "mlflow": "mlflow-skinny", "sklearn": "scikit-learn"}
 _DISTRIBUTIONS |= {"faster_coco_eval": "faster-coco-eval", "yaml": "pyyaml"}
@@ -106,8 +102,7 @@ def require(package: str, what: str) -> Any:
 def on_first_use(
     package: str, extra: str, names: dict[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return a package's ``__getattr__`` and ``__dir__``: its public names are imported on first
-    use.
+    """Return ``__getattr__`` and ``__dir__`` of a package that imports its names on first use.
 
     Args:
         package: ``__name__`` of the package.
@@ -115,7 +110,9 @@ def on_first_use(
         names: by module, as of the package, the names that it defines; of ``"."``, the package
             itself, the names are modules. Its ``if TYPE_CHECKING:`` imports the same names.
     """
-    sources = {name: module for module, text in names.items() for name in text.split()}
+    sources: dict[str, str] = {}
+    for module, text in names.items():
+        sources |= dict.fromkeys(text.split(), module)
 
     def getattribute(name: str) -> Any:
         if name not in sources:
@@ -129,31 +126,3 @@ def on_first_use(
         return value
 
     return getattribute, lambda: sorted({*vars(sys.modules[package]), *sources})
-
-
-def import_with(module: str, package: str) -> None:
-    """Import a module as soon as a package is imported: now if it is already, else right after.
-
-    Args:
-        module: imported, unless it is already; it may import the package itself.
-        package: the name of a package that need not be installed.
-    """
-    if package in sys.modules:
-        importlib.import_module(module)
-        return
-
-    def find_spec(name: str, *others: Any) -> Any:
-        """Find the package as the other finders do; the module is imported once it has run."""
-        finders = [one for one in sys.meta_path if one is not finder and name == package]
-        found: Any = next(filter(None, (one.find_spec(name, *others) for one in finders)), None)
-        if found is not None and found.loader is not None:
-            found.loader.exec_module = partial(execute, found.loader.exec_module)
-        return found
-
-    def execute(run: Callable[[Any], None], imported: Any) -> None:
-        run(imported)
-        sys.meta_path[:] = [one for one in sys.meta_path if one is not finder]
-        importlib.import_module(module)
-
-    finder: Any = SimpleNamespace(find_spec=find_spec)
-    sys.meta_path.insert(0, finder)

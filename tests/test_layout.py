@@ -41,18 +41,6 @@ print([name for name in {heavy} if name in sys.modules and name not in before])
     assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
-def test_a_file_is_a_command_by_its_docstring(tmp_path):
-    from kat_command import find_commands
-
-    (tmp_path / "sing.py").write_text('"""``kat sing``: sing a song.\n\nLoudly."""\n')
-    (tmp_path / "helper.py").write_text('"""What the commands share."""\n')
-    group = '"""``kat dance``: dances."""\ndef waltz(): """``kat dance waltz``: turn."""\n'
-    (tmp_path / "dance.py").write_text(group + "def step(): pass\n")
-    assert find_commands(tmp_path) == {"dance": "dances", "sing": "sing a song"}
-    assert find_commands(tmp_path / "dance.py") == {"waltz": "turn"}
-    assert find_commands(tmp_path / "sing.py") == {}
-
-
 def test_no_module_takes_the_place_of_a_name_of_its_package():
     """The import of a module sets an attribute of its package."""
     for path in PACKAGE.rglob("__init__.py"):

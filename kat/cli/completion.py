@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
 import shtab
 from jsonargparse import ArgumentParser
 
-import kat_command
+from kat.cli.main import COMMANDS, GROUPS
 from kat.cli.options.parser import Parser
 
 _SHELLS = [*shtab.SUPPORTED_SHELLS]
@@ -28,19 +27,17 @@ def main(arguments: list[str]) -> None:
     """Print the script."""
     shell = make_parser().parse_args(arguments).shell
     parser = ArgumentParser(prog="kat")
-    folder = Path(__file__).parent
-    commands = parser.add_subcommands(required=False)
-    for name, summary in kat_command.find_commands(folder).items():
-        module = importlib.import_module(f"kat.cli.{name}")
-        group = kat_command.find_commands(folder / f"{name}.py")
-        if not group:
-            commands.add_subcommand(name, module.make_parser(), help=summary)
-            continue
+    commands = {"": parser.add_subcommands(required=False)}
+    for group in GROUPS:
         inner = ArgumentParser()
-        commands.add_subcommand(name, inner, help=summary)
-        own = inner.add_subcommands(required=False)
-        for each, what in group.items():
-            own.add_subcommand(each, getattr(module, f"{each}_parser")(), help=what)
+        commands[""].add_subcommand(group, inner, help=f"see 'kat {group} --help'")
+        commands[group] = inner.add_subcommands(required=False)
+    for name in COMMANDS:
+        first, _, second = name.partition(" ")
+        module = importlib.import_module(f"kat.cli.{first}")
+        own = getattr(module, f"{second}_parser" if second else "make_parser")()
+        summary = own.description.partition("\n")[0]
+        commands[first if second else ""].add_subcommand(second or first, own, help=summary)
     sys.stdout.write(shtab.complete(parser, shell))
 
 

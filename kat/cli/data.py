@@ -1,8 +1,4 @@
-"""``kat data``: check a dataset before training.
-
-examples:
-  kat data check coco:/data/coco
-"""
+"""``kat data``: check a dataset before training."""
 
 from __future__ import annotations
 

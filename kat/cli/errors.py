@@ -9,16 +9,15 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from kat.errors import Failed, InputError, first_line
 from kat.text import warn
 from kat.version import __version__
 
-USAGE_ERROR, FAILED = 2, 1
-INTERRUPTED = 130
-"""Ctrl-C, as shells report it."""
+FAILED, USAGE_ERROR, STOPPED = 1, 2, 75
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""Ctrl-C and SIGPIPE, as shells report them: 128 and the number of the signal."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE)
 """Resources that the system lacks; the exit code is 1."""
 _REFUSED = (
@@ -57,15 +56,18 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
-    line = f"{type(error).__name__}: {first_line(error)}"
-    return f"{line}; the traceback is in {_kept_traceback(error)}", FAILED
+    kept = _keep_traceback(error)
+    where = f"the traceback is in {kept}" if kept else "add --debug for the traceback"
+    return f"{type(error).__name__}: {first_line(error)}; {where}", FAILED
 
 
-def _kept_traceback(error: Exception) -> str:
-    """Write the traceback of an error to the run directory or a temporary file; return its path.
+def _keep_traceback(error: Exception) -> str | None:
+    """Write the traceback of an error to a file; return its path, or None if none can be written.
 
-    The run directory is the attribute ``run_directory`` of the error.
+    The file is in the run directory, the attribute ``run_directory`` of the error, or temporary.
     """
+    from importlib.metadata import version  # slow to import
+
     torch = f"torch {version('torch')}"
     text = f"kat {__version__}, {torch}, {sys.version}\n{shlex.join(sys.argv)}\n"
     content = (text + "".join(traceback.format_exception(error))).encode("utf-8", "replace")
@@ -78,7 +80,7 @@ def _kept_traceback(error: Exception) -> str:
             file.write(content)
         return file.name
     except OSError:
-        return "no file, as none can be written: add --debug"
+        return None
 
 
 def _stdout_is_broken() -> bool:

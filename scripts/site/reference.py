@@ -14,16 +14,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from inspect import getdoc
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import griffe
 
 import kat_command
+from kat.cli.main import COMMANDS, GROUPS
 from kat.settings import adapter
 from kat.training import TrainConfig
 
-FOLDER = Path(kat_command.__file__).parent / "kat" / "cli"
 WIDTH = "100"
 """Columns of the help."""
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -64,11 +63,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def commands() -> str:
     """A section for each command, and for each command of a group, with its help."""
     sections = []
-    for name in kat_command.find_commands(FOLDER):
-        group = kat_command.find_commands(FOLDER / f"{name}.py")
-        for names in ([name], *([name, inner] for inner in group)):
-            title = f"{'#' * (len(names) + 1)} kat {' '.join(names)}"
-            sections.append(f"{title}\n\n```text\n{help_of(*names)}```\n")
+    for name in sorted([*COMMANDS, *GROUPS]):
+        names = name.split()
+        title = f"{'#' * (len(names) + 1)} kat {name}"
+        sections.append(f"{title}\n\n```text\n{help_of(*names)}```\n")
     return "\n".join(sections)
 
 

@@ -11,12 +11,6 @@ import yaml
 
 import kat_command
 
-CLI = Path(kat_command.__file__).parent / "kat" / "cli"
-GROUPS = {name: [*kat_command.find_commands(CLI / f"{name}.py")] for name in
-          kat_command.find_commands(CLI)}  # fmt: skip
-"""The commands of each group; none of a command."""
-COMMANDS = [f"{name} {each}".strip() for name, inner in GROUPS.items() for each in inner or [""]]
-"""All commands, in groups by two words."""
 ALL_COMMANDS = """
 import contextlib, io, json, sys
 import kat_command

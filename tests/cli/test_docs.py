@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from kat.cli import train
+from kat.cli.main import COMMANDS, GROUPS, USAGE
 from kat.cli.options import parser as parsing
 from kat.cli.options.parser import settings_of
 from kat.errors import InputError
 from kat.training import TrainConfig, recipes
-from tests.cli.commands import ALL_COMMANDS, COMMANDS, GROUPS, run
+from tests.cli.commands import ALL_COMMANDS, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,7 +58,7 @@ def parse(monkeypatch, tmp_path):
     def run(line):
         _, *words = shlex.split(line.replace("SEED", "0"), comments=True)
         module = importlib.import_module(f"kat.cli.{words[0]}")
-        depth = 2 if GROUPS[words[0]] else 1
+        depth = 2 if words[0] in GROUPS else 1
         make = f"{words[1]}_parser" if depth == 2 else "make_parser"
         words = [word for word in words[depth:] if word != "..."]
         return parser_of(module, make).parse_args(words)
@@ -73,6 +74,19 @@ def test_the_commands_of_pages_and_recipes_are_accepted(parse):
         lines += commands_in("\n".join(remarks))
     for line in lines:
         parse(line)
+
+
+def test_the_usage_lists_all_commands_with_their_summaries():
+    for usage, group in ((USAGE, ""), *((usage, f"{group} ") for group, usage in GROUPS.items())):
+        rows = re.findall(r"^  (\w+) +(.*)$", usage.split("commands:\n")[1].split("\n\n")[0], re.M)
+        listed = {group + name: summary for name, summary in rows}
+        inner = {name for name in COMMANDS if name.startswith(group)}
+        assert listed.keys() == (inner if group else {name.split()[0] for name in COMMANDS})
+        for name in listed.keys() & inner:
+            module, _, function = name.partition(" ")
+            command = importlib.import_module(f"kat.cli.{module}")
+            doc = (getattr(command, function) if function else command).__doc__
+            assert doc.startswith(f"``kat {name}``: {listed[name]}.\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -99,7 +113,7 @@ def test_help_names_the_subject_and_has_examples_that_are_accepted(name, capsys,
 
 
 def test_the_examples_of_groups_and_of_kat_are_accepted(capsys, parse):
-    for words in ([], *([name] for name, inner in GROUPS.items() if inner)):
+    for words in ([], *([group] for group in GROUPS)):
         assert run(*words, "--help") == 0
         examples = commands_in(capsys.readouterr().out.partition("examples:\n")[2])
         assert examples
