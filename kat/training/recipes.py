@@ -59,7 +59,7 @@ def read_recipe(name: str | None) -> dict[str, Any]:
     """Read a recipe, by its path or its name; nothing for None.
 
     Raises:
-        InputError: there is no such recipe, or the file is no YAML mapping.
+        InputError: there is no such recipe, or the file is no YAML mapping of settings.
     """
     if name is None:
         return {}
@@ -67,6 +67,7 @@ def read_recipe(name: str | None) -> dict[str, Any]:
     content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
+    _check_names(nested(content))
     return content
 
 
@@ -81,14 +82,19 @@ def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
         InputError: an unknown setting, or an invalid value.
     """
     try:
-        given, known = nested(content), flat(asdict(TrainConfig()))
-        sections = {name.rpartition(".")[0] for name in known}
-        for name in flat(given):
-            if name not in known and name not in sections and not name.startswith("model.args."):
-                raise unknown("setting", name, known)
+        given = nested(content)
+        _check_names(given)
         return settings_from(TrainConfig, given)
     except InputError as error:
         raise InputError(f"{source}: {error}" if source else str(error)) from None
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    known = flat(asdict(TrainConfig()))
+    sections = {name.rpartition(".")[0] for name in known}
+    for name in flat(settings):
+        if name not in known and name not in sections and not name.startswith("model.args."):
+            raise unknown("setting", name, known)
 
 
 def config_of_run(

@@ -63,6 +63,7 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--overwrite=perhaps"], "--overwrite must be true or false, got perhaps"),
         (["--optim.betas", "3"], "--optim.betas must be a list, got 3"),
         (["--folds", "5"], "there is no --folds: kat has no k-fold cross-validation; write a"),
+        (["--loggers", "csv"], "--loggers must be 'wandb' or 'mlflow', got csv"),
         (["--seed"], "argument --seed: expected one argument; 'kat train --help' explains"),
         (["--epochs="], "--epochs must be an integer or 'auto', got nothing"),
         (["digits"], "unrecognized arguments: digits; 'kat train --help' explains"),

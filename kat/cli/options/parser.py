@@ -59,7 +59,7 @@ _COMMON: dict[str, dict[str, Any]] = {
 
 
 class Formatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
-    """Keeps the lines of the description, and shows defaults."""
+    """Keep the lines of the description, and show defaults."""
 
 
 class Parser(ArgumentParser):
@@ -80,20 +80,20 @@ class Parser(ArgumentParser):
         self.types: dict[str, Any] = {}
         self.switches: set[str] = set()
         self.outputs: dict[str, Callable[[Path], None]] = {}
-        match = re.match(r"``(kat [\w ]+)``: (.*)", cleandoc(doc or ""), re.DOTALL)
-        if match:
-            usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
-            about = match[2][:1].upper() + match[2][1:]
-            options = {"prog": match[1], "description": about, "usage": usage} | options
+        name, _, about = cleandoc(doc or "").removeprefix("``").partition("``: ")
+        if about:
+            options["prog"] = name
+            options["usage"] = f"{name} {subject} [OPTIONS]".replace("  ", " ")
+            options["description"] = about[0].upper() + about[1:]
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **options)
-        if match:
+        if about:
             self.add("--quiet", action="store_true", help="print only the result")
             self.add("--debug", action="store_true", help="show the traceback of an error")
 
-    def add(self, *names: str, **options: Any) -> Action:
+    def add(self, name: str, **options: Any) -> Action:
         """Add an argument, whose name may have hyphens; see ``add_argument``."""
-        action = self.add_argument(*names, **options)
-        self.spellings |= {name.replace("-", "_"): name for name in names}
+        action = self.add_argument(name, **options)
+        self.spellings[name.replace("-", "_")] = name
         self.types[action.dest] = options.get("type")
         return action
 
@@ -156,9 +156,17 @@ class Parser(ArgumentParser):
         self.set_defaults({f"data.{name}": None for name in names})
         self.spellings["__data"] = "--data.name"
 
-    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+    def parse_args(
+        self,
+        args: Any = None,
+        namespace: Any = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **options: Any,
+    ) -> Any:
         """Parse arguments; the files to write are checked."""
-        found = super().parse_args(list(self._spelled(args or [])), *more, **options)
+        spelled = list(self._spelled(args or []))
+        found = super().parse_args(spelled, namespace, env, defaults, **options)
         if found.get("quiet") and "progress" in found:
             found.progress = False
         for name, check in self.outputs.items():
@@ -180,40 +188,38 @@ class Parser(ArgumentParser):
             else:
                 yield name + equals + value
 
-    def format_help(self, *formatter: Any) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         """Return the text of ``--help``, with hyphens in names, without defaults such as None."""
-        text: str = super().format_help(*formatter)
+        text: str = super().format_help()
         text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
         text = re.sub(r"^  --\w+ CONFIG .*\n", "", text, flags=re.MULTILINE)
         return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raise the message as :class:`InputError`: the name, the value, and what is valid."""
-        raise self._problem(message)
-
-    def _problem(self, message: str) -> InputError:
         text = " ".join(message.split())
-        if match := re.search(r"unrecognized arguments: (--[\w.-]+)", text, re.IGNORECASE):
-            if match[1] in _ABSENT:
-                return InputError(f"there is no {match[1]}: {_ABSENT[match[1]]}")
-            return unknown("option", match[1], self.spellings.values())
-        if match := re.search(r"(?:Group '([\w.]+)' does not accept o|O)ption '([^']+)'", text):
-            return unknown("setting", ".".join(filter(None, match.groups())), self.types)
-        values = re.findall(r"(?:Got|Given) value: ?(.*)", message)
-        match = re.match(r'Parser key "([\w.]+)": *(.*)', text)
-        text = f"{describe([text])}; '{self.prog} --help' explains"
-        if match and values:
-            name = self.spellings.get(f"__{match[1]}", match[1])
-            text = f"{name} is not valid: {match[2]}"
-            try:
-                value = json.dumps(yaml.safe_load(values[-1]), default=str)
-                adapter(self.types[match[1]]).validate_json(value, strict=True)
-            except ValidationError as error:
-                wanted = describe(problem["msg"] for problem in error.errors())
-                text = f"{name} must be {wanted}, got {values[-1] or 'nothing'}"
-            except (KeyError, yaml.YAMLError):
-                pass
-        return InputError(text)
+        if text.lower().startswith("unrecognized arguments: --"):
+            name = text.split()[2].partition("=")[0]
+            if name in _ABSENT:
+                raise InputError(f"there is no {name}: {_ABSENT[name]}")
+            raise unknown("option", name, self.spellings.values())
+        key = text.removeprefix('Parser key "').partition('"')[0]
+        if key in self.types:
+            raise self._invalid(key, message.rpartition("value:")[2].strip())
+        raise InputError(f"{describe([text])}; '{self.prog} --help' explains")
+
+    def _invalid(self, key: str, value: str) -> InputError:
+        """Return the error for a value that was refused, if possible in pydantic's words."""
+        name = self.spellings.get(f"__{key}", key)
+        try:
+            content = json.dumps(yaml.safe_load(value), default=str)
+            adapter(self.types[key]).validate_json(content, strict=True)
+        except yaml.YAMLError:
+            return InputError(f"{name} is not valid YAML: {value}")
+        except ValidationError as error:
+            wanted = describe(problem["msg"] for problem in error.errors())
+            return InputError(f"{name} must be {wanted}, got {value or 'nothing'}")
+        return InputError(f"{name} is not valid: {value}")
 
 
 _SWITCH_VALUES = ("true", "false", "auto")
@@ -242,7 +248,7 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
 
 
 def settings_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted names, defaults and types of the fields of a dataclass, and of those nested in it."""
+    """Yield dotted names, defaults and types of the fields of a dataclass, and of nested ones."""
     types = get_type_hints(settings, include_extras=True)
     for field in fields(settings):
         yield prefix + field.name, field.default, types[field.name]
