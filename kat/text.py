@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
-
-
 _UNPRINTABLE = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f"  # control characters, among them ESC and line breaks
     "\\u2028\\u2029"  # line breaks
@@ -24,17 +22,22 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return a text as one line without control characters, which are written as in Python's
-    strings.
+    """Return a text as one line, with control characters written as in Python's strings.
 
     A name cannot begin a line of its own then, nor reach the terminal as a command.
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def say(*lines: object) -> None:
+def say(line: object) -> None:
+    """Print a line to standard output, :func:`printable`."""
+    sys.stdout.write(f"{printable(str(line))}\n")
+
+
+def say_all(lines: Iterable[object]) -> None:
     """Print lines to standard output, each :func:`printable`."""
-    sys.stdout.writelines(f"{printable(str(line))}\n" for line in lines)
+    for line in lines:
+        say(line)
 
 
 def warn(line: object) -> None:
@@ -61,7 +64,7 @@ def either(names: Iterable[object]) -> str:
 
 
 def numbered(count: int) -> list[str]:
-    """Names for classes without names: ``"0"``, ``"1"`` and so on."""
+    """Return names for classes without names: ``"0"``, ``"1"`` and so on."""
     return list(map(str, range(count)))
 
 
@@ -95,8 +98,7 @@ def duration(seconds: float) -> str:
 
 
 def scaled(number: float, unit: str = "") -> str:
-    """Return a number of at most four digits with an SI prefix: ``1.127 G``, ``47.6 MB``, ``512
-    B``.
+    """Return a number of at most four digits with an SI prefix: ``1.127 G``, ``47.6 MB``, ``2 B``.
 
     Args:
         number: at least 0.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kat.text import counted, duration, listing, printable, quoted, say, scaled
+from kat.text import counted, duration, listing, printable, quoted, say_all, scaled
 
 
 def test_lists_say_how_much_they_leave_out():
@@ -25,5 +25,5 @@ def test_names_reach_neither_the_terminal_nor_another_line(capsys):
     name = "a\x1b[31m\nkat: forged\r\u202e\udcff"
     assert printable(name) == r"a\x1b[31m\nkat: forged\r\u202e\udcff"
     assert printable("Größe 日本\u3000😀 \\n") == "Größe 日本\u3000😀 \\n"
-    say(name, "b")
+    say_all([name, "b"])
     assert capsys.readouterr().out.splitlines() == [printable(name), "b"]

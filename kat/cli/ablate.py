@@ -18,10 +18,10 @@ examples:
 
 from __future__ import annotations
 
-import csv
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,11 @@ from kat.cli.options.parser import Parser
 from kat.data.folders import left_out
 from kat.documents import parse_yaml
 from kat.errors import InputError
-from kat.files import read_text, write_text
+from kat.files import write_text
 from kat.locks import locked
 from kat.settings import AUTO, Count, nested
-from kat.tables import print_table
-from kat.text import printable, say, warn
+from kat.tables import open_table, print_table
+from kat.text import printable, say, say_all, warn
 from kat.training.recipes import GRIDS, recipe_names
 from kat.training.tasks.declared import Metric
 
@@ -53,11 +53,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    """Trains what is missing, writes tables and plots; 1 if a run failed."""
+    """Train what is missing, and write tables and plots; return 1 if a run failed."""
     options = make_parser().parse_args(arguments)
     import kat.analysis.figures.grids  # what is missing is named before the runs
     from kat.analysis.sweeps import SweepResults, earlier_runs
-    from kat.training.run_directory import SKIPPED
     from kat.training.sweep.plan import find_grids
 
     options.seeds = options.seeds and list(dict.fromkeys(options.seeds))
@@ -89,21 +88,22 @@ def main(arguments: list[str]) -> int:
         chosen = [_tuned(grid, tuning) for grid in grids]
         plans |= {grid.name: plan(grid) for grid in chosen if grid.tune}
         _train(plans, options, results, lambda: _keep(plans, results, out))
-    untuned = [_untuned(*pair, out) for pair in zip(grids, chosen, strict=True)]
+    untuned: list[str] = []
+    for grid, tuned in zip(grids, chosen, strict=True):
+        untuned += _untuned(grid, tuned, out)
     for grid in chosen:
         if plans[grid.name]:
             _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
+    runs = list(chain.from_iterable(plans.values()))
     if not options.quiet:
-        tables = sorted({run.folder / SKIPPED for runs in plans.values() for run in runs})
-        rows = [csv.reader(read_text(path).splitlines()) for path in tables if path.is_file()]
-        say(*left_out(dict(row for table in rows for row in [*table][1:])))
+        say_all(left_out(_skipped(runs)))
     for folder, error in results.errors.items():
         warn(f"kat: the run in {folder} failed: {error}")
-    missing = {r.folder for runs in plans.values() for r in runs if not r.done}
+    missing = {run.folder for run in runs if not run.done}
     for folder in sorted(missing - set(results.errors)):
         why = kat.training.read_divergence(folder) or "it diverged, according to a table of --reuse"
         warn(f"kat: the run in {folder} has no result: {why}")
-    return FAILED if results.errors or missing or any(untuned) else 0
+    return FAILED if results.errors or missing or untuned else 0
 
 
 def make_parser() -> Parser:
@@ -130,7 +130,7 @@ def make_parser() -> Parser:
 def plan_grid(
     grid: Grid, options: Namespace, earlier: Mapping[str, Row] | None = None
 ) -> list[PlannedRun]:
-    """All runs of a grid, as the options say, and the runs of earlier tables."""
+    """Return all runs of a grid, as the options say, with their rows in earlier tables."""
     from kat.analysis.sweeps import with_earlier
     from kat.models.checkpoints.model_record import check_arguments
     from kat.training.sweep.plan import plan_runs
@@ -164,13 +164,25 @@ def _tuned(grid: Grid, tuning: Plans) -> Grid:
 
 
 def _untuned(grid: Grid, tuned: Grid, out: Path) -> list[str]:
-    """Warns of the cells for which no value could be chosen, and returns their names."""
+    """Warn of the cells for which no value could be chosen, and return their names."""
     left = [cell.name for cell in tuned.cells]
     missing = [cell.name for cell in grid.cells if cell.name not in left]
     for name in missing:
         table = out / f"{grid.names_of_tables[-1]}.csv"
         warn(f"kat: the cell {name!r} of {grid.name} has no tuned value: see {table}")
     return missing
+
+
+def _skipped(runs: Iterable[PlannedRun]) -> dict[str, str]:
+    """Return the files that the runs left out, each with the reason."""
+    from kat.training.run_directory import SKIPPED
+
+    found: dict[str, str] = {}
+    for path in sorted({run.folder / SKIPPED for run in runs}):
+        if path.is_file():
+            with open_table(path, "a table of skipped files") as rows:
+                found |= {row["file"]: row["reason"] for row in rows}
+    return found
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -186,16 +198,21 @@ def _train(
     """Make the runs that are not finished, each once, and keep the results after each."""
     from kat.training.sweep.launcher import run_jobs, slots
 
-    planned = [run for of_grid in plans.values() for run in of_grid]
+    planned = list(chain.from_iterable(plans.values()))
     runs = {run.folder: run for run in planned}
     runs |= {run.folder: run for run in planned if run.job.test}  # in one of its grids
     if (taken := sum(run.earlier is not None for run in runs.values())) and not options.quiet:
         say(f"{taken} of {len(runs)} runs are taken from earlier tables")
     todo = [run.job for run in runs.values() if not run.finished]
     console = Console(quiet=options.quiet)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    disabled = not options.progress or not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disabled) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not options.progress or not console.is_terminal,
+    ) as bar:
         task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(todo))
 
         def tell(verb: str, job: Job, more: str = "") -> None:

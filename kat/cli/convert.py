@@ -28,7 +28,7 @@ from typing import Any
 import kat
 from kat.cli.options.parser import Parser
 from kat.tables import aligned
-from kat.text import say
+from kat.text import say_all
 
 REPORT = "conversion.json"
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     rows = report.rows("images" if options.images else "images of noise")
     rows.insert(1, ("to", f"{record.architecture} {record.args or ''}"))
     rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))
-    say(*aligned(rows), "", f"the model and {REPORT} are in {out}")
+    say_all([*aligned(rows), "", f"the model and {REPORT} are in {out}"])
 
 
 def make_parser() -> Parser:

@@ -6,7 +6,9 @@ from argparse import Namespace
 from collections.abc import Collection
 from dataclasses import fields, replace
 from functools import partial
+from itertools import chain
 from operator import itemgetter
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -52,20 +54,14 @@ def check(arguments: list[str]) -> int:
     for report in reports:
         _print(report, skipped)
     _print_problems(between, skipped)
-    problems = between + [problem for report in reports for problem in report.problems]
+    problems = [*between, *chain.from_iterable(report.problems for report in reports)]
     fatal = [problem for problem in problems if problem.severity(skipped) == "fatal"]
-    listed = [
-        {
-            "split": report.split,
-            "images": len(report.hashes),
-            "contents": report.contents,
-            "classes": report.classes,
-            "problems": [problem.to_dict(skipped) for problem in report.problems],
-        }
-        for report in reports
-    ]
-    both = [problem.to_dict(skipped) for problem in between]
-    found = {"data": options.dataset, "splits": listed, "problems": both, "fatal": len(fatal)}
+    found = {
+        "data": options.dataset,
+        "splits": [_content(report, skipped) for report in reports],
+        "problems": [problem.to_dict(skipped) for problem in between],
+        "fatal": len(fatal),
+    }
     write_json(options, found)
     kinds = f"{counted(len(problems), 'kind')} of problems, {len(fatal)} fatal"
     helps = not options.skip and any(problem.setting == "bad_annotations" for problem in fatal)
@@ -105,10 +101,15 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[kat.data.Split
         boxes_only=options.boxes_only,
     )
     reports, errors = [], []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     screen = Console(stderr=True)
     screen.quiet = not (options.progress and screen.is_terminal)  # a hidden bar ends in a line
-    with Progress(*columns, console=screen, transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=screen,
+        transient=True,
+    ) as bar:
         for split in splits:
             tell = partial(bar.update, bar.add_task(split, total=None))
             try:
@@ -120,6 +121,17 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[kat.data.Split
     if len(errors) == len(splits):
         raise errors[0]
     return reports
+
+
+def _content(report: kat.data.SplitReport, skipped: Collection[str]) -> dict[str, Any]:
+    """Return a split's entry in the file of ``--json``."""
+    return {
+        "split": report.split,
+        "images": len(report.hashes),
+        "contents": report.contents,
+        "classes": report.classes,
+        "problems": [problem.to_dict(skipped) for problem in report.problems],
+    }
 
 
 def _print(report: kat.data.SplitReport, skipped: Collection[str]) -> None:

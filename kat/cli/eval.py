@@ -33,7 +33,8 @@ from kat.errors import InputError
 from kat.files import short_names
 from kat.settings import Count
 from kat.tables import print_table, write_table
-from kat.text import say
+from kat.text import say, say_all
+from kat.training.tasks.declared import Metric
 
 Row = dict[str, Any]
 """The evaluation of a checkpoint, or the ``error`` that prevented it."""
@@ -66,15 +67,18 @@ def main(arguments: list[str]) -> None:
     for path in paths:
         with row_of(path):
             data[path], _ = data_to_evaluate(path, named)
-    take_one_split([*data.values()])
+    take_one_split(list(data.values()))
     for path, name in zip(paths, names, strict=True):
         if path in data:
             with row_of(path) as row:
                 folder = options.out / name if options.out else None
                 row |= _evaluate(path, data[path], folder, parser, options)
     if not options.quiet:
-        say(*(line for row in rows.values() for line in left_out(row.get("skipped_files", {}))))
-        say(*dict.fromkeys(note for row in rows.values() for note in row.get("notes", [])))
+        notes: list[str] = []
+        for row in rows.values():
+            say_all(left_out(row.get("skipped_files", {})))
+            notes += row.get("notes", [])
+        say_all(dict.fromkeys(notes))
     _print(list(rows.values()), several)
     write_json(options, list(rows.values()) if several else rows[paths[0]])
     if options.csv:
@@ -126,17 +130,20 @@ def _columns(rows: Iterable[Row]) -> list[str]:
     """Return the columns of the tasks of the checkpoints, then common ones."""
     from kat.training.tasks.registry import TASKS
 
-    tasks = {row["task"] for row in rows if "task" in row} or set(TASKS)
-    own = [m.name for name, task in TASKS.items() if name in tasks for m in task.eval_metrics]
-    last = ("images", "skipped", "images_per_second", "error")
-    return list(dict.fromkeys(["checkpoint", "data", *own, *last]))
+    tasks = {row["task"] for row in rows if "task" in row}
+    columns = ["checkpoint", "data"]
+    for name, task in TASKS.items():
+        if name in tasks or not tasks:
+            columns += [metric.name for metric in task.eval_metrics]
+    columns += ["images", "skipped", "images_per_second", "error"]
+    return list(dict.fromkeys(columns))
 
 
 def _print(rows: Sequence[Row], several: bool) -> None:
     if several:
         _print_table(rows)
     else:
-        say(*rows[0]["lines"])
+        say_all(rows[0]["lines"])
     for row in rows:
         if row.get("warning"):
             subject = f"{row['checkpoint']}: " if several else ""
@@ -146,20 +153,19 @@ def _print(rows: Sequence[Row], several: bool) -> None:
 def _print_table(rows: Sequence[Row]) -> None:
     from kat.training.tasks.registry import TASKS
 
-    tasks = [task for name, task in TASKS.items() if name in {row.get("task") for row in rows}]
-    shown = {m.name: m for task in tasks for m in task.eval_metrics if m.in_table}.values()
-    lines = [
-        (
-            row["checkpoint"],
-            row["data"],
-            *("-" if row.get(m.name) is None else f"{row[m.name]:{m.format}}" for m in shown),
-            row["images"],
-            f"{row['images_per_second']:.0f}",
-        )
-        for row in rows
-        if "task" in row
-    ]
+    done = [row for row in rows if "task" in row]
+    shown: dict[str, Metric] = {}
+    for name in TASKS:
+        if name in [row["task"] for row in done]:
+            shown |= {metric.name: metric for metric in TASKS[name].eval_metrics if metric.in_table}
+    lines = []
+    for row in done:
+        cells = [row["checkpoint"], row["data"]]
+        for metric in shown.values():
+            value = row.get(metric.name)
+            cells.append("-" if value is None else f"{value:{metric.format}}")
+        lines.append([*cells, row["images"], f"{row['images_per_second']:.0f}"])
     if lines:
-        labels = (metric.label for metric in shown)
+        labels = (metric.label for metric in shown.values())
         print_table(("checkpoint", "data", *labels, "images", "images/s"), lines)
-    say(*(f"{row['checkpoint']}: {row['error']}" for row in rows if "error" in row))
+    say_all(f"{row['checkpoint']}: {row['error']}" for row in rows if "error" in row)

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import kat
 from kat.cli.options.parser import Parser, refuse_options
-from kat.text import say, scaled
+from kat.text import say, say_all, scaled
 
 _OF_FILES = ("int8", "dynamic_size", "backbone")
 
@@ -81,7 +81,7 @@ def _export_file(options: Namespace, out: Path) -> None:
         model = kat.deploy.FeatureMaps(model)
     run = settings_of_run(options.run)
     exported = kat.deploy.export_model(model, record, out, int8=options.int8, run=run)
-    say(*_summary(exported))
+    say_all(_summary(exported))
 
 
 def _summary(exported: kat.deploy.Exported) -> list[str]:

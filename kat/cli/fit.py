@@ -25,14 +25,14 @@ from kat.cli.options.parser import Parser
 from kat.documents import write_json
 from kat.files import PICTURES
 from kat.tables import aligned
-from kat.text import say
+from kat.text import say_all
 
 if TYPE_CHECKING:
     from kat.nn.fitting import Fit, Points
 
 
 def main(arguments: list[str]) -> None:
-    """Fits, prints, writes."""
+    """Fit, and print and write the result."""
     options = make_parser().parse_args([_as_value(argument) for argument in arguments])
     from kat.nn.fitting import fit, read_points  # imports torch
 
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         whole_line=not options.interval_only,
     )
     content = {**result.to_dict(), "tags": options.tags}
-    say(*_report(result, target, content["gain"]))
+    say_all(_report(result, target, content["gain"]))
     if options.out:
         write_json(options.out, content)
     if options.plot:
@@ -81,7 +81,7 @@ def make_parser() -> Parser:
 
 
 def _as_value(argument: str) -> str:
-    """-1e-3 and -x are values: but for -h, no option has a single dash."""
+    """Return an argument such as -1e-3 or -x as a value: but -h, no option has a single dash."""
     dashes = len(argument) - len(argument.lstrip("-"))
     return f" {argument}" if dashes == 1 and argument != "-h" else argument
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from kat.cli.options.parser import MODEL, Parser, tracked, write_json
@@ -51,14 +52,17 @@ def models(arguments: list[str]) -> None:
         "for one image; kept as in eager training on a CPU; authors' figures: arXiv 2409.10594",
         summed,
     )
-    for model in costs if options.layers else ():
-        rows = [{k: v for k, v in row.items() if k != "model"} for row in model.layer_rows()]
-        _print(model.model, rows)
+    table = [model.row() for model in costs]
+    if options.layers:
+        table = list(chain.from_iterable(model.layer_rows() for model in costs))
+        for model in costs:
+            rows = model.layer_rows()
+            for row in rows:
+                del row["model"]  # the title
+            _print(model.model, rows)
     for model in costs:
         if fixed := model.memory.fixed:
             say(f"{model.model}: keeps another {fixed:,} bytes per batch of any size")
-    per_layer = [row for model in costs for row in model.layer_rows()]
-    table = per_layer if options.layers else [model.row() for model in costs]
     _write(options, table, [{**m.row(), "layers": m.layer_rows()} for m in costs])
 
 
@@ -76,12 +80,15 @@ def _print(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print a title, a table and an empty line; nothing without rows."""
     if rows:
         say(title)
-        texts = [
-            [f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row.values()]
-            for row in rows
-        ]
+        texts = [list(map(_text, row.values())) for row in rows]
         print_table([_HEADERS.get(name, name) for name in rows[0]], texts)
         say("")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _write(options: Namespace, table: Sequence[Mapping[str, object]], content: object) -> None:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from kat.text import say, warn
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from kat.analysis.ablation import Estimate
     from kat.analysis.runs import History
 
 
@@ -50,7 +52,7 @@ def activations(arguments: list[str]) -> None:
     analysis.plot_activations(found, options.out)
     say(note)
     if options.symbolic or options.csv:
-        readings = [reading for one in found for reading in analysis.read_symbols(one)]
+        readings = list(chain.from_iterable(map(analysis.read_symbols, found)))
         _print(readings)
         if options.csv:
             names = [field.name for field in fields(analysis.Reading)]
@@ -76,7 +78,7 @@ def activations_parser() -> Parser:
 def _inputs(
     options: Namespace, model: nn.Module, record: kat.models.ModelRecord
 ) -> tuple[Iterator[Tensor] | None, str]:
-    """Batches of inputs, if there are images, and a line that says which."""
+    """Return batches of inputs, if there are images, and a line that says which."""
     from kat.analysis.inspect.predictions import images_of_run, normalized
 
     if options.images == 0:
@@ -138,9 +140,10 @@ def attention(arguments: list[str]) -> None:
         images = images_of_run(options.run, model, record, options.images, options.data)
         batches = list(images.batches())
         pictures, names = true_classes(batches, images.images.classes)
-        unread = [f"{name}: {why}" for batch in batches for name, why in batch.unreadable]
         if len(names) < options.images:
-            why = "; ".join(unread) or f"the split has {len(names)}"
+            unread = chain.from_iterable(batch.unreadable for batch in batches)
+            reasons = [f"{name}: {why}" for name, why in unread]
+            why = "; ".join(reasons) or f"the split has {len(names)}"
             say(f"{len(names)} of {options.images} images are drawn: {why}")
     maps = attention_maps(transformer, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(names, maps.logits, record.classes)
@@ -336,16 +339,15 @@ def forest(arguments: list[str]) -> None:
         raise InputError(f"grids in one figure must be compared by one metric: {each}")
     metric = next(iter(metrics.values()))
     grids = {name: summarize(own, measure=metric.name) for name, own in rows.items()}
-    groups = {
-        f"{name} (minus {cells[0].name})": [
-            (cell.name, cell.difference) for cell in cells if cell.difference
-        ]
-        for name, cells in grids.items()
-    }
-    if not any(groups.values()):
+    groups: dict[str, list[tuple[str, Estimate]]] = {}
+    for name, cells in grids.items():
+        differences = [(cell.name, cell.difference) for cell in cells if cell.difference]
+        if differences:
+            groups[f"{name} (minus {cells[0].name})"] = differences
+    if not groups:
         raise InputError("no cell can be compared with the first of its grid")
     what = f"difference from the grid's first cell (points of {with_split(metric)})"
-    save_figure(draw_forest({k: v for k, v in groups.items() if v}, what), options.out)
+    save_figure(draw_forest(groups, what), options.out)
     for name, results in grids.items():
         for cell in results[1:]:
             if cell.difference is None:

@@ -33,7 +33,7 @@ _CLASSES = 5
 
 
 def main(arguments: list[str]) -> None:
-    """Predicts, and prints a table."""
+    """Predict, and print a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     from kat.training.tasks.registry import TASKS  # imports torch
@@ -91,7 +91,7 @@ def make_parser() -> Parser:
 
 
 def picture_names(paths: Sequence[str]) -> dict[str, str]:
-    """Names for the pictures of files: without the suffix, if no picture or mask is another's."""
+    """Return names for the pictures of files: the stems, if no picture or mask is another's."""
     files = list(map(Path, dict.fromkeys(paths)))
     names = [file.stem for file in files]
     written = {*names, *(f"{name}_mask" for name in names)}

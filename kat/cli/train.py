@@ -42,7 +42,7 @@ from kat.cli.options.stability_report import print_stability
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.errors import Interrupted, TrainingDiverged
 from kat.tables import aligned
-from kat.text import say, scaled
+from kat.text import say, say_all, scaled
 
 if TYPE_CHECKING:  # the help and a wrong option come without torch
     from kat.training import Summary, TrainConfig
@@ -85,7 +85,7 @@ def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
     flops = count(model, found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if training.is_first_process():
-        say(*aligned(rows.items()), f"nothing was written to {config.out}")
+        say_all([*aligned(rows.items()), f"nothing was written to {config.out}"])
 
 
 def run(config: TrainConfig, *, quiet: bool = False) -> None:

@@ -20,7 +20,7 @@ from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser, tracked, write_json
 from kat.errors import InputError, unknown
 from kat.tables import print_table
-from kat.text import say
+from kat.text import say, say_all
 from kat.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _LISTED = 10
 
 
 def main(arguments: list[str]) -> int:
-    """Verify, print a table; 1 if anything failed."""
+    """Verify, and print a table; return 1 if anything failed."""
     options = make_parser().parse_args(arguments)
     for name in options.dtypes:
         if name not in DTYPES:
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
         found += verify_interpreted()
     _print(found)
     failures = sorted((r for r in found if not r.ratio <= 1), key=lambda r: -r.ratio)
-    say(*(f"unavailable: {name}: {reason}" for name, reason in absent.items()))
-    say(*(f"FAILED {result}" for result in failures[:_LISTED]))
+    say_all(f"unavailable: {name}: {reason}" for name, reason in absent.items())
+    say_all(f"FAILED {result}" for result in failures[:_LISTED])
     rows = [result._asdict() for result in found]
     write_json(options, {"passed": not failures, "results": rows})
     say(
@@ -89,7 +89,9 @@ def _print(found: list[Result]) -> None:
     for result in found:
         row = largest.setdefault((result.backend, result.dtype), dict.fromkeys(QUANTITIES, 0.0))
         row[result.quantity] = max(row[result.quantity], result.ratio)
-    rows = [(*key, *(f"{ratio:.2f}" for ratio in row.values())) for key, row in largest.items()]
+    rows = []
+    for (backend, dtype), row in largest.items():
+        rows.append([backend, dtype, *(f"{ratio:.2f}" for ratio in row.values())])
     library = find_library()
     kernel = library if isinstance(library, str) else f"{library.name}, of {library.available}"
     say(f"kat {__version__}, torch {torch.__version__}, CPU kernel: {kernel}")

@@ -19,7 +19,7 @@ from typing import Any
 from kat.compat.serving import KERNELS, absent, module_of, published
 from kat.errors import InputError
 from kat.files import replacing
-from kat.text import counted, say
+from kat.text import counted, say, say_all
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def replace(root: Path, found: list[Found], force: bool) -> None:
     for path, content in changes.items():
         before = path.read_text("utf-8", "replace").splitlines()
         after = content.decode("utf-8", "replace").splitlines()
-        say(*unified_diff(before, after, str(path), str(path), lineterm=""))
+        say_all(unified_diff(before, after, str(path), str(path), lineterm=""))
     folders = [root.resolve(), *root.resolve().parents]
     if not force and not any((folder / ".git").exists() for folder in folders):
         raise InputError(
@@ -188,7 +188,7 @@ def main(root: Path, write: bool, force: bool) -> int:
     """Print what is found, and with ``write`` replace it; 1 if something is not served."""
     try:
         found = check(root)
-        say(*found)
+        say_all(found)
         refused = sum(each.refused for each in found)
         say(f"{counted(len(found), 'import or call', 'imports and calls')}, {refused} not served")
         if write:

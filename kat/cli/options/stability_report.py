@@ -6,7 +6,7 @@ from pathlib import Path
 
 import kat
 from kat.tables import print_table
-from kat.text import say
+from kat.text import say_all
 
 
 def print_stability(out: Path) -> None:
@@ -16,5 +16,5 @@ def print_stability(out: Path) -> None:
     from kat.training.run_directory import STABILITY
 
     rows = read_rows(out / STABILITY)
-    say(*kat.analysis.Verdict.of(rows, kat.training.read_divergence(out)).lines)
+    say_all(kat.analysis.Verdict.of(rows, kat.training.read_divergence(out)).lines)
     print_table(TABLE, table(rows)[0])

@@ -24,8 +24,9 @@ def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> d
         InputError: an option of another task is given.
     """
     own = _names(OPTIONS[task][which])
-    names = {name for other in OPTIONS.values() for name in _names(other[which])}
-    refuse_options(parser, parsed, sorted(names - {*own}), f"on a model for {task}")
+    for other in OPTIONS.values():
+        foreign = [name for name in _names(other[which]) if name not in own]
+        refuse_options(parser, parsed, foreign, f"on a model for {task}")
     return {name: getattr(parsed, name) for name in own}
 
 
