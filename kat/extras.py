@@ -33,8 +33,13 @@ for _extra, _names in _PACKAGES.items():
     EXTRA_OF_PACKAGE |= dict.fromkeys(_names.split(), _extra)
 """The smallest extra of pyproject.toml that brings a package, by the name that is imported."""
 
-_DISTRIBUTIONS = {"PIL": "pillow", "mlflow": "mlflow-skinny", "sklearn": "scikit-learn"}
-_DISTRIBUTIONS |= {"faster_coco_eval": "faster-coco-eval", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faster_coco_eval": "faster-coco-eval",
+    "mlflow": "mlflow-skinny",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 """The names of packages that are installed under another name than they are imported."""
 
 

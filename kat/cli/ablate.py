@@ -110,18 +110,37 @@ def make_parser() -> Parser:
     """Return the parser of ``kat ablate``."""
     parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(recipe_names(GRIDS))}")
     add = parser.add
-    what = "a shipped grid, or a YAML file; FILE:GRID: one of its grids"
-    add("grids", nargs="+", metavar="GRID", help=what)
+    add(
+        "grids",
+        nargs="+",
+        metavar="GRID",
+        help="a shipped grid, or a YAML file; FILE:GRID: one of its grids",
+    )
     parser.add_folder("--out", "folder of results and runs", default=Path("runs/ablation"))
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
-    what = "settings of all runs, over the recipe and the grid's own settings"
-    add("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=what)
-    what = "runs at once (default: one per GPU, or as many as the cores allow)"
-    add("--jobs", type=Count, metavar="N", help=what)
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="NAME=VALUE",
+        help="settings of all runs, over the recipe and the grid's own settings",
+    )
+    add(
+        "--jobs",
+        type=Count,
+        metavar="N",
+        help="runs at once (default: one per GPU, or as many as the cores allow)",
+    )
     add("--threads", type=Count, default=1, metavar="N", help="threads of each run on the CPU")
-    what = "tables (GRID.csv) of earlier calls: their rows are taken over, not trained again"
-    more: dict[str, Any] = {"action": "extend", "type": Path, "default": []}
-    add("--reuse", nargs="+", metavar="TABLE", help=what, **more)
+    add(
+        "--reuse",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="TABLE",
+        help="tables (GRID.csv) of earlier calls: their rows are taken over, not trained again",
+    )
     add("--dry-run", action="store_true", help="list the runs, and train nothing")
     parser.add_common("--progress")
     return parser

@@ -67,14 +67,29 @@ def make_parser() -> Parser:
     add("source", metavar="SOURCE", help="the trained ViT, see above")
     add("--model", required=True, metavar="NAME", help="the KAT, e.g. kat_tiny_patch16_224")
     parser.add_folder("--out", "a new or empty folder", new=True, required=True)
-    what = "further arguments of the KAT's constructor, e.g. '{degree: [9, 8]}' for a closer fit"
-    add("--args", type=dict[str, Any], default={}, help=what)
+    add(
+        "--args",
+        type=dict[str, Any],
+        default={},
+        help="further arguments of the KAT's constructor, e.g. '{degree: [9, 8]}' for a closer fit",
+    )
     add("--num-classes", type=int, metavar="N", help="make a new head for this number of classes")
-    what = "the ViT's, if SOURCE is a file: gelu (the default), quick_gelu, silu, ..."
-    add("--activation", metavar="NAME", help=what)
-    what = "images to measure the inputs of the activation and the outputs on (default: noise)"
-    add("--images", nargs="+", metavar="IMAGE", help=what)
+    add(
+        "--activation",
+        metavar="NAME",
+        help="the ViT's, if SOURCE is a file: gelu (the default), quick_gelu, silu, ...",
+    )
+    add(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="images to measure the inputs of the activation and the outputs on (default: noise)",
+    )
     for name in ("mean", "std"):
-        what = f"the {name} of each channel in the ViT's training, if SOURCE does not say"
-        add(f"--{name}", nargs="+", type=float, help=what)
+        add(
+            f"--{name}",
+            nargs="+",
+            type=float,
+            help=f"the {name} of each channel in the ViT's training, if SOURCE does not say",
+        )
     return parser

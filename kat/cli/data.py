@@ -78,8 +78,12 @@ def check_parser() -> Parser:
     parser.add_settings(DataConfig, "data", others)
     parser.add("--split", choices=SPLITS, help="check this split only")
     parser.add("--skip", action="store_true", help="as data.bad_annotations=skip in training")
-    choices, what = ("skip", "fail"), "as data.bad_images in training"
-    parser.add("--bad-images", choices=choices, default="skip", help=what)
+    parser.add(
+        "--bad-images",
+        choices=("skip", "fail"),
+        default="skip",
+        help="as data.bad_images in training",
+    )
     parser.add_common("--exif", "--progress")
     parser.add("--boxes-only", action="store_true", help="as data.boxes_only=true in training")
     parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")

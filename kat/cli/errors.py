@@ -19,12 +19,7 @@ FAILED, USAGE_ERROR, STOPPED = 1, 2, 75
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Ctrl-C and SIGPIPE, as shells report them: 128 and the number of the signal."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE)
-"""Resources that the system lacks; the exit code is 1."""
-_REFUSED = (
-    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
-    errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
-)  # fmt: skip
-"""The system's reasons to refuse a path; the exit code is 2."""
+"""Resources that the system lacks; the exit code is 1. Other errors of a file are bad input."""
 
 
 def run_command(body: Callable[[], int | None], arguments: Sequence[str] = ()) -> int:
@@ -53,9 +48,11 @@ def _explained(error: Exception) -> tuple[str, int]:
     """Return the line for an error, and the exit code."""
     if isinstance(error, InputError | Failed):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
+    if isinstance(error, OSError) and error.strerror:
+        no_room = error.errno in _NO_ROOM
+        if no_room or error.filename:
+            where = f"{error.filename}: " if error.filename else ""
+            return where + error.strerror, FAILED if no_room else USAGE_ERROR
     kept = _keep_traceback(error)
     where = f"the traceback is in {kept}" if kept else "add --debug for the traceback"
     return f"{type(error).__name__}: {first_line(error)}; {where}", FAILED

@@ -101,8 +101,12 @@ def make_parser() -> Parser:
     parser.add_csv("one row per model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
-    kinds, what = ("32-true", "bf16-mixed", "16-mixed"), "precision of the forward pass"
-    add("--precision", choices=kinds, default="32-true", help=what)
+    add(
+        "--precision",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
+        default="32-true",
+        help="precision of the forward pass",
+    )
     add_task_options(parser, "evaluate")
     return parser
 
@@ -111,11 +115,19 @@ def _evaluate(
     path: Path, data: Mapping[str, Any], folder: Path | None, parser: Parser, options: Namespace
 ) -> Row:
     """Evaluate a checkpoint, and write tables and figures."""
-    given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
-    model = kat.load(path, **given)
+    model = kat.load(
+        path, image_size=options.image_size, trust=options.trust, device=options.device
+    )
     own = own_options(parser, options, model.task, "evaluate")
-    own |= {name: getattr(options, name) for name in ("device", "precision", "limit", "progress")}
-    found = kat.evaluate(model, data, **own)
+    found = kat.evaluate(
+        model,
+        data,
+        device=options.device,
+        precision=options.precision,
+        limit=options.limit,
+        progress=options.progress,
+        **own,
+    )
     row = {"checkpoint": str(path), "data": data["name"], "task": model.task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:

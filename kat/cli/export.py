@@ -34,8 +34,6 @@ import kat
 from kat.cli.options.parser import Parser, refuse_options
 from kat.text import say, say_all, scaled
 
-_OF_FILES = ("int8", "dynamic_size", "backbone")
-
 
 def main(arguments: list[str]) -> None:
     """Export, print a line."""
@@ -44,14 +42,14 @@ def main(arguments: list[str]) -> None:
     out: Path = options.out
     ending = out.suffix.removeprefix(".")
     is_file = ending.isalpha() or ending in kat.deploy.FILE_FORMATS
-    others, on = (["license"], f".{ending} file") if is_file else (_OF_FILES, "folder")
-    refuse_options(parser, options, others, f"on a {on}")
     if is_file:
+        refuse_options(parser, options, ["license"], f"on a .{ending} file")
         _export_file(options, out)
     else:
+        refuse_options(parser, options, ["int8", "dynamic_size", "backbone"], "on a folder")
         model, record = kat.models.load_model(options.run)
-        more = {"training": kat.deploy.training_record(options.run), "license": options.license}
-        kat.models.save_pretrained(model, record, out, **more)
+        training = kat.deploy.training_record(options.run)
+        kat.models.save_pretrained(model, record, out, training=training, license=options.license)
         say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
@@ -60,13 +58,24 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "RUN")
     add = parser.add
     parser.add_common("run")
-    what = "a .pt2 or .onnx file, or a folder for safetensors"
-    add("--out", type=Path, required=True, metavar="PATH", help=what)
-    what = "store the weights of linear layers in int8: about a third of the size"
-    add("--int8", action="store_true", help=what)
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a .pt2 or .onnx file, or a folder for safetensors",
+    )
+    add(
+        "--int8",
+        action="store_true",
+        help="store the weights of linear layers in int8: about a third of the size",
+    )
     add("--dynamic-size", action="store_true", help="make .pt2 and ONNX take images of any size")
-    what = "export only the transformer with its pyramid, of a detector or segmentation model"
-    add("--backbone", action="store_true", help=what)
+    add(
+        "--backbone",
+        action="store_true",
+        help="export only the transformer with its pyramid, of a detector or segmentation model",
+    )
     add("--license", metavar="NAME", help="license of the weights, for the model card")
     return parser
 

@@ -62,18 +62,42 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "TARGET")
     add = parser.add
     add("target", metavar="TARGET", help="what to fit, see above")
-    what = "degrees of numerator and denominator"
-    add("--degree", nargs=2, type=int, default=[5, 4], metavar=("M", "N"), help=what)
-    what = "where to fit (default: -3 3, or all of the points)"
-    add("--interval", nargs=2, type=float, metavar=("LOW", "HIGH"), help=what)
+    add(
+        "--degree",
+        nargs=2,
+        type=int,
+        default=[5, 4],
+        metavar=("M", "N"),
+        help="degrees of numerator and denominator",
+    )
+    add(
+        "--interval",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="where to fit (default: -3 3, or all of the points)",
+    )
     add("--form", default="A", help="A: Q = 1 + sum |b_j||x|^j, B: Q = 1 + |sum b_j x^j|")
-    what = "minimax: smallest largest error; least_squares: smallest mean square error"
-    add("--method", choices=("minimax", "least_squares"), default="minimax", help=what)
-    what = "uniform; or normal: squared errors are weighted by the density of N(0, 1)"
-    add("--weight", choices=("uniform", "normal"), default="uniform", help=what)
-    what = "form B: let b_1 x + ... + b_n x^n vanish beyond the interval. The error on it may be"
-    what += " smaller, but F may spike outside: for inputs that never leave the interval"
-    add("--interval-only", action="store_true", help=what)
+    add(
+        "--method",
+        choices=("minimax", "least_squares"),
+        default="minimax",
+        help="minimax: smallest largest error; least_squares: smallest mean square error",
+    )
+    add(
+        "--weight",
+        choices=("uniform", "normal"),
+        default="uniform",
+        help="uniform; or normal: squared errors are weighted by the density of N(0, 1)",
+    )
+    add(
+        "--interval-only",
+        action="store_true",
+        help=(
+            "form B: let b_1 x + ... + b_n x^n vanish beyond the interval. The error on it may be"
+            " smaller, but F may spike outside: for inputs that never leave the interval"
+        ),
+    )
     parser.add_file("--out", "write the coefficients to this .json file", (".json",))
     parser.add_file("--plot", f"draw function, fit and error ({', '.join(PICTURES)})", PICTURES)
     add("--tags", nargs="*", default=[], metavar="WORD", help="words to keep in the .json file")

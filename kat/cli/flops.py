@@ -103,8 +103,12 @@ def models_parser() -> Parser:
     parser = Parser(models.__doc__, "[MODEL...]")
     add = parser.add
     add("models", nargs="*", metavar="MODEL", help=f"a model of timm's registry, {MODEL}")
-    what = "further arguments of the constructor, for names: e.g. '{num_groups: 4}'"
-    add("--args", type=dict[str, Any], default={}, help=what)
+    add(
+        "--args",
+        type=dict[str, Any],
+        default={},
+        help="further arguments of the constructor, for names: e.g. '{num_groups: 4}'",
+    )
     add("--image-size", type=Count, metavar="N", help="side of the images in pixels, for names")
     add("--layers", action="store_true", help="also print a table of each model's layers")
     parser.add_csv("one row per model, with --layers one per layer,")
@@ -123,8 +127,14 @@ def layers(arguments: list[str]) -> None:
     options = layers_parser().parse_args(arguments)
     from kat.analysis.cost.tables import compare_layers  # imports torch
 
-    kept = {name: getattr(options, name) for name in ("groups", "grid", "order")}
-    rows = compare_layers(options.d_in, options.d_out, degree=tuple(options.degree), **kept)
+    rows = compare_layers(
+        options.d_in,
+        options.d_out,
+        degree=tuple(options.degree),
+        groups=options.groups,
+        grid=options.grid,
+        order=options.order,
+    )
     _print("for one token", rows)
     _write(options, rows, rows)
 
@@ -135,8 +145,14 @@ def layers_parser() -> Parser:
     add = parser.add
     add("d_in", type=Count, metavar="D_IN", help="input features")
     add("d_out", type=Count, metavar="D_OUT", help="output features")
-    what = "degrees of the rationals of the GR-KAN layer"
-    add("--degree", nargs=2, type=int, default=[5, 4], metavar=("M", "N"), help=what)
+    add(
+        "--degree",
+        nargs=2,
+        type=int,
+        default=[5, 4],
+        metavar=("M", "N"),
+        help="degrees of the rationals of the GR-KAN layer",
+    )
     add("--groups", type=Count, default=8, help="groups of the GR-KAN layer")
     add("--grid", type=Count, default=5, help="grid intervals of the splines of the KAN layer")
     add("--order", type=Count, default=3, help="degree of the splines of the KAN layer")

@@ -65,10 +65,16 @@ def activations_parser() -> Parser:
     """Return the parser of ``kat plot activations``."""
     parser = Parser(activations.__doc__, "RUN")
     parser.add_common("run", "--data")
-    what = "number of validation images; 0: draw without images"
-    parser.add("--images", type=CountOrZero, default=512, metavar="N", help=what)
-    what = "draw x from -WIDTH to WIDTH (default: the range of inputs)"
-    parser.add("--width", type=Positive, help=what)
+    parser.add(
+        "--images",
+        type=CountOrZero,
+        default=512,
+        metavar="N",
+        help="number of validation images; 0: draw without images",
+    )
+    parser.add(
+        "--width", type=Positive, help="draw x from -WIDTH to WIDTH (default: the range of inputs)"
+    )
     parser.add("--symbolic", action="store_true", help="print the nearest known functions")
     parser.add_csv("the nearest known function of every group")
     parser.add_picture("activations.png")
@@ -157,8 +163,13 @@ def attention_parser() -> Parser:
     add = parser.add
     parser.add_common("run", "--data")
     add("files", nargs="*", metavar="IMAGE", help="image files")
-    what = "validation images, if there are no files"
-    add("--images", type=Count, default=4, metavar="N", help=what)
+    add(
+        "--images",
+        type=Count,
+        default=4,
+        metavar="N",
+        help="validation images, if there are no files",
+    )
     add("--block", type=int, metavar="N", help="draw each head of this block, counted from 0")
     add("--image-size", type=Count, metavar="N", help="side of the square that the model sees")
     parser.add_picture("attention.png")
@@ -205,8 +216,14 @@ def curves(arguments: list[str]) -> None:
 def curves_parser() -> Parser:
     """Return the parser of ``kat plot curves``."""
     parser = _runs_parser(curves.__doc__)
-    what = f"a panel each, of {', '.join(PANELS)} (default: the loss, and the task's first metric)"
-    parser.add("--metric", nargs="+", choices=list(PANELS), metavar="NAME", help=what)
+    parser.add(
+        "--metric",
+        nargs="+",
+        choices=list(PANELS),
+        metavar="NAME",
+        help=f"a panel each, of {', '.join(PANELS)} (default: the loss, and the task's first"
+        " metric)",
+    )
     parser.add_picture("curves.png")
     return parser
 
@@ -214,10 +231,16 @@ def curves_parser() -> Parser:
 def _runs_parser(doc: str | None) -> Parser:
     """Return the parser of a figure of runs, with the arguments of :func:`find_runs`."""
     parser = Parser(doc, "RUN...")
-    what = "a run directory, or the .csv of 'kat ablate', whose cells are a line each"
-    parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)
-    what = "put runs together that differ in the seed only"
-    parser.add("--group", action="store_true", help=what)
+    parser.add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run directory, or the .csv of 'kat ablate', whose cells are a line each",
+    )
+    parser.add(
+        "--group", action="store_true", help="put runs together that differ in the seed only"
+    )
     parser.add("--labels", nargs="+", metavar="NAME", help="names in place of those found")
     return parser
 
@@ -303,10 +326,19 @@ def evolution_parser() -> Parser:
     """Return the parser of ``kat plot evolution``."""
     parser = Parser(evolution.__doc__, "RUN")
     parser.add_common("run", "--data")
-    what = "draw the layers whose name matches, e.g. '*.act2'"
-    parser.add("--layers", default="*", metavar="PATTERN", help=what)
-    what = "number of validation images whose density is drawn"
-    parser.add("--images", type=CountOrZero, default=0, metavar="N", help=what)
+    parser.add(
+        "--layers",
+        default="*",
+        metavar="PATTERN",
+        help="draw the layers whose name matches, e.g. '*.act2'",
+    )
+    parser.add(
+        "--images",
+        type=CountOrZero,
+        default=0,
+        metavar="N",
+        help="number of validation images whose density is drawn",
+    )
     parser.add("--width", type=Positive, default=3.0, help="draw x from -WIDTH to WIDTH")
     parser.add_picture("evolution.png", ANIMATED)
     return parser
@@ -346,8 +378,12 @@ def forest(arguments: list[str]) -> None:
             groups[f"{name} (minus {cells[0].name})"] = differences
     if not groups:
         raise InputError("no cell can be compared with the first of its grid")
-    what = f"difference from the grid's first cell (points of {with_split(metric)})"
-    save_figure(draw_forest(groups, what), options.out)
+    save_figure(
+        draw_forest(
+            groups, f"difference from the grid's first cell (points of {with_split(metric)})"
+        ),
+        options.out,
+    )
     for name, results in grids.items():
         for cell in results[1:]:
             if cell.difference is None:
@@ -359,7 +395,8 @@ def forest(arguments: list[str]) -> None:
 def forest_parser() -> Parser:
     """Return the parser of ``kat plot forest``."""
     parser = Parser(forest.__doc__, "GRID.csv...")
-    what = "a .csv table of 'kat ablate'"
-    parser.add("tables", nargs="+", type=Path, metavar="GRID.csv", help=what)
+    parser.add(
+        "tables", nargs="+", type=Path, metavar="GRID.csv", help="a .csv table of 'kat ablate'"
+    )
     parser.add_picture("forest.svg")
     return parser

@@ -39,8 +39,12 @@ def main(arguments: list[str]) -> None:
     from kat.training.tasks.registry import TASKS  # imports torch
 
     files = image_files(options.images)
-    given = {"image_size": options.image_size, "trust": options.trust, "device": options.device}
-    model = kat.load(options.checkpoint, **given)
+    model = kat.load(
+        options.checkpoint,
+        image_size=options.image_size,
+        trust=options.trust,
+        device=options.device,
+    )
     task = TASKS[model.task]
     own = own_options(parser, options, model.task, "predict_images")
     out: Path | None = options.out
@@ -75,15 +79,23 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
     add = parser.add
     add("images", nargs="+", metavar="IMAGE", help="image files, and folders of them")
-    what = f"{MODEL}, an exported .onnx file, with --trust a .pt2 file, or hf-hub:OWNER/NAME"
-    add("--checkpoint", type=Path, required=True, metavar="RUN", help=what)
+    add(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help=f"{MODEL}, an exported .onnx file, with --trust a .pt2 file, or hf-hub:OWNER/NAME",
+    )
     parser.add_common("--trust", "--device", "--image-size", "--exif", "--progress")
     add("--strict", action="store_true", help="exit with 1 if an image cannot be read")
-    what = (
-        "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
-        " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
+    parser.add_folder(
+        "--out",
+        (
+            "draw into this folder, new or empty: of a detector boxes and masks on the image, of a"
+            " segmentation model the classes over it, and NAME_mask.png with each pixel's class"
+        ),
+        new=True,
     )
-    parser.add_folder("--out", what, new=True)
     add_task_options(parser, "predict_images")
     parser.add_json("the predictions")
     parser.add_csv("one row per class or object")

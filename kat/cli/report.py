@@ -55,14 +55,27 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> Parser:
     """Return the parser of ``kat report``."""
     parser = Parser(__doc__, "RUN...")
-    what = "run directories, or .csv tables of 'kat ablate'"
-    parser.add("runs", nargs="+", type=Path, metavar="RUN", help=what)
-    what = "the page (default: report.html in the run directory, GRID.html beside a table,"
-    what += " report.html beside the first of several runs)"
-    parser.add_file("--out", what, (".html",))
+    parser.add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run directories, or .csv tables of 'kat ablate'",
+    )
+    parser.add_file(
+        "--out",
+        "the page (default: report.html in the run directory, GRID.html beside a table,"
+        " report.html beside the first of several runs)",
+        (".html",),
+    )
     parser.add_common("--data")
-    what = "validation images on the page of a run; 0: none"
-    parser.add("--images", type=CountOrZero, default=256, metavar="N", help=what)
+    parser.add(
+        "--images",
+        type=CountOrZero,
+        default=256,
+        metavar="N",
+        help="validation images on the page of a run; 0: none",
+    )
     return parser
 
 

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     from kat.nn.stability import read_rows  # imports torch
     from kat.training.run_directory import STABILITY
 
-    runs = [Path(run) for run in options.runs]
+    runs: list[Path] = options.runs
     if options.out:
         labels = short_names(runs) if len(runs) > 1 else [""]
         rows = {label: read_rows(run / STABILITY) for label, run in zip(labels, runs, strict=True)}
@@ -40,6 +40,12 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> Parser:
     """Return the parser of ``kat stability``."""
     parser = Parser(__doc__, "RUN...")
-    parser.add("runs", nargs="+", metavar="RUN", help="the run directories of monitored runs")
+    parser.add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="the run directories of monitored runs",
+    )
     parser.add_file("--out", f"draw the gains into this file ({', '.join(PICTURES)})", PICTURES)
     return parser

@@ -69,10 +69,18 @@ def make_parser() -> Parser:
     """Return the parser of ``kat verify``."""
     parser = Parser(__doc__)
     parser.add("--backends", type=list[str], metavar="LIST", help="only these, e.g. '[cpu]'")
-    what = f"dtypes, of {', '.join(DTYPES)}"
-    parser.add("--dtypes", type=list[str], default=list(DTYPES), metavar="LIST", help=what)
-    what = "also run the GPU kernels on the CPU, in Triton's interpreter, over a small part"
-    parser.add("--interpreter", action="store_true", help=what)
+    parser.add(
+        "--dtypes",
+        type=list[str],
+        default=list(DTYPES),
+        metavar="LIST",
+        help=f"dtypes, of {', '.join(DTYPES)}",
+    )
+    parser.add(
+        "--interpreter",
+        action="store_true",
+        help="also run the GPU kernels on the CPU, in Triton's interpreter, over a small part",
+    )
     parser.add_json("all results")
     parser.add_common("--progress")
     return parser

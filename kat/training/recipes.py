@@ -67,7 +67,7 @@ def read_recipe(name: str | None) -> dict[str, Any]:
     content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
-    _check_names(nested(content))
+    _check_names(content)
     return content
 
 
@@ -82,9 +82,8 @@ def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
         InputError: an unknown setting, or an invalid value.
     """
     try:
-        given = nested(content)
-        _check_names(given)
-        return settings_from(TrainConfig, given)
+        _check_names(content)
+        return settings_from(TrainConfig, nested(content))
     except InputError as error:
         raise InputError(f"{source}: {error}" if source else str(error)) from None
 
@@ -92,7 +91,7 @@ def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
 def _check_names(settings: Mapping[str, Any]) -> None:
     known = flat(asdict(TrainConfig()))
     sections = {name.rpartition(".")[0] for name in known}
-    for name in flat(settings):
+    for name in flat(nested(settings)):
         if name not in known and name not in sections and not name.startswith("model.args."):
             raise unknown("setting", name, known)
 

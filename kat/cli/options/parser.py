@@ -35,25 +35,34 @@ _NOT_FOR_EVALUATION = {
 MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
 """The forms of a trained model on the command line."""
 
-_SIZE = (
-    "side of the square that the model sees, in pixels; of a segmentation model the shorter side"
-    " of the image, of a detector the longer one (default: the model's)"
-)
-_TRUST = (
-    "open .pt2 files, which are programs: one from somebody you do not trust can do anything that"
-    " you can. No other file of a model runs code"
-)
-_DEVICES = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
-_EXIF, _ORIGIN = "as data.exif in training", "dataset of the images (default: the run's own)"
-_BAR = "show a progress bar in a terminal"
 _COMMON: dict[str, dict[str, Any]] = {
     "run": {"type": Path, "metavar": "RUN", "help": MODEL},
-    "--data": {"metavar": "NAME", "help": _ORIGIN},
-    "--device": {"default": "auto", "help": _DEVICES},
-    "--exif": {"choices": ("upright", "ignore"), "default": "upright", "help": _EXIF},
-    "--image-size": {"type": Count, "metavar": "N", "help": _SIZE},
-    "--progress": {"action": ActionYesNo(no_prefix="no-"), "default": True, "help": _BAR},
-    "--trust": {"action": "store_true", "help": _TRUST},
+    "--data": {"metavar": "NAME", "help": "dataset of the images (default: the run's own)"},
+    "--device": {
+        "default": "auto",
+        "help": "auto (a GPU if there is one), cpu, cuda, cuda:1, mps",
+    },
+    "--exif": {
+        "choices": ("upright", "ignore"),
+        "default": "upright",
+        "help": "as data.exif in training",
+    },
+    "--image-size": {
+        "type": Count,
+        "metavar": "N",
+        "help": "side of the square that the model sees, in pixels; of a segmentation model the"
+        " shorter side of the image, of a detector the longer one (default: the model's)",
+    },
+    "--progress": {
+        "action": ActionYesNo(no_prefix="no-"),
+        "default": True,
+        "help": "show a progress bar in a terminal",
+    },
+    "--trust": {
+        "action": "store_true",
+        "help": "open .pt2 files, which are programs: one from somebody you do not trust can do"
+        " anything that you can. No other file of a model runs code",
+    },
 }
 """The options that mean the same in all commands, for ``add_argument``."""
 
@@ -125,8 +134,12 @@ class Parser(ArgumentParser):
     def add_picture(self, default: str, more: Sequence[str] = ()) -> None:
         """Add ``--out FILE`` for a figure."""
         endings = (*PICTURES, *more)
-        what = f"the figure: {', '.join(endings[:-1])} or {endings[-1]}"
-        self.add_file("--out", what, endings, default=Path(default))
+        self.add_file(
+            "--out",
+            f"the figure: {', '.join(endings[:-1])} or {endings[-1]}",
+            endings,
+            default=Path(default),
+        )
 
     def add_common(self, *names: str) -> None:
         """Add options that mean the same in all commands: ``--device``, ``--trust`` and others."""

@@ -34,13 +34,22 @@ class TrainingParser(Parser):
 
     def __init__(self, doc: str = "", *, settings: bool = True) -> None:
         super().__init__(doc, "[--config RECIPE] [--SETTING VALUE ...]")
-        what = f"a YAML file of settings, or one of the recipes {', '.join(recipe_names())}"
-        self.add("--config", action=_Recipe, metavar="RECIPE", help=what)
+        self.add(
+            "--config",
+            action=_Recipe,
+            metavar="RECIPE",
+            help=f"a YAML file of settings, or one of the recipes {', '.join(recipe_names())}",
+        )
         self.add("--help-all", action="store_true", help="show every setting, and exit")
         if settings:
             self.add_settings(TrainConfig, skip={"loggers"})
-            what = "loggers besides CSV and TensorBoard: wandb, mlflow, or both"
-            self.add("--loggers", nargs="+", type=Literal["wandb", "mlflow"], default=[], help=what)
+            self.add(
+                "--loggers",
+                nargs="+",
+                type=Literal["wandb", "mlflow"],
+                default=[],
+                help="loggers besides CSV and TensorBoard: wandb, mlflow, or both",
+            )
             self.spellings |= {f"__{short}": f"--{name}" for short, name in SHORT.items()}
 
 
