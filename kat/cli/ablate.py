@@ -91,9 +91,9 @@ def main(arguments: list[str]) -> int:
     untuned: list[str] = []
     for grid, tuned in zip(grids, chosen, strict=True):
         untuned += _untuned(grid, tuned, out)
-    for grid in chosen:
-        if plans[grid.name]:
-            _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
+        planned = plans[tuned.name]
+        if planned:
+            _report(tuned, results.rows(planned), planned[0].metric, out)
     runs = list(chain.from_iterable(plans.values()))
     if not options.quiet:
         say_all(left_out(_skipped(runs)))

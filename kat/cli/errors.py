@@ -65,8 +65,7 @@ def _keep_traceback(error: Exception) -> str | None:
     """
     from importlib.metadata import version  # slow to import
 
-    torch = f"torch {version('torch')}"
-    text = f"kat {__version__}, {torch}, {sys.version}\n{shlex.join(sys.argv)}\n"
+    text = f"kat {__version__}, torch {version('torch')}, {sys.version}\n{shlex.join(sys.argv)}\n"
     content = (text + "".join(traceback.format_exception(error))).encode("utf-8", "replace")
     path = Path(getattr(error, "run_directory", ""), "traceback.txt")
     try:

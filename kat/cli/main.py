@@ -71,7 +71,7 @@ examples:
   kat train --config imagenet_kat_tiny --data folder:/data/imagenet
   kat train --config digits --monitor                    and record the GR-KAN layers
   kat eval runs/digits                                   the best weights of a run
-  kat predict cat.jpg dog.jpg --checkpoint runs/digits --json predictions.json
+  kat predict photos --checkpoint runs/digits --csv predictions.csv
   kat convert runs/vit --model kat_micro_patch4_28 --out kat_micro
   kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
@@ -139,8 +139,6 @@ examples:
 """The usage of each group of commands, such as ``kat plot``."""
 
 _HELP = ("-h", "--help", "help")
-_RESUMABLE = ("train", "ablate")
-"""The commands that a scheduler may stop and start again."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -191,7 +189,7 @@ def _run(words: list[str]) -> int | None:
         name = f"{name} {inner}"
     if name not in COMMANDS:
         raise unknown("command", name, [*COMMANDS, *GROUPS])
-    if name in _RESUMABLE:
+    if name in ("train", "ablate"):  # a scheduler may stop these, and start them again
         for number in {signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}:
             signal.signal(number, _stop)
     module, _, function = name.partition(" ")

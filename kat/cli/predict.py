@@ -2,11 +2,12 @@
 
 Uses the preprocessing stored beside the weights. For a classifier, prints the most likely classes
 with their probabilities; for a detector, all objects; for a segmentation model, the share of pixels
-of each class. --out draws objects and pixels.
+of each class. For more than 10 images, prints only the first of these for each; --csv and --json
+write all. --out draws objects and pixels.
 
 examples:
-  kat predict cat.jpg dog.jpg --checkpoint runs/mine
-  kat predict photos --checkpoint mine.onnx --csv predictions.csv        a folder, with those in it
+  kat predict photos --checkpoint runs/mine --csv predictions.csv        a folder, with those in it
+  kat predict cat.jpg dog.jpg --checkpoint mine.onnx
   kat predict street.jpg --checkpoint runs/detector --out pictures
 """
 
@@ -23,13 +24,15 @@ from kat.data.folders import image_files
 from kat.errors import Failed, InputError
 from kat.files import replacing, short_names
 from kat.tables import columns_of, print_table, write_table
-from kat.text import warn
+from kat.text import say_all, warn
 
 if TYPE_CHECKING:
     from kat.training.tasks.task import Task
 
 _CLASSES = 5
 """The most classes of an image's pixels that are printed; the files have all."""
+_MANY = 10
+"""Images beyond which only the first class or object of each is printed."""
 
 
 def main(arguments: list[str]) -> None:
@@ -47,11 +50,10 @@ def main(arguments: list[str]) -> None:
     )
     task = TASKS[model.task]
     own = own_options(parser, options, model.task, "predict_images")
-    out: Path | None = options.out
     if not task.draws:
         refuse_options(parser, options, ("out",), f"on a model for {task.name}")
     shown = tracked(files, "predicting", options)
-    predictions = model.predict_each(shown, draw=out is not None, exif=options.exif, **own)
+    predictions = model.predict_each(shown, draw=options.out is not None, exif=options.exif, **own)
     names = picture_names(files)
     results: list[dict[str, Any]] = []
     for one in predictions:
@@ -62,7 +64,8 @@ def main(arguments: list[str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
                 picture.save(partial, format="PNG")
-    _print(results, task, own.get("top", _CLASSES) if task.ranked else None)
+    top = own.get("top", _CLASSES) if task.ranked else None
+    _print(results, task, 1 if len(results) > _MANY else top)
     write_json(options, results)
     if options.csv:
         rows = list(_rows(results, task))
@@ -114,24 +117,25 @@ def picture_names(paths: Sequence[str]) -> dict[str, str]:
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table: one for each entry, or one for an image without any."""
     for result in results:
-        image = {"image": result["image"]}
+        image = {name: value for name, value in result.items() if name != task.entries}
         entries = result.get(task.entries, [])
         for rank, entry in enumerate(entries, 1):
             sides = zip(("x1", "y1", "x2", "y2"), entry.get("box", ()), strict=False)
             kept = {name: v for name, v in entry.items() if name not in ("box", "segmentation")}
             yield {**image, "rank": rank, **kept, **dict(sides)}
         if not entries:
-            yield image | {name: result[name] for name in ("error",) if name in result}
+            yield image
 
 
 def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int | None) -> None:
-    """Print a table of the first entries of each image, or of all."""
+    """Print a table of the first entries of each image, or of all; then the unreadable images."""
     rows = []
     for result in results:
-        entries = result.get(task.entries, [])
-        if not entries:
-            rows.append((result["image"], result.get("error", "nothing found"), ""))
-        for rank, entry in enumerate(entries[:top]):
-            name = "" if rank else result["image"]
+        name = result["image"]
+        if result.get(task.entries) == []:
+            rows.append((name, "nothing found", ""))
+        for entry in result.get(task.entries, [])[:top]:
             rows.append((name, entry["class"], f"{entry[task.entry_figure]:.4f}"))
+            name = ""  # once for each image
     print_table(("image", "class", task.entry_figure), rows)
+    say_all(f"{result['image']} {result['error']}" for result in results if "error" in result)

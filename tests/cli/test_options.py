@@ -93,6 +93,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("eval", "x", "--precision", "fp16"), "invalid choice: 'fp16' (choose from "),
         (("train", "--config", "SYNTAX"), "SYNTAX is not valid YAML: mapping values are not"),
         (("train", "--config", "LIST"), "LIST is not a recipe"),
+        (("train", "--config", "TYPO"), "unknown setting 'data.nme'; did you mean 'data.name'?"),
         (("train", "--config", "UTF16"), "UTF16 cannot be read: it is not text in UTF-8: "),
         (
             ("predict", "a.png", "--checkpoint", "a.png"),
@@ -107,6 +108,7 @@ def test_bad_options_of_commands_are_one_line(arguments, line, capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     Path("SYNTAX").write_text("data:\n  name: x\n   root: y")
     Path("LIST").write_text("- a")
+    Path("TYPO").write_text("data: {nme: x}")
     Path("UTF16").write_text("epochs: 3", encoding="utf-16")
     noise().save("a.png")
     assert line in refused(capsys, *arguments)

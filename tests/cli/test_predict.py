@@ -31,12 +31,16 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     assert "none of JPEG" in first["error"]
     assert len(second["top"]) == 5
     line = f"kat: 1 of 2 images cannot be read, first {torn}\n"
-    assert capsys.readouterr().err == 2 * line
+    printed, said = capsys.readouterr()
+    assert said == 2 * line
     assert run("predict", torn, "--checkpoint", digits_run, "--device", "cpu") == 2
     with open_table(table, "predictions") as rows:
         bad, *best = list(rows)
     assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])
     assert [row["rank"] for row in best] == ["1", "2", "3", "4", "5"]
+    *_, last, below = printed.splitlines()
+    assert last.split()[0] != str(torn)
+    assert below == f"{torn} {first['error']}"
     probabilities = [float(row["probability"]) for row in best]
     assert probabilities == [entry["probability"] for entry in second["top"]]
     assert probabilities == sorted(probabilities, reverse=True)
@@ -64,6 +68,16 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     (tmp_path / "empty").mkdir()
     line = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
     assert "no image in" in line
+
+
+def test_predict_prints_a_line_for_each_of_many_images(digits_run, tmp_path, capsys):
+    for number in range(11):
+        noise().save(tmp_path / f"{number}.png")
+    table = tmp_path / "all.csv"
+    assert run("predict", tmp_path, "--checkpoint", digits_run, "--csv", table) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 11
+    with open_table(table, "predictions") as rows:
+        assert len(list(rows)) == 5 * 11
 
 
 def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
