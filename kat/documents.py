@@ -1,4 +1,4 @@
-"""Writing JSON; reading JSON and YAML within bounds of size and, through aliases, of growth."""
+"""Write JSON; read JSON and YAML within bounds of size and, through aliases, of growth."""
 
 from __future__ import annotations
 

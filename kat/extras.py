@@ -68,7 +68,7 @@ def is_installed(package: str) -> bool:
 
 @contextmanager
 def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
-    """Import of packages that may be missing.
+    """Name, for imports in the body, the package that is missing and the command to install it.
 
     Args:
         what: needs them, the subject of the error.

@@ -186,7 +186,7 @@ def check_new_folder(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """``$KAT_CACHE_DIR``, or ``kat`` in the user's cache folder."""
+    """Return ``$KAT_CACHE_DIR``, or ``kat`` in the user's cache folder."""
     if chosen := os.environ.get("KAT_CACHE_DIR"):
         return Path(chosen)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -194,7 +194,7 @@ def cache_folder() -> Path:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Distinct names for paths: as many of their last parts as tell them apart."""
+    """Return distinct names for paths: as many of their last parts as tell them apart."""
     whole = [path.resolve() for path in paths]
     for depth in range(1, max(len(path.parts) for path in whole) + 1):
         labels = ["_".join(path.parts[-depth:]).strip("/") for path in whole]

@@ -1,4 +1,4 @@
-"""Facts on the machine: its processor, and the memory and the cores that a process uses."""
+"""Facts about the machine: its processor, and the memory and the cores that a process uses."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def processor() -> str:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Return the memory of training: on a GPU the most that was allocated there, else resident
-    bytes now.
+    """Return the memory of training: the GPU's peak, or without a GPU the resident bytes now.
 
     Resident bytes are counted for this process and for the workers that load its images; pages
     that they share count for each.
@@ -35,23 +34,19 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the peak of this process, without workers: of the GPU's memory, else of resident
-    bytes.
-    """
+    """Return the peak of this process, without workers: of GPU memory, else of resident bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _resident(os.getpid(), "VmHWM")
 
 
 def worker_peak_bytes() -> int:
-    """Return the sum of the peaks of the workers that run now; pages that they share count for
-    each.
-    """
+    """Return the sum of the peaks of the workers that run now; shared pages count for each."""
     return sum(_resident(child.pid, "VmHWM") for child in active_children())
 
 
 def _resident(pid: int | None, entry: str) -> int:
-    """Resident bytes of a process; where there is no /proc, this one's peak, and 0 for others.
+    """Return resident bytes of a process; without /proc, this one's peak, and 0 for others.
 
     ``ru_maxrss`` is no peak on Linux: it would include what the parent had at the fork.
     """
@@ -68,9 +63,7 @@ def _resident(pid: int | None, entry: str) -> int:
 
 
 def cores() -> int:
-    """Return the cores that this process may use, by its affinity and the quota of its control
-    group.
-    """
+    """Return the cores that this process may use, by its affinity and its control group."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:

@@ -24,7 +24,7 @@ REQUESTS_TO_STOP = {
 
 @contextmanager
 def requests_to_stop_blocked() -> Iterator[None]:
-    """Blocks requests to stop in this thread, and in processes that it starts meanwhile.
+    """Block requests to stop in this thread, and in processes that it starts meanwhile.
 
     A request that arrives meanwhile is answered at the end.
     """
@@ -39,7 +39,7 @@ def requests_to_stop_blocked() -> Iterator[None]:
 
 
 def accept_requests_to_stop() -> None:
-    """Unblocks requests to stop, in a process that was started with them blocked."""
+    """Unblock requests to stop, in a process that was started with them blocked."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
 

@@ -104,7 +104,7 @@ def settings_from(kind: type[Settings], content: Mapping[str, Any], section: str
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays, and paths, as types that JSON has."""
+    """Return NumPy's numbers and arrays, and paths, as types that JSON has."""
     return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
 
 
@@ -148,7 +148,7 @@ def describe(messages: Iterable[str]) -> str:
 
 
 def flat(settings: Mapping[str, Any], separator: str = ".", before: str = "") -> dict[str, Any]:
-    """Nested settings by names such as ``optim.lr``; an empty mapping stays a value."""
+    """Return nested settings by names such as ``optim.lr``; an empty mapping stays a value."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:

@@ -16,7 +16,7 @@ from kat.training.recipes import SHORT, config_of_run, read_recipe, recipe_names
 
 
 class _Recipe(ActionConfigFile):
-    """Reads a recipe by its path or its name."""
+    """Read a recipe by its path or its name."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         content = nested(read_recipe(values))
@@ -56,8 +56,7 @@ class TrainingParser(Parser):
 def parse_training(
     parser: TrainingParser, arguments: Sequence[str]
 ) -> tuple[TrainConfig, Namespace]:
-    """Return the settings from recipes, options, and the run that is resumed; and the other
-    options.
+    """Return the settings from recipes, options and the run that is resumed, and other options.
 
     A later recipe or option wins over an earlier one. A run that is resumed has its own settings
     where neither says otherwise.
