@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from kat.training.tasks.declared import METRICS
+from kat.training.tasks.registry import TASKS
 
 ANIMATED = (".gif", ".mp4")
 """The endings of files that hold an animation."""
@@ -18,7 +18,7 @@ COSTS = {
     "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
 }
 """The costs of a model: columns of a table of runs, and titles."""
-BY_NAME = {metric.name: metric for metric in chain.from_iterable(METRICS.values())}
+BY_NAME = {metric.name: metric for metric in chain.from_iterable(task.metrics for task in TASKS.values())}
 """The metrics of validation of all tasks, in per cent."""
 _VALIDATED = {
     "val_loss": "validation loss",

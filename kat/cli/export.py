@@ -97,7 +97,7 @@ def _summary(exported: kat.deploy.Exported) -> list[str]:
     from kat.deploy.formats import PROGRAMS
 
     record = exported.record
-    takes = "one image of any size" if record.task == "detection" else "any batch size"
+    takes = "one image of any size" if record.resizes else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
         f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"

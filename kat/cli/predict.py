@@ -27,7 +27,7 @@ from kat.tables import columns_of, print_table, write_table
 from kat.text import say_all, warn
 
 if TYPE_CHECKING:
-    from kat.training.tasks.task import Task
+    from kat.training.tasks.declared import Declared
 
 _CLASSES = 5
 """The most classes of an image's pixels that are printed; the files have all."""
@@ -114,20 +114,20 @@ def picture_names(paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(dict.fromkeys(paths), distinct, strict=True))
 
 
-def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
+def _rows(results: Sequence[Mapping[str, Any]], task: Declared) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table: one for each entry, or one for an image without any."""
     for result in results:
         image = {name: value for name, value in result.items() if name != task.entries}
         entries = result.get(task.entries, [])
         for rank, entry in enumerate(entries, 1):
             sides = zip(("x1", "y1", "x2", "y2"), entry.get("box", ()), strict=False)
-            kept = {name: v for name, v in entry.items() if name not in ("box", "segmentation")}
+            kept = {name: v for name, v in entry.items() if not isinstance(v, list | dict)}
             yield {**image, "rank": rank, **kept, **dict(sides)}
         if not entries:
             yield image
 
 
-def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int | None) -> None:
+def _print(results: Sequence[Mapping[str, Any]], task: Declared, top: int | None) -> None:
     """Print a table of the first entries of each image, or of all; then the unreadable images."""
     rows = []
     for result in results:

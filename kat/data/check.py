@@ -17,7 +17,7 @@ from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage
 from kat.data.dense.coco import BEYOND
 from kat.data.dense.segmentation import IGNORE, SegmentationDataset
-from kat.data.sources.registry import open_split, task_of_data
+from kat.data.sources.registry import open_split
 from kat.errors import InputError, MissingFile
 from kat.text import quoted
 
@@ -121,10 +121,9 @@ def check_split(
         >>> check_split(DataConfig("folder:photos"), "val").problems
         []
     """
-    config = replace(config, bad_images="skip", bad_annotations="fail")
-    if task_of_data(config.name) == "detection":  # its annotations are checked when it is opened
-        config = replace(config, bad_annotations="skip")
-    data = open_split(config, split)
+    data = open_split(replace(config, bad_images="skip", bad_annotations="skip"), split)
+    if isinstance(data, SegmentationDataset):
+        data.skip = False  # values that are not a class are then found
     if not isinstance(data, ImageDataset):
         raise InputError(f"{config.name!r} is a stream, whose images cannot be checked one by one")
     hashes = np.zeros(len(data), np.uint64)
@@ -144,11 +143,10 @@ def check_split(
                     found[problem[0]].append(problem[1])
                 tell(completed=index + 1, total=len(data))
     readable = int(np.count_nonzero(hashes))
-    objects = f"{sum(counts.values())} annotations"
-    contents = {"classification": "one class per image", "segmentation": "one mask per image"}
+    labels_are = data.labels_are or f"{sum(counts.values())} annotations"
     return SplitReport(
         split,
-        f"{len(data)} images, {contents.get(data.task, objects)}",
+        f"{len(data)} images, {labels_are}",
         {name: counts[index] for index, name in enumerate(data.classes)},
         [*_problems(data, found, readable), *_classes_without_use(data, counts)],
         hashes,

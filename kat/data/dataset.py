@@ -117,6 +117,8 @@ class ImageDataset(Dataset):
     """
 
     task = "classification"
+    labels_are = "one class per image"
+    """The labels in words; empty if an image has any number of them."""
     collate = staticmethod(collate_images)
 
     def __init__(

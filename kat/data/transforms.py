@@ -71,7 +71,7 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
     mean = config.mean or _per_channel(data.mean, channels)
     std = config.std or _per_channel(data.std, channels)
     size = (channels, height, width)
-    interpolation = config.interpolation if data.task == "classification" else "bilinear"
+    interpolation = config.interpolation if data.task == ImageDataset.task else "bilinear"
     return Preprocessing(size, tuple(mean), tuple(std), interpolation, config.crop_pct)
 
 

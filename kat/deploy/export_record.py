@@ -51,6 +51,17 @@ class ExportRecord(NamedTuple):
         """The kind of its outputs: logits, detections or features."""
         return _OUTPUTS.get(self.task, "logits")
 
+    @property
+    def resizes(self) -> bool:
+        """True if the file resizes images itself, as a detector does."""
+        return self.task == "detection"
+
+    @property
+    def window(self) -> int | None:
+        """The side of the images that a segmentation model takes, if it is fixed."""
+        fixed = self.task == "segmentation" and self.step is None
+        return min(self.model.input_size[1:]) if fixed else None
+
     def to_json(self) -> str:
         """timm's config.json, with the step, the task, and the versions of the writer."""
         config = self.model.to_timm()
@@ -75,9 +86,8 @@ class ExportRecord(NamedTuple):
         _, height, width = self.model.input_size
         classifies = self.task == "classification"
         side = math.floor(min(height, width) / (self.model.crop_pct if classifies else 1))
-        in_file = self.task == "detection"
         return {
-            "resize": "in the file" if in_file else f"the shorter side to {side}",
+            "resize": "in the file" if self.resizes else f"the shorter side to {side}",
             "interpolation": self.model.interpolation if classifies else "bilinear",
             "antialias": True,
             "crop": f"the {height} x {width} pixels in the center" if classifies else None,

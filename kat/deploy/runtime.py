@@ -41,17 +41,13 @@ class Runtime(nn.Module):
         torch.Size([2, 10])
     """
 
-    window: int | None = None
-    """The side of the images that a segmentation model takes, if it is fixed."""
-
     def __init__(self, run: Callable[..., Any], record: ExportRecord) -> None:
         super().__init__()
         # In a tuple, so that it is not a submodule: exported programs reject eval() and train().
         self._run = (run,)
         self.record = record
         self.task = record.task
-        if self.task == "segmentation" and record.step is None:
-            self.window = min(record.model.input_size[1:])
+        self.window = record.window
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -145,7 +141,7 @@ def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
     if ending not in FORMATS:
         raise unknown("ending of an exported file", ending, FORMATS)
     run, record = FORMATS[ending].read(path)
-    kind = DetectorRuntime if record.task == "detection" else Runtime
+    kind = DetectorRuntime if record.resizes else Runtime
     return kind(run, record)
 
 
@@ -203,11 +199,11 @@ def open_resized(
     resized = (stored.model.input_size[0], image_size, image_size)
     if isinstance(model, DenseModel):
         model.set_image_size(image_size)
-    elif stored.task == "detection" and resized != stored.model.input_size:
+    elif stored.resizes and resized != stored.model.input_size:
         raise InputError(
             f"{path} scales images to {stored.model.input_size[1]} pixels itself, not to"
             f" {image_size}: call the model's set_image_size, and export it again"
         )
-    elif stored.task != "detection":
+    elif not stored.resizes:
         stored.check_size(torch.Size([1, *resized]))
     return model, stored.model, replace(stored.model, input_size=resized)

@@ -23,15 +23,10 @@ from kat.models.checkpoints.weight_files import STEM
 from kat.settings import AUTO
 from kat.text import listing
 from kat.training.config import LossConfig, ModelConfig, TrainConfig
+from kat.training.tasks.registry import TASKS
 
 _WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
 """The parts of a run, of which each warm-up takes one."""
-_FROM_SCRATCH = {
-    "classification": (("kat_micro", 224), ("kat_tiny_patch16_224", 224)),
-    "detection": (("kat_det_micro", 256), ("kat_det_tiny", 640)),
-    "segmentation": (("kat_upernet_micro", 128), ("kat_upernet_tiny", 512)),
-}
-"""A model and the largest side of its images, for a CPU and for a GPU, by task."""
 _MEASURED = 100
 """The most images whose sides are read to choose the size."""
 _VIT = re.compile(r"^(vit|deit3?)_")
@@ -130,8 +125,8 @@ def from_scratch(
     Raises:
         InputError: none of the measured images can be read.
     """
-    on_gpu = device.type != "cpu"
-    name, largest = _FROM_SCRATCH[data.task][on_gpu]
+    task, on_gpu = TASKS[data.task], device.type != "cpu"
+    name, largest = task.on_gpu if on_gpu else task.on_cpu
     name = "kat_small_patch16_224" if name.startswith("kat_tiny") and len(data) >= 1e5 else name
     known = "" if source is None or source.record is None else source.record.architecture
     if own := re.search("micro|tiny|small|base", known):  # kat_det_base for vit_base_patch16_224
@@ -140,8 +135,8 @@ def from_scratch(
     size: Any = config.data.image_size
     side = _median_side(data) if size in (AUTO, None) else size
     patch, args = 32, config.model.args
-    if data.task == "classification":
-        patch = next((patch for patch in (2, 4, 8) if side <= 10 * patch), 16)
+    if task.patches:
+        patch = next((patch for patch in task.patches if side <= 10 * patch), 16)
         args = {"patch_size": patch, **args}
     if size in (AUTO, None):
         size = patch * max(1, round(min(side, largest) / patch))
@@ -151,8 +146,8 @@ def from_scratch(
 
 
 def _median_side(data: ImageDataset | ImageStream) -> int:
-    """Return the median of the shorter side, or for detection of the longer one, in pixels."""
-    choose_side = max if data.task == "detection" else min
+    """Return the median side in pixels: of the shorter sides, or of the longer ones by task."""
+    choose_side = max if TASKS[data.task].longer_side else min
     if data.image_size is not None:
         return choose_side(data.image_size)
     if not isinstance(data, ImageDataset):

@@ -10,7 +10,7 @@ from kat.training.resolve import ResolvedRun
 from kat.training.run import Run
 from kat.training.run_directory import Checkpoint
 from kat.training.state import rounding_changes
-from kat.training.tasks.registry import check_task
+from kat.training.tasks.match import check_task
 
 
 def check_run(run: Run, resolved: ResolvedRun) -> None:

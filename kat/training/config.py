@@ -353,11 +353,6 @@ class TrainConfig:
         return self
 
 
-def own_recipe(task: str) -> str:
-    """Return the name of the recipe for a task on data of one's own."""
-    return "finetune" if task == "classification" else f"finetune_{task}"
-
-
 def parse_time(text: str) -> float:
     """Return the seconds of ``HH:MM:SS``, or of ``DD:HH:MM:SS``."""
     if not re.fullmatch(r"(\d+:)?\d+:[0-5]?\d:[0-5]?\d", text) or not re.search("[1-9]", text):

@@ -12,7 +12,8 @@ from kat.data.config import DataConfig
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested, settings_from
-from kat.training.config import TrainConfig, own_recipe
+from kat.training.config import TrainConfig
+from kat.training.tasks.registry import TASKS
 
 SHORT = {
     "data": "data.name",
@@ -128,5 +129,5 @@ def config_of_run(
     elif data.startswith(_WITH_DEFAULTS) or any("model.name" in flat(nested(r)) for r in recipes):
         base = {}
     else:
-        base = read_recipe(own_recipe(task_of_data(data)))
+        base = read_recipe(TASKS[task_of_data(data)].recipe)
     return config_from(merged(base, given))

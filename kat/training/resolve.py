@@ -29,11 +29,11 @@ from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
 from kat.training.auto_settings import resolve_auto
 from kat.training.callbacks.loggers import check_services
-from kat.training.config import TrainConfig, own_recipe
+from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
-from kat.training.tasks.registry import TASKS, check_used
-from kat.training.tasks.task import Task
+from kat.training.tasks.registry import TASKS, unused_settings
+from kat.training.tasks.task import Task, task_class
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     name = None if resumption.resume else given.model.init_from
     source = None if name is None else read_vit(name)
     data = _data(given, resumption)
-    check_used(given, data.train.task)
+    _check_used(given, data.train.task)
     known = replace(
         given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
     )
@@ -130,18 +130,34 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
     return RunData(where, train, val, record, changed)
 
 
+def _check_used(config: TrainConfig, task: str) -> None:
+    """Check that settings that only other tasks use have their defaults.
+
+    Raises:
+        InputError: one differs from its default.
+    """
+    default = flat(asdict(TrainConfig()))
+    unused = tuple(f"{name}." for name in unused_settings(task))
+    for name, value in flat(asdict(config)).items():
+        if f"{name}.".startswith(unused) and value != default[name]:
+            raise InputError(
+                f"{name}={value} has no effect on {task}: leave it out, or take a recipe for {task}"
+                f" such as {TASKS[task].recipe}"
+            )
+
+
 def _record(
     config: TrainConfig, source: ViTSource | None, data: RunData
 ) -> tuple[TrainConfig, ModelRecord, Task, ViTSource | None]:
     """Make the record of the model and the task, and fit the source and the splits to them."""
-    kind = TASKS[data.train.task]
+    kind = task_class(data.train.task)
     args = config.model.args
     if source is not None:
-        source = source.for_grid() if kind.on_grid else source
+        source = source.for_grid() if kind.declared.on_grid else source
         args = {**source.args_for(config.model.name), **args}
     record = ModelRecord(
         architecture=config.model.name,
-        args=kind.model_args(args, data.train, data.val),
+        args={**args, **getattr(data.train, "model_args", {})},
         classes=data.train.classes,
         category_ids=getattr(data.train, "category_ids", None),
         **preprocessing(config.data, data.train)._asdict(),
@@ -167,7 +183,7 @@ def _notes(
     if chosen:
         task = data.train.task
         is_own = typed["optim.rational_warmup_epochs"] == AUTO  # as in these recipes alone
-        by = f" as by --config {own_recipe(task)}, for {task}" if is_own else ""
+        by = f" as by --config {TASKS[task].recipe}, for {task}" if is_own else ""
         lines.append(f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
     if typed["loss.class_weights"] == "balanced":
         pairs = zip(data.train.classes, now["loss.class_weights"], strict=True)

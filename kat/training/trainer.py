@@ -200,7 +200,7 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     summary = Summary(
         out=str(out),
         model=run.config.model.name,
-        task=run.task.name,
+        task=run.task.declared.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         metrics=metrics,
         epochs=len(state.history),

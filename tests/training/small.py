@@ -21,7 +21,7 @@ from kat.training.optim.precision import Precision
 from kat.training.run import Callback, Run
 from kat.training.run_directory import newest_checkpoint
 from kat.training.state import Division, TrainState
-from kat.training.tasks.registry import TASKS
+from kat.training.tasks.classification.task import Classification
 from tests.records import RECORD
 
 
@@ -130,7 +130,7 @@ def make_run(
     )
     cpu = torch.device("cpu")
     optim, accumulate = config.optim, config.optim.accumulate_grad_batches
-    task = TASKS["classification"](config, record)
+    task = Classification(config, record)
     precision = Precision(config.precision, cpu)
     model.to(precision.dtype)
     optimizer = make_optimizer(model, optim)

@@ -32,7 +32,7 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
     assert resolved.config.epochs == 36
     assert (resolved.config.resume, resolved.checkpoint) == (False, None)
     assert resolved.record.input_size == (1, 8, 8)
-    assert resolved.task.name == "classification"
+    assert resolved.task.declared.name == "classification"
     assert resolved.device == torch.device("cpu")
     assert any(note.startswith("chosen: epochs=36") for note in resolved.notes)
     assert not list(tmp_path.iterdir())

@@ -26,14 +26,15 @@ from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training import TrainConfig
 from kat.training.evaluation.run_data import data_of_run
-from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.classification.metrics import (
     ClassScores,
     class_scores,
     confusion_matrix,
 )
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject
-from kat.training.tasks.registry import TASKS, check_task, task_options
+from kat.training.tasks.match import check_task, match_classes
+from kat.training.tasks.registry import task_options
+from kat.training.tasks.task import task_class
 
 _BATCH = 64
 Pair = tuple[Tensor, Tensor]
@@ -93,7 +94,7 @@ def images_of_run(
     check_task(model, images, (str(checkpoint), data.name))
     if isinstance(images, ImageDataset):
         images = images.evenly_spaced(count)
-    _, images.transform = TASKS[images.task].transforms(record, TrainConfig())
+    _, images.transform = task_class(images.task).transforms(record, TrainConfig())
     return ValidationImages(images, data, count)
 
 
@@ -197,16 +198,16 @@ def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> 
     Raises:
         InputError: the data has other classes than the model, or no image can be read.
     """
-    images, task = seen.images, TASKS[seen.images.task]
+    images = seen.images
     assert isinstance(images, ImageDataset)
     config = EvalConfig(device="cpu", progress=False)
-    options = task_options(task.name, "evaluate", {})
-    found = task.evaluate(EvalJob(subject, images, seen.data, config, options))
+    options = task_options(images.task, "evaluate", {})
+    found = task_class(images.task).evaluate(EvalJob(subject, images, seen.data, config, options))
     return DenseFindings(found, list(_pairs(subject, images.evenly_spaced(drawn))))
 
 
 def _pairs(subject: Subject, images: ImageDataset) -> Iterator[Pair]:
-    task = TASKS[images.task]
+    task = task_class(images.task)
     for index in range(len(images)):
         try:
             yield task.draw_beside_truth(subject, images, index)

@@ -34,6 +34,7 @@ from kat.training import read_divergence, read_history, read_settings
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
 from kat.training.sweep.plan import kept_settings
 from kat.training.tasks.evaluation import Subject
+from kat.training.tasks.registry import TASKS
 
 _WITH_ATTENTION = 3
 """Images whose attention is drawn."""
@@ -106,12 +107,12 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
             batches = list(images.batches())
             shown = sum(len(batch.labels) for batch in batches)
             findings.seen = f"Gray is the density of the inputs over {shown} validation images."
-            if task_of(model) == "classification":
+            if TASKS[task_of(model)].draws:
+                findings.predictions = dense_findings(Subject(model, record, folder), images)
+            else:
                 classes = images.images.classes
                 findings.attention = _attention(model, record, batches, classes)
                 findings.predictions = class_findings(model, record, batches, classes)
-            else:
-                findings.predictions = dense_findings(Subject(model, record, folder), images)
     except InputError as error:  # the data is not there, or has other classes than the model
         if data is not None:
             raise

@@ -7,14 +7,15 @@ from dataclasses import fields
 from typing import Any
 
 from kat.cli.options.parser import Parser, refuse_options
-from kat.training.tasks.declared import OPTIONS, Which
+from kat.training.tasks.declared import Which
+from kat.training.tasks.registry import TASKS, foreign_options, option_names
 
 
 def add_task_options(parser: Parser, which: Which) -> None:
-    """Add the options of every task for a method: an entry of ``OPTIONS[task]``."""
-    for own in OPTIONS.values():
-        if fields(own[which]):
-            parser.add_settings(own[which])
+    """Add the options of every task for one of its methods."""
+    for task in TASKS.values():
+        if fields(task.options[which]):
+            parser.add_settings(task.options[which])
 
 
 def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> dict[str, Any]:
@@ -23,12 +24,6 @@ def own_options(parser: Parser, parsed: Namespace, task: str, which: Which) -> d
     Raises:
         InputError: an option of another task is given.
     """
-    own = _names(OPTIONS[task][which])
-    for other in OPTIONS.values():
-        foreign = [name for name in _names(other[which]) if name not in own]
-        refuse_options(parser, parsed, foreign, f"on a model for {task}")
-    return {name: getattr(parsed, name) for name in own}
-
-
-def _names(options: type) -> list[str]:
-    return [field.name for field in fields(options)]
+    foreign = sorted(foreign_options(task, which))
+    refuse_options(parser, parsed, foreign, f"on a model for {task}")
+    return {name: getattr(parsed, name) for name in option_names(task, which)}

@@ -142,6 +142,7 @@ class DetectionDataset(DenseDataset):
     """
 
     task = "detection"
+    labels_are = ""
 
     def __init__(self, source: CocoSource, note: str = "") -> None:
         table = source.table
@@ -149,6 +150,8 @@ class DetectionDataset(DenseDataset):
         self.problems = table.problems
         self.category_ids = [*table.categories]
         self.has_masks = table.has_masks
+        self.model_args = {} if table.has_masks else {"masks": False}
+        """Arguments of the model that follow from the annotations."""
 
     def annotated_size(self, label: Annotation) -> Size:
         """Return the size of the image in the file."""

@@ -196,6 +196,7 @@ class SegmentationDataset(DenseDataset):
     """
 
     task = "segmentation"
+    labels_are = "one mask per image"
 
     def __init__(
         self, source: MaskSource, files: SegmentationFiles, unpaired: dict[str, str], skip: bool

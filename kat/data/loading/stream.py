@@ -10,6 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from kat.data.dataset import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    ImageDataset,
     Transform,
     collate_images,
     no_transform,
@@ -54,7 +55,7 @@ class ImageStream(IterableDataset):
         [((48, 40), 0)]
     """
 
-    task = "classification"
+    task = ImageDataset.task
     collate = staticmethod(collate_images)
 
     def __init__(

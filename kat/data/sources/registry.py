@@ -127,7 +127,7 @@ def unused_settings(name: str) -> set[str]:
 
 
 def task_of_data(name: str) -> str:
-    """Return the task that a dataset of this name is for, e.g. ``"detection"``.
+    """Return the task that a dataset of this name is for, e.g. detection.
 
     Examples:
         >>> from kat.data import task_of_data
@@ -145,7 +145,7 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
 
     Raises:
         InputError: names the classes that one split lacks; or there is one class alone to tell
-            apart, or nothing to validate on.
+            apart, or nothing to validate on; or only the training split has masks of objects.
 
     Examples:
         >>> from kat.data import DataConfig, check_classes, open_split
@@ -166,3 +166,8 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
             raise InputError(f"the {split} split lacks {quoted(missing, 'class', 'classes')}")
     if train.classes != val.classes:
         raise InputError("the classes of the two splits are in different orders")
+    if getattr(train, "has_masks", False) and not getattr(val, "has_masks", False):
+        raise InputError(
+            "the annotations of the train split have masks, and the val split's have none:"
+            " data.boxes_only=true trains on boxes alone"
+        )

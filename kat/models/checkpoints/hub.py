@@ -89,8 +89,8 @@ def save_pretrained(
     source = f"the model, which is not the one of its record {record.architecture},"
     load_weights(build_model(record), model.state_dict(), source=source)
     save_model(model, record, folder)
-    name, task = name or folder.resolve().name, task_of(model)
-    tag = "object-detection" if task == "detection" else f"image-{task}"
+    name = name or folder.resolve().name
+    tag = str(getattr(model, "pipeline_tag", f"image-{task_of(model)}"))
     metadata = ModelCardData(
         license=license,
         library_name="timm",

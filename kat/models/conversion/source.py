@@ -15,7 +15,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
-from kat.models.checkpoints.model_record import ModelRecord, create_model, preprocessing_of
+from kat.models.checkpoints.model_record import (
+    DEFAULT_TASK,
+    ModelRecord,
+    create_model,
+    preprocessing_of,
+)
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -90,7 +95,7 @@ class ViTSource:
     dropped: tuple[str, ...] = ()
     record: ModelRecord | None = None
     grid: tuple[int, int] | None = None
-    task: str = "classification"
+    task: str = DEFAULT_TASK
     heads: dict[str, Tensor] = field(default_factory=dict)
     class_layers: tuple[str, ...] = ("head.",)
 

@@ -78,6 +78,8 @@ class Detector(DenseModel, FasterRCNN):
     """
 
     task = "detection"
+    pipeline_tag = "object-detection"
+    """The Hub's name of the task."""
     class_layers = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
     transform: EvaluationSize
     rpn: nn.Module

@@ -7,18 +7,20 @@ from typing import Any
 
 from torch import nn
 
-from kat.data import DataConfig, open_split
+from kat.data import DataConfig, ImageDataset, open_split
 from kat.documents import read_json, write_json
 from kat.models import ModelRecord, load_model
 from kat.settings import check_ranges
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.run_directory import BEST, LAST, TEST
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject, device_of
-from kat.training.tasks.registry import TASKS, check_task, task_options
+from kat.training.tasks.match import check_task
+from kat.training.tasks.registry import TASKS, task_options
+from kat.training.tasks.task import task_class
 
 _WEIGHTS = {"test": BEST, "test_last": LAST}
 """The checkpoints that are tested, by the prefix of their metrics."""
-_METRICS = tuple(m.name for m in TASKS["classification"].eval_metrics if m.in_table)
+_METRICS = tuple(m.name for m in TASKS[ImageDataset.task].eval_metrics if m.in_table)
 TEST_COLUMNS = tuple(f"{prefix}_{name}" for prefix in _WEIGHTS for name in _METRICS)
 """The names of the results of a test, e.g. ``test_top1``, ``test_last_ece``."""
 
@@ -39,7 +41,7 @@ def evaluate(
         record: record of the model, with its classes and preprocessing.
         data: dataset and settings of data loading; its preprocessing settings are not used.
         config: settings of the evaluation.
-        options: options of the task, as :data:`kat.training.tasks.declared.OPTIONS` names them.
+        options: an instance of the options that the task declares.
         source: path of the model, or a name for it in error messages.
 
     Raises:
@@ -61,13 +63,12 @@ def evaluate(
     data, config = check_ranges(data, "data"), check_ranges(config)
     images = open_split(data, "val")
     check_task(model, images, (str(source), data.name))
-    task = TASKS[images.task]
     # Moved in torch.inference_mode, as the tasks run, its weights could not be trained afterwards.
     subject = Subject(model.to(device_of(model, config)), record, source)
     training = [module for module in model.modules() if module.training]
     try:
-        options = options or task_options(task.name, "evaluate", {})
-        return task.evaluate(EvalJob(subject, images, data, config, options))
+        options = options or task_options(images.task, "evaluate", {})
+        return task_class(images.task).evaluate(EvalJob(subject, images, data, config, options))
     finally:
         for module in training:
             module.training = True

@@ -1,12 +1,13 @@
-"""The metrics and the options of each task, which the command line reads without torch."""
+"""The declaration of a task: all that is said of it without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from kat.settings import Count, Probability
-from kat.sliding_window import SlidingWindowConfig
+Which = Literal["evaluate", "predict_images"]
+"""The methods of a task that take options."""
 
 
 class Metric(NamedTuple):
@@ -25,48 +26,16 @@ class Metric(NamedTuple):
     in_table: bool = True
 
 
-@dataclass
-class ClassificationOptions:
-    """Preprocessing in place of what is stored with a classifier, and ImageNet's other labels.
+class StartModel(NamedTuple):
+    """The model that is trained from scratch if none is named.
 
     Args:
-        crop_pct: the share of the resized image that the central crop keeps.
-        interpolation: how images are resized.
-        mean: the mean of each channel, after scaling pixels to [0, 1].
-        std: the standard deviation of each channel.
-        real_labels: also evaluate on ImageNet's reassessed labels: the path of real.json, or
-            ``timm`` for the copy that timm ships.
+        name: the model.
+        largest: the largest side of its images, in pixels.
     """
 
-    crop_pct: float | None = None
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    real_labels: str | None = None
-
-
-@dataclass
-class ClassifyOptions:
-    """Options of the predictions of a classifier.
-
-    Args:
-        batch_size: images at a time.
-        top: number of the most likely classes.
-    """
-
-    batch_size: Count = 32
-    top: Count = 5
-
-
-@dataclass
-class DetectOptions:
-    """Options of the predictions of a detector.
-
-    Args:
-        threshold: lowest score of the objects that are kept.
-    """
-
-    threshold: Probability = 0.5
+    name: str
+    largest: int
 
 
 @dataclass
@@ -74,25 +43,45 @@ class NoOptions:
     """The options of a task that has none of its own."""
 
 
-METRICS = {
-    "classification": (Metric("top1", "top-1"), Metric("top5", "top-5")),
-    "detection": (
-        Metric("box_ap", "box AP"),
-        Metric("mask_ap", "mask AP"),
-        Metric("box_ap50", "box AP50"),
-        Metric("mask_ap50", "mask AP50"),
-    ),
-    "segmentation": (
-        Metric("miou", "mIoU"),
-        Metric("pixel_accuracy", "pixel accuracy"),
-        Metric("class_accuracy", "class accuracy"),
-    ),
-}
-"""The metrics of a validation by task, besides the loss; the first selects the best checkpoint."""
-Which = Literal["evaluate", "predict_images"]
-OPTIONS: dict[str, dict[Which, type]] = {
-    "classification": {"evaluate": ClassificationOptions, "predict_images": ClassifyOptions},
-    "detection": {"evaluate": NoOptions, "predict_images": DetectOptions},
-    "segmentation": {"evaluate": SlidingWindowConfig, "predict_images": SlidingWindowConfig},
-}
-"""The own options of each task, dataclasses, by the method of the task that takes them."""
+@dataclass(frozen=True)
+class Declared:
+    """What the command line, the settings and the reports need to know of a task.
+
+    Args:
+        name: the task's name in datasets and models, and the name of its folder.
+        metrics: the metrics of a validation besides the loss; the first selects the best
+            checkpoint.
+        eval_metrics: the metrics of an evaluation.
+        options: dataclasses of the task's own options, by the method of :class:`Task` that takes
+            them.
+        settings: settings of a run, and sections of settings, that only some tasks use; this one
+            does.
+        recipe: the recipe for data of one's own.
+        example_models: names of models for the task, for error messages.
+        on_cpu: the model that a CPU trains from scratch.
+        on_gpu: the model that a GPU trains from scratch.
+        patches: sizes of patches to choose from for small images.
+        longer_side: the size of images is their longer side.
+        on_grid: models keep the patches of an image as a grid of any size.
+        entries: the name of the entries of a prediction, e.g. objects.
+        entry_figure: the name of the value of an entry, e.g. score.
+        ranked: the entries are classes, of which only the first ones need be printed.
+        draws: predictions include pictures.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    eval_metrics: tuple[Metric, ...]
+    options: Mapping[Which, type]
+    settings: tuple[str, ...]
+    recipe: str
+    example_models: str
+    on_cpu: StartModel
+    on_gpu: StartModel
+    entries: str
+    entry_figure: str
+    patches: tuple[int, ...] = ()
+    longer_side: bool = False
+    on_grid: bool = True
+    ranked: bool = True
+    draws: bool = True

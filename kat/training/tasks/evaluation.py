@@ -24,7 +24,7 @@ from kat.settings import Count, Side
 from kat.text import counted
 from kat.training.nonfinite import check_weights
 from kat.training.optim.precision import Precision
-from kat.training.tasks.class_match import match_classes
+from kat.training.tasks.match import match_classes
 
 _LOADED = 8
 """The maximum number of images loaded at once, since they are not resized."""
@@ -91,7 +91,7 @@ class EvalJob(NamedTuple):
         images: a split of a dataset for the task of the model.
         data: settings of data loading.
         config: settings of the evaluation.
-        options: options of the task, as :data:`kat.training.tasks.declared.OPTIONS` names them.
+        options: an instance of the options that the task declares.
     """
 
     subject: Subject

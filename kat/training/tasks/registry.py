@@ -1,34 +1,43 @@
-"""The tasks by name, and checks that model, data and settings fit together."""
+"""The tasks by name, without torch: one for each folder of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from torch import nn
-
-from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError, unknown
-from kat.models.dense import task_of
-from kat.settings import flat, settings_from
-from kat.training.config import TrainConfig, own_recipe
-from kat.training.tasks.declared import OPTIONS, Which
-from kat.training.tasks.task import Task
+from kat.settings import settings_from
+from kat.training.tasks.declared import Declared, Which
+
+_PACKAGE = "kat.training.tasks"
 
 
-def _find_tasks() -> dict[str, type[Task]]:
-    """Import the task of each folder of this package."""
-    package = import_module("kat.training.tasks")
-    for module in iter_modules(package.__path__):
-        if module.ispkg:
-            import_module(f"{package.__name__}.{module.name}.task")
-    return {task.name: task for task in sorted(Task.__subclasses__(), key=lambda task: task.name)}
+def _find_tasks() -> dict[str, Declared]:
+    """Import the declaration of each folder of this package."""
+    folders = [module for module in iter_modules(import_module(_PACKAGE).__path__) if module.ispkg]
+    return {
+        folder.name: import_module(f"{_PACKAGE}.{folder.name}.declared").DECLARED
+        for folder in folders
+    }
 
 
 TASKS = _find_tasks()
+
+
+def option_names(task: str, which: Which) -> list[str]:
+    """Return the names of a task's options for one of its methods."""
+    return [field.name for field in fields(TASKS[task].options[which])]
+
+
+def foreign_options(task: str, which: Which) -> set[str]:
+    """Return the names of the options that other tasks have, and this one has not."""
+    known: set[str] = set()
+    for other in TASKS:
+        known.update(option_names(other, which))
+    return known.difference(option_names(task, which))
 
 
 def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
@@ -42,45 +51,17 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
     Raises:
         InputError: an unknown option, an option of another task, or a value out of range.
     """
-    own, *others = (OPTIONS[name][which] for name in (task, *TASKS))
-    known = {field.name for settings in others for field in fields(settings)}
-    names = {field.name for field in fields(own)}
+    names, foreign = option_names(task, which), foreign_options(task, which)
     for name in given.keys() - names:
-        if name not in known:
+        if name not in foreign:
             raise unknown("option", name, names)
         raise InputError(f"{name} has no effect on a model for {task}: leave it out")
-    return settings_from(own, given)
+    return settings_from(TASKS[task].options[which], given)
 
 
-def check_used(config: TrainConfig, task: str) -> None:
-    """Check that settings that a task does not use have their defaults.
-
-    Raises:
-        InputError: one differs from its default.
-    """
-    default = flat(asdict(TrainConfig()))
-    unused = tuple(f"{name}." for name in TASKS[task].unused_settings)
-    for name, value in flat(asdict(config)).items():
-        if f"{name}.".startswith(unused) and value != default[name]:
-            raise InputError(
-                f"{name}={value} has no effect on {task}: leave it out, or take a recipe for {task}"
-                f" such as {own_recipe(task)}"
-            )
-
-
-def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
-    """Check that a model is for the task of the data.
-
-    Args:
-        model: the model to train or evaluate.
-        data: the dataset.
-        names: names of the model and the data, for the error message.
-
-    Raises:
-        InputError: the model is for another task.
-    """
-    if task_of(model) != data.task:
-        raise InputError(
-            f"{names[1]} is data for {data.task}, but {names[0]} is for {task_of(model)}; models"
-            f" for {data.task} are {TASKS[data.task].example_models}"
-        )
+def unused_settings(task: str) -> set[str]:
+    """Return the settings of a run, and sections of settings, that only other tasks use."""
+    known: set[str] = set()
+    for other in TASKS.values():
+        known.update(other.settings)
+    return known.difference(TASKS[task].settings)

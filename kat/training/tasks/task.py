@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, ClassVar
 
 from PIL import Image
@@ -12,22 +13,11 @@ from torch import Tensor, nn
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
-from kat.training.tasks.declared import Metric
+from kat.training.tasks.declared import Declared
 from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
 
 Transforms = tuple[Transform, Transform]
 """The transforms of training and of validation images."""
-
-ONLY_CLASSIFICATION = (
-    "augment",
-    "loss",
-    "model.drop",
-    "data.holdout",
-    "data.validate_on",
-    "data.interpolation",
-    "data.crop_pct",
-)
-"""Settings, and sections of settings, that apply to classification only."""
 
 
 class Metrics(nn.Module):
@@ -60,30 +50,14 @@ class Task(ABC):
         record: record of the model.
     """
 
-    name: ClassVar[str]
-    """The task's name in datasets and models."""
-    metrics: tuple[Metric, ...]
-    """The metrics of a validation besides the loss; the first one selects the best checkpoint."""
-    example_models: ClassVar[str]
-    """Names of models for the task, for error messages."""
-    unused_settings: ClassVar[tuple[str, ...]]
-    """Settings, and sections of settings, that apply to other tasks only."""
-    eval_metrics: ClassVar[tuple[Metric, ...]]
-    """The metrics of an evaluation."""
-    entries: ClassVar[str]
-    """The name of the entries of a prediction, e.g. objects."""
-    entry_figure: ClassVar[str]
-    """The name of the value of an entry, e.g. score."""
-    ranked: ClassVar[bool] = True
-    """The entries are classes, of which only the first ones need be printed."""
-    on_grid: ClassVar[bool] = True
-    """Models keep the patches of an image as a grid of any size."""
-    draws: ClassVar[bool] = True
-    """Predictions include pictures."""
+    declared: ClassVar[Declared]
+    """The declaration of the task, from its folder."""
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         self.config = config
         self.record = record
+        self.metrics = self.declared.metrics
+        """The metrics of a validation besides the loss, as far as the model has them."""
         self.random_erasing = 0.0
         """The probability of random erasing in a training image."""
 
@@ -108,19 +82,6 @@ class Task(ABC):
     @abstractmethod
     def predict(self, model: nn.Module, images: Any) -> Any:
         """Return the predictions for a batch of images, as :meth:`Metrics.update` takes them."""
-
-    @classmethod
-    def model_args(cls, given: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
-        """Return the arguments of the model, with those that follow from the data.
-
-        Args:
-            given: the arguments without them.
-            training, validation: the two splits.
-
-        Raises:
-            InputError: the splits do not fit together.
-        """
-        return given
 
     def mixed(self, images: Any, labels: Any) -> tuple[Any, Any]:
         """Apply augmentation across the images of a batch, such as mixup."""
@@ -163,6 +124,12 @@ class Task(ABC):
         Args:
             subject: the model, in evaluation mode.
             images: images with the channels that the model takes.
-            options: as :data:`kat.training.tasks.declared.OPTIONS` names them.
+            options: an instance of the declared options.
             draw: also draw pictures.
         """
+
+
+def task_class(name: str) -> type[Task]:
+    """Import a task from its folder."""
+    module = import_module(f"kat.training.tasks.{name}.task")
+    return next(task for task in Task.__subclasses__() if task.__module__ == module.__name__)

@@ -8,7 +8,7 @@ import pytest
 
 from kat.errors import InputError
 from kat.text import numbered
-from kat.training.tasks.class_match import imagenet_synsets, match_classes
+from kat.training.tasks.match import imagenet_synsets, match_classes
 
 
 def _list(name: str) -> list[str]:

@@ -13,7 +13,6 @@ from timm.data import RealLabelsImagenet
 
 from kat.errors import InputError
 from kat.files import open_input
-from kat.training.tasks.class_match import imagenet_indices
 from kat.training.tasks.classification.metrics import (
     TOP,
     Calibration,
@@ -27,6 +26,7 @@ from kat.training.tasks.classification.metrics import (
     most_confused,
 )
 from kat.training.tasks.evaluation import Evaluation, Table
+from kat.training.tasks.match import imagenet_indices
 
 _PAIRS = 20
 """The number of most confused pairs of classes in an evaluation."""

@@ -19,11 +19,14 @@ from kat.data import ImageDataset, eval_transform, train_transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import finite_output
-from kat.training.tasks.class_match import match_classes
 from kat.training.tasks.classification import report
+from kat.training.tasks.classification.declared import (
+    DECLARED,
+    ClassifyOptions,
+)
 from kat.training.tasks.classification.metrics import TOP, ClassificationMetrics, predict_classes
-from kat.training.tasks.declared import METRICS, ClassifyOptions, Metric
 from kat.training.tasks.evaluation import EvalJob, Evaluation, Prediction, Subject
+from kat.training.tasks.match import match_classes
 from kat.training.tasks.task import Metrics, Task, Transforms
 
 _PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
@@ -32,29 +35,12 @@ _PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
 class Classification(Task):
     """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
 
-    name = "classification"
-    metrics: tuple[Metric, ...] = METRICS[name]
-    example_models = "kat_tiny_patch16_224, kat_micro"
-    unused_settings = ("detection", "segmentation", "data.bad_annotations", "data.boxes_only")
-    eval_metrics = (
-        Metric("top1", "top-1 %"),
-        Metric("top5", "top-5 %"),
-        Metric("loss", "loss", ".4f"),
-        Metric("ece", "ECE", ".4f"),
-        Metric("macro_recall", "macro recall %", in_table=False),
-        Metric("macro_precision", "macro precision %", in_table=False),
-        Metric("macro_f1", "macro F1 %", in_table=False),
-        Metric("real_top1", "ReaL top-1 %", in_table=False),
-        Metric("real_top5", "ReaL top-5 %", in_table=False),
-    )
-    entries = "top"
-    entry_figure = "probability"
-    on_grid = False
-    draws = False
+    declared = DECLARED
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
-        self.metrics = type(self).metrics[: 1 if len(record.classes) <= TOP else 2]
+        if len(record.classes) <= TOP:
+            self.metrics = self.metrics[:1]
         augment, self.mixup = config.augment, None
         weights: Any = config.loss.class_weights
         self.class_weights = None if weights is None else torch.tensor(weights)

@@ -16,12 +16,10 @@ from kat.data.decoding import in_channels
 from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
 from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
-from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import check_weights
-from kat.training.tasks.class_match import match_classes
-from kat.training.tasks.declared import METRICS, DetectOptions, Metric
+from kat.training.tasks.detection.declared import DECLARED, DetectOptions
 from kat.training.tasks.detection.metrics import (
     FIGURES,
     KINDS,
@@ -32,7 +30,8 @@ from kat.training.tasks.detection.metrics import (
     kinds_of,
 )
 from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
-from kat.training.tasks.task import ONLY_CLASSIFICATION, Task, Transforms
+from kat.training.tasks.match import match_classes
+from kat.training.tasks.task import Task, Transforms
 
 _NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
 _AREAS = ("small", "medium", "large")
@@ -41,33 +40,12 @@ _AREAS = ("small", "medium", "large")
 class Detection(Task):
     """Objects with boxes and perhaps masks; the model is a :class:`kat.models.dense.Detector`."""
 
-    name = "detection"
-    metrics: tuple[Metric, ...] = METRICS[name]
-    example_models = "kat_det_tiny, kat_det_micro"
-    unused_settings = ("segmentation", *ONLY_CLASSIFICATION)
-    eval_metrics = tuple(
-        Metric(f"{kind}_{name}", f"{kind} {label}", in_table=name in ("ap", "ap50"))
-        for kind in KINDS
-        for name, (label, _) in FIGURES.items()
-    )
-    entries = "objects"
-    entry_figure = "score"
-    ranked = False
+    declared = DECLARED
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         super().__init__(config, record)
         self.kinds = kinds_of(predicts_masks(record))
-        self.metrics = tuple(m for m in type(self).metrics if m.name.startswith(self.kinds))
-
-    @classmethod
-    def model_args(cls, given: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
-        """Give a detector masks if the data has."""
-        if training.has_masks and not validation.has_masks:
-            raise InputError(
-                "the annotations of the train split have masks, and the val split's have none:"
-                " data.boxes_only=true trains on boxes alone"
-            )
-        return given if training.has_masks else {**given, "masks": False}
+        self.metrics = tuple(m for m in self.metrics if m.name.startswith(self.kinds))
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:

@@ -25,11 +25,11 @@ from kat.models import ModelRecord
 from kat.models.dense import SlidingWindowConfig, predicted_classes, sliding_window_inference
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import finite_output
-from kat.training.tasks.class_match import match_classes
-from kat.training.tasks.declared import METRICS, Metric
 from kat.training.tasks.evaluation import EvalJob, Evaluation, ImagePass, Prediction, Subject, Table
+from kat.training.tasks.match import match_classes
+from kat.training.tasks.segmentation.declared import DECLARED
 from kat.training.tasks.segmentation.metrics import SegmentationMetrics
-from kat.training.tasks.task import ONLY_CLASSIFICATION, Metrics, Task, Transforms
+from kat.training.tasks.task import Metrics, Task, Transforms
 
 AUXILIARY = 0.4
 """The weight of the auxiliary head's loss, as in UperNet's own training."""
@@ -38,18 +38,7 @@ AUXILIARY = 0.4
 class Segmentation(Task):
     """A class for each pixel; the model is a :class:`kat.models.dense.UperNet`."""
 
-    name = "segmentation"
-    metrics = METRICS[name]
-    example_models = "kat_upernet_tiny, ..._micro"
-    unused_settings = ("detection", "data.boxes_only", *ONLY_CLASSIFICATION)
-    eval_metrics = (
-        Metric("miou", "mIoU"),
-        Metric("pixel_accuracy", "pixels %"),
-        Metric("class_accuracy", "classes %", in_table=False),
-        Metric("loss", "loss", ".4f"),
-    )
-    entries = "classes"
-    entry_figure = "share"
+    declared = DECLARED
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:

@@ -1,4 +1,4 @@
-"""Match the logits of a model with the classes of a dataset."""
+"""Match a model with a dataset: their task, and the logits with the classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from timm.data import ImageNetInfo
+from torch import nn
 
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
+from kat.models.dense import task_of
 from kat.text import numbered
+from kat.training.tasks.registry import TASKS
 
 IMAGENET = 1000
 """The number of classes of ImageNet-1k."""
@@ -43,6 +47,24 @@ def imagenet_indices(names: Sequence[str]) -> list[int] | None:
         if names and index.keys() >= set(names):
             return [index[name] for name in names]
     return None
+
+
+def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
+    """Check that a model is for the task of the data.
+
+    Args:
+        model: the model to train or evaluate.
+        data: the dataset.
+        names: names of the model and the data, for the error message.
+
+    Raises:
+        InputError: the model is for another task.
+    """
+    if task_of(model) != data.task:
+        raise InputError(
+            f"{names[1]} is data for {data.task}, but {names[0]} is for {task_of(model)}; models"
+            f" for {data.task} are {TASKS[data.task].example_models}"
+        )
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
