@@ -271,15 +271,16 @@ def _preprocessing(
     names = ("image_size", "channels", "mean", "std", "interpolation", "crop_pct")
     if not any(getattr(config.data, name) == AUTO for name in names):
         return {}
-    own: dict[str, Any] = {"channels": None, "mean": None, "std": None}
+    found: dict[str, Any] = dict.fromkeys(names)
     if source is None or source.record is None:
         channels = None if source is None else source.weights[STEM].shape[1]
         recipe = registered_preprocessing(model.name, channels)
     else:
-        recipe = {name: getattr(source.record, name) for name in ("input_size", *names[2:])}
+        recipe = vars(source.record)
     if source is not None:
         mean, std = list(recipe["mean"]), list(recipe["std"])
-        own = {"channels": len(mean), "mean": mean, "std": std}
-    rest = {name: recipe[name] for name in ("interpolation", "crop_pct")}
+        found |= {"channels": len(mean), "mean": mean, "std": std}
     size = model.args.get("img_size", recipe["input_size"][1:])
-    return {**own, "image_size": size if isinstance(size, int) else size[0], **rest}
+    found["image_size"] = size if isinstance(size, int) else size[0]
+    found["interpolation"], found["crop_pct"] = recipe["interpolation"], recipe["crop_pct"]
+    return found

@@ -357,5 +357,7 @@ def parse_time(text: str) -> float:
     """Return the seconds of ``HH:MM:SS``, or of ``DD:HH:MM:SS``."""
     if not re.fullmatch(r"(\d+:)?\d+:[0-5]?\d:[0-5]?\d", text) or not re.search("[1-9]", text):
         raise InputError(f"max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got {text}")
-    seconds, minutes, hours, days = [*map(int, reversed(text.split(":"))), 0][:4]
-    return float(seconds + 60 * minutes + 3600 * hours + 86400 * days)
+    seconds = 0.0
+    for part, unit in zip(reversed(text.split(":")), (1, 60, 3600, 86400), strict=False):
+        seconds += int(part) * unit
+    return seconds

@@ -177,9 +177,14 @@ def _notes(
     if data.changed:
         lines.append(f"the data has changed since the run began: {data.changed}")
     lines += (data.train.note, data.val.note)
-    typed, now, before = map(flat, (asdict(given), settings_to_keep(final), resumption.settings))
-    auto = {n: v for n, v in now.items() if typed.get(n) == AUTO and v not in (AUTO, None)}
-    chosen = [f"{name}={value}" for name, value in auto.items()]
+    typed, now = flat(asdict(given)), flat(settings_to_keep(final))
+    before = flat(resumption.settings)
+    chosen, others = [], []
+    for name, value in now.items():
+        if typed.get(name) == AUTO and value not in (AUTO, None):
+            chosen.append(f"{name}={value}")
+        if name not in ("out", "data.name", "data.root") and value != before.get(name, value):
+            others.append(f"{name}={value} ({before[name]} before)")
     if chosen:
         task = data.train.task
         is_own = typed["optim.rational_warmup_epochs"] == AUTO  # as in these recipes alone
@@ -187,18 +192,14 @@ def _notes(
         lines.append(f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
     if typed["loss.class_weights"] == "balanced":
         pairs = zip(data.train.classes, now["loss.class_weights"], strict=True)
-        lines.append(f"class weights: {listing((f'{name} {w:.4g}' for name, w in pairs), 8)}")
+        weights = [f"{name} {weight:.4g}" for name, weight in pairs]
+        lines.append(f"class weights: {listing(weights, 8)}")
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
         if typed[name] not in (AUTO, now[name]):
             lines.append(
                 f"{name}={typed[name]:g} is shortened to {now[name]:g}: the run has"
                 f" {now['epochs']} epochs"
             )
-    others = [
-        f"{name}={value} ({before[name]} before)"
-        for name, value in now.items()
-        if name not in ("out", "data.name", "data.root") and value != before.get(name, value)
-    ]
     if others:
         lines.append(f"resumed with other settings: {', '.join(others)}")
     return tuple(line for line in dict.fromkeys(lines) if line)

@@ -26,18 +26,6 @@ class Metric(NamedTuple):
     in_table: bool = True
 
 
-class StartModel(NamedTuple):
-    """The model that is trained from scratch if none is named.
-
-    Args:
-        name: the model.
-        largest: the largest side of its images, in pixels.
-    """
-
-    name: str
-    largest: int
-
-
 @dataclass
 class NoOptions:
     """The options of a task that has none of its own."""
@@ -58,8 +46,8 @@ class Declared:
             does.
         recipe: the recipe for data of one's own.
         example_models: names of models for the task, for error messages.
-        on_cpu: the model that a CPU trains from scratch.
-        on_gpu: the model that a GPU trains from scratch.
+        on_cpu: the model that a CPU trains from scratch, and the largest side of its images.
+        on_gpu: the same for a GPU.
         patches: sizes of patches to choose from for small images.
         longer_side: the size of images is their longer side.
         on_grid: models keep the patches of an image as a grid of any size.
@@ -76,8 +64,8 @@ class Declared:
     settings: tuple[str, ...]
     recipe: str
     example_models: str
-    on_cpu: StartModel
-    on_gpu: StartModel
+    on_cpu: tuple[str, int]
+    on_gpu: tuple[str, int]
     entries: str
     entry_figure: str
     patches: tuple[int, ...] = ()

@@ -304,11 +304,12 @@ class ImagePass:
                 self.counted += 1
                 yield self._prepare(image[None].to(self.device))[0], target
 
-    def evaluation(self, first: str, *others: str, **results: Any) -> Evaluation:
+    def evaluation(self, summary: Sequence[str], **results: Any) -> Evaluation:
         """Return lines and results with the classes, and with the images and seconds so far."""
+        first = f"{self._data.name}, {counted(self.counted, 'image')}: {summary[0]}"
         return Evaluation(
             self._classes,
-            lines=[f"{self._data.name}, {counted(self.counted, 'image')}: {first}", *others],
+            lines=[first, *summary[1:]],
             images=self.counted,
             skipped=self.skipped,
             seconds=time.perf_counter() - self._start,

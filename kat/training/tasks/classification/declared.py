@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kat.settings import Count
-from kat.training.tasks.declared import Declared, Metric, StartModel
+from kat.training.tasks.declared import Declared, Metric
 
 
 @dataclass
@@ -68,8 +68,8 @@ DECLARED = Declared(
     ),
     recipe="finetune",
     example_models="kat_tiny_patch16_224, kat_micro",
-    on_cpu=StartModel("kat_micro", 224),
-    on_gpu=StartModel("kat_tiny_patch16_224", 224),
+    on_cpu=("kat_micro", 224),
+    on_gpu=("kat_tiny_patch16_224", 224),
     patches=(2, 4, 8),
     on_grid=False,
     entries="top",

@@ -6,6 +6,7 @@ N is the number of images and K the number of classes; labels and predictions ar
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -150,9 +151,13 @@ def class_scores(matrix: np.ndarray, names: list[str]) -> list[ClassScores]:
     wrong = matrix - np.diag(np.diag(matrix))
     worst = wrong.argmax(axis=1)
     images, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-    mistaken = [names[w] if wrong[i, w] else None for i, w in enumerate(worst)]
-    counts = (column.tolist() for column in (images, matrix.diagonal(), predicted))
-    return [ClassScores(*row) for row in zip(names, *counts, mistaken, strict=True)]
+    rows = []
+    for i, name in enumerate(names):
+        mistaken_for = names[worst[i]] if wrong[i].any() else None
+        correct = int(matrix[i, i])
+        row = ClassScores(name, int(images[i]), correct, int(predicted[i]), mistaken_for)
+        rows.append(row)
+    return rows
 
 
 def macro_means(rows: Sequence[ClassScores]) -> dict[str, float]:
@@ -162,10 +167,11 @@ def macro_means(rows: Sequence[ClassScores]) -> dict[str, float]:
     in scikit-learn.
     """
     present = [row for row in rows if row.images or row.predicted]
-    return {
-        f"macro_{name}": sum(getattr(row, name) or 0.0 for row in present) / len(present)
-        for name in ("recall", "precision", "f1")
-    }
+    means = {}
+    for name in ("recall", "precision", "f1"):
+        total = sum(getattr(row, name) or 0.0 for row in present)
+        means[f"macro_{name}"] = total / len(present)
+    return means
 
 
 def most_confused(matrix: np.ndarray, names: list[str], count: int) -> list[Confused]:
@@ -265,7 +271,7 @@ def predict_classes(
     model = subject.model.eval()
     prepare = DeviceTransform(subject.record.mean, subject.record.std)
     precision = Precision(config.precision, device)
-    kept: list[tuple[np.ndarray, ...]] = []
+    kept: defaultdict[str, list[np.ndarray]] = defaultdict(list)
     seen: list[str] = []
     unreadable: dict[str, str] = {}
     names = _readable_names(images, unreadable)
@@ -277,13 +283,15 @@ def predict_classes(
         prepared = prepare(batch.images.to(device, non_blocking=True))
         with precision.autocast():
             logits = finite_output(subject.source, model, partial(model, prepared)).float()
-        kept.append(_keep(logits, batch.labels, columns, config.keep_logits))
-    return ClassPredictions(seen, *map(np.concatenate, zip(*kept, strict=True))), unreadable
+        for name, tensor in _kept(logits, batch.labels, columns, config.keep_logits).items():
+            kept[name].append(tensor.cpu().numpy())
+    fields = {name: np.concatenate(parts) for name, parts in kept.items()}
+    return ClassPredictions(seen, **fields), unreadable
 
 
-def _keep(
+def _kept(
     logits: Tensor, labels: Tensor, columns: Sequence[int], keep_logits: bool
-) -> tuple[np.ndarray, ...]:
+) -> dict[str, Tensor]:
     """Return the fields of :class:`ClassPredictions` for a batch, except the names."""
     if list(columns) != list(range(logits.shape[1])):
         logits = logits[:, torch.tensor(columns, device=logits.device)]
@@ -291,8 +299,16 @@ def _keep(
     log_probability = logits.log_softmax(-1)
     true = log_probability.gather(1, labels[:, None])[:, 0]
     top = logits.topk(min(TOP, logits.shape[1])).indices
-    kept = (labels, top, log_probability.gather(1, top).exp(), true.exp(), -true)
-    return tuple(tensor.cpu().numpy() for tensor in (*kept, *([logits] if keep_logits else [])))
+    kept = {
+        "labels": labels,
+        "top": top,
+        "probabilities": log_probability.gather(1, top).exp(),
+        "true_probability": true.exp(),
+        "losses": -true,
+    }
+    if keep_logits:
+        kept["logits"] = logits
+    return kept
 
 
 def _readable_names(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom, binomtest
@@ -66,25 +66,22 @@ def from_predictions(
     bins = calibration(confidence, hits[:, 0])
     by_class = class_scores(matrix, classes)
     pairs = most_confused(matrix, classes, _PAIRS)
+    metrics = {"top1": 100 * float(hits[:, 0].mean())}
+    if len(classes) > TOP:
+        metrics["top5"] = 100 * float(hits.any(axis=1).mean())
+    metrics |= macro_means(by_class)
+    metrics["loss"] = float(predictions.losses.mean(dtype=np.float64))
+    metrics["ece"] = bins.ece
+    metrics["mean_confidence"] = float(confidence.mean(dtype=np.float64))
+    metrics |= real or {}
     evaluation = Evaluation(
         classes=classes,
-        metrics={
-            "top1": 100 * float(hits[:, 0].mean()),
-            **({} if len(classes) <= TOP else {"top5": 100 * float(hits.any(axis=1).mean())}),
-            **macro_means(by_class),
-            "loss": float(predictions.losses.mean(dtype=np.float64)),
-            "ece": bins.ece,
-            "mean_confidence": float(confidence.mean(dtype=np.float64)),
-            **(real or {}),
-        },
+        metrics=metrics,
         images=len(predictions.labels),
         skipped=skipped or {},
         seconds=seconds,
         lines=[],
-        per_class=Table(
-            _CLASS_COLUMNS,
-            [[row.name, *(getattr(row, c) for c in _CLASS_COLUMNS[1:])] for row in by_class],
-        ),
+        per_class=Table(_CLASS_COLUMNS, [_cells(row) for row in by_class]),
         details={"calibration": _calibration_rows(bins), "most_confused": list(map(vars, pairs))},
         tables={"predictions": _prediction_table(predictions, classes)},
         confusion=matrix,
@@ -95,18 +92,32 @@ def from_predictions(
     return evaluation
 
 
+def _cells(row: ClassScores) -> list[Any]:
+    return [
+        row.name,
+        row.images,
+        row.correct,
+        row.recall,
+        row.predicted,
+        row.precision,
+        row.f1,
+        row.mistaken_for,
+    ]
+
+
 def _lines(
     found: Evaluation, data: str, by_class: Sequence[ClassScores], pairs: Sequence[Confused]
 ) -> list[str]:
     metrics = found.metrics
     right = sum(row.correct for row in by_class)
     top5 = f", top-5 {metrics['top5']:.2f} %" if "top5" in metrics else ""
+    accuracy = f"top-1 {metrics['top1']:.2f} %{interval(right, found.images)}{top5}"
+    others = f"macro F1 {metrics['macro_f1']:.2f} %, loss {metrics['loss']:.4f}"
+    counts = f"{found.images} images ({len(found.skipped)} files skipped)"
+    confidence = f"mean confidence {100 * metrics['mean_confidence']:.2f} %"
     lines = [
-        f"{data}: top-1 {metrics['top1']:.2f} %{interval(right, found.images)}{top5}, macro F1"
-        f" {metrics['macro_f1']:.2f} %, loss {metrics['loss']:.4f} on {found.images} images"
-        f" ({len(found.skipped)} files skipped)",
-        f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, mean confidence"
-        f" {100 * metrics['mean_confidence']:.2f} %",
+        f"{data}: {accuracy}, {others} on {counts}",
+        f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, {confidence}",
     ]
     if not math.isnan(metrics.get("real_top1", math.nan)):
         lines.append(
@@ -138,22 +149,29 @@ def interval(right: int, images: int) -> str:
 
 
 def _calibration_rows(found: Calibration) -> list[dict[str, float]]:
-    columns = (found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy)
-    names = ("from", "to", "images", "confidence", "accuracy")
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    edges, counts = found.edges.tolist(), found.counts.tolist()
+    confidence, accuracy = found.confidence.tolist(), found.accuracy.tolist()
+    rows = []
+    for i, images in enumerate(counts):
+        row = {"from": edges[i], "to": edges[i + 1], "images": images}
+        row |= {"confidence": confidence[i], "accuracy": accuracy[i]}
+        rows.append(row)
+    return rows
 
 
 def _prediction_table(predictions: ClassPredictions, classes: Sequence[str]) -> Table:
     """Return a table of all images with their true and most likely classes."""
-    ranks = range(1, predictions.top.shape[1] + 1)
-    columns = ["file", "label", *(f"{kind}{k}" for k in ranks for kind in ("class", "p"))]
+    columns = ["file", "label"]
+    for rank in range(1, predictions.top.shape[1] + 1):
+        columns += [f"class{rank}", f"p{rank}"]
     rows = []
-    given = (predictions.labels, predictions.top, predictions.probabilities)
-    numbers = (column.tolist() for column in given)
-    for name, label, top, probabilities in zip(predictions.names, *numbers, strict=True):
-        pairs = [(classes[i], f"{p:.6g}") for i, p in zip(top, probabilities, strict=True)]
-        rows.append([name, classes[label], *itertools.chain.from_iterable(pairs)])
+    for i, name in enumerate(predictions.names):
+        row = [name, classes[predictions.labels[i]]]
+        for index, probability in zip(
+            predictions.top[i], predictions.probabilities[i], strict=True
+        ):
+            row += [classes[index], f"{probability:.6g}"]
+        rows.append(row)
     return Table(columns, rows)
 
 
@@ -199,9 +217,12 @@ def real_accuracy(
         indices: ImageNet's index of each class.
         labels: the right classes of each file name.
     """
-    names = [Path(name).name for name in predictions.names]
-    pairs = zip(names, np.array(indices)[predictions.top].tolist(), strict=True)
-    hits = [[guess in labels[name] for guess in top] for name, top in pairs if labels[name]]
+    hits = []
+    guesses = np.array(indices)[predictions.top].tolist()
+    for name, top in zip(predictions.names, guesses, strict=True):
+        right = labels[Path(name).name]
+        if right:
+            hits.append([guess in right for guess in top])
     return {
         "real_top1": 100 * sum(row[0] for row in hits) / len(hits) if hits else math.nan,
         "real_top5": 100 * sum(map(any, hits)) / len(hits) if hits else math.nan,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -69,13 +69,11 @@ class Classification(Task):
         if self.mixup is None:
             return images, labels
         even = len(labels) - len(labels) % 2  # timm's Mixup needs pairs: a last image stays alone
-        parts = [self.mixup(images[:even], labels[:even])] if even else []
-        if even < len(labels):
-            smoothing, classes = self.mixup.label_smoothing, self.mixup.num_classes
-            target = mixup_target(labels[even:], classes, smoothing=smoothing)
-            parts.append((images[even:], target))
-        mixed, soft = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        return mixed, soft
+        smoothing, classes = self.mixup.label_smoothing, self.mixup.num_classes
+        soft = mixup_target(labels, classes, smoothing=smoothing)
+        if even:  # timm mixes images in place
+            _, soft[:even] = self.mixup(images[:even], labels[:even])
+        return images, soft
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy; mixup applies label smoothing itself.
@@ -114,7 +112,7 @@ class Classification(Task):
         given = {name: getattr(options, name) for name in _PREPROCESSING}
         if size is not None:
             given["input_size"] = (subject.record.input_size[0], size, size)
-        record, notes = with_preprocessing(subject.record, **given)
+        record, notes = with_preprocessing(subject.record, given)
         match = match_classes(record.classes, images.classes)
         if config.limit is not None and isinstance(images, ImageDataset):
             images = images.evenly_spaced(config.limit)
@@ -150,12 +148,14 @@ class Classification(Task):
             logits = finite_output(subject.source, subject.model, forward)
             classes = subject.record.classes
             best = logits.softmax(-1).topk(min(options.top, len(classes)))
-            for row in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                pairs = zip(*row, strict=True)
-                yield Prediction([{"class": classes[i], "probability": p} for p, i in pairs])
+            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                pairs = zip(indices, values, strict=True)
+                yield Prediction([{"class": classes[i], "probability": p} for i, p in pairs])
 
 
-def with_preprocessing(record: ModelRecord, **given: Any) -> tuple[ModelRecord, list[str]]:
+def with_preprocessing(
+    record: ModelRecord, given: Mapping[str, Any]
+) -> tuple[ModelRecord, list[str]]:
     """Replace preprocessing settings in a record.
 
     Args:
@@ -165,14 +165,15 @@ def with_preprocessing(record: ModelRecord, **given: Any) -> tuple[ModelRecord, 
     Returns:
         The new record, and a note for each setting that differs.
     """
-    given = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in given.items()
-        if value is not None
-    }
-    notes = [
-        f"note: {name} is {value}, but the checkpoint's record has {getattr(record, name)}"
-        for name, value in given.items()
-        if value != getattr(record, name)
-    ]
-    return dataclasses.replace(record, **given), notes
+    changed: dict[str, Any] = {}
+    notes = []
+    for name, value in given.items():
+        if value is None:
+            continue
+        changed[name] = tuple(value) if isinstance(value, list) else value
+        stored = getattr(record, name)
+        if changed[name] != stored:
+            notes.append(
+                f"note: {name} is {changed[name]}, but the checkpoint's record has {stored}"
+            )
+    return dataclasses.replace(record, **changed), notes

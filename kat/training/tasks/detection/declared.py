@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kat.settings import Probability
-from kat.training.tasks.declared import Declared, Metric, NoOptions, StartModel
+from kat.training.tasks.declared import Declared, Metric, NoOptions
 
 
 @dataclass
@@ -19,16 +19,21 @@ class DetectOptions:
     threshold: Probability = 0.5
 
 
+_COCO = (
+    Metric("ap", "AP"),
+    Metric("ap50", "AP50"),
+    Metric("ap75", "AP75", in_table=False),
+    Metric("ap_small", "AP small", in_table=False),
+    Metric("ap_medium", "AP medium", in_table=False),
+    Metric("ap_large", "AP large", in_table=False),
+    Metric("ar", "AR", in_table=False),
+)
+
+
 def _coco_metrics(kind: str) -> tuple[Metric, ...]:
     """Return COCO's metrics of boxes or masks."""
-    return (
-        Metric(f"{kind}_ap", f"{kind} AP"),
-        Metric(f"{kind}_ap50", f"{kind} AP50"),
-        Metric(f"{kind}_ap75", f"{kind} AP75", in_table=False),
-        Metric(f"{kind}_ap_small", f"{kind} AP small", in_table=False),
-        Metric(f"{kind}_ap_medium", f"{kind} AP medium", in_table=False),
-        Metric(f"{kind}_ap_large", f"{kind} AP large", in_table=False),
-        Metric(f"{kind}_ar", f"{kind} AR", in_table=False),
+    return tuple(
+        one._replace(name=f"{kind}_{one.name}", label=f"{kind} {one.label}") for one in _COCO
     )
 
 
@@ -45,8 +50,8 @@ DECLARED = Declared(
     settings=("detection", "data.bad_annotations", "data.boxes_only"),
     recipe="finetune_detection",
     example_models="kat_det_tiny, kat_det_micro",
-    on_cpu=StartModel("kat_det_micro", 256),
-    on_gpu=StartModel("kat_det_tiny", 640),
+    on_cpu=("kat_det_micro", 256),
+    on_gpu=("kat_det_tiny", 640),
     longer_side=True,
     entries="objects",
     entry_figure="score",

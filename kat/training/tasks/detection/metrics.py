@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -22,16 +23,16 @@ Objects = dict[str, Tensor]
 _NO_AREA = 1e-9
 """Replaces an area of 0, which torchmetrics would treat as unknown."""
 
-FIGURES = {
-    "ap": ("AP", "map"),
-    "ap50": ("AP50", "map_50"),
-    "ap75": ("AP75", "map_75"),
-    "ap_small": ("AP small", "map_small"),
-    "ap_medium": ("AP medium", "map_medium"),
-    "ap_large": ("AP large", "map_large"),
-    "ar": ("AR", "mar_100"),
+_THEIR_NAMES = {
+    "ap": "map",
+    "ap50": "map_50",
+    "ap75": "map_75",
+    "ap_small": "map_small",
+    "ap_medium": "map_medium",
+    "ap_large": "map_large",
+    "ar": "mar_100",
 }
-"""COCO metrics by name: their labels, and their names in torchmetrics."""
+"""COCO metrics by name: their names in torchmetrics."""
 
 KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
 """Boxes and masks, with their names in COCO's tools."""
@@ -55,8 +56,10 @@ class DetectionMetrics(Metrics):
     def __init__(self, kinds: Sequence[str] = ("box", "mask"), by_class: bool = False) -> None:
         super().__init__()
         self.precision = _precision(kinds, by_class)
-        self.prefixes = {kind: f"{KINDS[kind]}_" if len(kinds) > 1 else "" for kind in kinds}
+        self.prefixes = {kind: f"{KINDS[kind]}_" for kind in kinds}
         """The prefixes of torchmetrics' names, by kind."""
+        if len(kinds) == 1:
+            self.prefixes = dict.fromkeys(kinds, "")
         self.figures: dict[str, Tensor] | None = None
         """The cached result of torchmetrics for the images so far."""
 
@@ -76,24 +79,23 @@ class DetectionMetrics(Metrics):
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name, e.g. ``box_ap50``."""
         given = self._compute()
-        return {
-            f"{kind}_{name}": _per_cent(given[f"{prefix}{key}"])
-            for kind, prefix in self.prefixes.items()
-            for name, (_, key) in FIGURES.items()
-        }
+        figures = {}
+        for kind, prefix in self.prefixes.items():
+            for name, key in _THEIR_NAMES.items():
+                figures[f"{kind}_{name}"] = _per_cent(given[f"{prefix}{key}"])
+        return figures
 
     def by_class(self) -> dict[int, dict[str, float]]:
         """Return the APs, e.g. ``box_ap``, of each class with objects, by class index."""
         given = self._compute()
-        classes = given["classes"].reshape(-1).tolist()
-        parts = {
-            f"{kind}_ap": _per_cent(given[f"{prefix}map_per_class"]).reshape(-1).tolist()
-            for kind, prefix in self.prefixes.items()
-        }
-        return {
-            index: {name: values[place] for name, values in parts.items()}
-            for place, index in enumerate(classes)
-        }
+        found: dict[int, dict[str, float]] = {}
+        for index in given["classes"].reshape(-1).tolist():
+            found[index] = {}
+        for kind, prefix in self.prefixes.items():
+            values = _per_cent(given[f"{prefix}map_per_class"]).reshape(-1).tolist()
+            for figures, value in zip(found.values(), values, strict=True):
+                figures[f"{kind}_ap"] = value
+        return found
 
     def reset(self) -> None:
         """Reset the metrics to their initial state."""
@@ -107,11 +109,12 @@ class DetectionMetrics(Metrics):
         does not support.
         """
         if self.figures is None:
-            parts = gather(_on_cpu(self.precision.metric_state))
+            state = self.precision.metric_state
+            parts = gather({name: _on_cpu(items) for name, items in state.items()})
             whole = _precision(list(self.prefixes), self.precision.class_metrics)
             whole.update([], [])  # else it warns that it was never updated
             for name in parts[0]:
-                setattr(whole, name, [item for part in parts for item in part[name]])
+                setattr(whole, name, list(chain.from_iterable(part[name] for part in parts)))
             self.figures = whole.compute()
         return self.figures
 
@@ -128,12 +131,12 @@ def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
     return metric
 
 
-def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Move the lists of a metric's state to the CPU, since other ranks have other devices."""
-    return {
-        name: [item.cpu() if isinstance(item, Tensor) else item for item in items]
-        for name, items in state.items()
-    }
+def _on_cpu(items: Iterable[Any]) -> list[Any]:
+    """Move the tensors among items to the CPU, since other ranks have other devices."""
+    moved = []
+    for item in items:
+        moved.append(item.cpu() if isinstance(item, Tensor) else item)
+    return moved
 
 
 def encode_mask(mask: Tensor) -> dict[str, Any]:
@@ -162,14 +165,14 @@ def coco_results(
         image_id: id of the image in the annotation file.
         images: dataset with the category ids.
     """
-    found = [
-        {"image_id": image_id, "category_id": images.category_ids[label], "score": score}
-        for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
-    ]
-    boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
-    results = {"bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)]}
+    results: dict[str, list[dict[str, Any]]] = {"bbox": []}
     if "masks" in objects:
-        masks = [encode_mask(mask) for mask in objects["masks"]]
-        pairs = zip(found, masks, strict=True)
-        results["segm"] = [{**one, "segmentation": mask} for one, mask in pairs]
+        results["segm"] = []
+    boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
+    for i, (label, score) in enumerate(zip(objects["labels"], objects["scores"], strict=True)):
+        category = images.category_ids[label]
+        one = {"image_id": image_id, "category_id": category, "score": score.item()}
+        results["bbox"].append({**one, "bbox": boxes[i]})
+        if "masks" in objects:
+            results["segm"].append({**one, "segmentation": encode_mask(objects["masks"][i])})
     return results

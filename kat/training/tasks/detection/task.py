@@ -21,7 +21,6 @@ from kat.training.config import TrainConfig
 from kat.training.nonfinite import check_weights
 from kat.training.tasks.detection.declared import DECLARED, DetectOptions
 from kat.training.tasks.detection.metrics import (
-    FIGURES,
     KINDS,
     DetectionMetrics,
     Objects,
@@ -34,7 +33,6 @@ from kat.training.tasks.match import match_classes
 from kat.training.tasks.task import Task, Transforms
 
 _NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
-_AREAS = ("small", "medium", "large")
 
 
 class Detection(Task):
@@ -95,15 +93,14 @@ class Detection(Task):
                 if kind in results:
                     results[kind] += rows
         figures = {name: float(value) for name, value in metrics.compute().items()}
-        summaries = [_summary(kind, figures) for kind in kinds]
-        columns = [f"{kind}_ap" for kind in kinds]
-        rows_of = metrics.by_class().items()
-        by_class = [(images.classes[i], *(row[name] for name in columns)) for i, row in rows_of]
+        by_class = [(images.classes[i], *row.values()) for i, row in metrics.by_class().items()]
+        if not results["bbox"]:
+            seen.notes.append(_NOTHING)
         return seen.evaluation(
-            *summaries,
+            [_summary(kind, figures) for kind in kinds],
             metrics=figures,
-            per_class=Table(("class", *columns), by_class),
-            notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
+            per_class=Table(["class", *(f"{kind}_ap" for kind in kinds)], by_class),
+            notes=seen.notes,
             documents={f"results_{kind}": rows for kind, rows in results.items()},
         )
 
@@ -120,10 +117,9 @@ class Detection(Task):
         classes = subject.record.classes
         for image in images:
             found = find_objects(subject, image, options.threshold)
-            objects = described(found, classes)
-            prediction = Prediction(objects)
+            prediction = Prediction(described(found, classes))
             if draw:
-                prediction.pictures[""] = to_pil_image(_drawn(image, found, objects))
+                prediction.pictures[""] = to_pil_image(_drawn(image, found, classes))
             yield prediction
 
     @classmethod
@@ -141,8 +137,7 @@ class Detection(Task):
         if "masks" in there:
             there["masks"] = there["masks"].bool()
         found = find_objects(subject, image)
-        annotated = [{"class": named[label]} for label in there["labels"].tolist()]
-        return _drawn(image, there, annotated), _drawn(image, found, described(found, named))
+        return _drawn(image, there, named), _drawn(image, found, named)
 
 
 def predicts_masks(record: ModelRecord) -> bool:
@@ -152,23 +147,25 @@ def predicts_masks(record: ModelRecord) -> bool:
 
 def described(found: Objects, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return the objects as JSON types: ``class``, ``score``, ``box`` and any ``segmentation``."""
-    names = [classes[label] for label in found["labels"].tolist()]
-    columns = (names, found["scores"].tolist(), found["boxes"].tolist())
-    objects: list[dict[str, Any]] = [
-        {"class": name, "score": score, "box": box}
-        for name, score, box in zip(*columns, strict=True)
-    ]
-    for one, mask in zip(objects, found.get("masks", ()), strict=False):
-        one["segmentation"] = encode_mask(mask)
+    objects = []
+    for i, label in enumerate(found["labels"].tolist()):
+        one = {
+            "class": classes[label],
+            "score": found["scores"][i].item(),
+            "box": found["boxes"][i].tolist(),
+        }
+        if "masks" in found:
+            one["segmentation"] = encode_mask(found["masks"][i])
+        objects.append(one)
     return objects
 
 
 def _summary(kind: str, figures: Mapping[str, float]) -> str:
-    by_area = ", ".join(f"{area} {_text(figures[f'{kind}_ap_{area}'])}" for area in _AREAS)
-    whole = ", ".join(
-        f"{FIGURES[name][0]} {_text(figures[f'{kind}_{name}'])}" for name in ("ap50", "ap75", "ar")
+    text = {name.removeprefix(f"{kind}_"): _text(value) for name, value in figures.items()}
+    return (
+        f"{kind} AP {text['ap']}, AP50 {text['ap50']}, AP75 {text['ap75']}, AR {text['ar']};"
+        f" small {text['ap_small']}, medium {text['ap_medium']}, large {text['ap_large']}"
     )
-    return f"{kind} AP {_text(figures[f'{kind}_ap'])}, {whole}; {by_area}"
 
 
 def _text(value: float) -> str:
@@ -206,10 +203,10 @@ def find_objects(subject: Subject, image: Image.Image, threshold: float = 0.5) -
     return {name: value[kept] for name, value in found.items()}
 
 
-def _drawn(image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]]) -> Tensor:
+def _drawn(image: Image.Image, found: Objects, classes: Sequence[str]) -> Tensor:
     """Draw the objects on their image."""
     pixels = pil_to_tensor(image.convert("RGB"))
-    captions = [
-        f"{one['class']} {one['score']:.2f}" if "score" in one else one["class"] for one in objects
-    ]
+    captions = [classes[label] for label in found["labels"].tolist()]
+    for i, score in enumerate(found.get("scores", ())):
+        captions[i] += f" {score:.2f}"
     return draw_objects(pixels, found, captions, caption_factor(pixels))

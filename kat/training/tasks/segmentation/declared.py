@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kat.sliding_window import SlidingWindowConfig
-from kat.training.tasks.declared import Declared, Metric, StartModel
+from kat.training.tasks.declared import Declared, Metric
 
 DECLARED = Declared(
     name="segmentation",
@@ -22,8 +22,8 @@ DECLARED = Declared(
     settings=("segmentation", "data.bad_annotations"),
     recipe="finetune_segmentation",
     example_models="kat_upernet_tiny, ..._micro",
-    on_cpu=StartModel("kat_upernet_micro", 128),
-    on_gpu=StartModel("kat_upernet_tiny", 512),
+    on_cpu=("kat_upernet_micro", 128),
+    on_gpu=("kat_upernet_tiny", 512),
     entries="classes",
     entry_figure="share",
 )

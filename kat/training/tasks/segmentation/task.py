@@ -80,9 +80,12 @@ class Segmentation(Task):
             metrics.update([probabilities[columns]], [mask.to(seen.device)])
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
-        return seen.evaluation(
+        summary = (
             f"mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}, class"
-            f" accuracy {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}",
+            f" accuracy {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}"
+        )
+        return seen.evaluation(
+            [summary],
             metrics=figures,
             per_class=Table(("class", "iou"), list(by_class)),
             notes=[*seen.notes, *metrics.notes(images.classes)],
