@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -193,7 +192,10 @@ class Evaluation:
         return self.images / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything except tables and documents, as JSON types; NaN becomes None."""
+        """Return everything except tables and documents, as JSON types.
+
+        A number that is not finite becomes None.
+        """
         named = [dict(zip(self.per_class.columns, r, strict=True)) for r in self.per_class.rows]
         content = {
             **self.metrics,
@@ -206,15 +208,7 @@ class Evaluation:
             **self.details,
             "per_class": named,
         }
-        return dict(_without_nan(content))
-
-
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {name: _without_nan(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
+        return json.loads(json.dumps(content), parse_constant=lambda _: None)
 
 
 def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
@@ -288,17 +282,18 @@ class ImagePass:
         """(K,): for each class of the data, its index among the K classes of the model."""
         self.counted = 0
         self.skipped = dict(images.ignored)
-        self._images = images if config.limit is None else images.evenly_spaced(config.limit)
-        self._data = replace(data, batch_size=min(data.batch_size, _LOADED))
-        self._progress = config.progress
+        self.precision = Precision(config.precision, self.device)
+        self._job = job
         self._prepare = DeviceTransform(record.mean, record.std)
-        self._precision = Precision(config.precision, self.device)
-        self._classes = images.classes
         self._start = time.perf_counter()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         """Yield each normalized image (C, H, W), on the device, with its target."""
-        for batch in batches_of(self._images, self._data, self._progress):
+        _, images, data, config, _ = self._job
+        if config.limit is not None:
+            images = images.evenly_spaced(config.limit)
+        data = replace(data, batch_size=min(data.batch_size, _LOADED))
+        for batch in batches_of(images, data, config.progress):
             self.skipped |= dict(batch.unreadable)
             for image, target in zip(batch.images, batch.labels, strict=True):
                 self.counted += 1
@@ -306,16 +301,12 @@ class ImagePass:
 
     def evaluation(self, summary: Sequence[str], **results: Any) -> Evaluation:
         """Return lines and results with the classes, and with the images and seconds so far."""
-        first = f"{self._data.name}, {counted(self.counted, 'image')}: {summary[0]}"
+        first = f"{self._job.data.name}, {counted(self.counted, 'image')}: {summary[0]}"
         return Evaluation(
-            self._classes,
+            self._job.images.classes,
             lines=[first, *summary[1:]],
             images=self.counted,
             skipped=self.skipped,
             seconds=time.perf_counter() - self._start,
             **results,
         )
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which to run the forward pass."""
-        return self._precision.autocast()

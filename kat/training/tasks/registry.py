@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
+from itertools import chain
 from pkgutil import iter_modules
 from typing import Any
 
@@ -17,11 +18,11 @@ _PACKAGE = "kat.training.tasks"
 
 def _find_tasks() -> dict[str, Declared]:
     """Import the declaration of each folder of this package."""
-    folders = [module for module in iter_modules(import_module(_PACKAGE).__path__) if module.ispkg]
-    return {
-        folder.name: import_module(f"{_PACKAGE}.{folder.name}.declared").DECLARED
-        for folder in folders
-    }
+    tasks = {}
+    for module in iter_modules(import_module(_PACKAGE).__path__):
+        if module.ispkg:
+            tasks[module.name] = import_module(f"{_PACKAGE}.{module.name}.declared").DECLARED
+    return tasks
 
 
 TASKS = _find_tasks()
@@ -34,10 +35,8 @@ def option_names(task: str, which: Which) -> list[str]:
 
 def foreign_options(task: str, which: Which) -> set[str]:
     """Return the names of the options that other tasks have, and this one has not."""
-    known: set[str] = set()
-    for other in TASKS:
-        known.update(option_names(other, which))
-    return known.difference(option_names(task, which))
+    known = chain.from_iterable(option_names(other, which) for other in TASKS)
+    return set(known).difference(option_names(task, which))
 
 
 def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
@@ -61,7 +60,5 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
 
 def unused_settings(task: str) -> set[str]:
     """Return the settings of a run, and sections of settings, that only other tasks use."""
-    known: set[str] = set()
-    for other in TASKS.values():
-        known.update(other.settings)
-    return known.difference(TASKS[task].settings)
+    known = chain.from_iterable(other.settings for other in TASKS.values())
+    return set(known).difference(TASKS[task].settings)

@@ -293,8 +293,7 @@ def _kept(
     logits: Tensor, labels: Tensor, columns: Sequence[int], keep_logits: bool
 ) -> dict[str, Tensor]:
     """Return the fields of :class:`ClassPredictions` for a batch, except the names."""
-    if list(columns) != list(range(logits.shape[1])):
-        logits = logits[:, torch.tensor(columns, device=logits.device)]
+    logits = logits[:, torch.tensor(columns, device=logits.device)]
     labels = labels.to(logits.device)
     log_probability = logits.log_softmax(-1)
     true = log_probability.gather(1, labels[:, None])[:, 0]

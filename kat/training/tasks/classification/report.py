@@ -93,16 +93,7 @@ def from_predictions(
 
 
 def _cells(row: ClassScores) -> list[Any]:
-    return [
-        row.name,
-        row.images,
-        row.correct,
-        row.recall,
-        row.predicted,
-        row.precision,
-        row.f1,
-        row.mistaken_for,
-    ]
+    return [row.name, *(getattr(row, column) for column in _CLASS_COLUMNS[1:])]
 
 
 def _lines(
@@ -119,7 +110,7 @@ def _lines(
         f"{data}: {accuracy}, {others} on {counts}",
         f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, {confidence}",
     ]
-    if not math.isnan(metrics.get("real_top1", math.nan)):
+    if metrics.get("real_images"):
         lines.append(
             f"real labels: top-1 {metrics['real_top1']:.2f} %, top-5 {metrics['real_top5']:.2f} %"
             f" on {metrics['real_images']:.0f} images"
@@ -202,9 +193,7 @@ def read_real_labels(source: str) -> dict[str, list[int]]:
     if source != SHIPPED:
         open_input(source).close()
     file_names = range(50_000)  # timm's class compares their number alone
-    reader = RealLabelsImagenet(file_names, None if source == SHIPPED else source)
-    labels: dict[str, list[int]] = reader.real_labels
-    return labels
+    return RealLabelsImagenet(file_names, None if source == SHIPPED else source).real_labels
 
 
 def real_accuracy(

@@ -95,8 +95,7 @@ class Classification(Task):
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the logits (B, classes)."""
-        logits: Tensor = model(images)
-        return logits
+        return model(images)
 
     @classmethod
     def evaluate(cls, job: EvalJob) -> Evaluation:

@@ -37,15 +37,12 @@ def _coco_metrics(kind: str) -> tuple[Metric, ...]:
     )
 
 
+_BOXES, _MASKS = _coco_metrics("box"), _coco_metrics("mask")
+
 DECLARED = Declared(
     name="detection",
-    metrics=(
-        Metric("box_ap", "box AP"),
-        Metric("mask_ap", "mask AP"),
-        Metric("box_ap50", "box AP50"),
-        Metric("mask_ap50", "mask AP50"),
-    ),
-    eval_metrics=_coco_metrics("box") + _coco_metrics("mask"),
+    metrics=(_BOXES[0], _MASKS[0], _BOXES[1], _MASKS[1]),
+    eval_metrics=_BOXES + _MASKS,
     options={"evaluate": NoOptions, "predict_images": DetectOptions},
     settings=("detection", "data.bad_annotations", "data.boxes_only"),
     recipe="finetune_detection",

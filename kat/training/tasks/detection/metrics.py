@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -88,9 +89,8 @@ class DetectionMetrics(Metrics):
     def by_class(self) -> dict[int, dict[str, float]]:
         """Return the APs, e.g. ``box_ap``, of each class with objects, by class index."""
         given = self._compute()
-        found: dict[int, dict[str, float]] = {}
-        for index in given["classes"].reshape(-1).tolist():
-            found[index] = {}
+        found: dict[int, dict[str, float]]
+        found = {index: {} for index in given["classes"].reshape(-1).tolist()}
         for kind, prefix in self.prefixes.items():
             values = _per_cent(given[f"{prefix}map_per_class"]).reshape(-1).tolist()
             for figures, value in zip(found.values(), values, strict=True):
@@ -154,7 +154,7 @@ def _per_cent(value: Tensor) -> Tensor:
 
 def coco_results(
     objects: Objects, image_id: int, images: DetectionDataset
-) -> dict[str, list[dict[str, Any]]]:
+) -> Mapping[str, list[dict[str, Any]]]:
     """Return the detected objects of an image as entries of COCO result files: ``bbox``, ``segm``.
 
     There are two files because COCO's evaluator takes the area of an entry from its box, if it has
@@ -165,9 +165,7 @@ def coco_results(
         image_id: id of the image in the annotation file.
         images: dataset with the category ids.
     """
-    results: dict[str, list[dict[str, Any]]] = {"bbox": []}
-    if "masks" in objects:
-        results["segm"] = []
+    results = defaultdict(list)
     boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
     for i, (label, score) in enumerate(zip(objects["labels"], objects["scores"], strict=True)):
         category = images.category_ids[label]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -81,17 +82,16 @@ class Detection(Task):
         seen = ImagePass(job)
         kinds = kinds_of(predicts_masks(record) and images.has_masks)
         metrics = DetectionMetrics(kinds, by_class=True)
-        results: dict[str, list[dict[str, Any]]] = {KINDS[kind]: [] for kind in kinds}
+        results: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         labels = seen.columns.argsort()
         for image, target in seen:
-            with seen.autocast():
+            with seen.precision.autocast():
                 (found,) = seen.model([image])
             found = {name: value.cpu() for name, value in found.items()}
             found["labels"] = labels[found["labels"]]
             metrics.update([found], [target])
             for kind, rows in coco_results(found, int(target["image_id"]), images).items():
-                if kind in results:
-                    results[kind] += rows
+                results[kind] += rows
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = [(images.classes[i], *row.values()) for i, row in metrics.by_class().items()]
         if not results["bbox"]:
@@ -101,7 +101,7 @@ class Detection(Task):
             metrics=figures,
             per_class=Table(["class", *(f"{kind}_ap" for kind in kinds)], by_class),
             notes=seen.notes,
-            documents={f"results_{kind}": rows for kind, rows in results.items()},
+            documents={f"results_{KINDS[kind]}": results[KINDS[kind]] for kind in kinds},
         )
 
     @classmethod
@@ -132,8 +132,7 @@ class Detection(Task):
         image, target = images[index]
         named = subject.record.classes
         columns = torch.tensor(match_classes(named, images.classes).columns)
-        there = {name: target[name] for name in ("boxes", "labels", "masks") if name in target}
-        there["labels"] = columns[there["labels"]]
+        there = {**target, "labels": columns[target["labels"]]}
         if "masks" in there:
             there["masks"] = there["masks"].bool()
         found = find_objects(subject, image)

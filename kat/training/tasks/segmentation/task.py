@@ -75,7 +75,7 @@ class Segmentation(Task):
         metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
         columns = seen.columns.to(seen.device)
         for image, mask in seen:
-            with seen.autocast():
+            with seen.precision.autocast():
                 probabilities = _probabilities(subject, image, job.options)
             metrics.update([probabilities[columns]], [mask.to(seen.device)])
         figures = {name: float(value) for name, value in metrics.compute().items()}
