@@ -25,9 +25,9 @@ from kat.models.dense import task_of
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.recipes import SHORT, config_from, config_of_run, read_recipe
+from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.evaluation import Subject, device_of
 from kat.training.tasks.registry import task_options
-from kat.training.tasks.task import task_class
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 """An image: a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W)."""
@@ -339,7 +339,9 @@ class TrainedModel:
                     yield opened
 
         def predictions() -> Iterator[Prediction]:
-            for found in task_class(self.task).predict_images(self.subject, readable(), own, draw):
+            for found in TASK_CLASSES[self.task].predict_images(
+                self.subject, readable(), own, draw
+            ):
                 while waiting[0].error:
                     yield waiting.popleft()
                 yield replace(found, image=waiting.popleft().image)

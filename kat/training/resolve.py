@@ -5,7 +5,9 @@ resumption -> source -> data -> auto -> record
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +34,9 @@ from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
-from kat.training.tasks.registry import TASKS, unused_settings
-from kat.training.tasks.task import Task, task_class
+from kat.training.tasks.classes import TASK_CLASSES
+from kat.training.tasks.registry import TASKS
+from kat.training.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,14 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         InputError: bad settings or data, or a directory that already holds a run.
     """
     given = check_ranges(config)
+    typed = flat(asdict(given))
     device, world = find_place(given.accelerator, given.devices, given.num_nodes)
     resumption = find_resumption(Path(given.out), given.resume, given.overwrite, is_first_process())
     seed_all(given.seed)
     name = None if resumption.resume else given.model.init_from
     source = None if name is None else read_vit(name)
     data = _data(given, resumption)
-    _check_used(given, data.train.task)
+    _check_used(typed, data.train.task)
     known = replace(
         given, resume=resumption.resume, overwrite=resumption.overwrite, data=data.config
     )
@@ -107,7 +111,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         val_data=data.val,
         device=device,
         world=world,
-        notes=_notes(given, final, resumption, data, reason),
+        notes=_notes(typed, final, resumption, data, reason),
     )
 
 
@@ -130,15 +134,16 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
     return RunData(where, train, val, record, changed)
 
 
-def _check_used(config: TrainConfig, task: str) -> None:
+def _check_used(typed: Mapping[str, Any], task: str) -> None:
     """Check that settings that only other tasks use have their defaults.
 
     Raises:
         InputError: one differs from its default.
     """
     default = flat(asdict(TrainConfig()))
-    unused = tuple(f"{name}." for name in unused_settings(task))
-    for name, value in flat(asdict(config)).items():
+    of_tasks = chain.from_iterable(other.settings for other in TASKS.values())
+    unused = tuple(f"{name}." for name in set(of_tasks).difference(TASKS[task].settings))
+    for name, value in typed.items():
         if f"{name}.".startswith(unused) and value != default[name]:
             raise InputError(
                 f"{name}={value} has no effect on {task}: leave it out, or take a recipe for {task}"
@@ -150,7 +155,7 @@ def _record(
     config: TrainConfig, source: ViTSource | None, data: RunData
 ) -> tuple[TrainConfig, ModelRecord, Task, ViTSource | None]:
     """Make the record of the model and the task, and fit the source and the splits to them."""
-    kind = task_class(data.train.task)
+    kind = TASK_CLASSES[data.train.task]
     args = config.model.args
     if source is not None:
         source = source.for_grid() if kind.declared.on_grid else source
@@ -170,15 +175,26 @@ def _record(
 
 
 def _notes(
-    given: TrainConfig, final: TrainConfig, resumption: Resumption, data: RunData, reason: str
+    typed: Mapping[str, Any],
+    final: TrainConfig,
+    resumption: Resumption,
+    data: RunData,
+    reason: str,
 ) -> tuple[str, ...]:
-    """Return the lines for the user, each once: both splits may have the same."""
+    """Return the lines for the user, each once: both splits may have the same.
+
+    Args:
+        typed: the settings as they were given, by dotted names.
+        final: none of them auto.
+        resumption: the run that is resumed.
+        data: the data of the run.
+        reason: the reasons for a model that was chosen.
+    """
     lines = [*resumption.checkpoint.damaged] if resumption.checkpoint else []
     if data.changed:
         lines.append(f"the data has changed since the run began: {data.changed}")
     lines += (data.train.note, data.val.note)
-    typed, now = flat(asdict(given)), flat(settings_to_keep(final))
-    before = flat(resumption.settings)
+    now, before = flat(settings_to_keep(final)), flat(resumption.settings)
     chosen, others = [], []
     for name, value in now.items():
         if typed.get(name) == AUTO and value not in (AUTO, None):

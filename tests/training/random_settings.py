@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from pathlib import Path
 
 from examples.items import make_items
 from kat.training import TrainConfig
-from kat.training.tasks.registry import unused_settings
+from kat.training.tasks.registry import TASKS
 from tests.data.sources.test_table import rows_of, write_table
 from tests.images import picture, samples, write_fashion_mnist, write_folder, write_tar
 
@@ -162,7 +163,8 @@ def draw(
     model, args = generator.choice(list(MODELS[task].items()))
     small = {"data.batch_size": 8 if task == "classification" else 2, "data.image_size": 16,
              "epochs": 2, "limit_train_batches": 4, "limit_val_batches": 2}  # fmt: skip
-    unused = tuple(unused_settings(task))
+    of_tasks = chain.from_iterable(other.settings for other in TASKS.values())
+    unused = tuple(set(of_tasks) - set(TASKS[task].settings))
     drawn = {
         name: generator.choice(values)
         for name, values in CHOICES.items()

@@ -26,6 +26,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training import TrainConfig
 from kat.training.evaluation.run_data import data_of_run
+from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.classification.metrics import (
     ClassScores,
     class_scores,
@@ -34,7 +35,6 @@ from kat.training.tasks.classification.metrics import (
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject
 from kat.training.tasks.match import check_task, match_classes
 from kat.training.tasks.registry import task_options
-from kat.training.tasks.task import task_class
 
 _BATCH = 64
 Pair = tuple[Tensor, Tensor]
@@ -94,7 +94,7 @@ def images_of_run(
     check_task(model, images, (str(checkpoint), data.name))
     if isinstance(images, ImageDataset):
         images = images.evenly_spaced(count)
-    _, images.transform = task_class(images.task).transforms(record, TrainConfig())
+    _, images.transform = TASK_CLASSES[images.task].transforms(record, TrainConfig())
     return ValidationImages(images, data, count)
 
 
@@ -202,12 +202,12 @@ def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> 
     assert isinstance(images, ImageDataset)
     config = EvalConfig(device="cpu", progress=False)
     options = task_options(images.task, "evaluate", {})
-    found = task_class(images.task).evaluate(EvalJob(subject, images, seen.data, config, options))
+    found = TASK_CLASSES[images.task].evaluate(EvalJob(subject, images, seen.data, config, options))
     return DenseFindings(found, list(_pairs(subject, images.evenly_spaced(drawn))))
 
 
 def _pairs(subject: Subject, images: ImageDataset) -> Iterator[Pair]:
-    task = task_class(images.task)
+    task = TASK_CLASSES[images.task]
     for index in range(len(images)):
         try:
             yield task.draw_beside_truth(subject, images, index)

@@ -13,10 +13,10 @@ from kat.models import ModelRecord, load_model
 from kat.settings import check_ranges
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.run_directory import BEST, LAST, TEST
+from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject, device_of
 from kat.training.tasks.match import check_task
 from kat.training.tasks.registry import TASKS, task_options
-from kat.training.tasks.task import task_class
 
 _WEIGHTS = {"test": BEST, "test_last": LAST}
 """The checkpoints that are tested, by the prefix of their metrics."""
@@ -68,7 +68,7 @@ def evaluate(
     training = [module for module in model.modules() if module.training]
     try:
         options = options or task_options(images.task, "evaluate", {})
-        return task_class(images.task).evaluate(EvalJob(subject, images, data, config, options))
+        return TASK_CLASSES[images.task].evaluate(EvalJob(subject, images, data, config, options))
     finally:
         for module in training:
             module.training = True

@@ -56,9 +56,3 @@ def task_options(task: str, which: Which, given: Mapping[str, Any]) -> Any:
             raise unknown("option", name, names)
         raise InputError(f"{name} has no effect on a model for {task}: leave it out")
     return settings_from(TASKS[task].options[which], given)
-
-
-def unused_settings(task: str) -> set[str]:
-    """Return the settings of a run, and sections of settings, that only other tasks use."""
-    known = chain.from_iterable(other.settings for other in TASKS.values())
-    return set(known).difference(TASKS[task].settings)

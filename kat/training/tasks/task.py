@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
 from typing import Any, ClassVar
 
 from PIL import Image
@@ -127,9 +126,3 @@ class Task(ABC):
             options: an instance of the declared options.
             draw: also draw pictures.
         """
-
-
-def task_class(name: str) -> type[Task]:
-    """Import a task from its folder."""
-    module = import_module(f"kat.training.tasks.{name}.task")
-    return next(task for task in Task.__subclasses__() if task.__module__ == module.__name__)
