@@ -40,7 +40,7 @@ def resolve_auto(
     source: ViTSource | None,
     device: torch.device,
 ) -> tuple[TrainConfig, str]:
-    """Settle every setting that is auto, and the weights of the classes.
+    """Resolve every setting that is auto, and the weights of the classes.
 
     Args:
         config: the settings.
@@ -56,11 +56,10 @@ def resolve_auto(
         InputError: a setting cannot be determined.
     """
     reason = ""
-    other = source is None or source.task != data.task
-    if config.model.name == AUTO and other and not kept:
+    if config.model.name == AUTO and not kept and (source is None or source.task != data.task):
         config, reason = from_scratch(config, data, device, source)
     config = fill_auto(config, kept, source, len(data))
-    return replace(config, loss=settled_loss(config.loss, data)), reason
+    return replace(config, loss=with_class_weights(config.loss, data)), reason
 
 
 def choose(
@@ -208,7 +207,7 @@ def fill_auto(
     return replace(whole, optim=replace(optim, **shorter))
 
 
-def settled_loss(loss: LossConfig, data: ImageDataset | ImageStream) -> LossConfig:
+def with_class_weights(loss: LossConfig, data: ImageDataset | ImageStream) -> LossConfig:
     """Return the settings of the loss with a weight for each class, unless there are no weights.
 
     Args:

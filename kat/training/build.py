@@ -84,7 +84,7 @@ def build(resolved: ResolvedRun) -> Run:
         state=state,
         metrics=resolved.task.make_metrics().to(device),
         raw_metrics=resolved.task.make_metrics().to(device),
-        prepare=DeviceTransform(record.mean, record.std, resolved.task.random_erasing),
+        prepare=DeviceTransform(record.mean, record.std, config.augment.random_erasing),
     )
 
 

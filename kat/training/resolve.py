@@ -90,8 +90,9 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     device, world = find_place(given.accelerator, given.devices, given.num_nodes)
     resumption = find_resumption(Path(given.out), given.resume, given.overwrite, is_first_process())
     seed_all(given.seed)
-    name = None if resumption.resume else given.model.init_from
-    source = None if name is None else read_vit(name)
+    source = None
+    if given.model.init_from is not None and not resumption.resume:
+        source = read_vit(given.model.init_from)
     data = _data(given, resumption)
     _check_used(typed, data.train.task)
     known = replace(
@@ -158,7 +159,9 @@ def _record(
     kind = TASK_CLASSES[data.train.task]
     args = config.model.args
     if source is not None:
-        source = source.for_grid() if kind.declared.on_grid else source
+        if kind.declared.on_grid:
+            source = source.for_grid()
+        source = source.for_classes(data.train.classes)
         args = {**source.args_for(config.model.name), **args}
     record = ModelRecord(
         architecture=config.model.name,
@@ -170,7 +173,6 @@ def _record(
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps its content.
     config = replace(config, model=replace(config.model, args=record.args))
     data.train.transform, data.val.transform = kind.transforms(record, config)
-    source = None if source is None else source.for_classes(record.classes)
     return config, record, kind(config, record), source
 
 

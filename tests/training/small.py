@@ -156,7 +156,7 @@ def make_run(
         state=TrainState(Division(1, train_loader.batch_size, accumulate)),
         metrics=task.make_metrics(),
         raw_metrics=task.make_metrics(),
-        prepare=DeviceTransform(record.mean, record.std, task.random_erasing),
+        prepare=DeviceTransform(record.mean, record.std, config.augment.random_erasing),
         callbacks=list(callbacks),
     )
 

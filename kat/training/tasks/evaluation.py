@@ -217,7 +217,7 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
     Raises:
         InputError: this machine has no such device, or an exported model cannot run on it.
     """
-    if not any(True for _ in model.parameters()):
+    if next(model.parameters(), None) is None:
         if config.precision != "32-true" or config.device not in ("auto", "cpu"):
             raise InputError(
                 "an exported model runs on the CPU in the precision of its export, so device and"

@@ -100,7 +100,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
     if numbered(len(ours)) in (list(ours), list(theirs)) and not all_numbers:
         note = "note: one side has numbers instead of class names, so the names were not compared"
         return ClassMatch(list(range(len(ours))), [note])
-    index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+    index = [our == their for our, their in zip(ours, theirs, strict=True)].index(False)
     raise InputError(
         f"class {index} is {ours[index]!r} in the model and {theirs[index]!r} in the data; the"
         " class names must be those that the model was trained with"

@@ -57,8 +57,6 @@ class Task(ABC):
         self.record = record
         self.metrics = self.declared.metrics
         """The metrics of a validation besides the loss, as far as the model has them."""
-        self.random_erasing = 0.0
-        """The probability of random erasing in a training image."""
 
     @staticmethod
     @abstractmethod

@@ -154,9 +154,9 @@ def class_scores(matrix: np.ndarray, names: list[str]) -> list[ClassScores]:
     rows = []
     for i, name in enumerate(names):
         mistaken_for = names[worst[i]] if wrong[i].any() else None
-        correct = int(matrix[i, i])
-        row = ClassScores(name, int(images[i]), correct, int(predicted[i]), mistaken_for)
-        rows.append(row)
+        rows.append(
+            ClassScores(name, int(images[i]), int(matrix[i, i]), int(predicted[i]), mistaken_for)
+        )
     return rows
 
 

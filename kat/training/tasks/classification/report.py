@@ -115,7 +115,8 @@ def _lines(
             f"real labels: top-1 {metrics['real_top1']:.2f} %, top-5 {metrics['real_top5']:.2f} %"
             f" on {metrics['real_images']:.0f} images"
         )
-    seen = sorted((row for row in by_class if row.images), key=lambda row: row.correct / row.images)
+    seen = [row for row in by_class if row.images]
+    seen.sort(key=lambda row: row.correct / row.images)
     ranked = [f"{row.name} {row.recall:.1f} %" for row in seen]
     if len(ranked) >= _RANKED:
         lines.append(f"lowest recall: {', '.join(ranked[:_SHOWN])}")

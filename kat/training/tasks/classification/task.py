@@ -44,7 +44,6 @@ class Classification(Task):
         augment, self.mixup = config.augment, None
         weights: Any = config.loss.class_weights
         self.class_weights = None if weights is None else torch.tensor(weights)
-        self.random_erasing = augment.random_erasing
         if augment.mixup > 0 or augment.cutmix > 0:
             self.mixup = Mixup(
                 mixup_alpha=augment.mixup,
