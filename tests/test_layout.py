@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from importlinter.cli import lint_imports
+
+from kat.training.tasks.registry import TASKS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kat"
@@ -17,6 +20,27 @@ PACKAGE = ROOT / "kat"
 def test_imports_run_one_way_and_make_no_circle():
     """As the contracts in pyproject.toml say; a new module needs its place there."""
     assert lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
+
+
+NAME_A_TASK = {
+    "data/dataset.py",
+    "data/dense/detection.py",
+    "data/dense/segmentation.py",
+    "deploy/export_record.py",
+    "models/checkpoints/model_record.py",
+    "models/dense/detector.py",
+    "models/dense/upernet.py",
+}
+
+
+def test_only_datasets_models_and_exports_name_a_task():
+    """All else asks the declarations of the tasks, so that a new task is a folder."""
+    folders = PACKAGE / "training" / "tasks"
+    names = "|".join(TASKS)
+    for path in PACKAGE.rglob("*.py"):
+        named = re.search(f'"({names})"', path.read_text())
+        if named and folders not in path.parents:
+            assert path.relative_to(PACKAGE).as_posix() in NAME_A_TASK
 
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:
