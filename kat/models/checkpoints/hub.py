@@ -90,7 +90,7 @@ def save_pretrained(
     load_weights(build_model(record), model.state_dict(), source=source)
     save_model(model, record, folder)
     name = name or folder.resolve().name
-    tag = str(getattr(model, "pipeline_tag", f"image-{task_of(model)}"))
+    tag = getattr(model, "pipeline_tag", f"image-{task_of(model)}")
     metadata = ModelCardData(
         license=license,
         library_name="timm",

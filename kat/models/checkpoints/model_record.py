@@ -281,7 +281,7 @@ def task_of(model: nn.Module) -> str:
         >>> task_of(kat.models.create_model("kat_det_micro")), task_of(torch.nn.Linear(2, 2))
         ('detection', 'classification')
     """
-    return str(getattr(model, "task", DEFAULT_TASK))
+    return getattr(model, "task", DEFAULT_TASK)
 
 
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
