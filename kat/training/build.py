@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 
 from kat.data import DeviceTransform, Loader, make_loader
 from kat.data.loading.workers import worker_server
@@ -34,7 +33,10 @@ def build(resolved: ResolvedRun) -> Run:
     config, record = resolved.config, resolved.record
     device, world = resolved.device, resolved.world
     precision = Precision(config.precision, device)
-    model, conversion = _make_model(resolved)
+    rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
+    used = {name: rate for name, rate in rates.items() if rate > 0}
+    model: Any = build_model(record, **used)
+    conversion = _prepare(model, resolved)
     model.to(precision.dtype)
     if resolved.checkpoint is not None:
         source = str(resolved.checkpoint.path)
@@ -88,12 +90,9 @@ def build(resolved: ResolvedRun) -> Run:
     )
 
 
-def _make_model(resolved: ResolvedRun) -> tuple[nn.Module, Conversion | None]:
-    """Make the model, from a trained one if there is a source, and freeze its parts."""
+def _prepare(model: Any, resolved: ResolvedRun) -> Conversion | None:
+    """Initialize the model from a trained one if there is a source, and freeze its parts."""
     config: ModelConfig = resolved.config.model
-    rates = {"drop_path_rate": config.drop_path, "drop_rate": config.drop}
-    used = {name: rate for name, rate in rates.items() if rate > 0}
-    model: Any = build_model(resolved.record, **used)
     conversion = None
     if resolved.source is not None:
         conversion = init_from_vit(
@@ -109,7 +108,7 @@ def _make_model(resolved: ResolvedRun) -> tuple[nn.Module, Conversion | None]:
         model.to(memory_format=torch.channels_last)
     if config.compile:
         model.compile()
-    return model, conversion
+    return conversion
 
 
 def _training_batches(loader: Loader, config: TrainConfig) -> int:
