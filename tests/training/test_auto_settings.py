@@ -186,7 +186,7 @@ def test_a_model_and_its_images_from_scratch(tmp_path, sides, size, patch):
 def test_larger_models_for_more_images_and_for_dense_tasks_on_a_gpu(tmp_path, items):
     auto = TrainConfig(model=ModelConfig("auto"), data=DataConfig(**IMAGES))
     many = _photographs(tmp_path, [300, 300])
-    many.source.labels = np.zeros(100_000, np.int32)
+    many.source = replace(many.source, labels=np.zeros(100_000, np.int32))
     many.evenly_spaced = lambda count: _photographs(tmp_path, [300, 300])
     gpu = torch.device("cuda")
     assert from_scratch(auto, many, gpu)[0].model.name == "kat_small_patch16_224"
