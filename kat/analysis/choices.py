@@ -18,7 +18,8 @@ COSTS = {
     "memory": ("memory_bytes", "peak memory of a training process (bytes)"),
 }
 """The costs of a model: columns of a table of runs, and titles."""
-BY_NAME = {metric.name: metric for metric in chain.from_iterable(task.metrics for task in TASKS.values())}
+_METRICS = chain.from_iterable(task.metrics for task in TASKS.values())
+BY_NAME = {metric.name: metric for metric in _METRICS}
 """The metrics of validation of all tasks, in per cent."""
 _VALIDATED = {
     "val_loss": "validation loss",
