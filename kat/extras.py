@@ -24,7 +24,7 @@ _PACKAGES = {
     "train": "sklearn tensorboard torchmetrics",
     "dense": "faster_coco_eval",
     "plot": "jinja2 markupsafe matplotlib",
-    "export": "onnx onnxruntime onnxscript torchao",
+    "export": "onnx onnxruntime onnxscript torchao transformers",
     "data": "datasets webdataset",
     "loggers": "alembic mlflow sqlalchemy wandb",
 }

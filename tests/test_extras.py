@@ -268,7 +268,7 @@ def test_every_package_that_is_imported_belongs_to_an_extra():
             match node:
                 case ast.Import(names=names):
                     found = {alias.name.partition(".")[0] for alias in names}
-                case ast.ImportFrom(module=module):
+                case ast.ImportFrom(module=module, level=0):
                     found = {(module or "").partition(".")[0]}
                 case _:
                     continue

@@ -5,11 +5,13 @@ The ending of --out chooses the format. Every format holds the classes and the p
   .pt2         a torch.export program; loads in any PyTorch program, without kat
   .onnx        ONNX, standard operators only
   no ending    a folder of model.safetensors, config.json and README.md (a model card) in timm's
-               format for the Hugging Face Hub; loads in timm and transformers after 'import kat'
+               format for the Hugging Face Hub; loads in timm and transformers after 'import kat'.
+               With --format transformers it holds the code of the model in place of the card,
+               and loads in transformers without kat, with trust_remote_code=True
 
 A .pt2 or .onnx file takes batches of any size. The command compares the outputs of the file with
 the outputs of the model, and keeps the file only if they agree (docs/deployment.md). 'kat predict'
-and 'kat eval' take all three formats. ONNX and --int8 need
+and 'kat eval' take all formats but a folder for transformers. ONNX and --int8 need
   pip install "kolmogorov-arnold-transformer[export]"
 
 A detector is exported to ONNX only. Its file takes one image of any size and returns boxes in the
@@ -34,6 +36,8 @@ import kat
 from kat.cli.options.parser import Parser, refuse_options
 from kat.text import say, say_all, scaled
 
+_OF_FILES = ("int8", "dynamic_size", "backbone")
+
 
 def main(arguments: list[str]) -> None:
     """Export, print a line."""
@@ -43,14 +47,20 @@ def main(arguments: list[str]) -> None:
     ending = out.suffix.removeprefix(".")
     is_file = ending.isalpha() or ending in kat.deploy.FILE_FORMATS
     if is_file:
-        refuse_options(parser, options, ["license"], f"on a .{ending} file")
+        refuse_options(parser, options, ["license", "format"], f"on a .{ending} file")
         _export_file(options, out)
+        return
+    refuse_options(parser, options, _OF_FILES, "on a folder")
+    to_transformers = options.format == "transformers"
+    if to_transformers:
+        refuse_options(parser, options, ["license"], "on a folder for transformers")
+    model, record = kat.models.load_model(options.run)
+    if to_transformers:
+        kat.deploy.export_transformers(model, record, out)
     else:
-        refuse_options(parser, options, ["int8", "dynamic_size", "backbone"], "on a folder")
-        model, record = kat.models.load_model(options.run)
         training = kat.deploy.training_record(options.run)
         kat.models.save_pretrained(model, record, out, training=training, license=options.license)
-        say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def make_parser() -> Parser:
@@ -64,6 +74,12 @@ def make_parser() -> Parser:
         required=True,
         metavar="PATH",
         help="a .pt2 or .onnx file, or a folder for safetensors",
+    )
+    add(
+        "--format",
+        choices=("timm", "transformers"),
+        metavar="NAME",
+        help="format of a folder: timm's, the default, or transformers', which needs no kat to load",
     )
     add(
         "--int8",

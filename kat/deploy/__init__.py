@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from kat.extras import on_first_use
 
 _NAMES = {
-    ".export": "DETECTIONS_TOLERANCE TOLERANCE Exported export_model",
+    ".export": "DETECTIONS_TOLERANCE TOLERANCE Exported export_model export_transformers",
     ".export_record": "ExportRecord",
     ".formats": "FILE_FORMATS",
     ".freezing": "FrozenRational freeze quantize_int8",
@@ -14,7 +14,13 @@ _NAMES = {
     ".runtime": "Runtime open_file open_model",
 }
 if TYPE_CHECKING:
-    from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
+    from kat.deploy.export import (
+        DETECTIONS_TOLERANCE,
+        TOLERANCE,
+        Exported,
+        export_model,
+        export_transformers,
+    )
     from kat.deploy.export_record import ExportRecord
     from kat.deploy.formats import FILE_FORMATS
     from kat.deploy.freezing import FrozenRational, freeze, quantize_int8
@@ -34,6 +40,7 @@ __all__ = [
     "FrozenRational",
     "Runtime",
     "export_model",
+    "export_transformers",
     "freeze",
     "make_resizable",
     "open_file",

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats import FORMATS, detector_onnx, pt2
+from kat.deploy.formats import FORMATS, detector_onnx, pt2, transformers_folder
 from kat.deploy.freezing import freeze, quantize_int8
 from kat.deploy.model_forms import size_step
 from kat.deploy.runtime import DetectorRuntime, open_file
 from kat.errors import ExportFailed, InputError
 from kat.extras import needed_by
-from kat.files import check_target, replacing
+from kat.files import check_new_folder, check_target, replacing
 from kat.models import ModelRecord
 from kat.models.dense import Detector, task_of
 
@@ -120,13 +121,55 @@ def export_model(
     with replacing(path) as partial_path:
         export.write(partial_path)
         error = export.distance(open_file(partial_path, trust=True))
-        if not error <= export.tolerance:
-            raise ExportFailed(
-                f"{path} was not kept: its {export.record.outputs} differ from the model's by"
-                f" {error:.1e}, relative to the largest; at most {export.tolerance:.0e} is allowed"
-            )
+        _check(error, export.tolerance, path, export.record)
         size = partial_path.stat().st_size
     return Exported(path, size, error, export.moved, export.record)
+
+
+@torch.no_grad()
+def export_transformers(model: nn.Module, record: ModelRecord, folder: str | Path) -> Exported:
+    """Writes a KAT for classification to a folder that transformers loads without kat.
+
+    The folder holds the weights, the preprocessing and the code of the model, which needs torch and
+    transformers only. It is written under a temporary name, opened, and run beside
+    the model on noise. It is renamed only if the logits agree to :data:`TOLERANCE`.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        record: the record of the model.
+        folder: a new or an empty folder.
+
+    Raises:
+        InputError: the folder holds files, transformers is not installed, or another model.
+        ExportFailed: the logits differ from the model's; the folder is not kept.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.deploy import export_transformers
+        >>> from kat.models import load_model
+        >>> _ = export_transformers(*load_model(Path("runs/digits")), "mine")
+        >>> sorted(path.name for path in Path("mine").glob("*.py"))
+        ['configuration_kat.py', 'modeling_kat.py']
+    """
+    folder = Path(folder)
+    check_new_folder(folder)
+    stored = ExportRecord(record, step=None)
+    with TemporaryDirectory(dir=folder.absolute().parent, prefix=".partial-") as name:
+        draft = Path(name, folder.name)
+        written = transformers_folder.write(model, record, draft)
+        error = _distance(written, model, list(_batches(stored)))
+        _check(error, TOLERANCE, folder, stored)
+        size = sum(path.stat().st_size for path in draft.iterdir())
+        draft.replace(folder)
+    return Exported(folder, size, error, 0.0, stored)
+
+
+def _check(error: float, tolerance: float, path: Path, record: ExportRecord) -> None:
+    if not error <= tolerance:
+        raise ExportFailed(
+            f"{path} was not kept: its {record.outputs} differ from the model's by {error:.1e},"
+            f" relative to the largest; at most {tolerance:.0e} is allowed"
+        )
 
 
 def _program_export(

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
-from timm.models.vision_transformer import Block
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from kat.extras import needed_by
 from kat.models.kanify.trace import named_children
 from kat.models.kanify.walk import DROPOUTS
-from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
+from kat.nn import GroupRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward
 from kat.ops.torch_internals import is_patched, refuse_scripting
 
 _REMOVED = (*DROPOUTS, DropPath)
-_BRANCHES = (Attention, Mlp, GluMlp, SwiGLU, GRKANMlp, GatedGRKANMlp)
-"""The modules in a block that end in the linear map before its LayerScale."""
 
 
 class FrozenRational(nn.Module):
@@ -71,15 +66,13 @@ class FrozenRational(nn.Module):
 
 
 @torch.no_grad()
-def freeze(model: nn.Module, *, keep_requires_grad: bool = False) -> nn.Module:
+def freeze(model: nn.Module) -> nn.Module:
     """Return a copy for inference, with the same outputs up to rounding, and less to compute.
 
-    No parameter of the copy trains, unless ``keep_requires_grad``; coefficients of rationals never
-    do.
+    No parameter of the copy trains.
 
     - Rationals have |b_j| precomputed and are plain operations in graphs (:class:`FrozenRational`).
     - Rationals that are the identity, such as act1 of a converted MLP before training, are removed.
-    - LayerScale is multiplied into the linear map before it, if that is followed by nothing else.
     - Dropout and stochastic depth are removed.
 
     Weight and bias of a LayerNorm are kept: most are followed by a rational, with which they do not
@@ -89,7 +82,6 @@ def freeze(model: nn.Module, *, keep_requires_grad: bool = False) -> nn.Module:
 
     Args:
         model: any module with GR-KAN layers; it is not changed.
-        keep_requires_grad: leave ``requires_grad`` of each parameter as it is in the model.
 
     Returns:
         The copy, in evaluation mode.
@@ -110,13 +102,7 @@ def freeze(model: nn.Module, *, keep_requires_grad: bool = False) -> nn.Module:
     for parent in frozen:
         for name, child in named_children(parent).items():
             setattr(parent, name, frozen[child])
-    # parameters of shared modules count as often as they are used
-    uses = Counter(id(each) for _, each in root.named_parameters(remove_duplicate=False))
-    for block in root.modules():
-        if type(block) is Block:
-            _fold_scale(block, "ls1", "attn", "proj", uses)
-            _fold_scale(block, "ls2", "mlp", "fc2", uses)
-    return (root.eval() if keep_requires_grad else root.eval().requires_grad_(False))[0]
+    return root.eval().requires_grad_(False)[0]
 
 
 def _frozen(module: nn.Module) -> nn.Module:
@@ -136,25 +122,6 @@ def _is_identity(source: GroupRational) -> bool:
     x = torch.zeros_like(source.weight_numerator)
     x[:, 1] = 1
     return torch.equal(source.weight_numerator, x) and not source.weight_denominator.any()
-
-
-def _fold_scale(
-    block: Any, scale_name: str, branch_name: str, linear_name: str, uses: Counter[int]
-) -> None:
-    """gamma (W x + b) = (gamma W) x + gamma b, if the branch ends in that map, of its own."""
-    scale, branch = getattr(block, scale_name), getattr(block, branch_name)
-    linear: Any = getattr(branch, linear_name, None)
-    kinds = type(scale), type(linear)
-    if kinds != (LayerScale, nn.Linear) or type(branch) not in _BRANCHES:
-        return
-    if any(map(is_patched, (scale, branch, linear))):
-        return
-    if any(uses[id(parameter)] > 1 for parameter in linear.parameters()):
-        return
-    linear.weight.mul_(scale.gamma[:, None])
-    if linear.bias is not None:
-        linear.bias.mul_(scale.gamma)
-    setattr(block, scale_name, nn.Identity())
 
 
 @needed_by("int8")
@@ -180,7 +147,7 @@ def quantize_int8(model: nn.Module) -> nn.Module:
         >>> type(quantized.blocks[0].mlp.fc1.weight).__name__
         'Int8Tensor'
     """
-    with _quiet_import():
+    with quiet_import():
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
         from torchao.utils import unwrap_tensor_subclass
     quantized = copy.deepcopy(model)
@@ -189,8 +156,11 @@ def quantize_int8(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Hides torchao's warnings about its GPU libraries that this machine cannot load."""
+def quiet_import() -> Iterator[None]:
+    """Hides torchao's warnings about its GPU libraries that this machine cannot load.
+
+    transformers imports torchao, too.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -96,6 +96,7 @@ def test_bad_input(exported, tmp_path, capsys):
     for arguments, message in (
         ([source, "--out", tmp_path / "m", "--int8"], "--int8 has no effect on a folder"),
         ([source, "--out", tmp_path / "m.pt2", "--license", "mit"], "no effect on a .pt2 file"),
+        ([source, "--out", tmp_path / "m.pt2", "--format", "timm"], "--format has no effect"),
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),
     ):

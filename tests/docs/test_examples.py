@@ -71,8 +71,10 @@ def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, t
     for package in ("onnxruntime", "onnxscript", "torchao", "torchvision", "transformers"):
         pytest.importorskip(package)
     (tmp_path / "runs").symlink_to(reader_folder / "runs")
-    for name in ("mine.onnx", "mine"):
-        kat_command.main(["export", "runs/digits", "--out", name])
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
+    for name in ("mine.onnx", "mine", "mine-transformers"):
+        kind = ["--format", "transformers"] if "-" in name else []
+        kat_command.main(["export", "runs/digits", "--out", name, *kind])
     ranks = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for name, value in ranks.items():
         monkeypatch.setenv(name, str(value))

@@ -1,7 +1,9 @@
 """The file formats of exported models.
 
 A format is a module with ``write(program, record, path)``, ``read(path)``, which returns the
-program as a function and the record, and ``read_record(path)``, which loads no program.
+program as a function and the record, and ``read_record(path)``, which loads no program. Not in the
+table are ``detector_onnx``, and ``transformers_folder``, whose result is a folder that kat does not
+read.
 """
 
 from kat.deploy.formats import onnx, pt2
