@@ -110,8 +110,6 @@ def _export_file(options: Namespace, out: Path) -> None:
 
 
 def _summary(exported: kat.deploy.Exported) -> list[str]:
-    from kat.deploy.formats import PROGRAMS
-
     record = exported.record
     takes = "one image of any size" if record.resizes else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
@@ -122,9 +120,8 @@ def _summary(exported: kat.deploy.Exported) -> list[str]:
     if record.step is not None:
         lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
     if exported.moved:
-        trust = " --trust" if exported.path.suffix[1:] in PROGRAMS else ""
         lines.append(
-            f"int8 moves the {record.outputs} by {exported.moved:.1e}; what that means for the"
-            f" accuracy, say 'kat eval {exported.path}{trust} --data ...'"
+            f"int8 moves the {record.outputs} by {exported.moved:.1e}: 'kat eval' measures what"
+            " that costs"
         )
     return lines

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats import FORMATS, detector_onnx, pt2, transformers_folder
 from kat.deploy.freezing import freeze, quantize_int8
 from kat.deploy.model_forms import size_step
-from kat.deploy.runtime import DetectorRuntime, open_file
+from kat.deploy.runtime import open_file
 from kat.errors import ExportFailed, InputError
 from kat.extras import needed_by
 from kat.files import check_new_folder, check_target, replacing
@@ -56,17 +54,6 @@ class Exported:
     error: float
     moved: float
     record: ExportRecord
-
-
-@dataclass(frozen=True)
-class _Export:
-    """A writer of a file, and its check."""
-
-    record: ExportRecord
-    write: Callable[[Path], None]
-    distance: Callable[..., float]
-    tolerance: float
-    moved: float = 0.0
 
 
 @needed_by("export")
@@ -115,24 +102,28 @@ def export_model(
     path = Path(path)
     check_target(path, [f".{ending}" for ending in FORMATS])
     if isinstance(model, Detector):
-        export = _detector_export(model, record, path, int8, run or {})
-    else:
-        export = _program_export(model, record, path, int8, run or {})
-    with replacing(path) as partial_path:
-        export.write(partial_path)
-        error = export.distance(open_file(partial_path, trust=True))
-        _check(error, export.tolerance, path, export.record)
-        size = partial_path.stat().st_size
-    return Exported(path, size, error, export.moved, export.record)
+        return _export_detector(model, record, path, int8=int8, run=run or {})
+    stored = ExportRecord(record, size_step(model), task_of(model), run or {})
+    batches = list(_batches(stored))
+    frozen, expected, moved = freeze(model), model, 0.0
+    if int8:
+        frozen = expected = quantize_int8(frozen)
+        moved = _distance(frozen, model, batches)
+    program = pt2.trace(frozen, record)
+    with replacing(path) as partial:
+        FORMATS[path.suffix[1:]].write(program, stored, partial)
+        error = _distance(open_file(partial, trust=True), expected, batches)
+        _check(error, TOLERANCE, path, stored)
+    return Exported(path, path.stat().st_size, error, moved, stored)
 
 
 @torch.no_grad()
-def export_transformers(model: nn.Module, record: ModelRecord, folder: str | Path) -> Exported:
-    """Writes a KAT for classification to a folder that transformers loads without kat.
+def export_transformers(model: nn.Module, record: ModelRecord, folder: str | Path) -> None:
+    """Write a KAT for classification to a folder that transformers loads without kat.
 
     The folder holds the weights, the preprocessing and the code of the model, which needs torch and
-    transformers only. It is written under a temporary name, opened, and run beside
-    the model on noise. It is renamed only if the logits agree to :data:`TOLERANCE`.
+    transformers only. It is written only if the logits of that code agree to :data:`TOLERANCE` on
+    noise.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -141,27 +132,41 @@ def export_transformers(model: nn.Module, record: ModelRecord, folder: str | Pat
 
     Raises:
         InputError: the folder holds files, transformers is not installed, or another model.
-        ExportFailed: the logits differ from the model's; the folder is not kept.
+        ExportFailed: the logits differ from the model's.
 
     Examples:
         >>> from pathlib import Path
         >>> from kat.deploy import export_transformers
         >>> from kat.models import load_model
-        >>> _ = export_transformers(*load_model(Path("runs/digits")), "mine")
+        >>> export_transformers(*load_model(Path("runs/digits")), "mine")
         >>> sorted(path.name for path in Path("mine").glob("*.py"))
         ['configuration_kat.py', 'modeling_kat.py']
     """
     folder = Path(folder)
     check_new_folder(folder)
+    built = transformers_folder.build(model, record)
     stored = ExportRecord(record, step=None)
-    with TemporaryDirectory(dir=folder.absolute().parent, prefix=".partial-") as name:
-        draft = Path(name, folder.name)
-        written = transformers_folder.write(model, record, draft)
-        error = _distance(written, model, list(_batches(stored)))
-        _check(error, TOLERANCE, folder, stored)
-        size = sum(path.stat().st_size for path in draft.iterdir())
-        draft.replace(folder)
-    return Exported(folder, size, error, 0.0, stored)
+    error = _distance(lambda images: built(images).logits, model, list(_batches(stored)))
+    _check(error, TOLERANCE, folder, stored)
+    transformers_folder.write(built, record, folder)
+
+
+def _export_detector(
+    model: Detector, record: ModelRecord, path: Path, *, int8: bool, run: Mapping[str, Any]
+) -> Exported:
+    if path.suffix != ".onnx" or int8:
+        raise InputError(
+            f"{record.architecture}, a detector, can be exported to .onnx only, without int8:"
+            " torch.export supports no model whose number of outputs depends on the image. It"
+            " supports the backbone: --backbone"
+        )
+    stored = detector_onnx.detector_record(model, record)._replace(run=run)
+    with replacing(path) as partial:
+        detector_onnx.write(model, stored, partial)
+        opened: Any = open_file(partial)
+        error = detector_onnx.detections_distance(opened.detect, model, stored)
+        _check(error, DETECTIONS_TOLERANCE, path, stored)
+    return Exported(path, path.stat().st_size, error, 0.0, stored)
 
 
 def _check(error: float, tolerance: float, path: Path, record: ExportRecord) -> None:
@@ -170,43 +175,6 @@ def _check(error: float, tolerance: float, path: Path, record: ExportRecord) -> 
             f"{path} was not kept: its {record.outputs} differ from the model's by {error:.1e},"
             f" relative to the largest; at most {tolerance:.0e} is allowed"
         )
-
-
-def _program_export(
-    model: nn.Module, record: ModelRecord, path: Path, int8: bool, run: Mapping[str, Any]
-) -> _Export:
-    stored = ExportRecord(record, size_step(model), task_of(model), run)
-    frozen = freeze(model)
-    exported = quantize_int8(frozen) if int8 else frozen
-    batches = list(_batches(stored))
-    moved = _distance(exported, model, batches) if int8 else 0.0
-    program = pt2.trace(exported, record)
-    return _Export(
-        stored,
-        partial(FORMATS[path.suffix[1:]].write, program, stored),
-        partial(_distance, expected=exported if int8 else model, batches=batches),
-        TOLERANCE,
-        moved,
-    )
-
-
-def _detector_export(
-    model: Detector, record: ModelRecord, path: Path, int8: bool, run: Mapping[str, Any]
-) -> _Export:
-    if path.suffix != ".onnx" or int8:
-        raise InputError(
-            f"{record.architecture}, a detector, can be exported to .onnx only, without int8:"
-            " torch.export supports no model whose number of outputs depends on the image. It"
-            " supports the backbone: --backbone"
-        )
-    stored = detector_onnx.detector_record(model, record)._replace(run=run)
-
-    def distance(opened: DetectorRuntime) -> float:
-        return detector_onnx.detections_distance(opened.detect, model, stored)
-
-    return _Export(
-        stored, partial(detector_onnx.write, model, stored), distance, DETECTIONS_TOLERANCE
-    )
 
 
 def _batches(stored: ExportRecord) -> Iterator[Tensor]:
@@ -220,7 +188,7 @@ def _batches(stored: ExportRecord) -> Iterator[Tensor]:
         yield torch.randn(2, channels, height + rows, width + 2 * columns, generator=generator)
 
 
-def _distance(model: nn.Module, expected: nn.Module, batches: list[Tensor]) -> float:
+def _distance(model: Callable[..., Any], expected: nn.Module, batches: list[Tensor]) -> float:
     """max |y - y'| / max |y'| over the batches, for the worst output; NaN if y or y' has one."""
     pairs = [(_by_name(model(images)), _by_name(expected(images))) for images in batches]
     ratios = []

@@ -38,26 +38,19 @@ class GroupRational(nn.Module):
     (1 or groups, n); the groups share a single row.
 
     Until trained weights are loaded, F is the identity. Powers of x overflow for |x| above 1e7.
-
-    Args:
-        config: of the model.
-        groups: the number of groups.
     """
 
-    def __init__(self, config: KATConfig, groups: int) -> None:
+    def __init__(self, config: KATConfig) -> None:
         super().__init__()
         self.form = config.form
-        self.groups = groups
-        rows_a = 1 if config.share == "numerator" else groups
-        rows_b = 1 if config.share == "denominator" else groups
-        m, n = config.degree
-        self.weight_numerator = nn.Parameter(torch.eye(m + 1)[1].repeat(rows_a, 1))
-        self.weight_denominator = nn.Parameter(torch.zeros(rows_b, n))
+        rows, terms = config.numerator
+        self.weight_numerator = nn.Parameter(torch.eye(terms)[1].repeat(rows, 1))
+        self.weight_denominator = nn.Parameter(torch.zeros(config.denominator))
 
     def forward(self, x: Tensor) -> Tensor:
-        """F(x), with the shape (..., channels) and the dtype of x, computed in float32 at least."""
+        """F(x), with the shape (..., channels) and the dtype of x, computed in float32."""
         a, b = self.weight_numerator, self.weight_denominator
-        z = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (self.groups, -1))
+        z = x.float().unflatten(-1, (max(len(a), len(b)), -1))
         if self.form == "A":
             s = z.abs() * polynomial(z.abs(), magnitude(b))
         else:
@@ -89,30 +82,13 @@ class KATMlp(nn.Module):
 
     def __init__(self, config: KATConfig) -> None:
         super().__init__()
-        width, hidden = config.hidden_size, config.intermediate_size
-        has_first = config.first_groups > 0
-        self.act1 = GroupRational(config, config.first_groups) if has_first else nn.Identity()
-        self.fc1 = nn.Linear(width, hidden)
-        self.act2 = GroupRational(config, config.num_groups)
-        self.fc2 = nn.Linear(hidden, width)
+        self.act1 = GroupRational(config)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act2 = GroupRational(config)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act2(self.fc1(self.act1(x))))
-
-
-class KATGatedMlp(nn.Module):
-    """W_2 (F(W_g x + c_g) * (W_x x + c_x)) + c_2: SwiGLU, as long as F is Swish."""
-
-    def __init__(self, config: KATConfig) -> None:
-        super().__init__()
-        width, hidden = config.hidden_size, config.intermediate_size
-        self.fc1_g = nn.Linear(width, hidden)
-        self.fc1_x = nn.Linear(width, hidden)
-        self.act = GroupRational(config, config.num_groups)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1_g(x)) * self.fc1_x(x))
 
 
 class KATAttention(nn.Module):
@@ -140,7 +116,7 @@ class KATBlock(GradientCheckpointingLayer):
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attn = KATAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = KATGatedMlp(config) if config.gated else KATMlp(config)
+        self.mlp = KATMlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -148,9 +124,9 @@ class KATBlock(GradientCheckpointingLayer):
 
 
 class KATForImageClassification(PreTrainedModel):
-    """A linear map of patches to tokens, blocks, and a linear classifier, for images of one size.
+    """A linear map of patches to tokens, blocks, and a linear classifier of the class token.
 
-    Parameters have the names of timm's VisionTransformer.
+    It takes images of one size. Parameters have the names of timm's VisionTransformer.
     """
 
     config_class = KATConfig
@@ -159,34 +135,23 @@ class KATForImageClassification(PreTrainedModel):
 
     def __init__(self, config: KATConfig) -> None:
         super().__init__(config)
-        width, (rows, columns) = config.hidden_size, config.patch_size
-        tokens = (config.image_size[0] // rows) * (config.image_size[1] // columns)
-        proj = nn.Conv2d(config.num_channels, width, (rows, columns), stride=(rows, columns))
+        width, patch = config.hidden_size, config.patch_size
+        proj = nn.Conv2d(config.num_channels, width, patch, stride=patch)
         self.patch_embed = nn.ModuleDict({"proj": proj})
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.class_token else None
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens + config.class_token, width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, width))
         self.blocks = nn.ModuleList(KATBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.head = nn.Linear(width, config.num_labels)  # type: ignore[arg-type]
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if module is self:
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
-
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
         """Logits (B, classes) of images (B, channels, height, width), and with labels the loss."""
-        config = self.config
-        if pixel_values.shape[2:] != torch.Size(config.image_size):
-            raise ValueError(f"the images must be of {config.image_size} pixels")
-        x = self.patch_embed["proj"](pixel_values).flatten(2).transpose(1, 2)
-        if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        patches = self.patch_embed["proj"](pixel_values).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
         x = x + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        x = x[:, 0] if config.global_pool == "token" else x[:, config.class_token :].mean(1)
-        logits = self.head(self.norm(x))
-        loss = None if labels is None else self.loss_function(labels, logits, config)
+        logits = self.head(self.norm(x[:, 0]))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutput(loss=loss, logits=logits)

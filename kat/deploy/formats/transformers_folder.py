@@ -13,80 +13,66 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import nn
 
 from kat.deploy.freezing import quiet_import
 from kat.documents import write_json
 from kat.errors import InputError
 from kat.extras import needed_by
-from kat.models import KAT, GatedKAT, ModelRecord
-from kat.models.checkpoints.weight_files import check_match
+from kat.models import KAT, ModelRecord
+from kat.models.checkpoints.weight_files import load_weights
 from kat.nn import rationals
-
-_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic")
-"""In the order of Pillow's numbers."""
 
 
 @needed_by("a folder for transformers")
-def write(model: nn.Module, record: ModelRecord, folder: Path) -> nn.Module:
-    """Writes the files.
-
-    Returns:
-        The model that transformers reads from the folder. It runs the modules beside this one.
+def build(model: nn.Module, record: ModelRecord) -> Any:
+    """Return the same model of the class that transformers loads, in ``modeling_kat``.
 
     Raises:
         InputError: transformers is not installed; or the model is no KAT for classification, or has
-            weights that ``modeling_kat`` lacks.
+            parameters that ``modeling_kat`` lacks.
     """
-    if not isinstance(model, KAT | GatedKAT):
-        raise InputError(
-            f"{record.architecture} cannot be exported for transformers: only KATs for"
-            " classification can, kat_* and kat_glu_*"
-        )
+    refusal = f"{record.architecture} cannot be exported for transformers: only plain KATs can"
+    if not isinstance(model, KAT):
+        raise InputError(f"{refusal}, for classification and without gates")
     with quiet_import():
         from kat.deploy.formats.modeling_kat import KATConfig, KATForImageClassification
 
-    KATConfig.register_for_auto_class()
-    KATForImageClassification.register_for_auto_class("AutoModelForImageClassification")
     built = KATForImageClassification(KATConfig(**_settings(model, record)))
-    state = model.state_dict().items()
-    weights = {name.replace("fc_norm.", "norm."): weight for name, weight in state}
-    source = f"only plain KATs can be exported for transformers; this {record.architecture}"
-    check_match(built, weights, source)
-    built.load_state_dict(weights)
-    with redirect_stderr(io.StringIO()):  # progress bars
+    load_weights(built, model.state_dict(), source=f"{refusal}; this one")
+    return built.eval()
+
+
+def write(built: Any, record: ModelRecord, folder: Path) -> None:
+    """Write the files."""
+    built.config.register_for_auto_class()
+    built.register_for_auto_class("AutoModelForImageClassification")
+    with redirect_stderr(io.StringIO()):  # a progress bar
         built.save_pretrained(folder)
-        write_json(folder / "preprocessor_config.json", _preprocessing(record))
-        return KATForImageClassification.from_pretrained(folder)
+    write_json(folder / "preprocessor_config.json", _preprocessing(record))
 
 
 def _settings(model: Any, record: ModelRecord) -> dict[str, Any]:
-    """The arguments of ``KATConfig``."""
+    """Return the arguments of ``KATConfig``."""
     block = model.blocks[0]
-    activations = list(rationals(model).values())
-    has_first = len(activations) == 2 * len(model.blocks)
-    activation = activations[-1]
+    *_, activation = rationals(model).values()
     names = dict(enumerate(record.classes))
-    rational = {
-        "first_groups": activations[0].num_groups if has_first else 0,
-        "num_groups": activation.num_groups,
-        "degree": activation.degree,
-        "form": activation.form,
-        "share": activation.share,
-    }
-    return {
-        **rational,
-        "image_size": record.input_size[1:],
+    sizes = {
         "patch_size": model.patch_embed.patch_size,
+        "num_patches": model.patch_embed.num_patches,
         "num_channels": record.input_size[0],
         "hidden_size": model.embed_dim,
         "num_hidden_layers": len(model.blocks),
         "num_attention_heads": block.attn.num_heads,
         "intermediate_size": block.mlp.fc2.in_features,
+    }
+    return {
+        **sizes,
         "qkv_bias": block.attn.qkv.bias is not None,
-        "gated": isinstance(model, GatedKAT),
-        "class_token": model.has_class_token,
-        "global_pool": model.global_pool,
+        "numerator": activation.weight_numerator.shape,
+        "denominator": activation.weight_denominator.shape,
+        "form": activation.form,
         "layer_norm_eps": block.norm1.eps,
         "id2label": names,
         "label2id": dict(zip(record.classes, names, strict=True)),
@@ -94,13 +80,13 @@ def _settings(model: Any, record: ModelRecord) -> dict[str, Any]:
 
 
 def _preprocessing(record: ModelRecord) -> dict[str, Any]:
-    """The contents of preprocessor_config.json."""
+    """Return the contents of preprocessor_config.json."""
     _, height, width = record.input_size
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": len(record.mean) == 3,
         "size": {"shortest_edge": math.floor(min(height, width) / record.crop_pct)},
-        "resample": _RESAMPLE.index(record.interpolation),
+        "resample": Image.Resampling[record.interpolation.upper()],
         "crop_size": {"height": height, "width": width},
         "image_mean": record.mean,
         "image_std": record.std,
