@@ -6,26 +6,25 @@ They are read as any other ``.onnx`` file, by :func:`kat.deploy.formats.onnx.rea
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
 
 from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats.onnx import OPSET, save_proto
-from kat.deploy.formats.pt2 import quiet_warnings
+from kat.deploy.formats.onnx import OPSET, THRESHOLD, save_proto
 from kat.deploy.freezing import freeze
 from kat.models import ModelRecord
 from kat.models.dense import Detector
 from kat.models.dense.image_sizes import pad_to_patches
 
-IMAGE, THRESHOLD = "image", "threshold"
+IMAGE = "image"
 _SAME = 0.9
 """The share of detections that must agree: rounding decides which of two near ties is kept."""
 
@@ -59,11 +58,9 @@ class OneImage(nn.Module):
         image, size = detector.transform.resize(image)[0][None], image.shape[-2:]
         seen = image.shape[-2:]
         canvas = pad_to_patches(image, step)
-        cells = [side // step for side in canvas.shape[-2:]]
-        maps = [
-            _padded(one, [count * int(step / stride) for count in cells])
-            for one, stride in zip(detector.backbone(image), detector.backbone.strides, strict=True)
-        ]
+        maps = []
+        for one, stride in zip(detector.backbone(image), detector.backbone.strides, strict=True):
+            maps.append(pad_to_patches(one, int(step / stride)))
         (found,), _ = detector.detect_in(maps, ImageList(canvas, [tuple(seen)]))
         found["boxes"] = resize_boxes(found["boxes"], seen, size)
         return {name: found[name] for name in output_names(detector)}
@@ -71,13 +68,8 @@ class OneImage(nn.Module):
 
 def output_names(detector: Detector) -> list[str]:
     """Return the outputs of a file, in their order."""
-    return ["boxes", "labels", "scores", *(["masks"] if detector.has_masks else [])]
-
-
-def _padded(maps: Tensor, size: Sequence[Any]) -> Tensor:
-    """Map (B, C, h, w) with zeros on the right and below, to this height and width."""
-    height, width = (whole - side for whole, side in zip(size, maps.shape[-2:], strict=True))
-    return functional.pad(maps, (0, width, 0, height))
+    names = ["boxes", "labels", "scores"]
+    return [*names, "masks"] if detector.has_masks else names
 
 
 def detector_record(detector: Detector, record: ModelRecord) -> ExportRecord:
@@ -102,24 +94,23 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
     threshold = torch.tensor(detector.score_threshold)
     channels, side, _ = record.model.input_size
     names = output_names(detector)
-    inputs = (torch.zeros(channels, side + 3, side // 2), threshold)
-    with quiet_warnings(torch.jit.TracerWarning, UserWarning):  # of constants in the trace
+    image = torch.zeros(channels, side + 3, side // 2)
+    axes: dict[str, dict[int, str]] = {name: {0: "objects"} for name in names}
+    axes[IMAGE] = {1: "height", 2: "width"}
+    with warnings.catch_warnings(action="ignore"):  # of constants in the trace
         torch.onnx.export(
             traced,
-            inputs,
+            (image, threshold),
             path,
             dynamo=False,
             opset_version=OPSET,
             input_names=[IMAGE, THRESHOLD],
             output_names=names,
-            dynamic_axes={
-                IMAGE: {1: "height", 2: "width"},
-                **{name: {0: "objects"} for name in names},
-            },
+            dynamic_axes=axes,
         )
     proto = onnx.load(path)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(threshold.numpy(), THRESHOLD))
-    for value, computed in zip(proto.graph.output, traced(*inputs).values(), strict=True):
+    for value, computed in zip(proto.graph.output, traced(image, threshold).values(), strict=True):
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims[1:], computed.shape[1:], strict=True):
             dim.dim_value = size
@@ -141,18 +132,17 @@ def detections_distance(detect: Detect, detector: Detector, record: ExportRecord
     generator = torch.Generator().manual_seed(0)
     errors = []
     channels, side, _ = record.model.input_size
-    for size in ((side, side), (side, side * 5 // 8), (side * 3 // 4 + 1, side * 5 // 4)):
-        image = torch.randn(channels, *size, generator=generator)
+    sizes = ((side, side), (side, side * 5 // 8), (side * 3 // 4 + 1, side * 5 // 4))
+    for height, width in sizes:
+        image = torch.randn((channels, height, width), generator=generator)
         threshold = _between(expected(image, torch.tensor(-1.0))["scores"])
         found, wanted = detect(image, threshold), expected(image, threshold)
-        errors.append(_distance(found, wanted, max(size)))
+        errors.append(_distance(found, wanted, max(height, width)))
     return torch.stack(errors).max().item()
 
 
 def _between(scores: Tensor) -> Tensor:
-    """Return the middle of the widest gap in the lower half of decreasing scores, safe from
-    rounding.
-    """
+    """Return the middle of the widest gap in the lower half of decreasing scores."""
     lower = scores[(len(scores) - 1) // 2 :]
     place = (lower[:-1] - lower[1:]).argmax()
     return (lower[place] + lower[place + 1]) / 2
@@ -168,9 +158,8 @@ def _distance(found: Detections, expected: Detections, side: int) -> Tensor:
         far = torch.cdist(_rows(found[name]), _rows(expected[name]), p=torch.inf)
         pairs = torch.maximum(pairs, far / scales[name])
     pairs[found["labels"][:, None] != expected["labels"]] = torch.inf
-    return torch.stack(
-        [pairs.amin(axis).quantile(_SAME, interpolation="higher") for axis in (0, 1)]
-    ).max()
+    nearest = [pairs.amin(0), pairs.amin(1)]
+    return max(distances.quantile(_SAME, interpolation="higher") for distances in nearest)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from kat.deploy.export_record import KEY, ExportRecord
-from kat.deploy.formats.pt2 import quiet_warnings
 from kat.extras import needed_by
 from kat.models.checkpoints.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.version import __version__
@@ -19,6 +19,8 @@ from kat.version import __version__
 OPSET = 18
 """The first with antialiased Resize, for position embeddings; in onnxruntime since 1.14 (2023)."""
 INPUT, OUTPUT = "images", "logits"
+THRESHOLD = "threshold"
+"""An optional input of detectors: the least score."""
 _ERROR = 3
 """A severity of onnxruntime. Below it, it warns that an optional input may cost speed."""
 
@@ -30,7 +32,7 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """
     outputs = program.call_spec.out_spec
     names = list(outputs.context) if outputs.type is dict else [OUTPUT]
-    with quiet_warnings():
+    with warnings.catch_warnings(action="ignore"):
         exported: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -64,12 +66,12 @@ def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
 
 
 def _name_dimensions(graph: Any, *, resizable: bool) -> None:
-    """Names the dynamic dimensions of the images, and the batch dimension of the outputs."""
-    names = ["batch", None, "height", "width"] if resizable else ["batch"]
-    for value, named in ((graph.input[0], names), *((one, names[:1]) for one in graph.output)):
-        for dim, name in zip(value.type.tensor_type.shape.dim, named, strict=False):
-            if name:
-                dim.dim_param = name
+    """Name the dynamic dimensions of the images, and the batch dimension of the outputs."""
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    if resizable:
+        _, _, height, width = graph.input[0].type.tensor_type.shape.dim
+        height.dim_param, width.dim_param = "height", "width"
 
 
 @needed_by("an ONNX file")
@@ -88,7 +90,8 @@ def read_record(path: Path) -> ExportRecord:
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     """Return the model in onnxruntime, on the CPU with torch's number of threads, and the record.
 
-    The function takes the inputs in their order. It returns ``logits``, or other outputs by name.
+    The function takes the images, and for a detector a threshold. It returns ``logits``, or other
+    outputs by name.
 
     Raises:
         InputError: onnxruntime is not installed; the file does not exist, is damaged, or was not
@@ -101,11 +104,13 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERROR
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
+    image_name = session.get_inputs()[0].name
     outputs = [x.name for x in session.get_outputs()]
 
-    def run(*given: Tensor) -> Any:
-        feed = {name: x.numpy() for name, x in zip(inputs, given, strict=False)}
+    def run(images: Tensor, threshold: Tensor | None = None) -> Any:
+        feed = {image_name: images.numpy()}
+        if threshold is not None:
+            feed[THRESHOLD] = threshold.numpy()
         computed = [torch.from_numpy(array) for array in session.run(outputs, feed)]
         return computed[0] if outputs == [OUTPUT] else dict(zip(outputs, computed, strict=True))
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,17 @@ _TRACED_BATCH = 2
 
 
 def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
-    """Return the program of a frozen model, for any batch size, and any image size if it is
-    resizable.
+    """Return the program of a frozen model, for any batch size.
 
-    It does not contain the paths of the model's source files.
+    If the model is resizable, the program takes images of any size. It does not contain the paths
+    of the model's source files.
     """
-    images = torch.zeros(_TRACED_BATCH, *record.input_size)
+    images = torch.zeros((_TRACED_BATCH, *record.input_size))
     dynamic: dict[int, Any] = {0: Dim("batch", min=1)}
     step = size_step(model)
     if step is not None:
         dynamic |= {2: step[0] * Dim("rows"), 3: step[1] * Dim("columns")}
-    with quiet_warnings():
+    with warnings.catch_warnings(action="ignore"):
         program = torch.export.export(model, (images,), dynamic_shapes=(dynamic,))
         if any(str(node.target).startswith("kat.") for node in program.graph.nodes):
             program = program.run_decompositions(decompositions())
@@ -45,19 +44,10 @@ def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
     return program
 
 
-@contextmanager
-def quiet_warnings(*categories: type[Warning]) -> Iterator[None]:
-    """Hides the warnings of torch's exporters about their own internals, and these categories."""
-    with warnings.catch_warnings():
-        for category in [*categories, FutureWarning, DeprecationWarning]:
-            warnings.simplefilter("ignore", category)
-        yield
-
-
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """Write the program, with the record as the extra file ``kat``."""
     content = io.BytesIO()  # PyTorch's own writer of files ends the process if the disk is full
-    with quiet_warnings():
+    with warnings.catch_warnings(action="ignore"):
         torch.export.save(program, content, extra_files={KEY: record.to_json()})
     path.write_bytes(content.getbuffer())
 
@@ -71,7 +61,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
         InputError: the file does not exist, is damaged, or was not written by 'kat export'.
     """
     record = read_record(path)
-    with quiet_warnings():
+    with warnings.catch_warnings(action="ignore"):
         module = torch.export.load(path).module()
     return module, record
 
