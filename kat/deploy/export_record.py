@@ -113,8 +113,9 @@ class ExportRecord(NamedTuple):
                 " of classes and preprocessing, without which its outputs mean nothing"
             )
         config = parse_json(text, source)
-        step, run = config["image_size_step"], config.get("run", {})  # older files have no run
-        return cls(ModelRecord.from_timm(config), step and tuple(step), config["task"], run)
+        step = config["image_size_step"]
+        model = ModelRecord.from_timm(config)
+        return cls(model, step and tuple(step), config["task"], config["run"])
 
     def check_size(self, images: torch.Size) -> None:
         """Check the shape (B, C, H, W) of a batch.

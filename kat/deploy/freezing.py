@@ -117,8 +117,6 @@ def _frozen(module: nn.Module) -> nn.Module:
 
 def _is_identity(source: GroupRational) -> bool:
     """Return True if P(x) = x and Q(x) = 1 for every group, exactly."""
-    if source.weight_numerator.is_meta:
-        return False
     x = torch.zeros_like(source.weight_numerator)
     x[:, 1] = 1
     return torch.equal(source.weight_numerator, x) and not source.weight_denominator.any()
@@ -126,12 +124,12 @@ def _is_identity(source: GroupRational) -> bool:
 
 @needed_by("int8")
 def quantize_int8(model: nn.Module) -> nn.Module:
-    """Return a copy with the weights of linear maps in int8: W_ij = s_i q_ij, with one float s_i a
-    row.
+    """Return a copy with the weights of linear maps in int8.
 
-    Activations and all arithmetic stay in float32: memory and files shrink, and no calibration is
-    needed. Norms, embeddings and coefficients of rationals, a small part of the parameters, are
-    left as they are. Uses torchao's ``Int8WeightOnlyConfig``.
+    W_ij = s_i q_ij, with one float s_i a row. Activations and all arithmetic stay in float32:
+    memory and files shrink, and no calibration is needed. Norms, embeddings and coefficients of
+    rationals, a small part of the parameters, are left as they are. Uses torchao's
+    ``Int8WeightOnlyConfig``.
 
     Args:
         model: a frozen model (:func:`kat.deploy.freeze`); it is not changed.
@@ -157,7 +155,7 @@ def quantize_int8(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Hides torchao's warnings about its GPU libraries that this machine cannot load.
+    """Hide torchao's warnings about its GPU libraries that this machine cannot load.
 
     transformers imports torchao, too.
     """

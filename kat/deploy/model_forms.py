@@ -12,8 +12,9 @@ from kat.models.dense import DenseModel
 
 
 def make_resizable(model: nn.Module, record: ModelRecord) -> nn.Module:
-    """Return the same model with ``dynamic_img_size=True``, which resamples its position
-    embeddings.
+    """Return the same model with ``dynamic_img_size=True``.
+
+    It resamples its position embeddings.
 
     Raises:
         InputError: the architecture has no such option.

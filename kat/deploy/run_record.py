@@ -11,8 +11,9 @@ from kat.training.run_directory import SETTINGS, SUMMARY
 
 
 def training_record(path: str | Path) -> TrainingRecord:
-    """Return the settings of a run and the metrics of its best weights; an empty record for other
-    paths.
+    """Return the settings of a run and the metrics of its best weights.
+
+    The record of any other path is empty.
 
     Args:
         path: a run directory, or any other place of a model.
