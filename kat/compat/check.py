@@ -59,7 +59,7 @@ def check(root: Path) -> list[Found]:
     """
     if not root.exists():
         raise InputError(f"{root} does not exist")
-    files = [root] if root.is_file() else [root / path for path in _python_files(root)]
+    files = [root] if root.is_file() else _python_files(root)
     found: list[Found] = []
     for path in files:
         if not {path.stem, *path.relative_to(root).parent.parts} & set(KERNELS):
@@ -68,8 +68,9 @@ def check(root: Path) -> list[Found]:
 
 
 def _python_files(root: Path) -> list[Path]:
-    paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    """Return the files of a tree but those in hidden folders."""
+    files = sorted(root.rglob("*.py"))
+    return [path for path in files if "/." not in f"/{path.relative_to(root).as_posix()}"]
 
 
 def _check_file(path: Path, files: list[Path]) -> list[Found]:
