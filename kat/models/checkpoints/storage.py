@@ -31,7 +31,7 @@ from kat.models.checkpoints.weight_files import (
     read_weights,
     warn_without,
 )
-from kat.text import numbered
+from kat.text import listing, numbered
 
 BEST = "best.ckpt"
 
@@ -174,7 +174,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
     if released is None:
         raise InputError(
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
-            " nothing says what model its weights belong to; 'kat convert' makes a KAT of a ViT"
+            f" nothing says what model its weights ({listing(weights) or 'none'}) belong to;"
+            " 'kat convert' makes a KAT of a ViT"
         )
     return weights, released, checksum
 

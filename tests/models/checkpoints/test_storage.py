@@ -252,8 +252,9 @@ def test_damaged_folders_are_named(saved, damage, message):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "other.ckpt"
-    torch.save({"weights": 1}, path)
-    with pytest.raises(InputError, match=r"neither a checkpoint .* nor an official KAT's"):
+    torch.save({f"rational.{i}": torch.ones(6) for i in range(4)}, path)
+    message = r"neither a checkpoint .* nor an official KAT's.* rational\.2 and 1 more"
+    with pytest.raises(InputError, match=message):
         load_model(path)
     with pytest.raises(InputError, match="not a checkpoint that 'kat train' has written"):
         read_training_checkpoint(path)
