@@ -24,9 +24,7 @@ _FOUND = (
 
 
 def published(name: str) -> str | None:
-    """Return the package that a module belongs to: ``kat_rational`` for
-    ``models.kat_rational.fit``.
-    """
+    """Return the package of a module: ``kat_rational`` for ``models.kat_rational.fit``."""
     parts = name.split(".")
     if parts[:2] == ["kat", "compat"]:
         return None
@@ -48,8 +46,8 @@ def absent(module: str, name: str, source: ModuleType) -> str:
     """Return the line that says that a published module has no such name here."""
     (nearest,) = difflib.get_close_matches(name, source.__all__, 1, cutoff=0)
     return (
-        f"{module} has no {name} in kat.compat, which has {', '.join(source.__all__)}: write"
-        f" `from {module} import {nearest}`"
+        f"{module} has no {name} in kat.compat, which has {', '.join(source.__all__)}: write, for"
+        f" example, `from {module} import {nearest}`"
     )
 
 
