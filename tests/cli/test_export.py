@@ -88,7 +88,7 @@ def test_what_is_printed_and_on_the_card(exported, tmp_path, capsys):
     assert captured.err == ""
     assert f"{out}: " in captured.out
     assert "2 x 2 pixels" in captured.out
-    assert f"'kat eval {out} --trust --data ...'" in captured.out
+    assert "int8 moves the logits by " in captured.out
 
 
 def test_bad_input(exported, tmp_path, capsys):
