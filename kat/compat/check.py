@@ -99,7 +99,7 @@ def _check_file(path: Path, files: list[Path]) -> list[Found]:
 
 
 def _check_import(
-    node: ast.stmt,
+    node: ast.Import | ast.ImportFrom,
     module: str,
     package: str,
     aliases: list[ast.alias],
@@ -120,7 +120,7 @@ def _check_import(
     else:
         name = aliases[0].asname or aliases[0].name
         new = {name: source}
-        alone = ast.unparse(node) == ast.unparse(ast.Import(aliases)) and "." not in name
+        alone = len(node.names) == 1 and "." not in name
         replacement = f"import {source.__name__} as {name}" if alone and not own else ""
     if own:
         return f"the project's own, {copies[0]}", replacement
