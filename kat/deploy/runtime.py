@@ -190,8 +190,7 @@ def open_resized(
         on_hub = str(path).startswith(HUB)
         found = from_pretrained(str(path).removeprefix(HUB)) if on_hub else load_model(path)
         model, record = found
-        resizes = image_size is not None and record.input_size[1:] != (image_size, image_size)
-        if resizes and not isinstance(model, DenseModel):
+        if image_size is not None and not isinstance(model, DenseModel):
             model = make_resizable(model, record)
         stored = ExportRecord(record, size_step(model))
     if image_size is None:
