@@ -115,7 +115,7 @@ def _summary(exported: kat.deploy.Exported) -> list[str]:
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
         f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"
-        f" {record.outputs} within {exported.error:.1e} of {of} on noise"
+        f" {record.outputs} within {exported.error:.1e} of PyTorch's on noise"
     ]
     if record.step is not None:
         lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
