@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KAT = {
-    "ops": 14_125, "nn": 14_770, "models": 22_660, "data": 16_690, "training": 27_255,
-    "analysis": 16_775, "deploy": 3_868, "cli": 10_040, "compat": 2_590, "recipes": 2, "": 5_000,
+    "ops": 14_125, "nn": 14_600, "models": 22_680, "data": 16_400, "training": 26_520,
+    "analysis": 16_530, "deploy": 4_600, "cli": 10_050, "compat": 2_580, "recipes": 2, "": 5_020,
 }  # fmt: skip
 """Nodes of the syntax tree of each package of kat, and of the modules that stand beside them.
 
@@ -23,12 +23,12 @@ KAT_SUM, TESTS, BESIDE = 133_800, 203_000, 62_500
 """The sum over kat, and the same for tests and for scripts, examples and benchmarks together."""
 KNOTS = {
     "ops": 0, "nn": 0, "models": 0, "data": 0, "training": 20,
-    "analysis": 0, "deploy": 1, "cli": 0, "compat": 1, "recipes": 0, "": 0,
+    "analysis": 0, "deploy": 0, "cli": 0, "compat": 0, "recipes": 0, "": 0,
 }  # fmt: skip
 """Comprehensions of each package that cannot be read aloud: lower a number, never raise one."""
 LONG = {
-    "ops": 1, "nn": 2, "models": 5, "data": 0, "training": 2,
-    "analysis": 6, "deploy": 0, "cli": 0, "compat": 0, "recipes": 0, "": 0,
+    "ops": 0, "nn": 0, "models": 0, "data": 0, "training": 2,
+    "analysis": 0, "deploy": 0, "cli": 0, "compat": 0, "recipes": 0, "": 0,
 }  # fmt: skip
 """Statements of more than 60 nodes in the functions of each package, likewise."""
 CPP = 2_000

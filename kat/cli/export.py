@@ -112,7 +112,6 @@ def _export_file(options: Namespace, out: Path) -> None:
 def _summary(exported: kat.deploy.Exported) -> list[str]:
     record = exported.record
     takes = "one image of any size" if record.resizes else "any batch size"
-    of = "the int8 model's" if exported.moved else "the model's"
     lines = [
         f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"
         f" {record.outputs} within {exported.error:.1e} of PyTorch's on noise"

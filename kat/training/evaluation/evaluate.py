@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kat.training.tasks.registry import TASKS, task_options
 _WEIGHTS = {"test": BEST, "test_last": LAST}
 """The checkpoints that are tested, by the prefix of their metrics."""
 _METRICS = tuple(m.name for m in TASKS[ImageDataset.task].eval_metrics if m.in_table)
-TEST_COLUMNS = tuple(f"{prefix}_{name}" for prefix in _WEIGHTS for name in _METRICS)
+TEST_COLUMNS = tuple(f"{prefix}_{name}" for prefix, name in product(_WEIGHTS, _METRICS))
 """The names of the results of a test, e.g. ``test_top1``, ``test_last_ece``."""
 
 
