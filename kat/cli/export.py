@@ -79,7 +79,7 @@ def make_parser() -> Parser:
         "--format",
         choices=("timm", "transformers"),
         metavar="NAME",
-        help="format of a folder: timm's, the default, or transformers', which needs no kat to load",
+        help="format of a folder: timm's (default), or transformers', which loads without kat",
     )
     add(
         "--int8",
