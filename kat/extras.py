@@ -21,7 +21,7 @@ _PACKAGES = {
     "cli": "jsonargparse pydantic pydantic_core rich shtab yaml",
     "fit": "numpy scipy",
     "vision": "PIL huggingface_hub safetensors timm torchvision",
-    "train": "sklearn tensorboard torchmetrics",
+    "train": "pi_heif sklearn tensorboard torchmetrics",
     "dense": "faster_coco_eval",
     "plot": "jinja2 markupsafe matplotlib",
     "export": "onnx onnxruntime onnxscript torchao transformers",
@@ -37,6 +37,7 @@ _DISTRIBUTIONS = {
     "PIL": "pillow",
     "faster_coco_eval": "faster-coco-eval",
     "mlflow": "mlflow-skinny",
+    "pi_heif": "pi-heif",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

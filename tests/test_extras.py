@@ -253,7 +253,6 @@ def test_the_extra_of_each_package_brings_it(monkeypatch):
 
 
 NOT_OF_AN_EXTRA = {
-    "pillow_heif": "its wheels hold code under the GPL, so users choose it themselves",
     "triton": "torch brings it where there is a GPU",
     "torch": "the core",
     "kat": "this package",

@@ -6,7 +6,6 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kat.data.naming import IMAGE_FORMATS
 from kat.errors import InputError
+from kat.extras import require
 from kat.files import read_bytes
 
 Exif = Literal["upright", "ignore"]
@@ -26,6 +26,9 @@ IMAGE_LIMIT = 1 << 30
 """The most bytes of an image file."""
 PIXEL_LIMIT = 1 << 27
 """The most pixels of an image: 134 megapixels, which take 1.5 GB at most."""
+
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
+"""The bytes 4 to 12 of a HEIC file."""
 
 # Pillow would print these for images that are read nevertheless.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -110,7 +113,7 @@ def decode_bytes(
     Raises:
         UnreadableImage: the bytes are damaged or not an image, or the image is too large.
     """
-    with as_unreadable(name, content):
+    with as_unreadable(name):
         image = _opened(content)
         image.load()
         return upright(as_rgb(image) if rgb else image, exif, annotated)
@@ -122,13 +125,13 @@ def header(content: bytes, name: str) -> tuple[Size, int]:
     Raises:
         UnreadableImage: the bytes are not an image, or the image is too large.
     """
-    with as_unreadable(name, content):
+    with as_unreadable(name):
         image = _opened(content)
         return image.size, orientation_of(image)
 
 
 @contextmanager
-def as_unreadable(name: str, content: bytes = b"") -> Iterator[None]:
+def as_unreadable(name: str) -> Iterator[None]:
     """Turn all errors of Pillow, which has nearly every kind, into :class:`UnreadableImage`."""
     try:
         yield
@@ -136,19 +139,15 @@ def as_unreadable(name: str, content: bytes = b"") -> Iterator[None]:
         reason = getattr(error, "reason", str(error)) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its message is the address of an object
             reason = f"its format is none of {', '.join(IMAGE_FORMATS)}"
-            if _is_heic(content):
-                reason = "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
-            elif not content:
-                reason = "it has no bytes"
         raise UnreadableImage(name, reason.partition(", could be decompression")[0]) from error
 
 
 def _opened(content: bytes) -> Image.Image:
+    if not content:
+        raise ValueError("it has no bytes")
     Image.init()
-    if _is_heic(content) and find_spec("pillow_heif"):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+    if content[4:12] in _HEIC:
+        require("pi_heif", "a HEIC image").register_heif_opener()
     formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     image = Image.open(io.BytesIO(content), formats=formats)
     if image.width * image.height > PIXEL_LIMIT:
@@ -156,10 +155,6 @@ def _opened(content: bytes) -> Image.Image:
             f"it has {image.width}x{image.height} pixels; an image may have {PIXEL_LIMIT:,}"
         )
     return image
-
-
-def _is_heic(content: bytes) -> bool:
-    return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1")
 
 
 def upright(

@@ -24,11 +24,11 @@ IMAGE_FORMATS = {
     "GIF": (".gif",),
     "AVIF": (".avif",),
     "JPEG2000": (".jp2",),
-    "HEIF": (".heic",),
+    "HEIF": (".heic", ".heif"),
 }
 """The formats of image files, by Pillow's names, and their extensions in lower case. Pillow has
 more, which run other programs (EPS) or hold no photographs. Of a GIF the first frame is taken;
-HEIF needs the package pillow-heif."""
+HEIF needs the package pi-heif."""
 
 IMAGE_EXTENSIONS = tuple(chain.from_iterable(IMAGE_FORMATS.values()))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import EpsImagePlugin, features
 
@@ -44,3 +46,15 @@ def test_formats_of_photographs_are_read_by_their_content(tmp_path, kind):
     path = tmp_path / "good.jpg"
     path.write_bytes(encoded(noise(), kind))
     assert decode(str(path)).size == (64, 48)
+
+
+def test_heic_is_read_with_pi_heif_and_its_extra_is_named_without(monkeypatch):
+    path = Path(__file__).with_name("photograph.heic")  # its left half is red
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pi_heif", None)
+        with pytest.raises(UnreadableImage, match=r"needs the package pi-heif: .*\[train\]"):
+            decode(str(path))
+    pytest.importorskip("pi_heif", reason="HEIC files are read with pi-heif")
+    image = decode(str(path))
+    assert image.size == (64, 48)
+    np.testing.assert_allclose(image.getpixel((5, 5)), (255, 0, 0), atol=8)
