@@ -164,6 +164,10 @@ class ImageDataset(Dataset):
         *_, labels = self.source.listing()
         return labels
 
+    def class_counts(self) -> np.ndarray:
+        """Return the number of images of each class, as far as the source lists their classes."""
+        return np.bincount(self.class_indices(), minlength=len(self.classes))
+
     def evenly_spaced(self, count: int) -> ImageDataset:
         """Return a dataset of at most ``count`` images, evenly spaced in the order of this one."""
         count = min(count, len(self))

@@ -29,7 +29,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
-from kat.training.auto_settings import resolve_auto
+from kat.training.auto_settings import imbalance, resolve_auto
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
@@ -212,6 +212,8 @@ def _notes(
         pairs = zip(data.train.classes, now["loss.class_weights"], strict=True)
         weights = [f"{name} {weight:.4g}" for name, weight in pairs]
         lines.append(f"class weights: {listing(weights, 8)}")
+    if final.loss.class_weights is None:
+        lines.append(imbalance(data.train))
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
         if typed[name] not in (AUTO, now[name]):
             lines.append(

@@ -84,8 +84,13 @@ def test_balanced_weights_are_scikit_learns(tmp_path, holdout):
     assert resolved.config.loss.class_weights == pytest.approx(wanted.tolist())
     assert resolved.task.class_weights.tolist() == pytest.approx(wanted.tolist())
     assert f"class weights: n00 {wanted[0]:.4g}, n01 {wanted[1]:.4g}, " in "".join(resolved.notes)
-    again = _config(tmp_path, data=data, loss=LossConfig(resolved.config.loss.class_weights))
-    assert resolve(again).config.loss == resolved.config.loss
+    given = LossConfig(resolved.config.loss.class_weights)
+    again = resolve(_config(tmp_path, data=data, loss=given))
+    assert again.config.loss == resolved.config.loss
+    line = "'n00' has 1 training image, the largest class 6: loss.class_weights=balanced"
+    assert line not in "".join(again.notes)
+    notes = "".join(resolve(_config(tmp_path, data=data)).notes)
+    assert (line in notes) == (not holdout)  # which leaves 1 and 4 images
 
 
 def _has(monkeypatch, kind):

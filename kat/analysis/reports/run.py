@@ -112,22 +112,15 @@ def _course(run: RunFindings) -> str:
 
 
 def _add_class_findings(report: Report, found: ClassFindings) -> None:
-    """Add the share of correct predictions, photographs, the confusion matrix, and the classes."""
-    right, either_way = int(found.confusion.trace()), found.confusion + found.confusion.T
+    """Add the share of correct predictions, the recall of each class, photographs, confusion."""
+    right = int(found.confusion.trace())
+    either_way = found.confusion + found.confusion.T
     images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
     text = f"{100 * right / found.images:.0f} %{images} are classified correctly"
     # Two classes have only one pair.
     for pair in most_confused(np.triu(either_way), found.classes, len(found.classes) > 2):
         text += f"; {pair.true} and {pair.predicted} are confused most"
     report.text(f"{text}.")
-    report.figure(
-        draw_photographs(found.shown, found.titles),
-        "Images as the model sees them: mistakes, the highest loss first, and right predictions.",
-    )
-    report.figure(
-        draw_confusion(found.confusion, found.classes),
-        "Confusion: the share of each true class (row) that is predicted as each class (column).",
-    )
     seen = [row for row in found.by_class if row.images]
     ranked = sorted(seen, key=lambda row: row.correct / row.images)
     columns = (
@@ -141,6 +134,14 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
     report.table(columns, rows[:_LISTED])
     if len(rows) > _LISTED:
         report.numbers(columns, rows[_LISTED:])
+    report.figure(
+        draw_photographs(found.shown, found.titles),
+        "Images as the model sees them: mistakes, the highest loss first, and right predictions.",
+    )
+    report.figure(
+        draw_confusion(found.confusion, found.classes),
+        "Confusion: the share of each true class (row) that is predicted as each class (column).",
+    )
 
 
 def _add_dense_findings(report: Report, found: DenseFindings) -> None:

@@ -81,6 +81,7 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
     assert {row[0]: (row[1], row[2], row[4]) for row in by_class[1:]} == {
         row.name: ("4", f"{row.recall:.1f}", f"{row.f1:.1f}") for row in found.by_class
     }
+    assert text.index("recall (%)") < text.index("Images as the model") < text.index("Confusion:")
     assert len(found.titles) == 6 + min(6, right)
     run = pages.findings(model, predictions="the classes differ", activations=[])
     write_run_report(run, path)
