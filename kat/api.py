@@ -18,10 +18,12 @@ from kat.data import UnreadableImage, decode, eval_transform
 from kat.data.decoding import Exif, in_channels, rgb_of
 from kat.data.folders import image_files
 from kat.deploy.formats import FORMATS
-from kat.deploy.runtime import HUB, open_resized
+from kat.deploy.runtime import open_resized
 from kat.errors import InputError
-from kat.models import ModelRecord, is_model_folder
+from kat.models import ModelRecord
 from kat.models.dense import task_of
+from kat.notebook import table_html
+from kat.text import dimensions, listing
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.recipes import SHORT, config_from, config_of_run, read_recipe
@@ -206,14 +208,15 @@ def data_to_evaluate(
         InputError: neither says on what dataset.
     """
     path = Path(model.source if isinstance(model, TrainedModel) else model)
-    is_exported = path.suffix[1:] in FORMATS and path.is_file()
-    exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
+    form = FORMATS.get(path.suffix[1:])
+    exported = form.read_record(path).run if form and path.is_file() else None
     settings, remark = data_to_test(path, given, exported)
-    if "name" not in (settings := settings | dict(given)):
-        known = isinstance(model, TrainedModel) or path.is_file() or is_model_folder(path)
-        reason = "does not belong to a run: name the dataset to evaluate on with --data"
-        missing = "holds no model" if path.exists() else "does not exist"
-        raise InputError(f"{path} {reason if known or str(path).startswith(HUB) else missing}")
+    settings |= given
+    if "name" not in settings:
+        raise InputError(
+            f"{path} does not belong to a run: check the path, or name the dataset to evaluate on"
+            " with --data"
+        )
     return settings, remark
 
 
@@ -253,6 +256,19 @@ class TrainedModel:
         self.source = source
         self.stored = stored or record
 
+    def _repr_html_(self) -> str:
+        """Return a table of what the model is, for a notebook."""
+        facts = {
+            "model": self.record.architecture,
+            "from": self.source,
+            "task": self.task,
+            "classes": f"{len(self.classes)}: {listing(self.classes, 10)}",
+            "images": dimensions(self.record.input_size),
+        }
+        if parameters := sum(parameter.numel() for parameter in self.model.parameters()):
+            facts["parameters"] = f"{parameters:,}"  # an exported file does not list them
+        return table_html(facts.items())
+
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the logits."""
@@ -287,7 +303,8 @@ class TrainedModel:
             images: one image, or many. An image is a path, a PIL image, an array (H, W) or
                 (H, W, C) or a tensor (H, W) or (C, H, W) of uint8. Many are a list of images, a
                 folder, whose subfolders count, or a batch with one dimension more.
-            draw: also draw objects or classes of pixels, into ``pictures`` of the prediction.
+            draw: also return the image in ``pictures`` of the prediction, with objects or classes
+                of pixels drawn over it.
             exif: ``"upright"`` rotates photographs by their EXIF orientation, ``"ignore"`` uses the
                 pixels as they are stored.
             options: of the task, as ``kat predict --help`` lists them: ``top`` and ``batch_size``
@@ -336,6 +353,8 @@ class TrainedModel:
                 except UnreadableImage as error:
                     waiting[-1].error = f"cannot be read: {error.reason}"
                 else:
+                    if draw:
+                        waiting[-1].pictures[""] = opened
                     yield opened
 
         def predictions() -> Iterator[Prediction]:
@@ -344,7 +363,8 @@ class TrainedModel:
             ):
                 while waiting[0].error:
                     yield waiting.popleft()
-                yield replace(found, image=waiting.popleft().image)
+                known = waiting.popleft()
+                yield replace(found, image=known.image, pictures=known.pictures | found.pictures)
             yield from waiting
 
         return predictions()
@@ -399,7 +419,7 @@ def _as_pil(image: np.ndarray | Tensor, name: str) -> Image.Image:
     pixels = np.asarray(image.cpu() if isinstance(image, Tensor) else image)
     if isinstance(image, Tensor) and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
+    if pixels.shape[2:] == (1,):
         pixels = pixels[..., 0]
     if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,), (4,)) or pixels.ndim < 2:
         raise InputError(

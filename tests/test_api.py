@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import HTMLFormatter
 from PIL import Image
 
 import kat
@@ -139,10 +140,23 @@ def test_a_model_of_the_hub_has_its_prefix(folder, model):
     on_hub = kat.load(f"hf-hub:{folder / 'run'}")  # a folder of that name comes first
     assert on_hub.classes == model.classes
     for subject in (on_hub, on_hub.source, kat.TrainedModel(model.model, model.record)):
-        with pytest.raises(InputError, match="does not belong to a run: name the dataset to"):
+        with pytest.raises(InputError, match="does not belong to a run"):
             kat.evaluate(subject)
     with pytest.raises(InputError, match=f"{folder} holds no model"):
-        kat.evaluate(folder)
+        kat.evaluate(folder, "digits")
+
+
+def test_a_notebook_shows_what_a_model_is_and_a_prediction_with_its_picture(folder, model):
+    path = folder / "photos" / "val" / "cat" / "0.png"
+    (one,) = model.predict([path], draw=True)
+    assert np.array_equal(one.pictures[""], Image.open(path))
+    one.entries[0]["class"] = "<b>"
+    shown = HTMLFormatter()(one)
+    assert "<th>&lt;b&gt;</th>" in shown
+    assert (shown.count("<progress "), shown.count("<img ")) == (2, 1)
+    assert "<img" not in HTMLFormatter()(model.predict(path))
+    for text in ("kat_micro_patch8_64", "classification", "2: cat, dog", "3x64x64"):
+        assert f"<td>{text}</td>" in HTMLFormatter()(model)
 
 
 def test_images_of_another_size(folder):

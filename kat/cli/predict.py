@@ -72,8 +72,10 @@ def main(arguments: list[str]) -> None:
         write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
     if bad := [result for result in results if "error" in result]:
         line = f"{len(bad)} of {len(results)} images cannot be read, first {bad[0]['image']}"
-        if options.strict or len(bad) == len(results):
-            raise Failed(line) if options.strict else InputError(line)
+        if options.strict:
+            raise Failed(line)
+        if len(bad) == len(results):
+            raise InputError(line)
         warn(f"kat: {line}")
 
 

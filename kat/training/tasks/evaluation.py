@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream, make_loader
 from kat.errors import InputError, first_line
 from kat.models import ModelRecord
+from kat.notebook import picture_html, table_html
 from kat.settings import Count, Side
 from kat.text import counted
 from kat.training.nonfinite import check_weights
@@ -110,8 +111,8 @@ class Prediction:
             in pixels) and any ``segmentation`` (the mask in COCO's encoding); of a segmentation
             model the classes that occur, with the ``share`` of their pixels.
         mask: (H, W) int16, the class index of each pixel; None for other tasks.
-        pictures: drawings, if they were asked for: objects or classes over the image by ``""``, the
-            mask with a color for each class by ``"_mask"``.
+        pictures: pictures, if they were asked for: by ``""`` the image, with objects or classes of
+            pixels over it; by ``"_mask"`` the mask with a color for each class.
         image: the path of the image, or its place among others.
         error: why the image cannot be read, or "".
 
@@ -127,6 +128,12 @@ class Prediction:
     pictures: dict[str, Image.Image] = field(default_factory=dict, repr=False)
     image: str = ""
     error: str = ""
+
+    def _repr_html_(self) -> str:
+        """Return the picture, if it was asked for, and the entries as bars, for a notebook."""
+        picture = picture_html(self.pictures[""]) if self.pictures else ""
+        values = [tuple(entry.values())[:2] for entry in self.entries]
+        return picture + table_html([("image", f"{self.image} {self.error}"), *values])
 
 
 class Table(NamedTuple):
