@@ -46,9 +46,9 @@ from kat.training.build import build
 from kat.training.loop import fit
 from kat.training.optim.ema import EMA
 from kat.training.provenance import provenance
-from kat.training.recipes import config_of_run
-from kat.training.resolve import resolve
 from kat.training.run import Callback, Run
+from kat.training.settings.recipes import config_of_run
+from kat.training.settings.resolve import resolve
 
 SIZES = {
     "fashion": (100, 150, 200, 300, 500, 700, 1000, 1400, 2000, 2000),

@@ -26,7 +26,7 @@ from kat.notebook import table_html
 from kat.text import dimensions, listing
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_to_test
-from kat.training.recipes import SHORT, config_from, config_of_run, read_recipe
+from kat.training.settings.recipes import SHORT, config_from, config_of_run, read_recipe
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.evaluation import Subject, device_of
 from kat.training.tasks.registry import task_options

@@ -23,8 +23,9 @@ AUTO = "auto"
 T = TypeVar("T")
 Settings = TypeVar("Settings")
 
-# The program replaces every "auto" before it uses the setting (kat.training.auto_settings). To
-# mypy a setting has the type that it has then; the command line and pydantic accept the word.
+# The program replaces every "auto" before it uses the setting: see
+# kat.training.settings.auto_settings. To mypy a setting has the type that it has then; the command
+# line and pydantic accept the word.
 if TYPE_CHECKING:
     OrAuto = Annotated[T, AUTO]
 else:

@@ -38,7 +38,7 @@ from kat.locks import locked
 from kat.settings import AUTO, Count, nested
 from kat.tables import open_table, print_table
 from kat.text import printable, say, say_all, warn
-from kat.training.recipes import GRIDS, recipe_names
+from kat.training.settings.recipes import GRIDS, recipe_names
 from kat.training.tasks.declared import Metric
 
 if TYPE_CHECKING:

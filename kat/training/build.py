@@ -19,8 +19,8 @@ from kat.training.optim.ema import EMA
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
-from kat.training.resolve import ResolvedRun
 from kat.training.run import Run
+from kat.training.settings.resolve import ResolvedRun
 from kat.training.state import Division, TrainState, rounding_factors
 
 

@@ -17,8 +17,8 @@ from kat.training.config import TrainConfig
 from kat.training.distributed import launch
 from kat.training.loop import fit
 from kat.training.meter import Work
-from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Run
+from kat.training.settings.resolve import ResolvedRun, resolve
 from kat.training.trainer import open_run
 
 WARM_UP, STEPS = 1, 3

@@ -27,9 +27,9 @@ from kat.training.checks import check_run
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
 from kat.training.provenance import provenance
-from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run import Callback, Run
 from kat.training.run_directory import BEST, CONVERSION, SUMMARY, locked_run, prepare_run_directory
+from kat.training.settings.resolve import ResolvedRun, resolve
 
 
 @dataclass

@@ -201,7 +201,7 @@ def test_a_grid_of_detectors_is_compared_by_box_ap(items, tmp_path, capsys):
 
 
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
-    from kat.training.recipes import GRIDS, recipe_names
+    from kat.training.settings.recipes import GRIDS, recipe_names
 
     names = recipe_names(GRIDS)
     assert names == ["components", "degrees", "groups", "init", "models", "paper", "share"]

@@ -18,7 +18,8 @@ from kat.cli.main import COMMANDS, GROUPS, USAGE
 from kat.cli.options import parser as parsing
 from kat.cli.options.parser import settings_of
 from kat.errors import InputError
-from kat.training import TrainConfig, recipes
+from kat.training import TrainConfig
+from kat.training.settings import recipes
 from tests.cli.commands import ALL_COMMANDS, run
 
 ROOT = Path(__file__).parents[2]

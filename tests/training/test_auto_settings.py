@@ -17,7 +17,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, build_model, read_vit, save_model
 from kat.settings import check_ranges
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
-from kat.training.auto_settings import choose, fill_auto, from_scratch
+from kat.training.settings.auto_settings import choose, fill_auto, from_scratch
 
 GREY = ModelRecord(
     architecture="kat_micro_patch4_28",

@@ -10,7 +10,7 @@ from kat.training import ModelConfig, TrainConfig
 from kat.training.build import build
 from kat.training.checks import check_run
 from kat.training.loop import prepared
-from kat.training.resolve import resolve
+from kat.training.settings.resolve import resolve
 from tests.training.small import batches, make_run
 
 DIGITS = {"data": DataConfig(name="digits", batch_size=32)}

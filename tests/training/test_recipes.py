@@ -11,7 +11,13 @@ from kat.cli.options.training_settings import TrainingParser
 from kat.errors import InputError
 from kat.settings import flat, merged, nested
 from kat.training import TrainConfig, settings_to_keep
-from kat.training.recipes import GRIDS, config_from, config_of_run, read_recipe, recipe_names
+from kat.training.settings.recipes import (
+    GRIDS,
+    config_from,
+    config_of_run,
+    read_recipe,
+    recipe_names,
+)
 from kat.training.sweep.plan import find_grids
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from kat.data import DataConfig
 from kat.errors import InputError
 from kat.training import LossConfig, ModelConfig, OptimConfig, TrainConfig
-from kat.training.resolve import resolve
+from kat.training.settings.resolve import resolve
 from tests.images import write_folder
 
 

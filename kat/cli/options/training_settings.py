@@ -12,7 +12,7 @@ from jsonargparse import ActionConfigFile
 from kat.cli.options.parser import Parser
 from kat.settings import nested
 from kat.training import TrainConfig
-from kat.training.recipes import SHORT, config_of_run, read_recipe, recipe_names
+from kat.training.settings.recipes import SHORT, config_of_run, read_recipe, recipe_names
 
 
 class _Recipe(ActionConfigFile):

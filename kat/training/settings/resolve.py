@@ -29,11 +29,11 @@ from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
-from kat.training.auto_settings import imbalance, resolve_auto
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
 from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
+from kat.training.settings.auto_settings import imbalance, resolve_auto
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
