@@ -40,7 +40,7 @@ from decoder import Config, Run, bits_per_byte, read
 
 import kat
 from kat.nn import rationals
-from kat.training.provenance import provenance
+from kat.training.record.provenance import provenance
 
 POLYNOMIALS = {
     "act1": (0.0, 1.0, 0.0, 0.0, 0.0, 0.0),

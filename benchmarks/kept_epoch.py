@@ -45,8 +45,8 @@ from kat.tables import write_table
 from kat.training.build import build
 from kat.training.loop import fit
 from kat.training.optim.ema import EMA
-from kat.training.provenance import provenance
-from kat.training.run import Callback, Run
+from kat.training.record.provenance import provenance
+from kat.training.record.run import Callback, Run
 from kat.training.settings.recipes import config_of_run
 from kat.training.settings.resolve import resolve
 

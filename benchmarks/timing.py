@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 import kat
 from kat.files import replacing
 from kat.machine import processor
-from kat.training.provenance import commit
+from kat.training.record.provenance import commit
 
 QUEUED = 10
 ENOUGH = 20.0

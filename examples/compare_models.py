@@ -27,7 +27,7 @@ from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.models import load_model, rational_parameter_names
 from kat.tables import write_table
 from kat.training import read_history, read_settings, settings_to_keep, train
-from kat.training.provenance import PROVENANCE
+from kat.training.record.provenance import PROVENANCE
 
 COLUMNS = ("model", "seed", "top1", "parameters", "flops", "seconds")
 

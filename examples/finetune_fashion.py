@@ -30,7 +30,7 @@ from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
 from kat.tables import write_table
 from kat.training import read_settings, settings_to_keep
-from kat.training.provenance import PROVENANCE
+from kat.training.record.provenance import PROVENANCE
 
 TASKS = ("from_digits", "from_garments")
 MODEL = "kat_micro_patch4_28"

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import kat
 from kat.tables import write_table
-from kat.training.provenance import PROVENANCE, provenance
+from kat.training.record.provenance import PROVENANCE, provenance
 
 WIDTH = 32
 GROUPS = 4

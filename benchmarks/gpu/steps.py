@@ -26,7 +26,7 @@ from gpu.kernels import Case, largest_error, pairs_of_settings
 from gpu.plan import ROOT, Plan
 from gpu.run import Emit, Skipped, Step, compute_mode, output
 from kat.machine import cores, processor
-from kat.training.provenance import commit
+from kat.training.record.provenance import commit
 
 
 def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from kat.analysis.ablation import Estimate
 from kat.tables import columns_of, write_table
-from kat.training.provenance import PROVENANCE, provenance
+from kat.training.record.provenance import PROVENANCE, provenance
 
 Row = dict[str, str]
 Rates = dict[str, float]

@@ -29,7 +29,7 @@ from rows import IDENTITY, Rates, Runs
 from summary import print_errors, print_ranks
 from torch import nn
 
-from kat.training.provenance import provenance
+from kat.training.record.provenance import provenance
 
 COLUMNS = ("task", *IDENTITY, "rate", "steps", "parameters", "valid", "test", "seconds")
 

@@ -15,8 +15,8 @@ from kat.models import load_model
 from kat.tables import columns_of, open_table, write_table
 from kat.training import read_divergence, read_settings
 from kat.training.evaluation.evaluate import TEST_COLUMNS
-from kat.training.provenance import PROVENANCE
-from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
+from kat.training.record.provenance import PROVENANCE
+from kat.training.record.run_directory import SETTINGS, SUMMARY, read_summary
 from kat.training.sweep.plan import REPORTING
 from kat.training.tasks.registry import TASKS
 

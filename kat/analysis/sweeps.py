@@ -17,7 +17,7 @@ from pathlib import Path
 from kat.analysis.runs import CURVE, METRICS, OF_RUN, History, Row, measure, read_runs
 from kat.errors import InputError, first_line
 from kat.training.evaluation.evaluate import TEST_COLUMNS, read_test
-from kat.training.run_directory import read_history
+from kat.training.record.run_directory import read_history
 from kat.training.sweep.plan import PlannedRun, settings_of
 
 

@@ -194,7 +194,7 @@ def _untuned(grid: Grid, tuned: Grid, out: Path) -> list[str]:
 
 def _skipped(runs: Iterable[PlannedRun]) -> dict[str, str]:
     """Return the files that the runs left out, each with the reason."""
-    from kat.training.run_directory import SKIPPED
+    from kat.training.record.run_directory import SKIPPED
 
     found: dict[str, str] = {}
     for path in sorted({run.folder / SKIPPED for run in runs}):

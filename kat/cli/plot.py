@@ -41,7 +41,7 @@ def activations(arguments: list[str]) -> None:
     """
     options = activations_parser().parse_args(arguments)
     from kat.nn import read_coefficient_history  # imports torch
-    from kat.training.run_directory import COEFFICIENTS
+    from kat.training.record.run_directory import COEFFICIENTS
 
     model, record = kat.models.load_model(options.run)
     inputs, note = _inputs(options, model, record)
@@ -306,7 +306,7 @@ def evolution(arguments: list[str]) -> None:
     """
     options = evolution_parser().parse_args(arguments)
     from kat.nn import read_coefficient_history  # imports torch
-    from kat.training.run_directory import COEFFICIENTS
+    from kat.training.record.run_directory import COEFFICIENTS
 
     history = read_coefficient_history(options.run / COEFFICIENTS)
     history = {name: own for name, own in history.items() if fnmatch(name, options.layers)}

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     from kat.analysis.reports.grids import write_comparison_report
     from kat.analysis.reports.run import write_run_report
     from kat.analysis.runs import find_runs, with_results
-    from kat.training.run_directory import REPORT
+    from kat.training.record.run_directory import REPORT
     from kat.training.sweep.plan import kept_settings
 
     runs: list[Path] = list(dict.fromkeys(options.runs))

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     """Draw the figure, and print the reports."""
     options = make_parser().parse_args(arguments)
     from kat.nn.stability import read_rows  # imports torch
-    from kat.training.run_directory import STABILITY
+    from kat.training.record.run_directory import STABILITY
 
     runs: list[Path] = options.runs
     if options.out:

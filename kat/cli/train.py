@@ -103,7 +103,7 @@ def run(config: TrainConfig, *, quiet: bool = False) -> None:
 
 
 def _report_monitored(config: TrainConfig) -> None:
-    from kat.training.run_directory import STABILITY
+    from kat.training.record.run_directory import STABILITY
 
     out = Path(config.out)
     if config.monitor.enabled and training.is_first_process() and (out / STABILITY).is_file():

@@ -7,7 +7,7 @@ from pathlib import Path
 from kat.documents import read_json
 from kat.models import TrainingRecord
 from kat.training import read_settings
-from kat.training.run_directory import SETTINGS, SUMMARY
+from kat.training.record.run_directory import SETTINGS, SUMMARY
 
 
 def training_record(path: str | Path) -> TrainingRecord:

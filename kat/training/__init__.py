@@ -10,7 +10,7 @@ _NAMES = {
     ".distributed": "is_first_process",
     ".dry_run": "DryRun measure_dry_run",
     ".evaluation.evaluate": "evaluate",
-    ".run_directory": "read_history read_settings settings_to_keep",
+    ".record.run_directory": "read_history read_settings settings_to_keep",
     ".tasks.evaluation": "EvalConfig Evaluation Prediction",
     ".trainer": "Summary train",
 }
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kat.training.distributed import is_first_process
     from kat.training.dry_run import DryRun, measure_dry_run
     from kat.training.evaluation.evaluate import evaluate
-    from kat.training.run_directory import read_history, read_settings, settings_to_keep
+    from kat.training.record.run_directory import read_history, read_settings, settings_to_keep
     from kat.training.tasks.evaluation import EvalConfig, Evaluation, Prediction
     from kat.training.trainer import Summary, train
 else:

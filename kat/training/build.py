@@ -12,16 +12,16 @@ from kat.data.loading.workers import worker_server
 from kat.errors import InputError
 from kat.models import Conversion, build_model, init_from_vit, load_weights
 from kat.nn.stability import StabilityMonitor
-from kat.training.checkpoint import raw_weights
 from kat.training.config import ModelConfig, TrainConfig
 from kat.training.distributed import wrap
 from kat.training.optim.ema import EMA
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
-from kat.training.run import Run
+from kat.training.record.checkpoint import raw_weights
+from kat.training.record.run import Run
+from kat.training.record.state import Division, TrainState, rounding_factors
 from kat.training.settings.resolve import ResolvedRun
-from kat.training.state import Division, TrainState, rounding_factors
 
 
 def build(resolved: ResolvedRun) -> Run:

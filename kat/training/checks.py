@@ -6,10 +6,10 @@ from kat.errors import InputError
 from kat.models.checkpoints.model_record import unseen_pixels
 from kat.text import warn
 from kat.training.optim.optimizer import check_layout
-from kat.training.run import Run
-from kat.training.run_directory import Checkpoint
+from kat.training.record.run import Run
+from kat.training.record.run_directory import Checkpoint
+from kat.training.record.state import rounding_changes
 from kat.training.settings.resolve import ResolvedRun
-from kat.training.state import rounding_changes
 from kat.training.tasks.match import check_task
 
 

@@ -15,7 +15,7 @@ from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
 from kat.training import distributed
 from kat.training.optim.freeze import frozen_to_eval
-from kat.training.run import Callback, Run, map_tensors
+from kat.training.record.run import Callback, Run, map_tensors
 
 
 def fit(run: Run) -> None:

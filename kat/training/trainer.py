@@ -22,13 +22,19 @@ from kat.training.callbacks.loggers import Loggers
 from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
-from kat.training.checkpoint import check_disk, load_checkpoint
 from kat.training.checks import check_run
 from kat.training.config import TrainConfig
 from kat.training.loop import fit
-from kat.training.provenance import provenance
-from kat.training.run import Callback, Run
-from kat.training.run_directory import BEST, CONVERSION, SUMMARY, locked_run, prepare_run_directory
+from kat.training.record.checkpoint import check_disk, load_checkpoint
+from kat.training.record.provenance import provenance
+from kat.training.record.run import Callback, Run
+from kat.training.record.run_directory import (
+    BEST,
+    CONVERSION,
+    SUMMARY,
+    locked_run,
+    prepare_run_directory,
+)
 from kat.training.settings.resolve import ResolvedRun, resolve
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.timing import header, take_turns
 from kat.machine import processor
-from kat.training.provenance import commit
+from kat.training.record.provenance import commit
 
 
 def test_of_no_candidates_there_are_no_times():

@@ -13,7 +13,7 @@ import yaml
 
 from kat.analysis.runs import read_runs, write_runs
 from kat.cli.ablate import make_parser, plan_grid
-from kat.training.provenance import commit
+from kat.training.record.provenance import commit
 from kat.training.sweep.plan import find_grids
 from tests.cli.commands import grid_writer, refused, run
 from tests.processes import children, start, wait_until

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from kat.models import load_model, save_model
-from kat.training.run_directory import read_data_record
+from kat.training.record.run_directory import read_data_record
 from tests.cli.commands import run
 from tests.images import write_folder
 

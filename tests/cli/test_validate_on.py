@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kat.training.run_directory import read_data_record, read_settings
+from kat.training.record.run_directory import read_data_record, read_settings
 from tests.cli.commands import refused, run
 
 pytestmark = pytest.mark.slow

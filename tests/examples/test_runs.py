@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kat.tables import write_table
-from kat.training.provenance import PROVENANCE, commit
+from kat.training.record.provenance import PROVENANCE, commit
 from tests.examples.domains import rows_of, run_twice, train
 from tests.images import write_fashion_mnist
 

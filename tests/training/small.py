@@ -13,14 +13,14 @@ from torch import nn
 from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
 from kat.training import ModelConfig, TrainConfig
-from kat.training.checkpoint import load_checkpoint, raw_weights
 from kat.training.distributed import World
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
-from kat.training.run import Callback, Run
-from kat.training.run_directory import newest_checkpoint
-from kat.training.state import Division, TrainState
+from kat.training.record.checkpoint import load_checkpoint, raw_weights
+from kat.training.record.run import Callback, Run
+from kat.training.record.run_directory import newest_checkpoint
+from kat.training.record.state import Division, TrainState
 from kat.training.tasks.classification.task import Classification
 from tests.records import RECORD
 

@@ -25,7 +25,7 @@ from kat.training.distributed import (
     launch,
     share_buffers,
 )
-from kat.training.run_directory import locked_run
+from kat.training.record.run_directory import locked_run
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 from tests.training.killed_runs import train

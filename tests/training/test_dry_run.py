@@ -15,7 +15,7 @@ import torch
 from examples.items import make_items
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.training import measure_dry_run
-from kat.training.checkpoint import bytes_of_directory
+from kat.training.record.checkpoint import bytes_of_directory
 from kat.training.settings.recipes import recipe_names
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder

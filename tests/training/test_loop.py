@@ -10,7 +10,7 @@ from kat.data import Batch
 from kat.errors import InputError
 from kat.training import OptimConfig
 from kat.training.loop import fit, validate
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training.small import Batches, batches, make_run
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kat
-from kat.training import provenance
+from kat.training.record import provenance
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -19,7 +19,7 @@ def test_the_commit_is_of_the_checkout_of_the_library_alone(tmp_path, monkeypatc
         return subprocess.check_output(call, text=True).strip()
 
     def commit_in(folder):
-        place = folder / "kat" / "training" / "provenance.py"
+        place = folder / "kat" / "training" / "record" / "provenance.py"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
         monkeypatch.setattr(provenance, "__file__", str(place))

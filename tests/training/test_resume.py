@@ -14,9 +14,9 @@ from multiprocessing.process import BaseProcess
 import pytest
 import torch
 
-from kat.training import checkpoint
 from kat.training.callbacks import checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
+from kat.training.record import checkpoint
 from kat.training.tasks.classification.task import Classification, ClassificationMetrics
 from tests.cli.commands import run
 from tests.processes import start, wait_until

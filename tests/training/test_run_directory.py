@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kat.errors import InputError
-from kat.training.run_directory import LOCK, locked_run
+from kat.training.record.run_directory import LOCK, locked_run
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until

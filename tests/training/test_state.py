@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from kat.training.state import Division, TrainState, rounding_changes, rounding_factors
+from kat.training.record.state import Division, TrainState, rounding_changes, rounding_factors
 
 AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=25)
 

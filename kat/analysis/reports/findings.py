@@ -31,7 +31,7 @@ from kat.models.dense import task_of
 from kat.nn import LayerHistory, rationals, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
-from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
+from kat.training.record.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
 from kat.training.sweep.plan import kept_settings
 from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.registry import TASKS

@@ -13,7 +13,7 @@ def print_stability(out: Path) -> None:
     """Print the verdict on a monitored run, and the table of its layers."""
     from kat.analysis.inspect.stability import TABLE, table
     from kat.nn.stability import read_rows
-    from kat.training.run_directory import STABILITY
+    from kat.training.record.run_directory import STABILITY
 
     rows = read_rows(out / STABILITY)
     say_all(kat.analysis.Verdict.of(rows, kat.training.read_divergence(out)).lines)

@@ -7,10 +7,10 @@ import time
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
-from kat.training.checkpoint import save_checkpoint
 from kat.training.distributed import any_of, gather
-from kat.training.run import Callback, Run
-from kat.training.run_directory import BEST, LAST, RESULTS, Checkpoint, remove, write_records
+from kat.training.record.checkpoint import save_checkpoint
+from kat.training.record.run import Callback, Run
+from kat.training.record.run_directory import BEST, LAST, RESULTS, Checkpoint, remove, write_records
 from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
 
 
@@ -19,7 +19,7 @@ class Checkpoints(Callback):
 
     last.ckpt is written at the start, after every epoch, and within an epoch whenever the interval
     is over; the one before it is kept as previous.ckpt. best.ckpt is the last.ckpt of the epoch
-    that :meth:`kat.training.state.TrainState.mark_best` takes as the best. Signals (SIGTERM,
+    that :meth:`kat.training.record.state.TrainState.mark_best` takes as the best. Signals (SIGTERM,
     SIGINT, SIGUSR1) are acted on after the step, or the batch of the validation, in which they
     come: last.ckpt is written, and :class:`kat.errors.Interrupted` ends the run.
     """

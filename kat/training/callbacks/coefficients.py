@@ -9,8 +9,8 @@ import torch
 
 from kat.nn import LayerHistory, rationals, write_coefficient_history
 from kat.nn.sharded import full_tensor
-from kat.training.run import Callback, Run
-from kat.training.run_directory import COEFFICIENTS
+from kat.training.record.run import Callback, Run
+from kat.training.record.run_directory import COEFFICIENTS
 
 SNAPSHOTS = 100
 """Steps of a run at which the coefficients are recorded, at most."""

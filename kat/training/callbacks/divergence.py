@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from kat.data import Batch
 from kat.documents import read_json, write_json
 from kat.errors import TrainingDiverged
-from kat.training.checkpoint import save_checkpoint
 from kat.training.distributed import any_of, broadcast, gather, local
 from kat.training.nonfinite import first_nonfinite
-from kat.training.run import Callback, Run
-from kat.training.run_directory import DIVERGENCE, LAST, LAST_GOOD
+from kat.training.record.checkpoint import save_checkpoint
+from kat.training.record.run import Callback, Run
+from kat.training.record.run_directory import DIVERGENCE, LAST, LAST_GOOD
 
 MOST_SKIPPED = 50
 """Steps in a row that a loss scaler may skip for a gradient that is not finite. Each halves the

@@ -9,7 +9,7 @@ from kat.data import Batch
 from kat.text import counted
 from kat.training.config import parse_time
 from kat.training.distributed import any_of
-from kat.training.run import Callback, Run
+from kat.training.record.run import Callback, Run
 
 
 class Limits(Callback):

@@ -25,8 +25,14 @@ from kat.files import open_input, open_to_append
 from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.text import say
-from kat.training.run import Callback, Logger, Run, Status
-from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, remove, settings_to_keep
+from kat.training.record.run import Callback, Logger, Run, Status
+from kat.training.record.run_directory import (
+    LOGGER_RUNS,
+    METRICS,
+    TENSORBOARD,
+    remove,
+    settings_to_keep,
+)
 
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 

@@ -15,8 +15,8 @@ from kat.machine import memory_bytes
 from kat.text import duration, scaled
 from kat.training.callbacks.throughput import Throughput
 from kat.training.config import TrainConfig
-from kat.training.meter import Work
-from kat.training.run import Callback, Run
+from kat.training.record.meter import Work
+from kat.training.record.run import Callback, Run
 
 QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""

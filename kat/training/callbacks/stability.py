@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kat.nn.stability import StabilityMonitor
-from kat.training.run import Callback, Run
-from kat.training.run_directory import STABILITY
+from kat.training.record.run import Callback, Run
+from kat.training.record.run_directory import STABILITY
 
 
 class StabilityRecorder(Callback):

@@ -7,8 +7,8 @@ from typing import Any
 
 from kat.data import Batch
 from kat.machine import memory_bytes, peak_bytes, worker_peak_bytes
-from kat.training.meter import Work
-from kat.training.run import Callback, Run
+from kat.training.record.meter import Work
+from kat.training.record.run import Callback, Run
 
 
 class Throughput(Callback):

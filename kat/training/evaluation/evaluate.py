@@ -13,7 +13,7 @@ from kat.documents import read_json, write_json
 from kat.models import ModelRecord, load_model
 from kat.settings import check_ranges
 from kat.training.evaluation.run_data import data_to_test
-from kat.training.run_directory import BEST, LAST, TEST
+from kat.training.record.run_directory import BEST, LAST, TEST
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.evaluation import EvalConfig, EvalJob, Evaluation, Subject, device_of
 from kat.training.tasks.match import check_task

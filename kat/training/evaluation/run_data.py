@@ -13,7 +13,7 @@ from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
 from kat.models import is_model_folder
 from kat.settings import check_ranges
-from kat.training.run_directory import SETTINGS, read_data_record, read_settings
+from kat.training.record.run_directory import SETTINGS, read_data_record, read_settings
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
 _TAKEN_OVER = {

@@ -118,7 +118,7 @@ def config_of_run(
         InputError: an unknown setting, or an invalid value.
     """
     from kat.data import task_of_data  # imports torch
-    from kat.training.run_directory import SETTINGS, read_settings  # imports torch
+    from kat.training.record.run_directory import SETTINGS, read_settings  # imports torch
 
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))

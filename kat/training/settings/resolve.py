@@ -32,7 +32,12 @@ from kat.text import listing
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, find_place, is_first_process
-from kat.training.run_directory import Checkpoint, Resumption, find_resumption, settings_to_keep
+from kat.training.record.run_directory import (
+    Checkpoint,
+    Resumption,
+    find_resumption,
+    settings_to_keep,
+)
 from kat.training.settings.auto_settings import imbalance, resolve_auto
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.registry import TASKS

@@ -44,7 +44,7 @@ from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.evaluation.evaluate import TEST_COLUMNS
-from kat.training.provenance import PROVENANCE
+from kat.training.record.provenance import PROVENANCE
 from kat.training.tasks.registry import TASKS
 
 Settings = dict[str, Any]

@@ -23,7 +23,7 @@ from kat.machine import cores
 from kat.text import warn
 from kat.training.config import TrainConfig
 from kat.training.evaluation.evaluate import write_test
-from kat.training.run_directory import SUMMARY, TEST
+from kat.training.record.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
 from kat.training.trainer import train
 

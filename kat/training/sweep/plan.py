@@ -20,7 +20,7 @@ from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.run_directory import read_settings, read_summary, settings_to_keep
+from kat.training.record.run_directory import read_settings, read_summary, settings_to_keep
 from kat.training.settings.recipes import GRIDS, config_from, read_recipe, recipe_path
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job

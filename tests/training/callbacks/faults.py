@@ -16,7 +16,7 @@ from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.loop import fit
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training import small
 
 RECORD = dataclasses.replace(small.RECORD, args={"depth": 2})

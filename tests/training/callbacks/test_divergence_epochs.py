@@ -7,7 +7,7 @@ import timm
 import torch
 
 from kat.errors import TrainingDiverged
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training.callbacks.faults import STEPS, Fault, make_batches, step_of, stopped, train
 
 pytestmark = pytest.mark.slow

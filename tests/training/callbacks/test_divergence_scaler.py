@@ -7,7 +7,7 @@ import torch
 
 from kat.training.callbacks import divergence
 from kat.training.callbacks.divergence import MOST_SKIPPED
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training.callbacks.faults import (
     STEPS,
     Fault,

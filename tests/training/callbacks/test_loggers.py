@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kat.extras import is_installed
 from kat.training.callbacks import loggers
 from kat.training.callbacks.loggers import CsvLogger, TensorBoardLogger
-from kat.training.run import Logger
+from kat.training.record.run import Logger
 from tests.cli.commands import refused, run
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from kat.nn.stability import StabilityMonitor
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.loop import fit
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training.small import batches, make_run
 
 

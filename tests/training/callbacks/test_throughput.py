@@ -7,8 +7,8 @@ import pytest
 from kat.training import OptimConfig
 from kat.training.callbacks.throughput import Throughput
 from kat.training.loop import fit
-from kat.training.meter import Meter, Work
-from kat.training.run import Callback
+from kat.training.record.meter import Meter, Work
+from kat.training.record.run import Callback
 from tests.training.small import Batches, Clock, batches, make_run
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from kat.models import rational_parameter_names
 from kat.training import OptimConfig
 from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training.small import batches, make_run
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from kat.training import OptimConfig, TrainConfig
 from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer
-from kat.training.run import Callback
+from kat.training.record.run import Callback
 from tests.training.small import batches, make_run
 
 DEPTH = 4

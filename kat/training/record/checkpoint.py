@@ -9,7 +9,7 @@ ema_steps          steps that the EMA has taken
 optimizer          its name, and the names of the parameters in each group
 optimizer_state    its moments and the like
 scaler             the state of the loss scaler in 16-mixed
-state              a :class:`kat.training.state.TrainState`
+state              a :class:`kat.training.record.state.TrainState`
 train_loss         sum and count of this epoch so far, by rank
 callbacks          the state of each callback, by its name
 =================  ================================================================================
@@ -38,8 +38,8 @@ from kat.nn.sharded import full_tensor, sharded_like
 from kat.text import scaled
 from kat.training.distributed import broadcast, gather
 from kat.training.optim.optimizer import optimizer_layout
-from kat.training.run import Run, map_tensors
-from kat.training.run_directory import CHECKPOINTS_AT_ONCE, LAST, PREVIOUS, Checkpoint
+from kat.training.record.run import Run, map_tensors
+from kat.training.record.run_directory import CHECKPOINTS_AT_ONCE, LAST, PREVIOUS, Checkpoint
 
 
 def save_checkpoint(run: Run, path: Path) -> None:

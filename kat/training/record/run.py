@@ -20,12 +20,12 @@ from kat.nn.stability import StabilityMonitor
 from kat.text import say, warn
 from kat.training.config import TrainConfig
 from kat.training.distributed import World, gather
-from kat.training.meter import Meter
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule
 from kat.training.optim.precision import Precision
-from kat.training.run_directory import Checkpoint
-from kat.training.state import TrainState
+from kat.training.record.meter import Meter
+from kat.training.record.run_directory import Checkpoint
+from kat.training.record.state import TrainState
 from kat.training.tasks.task import Metrics, Task
 
 Status = Literal["finished", "failed"]

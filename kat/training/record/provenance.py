@@ -26,7 +26,7 @@ def provenance(device: torch.device) -> dict[str, str]:
 
     Examples:
         >>> import torch
-        >>> from kat.training.provenance import provenance
+        >>> from kat.training.record.provenance import provenance
         >>> sorted(provenance(torch.device("cpu")))
         ['commit', 'kernel', 'processor', 'threads', 'torch']
     """
@@ -54,7 +54,7 @@ def commit() -> str:
         ):
             found = check_output(
                 command.split(),
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[3],
                 stderr=DEVNULL,
                 text=True,
                 timeout=20,

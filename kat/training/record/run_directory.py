@@ -21,7 +21,7 @@ from kat.locks import locked
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
-from kat.training.state import TrainState
+from kat.training.record.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 TEST = "test.json"

@@ -1,0 +1,1 @@
+"""A run, its state, and what is kept of it: its directory and its checkpoints."""
