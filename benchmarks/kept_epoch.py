@@ -42,8 +42,8 @@ from torch.nn import functional
 from kat.data import Batch, DataConfig, open_split
 from kat.data.transforms import read_images
 from kat.tables import write_table
-from kat.training.build import build
-from kat.training.loop import fit
+from kat.training.engine.build import build
+from kat.training.engine.loop import fit
 from kat.training.optim.ema import EMA
 from kat.training.record.provenance import provenance
 from kat.training.record.run import Callback, Run

@@ -12,7 +12,7 @@ from typing import Any
 
 PATIENCE = 300
 """Seconds, on a machine that is busy."""
-IMPORTED_BY_RUNS = ("tests.training.killed_runs", "kat.training.trainer", "sklearn.datasets")
+IMPORTED_BY_RUNS = ("tests.training.killed_runs", "kat.training.engine.trainer", "sklearn.datasets")
 """Modules that take a training run on digits three seconds to import."""
 
 

@@ -8,11 +8,11 @@ _NAMES = {
     ".callbacks.divergence": "read_divergence",
     ".config": "LossConfig ModelConfig MonitorConfig OptimConfig TrainConfig",
     ".distributed": "is_first_process",
-    ".dry_run": "DryRun measure_dry_run",
+    ".engine.dry_run": "DryRun measure_dry_run",
     ".evaluation.evaluate": "evaluate",
     ".record.run_directory": "read_history read_settings settings_to_keep",
     ".tasks.evaluation": "EvalConfig Evaluation Prediction",
-    ".trainer": "Summary train",
+    ".engine.trainer": "Summary train",
 }
 if TYPE_CHECKING:
     from kat.training.callbacks.divergence import read_divergence
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from kat.training.distributed import is_first_process
-    from kat.training.dry_run import DryRun, measure_dry_run
+    from kat.training.engine.dry_run import DryRun, measure_dry_run
+    from kat.training.engine.trainer import Summary, train
     from kat.training.evaluation.evaluate import evaluate
     from kat.training.record.run_directory import read_history, read_settings, settings_to_keep
     from kat.training.tasks.evaluation import EvalConfig, Evaluation, Prediction
-    from kat.training.trainer import Summary, train
 else:
     __getattr__, __dir__ = on_first_use(__name__, "train", _NAMES)
 

@@ -11,7 +11,8 @@ import yaml
 
 from kat.models import load_model
 from kat.models.checkpoints.checksum import write_checksum
-from kat.training import loop, read_settings
+from kat.training import read_settings
+from kat.training.engine import loop
 from kat.training.record.run_directory import RESULTS, remove
 from tests.cli.commands import QUICK, refused, run
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import kat_command
-from kat.training import loop
+from kat.training.engine import loop
 from tests.processes import IMPORTED_BY_RUNS, PATIENCE, free_port
 
 _EACH_RUN_ITS_OWN = re.compile(r"\.run_id$|\.state\.seconds$|\.callbacks\.throughput\.|,speed/")

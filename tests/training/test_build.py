@@ -7,9 +7,9 @@ import torch
 
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.training import ModelConfig, TrainConfig
-from kat.training.build import build
-from kat.training.checks import check_run
-from kat.training.loop import prepared
+from kat.training.engine.build import build
+from kat.training.engine.checks import check_run
+from kat.training.engine.loop import prepared
 from kat.training.settings.resolve import resolve
 from tests.training.small import batches, make_run
 

@@ -13,7 +13,7 @@ from kat.models import load_model
 from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.record.checkpoint import bytes_by_part
 from tests.training.killed_runs import differences, flatten
 from tests.training.small import RECORD, Kill, Killed, batches, make_run, restore

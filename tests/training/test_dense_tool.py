@@ -20,8 +20,9 @@ from kat.errors import InputError, TrainingDiverged
 from kat.models import build_model, load_model, save_model
 from kat.models.dense import SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
-from kat.training import TrainConfig, build, evaluate, train
+from kat.training import TrainConfig, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
+from kat.training.engine import build
 from kat.training.tasks.detection.metrics import DetectionMetrics
 from kat.training.tasks.detection.task import find_objects
 from kat.training.tasks.evaluation import Subject

@@ -9,7 +9,7 @@ from torch.nn import functional
 from kat.data import Batch
 from kat.errors import InputError
 from kat.training import OptimConfig
-from kat.training.loop import fit, validate
+from kat.training.engine.loop import fit, validate
 from kat.training.record.run import Callback
 from tests.training.small import Batches, batches, make_run
 

@@ -33,7 +33,7 @@ sys.exit(kat_command.main(["train", "--config", "digits", *sys.argv[4:]]))
     ("module", "place", "number"),
     [
         ("torch", "main", signal.SIGUSR1),
-        ("kat.training.build", "main", signal.SIGTERM),
+        ("kat.training.engine.build", "main", signal.SIGTERM),
         ("torch", "rank", signal.SIGTERM),
     ],
 )

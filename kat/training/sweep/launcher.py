@@ -22,10 +22,10 @@ from kat.locks import locked
 from kat.machine import cores
 from kat.text import warn
 from kat.training.config import TrainConfig
+from kat.training.engine.trainer import train
 from kat.training.evaluation.evaluate import write_test
 from kat.training.record.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
-from kat.training.trainer import train
 
 _STOPPED, _FAILED = 75, 1
 

@@ -15,7 +15,7 @@ from kat.models import load_model
 from kat.training import OptimConfig
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.record.run import Callback
 from tests.training import small
 

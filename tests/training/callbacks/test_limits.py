@@ -10,7 +10,7 @@ import torch
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.limits import Limits
 from kat.training.config import CheckpointConfig, parse_time
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from tests.cli.commands import refused, run
 from tests.training.small import Kill, Killed, batches, make_run, restore
 

@@ -11,8 +11,8 @@ import pytest
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.training import trainer
 from kat.training.callbacks import progress
+from kat.training.engine import trainer
 from tests.cli.commands import run
 
 pytestmark = pytest.mark.slow

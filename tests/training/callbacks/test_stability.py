@@ -10,7 +10,7 @@ from kat.errors import InputError
 from kat.nn.stability import StabilityMonitor
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.stability import StabilityRecorder
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.record.run import Callback
 from tests.training.small import batches, make_run
 

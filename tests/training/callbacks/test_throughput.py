@@ -6,7 +6,7 @@ import pytest
 
 from kat.training import OptimConfig
 from kat.training.callbacks.throughput import Throughput
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.record.meter import Meter, Work
 from kat.training.record.run import Callback
 from tests.training.small import Batches, Clock, batches, make_run

@@ -9,7 +9,7 @@ import torch
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import OptimConfig
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.record.run import Callback
 from tests.training.small import batches, make_run

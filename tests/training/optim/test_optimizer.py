@@ -12,7 +12,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import OptimConfig, TrainConfig
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.record.run import Callback

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
 from kat.training.optim.precision import NAMES, Precision
 from tests.training.small import batches, make_run
 

@@ -13,7 +13,6 @@ from typing import Any
 from kat.documents import write_json
 from kat.models import load_model, save_model
 from kat.training import distributed
-from kat.training.build import build
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
@@ -22,9 +21,10 @@ from kat.training.callbacks.loggers import Loggers
 from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
-from kat.training.checks import check_run
 from kat.training.config import TrainConfig
-from kat.training.loop import fit
+from kat.training.engine.build import build
+from kat.training.engine.checks import check_run
+from kat.training.engine.loop import fit
 from kat.training.record.checkpoint import check_disk, load_checkpoint
 from kat.training.record.provenance import provenance
 from kat.training.record.run import Callback, Run

@@ -14,12 +14,12 @@ from kat.text import duration, scaled
 from kat.training.callbacks.throughput import Throughput
 from kat.training.config import TrainConfig
 from kat.training.distributed import launch
-from kat.training.loop import fit
+from kat.training.engine.loop import fit
+from kat.training.engine.trainer import open_run
 from kat.training.record.checkpoint import bytes_by_part, bytes_of_directory, check_disk
 from kat.training.record.meter import Work
 from kat.training.record.run import Run
 from kat.training.settings.resolve import ResolvedRun, resolve
-from kat.training.trainer import open_run
 
 WARM_UP, STEPS = 1, 3
 """Untimed and timed steps."""

@@ -1,0 +1,1 @@
+"""Train a run: build it, check it, and take its steps."""
