@@ -226,7 +226,8 @@ def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
     for line, (code, out, err, _) in json.loads(done.stdout).items():
         assert (code, err) == (0, ""), line
         assert "--debug" in out, line
-    text = "\n".join((PACKAGE / "cli" / f"{n.split()[0]}.py").read_text() for n in names)
+    folder = PACKAGE / "cli" / "commands"
+    text = "\n".join((folder / f"{name.split()[0]}.py").read_text() for name in names)
     imports = re.findall(r"^ +(from kat.* import [^#(\n]*)(?:#.*torch)?$", text, re.M)
     done = run_in(environment, "\n".join(imports))
     assert done.returncode == 0, done.stderr

@@ -42,7 +42,8 @@ COMMANDS = {
 }
 """The commands, each with the extra of pyproject.toml that brings all that it needs.
 
-``kat train`` is ``main`` of kat/cli/train.py, and ``kat plot cost`` is ``cost`` of kat/cli/plot.py.
+``kat train`` is ``main`` of kat/cli/commands/train.py, and ``kat plot cost`` is ``cost`` of
+kat/cli/commands/plot.py.
 """
 
 USAGE = """\
@@ -192,10 +193,10 @@ def _run(words: list[str]) -> int | None:
     if name in ("train", "ablate"):  # a scheduler may stop these, and start them again
         for number in {signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}:
             signal.signal(number, _stop)
-    module, _, function = name.partition(" ")
+    file, _, function = name.partition(" ")
     with needed_by(f"kat {name}", COMMANDS[name]):
-        command = getattr(importlib.import_module(f"kat.cli.{module}"), function or "main")
-        code: int | None = command(rest)
+        module = importlib.import_module(f"kat.cli.commands.{file}")
+        code: int | None = getattr(module, function or "main")(rest)
         return code
 
 

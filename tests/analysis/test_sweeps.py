@@ -6,7 +6,7 @@ import pytest
 
 from kat.analysis.runs import write_runs
 from kat.analysis.sweeps import SweepResults, curve_of, earlier_runs, with_earlier, with_epochs_to
-from kat.cli.ablate import make_parser, plan_grid
+from kat.cli.commands.ablate import make_parser, plan_grid
 from kat.errors import InputError
 from kat.training.sweep.plan import find_grids
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kat.analysis.runs import read_runs, write_runs
-from kat.cli.ablate import make_parser, plan_grid
+from kat.cli.commands.ablate import make_parser, plan_grid
 from kat.training.record.provenance import commit
 from kat.training.sweep.plan import find_grids
 from tests.cli.commands import grid_writer, refused, run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kat.cli import train
+from kat.cli.commands import train
 from kat.cli.main import COMMANDS, GROUPS, USAGE
 from kat.cli.options import parser as parsing
 from kat.cli.options.parser import settings_of
@@ -58,7 +58,7 @@ def parse(monkeypatch, tmp_path):
 
     def run(line):
         _, *words = shlex.split(line.replace("SEED", "0"), comments=True)
-        module = importlib.import_module(f"kat.cli.{words[0]}")
+        module = importlib.import_module(f"kat.cli.commands.{words[0]}")
         depth = 2 if words[0] in GROUPS else 1
         make = f"{words[1]}_parser" if depth == 2 else "make_parser"
         words = [word for word in words[depth:] if word != "..."]
@@ -85,7 +85,7 @@ def test_the_usage_lists_all_commands_with_their_summaries():
         assert listed.keys() == (inner if group else {name.split()[0] for name in COMMANDS})
         for name in listed.keys() & inner:
             module, _, function = name.partition(" ")
-            command = importlib.import_module(f"kat.cli.{module}")
+            command = importlib.import_module(f"kat.cli.commands.{module}")
             doc = (getattr(command, function) if function else command).__doc__
             assert doc.startswith(f"``kat {name}``: {listed[name]}.\n")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kat.cli.commands.plot import attention_parser
 from kat.cli.options.parser import settings_of
 from kat.cli.options.training_settings import TrainingParser, parse_training
-from kat.cli.plot import attention_parser
 from kat.errors import InputError
 from kat.training import TrainConfig
 from tests.cli.commands import refused, run

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from kat.cli.predict import picture_names
+from kat.cli.commands.predict import picture_names
 from kat.tables import open_table
 from tests.cli.commands import refused, run
 from tests.images import noise, png_header, turned

@@ -22,7 +22,7 @@ def reference():
 
 def test_the_page_of_the_command_line_has_the_help_of_every_command(reference):
     page = reference.on_page_markdown((REFERENCE / "command-line.md").read_text())
-    sources = "".join(path.read_text() for path in (ROOT / "kat" / "cli").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "kat" / "cli" / "commands").glob("*.py"))
     for name in re.findall(r'"""``(kat [\w ]+)``: ', sources):
         assert re.search(rf"^##+ {name}\n\n```text\nusage: {name} ", page, re.M), name
     assert "--image-size N" in page.partition("## kat export")[0].partition("## kat eval")[2]

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
         commands[group] = inner.add_subcommands(required=False)
     for name in COMMANDS:
         first, _, second = name.partition(" ")
-        module = importlib.import_module(f"kat.cli.{first}")
+        module = importlib.import_module(f"kat.cli.commands.{first}")
         own = getattr(module, f"{second}_parser" if second else "make_parser")()
         summary = own.description.partition("\n")[0]
         commands[first if second else ""].add_subcommand(second or first, own, help=summary)
