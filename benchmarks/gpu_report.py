@@ -29,7 +29,7 @@ from gpu.steps import STEPS
 
 from kat.errors import InputError
 from kat.files import check_folder
-from kat.training.signals import StopRequest
+from kat.training.cluster.signals import StopRequest
 
 SECONDS = 540
 """For all steps; imports come before."""

@@ -27,7 +27,7 @@ from gpu.plan import ROOT, Plan
 from gpu.stand_in import StandIn
 from kat.errors import first_line
 from kat.machine import cores
-from kat.training.signals import StopRequest
+from kat.training.cluster.signals import StopRequest
 
 Emit = Callable[[Row], None]
 

@@ -7,7 +7,7 @@ from kat.extras import on_first_use
 _NAMES = {
     ".callbacks.divergence": "read_divergence",
     ".config": "LossConfig ModelConfig MonitorConfig OptimConfig TrainConfig",
-    ".distributed": "is_first_process",
+    ".cluster.processes": "is_first_process",
     ".engine.dry_run": "DryRun measure_dry_run",
     ".evaluation.evaluate": "evaluate",
     ".record.run_directory": "read_history read_settings settings_to_keep",
@@ -16,6 +16,7 @@ _NAMES = {
 }
 if TYPE_CHECKING:
     from kat.training.callbacks.divergence import read_divergence
+    from kat.training.cluster.processes import is_first_process
     from kat.training.config import (
         LossConfig,
         ModelConfig,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         OptimConfig,
         TrainConfig,
     )
-    from kat.training.distributed import is_first_process
     from kat.training.engine.dry_run import DryRun, measure_dry_run
     from kat.training.engine.trainer import Summary, train
     from kat.training.evaluation.evaluate import evaluate

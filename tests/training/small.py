@@ -13,7 +13,7 @@ from torch import nn
 from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
 from kat.training import ModelConfig, TrainConfig
-from kat.training.distributed import World
+from kat.training.cluster.processes import World
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision

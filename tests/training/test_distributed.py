@@ -17,14 +17,8 @@ from torch import nn
 from torch.multiprocessing import start_processes
 
 from kat.errors import InputError
-from kat.training.distributed import (
-    World,
-    connect,
-    find_world,
-    is_first_process,
-    launch,
-    share_buffers,
-)
+from kat.training.cluster.collectives import share_buffers
+from kat.training.cluster.processes import World, connect, find_world, is_first_process, launch
 from kat.training.record.run_directory import locked_run
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
@@ -116,6 +110,7 @@ def joined(monkeypatch):
         "init_process_group",
         lambda *args, **options: calls.append((*args, *options.values())),
     )
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
     return calls
 
 

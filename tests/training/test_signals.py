@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kat.processes import REQUESTS_TO_STOP
-from kat.training.signals import StopRequest, requeue_slurm_job
+from kat.training.cluster.signals import StopRequest, requeue_slurm_job
 
 pytestmark = pytest.mark.slow
 

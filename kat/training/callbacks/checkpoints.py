@@ -7,11 +7,11 @@ import time
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
-from kat.training.distributed import any_of, gather
+from kat.training.cluster.collectives import any_of, gather
+from kat.training.cluster.signals import REQUEUE, StopRequest, requeue_slurm_job
 from kat.training.record.checkpoint import save_checkpoint
 from kat.training.record.run import Callback, Run
 from kat.training.record.run_directory import BEST, LAST, RESULTS, Checkpoint, remove, write_records
-from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
 
 
 class Checkpoints(Callback):

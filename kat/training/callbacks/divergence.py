@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from kat.data import Batch
 from kat.documents import read_json, write_json
 from kat.errors import TrainingDiverged
-from kat.training.distributed import any_of, broadcast, gather, local
+from kat.training.cluster.collectives import any_of, broadcast, gather
+from kat.training.cluster.parallel import local
 from kat.training.nonfinite import first_nonfinite
 from kat.training.record.checkpoint import save_checkpoint
 from kat.training.record.run import Callback, Run

@@ -7,8 +7,8 @@ import time
 
 from kat.data import Batch
 from kat.text import counted
+from kat.training.cluster.collectives import any_of
 from kat.training.config import parse_time
-from kat.training.distributed import any_of
 from kat.training.record.run import Callback, Run
 
 

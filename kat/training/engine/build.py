@@ -12,8 +12,8 @@ from kat.data.loading.workers import worker_server
 from kat.errors import InputError
 from kat.models import Conversion, build_model, init_from_vit, load_weights
 from kat.nn.stability import StabilityMonitor
+from kat.training.cluster.parallel import wrap
 from kat.training.config import ModelConfig, TrainConfig
-from kat.training.distributed import wrap
 from kat.training.optim.ema import EMA
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer

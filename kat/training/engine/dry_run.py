@@ -12,8 +12,8 @@ from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.text import duration, scaled
 from kat.training.callbacks.throughput import Throughput
+from kat.training.cluster.processes import launch
 from kat.training.config import TrainConfig
-from kat.training.distributed import launch
 from kat.training.engine.loop import fit
 from kat.training.engine.trainer import open_run
 from kat.training.record.checkpoint import bytes_by_part, bytes_of_directory, check_disk

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
-from kat.training import distributed
+from kat.training.cluster.collectives import any_of, gather, in_step, share_buffers
+from kat.training.cluster.parallel import is_fsdp, set_gradient_sync
 from kat.training.optim.freeze import frozen_to_eval
 from kat.training.record.run import Callback, Run, map_tensors
 
@@ -82,7 +83,7 @@ def forward_backward(run: Run, batch: Batch, batches: int, *, last: bool) -> Non
         raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
     images, labels = run.task.mixed(batch.images, batch.labels)
     arguments = run.task.arguments(images, labels)
-    distributed.set_gradient_sync(run.wrapped, last)
+    set_gradient_sync(run.wrapped, last)
     with run.precision.autocast():
         loss = run.task.loss(run.wrapped(*arguments), labels)
     run.loss = loss.detach()
@@ -99,7 +100,7 @@ def take_step(run: Run) -> None:
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad()
     run.schedule.set(run.state.step + 1)
-    distributed.share_buffers(run.model)
+    share_buffers(run.model)
     if run.ema is not None:
         run.ema.update()
 
@@ -143,7 +144,7 @@ def validate(run: Run) -> dict[str, float]:
         if batch is not None:
             images += number
             notify(run, Callback.on_validation_batch_end, index, batch)
-    if sum(distributed.gather(images)) == 0:  # of all ranks; one alone may have none
+    if sum(gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
     values = _computed(run)
     notify(run, Callback.on_validation_end, values)
@@ -155,11 +156,11 @@ def validate(run: Run) -> dict[str, float]:
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
     """Yield the batches of this rank; with sharded weights None while others have more."""
     batches = (prepared(run, batch) for batch in islice(run.val_loader, run.val_limit))
-    if not distributed.is_fsdp(run.model):
+    if not is_fsdp(run.model):
         yield from batches
         return
     for batch in chain(batches, repeat(None)):
-        if not distributed.any_of(batch is not None, run.device):
+        if not any_of(batch is not None, run.device):
             return
         yield batch
 
@@ -176,7 +177,7 @@ def _count(run: Run, batch: Batch | None) -> None:
     if run.ema is not None:
         kinds = [(run.raw_metrics, nullcontext()), *kinds]
     for metrics, weights in kinds:
-        with weights, run.precision.autocast(), distributed.in_step(run.model, run.device, blank):
+        with weights, run.precision.autocast(), in_step(run.model, run.device, blank):
             if batch is not None:
                 metrics.update(run.task.predict(run.model, batch.images), batch.labels)
 

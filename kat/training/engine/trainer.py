@@ -12,7 +12,6 @@ from typing import Any
 
 from kat.documents import write_json
 from kat.models import load_model, save_model
-from kat.training import distributed
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
@@ -21,6 +20,14 @@ from kat.training.callbacks.loggers import Loggers
 from kat.training.callbacks.progress import QUIET_SECONDS, Bar, Lines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
+from kat.training.cluster.collectives import broadcast, gather
+from kat.training.cluster.processes import (
+    connect,
+    disconnect,
+    is_first_process,
+    launch,
+    one_message,
+)
 from kat.training.config import TrainConfig
 from kat.training.engine.build import build
 from kat.training.engine.checks import check_run
@@ -134,13 +141,13 @@ def train(config: TrainConfig) -> Summary:
         >>> sorted(summary.metrics)
         ['top1', 'top5']
     """
-    lock = locked_run(Path(config.out)) if distributed.is_first_process() else nullcontext()
-    with distributed.one_message():
+    lock = locked_run(Path(config.out)) if is_first_process() else nullcontext()
+    with one_message():
         with lock:
             resolved = resolve(config)
             summary = None if resolved.world.needs_launch else _train(resolved)
         # The lock is free for the first process that is launched, which resolves anew.
-        return summary or distributed.launch(resolved.world)
+        return summary or launch(resolved.world)
 
 
 @contextmanager
@@ -151,13 +158,13 @@ def open_run(resolved: ResolvedRun) -> Iterator[Run]:
         InputError: settings that do not fit the model, the data or the checkpoint.
     """
     try:
-        distributed.connect(resolved.world, resolved.device)
+        connect(resolved.world, resolved.device)
         run = build(resolved)
         check_run(run, resolved)
         with closing(run.train_loader), closing(run.val_loader):
             yield run
     finally:
-        distributed.disconnect()
+        disconnect()
 
 
 def _train(resolved: ResolvedRun) -> Summary:
@@ -165,11 +172,11 @@ def _train(resolved: ResolvedRun) -> Summary:
     with open_run(resolved) as run:
         throughput, made_by = Throughput(), provenance(run.device)
         run.callbacks = make_callbacks(run, throughput)
-        if run.is_first and resolved.checkpoint is None:
-            check_disk(run)
         if run.is_first:
+            if resolved.checkpoint is None:
+                check_disk(run)
             run.id = prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-        run.id = distributed.broadcast(run.id)
+        run.id = broadcast(run.id)
         if resolved.checkpoint is not None:
             load_checkpoint(run, resolved.checkpoint)
         for note in resolved.notes:
@@ -199,7 +206,7 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 
 def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summary:
     out, state = run.out, run.state
-    distributed.gather(None)  # until the first process has written everything
+    gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
     metrics = {metric.name: best[metric.name] for metric in run.task.metrics}

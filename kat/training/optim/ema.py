@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from kat.training.distributed import assign, local
+from kat.training.cluster.parallel import assign, local
 
 
 class EMA:

@@ -36,7 +36,7 @@ from kat.models.checkpoints.checksum import write_checksum
 from kat.nn.optimizer_groups import state_after_a_step
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.text import scaled
-from kat.training.distributed import broadcast, gather
+from kat.training.cluster.collectives import broadcast, gather
 from kat.training.optim.optimizer import optimizer_layout
 from kat.training.record.run import Run, map_tensors
 from kat.training.record.run_directory import CHECKPOINTS_AT_ONCE, LAST, PREVIOUS, Checkpoint

@@ -31,17 +31,21 @@ class Work(NamedTuple):
     @property
     def images_per_second(self) -> float:
         """images / seconds."""
-        return self.images / self.seconds if self.seconds > 0 else 0.0
+        return _ratio(self.images, self.seconds)
 
     @property
     def seconds_per_batch(self) -> float:
         """seconds / batches."""
-        return self.seconds / self.batches if self.batches > 0 else 0.0
+        return _ratio(self.seconds, self.batches)
 
     @property
     def wait_share(self) -> float:
         """waited / seconds."""
-        return self.waited / self.seconds if self.seconds > 0 else 0.0
+        return _ratio(self.waited, self.seconds)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
 
 
 class Meter:

@@ -18,8 +18,9 @@ from kat.data.folders import left_out
 from kat.models import Conversion, ModelRecord
 from kat.nn.stability import StabilityMonitor
 from kat.text import say, warn
+from kat.training.cluster.collectives import gather
+from kat.training.cluster.processes import World
 from kat.training.config import TrainConfig
-from kat.training.distributed import World, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule
 from kat.training.optim.precision import Precision
@@ -100,6 +101,36 @@ class Logger:
         """End the run of the service."""
 
 
+class RunningMean:
+    """sum_i w_i x_i / sum_i w_i over all ranks, summed on the device without waiting for it."""
+
+    total: Tensor | float = 0.0
+    weight = 0
+
+    def update(self, value: Tensor, weight: int) -> None:
+        """Add a value."""
+        dtype = torch.float32 if value.device.type == "mps" else torch.float64
+        self.total = self.total + value.to(dtype) * weight
+        self.weight += weight
+
+    def compute(self) -> float:
+        """Return the mean; a collective."""
+        states = gather(self.state())
+        return sum(total for total, _ in states) / max(1, sum(weight for _, weight in states))
+
+    def reset(self) -> None:
+        """Set it to zero."""
+        self.total, self.weight = 0.0, 0
+
+    def state(self) -> tuple[float, int]:
+        """Return sum and weight of this rank."""
+        return float(self.total), self.weight
+
+    def load(self, state: tuple[float, int]) -> None:
+        """Restore :meth:`state`."""
+        self.total, self.weight = state
+
+
 @dataclass
 class Run:
     """Everything that the training loop works with.
@@ -152,7 +183,7 @@ class Run:
     metrics: Metrics
     raw_metrics: Metrics
     prepare: DeviceTransform
-    train_loss: RunningMean = field(default_factory=lambda: RunningMean())
+    train_loss: RunningMean = field(default_factory=RunningMean)
     callbacks: list[Callback] = field(default_factory=list)
     val_limit: int | None = None
     loggers: list[Logger] = field(default_factory=list)
@@ -201,36 +232,6 @@ class Run:
         """Give values to all loggers, at the last step, counted from 0."""
         for logger in self.loggers:
             logger.log({"epoch": self.state.epoch, **values}, self.state.step - 1)
-
-
-class RunningMean:
-    """sum_i w_i x_i / sum_i w_i over all ranks, summed on the device without waiting for it."""
-
-    total: Tensor | float = 0.0
-    weight = 0
-
-    def update(self, value: Tensor, weight: int) -> None:
-        """Add a value."""
-        dtype = torch.float32 if value.device.type == "mps" else torch.float64
-        self.total = self.total + value.to(dtype) * weight
-        self.weight += weight
-
-    def compute(self) -> float:
-        """Return the mean; a collective."""
-        states = gather(self.state())
-        return sum(total for total, _ in states) / max(1, sum(weight for _, weight in states))
-
-    def reset(self) -> None:
-        """Set it to zero."""
-        self.total, self.weight = 0.0, 0
-
-    def state(self) -> tuple[float, int]:
-        """Return sum and weight of this rank."""
-        return float(self.total), self.weight
-
-    def load(self, state: tuple[float, int]) -> None:
-        """Restore :meth:`state`."""
-        self.total, self.weight = state
 
 
 def map_tensors(content: Any, function: Callable[[Tensor], Tensor]) -> Any:

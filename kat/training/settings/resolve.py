@@ -30,8 +30,8 @@ from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
 from kat.text import listing
 from kat.training.callbacks.loggers import check_services
+from kat.training.cluster.processes import World, find_place, is_first_process
 from kat.training.config import TrainConfig
-from kat.training.distributed import World, find_place, is_first_process
 from kat.training.record.run_directory import (
     Checkpoint,
     Resumption,

@@ -21,11 +21,11 @@ from kat.files import open_to_append
 from kat.locks import locked
 from kat.machine import cores
 from kat.text import warn
+from kat.training.cluster.signals import StopRequest
 from kat.training.config import TrainConfig
 from kat.training.engine.trainer import train
 from kat.training.evaluation.evaluate import write_test
 from kat.training.record.run_directory import SUMMARY, TEST
-from kat.training.signals import StopRequest
 
 _STOPPED, _FAILED = 75, 1
 

@@ -15,7 +15,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_convert
 
 from kat.data.dense import DetectionDataset
-from kat.training.distributed import gather
+from kat.training.cluster.collectives import gather
 from kat.training.tasks.task import Metrics
 
 Objects = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""Distributed training: the place of a process, the launcher, collectives.
+"""The processes of a run: the place of each, the launcher, the group that they join.
 
 ``torchrun`` and SLURM's ``srun`` start all processes of a run and say which one each is. Without
 them, ``--devices N`` starts torchrun's own launcher, which runs the same command N times.
@@ -13,23 +13,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 from kat.errors import InputError, Interrupted
-from kat.nn.sharded import sharded_like
-
-Item = TypeVar("Item")
 
 _LAUNCHER = "KAT_LAUNCHER"
 """The environment variable with the process that started this one by :func:`launch`."""
@@ -102,11 +94,14 @@ def find_place(
     kind = {"auto": available, "gpu": "cuda"}.get(accelerator, accelerator)
     if kind not in ("cpu", available):
         raise InputError(f"device {kind} is unavailable on this machine: take {available}, or auto")
-    gpus = torch.cuda.device_count() if kind == "cuda" else 1
-    world = find_world(devices, num_nodes, gpus)
-    most = gpus if kind == "cuda" else max(_ON_A_CPU, os.cpu_count() or 1)
+    if kind == "cuda":
+        present = most = torch.cuda.device_count()
+        has = f"{most} GPUs"
+    else:
+        present, most = 1, max(_ON_A_CPU, os.cpu_count() or 1)
+        has = f"a CPU for at most {most}"
+    world = find_world(devices, num_nodes, present)
     if world.local_size > most:
-        has = f"{most} GPUs" if kind == "cuda" else f"a CPU for at most {most}"
         raise InputError(f"{world.local_size} processes, but this machine has {has}")
     return torch.device(f"cuda:{world.local_rank}" if kind == "cuda" else kind), world
 
@@ -214,7 +209,7 @@ def connect(world: World, device: torch.device) -> None:
         os.environ.setdefault("MASTER_PORT", str(port))
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, rank=world.rank, world_size=world.size)
-    if backend == "gloo" and dist.is_initialized():
+    if backend == "gloo":
         dist.barrier()  # or others may still connect to a first process that has refused and left
 
 
@@ -256,123 +251,3 @@ def _int(name: str) -> int:
     if not value.isdecimal():
         raise InputError(f"the environment has {name}={value}, which is no number: unset it")
     return int(value)
-
-
-def gather(item: Item) -> list[Item]:
-    """Return the items of all ranks, in their order; a collective."""
-    if not dist.is_initialized():
-        return [item]
-    items: list[Item] = [item] * dist.get_world_size()
-    dist.all_gather_object(items, item)
-    return items
-
-
-def broadcast(item: Item) -> Item:
-    """Return the item of rank 0; a collective."""
-    if not dist.is_initialized():
-        return item
-    items = [item]
-    dist.broadcast_object_list(items)
-    return items[0]
-
-
-@torch.no_grad()
-def share_buffers(model: nn.Module) -> None:
-    """Give all ranks the buffers of rank 0, which checkpoints keep; a collective.
-
-    A rank's own statistics of a batch norm would be lost in a resumed run.
-    """
-    if not dist.is_initialized():
-        return
-    buffers: dict[torch.dtype, list[Tensor]] = {}
-    for buffer in map(local, model.buffers()):
-        buffers.setdefault(buffer.dtype, []).append(buffer)
-    for group in buffers.values():  # one message a dtype
-        values = torch.cat([buffer.reshape(-1) for buffer in group])
-        dist.broadcast(values, 0)
-        parts = values.split([buffer.numel() for buffer in group])
-        for buffer, part in zip(group, parts, strict=True):
-            buffer.copy_(part.view_as(buffer))
-
-
-def any_of(here: bool, device: torch.device) -> bool:
-    """Return True if a condition holds ``here`` or in any other rank; a collective."""
-    if not dist.is_initialized():
-        return here
-    flag = torch.tensor(here, dtype=torch.int32, device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag)
-
-
-@contextmanager
-def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object]) -> Iterator[None]:
-    """Make all ranks run a sharded model equally often within the context.
-
-    Each forward pass gathers the weights of all ranks, which may have different numbers of images.
-    So a rank that wants a pass says so first, and one that has no more calls ``blank``, which runs
-    the model without using its output.
-    """
-    if not is_fsdp(model):
-        yield
-        return
-
-    def announce(module: nn.Module, inputs: Any) -> None:
-        any_of(True, device)
-
-    handle = model.register_forward_pre_hook(announce, prepend=True)  # before it gathers weights
-    try:
-        yield
-    finally:
-        handle.remove()
-    while any_of(False, device):
-        blank()
-
-
-def is_fsdp(model: nn.Module) -> bool:
-    """Return True if each rank has a part of the weights, which a forward pass gathers."""
-    return isinstance(model, FSDPModule)
-
-
-def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) -> nn.Module:
-    """Return the model as training calls it: with an exchange of gradients between processes.
-
-    With ``fsdp`` the model itself is sharded: each block, and the rest together, gather their
-    parameters for a forward or backward pass. Else several processes use DDP, on GPUs with batch
-    norm over all of them.
-
-    Args:
-        model: on its device.
-        world: the processes.
-        strategy: ``ddp`` or ``fsdp``.
-        device: what this process computes on.
-    """
-    if world.size == 1:
-        return model
-    if strategy == "fsdp":
-        mesh = init_device_mesh(device.type, (world.size,))
-        for block in getattr(model, "blocks", ()):
-            fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        fully_shard(model, mesh=mesh, reshard_after_forward=True)
-        return model
-    if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-
-
-def set_gradient_sync(model: nn.Module, wanted: bool) -> None:
-    """Set if the next backward pass exchanges gradients, which else add up locally."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(wanted)
-    elif isinstance(model, DistributedDataParallel):
-        model.require_backward_grad_sync = wanted
-
-
-def local(tensor: Tensor) -> Any:
-    """Return this rank's shard of a DTensor, and other tensors as they are."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-@torch.no_grad()
-def assign(target: Tensor, value: Tensor) -> None:
-    """target <- value (whole, in every rank), of which a DTensor takes its shard."""
-    local(target).copy_(local(sharded_like(value, target)))
