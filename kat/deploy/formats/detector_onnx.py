@@ -83,10 +83,7 @@ def detector_record(detector: Detector, record: ModelRecord) -> ExportRecord:
 
 
 def write(detector: Detector, record: ExportRecord, path: Path) -> None:
-    """Write a detector for one image in one ONNX file, with the record as metadata.
-
-    The score threshold is an optional input.
-    """
+    """Write a detector for one image in one ONNX file, with the record as metadata."""
     import onnx
 
     frozen: Any = freeze(detector)
@@ -109,7 +106,6 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
             dynamic_axes=axes,
         )
     proto = onnx.load(path)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(threshold.numpy(), THRESHOLD))
     for value, computed in zip(proto.graph.output, traced(image, threshold).values(), strict=True):
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims[1:], computed.shape[1:], strict=True):

@@ -20,9 +20,7 @@ OPSET = 18
 """The first with antialiased Resize, for position embeddings; in onnxruntime since 1.14 (2023)."""
 INPUT, OUTPUT = "images", "logits"
 THRESHOLD = "threshold"
-"""An optional input of detectors: the least score."""
-_ERROR = 3
-"""A severity of onnxruntime. Below it, it warns that an optional input may cost speed."""
+"""An input of detectors: the least score."""
 
 
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
@@ -102,7 +100,6 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     record = read_record(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = _ERROR
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     image_name = session.get_inputs()[0].name
     outputs = [x.name for x in session.get_outputs()]
