@@ -12,6 +12,7 @@ _NAMES = {
     ".model_forms": "FeatureMaps make_resizable",
     ".run_record": "training_record",
     ".runtime": "Runtime open_file open_model",
+    ".with_preprocessing": "WithPreprocessing",
 }
 if TYPE_CHECKING:
     from kat.deploy.export import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kat.deploy.model_forms import FeatureMaps, make_resizable
     from kat.deploy.run_record import training_record
     from kat.deploy.runtime import Runtime, open_file, open_model
+    from kat.deploy.with_preprocessing import WithPreprocessing
 else:
     __getattr__, __dir__ = on_first_use(__name__, "export", _NAMES)
 
@@ -39,6 +41,7 @@ __all__ = [
     "FeatureMaps",
     "FrozenRational",
     "Runtime",
+    "WithPreprocessing",
     "export_model",
     "export_transformers",
     "freeze",

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats import FORMATS, detector_onnx, pt2, transformers_folder
+from kat.deploy.export_record import PICTURES, ExportRecord
+from kat.deploy.formats import FORMATS, detector_onnx, onnx, pt2, transformers_folder
 from kat.deploy.freezing import freeze, quantize_int8
 from kat.deploy.model_forms import size_step
-from kat.deploy.runtime import open_file
 from kat.errors import ExportFailed, InputError
 from kat.extras import needed_by
 from kat.files import check_new_folder, check_target, replacing
@@ -25,6 +24,7 @@ TOLERANCE = 1e-5
 """The largest distance of a file's logits or features from the model's, relative to the largest."""
 DETECTIONS_TOLERANCE = 1e-4
 """The largest distance of detections, see :func:`.formats.detector_onnx.detections_distance`."""
+_TOLERANCES = {"detection": DETECTIONS_TOLERANCE, PICTURES: 1e-4}
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Exported:
 
     Args:
         path: the file.
-        size: in bytes.
         error: the largest distance of the file's logits from the model's, divided by the largest of
-            these, on noise; for int8 from the logits of the quantized model in PyTorch. For a
-            detector see :func:`kat.deploy.formats.detector_onnx.detections_distance`.
+            these, on noise; for int8 from the logits of the quantized model in PyTorch. With
+            preprocessing, the same of probabilities. For a detector see
+            :func:`kat.deploy.formats.detector_onnx.detections_distance`.
         moved: the same distance of an int8 model from the float one; 0 without int8.
         record: the record of the file.
 
@@ -50,10 +50,14 @@ class Exported:
     """
 
     path: Path
-    size: int
     error: float
     moved: float
     record: ExportRecord
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return self.path.stat().st_size
 
 
 @needed_by("export")
@@ -64,7 +68,7 @@ def export_model(
     path: str | Path,
     *,
     int8: bool = False,
-    run: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] = {},
 ) -> Exported:
     """Write a model to a self-contained ``.pt2`` or ``.onnx`` file.
 
@@ -74,11 +78,16 @@ def export_model(
     also with other batch and image sizes than those traced. It is renamed only if the logits agree
     to :data:`TOLERANCE`.
 
+    A classifier with its preprocessing becomes an ``.onnx`` file whose input ``image`` is (H, W, 3)
+    uint8, of any size. It returns the names of all ``classes``, the most likely first, and their
+    ``probabilities``.
+
     A detector becomes an ``.onnx`` file for one image, whose detections agree to
     :data:`DETECTIONS_TOLERANCE`.
 
     Args:
-        model: in evaluation mode, on the CPU; or its :class:`kat.deploy.FeatureMaps`.
+        model: in evaluation mode, on the CPU; or its :class:`kat.deploy.FeatureMaps`; or a
+            classifier :class:`kat.deploy.WithPreprocessing`, for ``.onnx``.
         record: the record of the model.
         path: the path of the file; its ending is the format.
         int8: store the weights of linear maps in int8 (:func:`quantize_int8`).
@@ -100,21 +109,25 @@ def export_model(
         PosixPath('digits.onnx')
     """
     path = Path(path)
-    check_target(path, [f".{ending}" for ending in FORMATS])
+    task = task_of(model)
+    formats = ["onnx"] if task == PICTURES else FORMATS
+    check_target(path, [f".{ending}" for ending in formats])
     if isinstance(model, Detector):
-        return _export_detector(model, record, path, int8=int8, run=run or {})
-    stored = ExportRecord(record, size_step(model), task_of(model), run or {})
+        return _export_detector(model, record, path, int8=int8, run=run)
+    stored = ExportRecord(record, size_step(model), task, run)
     batches = list(_batches(stored))
     frozen, expected, moved = freeze(model), model, 0.0
     if int8:
         frozen = expected = quantize_int8(frozen)
         moved = _distance(frozen, model, batches)
     program = pt2.trace(frozen, record)
+    file_format = FORMATS[path.suffix[1:]]
     with replacing(path) as partial:
-        FORMATS[path.suffix[1:]].write(program, stored, partial)
-        error = _distance(open_file(partial, trust=True), expected, batches)
-        _check(error, TOLERANCE, path, stored)
-    return Exported(path, path.stat().st_size, error, moved, stored)
+        file_format.write(program, stored, partial)
+        opened, _ = file_format.read(partial)
+        error = _distance(opened, expected, batches)
+        _check(error, path, stored)
+    return Exported(path, error, moved, stored)
 
 
 @torch.no_grad()
@@ -147,7 +160,7 @@ def export_transformers(model: nn.Module, record: ModelRecord, folder: str | Pat
     built = transformers_folder.build(model, record)
     stored = ExportRecord(record, step=None)
     error = _distance(lambda images: built(images).logits, model, list(_batches(stored)))
-    _check(error, TOLERANCE, folder, stored)
+    _check(error, folder, stored)
     transformers_folder.write(built, record, folder)
 
 
@@ -163,13 +176,14 @@ def _export_detector(
     stored = detector_onnx.detector_record(model, record)._replace(run=run)
     with replacing(path) as partial:
         detector_onnx.write(model, stored, partial)
-        opened: Any = open_file(partial)
-        error = detector_onnx.detections_distance(opened.detect, model, stored)
-        _check(error, DETECTIONS_TOLERANCE, path, stored)
-    return Exported(path, path.stat().st_size, error, 0.0, stored)
+        detect, _ = onnx.read(partial)
+        error = detector_onnx.detections_distance(detect, model, stored)
+        _check(error, path, stored)
+    return Exported(path, error, 0.0, stored)
 
 
-def _check(error: float, tolerance: float, path: Path, record: ExportRecord) -> None:
+def _check(error: float, path: Path, record: ExportRecord) -> None:
+    tolerance = _TOLERANCES.get(record.task, TOLERANCE)
     if not error <= tolerance:
         raise ExportFailed(
             f"{path} was not kept: its {record.outputs} differ from the model's by {error:.1e},"
@@ -178,9 +192,16 @@ def _check(error: float, tolerance: float, path: Path, record: ExportRecord) -> 
 
 
 def _batches(stored: ExportRecord) -> Iterator[Tensor]:
-    """Noise in batches of 1 and 3, and if other image sizes are allowed, in one of these."""
+    """Noise in batches of 1 and 3, and if other image sizes are allowed, in one of these.
+
+    For a classifier with its preprocessing, a picture of noise.
+    """
     generator = torch.Generator().manual_seed(0)
     channels, height, width = stored.model.input_size
+    if stored.task == PICTURES:
+        size = (3 * height, 2 * width, 3)
+        yield torch.randint(256, size, generator=generator, dtype=torch.uint8)
+        return
     for count in (1, 3):
         yield torch.randn(count, channels, height, width, generator=generator)
     if stored.step is not None:
@@ -192,7 +213,7 @@ def _distance(model: Callable[..., Any], expected: nn.Module, batches: list[Tens
     """max |y - y'| / max |y'| over the batches, for the worst output; NaN if y or y' has one."""
     pairs = [(_by_name(model(images)), _by_name(expected(images))) for images in batches]
     ratios = []
-    for name in pairs[0][1]:
+    for name in pairs[0][0]:
         errors = torch.stack([(got[name] - want[name]).abs().max() for got, want in pairs])
         sizes = torch.stack([want[name].abs().max() for _, want in pairs])
         # zeros, as of a head before training, are right or wrong without a scale

@@ -18,7 +18,9 @@ from kat.version import __version__
 KEY = "kat"
 """The name of the record in the metadata of a file."""
 
-_OUTPUTS = {"detection": "detections", "features": "features"}
+PICTURES = "pictures"
+"""The task of a classifier's file that holds its preprocessing."""
+_OUTPUTS = {"detection": "detections", "features": "features", PICTURES: "probabilities"}
 
 
 class ExportRecord(NamedTuple):
@@ -48,13 +50,13 @@ class ExportRecord(NamedTuple):
 
     @property
     def outputs(self) -> str:
-        """The kind of its outputs: logits, detections or features."""
+        """The kind of its outputs: logits, detections, features or probabilities."""
         return _OUTPUTS.get(self.task, "logits")
 
     @property
     def resizes(self) -> bool:
-        """True if the file resizes images itself, as a detector does."""
-        return self.task == "detection"
+        """True if the file resizes images itself, as a detector's does."""
+        return self.task in ("detection", PICTURES)
 
     @property
     def window(self) -> int | None:
@@ -84,7 +86,7 @@ class ExportRecord(NamedTuple):
         They are resized and cropped, multiplied by ``scale``, and normalized by mean and std.
         """
         _, height, width = self.model.input_size
-        classifies = self.task == "classification"
+        classifies = self.task in ("classification", PICTURES)
         side = math.floor(min(height, width) / (self.model.crop_pct if classifies else 1))
         return {
             "resize": "in the file" if self.resizes else f"the shorter side to {side}",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.deploy.export_record import ExportRecord
+from kat.deploy.export_record import PICTURES, ExportRecord
 from kat.deploy.formats import FORMATS, PROGRAMS
 from kat.deploy.model_forms import make_resizable, size_step
 from kat.errors import InputError, unknown
@@ -99,13 +99,8 @@ class DetectorRuntime(Runtime):
         """Return the detections in each image (C, H, W): see :class:`kat.models.dense.Detector`."""
         return [self._detections(image) for image in images]
 
-    def detect(self, image: Tensor, threshold: Tensor) -> dict[str, Tensor]:
-        """Return the file's outputs; see :class:`kat.deploy.formats.detector_onnx.OneImage`."""
-        detections: dict[str, Tensor] = self._run[0](image, threshold)
-        return detections
-
     def _detections(self, image: Tensor) -> dict[str, Tensor]:
-        found = self.detect(image.float().cpu(), torch.tensor(self.score_threshold))
+        found = self._run[0](image.float().cpu(), torch.tensor(self.score_threshold))
         placed = placed_in_image(found, image.shape[-2:])
         return {name: one.to(image.device) for name, one in placed.items()}
 
@@ -141,6 +136,11 @@ def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
     if ending not in FORMATS:
         raise unknown("ending of an exported file", ending, FORMATS)
     run, record = FORMATS[ending].read(path)
+    if record.task == PICTURES:
+        raise InputError(
+            f"{path} prepares images itself, for programs without kat: for kat, export the model"
+            " without --with-preprocessing"
+        )
     kind = DetectorRuntime if record.resizes else Runtime
     return kind(run, record)
 

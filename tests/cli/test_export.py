@@ -71,12 +71,6 @@ def test_predict_gives_the_same_answers_whatever_it_runs(exported, name, capsys)
     assert "1 of 5" in capsys.readouterr().err
 
 
-def test_predict_at_another_size(exported):
-    size = ("--image-size", 12, "--top", 10)
-    want, got = predict(exported, "run", *size), predict(exported, "resizable8.onnx", *size)
-    _assert_same(want, got, 0.05)
-
-
 def test_what_is_printed_and_on_the_card(exported, tmp_path, capsys):
     card = (exported / "hub" / "README.md").read_text()
     assert "top1: 12.5" in card
@@ -91,6 +85,14 @@ def test_what_is_printed_and_on_the_card(exported, tmp_path, capsys):
     assert "int8 moves the logits by " in captured.out
 
 
+def test_a_file_with_its_preprocessing(exported, tmp_path, capsys):
+    out = tmp_path / "m.onnx"
+    assert run("export", exported / "run", "--out", out, "--with-preprocessing") == 0
+    assert "one image of any size; probabilities within " in capsys.readouterr().out
+    message = refused(capsys, "predict", exported, "--checkpoint", out)
+    assert "without --with-preprocessing" in message
+
+
 def test_bad_input(exported, tmp_path, capsys):
     source = exported / "run"
     for arguments, message in (
@@ -98,6 +100,7 @@ def test_bad_input(exported, tmp_path, capsys):
         ([source, "--out", tmp_path / "m.pt2", "--license", "mit"], "no effect on a .pt2 file"),
         ([source, "--out", tmp_path / "m.pt2", "--format", "timm"], "--format has no effect"),
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
+        ([source, "--out", tmp_path / "m.pt2", "--with-preprocessing"], "must end in .onnx"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),
     ):
         assert message in refused(capsys, "export", *arguments)

@@ -8,6 +8,7 @@ import re
 import matplotlib
 import pytest
 import torch
+from PIL import Image
 
 import kat_command
 from tests.docs.public import ROOT, public_objects
@@ -72,9 +73,15 @@ def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, t
         pytest.importorskip(package)
     (tmp_path / "runs").symlink_to(reader_folder / "runs")
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
-    for name in ("mine.onnx", "mine", "mine-transformers"):
-        kind = ["--format", "transformers"] if "-" in name else []
-        kat_command.main(["export", "runs/digits", "--out", name, *kind])
+    options = {
+        "mine.onnx": [],
+        "classifier.onnx": ["--with-preprocessing"],
+        "mine": [],
+        "mine-transformers": ["--format", "transformers"],
+    }
+    for name, given in options.items():
+        kat_command.main(["export", "runs/digits", "--out", name, *given])
+    Image.new("RGB", (30, 20)).save("photo.jpg")
     ranks = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for name, value in ranks.items():
         monkeypatch.setenv(name, str(value))

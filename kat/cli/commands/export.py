@@ -14,12 +14,17 @@ the outputs of the model, and keeps the file only if they agree (docs/deployment
 and 'kat eval' take all formats but a folder for transformers. ONNX and --int8 need
   pip install "kolmogorov-arnold-transformer[export]"
 
+With --with-preprocessing the .onnx file of a classifier takes one picture of any size, as uint8 of
+height x width x 3. It resizes, crops and normalizes the picture as 'kat predict' does, and returns
+the names of the classes, the most likely first, and their probabilities.
+
 A detector is exported to ONNX only. Its file takes one image of any size and returns boxes in the
 pixels of the image, scores and masks. --backbone leaves out the heads of a detector or a
 segmentation model: the file returns features, and 'kat predict' and 'kat eval' refuse it.
 
 examples:
   kat export runs/digits --out digits.onnx
+  kat export runs/mine --out mine.onnx --with-preprocessing    a picture in, classes out
   kat export runs/digits --out digits.pt2 --int8
   kat export runs/mine --out mine.onnx --dynamic-size     images of any multiple of the patches
   kat export runs/detector --out detector.onnx            boxes, labels, scores, masks of an image
@@ -36,7 +41,7 @@ import kat
 from kat.cli.options.parser import Parser, refuse_options
 from kat.text import say, say_all, scaled
 
-_OF_FILES = ("int8", "dynamic_size", "backbone")
+_OF_FILES = ("int8", "dynamic_size", "backbone", "with_preprocessing")
 
 
 def main(arguments: list[str]) -> None:
@@ -88,6 +93,11 @@ def make_parser() -> Parser:
     )
     add("--dynamic-size", action="store_true", help="make .pt2 and ONNX take images of any size")
     add(
+        "--with-preprocessing",
+        action="store_true",
+        help="make the ONNX file of a classifier take a picture and return classes",
+    )
+    add(
         "--backbone",
         action="store_true",
         help="export only the transformer with its pyramid, of a detector or segmentation model",
@@ -104,6 +114,8 @@ def _export_file(options: Namespace, out: Path) -> None:
         model = kat.deploy.make_resizable(model, record)
     if options.backbone:
         model = kat.deploy.FeatureMaps(model)
+    if options.with_preprocessing:
+        model = kat.deploy.WithPreprocessing(model, record)
     run = settings_of_run(options.run)
     exported = kat.deploy.export_model(model, record, out, int8=options.int8, run=run)
     say_all(_summary(exported))

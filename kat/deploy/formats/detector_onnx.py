@@ -18,13 +18,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
 
 from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats.onnx import OPSET, THRESHOLD, save_proto
+from kat.deploy.formats.onnx import IMAGE, OPSET, THRESHOLD, save_proto
 from kat.deploy.freezing import freeze
 from kat.models import ModelRecord
 from kat.models.dense import Detector
 from kat.models.dense.image_sizes import pad_to_patches
 
-IMAGE = "image"
 _SAME = 0.9
 """The share of detections that must agree: rounding decides which of two near ties is kept."""
 
@@ -86,8 +85,7 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
     """Write a detector for one image in one ONNX file, with the record as metadata."""
     import onnx
 
-    frozen: Any = freeze(detector)
-    traced = OneImage(frozen).eval()
+    traced = OneImage(freeze(detector)).eval()
     threshold = torch.tensor(detector.score_threshold)
     channels, side, _ = record.model.input_size
     names = output_names(detector)
@@ -128,8 +126,7 @@ def detections_distance(detect: Detect, detector: Detector, record: ExportRecord
     generator = torch.Generator().manual_seed(0)
     errors = []
     channels, side, _ = record.model.input_size
-    sizes = ((side, side), (side, side * 5 // 8), (side * 3 // 4 + 1, side * 5 // 4))
-    for height, width in sizes:
+    for height, width in ((side, side * 5 // 8), (side * 3 // 4 + 1, side * 5 // 4)):
         image = torch.randn((channels, height, width), generator=generator)
         threshold = _between(expected(image, torch.tensor(-1.0))["scores"])
         found, wanted = detect(image, threshold), expected(image, threshold)

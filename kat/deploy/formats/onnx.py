@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from kat.deploy.export_record import KEY, ExportRecord
+from kat.deploy.export_record import KEY, PICTURES, ExportRecord
 from kat.extras import needed_by
 from kat.models.checkpoints.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.version import __version__
@@ -19,6 +20,10 @@ from kat.version import __version__
 OPSET = 18
 """The first with antialiased Resize, for position embeddings; in onnxruntime since 1.14 (2023)."""
 INPUT, OUTPUT = "images", "logits"
+IMAGE = "image"
+"""The input of detectors, and of classifiers with their preprocessing."""
+CLASSES = "classes"
+"""The output of names."""
 THRESHOLD = "threshold"
 """An input of detectors: the least score."""
 
@@ -26,7 +31,8 @@ THRESHOLD = "threshold"
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """Write the program in one file, checked by ``onnx.checker``, with the record as metadata.
 
-    Outputs have the names that the program gives them, or ``logits``.
+    Outputs have the names that the program gives them, or ``logits``. With its preprocessing, a
+    classifier returns ``classes`` by name, the most likely first, and their ``probabilities``.
     """
     outputs = program.call_spec.out_spec
     names = list(outputs.context) if outputs.type is dict else [OUTPUT]
@@ -37,11 +43,14 @@ def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
             opset_version=OPSET,
             external_data=False,
             verbose=False,
-            input_names=[INPUT],
+            input_names=[IMAGE if record.task == PICTURES else INPUT],
             output_names=names,
         )
     proto = exported.model_proto
-    _name_dimensions(proto.graph, resizable=record.step is not None)
+    if record.task == PICTURES:
+        _name_classes(proto.graph, record.model.classes)
+    else:
+        _name_dimensions(proto.graph, resizable=record.step is not None)
     save_proto(proto, record, path)
 
 
@@ -72,6 +81,17 @@ def _name_dimensions(graph: Any, *, resizable: bool) -> None:
         height.dim_param, width.dim_param = "height", "width"
 
 
+def _name_classes(graph: Any, classes: list[str]) -> None:
+    """Return classes by name in place of indices."""
+    import onnx
+
+    names = onnx.numpy_helper.from_array(np.array(classes, dtype=object), "names")
+    graph.initializer.append(names)
+    graph.node.append(onnx.helper.make_node("Gather", ["names", "indices"], [CLASSES]))
+    graph.output[0].name = CLASSES
+    graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+
+
 @needed_by("an ONNX file")
 def read_record(path: Path) -> ExportRecord:
     """Return the record, without loading the model."""
@@ -89,7 +109,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     """Return the model in onnxruntime, on the CPU with torch's number of threads, and the record.
 
     The function takes the images, and for a detector a threshold. It returns ``logits``, or other
-    outputs by name.
+    numbers by name.
 
     Raises:
         InputError: onnxruntime is not installed; the file does not exist, is damaged, or was not
@@ -102,7 +122,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     image_name = session.get_inputs()[0].name
-    outputs = [x.name for x in session.get_outputs()]
+    outputs = [x.name for x in session.get_outputs() if x.name != CLASSES]
 
     def run(images: Tensor, threshold: Tensor | None = None) -> Any:
         feed = {image_name: images.numpy()}

@@ -13,28 +13,29 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from kat.deploy.export_record import KEY, ExportRecord
+from kat.deploy.export_record import KEY, PICTURES, ExportRecord
 from kat.deploy.model_forms import size_step
 from kat.errors import InputError
 from kat.files import open_input
 from kat.models import ModelRecord
+from kat.models.dense import task_of
 from kat.ops import decompositions
-
-_TRACED_BATCH = 2
-"""torch.export would specialize on a batch of 1."""
 
 
 def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
     """Return the program of a frozen model, for any batch size.
 
-    If the model is resizable, the program takes images of any size. It does not contain the paths
-    of the model's source files.
+    If the model is resizable, the program takes images of any size; with its preprocessing, one
+    picture of any size. It does not contain the paths of the model's source files.
     """
-    images = torch.zeros((_TRACED_BATCH, *record.input_size))
+    images = torch.zeros((2, *record.input_size))  # torch.export would specialize on a batch of 1
     dynamic: dict[int, Any] = {0: Dim("batch", min=1)}
     step = size_step(model)
     if step is not None:
         dynamic |= {2: step[0] * Dim("rows"), 3: step[1] * Dim("columns")}
+    if task_of(model) == PICTURES:
+        images = torch.zeros((50, 70, 3), dtype=torch.uint8)
+        dynamic = {0: Dim("height"), 1: Dim("width")}
     with warnings.catch_warnings(action="ignore"):
         program = torch.export.export(model, (images,), dynamic_shapes=(dynamic,))
         if any(str(node.target).startswith("kat.") for node in program.graph.nodes):

@@ -22,8 +22,8 @@ def resized(images: Tensor, size: Sequence[int | Tensor], mode: str) -> Tensor:
     """
     if torch.jit.is_tracing():  # onnxruntime's antialiasing is wrong where the sides' ratios differ
         down, across = (
-            _resampling(torch.as_tensor(side), torch.as_tensor(new), mode).to(images)
-            for side, new in zip(images.shape[-2:], size, strict=True)
+            _matrix(torch.as_tensor(old), torch.as_tensor(new), mode).to(images)
+            for old, new in zip(images.shape[-2:], size, strict=True)
         )
         return down @ images @ across.T
     sides = [int(side) for side in size]
@@ -32,18 +32,28 @@ def resized(images: Tensor, size: Sequence[int | Tensor], mode: str) -> Tensor:
     return F.interpolate(images, sides, mode=mode, antialias=True)
 
 
-def _resampling(old: Any, new: Any, mode: str) -> Tensor:
-    """Return antialiased interpolation along one side as a matrix (new, old), for a tracer.
+def _matrix(old: Any, new: Any, mode: str) -> Tensor:
+    """Return :func:`resampling` of a whole side, (new, old)."""
+    return resampling(old, old.double() / new, torch.arange(new, dtype=torch.float64), mode)
+
+
+def resampling(old: Any, scale: Tensor, places: Tensor, mode: str) -> Tensor:
+    """Return antialiased interpolation along one side as a float64 matrix, for a tracer.
 
     With the scale s = old / new and c_i = s (i + 1/2), entry (i, j) is f((j + 1/2 - c_i) /
     max(s, 1)), divided by the sum of its row. f is a triangle, or Keys' cubic with a = -1/2.
 
     Source: Pillow's and PyTorch's antialiasing.
+
+    Args:
+        old: pixels of the side, the columns.
+        scale: (), old pixels in a new one.
+        places: the rows: the indices i of new pixels.
+        mode: bilinear or bicubic.
     """
-    scale = old.double() / new.double()
-    centers = scale * (torch.arange(new, dtype=torch.float64) + 0.5)
+    centers = scale * (places + 0.5)
     x = torch.arange(old, dtype=torch.float64) + 0.5 - centers[:, None]
-    x = (x / scale.clamp(min=1)).abs().float()
+    x = (x / scale.clamp(min=1)).abs()
     if mode == "bilinear":
         weights = (1 - x).clamp(min=0)
     else:
