@@ -197,7 +197,7 @@ def test_a_grid_of_detectors_is_compared_by_box_ap(items, tmp_path, capsys):
     assert "top-1" not in printed + (out / "small.md").read_text()
     assert [row["box_ap"] is not None for row in read_runs(out / "small.csv")] == [True, True]
     assert run("report", out / "small.csv") == 0
-    assert "Validation box AP" in (out / "small.html").read_text()
+    assert "validation box AP" in (out / "small.html").read_text()
 
 
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
