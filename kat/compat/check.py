@@ -70,12 +70,13 @@ def check(root: Path) -> list[Found]:
 def _python_files(root: Path) -> list[Path]:
     """Return the files of a tree but those in hidden folders."""
     files = sorted(root.rglob("*.py"))
-    return [path for path in files if "/." not in f"/{path.relative_to(root).as_posix()}"]
+    visible = [path for path in files if "/." not in f"/{path.relative_to(root).as_posix()}"]
+    return [path for path in visible if path.is_file()]
 
 
 def _check_file(path: Path, files: list[Path]) -> list[Found]:
     try:
-        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8-sig"))))
     except (SyntaxError, ValueError) as error:
         return [Found(path, ast.Pass(lineno=1), path.name, f"not read: {error}")]
     names: dict[str, Any] = {}
@@ -123,11 +124,13 @@ def _check_import(
         alone = len(node.names) == 1 and "." not in name
         replacement = f"import {source.__name__} as {name}" if alone and not own else ""
     if own:
-        return f"the project's own, {copies[0]}", replacement
+        return f"the project's own, {copies[0]}", replacement if package == "katransformer" else ""
     names.update(new)
     if copies:
         return f"served after `import kat.compat.force`, since there is {copies[0]}", replacement
     if module.split(".")[0] not in (package, "rational_kat_cu"):
+        if not replacement:
+            return f"not served: write from {source.__name__} import ...", ""
         return f"served after --replace by `{replacement}`", replacement
     return "served after `import kat.compat`", replacement
 
@@ -167,7 +170,7 @@ def replace(root: Path, found: list[Found], force: bool) -> None:
     folders = [root.resolve(), *root.resolve().parents]
     if not force and not any((folder / ".git").exists() for folder in folders):
         raise InputError(
-            f"nothing is written, since {root} is not in a git repository: see --force"
+            f"nothing is written, since {root} is not in a git repository; --force writes anyway"
         )
     for path, content in changes.items():
         with replacing(path.resolve()) as partial:

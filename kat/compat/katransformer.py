@@ -58,7 +58,7 @@ class KAN(GRKANMlp):
         )
 
     def init_weights(self) -> None:
-        """Draws fc1 and fc2 again, as ``nn.Linear`` does."""
+        """Draw fc1 and fc2 again, as ``nn.Linear`` does."""
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
 

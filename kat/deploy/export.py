@@ -23,8 +23,7 @@ from kat.models.dense import Detector, task_of
 TOLERANCE = 1e-5
 """The largest distance of a file's logits or features from the model's, relative to the largest."""
 DETECTIONS_TOLERANCE = 1e-4
-"""The largest distance of detections, see :func:`.formats.detector_onnx.detections_distance`."""
-_TOLERANCES = {"detection": DETECTIONS_TOLERANCE, PICTURES: 1e-4}
+"""The same of probabilities; of detections :func:`.formats.detector_onnx.detections_distance`."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def _export_detector(
 
 
 def _check(error: float, path: Path, record: ExportRecord) -> None:
-    tolerance = _TOLERANCES.get(record.task, TOLERANCE)
+    tolerance = DETECTIONS_TOLERANCE if record.resizes else TOLERANCE
     if not error <= tolerance:
         raise ExportFailed(
             f"{path} was not kept: its {record.outputs} differ from the model's by {error:.1e},"

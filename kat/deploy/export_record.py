@@ -30,7 +30,8 @@ class ExportRecord(NamedTuple):
         model: the model, its classes and its preprocessing.
         step: (height, width), of which the sides of images are multiples; None if the file takes
             images of ``model.input_size`` only.
-        task: the task of the model.
+        task: the task of the model; ``"features"`` without its head, :data:`PICTURES` with
+            preprocessing.
         run: the data, holdout and seed of its training, on which 'kat eval' relies; see
             :func:`kat.training.evaluation.run_data.settings_of_run`.
 

@@ -26,12 +26,12 @@ def warn_of_common_rules(optimizer: torch.optim.Optimizer) -> None:
     Warns:
         UserWarning: it does; the message has the line to write.
     """
-    coefficients = set()
+    coefficients = set()  # of ids: a compiled step cannot compare parameters
     for act in ALIVE:
-        coefficients |= {p for p in act.parameters() if p.requires_grad}
+        coefficients |= {id(p) for p in act.parameters() if p.requires_grad}
     name = type(optimizer).__name__
     for group in optimizer.param_groups:
-        if coefficients.isdisjoint(group["params"]):
+        if coefficients.isdisjoint(map(id, group["params"])):
             continue
         if _is_for_matrices(optimizer, group):
             problem = (

@@ -85,7 +85,7 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert run("ablate", grid(), "--out", out) == 0
     assert (_times(out, "test.json"), (out / "small.csv").read_bytes()) == (tested, table)
     assert run("report", out / "small.csv") == 0
-    assert "Test top-1 by" in (out / "small.html").read_text()
+    assert "The test top-1 by" in (out / "small.html").read_text()
     # a run that is resumed has to be tested again
     folder = out / rows[1]["run"]
     command = ("train", "--config", folder / "run.yaml", "--out", folder, "--resume", "true")

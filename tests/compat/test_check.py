@@ -34,6 +34,8 @@ FILES = {
     "copy/katransformer.py": (
         "from rational_kat.flash import FlashKAT_Group as F\nF(8, 1, 8, 6, 4)\n"
     ),
+    "own/rational.py": "import models.kat_rational\n",
+    "own/net.py": "from rational import Rational\n",
 }
 
 
@@ -85,6 +87,10 @@ net.py:2: import katransformer, rational_kat: the project's own, katransformer.p
 net.py:2: import katransformer, rational_kat: served after `import kat.compat`
 net.py:3: from katransformer import KAN, create_kat_amp_model: the project's own, katransformer.py
 """,
+    "own": """\
+net.py:1: from rational import Rational: the project's own, rational.py
+rational.py:1: import models.kat_rational: not served: write from kat.compat.kat_rational import
+""",
 }
 
 
@@ -114,3 +120,11 @@ def test_replace_shows_a_diff_and_writes_imports_alone(project, capsys):
     assert file.stat().st_mode & 0o777 == 0o750
     with pytest.raises(SystemExit, match="nowhere does not exist"):
         check.main(Path("nowhere"), write=False, force=False)
+
+
+def test_code_that_is_the_projects_own_or_cannot_be_read_is_not_written(project):
+    Path("own/latin.py").write_bytes("s = 'é'; import kat_rational".encode("latin-1"))
+    Path("own/link.py").symlink_to("nowhere")
+    found = check.check(Path("own"))
+    assert "not read" in str(found[0])
+    assert not any(each.replacement for each in found)

@@ -106,9 +106,9 @@ def _read(table: Path, folder: Path, config: DataConfig) -> list[_Row]:
         elif _SEVERAL.fullmatch(label):
             problem = f"the label {label!r}, several classes: kat has no multi-label classification"
         elif not full.startswith(inside):
-            problem = f"{path!r}, which is outside the folder of the table, {folder}"
+            problem = f"{path!r}, which is outside {inside}: move the table above its images"
         elif not os.path.exists(full):
-            problem = f"{path!r}, which does not exist in {folder}"
+            problem = f"{path!r}, which does not exist in {inside}"
         elif full in seen:
             problem = f"{path!r}, which row {seen[full]} has already"
         if problem:

@@ -151,7 +151,10 @@ class ModelRecord:
                 **preprocessing_of(pretrained),
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"not a model's config.json: no valid entry {error}") from None
+            raise InputError(
+                f"not a model's config.json: no valid entry {error}; what kat export wrote for"
+                " transformers loads only there"
+            ) from None
         record = cls.stored(**fields)
         given = input_args(record.architecture, record.input_size)
         record.args = {k: value for k, value in record.args.items() if given.get(k) != value}

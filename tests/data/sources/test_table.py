@@ -168,7 +168,7 @@ def test_the_share_that_is_held_out(tmp_path):
         (("train/n00/0.jpg", "a", "tests"), "the split 'tests': it must be train, val or test"),
         (("train/n00/0.jpg", "a", ""), "the split '': it must be train, val or test"),
         (("val/./n00/../n00/0.jpg", "a", "train"), ", which row 3 has already"),
-        (("../other.jpg", "a", "train"), "'../other.jpg', which is outside the folder of the"),
+        (("../other.jpg", "a", "train"), "'../other.jpg', which is outside "),
         (("train/n00/0.jpg", "a;b", "train"), "the label 'a;b', several classes: kat has no"),
         (("train/n00/0.jpg", "a|b", "train"), "several classes"),
         (("train/n00/0.jpg", "['a', 'b']", "train"), "several classes"),
