@@ -11,7 +11,8 @@ The ending of --out chooses the format. Every format holds the classes and the p
 
 A .pt2 or .onnx file takes batches of any size. The command compares the outputs of the file with
 the outputs of the model, and keeps the file only if they agree (docs/deployment.md). 'kat predict'
-and 'kat eval' take all formats but a folder for transformers. ONNX and --int8 need
+and 'kat eval' take all formats but a folder for transformers and a file --with-preprocessing. ONNX,
+--int8 and --format transformers need
   pip install "kolmogorov-arnold-transformer[export]"
 
 With --with-preprocessing the .onnx file of a classifier takes one picture of any size, as uint8 of

@@ -179,8 +179,8 @@ def suspicion(predictions: ClassPredictions, classes: int) -> str | None:
         return None
     return (
         f"top-1 {100 * hits.mean():.2f} % on {len(hits)} images cannot be told from chance, which"
-        f" is {100 / classes:.2f} % with {classes} classes: the class order, the preprocessing or"
-        " the weights may be wrong"
+        f" is {100 / classes:.2f} % with {classes} classes: there may be too few images, of"
+        " another kind than the training's, or classes, preprocessing or weights may be wrong"
     )
 
 
