@@ -28,7 +28,9 @@ def warn_of_common_rules(optimizer: torch.optim.Optimizer) -> None:
     """
     coefficients = set()  # of ids: a compiled step cannot compare parameters
     for act in ALIVE:
-        coefficients |= {id(p) for p in act.parameters() if p.requires_grad}
+        for parameter in act.parameters():
+            if parameter.requires_grad:
+                coefficients.add(id(parameter))
     name = type(optimizer).__name__
     for group in optimizer.param_groups:
         if coefficients.isdisjoint(map(id, group["params"])):
