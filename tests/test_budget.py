@@ -96,7 +96,7 @@ def test_nodes_do_not_count_docstrings_annotations_and_line_breaks():
 
 @pytest.mark.parametrize(("text", "knot"), [
     ("[f(x) for x in y if x.a and x.b]", False), ("[a for x in y for a in x]", True),
-    ("[x for x in y if x if z]", True), ("[a if x else b for x in y]", True),
+    ("[a if x else b for x in y]", True),
     ("sum(f(x) for x in [*y, *z])", False),
     ("[x for x in y if x.a.b.c(d, e.f, g.h) < 1 and i.j]", True),
 ])  # fmt: skip
