@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other; without a group, a process asks itself alone."""
+"""Values that the processes of a run exchange; without a group, a process asks itself alone."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class Declared:
-    """What the command line, the settings and the reports need to know of a task.
+    """Description of a task for the command line, the settings and the reports.
 
     Args:
         name: the task's name in datasets and models, and the name of its folder.
