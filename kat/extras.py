@@ -25,7 +25,7 @@ _PACKAGES = {
     "dense": "faster_coco_eval",
     "plot": "jinja2 markupsafe matplotlib",
     "export": "onnx onnxruntime onnxscript torchao transformers",
-    "data": "datasets webdataset",
+    "data": "datasets",
     "loggers": "alembic mlflow sqlalchemy wandb",
 }
 EXTRA_OF_PACKAGE: dict[str, str] = {}

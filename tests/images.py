@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import struct
 import tarfile
 import zlib
@@ -80,17 +79,6 @@ def samples(images: Iterable[bytes], start: int = 0) -> list[tuple[str, bytes]]:
     for index, content in enumerate(images, start):
         files += [(f"{index:04}.jpg", content), (f"{index:04}.cls", b"%d" % (index % 2))]
     return files
-
-
-def write_info(folder: Path, split: str, shards: dict[str, int]) -> None:
-    """timm's _info.json for one split: its shards and how many samples each has."""
-    described = {
-        "name": split,
-        "num_samples": sum(shards.values()),
-        "filenames": list(shards),
-        "shard_lengths": list(shards.values()),
-    }
-    (folder / "_info.json").write_text(json.dumps({"splits": {split: described}}))
 
 
 def write_rows(folder: Path, splits: dict[str, list[bytes]]) -> None:

@@ -6,23 +6,21 @@ from kat.extras import on_first_use
 
 _NAMES = {
     ".check": "SplitReport between_splits check_split",
-    ".config": "AugmentConfig DataConfig is_stream",
+    ".config": "AugmentConfig DataConfig",
     ".dataset": "ImageDataset",
     ".decoding": "UnreadableImage decode",
     ".loading.loader": "Batch Loader make_loader",
     ".record": "data_record differences located",
     ".seeds": "STEP derived_seed seed_all",
     ".sources.registry": "check_classes open_split task_of_data",
-    ".loading.stream": "ImageStream",
     ".transforms": "DeviceTransform Preprocessing eval_transform preprocessing train_transform",
 }
 if TYPE_CHECKING:
     from kat.data.check import SplitReport, between_splits, check_split
-    from kat.data.config import AugmentConfig, DataConfig, is_stream
+    from kat.data.config import AugmentConfig, DataConfig
     from kat.data.dataset import ImageDataset
     from kat.data.decoding import UnreadableImage, decode
     from kat.data.loading.loader import Batch, Loader, make_loader
-    from kat.data.loading.stream import ImageStream
     from kat.data.record import data_record, differences, located
     from kat.data.seeds import STEP, derived_seed, seed_all
     from kat.data.sources.registry import check_classes, open_split, task_of_data
@@ -43,7 +41,6 @@ __all__ = [
     "DataConfig",
     "DeviceTransform",
     "ImageDataset",
-    "ImageStream",
     "Loader",
     "Preprocessing",
     "SplitReport",
@@ -56,7 +53,6 @@ __all__ = [
     "derived_seed",
     "differences",
     "eval_transform",
-    "is_stream",
     "located",
     "make_loader",
     "open_split",

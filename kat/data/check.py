@@ -124,8 +124,6 @@ def check_split(
     data = open_split(replace(config, bad_images="skip", bad_annotations="skip"), split)
     if isinstance(data, SegmentationDataset):
         data.skip = False  # values that are not a class are then found
-    if not isinstance(data, ImageDataset):
-        raise InputError(f"{config.name!r} is a stream, whose images cannot be checked one by one")
     hashes = np.zeros(len(data), np.uint64)
     labels: list[str | None] = [None] * len(data)
     counts: Counter[int] = Counter()

@@ -35,7 +35,7 @@ class DataConfig:
             table with columns path, label and optionally split); ``tar:PATH`` (such folders in
             train.tar and val.tar, or in tar files in PATH/train and PATH/val); ``wds:PATH``
             (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging Face); or a
-            dataset that timm opens: ``torch/cifar10``, and the stream ``wds/NAME``. For detection
+            dataset that timm opens: ``torch/cifar10``. For detection
             ``coco:PATH`` (COCO's instances); for segmentation ``ade20k:PATH`` or ``ade:PATH``,
             ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*, PATH/train/masks/*.png,
             PATH/classes.txt). Short: --data.
@@ -153,17 +153,6 @@ class AugmentConfig:
     mixup_prob: Probability = 1.0
     mixup_switch_prob: Probability = 0.5
     label_smoothing: Probability = 0.0
-
-
-def is_stream(name: str) -> bool:
-    """Return True if a dataset of this name can only be read in order, batch by batch.
-
-    Examples:
-        >>> from kat.data import is_stream
-        >>> is_stream("wds/imagenet"), is_stream("folder:photos")
-        (True, False)
-    """
-    return name.startswith("wds/")
 
 
 @dataclass

@@ -11,20 +11,17 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.loading.stream import ImageStream
 from kat.text import quoted
 
-Split = ImageDataset | ImageStream
 
-
-def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
+def data_record(config: DataConfig, train: ImageDataset, val: ImageDataset) -> dict[str, Any]:
     """Return the record of a run's data as JSON types.
 
     - ``paths``: the absolute path in the place of each relative one, for :func:`located`.
     - ``classes``, and by split the number of ``images`` and a ``digest``, for :func:`differences`.
       The digest is of the names of the files (relative to the folder of the data, which may
-      move) with their labels, boxes, or masks' names. Files are not read. Of a stream, which cannot
-      be listed, only the number of images is known; of Hugging Face tables the labels.
+      move) with their labels, boxes, or masks' names; of Hugging Face tables the labels alone.
+      Files are not read.
 
     Examples:
         >>> from kat.data import DataConfig, data_record, open_split
@@ -37,10 +34,7 @@ def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
     return {
         "paths": _paths(config),
         "classes": train.classes,
-        **{
-            name: {"images": _length(data), "digest": _digest(data)}
-            for name, data in splits.items()
-        },
+        **{name: {"images": len(data), "digest": _digest(data)} for name, data in splits.items()},
     }
 
 
@@ -118,12 +112,8 @@ def _class_differences(before: list[str], now: list[str]) -> list[str]:
     return found or (["the classes have another order"] if before != now else [])
 
 
-def _length(data: Split) -> int:
-    return data.length if isinstance(data, ImageStream) else len(data)
-
-
-def _digest(data: Split) -> str:
+def _digest(data: ImageDataset) -> str:
     digest = hashlib.sha256()
-    for part in [] if isinstance(data, ImageStream) else data.source.listing():
+    for part in data.source.listing():
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

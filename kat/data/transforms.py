@@ -18,7 +18,6 @@ from torchvision.transforms import Compose
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.dataset import ImageDataset, Transform
 from kat.data.decoding import decode, in_channels
-from kat.data.loading.stream import ImageStream
 from kat.data.seeds import ERASING, derived_seed, fork_host_rng, seed_all
 from kat.errors import InputError
 
@@ -46,7 +45,7 @@ class Preprocessing(NamedTuple):
     crop_pct: float
 
 
-def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Preprocessing:
+def preprocessing(config: DataConfig, data: ImageDataset) -> Preprocessing:
     """Return the preprocessing in the settings, completed by the dataset's own.
 
     Raises:

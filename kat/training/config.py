@@ -14,7 +14,6 @@ from kat.data.config import (
     DataConfig,
     DetectionAugmentConfig,
     SegmentationAugmentConfig,
-    is_stream,
 )
 from kat.errors import InputError, unknown
 from kat.settings import (
@@ -323,16 +322,6 @@ class TrainConfig:
         _exclude(
             self.data.validate_on == "holdout" and self.data.holdout == 0,
             "data.validate_on=holdout needs a share to hold out: give data.holdout, e.g. 0.1",
-        )
-        _exclude(
-            self.data.batch_size == AUTO and is_stream(self.data.name),
-            "data.batch_size=auto depends on the number of images, which a stream does not know:"
-            " give a number",
-        )
-        _exclude(
-            self.loss.class_weights == "balanced" and is_stream(self.data.name),
-            "loss.class_weights=balanced depends on the images of each class, which a stream does"
-            " not know: give a list",
         )
         _exclude(
             self.monitor.enabled and self.model.compile,

@@ -39,25 +39,6 @@ def test_every_source_is_read_by_workers_of_a_fork_server(tmp_path, source):
         assert torch.equal(one.images, other.images)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("source", [s for s in SOURCES if s.__name__.endswith("_stream")])
-def test_a_stream_is_divided_among_the_processes(tmp_path, monkeypatch, source, workers):
-    """The workers of a fork server are in no process group."""
-    settings, _ = source(tmp_path, [picture(i) for i in range(6)])
-    found = []
-    for rank in range(2):
-        for module in ("kat.data.loading.stream", "kat.data.loading.loader"):
-            monkeypatch.setattr(f"{module}.rank_and_world_size", lambda rank=rank: (rank, 2))
-        config = DataConfig(**settings, image_size=16, batch_size=1, num_workers=workers)
-        data = open_split(config, "val")
-        data.transform = eval_transform(preprocessing(config, data))
-        batches = list(make_loader(data, config, training=False, workers=worker_server()))
-        found += [batch.images.mean().item() for batch in batches]
-        assert len(batches) == 3
-    assert len(set(found)) == 6
-
-
 _READ_SLOWLY = """
 import multiprocessing, signal, time
 import torch

@@ -61,8 +61,6 @@ class Batches:
         before_each: is called when one is asked for.
     """
 
-    is_stream = False
-
     def __init__(
         self, items: Sequence[Batch], before_each: Callable[[], object] = lambda: None
     ) -> None:

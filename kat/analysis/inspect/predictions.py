@@ -17,7 +17,6 @@ from kat.data import (
     DataConfig,
     DeviceTransform,
     ImageDataset,
-    ImageStream,
     UnreadableImage,
     make_loader,
     open_split,
@@ -46,12 +45,12 @@ class ValidationImages:
     """Some images of a validation split, transformed for a model but not normalized.
 
     Args:
-        images: evenly spread over the split; the first ones of a stream.
+        images: evenly spread over the split.
         data: how they are loaded.
         count: the number of images, at most.
     """
 
-    images: ImageDataset | ImageStream
+    images: ImageDataset
     data: DataConfig
     count: int
 
@@ -92,8 +91,7 @@ def images_of_run(
     data = DataConfig(**{**settings, **size})
     images = open_split(data, "val")
     check_task(model, images, (str(checkpoint), data.name))
-    if isinstance(images, ImageDataset):
-        images = images.evenly_spaced(count)
+    images = images.evenly_spaced(count)
     _, images.transform = TASK_CLASSES[images.task].transforms(record, TrainConfig())
     return ValidationImages(images, data, count)
 
@@ -199,7 +197,6 @@ def dense_findings(subject: Subject, seen: ValidationImages, drawn: int = 4) -> 
         InputError: the data has other classes than the model, or no image can be read.
     """
     images = seen.images
-    assert isinstance(images, ImageDataset)
     config = EvalConfig(device="cpu", progress=False)
     options = task_options(images.task, "evaluate", {})
     found = TASK_CLASSES[images.task].evaluate(EvalJob(subject, images, seen.data, config, options))

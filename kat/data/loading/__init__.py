@@ -1,1 +1,1 @@
-"""Batches of a dataset: the order of its images, streams, loaders and their workers."""
+"""Batches of a dataset: the order of its images, loaders and their workers."""

@@ -11,13 +11,12 @@ from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from kat.data.config import DataConfig
 from kat.data.dataset import Collate, ImageDataset
 from kat.data.decoding import UnreadableImage
-from kat.data.loading.sampler import Key, ResumableSampler, rank_and_world_size
-from kat.data.loading.stream import ImageStream
+from kat.data.loading.sampler import Key, ResumableSampler
 from kat.data.loading.workers import LoaderFailed, prepare_worker, start_workers, worker_has_ended
 from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
 from kat.errors import InputError, first_line
@@ -114,59 +113,11 @@ class _IndexedItems(Dataset):
         return None, unreadable
 
 
-class _StreamItems(IterableDataset):
-    """The items of a stream; augmentation is a function of (seed, epoch, rank, worker, place)."""
-
-    def __init__(self, data: ImageStream, seed: int | None) -> None:
-        self.data = data
-        self.seed = seed
-        self.epoch = 0
-        self.rank = 0
-
-    def start_at(self, epoch: int, batch: int) -> int:
-        """Choose the epoch of the next iteration, which starts at its first batch.
-
-        Returns:
-            The number of batches to discard before ``batch``: all of them.
-        """
-        self.epoch, (self.rank, _) = epoch, rank_and_world_size()
-        self.data.set_epoch(epoch)
-        return batch
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __iter__(self) -> Iterator[Item | InputError]:
-        worker = get_worker_info()
-        epoch, rank, worker_id = self.epoch, self.rank, 0 if worker is None else worker.id
-        items = iter(self.data)
-        for number in itertools.count():
-            seed = 0
-            with fork_host_rng():
-                if self.seed is not None:
-                    seed = derived_seed(ITEM, self.seed, epoch, rank, worker_id, number)
-                    seed_host(seed)
-                item: tuple[Any, int] | UnreadableImage | InputError | None
-                try:
-                    item = next(items, None)
-                except InputError as error:
-                    item = error
-            if item is None:
-                return
-            if isinstance(item, UnreadableImage):
-                yield None, [(item.name, item.reason)]
-            elif isinstance(item, InputError):
-                yield from itertools.repeat(item)  # full batches, as a partial one is dropped
-            else:
-                yield (*item, seed), []
-
-
 class Loader:
     """The batches of a split, epoch after epoch, from any batch of any epoch on.
 
-    Each iteration yields the rest of the current epoch and moves on to the next. To start at a
-    batch, a dataset with random access reads nothing before it; a stream reads and discards all
-    batches before it.
+    Each iteration yields the rest of the current epoch and moves on to the next. Nothing before
+    its first batch is read.
 
     Args:
         make: returns a DataLoader of the batches, which may also be errors in the input.
@@ -190,7 +141,7 @@ class Loader:
     def __init__(
         self,
         make: Callable[[], DataLoader[Batch | InputError]],
-        order: ResumableSampler | _StreamItems,
+        order: ResumableSampler,
         batch_size: int,
     ) -> None:
         self.make = make
@@ -215,11 +166,6 @@ class Loader:
         _stop(self._iterations, self._loaders)
         self._loaders.append(self.make())
 
-    @property
-    def is_stream(self) -> bool:
-        """True if the data has an order of its own, and an estimated number of batches."""
-        return not isinstance(self.order, ResumableSampler)
-
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch of this process."""
         return len(self._loaders[0])
@@ -232,9 +178,9 @@ class Loader:
     def _batches(self) -> Generator[Batch, None, None]:
         epoch, first_batch = self.epoch, self.first_batch
         self.start_at(epoch + 1, 0)
-        discarded = self.order.start_at(epoch, first_batch)
+        self.order.start_at(epoch, first_batch)
         try:
-            for batch in itertools.islice(start_workers(self._loaders[0]), discarded, None):
+            for batch in start_workers(self._loaders[0]):
                 if isinstance(batch, InputError):
                     raise batch
                 yield batch
@@ -256,7 +202,7 @@ def _stop(
 
 
 def make_loader(
-    data: ImageDataset | ImageStream,
+    data: ImageDataset,
     config: DataConfig,
     *,
     training: bool,
@@ -267,7 +213,7 @@ def make_loader(
 
     For training, images are shuffled and the last partial batch is dropped. The order of the data
     is a function of (seed, epoch, rank), and the augmentation of an image is a function of
-    (seed, epoch, index); for a stream, both also depend on the number of workers.
+    (seed, epoch, index).
 
     Args:
         data: the images and labels of a split.
@@ -294,10 +240,6 @@ def make_loader(
         "worker_init_fn": prepare_worker,
         "multiprocessing_context": workers if config.num_workers else None,
     }
-    if isinstance(data, ImageStream):
-        stream = _StreamItems(data, seed_or_none)
-        options |= {"batch_size": config.batch_size, "drop_last": training}
-        return Loader(partial(DataLoader, stream, **options), stream, config.batch_size)
     sampler = ResumableSampler(len(data), config.batch_size, seed_or_none)
     options["batch_sampler"] = sampler
     # The workers of an evaluation stop at its end: they would hold memory during training.

@@ -44,14 +44,9 @@ class ResumableSampler(Sampler[list[Key]]):
         self.epoch = 0
         self.first_batch = 0
 
-    def start_at(self, epoch: int, batch: int) -> int:
-        """Choose where the next iteration starts.
-
-        Returns:
-            The number of batches to discard before ``batch``, which is 0.
-        """
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Choose where the next iteration starts."""
         self.epoch, self.first_batch = epoch, batch
-        return 0
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch of this process."""

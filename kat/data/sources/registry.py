@@ -9,11 +9,9 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.dense.detection import DetectionDataset, open_coco
 from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
-from kat.data.loading.stream import ImageStream
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
-from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
 from kat.data.sources.table import open_table
 from kat.data.sources.tar import open_tar
@@ -25,17 +23,17 @@ from kat.text import quoted
 _NAMES = [
     "digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH", "csv:FILE", "tar:PATH",
     "wds:PATH", "hf:PATH_OR_NAME", "hfds/NAME", "coco:PATH",
-    *(f"{layout}:PATH" for layout in LAYOUTS), "torch/NAME", "wds/NAME",
+    *(f"{layout}:PATH" for layout in LAYOUTS), "torch/NAME",
 ]  # fmt: skip
 _OF_HUGGING_FACE = ("hf:", "hfds/")
-_OF_LIBRARIES = ("torch/", "wds/", *_OF_HUGGING_FACE)
+_OF_LIBRARIES = ("torch/", *_OF_HUGGING_FACE)
 _USED_BY: dict[str, tuple[str, ...]] = {
     "root": _OF_LIBRARIES,
     "train_split": _OF_LIBRARIES,
     "val_split": ("csv:", *_OF_LIBRARIES),
     "download": _OF_LIBRARIES,
     "num_classes": ("wds:", *_OF_LIBRARIES),
-    "label_key": ("csv:", "wds:", "wds/", *_OF_HUGGING_FACE),
+    "label_key": ("csv:", "wds:", *_OF_HUGGING_FACE),
     "image_key": ("csv:", *_OF_HUGGING_FACE),
     "boxes_only": ("coco:",),
     "validate_on": ("digits", "fashion_mnist", "folder:", "csv:", *_OF_HUGGING_FACE),
@@ -43,13 +41,12 @@ _USED_BY: dict[str, tuple[str, ...]] = {
 """The settings of some datasets only, each with the beginnings of their names."""
 
 
-def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:
+def open_split(config: DataConfig, split: str) -> ImageDataset:
     """Open a split of the dataset ``config.name``.
 
     Args:
         config: the settings of the data.
         split: ``"train"`` or ``"val"``.
-        seed: seed of the order of a stream, which shuffles itself.
 
     Raises:
         InputError: the name is unknown, a folder or file is missing, empty or damaged, or a setting
@@ -61,7 +58,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         >>> photos.classes, len(photos)
         (['cat', 'dog'], 8)
     """
-    if config.name.startswith(("hfids/", "tfds/")):
+    if config.name.startswith(("hfids/", "tfds/", "wds/")):
         raise InputError(
             f"{config.name!r} is a stream that kat does not read: give hf:NAME, which"
             " data.download=true fetches, or wds:PATH for WebDataset shards"
@@ -73,7 +70,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         value = getattr(config, name)
         if value != getattr(DataConfig, name):
             raise InputError(f"data.{name}={value} has no effect on {kind}{colon}: leave it out")
-    data = _open(config, split, seed)
+    data = _open(config, split)
     data.exif = config.exif
     if data.ignored and config.bad_images == "fail":
         path, reason = next(iter(data.ignored.items()))
@@ -81,7 +78,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
     return data
 
 
-def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
+def _open(config: DataConfig, split: str) -> ImageDataset:
     kind, _, path = config.name.partition(":")
     match kind:
         case "digits":
@@ -107,8 +104,6 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
         return open_huggingface(config, config.name.removeprefix("hfds/"), split)
     if config.name.startswith("torch/"):
         return open_torchvision(config, split)
-    if config.name.startswith("wds/"):
-        return open_shard_stream(config, split, seed)
     if Path(config.name).exists():
         likely = "folder" if Path(config.name).is_dir() else "csv"
         raise InputError(f"dataset {config.name!r} has no kind: give '{likely}:{config.name}'")
@@ -140,7 +135,7 @@ def task_of_data(name: str) -> str:
     return SegmentationDataset.task if kind in LAYOUTS else ImageDataset.task
 
 
-def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageStream) -> None:
+def check_classes(train: ImageDataset, val: ImageDataset) -> None:
     """Check that both splits have the same classes in the same order, and enough of them.
 
     Raises:
@@ -155,7 +150,7 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
     if train.task == ImageDataset.task and len(train.classes) < 2:
         listed = quoted(train.classes, "class", "classes")
         raise InputError(f"a classifier tells two or more classes apart, and the data has {listed}")
-    if isinstance(val, ImageDataset) and len(val) == 0:
+    if len(val) == 0:
         raise InputError(
             "the validation split has no image: data.holdout holds out none of a class with one"
             " image"

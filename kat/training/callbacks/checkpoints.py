@@ -53,10 +53,8 @@ class Checkpoints(Callback):
             self._stop_if_asked(run)
 
     def on_validation_start(self, run: Run) -> None:
-        """Count the batches that every rank has; none of a stream that timm divides."""
-        batches = gather(run.val_batches)
-        known = 0 if run.val_loader.is_stream else min(batches)
-        self._common_batches = batches[0] if len(batches) == 1 else known
+        """Count the batches that every rank has."""
+        self._common_batches = min(gather(run.val_batches))
 
     def on_validation_batch_end(self, run: Run, index: int, batch: Batch) -> None:
         """Save and stop, if the run is to, at a batch that all ranks have."""

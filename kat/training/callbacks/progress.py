@@ -45,10 +45,9 @@ class Lines(Callback):
         if rows == self.rows or now - self.printed < self.seconds:
             return
         self.rows, self.printed = rows, now
-        total = f"/{run.batches}" if run.batches < math.inf else ""
         values = {
             "epoch": f"{run.state.epoch + 1}/{run.config.epochs}",
-            "batch": f"{index + 1}{total}",
+            "batch": f"{index + 1}/{run.batches}",
             **progress_values(run, self.throughput),
         }
         run.print(_line(values))

@@ -70,7 +70,7 @@ class Throughput(Callback):
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Log when it is time."""
         due = stepped and run.state.step % run.config.log_every_n_steps == 0
-        if due or run.state.validating:  # the workers of a stream end with the epoch
+        if due or run.state.validating:
             self.worker_peak = max(self.worker_peak, worker_peak_bytes())
         if due:
             now = self.meter.read()

@@ -48,7 +48,7 @@ def build(resolved: ResolvedRun) -> Run:
     val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
     batches = _training_batches(train_loader, config)
     val_batches = _batches(val_loader, config.limit_val_batches)
-    val_limit = None if config.limit_val_batches is None else int(val_batches)
+    val_limit = None if config.limit_val_batches is None else val_batches
     wrapped = wrap(model.to(device), world, config.strategy, device)
     monitor = None
     if config.monitor.enabled:
@@ -120,25 +120,14 @@ def _training_batches(loader: Loader, config: TrainConfig) -> int:
             f" data.batch_size={config.data.batch_size} in each process, or limit_train_batches"
             " leaves none of its batches"
         )
-    if math.isinf(batches):
-        raise InputError(
-            "the training data does not know its length: give a number of batches as"
-            " limit_train_batches"
-        )
-    return int(batches)
+    return batches
 
 
-def _batches(loader: Loader, limit: int | float | None) -> float:
-    """Return the batches that a limit, a number or as a float a share, leaves of a loader's.
-
-    It is infinite for a stream that does not know its length.
-    """
-    try:
-        total: float = len(loader)
-    except TypeError:
-        total = math.inf
+def _batches(loader: Loader, limit: int | float | None) -> int:
+    """Return the batches that a limit, a number or as a float a share, leaves of a loader's."""
+    total = len(loader)
     if limit is None or (isinstance(limit, float) and limit == 1):
         return total
     if isinstance(limit, int):
         return min(total, limit)
-    return float(int(total * limit))
+    return int(total * limit)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kat.data import Batch, ImageStream
+from kat.data import Batch
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.text import duration, scaled
@@ -35,7 +35,7 @@ class DryRun:
         size: bytes of weights, gradients, optimizer state and EMA, unsharded.
         peak: peak memory of the first process, in bytes.
         work: work of the timed steps.
-        epoch: estimated seconds per epoch, validation included; infinite for streams.
+        epoch: estimated seconds per epoch, validation included.
         free: free bytes on the disk that will be written to.
         lines: further lines to print, by label.
 
@@ -65,14 +65,14 @@ class DryRun:
         """Return the lines to print, by label."""
         record, work = self.record, self.work
         parts = (f"{name} {scaled(value, 'B')}" for name, value in self.size.items() if value)
-        known, needed = math.isfinite(self.epoch), bytes_of_directory(self.size)
+        needed = bytes_of_directory(self.size)
         model = f"{record.architecture}, input {record.input_size}, {len(record.classes)} classes"
         speed = (
             f"{work.images_per_second:.4g} images/s, {work.seconds / STEPS:.3g} s per step,"
             f" data wait {100 * work.wait_share:.0f} % ({STEPS} steps after {WARM_UP} to warm up)"
         )
         rows = {"model": model, "parameters": f"{self.parameters:,}", **self.lines, "speed": speed}
-        rows["time"] = f"about {duration(self.epoch)} per epoch" if known else "unknown: a stream"
+        rows["time"] = f"about {duration(self.epoch)} per epoch"
         rows["memory"] = f"peak {scaled(self.peak, 'B')}, of which {', '.join(parts)}"
         rows["checkpoint"] = scaled(self.checkpoint, "B")
         rows["disk"] = f"{scaled(needed, 'B')} needed, {scaled(self.free, 'B')} free"
@@ -147,6 +147,5 @@ def _images(resolved: ResolvedRun) -> dict[str, str]:
     found = {}
     for name, data in (("training", resolved.train_data), ("validation", resolved.val_data)):
         left = f"; {len(data.ignored)} files are left out" if data.ignored else ""
-        number = "a stream" if isinstance(data, ImageStream) else f"{len(data):,} images"
-        found[f"{name} data"] = number + left
+        found[f"{name} data"] = f"{len(data):,} images{left}"
     return found

@@ -68,8 +68,6 @@ def train_epoch(run: Run) -> None:
         notify(run, Callback.on_batch_end, index, batch, stepping)
         if run.should_stop:
             return
-    if not state.validating:
-        raise InputError(f"the training data ended before its {run.batches} batches did")
 
 
 def forward_backward(run: Run, batch: Batch, batches: int, *, last: bool) -> None:

@@ -147,8 +147,7 @@ class Run:
         ema: the EMA of the weights, which is validated and kept in their place.
         train_loader, val_loader: the batches of the two splits.
         val_limit: batches of a validation in this process; None: all.
-        batches, val_batches: batches of an epoch and a validation in this process; infinite where
-            the data does not know.
+        batches, val_batches: batches of an epoch and a validation in this process.
         epochs: the number of epochs.
         device: the device of this process.
         world: its place among the processes that train together.
@@ -175,7 +174,7 @@ class Run:
     train_loader: Loader
     val_loader: Loader
     batches: int
-    val_batches: float
+    val_batches: int
     epochs: int
     device: torch.device
     world: World

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import timm
 import torch
 
-from kat.data import ImageDataset, ImageStream, UnreadableImage
+from kat.data import ImageDataset, UnreadableImage
 from kat.data.decoding import header
-from kat.data.record import Split
 from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
@@ -36,7 +35,7 @@ Settings = TypeVar("Settings")
 
 def resolve_auto(
     config: TrainConfig,
-    data: Split,
+    data: ImageDataset,
     kept: Mapping[str, Any],
     source: ViTSource | None,
     device: torch.device,
@@ -105,7 +104,7 @@ def choose(
 
 
 def from_scratch(
-    config: TrainConfig, data: Split, device: torch.device, source: ViTSource | None = None
+    config: TrainConfig, data: ImageDataset, device: torch.device, source: ViTSource | None = None
 ) -> tuple[TrainConfig, str]:
     """Choose a model, and the size of its images if it is auto, for data without a trained model.
 
@@ -145,13 +144,11 @@ def from_scratch(
     return replace(config, model=model, data=replace(config.data, image_size=size)), reason
 
 
-def _median_side(data: ImageDataset | ImageStream) -> int:
+def _median_side(data: ImageDataset) -> int:
     """Return the median side in pixels: of the shorter sides, or of the longer ones by task."""
     choose_side = max if TASKS[data.task].longer_side else min
     if data.image_size is not None:
         return choose_side(data.image_size)
-    if not isinstance(data, ImageDataset):
-        return 224
     sides = []
     for index in range(len(some := data.evenly_spaced(_MEASURED))):
         try:
@@ -208,7 +205,7 @@ def fill_auto(
     return replace(whole, optim=replace(optim, **shorter))
 
 
-def with_class_weights(loss: LossConfig, data: ImageDataset | ImageStream) -> LossConfig:
+def with_class_weights(loss: LossConfig, data: ImageDataset) -> LossConfig:
     """Return the settings of the loss with a weight for each class, unless there are no weights.
 
     Args:
@@ -220,7 +217,7 @@ def with_class_weights(loss: LossConfig, data: ImageDataset | ImageStream) -> Lo
             images of a class.
     """
     weights, classes = loss.class_weights, data.classes
-    if weights == "balanced" and isinstance(data, ImageDataset):
+    if weights == "balanced":
         counts = data.class_counts()
         if counts.min() == 0:
             raise InputError(
@@ -236,13 +233,13 @@ def with_class_weights(loss: LossConfig, data: ImageDataset | ImageStream) -> Lo
     return replace(loss, class_weights=weights)
 
 
-def imbalance(data: ImageDataset | ImageStream) -> str:
+def imbalance(data: ImageDataset) -> str:
     """Return a line that names the smallest class, or "" if no class is far larger.
 
     Args:
         data: the training split.
     """
-    if type(data) is ImageDataset:  # no stream, and no data for detection or segmentation
+    if data.task == ImageDataset.task:
         counts = data.class_counts()
         small, large = counts.min(), counts.max()
         if 0 < _IMBALANCED * small < large:

@@ -16,7 +16,6 @@ import torch
 from kat.data import (
     DataConfig,
     ImageDataset,
-    ImageStream,
     check_classes,
     data_record,
     differences,
@@ -67,8 +66,8 @@ class ResolvedRun:
     source: ViTSource | None
     checkpoint: Checkpoint | None
     data: dict[str, Any]
-    train_data: ImageDataset | ImageStream
-    val_data: ImageDataset | ImageStream
+    train_data: ImageDataset
+    val_data: ImageDataset
     device: torch.device
     world: World
     notes: tuple[str, ...]
@@ -78,8 +77,8 @@ class RunData(NamedTuple):
     """The data of a run: its settings, its splits, its record, and how that has changed."""
 
     config: DataConfig
-    train: ImageDataset | ImageStream
-    val: ImageDataset | ImageStream
+    train: ImageDataset
+    val: ImageDataset
     record: dict[str, Any]
     changed: str
 
@@ -128,7 +127,7 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
         InputError: the data has changed, and ``accept_changed_data`` is not set.
     """
     where = DataConfig(**located(vars(config.data), resumption.data))
-    train, val = open_split(where, "train", config.seed), open_split(where, "val")
+    train, val = open_split(where, "train"), open_split(where, "val")
     check_classes(train, val)
     record = data_record(where, train, val)
     changed = "; ".join(differences(resumption.data, record)) if resumption.data else ""

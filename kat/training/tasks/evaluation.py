@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream, make_loader
+from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, make_loader
 from kat.errors import InputError, first_line
 from kat.models import ModelRecord
 from kat.notebook import picture_html, table_html
@@ -37,8 +37,7 @@ class EvalConfig:
     Args:
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
         precision: what the forward pass is computed in.
-        limit: evaluate on no more than this many images, evenly spread over the split (the first
-            ones of a stream).
+        limit: evaluate on no more than this many images, evenly spread over the split.
         image_size: side of the square that a classifier sees, in pixels, or of a segmentation model
             the shorter side of the image; None: as stored.
         keep_logits: keep every logit of a classifier, 4 bytes per image and class.
@@ -242,9 +241,7 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
         ) from None
 
 
-def batches_of(
-    images: ImageDataset | ImageStream, data: DataConfig, progress: bool
-) -> Iterator[Batch]:
+def batches_of(images: ImageDataset, data: DataConfig, progress: bool) -> Iterator[Batch]:
     """Yield the batches of a split, with a progress bar in a terminal.
 
     Raises:
@@ -252,8 +249,7 @@ def batches_of(
     """
     loader = make_loader(images, data, training=False)
     console = Console(stderr=True)
-    total = len(loader) if isinstance(images, ImageDataset) else None
-    bar = track(loader, "evaluating", total=total, console=console, transient=True)
+    bar = track(loader, "evaluating", console=console, transient=True)
     read = 0
     for batch in bar if progress and console.is_terminal else loader:  # a hidden bar ends in a line
         read += len(batch.labels)

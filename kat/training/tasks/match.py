@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from timm.data import ImageNetInfo
 from torch import nn
 
-from kat.data import ImageDataset, ImageStream
+from kat.data import ImageDataset
 from kat.errors import InputError
 from kat.models.dense import task_of
 from kat.text import numbered
@@ -49,7 +49,7 @@ def imagenet_indices(names: Sequence[str]) -> list[int] | None:
     return None
 
 
-def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
+def check_task(model: nn.Module, data: ImageDataset, names: tuple[str, str]) -> None:
     """Check that a model is for the task of the data.
 
     Args:

@@ -15,7 +15,6 @@ from tests.images import (
     odd_images,
     samples,
     write_folder,
-    write_info,
     write_rows,
     write_tar,
 )
@@ -86,20 +85,13 @@ def _rows(root, images):
     return {"name": f"hf:{root / 'rows'}", "root": str(root / "cache")}, "row 2 of "
 
 
-def _shard_stream(root, images):
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
-    write_tar(root / "val-0.tar", samples(images))
-    write_info(root, "validation", {"val-0.tar": len(images)})
-    return {"name": "wds/tiny", "root": str(root), "num_classes": 2}, "val-0.tar/0002"
-
-
 def _torchvision(root, images):
     _folder(root, images)
     shutil.copytree(root / "val", root / "validation")
     return {"name": "torch/image_folder", "root": str(root)}, "n0/2.jpg"
 
 
-SOURCES = [_folder, _tar, _shards, _rows, _shard_stream, _torchvision]
+SOURCES = [_folder, _tar, _shards, _rows, _torchvision]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -15,14 +15,12 @@ from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from kat.data import DataConfig, ImageStream, UnreadableImage, eval_transform
+from kat.data import DataConfig, eval_transform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.training import EvalConfig, evaluate
-from kat.training.tasks.classification.metrics import predict_classes
 from kat.training.tasks.classification.report import suspicion
-from kat.training.tasks.evaluation import EvalJob, Subject
-from tests.images import picture, write_folder
+from tests.images import write_folder
 from tests.training.evaluation.made_predictions import made_predictions
 from tests.training.small import RECORD
 
@@ -138,18 +136,6 @@ def test_names_stay_with_their_images_where_some_cannot_be_read(folder, workers)
         path.write_bytes(b"torn")
     with pytest.raises(InputError, match="has no image"):
         evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
-
-
-def test_images_of_a_stream_are_numbered_without_those_that_cannot_be_read():
-    torn = UnreadableImage("shard.tar/b", "it is torn")
-    items = [("a", picture(0), 0), torn, ("c", picture(1), 1), ("d", b"", 1), ("e", picture(2), 2)]
-    stream = ImageStream(lambda epoch, part: iter(items), 5, COLOURS.classes, None)
-    stream.transform = eval_transform(COLOURS, normalize=False)
-    job = EvalJob(Subject(_by_colour(), COLOURS), stream, DataConfig(batch_size=2), QUIET)
-    found, unreadable = predict_classes(job, range(10))
-    assert found.names == [f"image {index} of the stream" for index in range(3)]
-    assert found.labels.tolist() == [0, 1, 2]
-    assert list(unreadable) == ["shard.tar/b", "d"]
 
 
 def test_classes_in_another_order_and_fewer_of_them_go_by_name(folder):

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from kat.data import Batch, DeviceTransform, ImageDataset, ImageStream
+from kat.data import Batch, DeviceTransform, ImageDataset
 from kat.training.nonfinite import finite_output
 from kat.training.optim.precision import Precision
 from kat.training.tasks.evaluation import EvalJob, batches_of, device_of
@@ -310,17 +310,13 @@ def _kept(
     return kept
 
 
-def _readable_names(
-    images: ImageDataset | ImageStream, unreadable: Mapping[str, str]
-) -> Iterator[str]:
+def _readable_names(images: ImageDataset, unreadable: Mapping[str, str]) -> Iterator[str]:
     """Yield the names of the readable images in the order of evaluation.
 
-    ``unreadable`` is read as the evaluation goes on. Images of a stream are numbered.
+    ``unreadable`` is read as the evaluation goes on.
     """
-    if isinstance(images, ImageDataset):
-        names = map(images.name, range(len(images)))
-        return (name for name in names if name not in unreadable)
-    return (f"image {index} of the stream" for index in count())
+    names = map(images.name, range(len(images)))
+    return (name for name in names if name not in unreadable)
 
 
 def _limited(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:

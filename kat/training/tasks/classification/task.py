@@ -15,7 +15,7 @@ from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.data import ImageDataset, eval_transform, train_transform
+from kat.data import eval_transform, train_transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
 from kat.training.nonfinite import finite_output
@@ -103,8 +103,7 @@ class Classification(Task):
         labels = report.read_real_labels(options.real_labels) if options.real_labels else {}
         indices: list[int] = []
         if labels:
-            is_stream = not isinstance(images, ImageDataset)
-            names = ["a stream"] if is_stream else map(images.name, range(len(images)))
+            names = map(images.name, range(len(images)))
             indices = report.check_imagenet(images.classes, names, labels)
         size = config.image_size
         given = {name: getattr(options, name) for name in _PREPROCESSING}
@@ -112,7 +111,7 @@ class Classification(Task):
             given["input_size"] = (subject.record.input_size[0], size, size)
         record, notes = with_preprocessing(subject.record, given)
         match = match_classes(record.classes, images.classes)
-        if config.limit is not None and isinstance(images, ImageDataset):
+        if config.limit is not None:
             images = images.evenly_spaced(config.limit)
         images.transform = eval_transform(record, normalize=False)
         start = time.perf_counter()
