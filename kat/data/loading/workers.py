@@ -8,6 +8,7 @@ together, workers are therefore forked from a server that has no such threads.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -74,8 +75,10 @@ def prepare_worker(worker: int) -> None:
     """Make a worker ignore signals that ask a run to stop, and end with the main process.
 
     The main process sees to requests to stop, and may pass SIGTERM on: a second one ends the
-    worker.
+    worker. Objects of the main process are not collected here, since some wait in their destructor
+    for threads that a fork lacks: a session of onnxruntime ends the worker by a segmentation fault.
     """
+    gc.freeze()
 
     def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
