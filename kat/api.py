@@ -28,6 +28,8 @@ from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_to_test
 from kat.training.settings.recipes import SHORT, config_from, config_of_run, read_recipe
 from kat.training.tasks.classes import TASK_CLASSES
+from kat.training.tasks.classification.temperature import calibrate as calibrate_model
+from kat.training.tasks.classification.temperature import last_layer
 from kat.training.tasks.evaluation import Subject, device_of
 from kat.training.tasks.registry import task_options
 
@@ -138,6 +140,7 @@ def evaluate(
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     progress: bool = True,
     keep_logits: bool = False,
+    calibrate: bool = False,
     trust: bool = False,
     **options: Any,
 ) -> Evaluation:
@@ -155,6 +158,8 @@ def evaluate(
         precision: precision of the forward pass.
         progress: show a progress bar in a terminal.
         keep_logits: keep every logit of a classifier, in ``predictions.logits``.
+        calibrate: then divide the logits of the classifier in this folder by a temperature, fitted
+            to these images, so that its probabilities say how often it is right.
         options: of the task, as ``kat eval --help`` lists them, e.g. ``crop_pct=1.0``.
 
     Returns:
@@ -176,6 +181,8 @@ def evaluate(
         model = load(model, device=device, image_size=image_size, trust=trust)
     elif image_size is not None:
         raise InputError("the model is loaded already: give image_size to kat.load")
+    if calibrate:
+        last_layer(model.model, model.source)
     found = training.evaluate(
         model.model,
         model.stored,
@@ -186,12 +193,14 @@ def evaluate(
             limit=limit,
             image_size=model.image_size,
             progress=progress,
-            keep_logits=keep_logits,
+            keep_logits=keep_logits or calibrate,
         ),
         task_options(model.task, "evaluate", options),
         source=model.source,
     )
     found.notes += [remark] if remark else []
+    if calibrate:
+        calibrate_model(model.source, found)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from kat.settings import flat
 from kat.text import counted, duration, scaled
 from kat.training.tasks.classification.metrics import most_confused
 from kat.training.tasks.classification.report import interval
+from kat.training.tasks.classification.temperature import described
 
 _OVERFIT = 1.05
 """A model overfits if its validation loss ends at more than so many times the lowest."""
@@ -59,7 +60,7 @@ def write_run_report(run: RunFindings, path: Path) -> None:
     if run.predictions:
         report.heading("Predictions")
     if isinstance(run.predictions, ClassFindings):
-        _add_class_findings(report, run.predictions)
+        _add_class_findings(report, run.predictions, run.record.calibration)
     elif isinstance(run.predictions, DenseFindings):
         _add_dense_findings(report, run.predictions)
     elif run.predictions:
@@ -111,7 +112,9 @@ def _course(run: RunFindings) -> str:
     )
 
 
-def _add_class_findings(report: Report, found: ClassFindings) -> None:
+def _add_class_findings(
+    report: Report, found: ClassFindings, calibrated: Mapping[str, float] | None
+) -> None:
     """Add the share of correct predictions, the recall of each class, photographs, confusion."""
     right = int(found.confusion.trace())
     either_way = found.confusion + found.confusion.T
@@ -121,6 +124,8 @@ def _add_class_findings(report: Report, found: ClassFindings) -> None:
     for pair in most_confused(np.triu(either_way), found.classes, len(found.classes) > 2):
         text += f"; {pair.true} and {pair.predicted} are confused most"
     report.text(f"{text}.")
+    if calibrated:
+        report.text(f"The model is {described(calibrated)}.")
     seen = [row for row in found.by_class if row.images]
     ranked = sorted(seen, key=lambda row: row.correct / row.images)
     columns = (

@@ -15,6 +15,7 @@ examples:
   kat eval runs/mine --out report
   kat eval runs/mine/*.ckpt --csv table.csv
   kat eval mine.onnx --data folder:/data/flowers --json metrics.json
+  kat eval runs/mine --calibrate      # probabilities that say how often it is right
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ def make_parser() -> Parser:
         default="32-true",
         help="precision of the forward pass",
     )
+    add(
+        "--calibrate",
+        action="store_true",
+        help="then divide the logits of the classifier in RUN by a temperature, fitted to these"
+        " images, so that its probabilities say how often it is right",
+    )
     add_task_options(parser, "evaluate")
     return parser
 
@@ -126,6 +133,7 @@ def _evaluate(
         precision=options.precision,
         limit=options.limit,
         progress=options.progress,
+        calibrate=options.calibrate,
         **own,
     )
     row = {"checkpoint": str(path), "data": data["name"], "task": model.task, **found.to_dict()}

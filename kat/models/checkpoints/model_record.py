@@ -41,6 +41,9 @@ class ModelRecord:
         mean, std: of each channel.
         interpolation, crop_pct: of the evaluation transform.
         category_ids: the ids of the classes in the COCO file of the training, if it was one.
+        calibration: of a calibrated classifier, ``temperature``, by which its last layer was
+            divided, the number of ``images``, and the calibration error, ``ece_before`` and
+            ``ece_after``.
 
     Raises:
         InputError: an invalid field.
@@ -69,6 +72,7 @@ class ModelRecord:
     crop_pct: float
     args: dict[str, Any] = field(default_factory=dict)
     category_ids: list[int] | None = None
+    calibration: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self.architecture, self.args)
@@ -127,6 +131,8 @@ class ModelRecord:
         }
         if self.category_ids is not None:
             config["category_ids"] = self.category_ids
+        if self.calibration is not None:
+            config["calibration"] = self.calibration
         return config
 
     @classmethod
@@ -148,6 +154,7 @@ class ModelRecord:
                 "args": dict(config.get("model_args", {})),
                 "classes": list(map(str, names)),
                 "category_ids": config.get("category_ids"),
+                "calibration": config.get("calibration"),
                 **preprocessing_of(pretrained),
             }
         except (KeyError, TypeError, ValueError) as error:
