@@ -20,7 +20,10 @@ usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]
 def main() -> None:
     """Run the script as ``python script.py`` would, or a module after ``-m``; or the check."""
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help") or arguments == ["-m"]:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return
+    if not arguments or arguments == ["-m"]:
         sys.exit(_USAGE)
     if arguments[0] in ("--check", "--replace"):
         if len(arguments) < 2:

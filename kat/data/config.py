@@ -41,8 +41,8 @@ class DataConfig:
             PATH/classes.txt). Short: --data.
         root: folder of a timm dataset, or cache folder of a Hugging Face dataset.
         train_split: name of the training split, for datasets of timm and Hugging Face.
-        val_split: name of the validation split, for datasets of timm and Hugging Face, and in a
-            table.
+        val_split: name of the validation split, for datasets of timm and Hugging Face, in a table
+            and in a folder: ``test`` of these two evaluates on what training leaves alone.
         download: allow the download of datasets of timm and Hugging Face.
         num_classes: number of classes, for data that does not say it (WebDataset shards).
         image_key: column of the images in a Hugging Face dataset; null: the only column of images.

@@ -10,7 +10,8 @@ from itertools import chain
 from kat.errors import InputError
 from kat.text import numbered, quoted
 
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid", "test")}
+TEST = "test"
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid", TEST)}
 """The names that the folder or file of each split may have; of several that are there, the first
 is taken."""
 

@@ -102,6 +102,10 @@ def test_bad_input(exported, tmp_path, capsys):
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
         ([source, "--out", tmp_path / "m.pt2", "--with-preprocessing"], "must end in .onnx"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),
+        (
+            [source, "--out", tmp_path / "m.onnx", "--with-preprocessing", "--dynamic-size"],
+            "--dynamic-size has no effect beside",
+        ),
     ):
         assert message in refused(capsys, "export", *arguments)
     assert not list(tmp_path.iterdir())

@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> None:
     is_file = ending.isalpha() or ending in kat.deploy.FILE_FORMATS
     if is_file:
         refuse_options(parser, options, ["license", "format"], f"on a .{ending} file")
+        if options.with_preprocessing:
+            refuse_options(parser, options, ["dynamic_size"], "beside --with-preprocessing")
         _export_file(options, out)
         return
     refuse_options(parser, options, _OF_FILES, "on a folder")

@@ -14,7 +14,7 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
 from kat.data.folders import ImageWalk, existing_folder, split_folder
-from kat.data.naming import SPLIT_NAMES, is_hidden, sorted_classes
+from kat.data.naming import SPLIT_NAMES, TEST, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import is_held_out, part_of_training
 from kat.errors import InputError
@@ -28,10 +28,11 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     also lie in folders below those, as in torchvision's ``ImageFolder``.
 
     If PATH has no validation split, a share ``config.holdout`` of the images of each class in
-    PATH/train, or in PATH itself if that is missing too, is held out for validation. If the share
-    is 0 and the classes are in PATH itself, as in ImageNet-V2, -A and -R, they are the validation
-    split. With ``config.validate_on="holdout"`` the share is held out of PATH/train although there
-    is a validation split.
+    PATH/train, or in PATH itself if that is missing too, is held out for validation. PATH/test is
+    kept for testing, and validates only if ``config.val_split`` names it or the share is 0. If the
+    share is 0 and the classes are in PATH itself, as in ImageNet-V2, -A and -R, they are the
+    validation split. With ``config.validate_on="holdout"`` the share is held out of PATH/train
+    although there is a validation split.
 
     Raises:
         InputError: a folder is missing, or a class has no image.
@@ -54,7 +55,10 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
             f"{folder} has no image in {quoted(empty, 'the folder', 'the folders')}: each is a"
             " class; add images, or move the folder elsewhere"
         )
-    return dataset_of_files(folder, files, walk.ignored, config, split, holds_out=holds_out)
+    data = dataset_of_files(folder, files, walk.ignored, config, split, holds_out=holds_out)
+    if holds_out and config.validate_on == "split" and (root / TEST).is_dir():
+        data.note += f"; {root / TEST} is kept for testing: kat eval RUN --data.val_split {TEST}"
+    return data
 
 
 def dataset_of_files(
@@ -116,9 +120,12 @@ def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, 
     """Return the folder with the classes of a split, and True if a share of it is held out."""
     root = existing_folder(root)
     train, val = split_folder(root, "train"), split_folder(root, "val")
+    has_val = val is not None and val.name != TEST
+    if config.val_split != DataConfig.val_split:
+        val, has_val = existing_folder(root / config.val_split), True
     unsplit = train is None and val is None
     whole = root if unsplit else train
-    if whole and is_held_out(config, has_val=val is not None):
+    if whole and is_held_out(config, has_val):
         return whole, True
     folder = train if split == "train" else root if unsplit else val
     return existing_folder(folder or root / split), False

@@ -30,7 +30,7 @@ _OF_LIBRARIES = ("torch/", *_OF_HUGGING_FACE)
 _USED_BY: dict[str, tuple[str, ...]] = {
     "root": _OF_LIBRARIES,
     "train_split": _OF_LIBRARIES,
-    "val_split": ("csv:", *_OF_LIBRARIES),
+    "val_split": ("folder:", "csv:", *_OF_LIBRARIES),
     "download": _OF_LIBRARIES,
     "num_classes": ("wds:", *_OF_LIBRARIES),
     "label_key": ("csv:", "wds:", *_OF_HUGGING_FACE),

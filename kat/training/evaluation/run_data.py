@@ -103,7 +103,7 @@ def data_of_run(
     other = "name" in typed and _place(typed["name"]) != _place(data.get("name"))
     wanted = (_TAKEN_OVER if other else _TAKEN_OVER | _HELD_OUT) - {*typed}
     if other:
-        wanted = wanted - unused_settings(typed["name"])
+        wanted = wanted - {"val_split"} - unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted}
     for name, value in kept.items():
         if "://" in str(value) or "pipe:" in str(value):

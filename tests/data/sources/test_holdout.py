@@ -66,6 +66,21 @@ def test_a_validation_split_is_used_as_it_is(tmp_path):
     assert [(len(split), split.note) for split in splits] == [(8, ""), (6, "")]
 
 
+def test_a_folder_for_testing_is_left_alone_until_it_is_named(tmp_path):
+    write_folder(tmp_path, classes=2, train=5, val=3)
+    (tmp_path / "val").rename(tmp_path / "test")
+    config = DataConfig(name=f"folder:{tmp_path}")
+    train, val = open_split(config, "train"), open_split(config, "val")
+    assert (len(train), len(val)) == (8, 2)
+    assert "test is kept for testing: kat eval RUN --data.val_split test" in train.note
+    for named in ({"val_split": "test"}, {"holdout": 0.0}):
+        tested = open_split(replace(config, **named), "val")
+        assert len(tested) == 6
+        assert Path(tested.name(0)).parent.parent == tmp_path / "test"
+    with pytest.raises(InputError, match="tests' does not exist"):
+        open_split(replace(config, val_split="tests"), "val")
+
+
 def test_the_training_split_is_parted_and_the_own_split_left_alone(tmp_path):
     write_folder(tmp_path, classes=2, train=10, val=3)
     own = DataConfig(name=f"folder:{tmp_path}", holdout=0.3)
