@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from kat.compat import check
+from kat.text import say
 
 _USAGE = """\
 usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]
@@ -21,7 +22,7 @@ def main() -> None:
     """Run the script as ``python script.py`` would, or a module after ``-m``; or the check."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in ("-h", "--help"):
-        print(_USAGE)
+        say(_USAGE)
         return
     if not arguments or arguments == ["-m"]:
         sys.exit(_USAGE)
