@@ -72,8 +72,9 @@ def findings(model: nn.Module, **changes: Any) -> RunFindings:
         "data": "digits",
         "settings": {"epochs": 2, "optim": {"lr": 0.002}},
         "summary": {
-            "top1": 84.25, "top5": 99.0, "epochs": 2, "best_epoch": 2, "seconds": 3723.0,
-            "images_per_second": 1234.5, "memory_bytes": 735_600_000,
+            "top1": 84.25, "top5": 99.0, "epochs": 2, "best_epoch": 2, "validation_images": 400,
+            "seconds": 3723.0, "images_per_second": 1234.5,
+            "memory_bytes": 735_600_000,
         },
         "history": history(84.25),
         "activations": learned_activations(model, [images]),

@@ -116,10 +116,10 @@ def _add_class_findings(
     report: Report, found: ClassFindings, calibrated: Mapping[str, float] | None
 ) -> None:
     """Add the share of correct predictions, the recall of each class, photographs, confusion."""
-    right = int(found.confusion.trace())
+    accuracy = 100 * int(found.confusion.trace()) / found.images
     either_way = found.confusion + found.confusion.T
-    images = f"{interval(right, found.images)} of {counted(found.images, 'validation image')}"
-    text = f"{100 * right / found.images:.0f} %{images} are classified correctly"
+    images = f"{interval(accuracy, found.images)} of {counted(found.images, 'validation image')}"
+    text = f"{accuracy:.0f} %{images} are classified correctly"
     # Two classes have only one pair.
     for pair in most_confused(np.triu(either_way), found.classes, len(found.classes) > 2):
         text += f"; {pair.true} and {pair.predicted} are confused most"
@@ -171,7 +171,10 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     facts = []
     for name, metric in METRICS.items():
         if summary.get(name) is not None:
-            facts.append((f"Validation {metric.label}", f"{summary[name]:{metric.format}} %"))
+            known = f"{summary[name]:{metric.format}} %"
+            if name == "top1":
+                known += interval(summary[name], summary["validation_images"])
+            facts.append((f"Validation {metric.label}", known))
     facts.append(("Parameters", f"{run.cost.parameters:,}"))
     facts.append(("FLOPs per image", scaled(run.cost.flops)))
     if not summary:

@@ -111,6 +111,7 @@ def _report_monitored(config: TrainConfig) -> None:
 
 
 def _print(summary: Summary) -> None:
+    from kat.training.tasks.classification.report import interval
     from kat.training.tasks.registry import TASKS
 
     if not training.is_first_process():
@@ -118,6 +119,8 @@ def _print(summary: Summary) -> None:
     found = summary.metrics
     shown = [metric for metric in TASKS[summary.task].metrics if metric.name in found]
     best = [f"{metric.label} {found[metric.name]:{metric.format}} %" for metric in shown]
+    if "top1" in found:
+        best[0] += interval(found["top1"], summary.validation_images)
     say(
         f"best {', '.join(best)} in epoch {summary.best_epoch} of {summary.epochs},"
         f" {summary.parameters:,} parameters, {summary.seconds:.0f} s;"

@@ -57,6 +57,7 @@ class Summary:
         metrics: metrics of the kept weights on the validation split, in percent, e.g. top1, miou.
         epochs: number of epochs trained.
         best_epoch: the epoch whose weights are kept, from 1.
+        validation_images: the images that chose it; those that cannot be read are counted, too.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: throughput of training, without validation.
         memory_bytes: peak of the GPU's memory, else of the first process without workers.
@@ -83,6 +84,7 @@ class Summary:
     metrics: dict[str, float]
     epochs: int
     best_epoch: int
+    validation_images: int
     seconds: float
     images_per_second: float
     memory_bytes: int
@@ -209,6 +211,9 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
+    images = run.val_loader.order.length
+    if run.val_limit is not None:
+        images = min(images, run.val_limit * run.val_loader.batch_size * run.world.size)
     metrics = {metric.name: best[metric.name] for metric in run.task.metrics}
     summary = Summary(
         out=str(out),
@@ -218,6 +223,7 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
         metrics=metrics,
         epochs=len(state.history),
         best_epoch=int(best["epoch"]),
+        validation_images=images,
         seconds=state.seconds,
         images_per_second=run.meter.read().images_per_second,
         memory_bytes=throughput.peak,

@@ -32,7 +32,7 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert facts == {
-        "Validation top-1": "84.25 %",
+        "Validation top-1": "84.25 % (95 % CI 80 to 87)",
         "Validation top-5": "99.00 %",
         "Parameters": f"{parameters:,}",
         "FLOPs per image": f"{run.cost.flops / 1e6:.3f} M",
@@ -71,7 +71,9 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
     text = html.unescape(path.read_text())
     right = int(found.confusion.trace())
     (sentence,) = re.findall("Predictions</h2>\n<p>(.*?)</p>", text)
-    assert sentence.startswith(f"{100 * right / 40:.0f} %{interval(right, 40)} of 40 validation")
+    assert sentence.startswith(
+        f"{100 * right / 40:.0f} %{interval(100 * right / 40, 40)} of 40 validation"
+    )
     one, other = re.search("; (.*) and (.*) are confused most.", sentence).groups()
     both = found.confusion + found.confusion.T
     np.fill_diagonal(both, 0)

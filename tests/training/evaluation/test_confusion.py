@@ -100,7 +100,7 @@ def test_few_classes_have_no_top_5_and_no_best_and_worst(classes, has_top5, has_
 
 def test_an_accuracy_has_wilson_s_interval_where_images_are_few():
     """Compared with statsmodels' proportion_confint(23, 25, method="wilson"): 0.7503, 0.9778."""
-    assert interval(23, 25) == " (95 % CI 75 to 98)"
-    assert interval(25, 25) == " (95 % CI 87 to 100)"
-    assert interval(999, 999).endswith(" to 100)")
-    assert interval(900, 1000) == ""
+    assert interval(92.0, 25) == " (95 % CI 75 to 98)"
+    assert interval(100.0, 25) == " (95 % CI 87 to 100)"
+    assert interval(100.0, 999).endswith(" to 100)")
+    assert interval(90.0, 1000) == ""

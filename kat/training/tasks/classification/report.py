@@ -100,9 +100,8 @@ def _lines(
     found: Evaluation, data: str, by_class: Sequence[ClassScores], pairs: Sequence[Confused]
 ) -> list[str]:
     metrics = found.metrics
-    right = sum(row.correct for row in by_class)
     top5 = f", top-5 {metrics['top5']:.2f} %" if "top5" in metrics else ""
-    accuracy = f"top-1 {metrics['top1']:.2f} %{interval(right, found.images)}{top5}"
+    accuracy = f"top-1 {metrics['top1']:.2f} %{interval(metrics['top1'], found.images)}{top5}"
     others = f"macro F1 {metrics['macro_f1']:.2f} %, loss {metrics['loss']:.4f}"
     counts = f"{found.images} images ({len(found.skipped)} files skipped)"
     confidence = f"mean confidence {100 * metrics['mean_confidence']:.2f} %"
@@ -128,13 +127,14 @@ def _lines(
     return lines + ([f"most confused: {', '.join(confused)}"] if confused else [])
 
 
-def interval(right: int, images: int) -> str:
+def interval(accuracy: float, images: int) -> str:
     """Return the 95 % interval of an accuracy, by Wilson, as text; none from 1,000 images on.
 
     Args:
-        right: number of images that are classified correctly.
+        accuracy: in percent.
         images: number of images.
     """
+    right = round(accuracy * images / 100)
     ends = binomtest(right, images).proportion_ci(method="wilson")
     text = f" (95 % CI {100 * ends.low:.0f} to {100 * ends.high:.0f})"
     return text if images < _FEW else ""
