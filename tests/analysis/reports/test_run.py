@@ -69,11 +69,9 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
     found = class_findings(model, RECORD, shown, [str(number) for number in range(10)])
     write_run_report(pages.findings(model, predictions=found, activations=[]), path)
     text = html.unescape(path.read_text())
-    right = int(found.confusion.trace())
+    accuracy = 100 * int(found.confusion.trace()) / 40
     (sentence,) = re.findall("Predictions</h2>\n<p>(.*?)</p>", text)
-    assert sentence.startswith(
-        f"{100 * right / 40:.0f} %{interval(100 * right / 40, 40)} of 40 validation"
-    )
+    assert sentence.startswith(f"{accuracy:.0f} %{interval(accuracy, 40)} of 40 validation")
     one, other = re.search("; (.*) and (.*) are confused most.", sentence).groups()
     both = found.confusion + found.confusion.T
     np.fill_diagonal(both, 0)
@@ -84,7 +82,7 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
         row.name: ("4", f"{row.recall:.1f}", f"{row.f1:.1f}") for row in found.by_class
     }
     assert text.index("recall (%)") < text.index("Images as the model") < text.index("Confusion:")
-    assert len(found.titles) == 6 + min(6, right)
+    assert len(found.titles) == 6 + min(6, round(accuracy * 40 / 100))
     run = pages.findings(model, predictions="the classes differ", activations=[])
     write_run_report(run, path)
     assert "Predictions" in _headings(path)
