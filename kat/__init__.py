@@ -14,7 +14,7 @@ from kat.version import __version__
 
 _NAMES = {
     ".": "analysis data deploy models training",
-    ".api": "TrainedModel evaluate load train",
+    ".api": "TrainedModel calibrate evaluate load train",
     ".models.adapt": "adapt",
     ".models.kanify": "KanifyConfig kanify",
     ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational",
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kat import deploy as deploy
     from kat import models as models
     from kat import training as training
-    from kat.api import TrainedModel, evaluate, load, train
+    from kat.api import TrainedModel, calibrate, evaluate, load, train
     from kat.models.adapt import adapt
     from kat.models.kanify import KanifyConfig, kanify
     from kat.nn import Coefficients, GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
@@ -38,8 +38,8 @@ else:
 
 __all__ = [
     "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",
-    "TrainedModel", "__version__", "adapt", "evaluate", "gated_rational", "kanify", "load",
-    "models", "param_groups", "rational", "split_parameters", "train",
+    "TrainedModel", "__version__", "adapt", "calibrate", "evaluate", "gated_rational", "kanify",
+    "load", "models", "param_groups", "rational", "split_parameters", "train",
 ]  # fmt: skip
 
 

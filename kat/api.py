@@ -20,16 +20,20 @@ from kat.data.folders import image_files
 from kat.deploy.formats import FORMATS
 from kat.deploy.runtime import open_resized
 from kat.errors import InputError
-from kat.models import ModelRecord
+from kat.models import ModelRecord, save_model
 from kat.models.dense import task_of
 from kat.notebook import table_html
 from kat.text import dimensions, listing
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
-from kat.training.evaluation.run_data import data_to_test
+from kat.training.evaluation.run_data import data_of_run, data_to_test
+from kat.training.record.run_directory import SETTINGS
 from kat.training.settings.recipes import SHORT, config_from, config_of_run, read_recipe
 from kat.training.tasks.classes import TASK_CLASSES
-from kat.training.tasks.classification.temperature import calibrate as calibrate_model
-from kat.training.tasks.classification.temperature import last_layer
+from kat.training.tasks.classification.temperature import (
+    calibration_of,
+    described,
+    divide_logits,
+)
 from kat.training.tasks.evaluation import Subject, device_of
 from kat.training.tasks.registry import task_options
 
@@ -140,7 +144,6 @@ def evaluate(
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     progress: bool = True,
     keep_logits: bool = False,
-    calibrate: bool = False,
     trust: bool = False,
     **options: Any,
 ) -> Evaluation:
@@ -158,8 +161,6 @@ def evaluate(
         precision: precision of the forward pass.
         progress: show a progress bar in a terminal.
         keep_logits: keep every logit of a classifier, in ``predictions.logits``.
-        calibrate: then divide the logits of the classifier in this folder by a temperature, fitted
-            to these images, so that its probabilities say how often it is right.
         options: of the task, as ``kat eval --help`` lists them, e.g. ``crop_pct=1.0``.
 
     Returns:
@@ -181,8 +182,6 @@ def evaluate(
         model = load(model, device=device, image_size=image_size, trust=trust)
     elif image_size is not None:
         raise InputError("the model is loaded already: give image_size to kat.load")
-    if calibrate:
-        last_layer(model.model, model.source)
     found = training.evaluate(
         model.model,
         model.stored,
@@ -193,25 +192,81 @@ def evaluate(
             limit=limit,
             image_size=model.image_size,
             progress=progress,
-            keep_logits=keep_logits or calibrate,
+            keep_logits=keep_logits,
         ),
         task_options(model.task, "evaluate", options),
         source=model.source,
     )
     found.notes += [remark] if remark else []
-    if calibrate:
-        calibrate_model(model.source, found)
+    return found
+
+
+def calibrate(
+    run: str | Path,
+    data: str | Mapping[str, Any] | None = None,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> Evaluation:
+    """Correct the probabilities of a trained classifier, so that they say how often it is right.
+
+    Fits a temperature T to the images of the evaluation, the one with the lowest cross entropy of
+    softmax(logits / T), and divides the last layer of the model in the run directory by it. Every
+    prediction and every later export then has the new probabilities. The order of the classes
+    stays, and so does best.ckpt. A second calibration starts from the weights before the first.
+
+    Args:
+        run: the directory of a finished run.
+        data: the dataset, as of :func:`evaluate`, with all classes of the model and none of its
+            training images. None: the images that the run was validated on.
+        device: as of :func:`load`.
+        progress: show a progress bar in a terminal.
+
+    Returns:
+        The evaluation before the calibration, with its result in ``details["calibrated"]``.
+
+    Raises:
+        InputError: the run has not finished, it is no classifier with a linear last layer, the data
+            lacks classes, or its labels determine no temperature. The model is then unchanged.
+
+    Examples:
+        >>> import kat
+        >>> found = kat.calibrate("runs/digits").details["calibrated"]
+        >>> found["ece_before"] > found["ece_after"], kat.load("runs/digits").record.calibration
+        (True, {'temperature': ...})
+    """
+    folder = Path(run)
+    if not all((folder / name).is_file() for name in (SETTINGS, "model.safetensors")):
+        raise InputError(f"{run} cannot be calibrated: give the directory of a finished run")
+    trained = load(folder, device=device)
+    model, record = trained.model, trained.record
+    before = (record.calibration or {}).get("temperature", 1.0)
+    divide_logits(model, record, 1 / before)
+    named = {"name": data} if isinstance(data, str) else dict(data or {})
+    settings, _ = data_to_evaluate(folder, named, test=False)
+    found = evaluate(trained, settings, device=device, progress=progress, keep_logits=True)
+    if len(found.classes) < len(record.classes):
+        raise InputError(
+            f"{settings['name']} has {len(found.classes)} of the {len(record.classes)} classes of"
+            f" {run}: calibrate with images of all"
+        )
+    values = calibration_of(found.predictions)
+    divide_logits(model, record, values["temperature"])
+    save_model(model, replace(record, calibration=values), folder)
+    found.details["calibrated"] = values
+    found.lines.append(described(values))
     return found
 
 
 def data_to_evaluate(
-    model: str | Path | TrainedModel, given: Mapping[str, Any]
+    model: str | Path | TrainedModel, given: Mapping[str, Any], *, test: bool = True
 ) -> tuple[dict[str, Any], str]:
     """Return the settings of the data to evaluate a model on, and a remark on them or "".
 
     Args:
         model: a loaded model, or its path.
         given: settings of data; the others, and without a name the dataset, are the run's own.
+        test: evaluate on the data's own validation split, although the run held images out.
 
     Raises:
         InputError: neither says on what dataset.
@@ -219,7 +274,9 @@ def data_to_evaluate(
     path = Path(model.source if isinstance(model, TrainedModel) else model)
     form = FORMATS.get(path.suffix[1:])
     exported = form.read_record(path).run if form and path.is_file() else None
-    settings, remark = data_to_test(path, given, exported)
+    settings, remark = data_of_run(path, given, exported), ""
+    if test:
+        settings, remark = data_to_test(path, given, exported)
     settings |= given
     if "name" not in settings:
         raise InputError(

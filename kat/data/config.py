@@ -42,7 +42,8 @@ class DataConfig:
         root: folder of a timm dataset, or cache folder of a Hugging Face dataset.
         train_split: name of the training split, for datasets of timm and Hugging Face.
         val_split: name of the validation split, for datasets of timm and Hugging Face, in a table
-            and in a folder: ``test`` of these two evaluates on what training leaves alone.
+            and in a folder. ``test`` evaluates on the images of a table or a folder that are kept
+            for testing.
         download: allow the download of datasets of timm and Hugging Face.
         num_classes: number of classes, for data that does not say it (WebDataset shards).
         image_key: column of the images in a Hugging Face dataset; null: the only column of images.
@@ -51,8 +52,8 @@ class DataConfig:
             labels. In a table; null: label. In WebDataset shards, the label's field in the .json
             files; null: the .cls files.
         holdout: share of each class that is held out of training for validation, if a folder, table
-            or Hugging Face dataset has no validation split. With 0, such data cannot be trained on,
-            and a folder or table is evaluated whole.
+            or Hugging Face dataset has no validation split. With 0, a folder validates on its
+            folder test; other such data cannot be trained on, and is evaluated whole.
         validate_on: images for validation: split is the data's own validation split; holdout is the
             share ``data.holdout`` of each class of the training split (digits, fashion_mnist,
             folder:PATH, csv:FILE and Hugging Face), which leaves the data's own validation split to

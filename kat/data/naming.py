@@ -13,7 +13,7 @@ from kat.text import numbered, quoted
 TEST = "test"
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid", TEST)}
 """The names that the folder or file of each split may have; of several that are there, the first
-is taken."""
+is taken. A folder of classes keeps ``test`` for testing."""
 
 IMAGE_FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),

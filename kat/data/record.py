@@ -92,7 +92,7 @@ def _paths(config: DataConfig) -> dict[str, str]:
     is_name = kind == "hf" and not os.path.exists(path)
     if path and not is_name and not os.path.isabs(path):
         found[config.name] = f"{kind}:{os.path.abspath(path)}"
-    if config.root is not None and not os.path.isabs(config.root) and "://" not in config.root:
+    if config.root is not None and not os.path.isabs(config.root):
         found[config.root] = os.path.abspath(config.root)
     return found
 

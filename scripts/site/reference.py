@@ -38,7 +38,6 @@ ELSEWHERE = {
     "torch.nn.Module": f"{TORCH}/generated/torch.nn.Module.html",
     "torch.utils.data.DataLoader": f"{TORCH}/data.html#torch.utils.data.DataLoader",
     "torch.utils.data.Dataset": f"{TORCH}/data.html#torch.utils.data.Dataset",
-    "torch.utils.data.IterableDataset": f"{TORCH}/data.html#torch.utils.data.IterableDataset",
     "timm.layers.Mlp": f"{TIMM}/layers/mlp.py",
     "timm.layers.SwiGLU": f"{TIMM}/layers/mlp.py",
     "timm.models.vision_transformer.VisionTransformer": f"{TIMM}/models/vision_transformer.py",

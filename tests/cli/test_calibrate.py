@@ -6,15 +6,21 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 
 import kat
 from kat.errors import InputError
-from tests.cli.commands import run
+from kat.models import ModelRecord
+from kat.training.tasks.classification.temperature import divide_logits
+from tests.cli.commands import refused, run
 
 
-def test_a_calibrated_run_has_its_logits_divided_everywhere(digits_run, tmp_path, capsys):
-    folder = tmp_path / "run"
-    shutil.copytree(digits_run, folder)
+@pytest.fixture
+def folder(digits_run, tmp_path):
+    return shutil.copytree(digits_run, tmp_path / "run")
+
+
+def test_a_calibrated_run_has_its_logits_divided_everywhere(folder, tmp_path, capsys):
     best = (folder / "best.ckpt").read_bytes()
     before = kat.evaluate(folder, device="cpu", keep_logits=True)
     assert run("eval", folder, "--calibrate", "--out", tmp_path / "table") == 0
@@ -23,24 +29,36 @@ def test_a_calibrated_run_has_its_logits_divided_everywhere(digits_run, tmp_path
     calibration = kat.load(folder).record.calibration
     divided = before.predictions.logits / calibration["temperature"]
     np.testing.assert_allclose(after.predictions.logits, divided, rtol=1e-4, atol=1e-5)
-    assert calibration["ece_before"] == before.metrics["ece"] > after.metrics["ece"]
-    assert calibration["ece_after"] == pytest.approx(after.metrics["ece"], abs=0.03)
+    for name in ("loss", "ece"):
+        assert calibration[f"{name}_before"] == pytest.approx(before.metrics[name])
+        assert calibration[f"{name}_after"] == pytest.approx(after.metrics[name], abs=0.03)
+    assert after.metrics["loss"] < before.metrics["loss"]
     assert calibration["images"] == 360
     assert run("export", folder, "--out", tmp_path / "model.onnx") == 0
-    exported = kat.load(tmp_path / "model.onnx")
-    assert exported.record.calibration == calibration
+    assert kat.load(tmp_path / "model.onnx").record.calibration == calibration
     assert (folder / "best.ckpt").read_bytes() == best
     assert run("report", folder) == 0
     assert "is calibrated with temperature" in (folder / "report.html").read_text()
-    again = kat.evaluate(folder, device="cpu", calibrate=True).details["calibrated"]
-    assert again["temperature"] == pytest.approx(1, abs=1e-3)
-    total = kat.load(folder).record.calibration["temperature"]
-    assert total == pytest.approx(calibration["temperature"], rel=1e-3)
+    again = kat.calibrate(folder, device="cpu").details["calibrated"]
+    assert again == pytest.approx(calibration, rel=1e-3)
 
 
-def test_only_the_folder_of_a_classifier_is_calibrated(digits_run, capsys):
-    assert run("eval", digits_run / "best.ckpt", "--calibrate") == 2
-    assert "give a run directory, or the folder of a model" in capsys.readouterr().err
-    detector = kat.models.create_model("kat_det_micro")
-    with pytest.raises(InputError, match="last layer is linear"):
-        kat.evaluate(kat.api.TrainedModel(detector, None, digits_run), "digits", calibrate=True)
+def test_what_cannot_be_calibrated_is_left_as_it_was(folder, tmp_path, capsys):
+    assert "a finished run" in refused(capsys, "eval", folder / "best.ckpt", "--calibrate")
+    assert "takes one RUN" in refused(capsys, "eval", folder, folder, folder / "x", "--calibrate")
+    for options in (["--limit", 9], ["--crop-pct", 0.5], ["--image-size", 16]):
+        message = refused(capsys, "eval", folder, "--calibrate", *options)
+        assert "has no effect beside --calibrate" in message
+    assert kat.load(folder).record.calibration is None
+
+
+@pytest.mark.parametrize(
+    "name", ["volo_d1_224", "kat_det_micro"]
+)
+def test_a_model_whose_logits_come_from_elsewhere_is_refused(name):
+    options = {} if "det" in name else {"num_classes": 4}
+    model = timm.create_model(name, **options).eval()
+    sides = 64 if "det" in name else 224
+    record = ModelRecord(name, ["a"] * 4, (3, sides, sides), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0)
+    with pytest.raises(InputError, match="last layer is not linear"):
+        divide_logits(model, record, 2.0)

@@ -57,6 +57,9 @@ def test_closing_stops_the_workers_of_an_iteration_that_is_held():
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="the system has no fork"
+)
 def test_a_worker_does_not_destroy_objects_of_the_process_that_it_was_forked_from(request):
     class Cyclic:
         def __init__(self):
@@ -75,7 +78,8 @@ def test_a_worker_does_not_destroy_objects_of_the_process_that_it_was_forked_fro
     gc.disable()
     request.addfinalizer(gc.enable)
     Cyclic()
-    assert len(list(make_loader(data, config, training=True))) == 2
+    fork = multiprocessing.get_context("fork")
+    assert len(list(make_loader(data, config, training=True, workers=fork))) == 2
 
 
 @pytest.mark.slow

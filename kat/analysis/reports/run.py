@@ -172,7 +172,7 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     for name, metric in METRICS.items():
         if summary.get(name) is not None:
             known = f"{summary[name]:{metric.format}} %"
-            if name == "top1":
+            if name == "top1" and "validation_images" in summary:
                 known += interval(summary[name], summary["validation_images"])
             facts.append((f"Validation {metric.label}", known))
     facts.append(("Parameters", f"{run.cost.parameters:,}"))

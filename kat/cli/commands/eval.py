@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import kat
-from kat.cli.options.parser import Parser, write_json
+from kat.cli.options.parser import Parser, refuse_options, write_json
 from kat.cli.options.task_options import add_task_options, own_options
 from kat.data.folders import left_out
 from kat.errors import InputError
@@ -37,6 +37,10 @@ from kat.tables import print_table, write_table
 from kat.text import say, say_all
 from kat.training.tasks.declared import Metric
 
+_AS_STORED = (
+    "image_size", "limit", "precision", "crop_pct", "interpolation", "mean", "std", "real_labels",
+)  # fmt: skip
+"""Options that evaluate another model than the stored one, or on other images or labels."""
 Row = dict[str, Any]
 """The evaluation of a checkpoint, or the ``error`` that prevented it."""
 
@@ -50,6 +54,10 @@ def main(arguments: list[str]) -> None:
 
     paths = find_checkpoints(options.runs)
     several = paths != options.runs or len(paths) > 1
+    if options.calibrate:
+        refuse_options(parser, options, _AS_STORED, "beside --calibrate")
+        if several:
+            raise InputError("--calibrate takes one RUN")
     names = short_names(paths) if several else [""]
     rows: dict[Path, Row] = {path: {"checkpoint": str(path)} for path in paths}
 
@@ -67,7 +75,7 @@ def main(arguments: list[str]) -> None:
     data: dict[Path, dict[str, Any]] = {}
     for path in paths:
         with row_of(path):
-            data[path], _ = data_to_evaluate(path, named)
+            data[path], _ = data_to_evaluate(path, named, test=not options.calibrate)
     take_one_split(list(data.values()))
     for path, name in zip(paths, names, strict=True):
         if path in data:
@@ -111,8 +119,8 @@ def make_parser() -> Parser:
     add(
         "--calibrate",
         action="store_true",
-        help="then divide the logits of the classifier in RUN by a temperature, fitted to these"
-        " images, so that its probabilities say how often it is right",
+        help="correct the probabilities of the classifier in RUN, so that they say how often it is"
+        " right: divide its logits by a temperature that is fitted to these images",
     )
     add_task_options(parser, "evaluate")
     return parser
@@ -126,16 +134,13 @@ def _evaluate(
         path, image_size=options.image_size, trust=options.trust, device=options.device
     )
     own = own_options(parser, options, model.task, "evaluate")
-    found = kat.evaluate(
-        model,
-        data,
-        device=options.device,
-        precision=options.precision,
-        limit=options.limit,
-        progress=options.progress,
-        calibrate=options.calibrate,
-        **own,
-    )
+    common = {"device": options.device, "progress": options.progress}
+    if options.calibrate:
+        found = kat.calibrate(path, data, **common)
+    else:
+        found = kat.evaluate(
+            model, data, precision=options.precision, limit=options.limit, **common, **own
+        )
     row = {"checkpoint": str(path), "data": data["name"], "task": model.task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:

@@ -39,9 +39,9 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     """
     root = Path(path)
     folder, holds_out = _folder_of_split(root, split, config)
-    inner = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    classes = sorted_classes(name for name in inner if not is_hidden(name))
     named = [root / name for name in chain.from_iterable(SPLIT_NAMES.values())]
+    inner = [each.name for each in folder.iterdir() if each.is_dir() and each not in named]
+    classes = sorted_classes(name for name in inner if not is_hidden(name))
     walk = ImageWalk(folder, [each for each in named if each.is_dir() and each != folder])
     files = {name: walk.files(name) for name in classes}
     empty = [name for name in classes if not files[name]]
@@ -123,9 +123,9 @@ def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, 
     has_val = val is not None and val.name != TEST
     if config.val_split != DataConfig.val_split:
         val, has_val = existing_folder(root / config.val_split), True
-    unsplit = train is None and val is None
-    whole = root if unsplit else train
+    unsplit = root if train is None and not has_val else None
+    whole = train or unsplit
     if whole and is_held_out(config, has_val):
         return whole, True
-    folder = train if split == "train" else root if unsplit else val
+    folder = train if split == "train" else val or unsplit
     return existing_folder(folder or root / split), False

@@ -56,7 +56,9 @@ def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
     val = _SPLITS.get(config.val_split)
     if val is None:
         raise unknown("split (data.val_split)", config.val_split, _SPLITS)
-    holds_out = is_held_out(config, has_val=val in given or val == "test")
+    if val == "test" and val not in given:
+        raise InputError(f"{path} has no image of the test split")
+    holds_out = is_held_out(config, has_val=val in given)
     if not holds_out and split == "train" and given == {""}:
         raise InputError(f"{path} has no column split: add it, or give data.holdout, e.g. 0.1")
     wanted = "train" if holds_out or split == "train" else val

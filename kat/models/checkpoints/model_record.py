@@ -42,8 +42,8 @@ class ModelRecord:
         interpolation, crop_pct: of the evaluation transform.
         category_ids: the ids of the classes in the COCO file of the training, if it was one.
         calibration: of a calibrated classifier, ``temperature``, by which its last layer was
-            divided, the number of ``images``, and the calibration error, ``ece_before`` and
-            ``ece_after``.
+            divided, the number of ``images``, and by ``loss_before``, ``loss_after``,
+            ``ece_before`` and ``ece_after`` what it changed; see :func:`kat.calibrate`.
 
     Raises:
         InputError: an invalid field.

@@ -28,7 +28,7 @@ class Checkpoints(Callback):
         self.request = StopRequest()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = 0
-        self._common_batches = 0.0
+        self._common_batches = 0
 
     def on_fit_start(self, run: Run) -> None:
         """Take over the signals; keep the start of a run, and the best of a resumed one."""

@@ -116,7 +116,7 @@ class Bar(Callback):
         """Remove the bar."""
         self._stop()
 
-    def _start(self, run: Run, description: str, total: float) -> None:
+    def _start(self, run: Run, description: str, total: int) -> None:
         self._stop()
         self.rows = -1
         if not run.is_first:
@@ -129,8 +129,7 @@ class Bar(Callback):
             transient=True,
             refresh_per_second=4,
         )
-        known = None if math.isinf(total) else total
-        self.task = self.bar.add_task(description, total=known, values="")
+        self.task = self.bar.add_task(description, total=total, values="")
         self.bar.start()
 
     def _update(self, completed: int, **fields: Any) -> None:

@@ -17,10 +17,10 @@ from kat.training.record.run_directory import SETTINGS, read_data_record, read_s
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
 _TAKEN_OVER = {
-    "name", "root", "val_split", "num_classes", "image_key", "label_key", "batch_size",
+    "name", "root", "num_classes", "image_key", "label_key", "batch_size",
     "num_workers", "bad_images", "exif", "bad_annotations", "boxes_only",
 }  # fmt: skip
-_HELD_OUT = {"holdout", "validate_on"}
+_OF_SPLITS = {"val_split", "holdout", "validate_on"}
 
 
 def find_checkpoints(given: Sequence[Path]) -> list[Path]:
@@ -69,7 +69,7 @@ def settings_of_run(checkpoint: Path) -> dict[str, Any]:
         return {}
     settings = read_settings(folder)
     data = located(settings["data"], read_data_record(folder))
-    kept = {name: value for name, value in data.items() if name in _TAKEN_OVER | _HELD_OUT}
+    kept = {name: value for name, value in data.items() if name in _TAKEN_OVER | _OF_SPLITS}
     return {"data": kept, "seed": settings.get("seed")}
 
 
@@ -93,20 +93,19 @@ def data_of_run(
 
     Raises:
         InputError: the settings of the run are damaged, or name data that would be fetched over
-            the network or read from a command (``pipe:``): the author of the run chose them, so the
-            user has to type them.
+            the network: the author of the run chose them, so the user has to type them.
     """
     whole = {"holdout": 0.0}
     data = (exported or settings_of_run(checkpoint)).get("data")
     if data is None:
         return whole
     other = "name" in typed and _place(typed["name"]) != _place(data.get("name"))
-    wanted = (_TAKEN_OVER if other else _TAKEN_OVER | _HELD_OUT) - {*typed}
+    wanted = (_TAKEN_OVER if other else _TAKEN_OVER | _OF_SPLITS) - {*typed}
     if other:
-        wanted = wanted - {"val_split"} - unused_settings(typed["name"])
+        wanted = wanted - unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted}
     for name, value in kept.items():
-        if "://" in str(value) or "pipe:" in str(value):
+        if "://" in str(value):
             raise InputError(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."

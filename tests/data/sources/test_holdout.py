@@ -38,11 +38,13 @@ def _paths(images):
     return {path.relative_to(path.parent.parent).as_posix() for path in paths}
 
 
-@pytest.mark.parametrize("layout", ["train folder", "classes alone"])
+@pytest.mark.parametrize("layout", ["train folder", "classes alone", "classes beside test"])
 def test_a_folder_without_a_validation_split(tmp_path, layout):
     write_folder(tmp_path, classes=3, train=8, val=1)
-    shutil.rmtree(tmp_path / "val")
-    if layout == "classes alone":
+    (tmp_path / "val").rename(tmp_path / "test")
+    if layout != "classes beside test":
+        shutil.rmtree(tmp_path / "test")
+    if layout != "train folder":
         for folder in (tmp_path / "train").iterdir():
             folder.rename(tmp_path / folder.name)
         (tmp_path / "train").rmdir()

@@ -129,9 +129,10 @@ def test_rows_for_testing_are_left_out_until_they_are_named(tmp_path):
     assert (len(train), len(val)) == (6, 2)
     config.val_split = "test"
     assert len(open_split(config, "val")) == 6
-    write_table(tmp_path / "a.csv", [row for row in rows if row[2] == "train"])
-    with pytest.raises(InputError, match="has no image of the test split"):
-        open_split(config, "val")
+    for without in ([row for row in rows if row[2] == "train"], [row[:2] for row in rows]):
+        write_table(tmp_path / "a.csv", without)
+        with pytest.raises(InputError, match="has no image of the test split"):
+            open_split(config, "val")
     config.val_split = "tests"
     with pytest.raises(InputError, match=r"data\.val_split\) 'tests'; did you mean 'test'"):
         open_split(config, "val")

@@ -27,8 +27,7 @@ def run_with(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("name", "wds:pipe:touch ran"),
-        ("val_split", "pipe:touch ran; cat a.tar|4"),
+        ("name", "hf:https://example.com/photos"),
         ("root", "https://example.com/shards"),
     ],
 )
@@ -94,7 +93,7 @@ def test_the_settings_in_the_record_of_an_export_come_before_those_of_its_folder
     folder = run_with(name="digits", holdout=0.2)
     exported = {"data": {"name": "folder:x", "holdout": 0.3}, "seed": 1}
     assert data_of_run(folder / "a.onnx", {}, exported) == {"name": "folder:x", "holdout": 0.3}
-    fetched = {"data": {"name": "wds/x", "root": "https://example.com"}}
+    fetched = {"data": {"name": "torch/x", "root": "https://example.com"}}
     with pytest.raises(InputError, match=r"'https://example.com' in .*a\.onnx"):
         data_of_run(folder / "a.onnx", {}, fetched)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,8 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from kat.errors import InputError
-from kat.models import is_model_folder, load_model, save_model
+from kat.models import ModelRecord
 from kat.training.tasks.classification.metrics import ClassPredictions, calibration
-from kat.training.tasks.evaluation import Evaluation
 
 _LARGEST = 100.0
 """The largest temperature; the smallest is its inverse."""
@@ -45,8 +42,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
 
     def loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / math.exp(log_temperature)
-        return -log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean()
+        return cross_entropy(logits.astype(np.float64) / math.exp(log_temperature), labels)
 
     bound = math.log(_LARGEST)
     found = minimize_scalar(loss, bounds=(-bound, bound), options={"xatol": 1e-6}).x
@@ -59,72 +55,76 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return math.exp(found)
 
 
-def calibration_of(predictions: ClassPredictions) -> dict[str, float]:
-    """Return the temperature of all images, and the calibration error before and after.
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of -log softmax(logits)[label]."""
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
-    Each half of the images is measured with the temperature of the other half.
+
+def calibration_of(predictions: ClassPredictions) -> dict[str, float]:
+    """Return the temperature of all images, and loss and calibration error before and after.
+
+    After it, each half of the images has the temperature of the other half.
 
     Args:
         predictions: with their logits.
+
+    Raises:
+        InputError: the labels determine no temperature, or the loss does not fall.
     """
     logits, labels = predictions.logits, predictions.labels
     assert logits is not None
+    temperature = fit_temperature(logits, labels)
     scaled = logits.astype(np.float64)
     even, odd = slice(0, None, 2), slice(1, None, 2)
     for half, other in ((even, odd), (odd, even)):
         scaled[half] /= fit_temperature(logits[other], labels[other])
+    before = float(predictions.losses.mean(dtype=np.float64))
+    after = cross_entropy(scaled, labels)
+    if after > before:
+        raise InputError(
+            f"a temperature of half of the {len(labels)} images does not lower the loss of the"
+            f" other half, {before:.4f}: calibrate with more images"
+        )
     correct = predictions.hits[:, 0]
     return {
-        "temperature": fit_temperature(logits, labels),
+        "temperature": temperature,
         "images": len(labels),
+        "loss_before": before,
+        "loss_after": after,
         "ece_before": calibration(predictions.probabilities[:, 0], correct).ece,
         "ece_after": calibration(softmax(scaled, axis=1).max(axis=1), correct).ece,
     }
 
 
-def last_layer(model: nn.Module, folder: str | Path) -> nn.Linear:
-    """Return the layer that computes the logits of the model in a folder.
+@torch.no_grad()
+def divide_logits(model: nn.Module, record: ModelRecord, divisor: float) -> None:
+    """Divide the logits of a classifier: the weights and the bias of its last layer.
+
+    Args:
+        model: the classifier, in evaluation mode.
+        record: its record.
+        divisor: of the logits.
 
     Raises:
-        InputError: it is not in a folder, or it is no classifier with a linear last layer.
+        InputError: its logits are no linear map of the inputs of a last layer.
     """
     find: Any = getattr(model, "get_classifier", None)
     layer = None if find is None else find()
-    if not isinstance(layer, nn.Linear) or not is_model_folder(folder):
-        raise InputError(
-            f"{folder} cannot be calibrated: give a run directory, or the folder of a model, with a"
-            " classifier whose last layer is linear"
-        )
-    return layer
-
-
-@torch.no_grad()
-def calibrate(folder: str | Path, found: Evaluation) -> None:
-    """Divide the logits of the model in a folder by the temperature of its predictions.
-
-    The weights and the bias of the last layer are divided, so that every export of the model, and
-    every program that reads it, computes calibrated probabilities. best.ckpt of a run stays as it
-    is.
-
-    Args:
-        folder: the run directory or the folder of the model.
-        found: the evaluation of the model, with logits. It takes the result.
-    """
-    values = calibration_of(found.predictions)
-    model, record = load_model(folder)
-    for parameter in last_layer(model, folder).parameters():
-        parameter.div_(values["temperature"])
-    before = (record.calibration or {}).get("temperature", 1.0)
-    kept = {**values, "temperature": before * values["temperature"]}
-    save_model(model, replace(record, calibration=kept), folder)
-    found.details["calibrated"] = values
-    found.lines.append(described(values))
+    if isinstance(layer, nn.Linear):
+        x = torch.randn(1, *record.input_size, device=layer.weight.device)
+        expected = model(x) / divisor
+        for parameter in layer.parameters():
+            parameter.div_(divisor)
+        if torch.allclose(model(x), expected, rtol=1e-3, atol=1e-5):
+            return
+    raise InputError(f"{record.architecture} cannot be calibrated: its last layer is not linear")
 
 
 def described(values: Mapping[str, float]) -> str:
     """Return a sentence about a calibration."""
     return (
         f"calibrated with temperature {values['temperature']:.3f}, fitted to {values['images']}"
-        f" images: ECE {values['ece_before']:.4f} before, {values['ece_after']:.4f} after, each"
-        " half of the images with the temperature of the other half"
+        f" images: loss {values['loss_before']:.4f} before and {values['loss_after']:.4f} after,"
+        f" calibration error {values['ece_before']:.4f} and {values['ece_after']:.4f}, where after"
+        " means each half of the images with the temperature of the other half"
     )
