@@ -52,9 +52,7 @@ def test_what_cannot_be_calibrated_is_left_as_it_was(folder, tmp_path, capsys):
     assert kat.load(folder).record.calibration is None
 
 
-@pytest.mark.parametrize(
-    "name", ["volo_d1_224", "kat_det_micro"]
-)
+@pytest.mark.parametrize("name", ["volo_d1_224", "kat_det_micro"])
 def test_a_model_whose_logits_come_from_elsewhere_is_refused(name):
     options = {} if "det" in name else {"num_classes": 4}
     model = timm.create_model(name, **options).eval()

@@ -100,6 +100,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
             ".save, as the .ckpt or .pth file of a model is",
         ),
         (("train", "--augment.auto_augment", "randaug"), "such as rand-m9-mstd0.5, augmix-m3-w3"),
+        (("data", "check", "digits", "--data.holdout", "0"), "did you mean '--data.root'?"),
         (("plto",), "unknown command 'plto'; did you mean 'plot'? (there are: ablate, "),
         (("plot", "cots"), "unknown command 'plot cots'; did you mean 'plot cost'?"),
     ],

@@ -156,7 +156,10 @@ class Parser(ArgumentParser):
         A setting that is true or false needs no value: ``--flip`` is ``--flip true``.
         """
         self.add_class_arguments(settings, section, skip=set(skip))
-        for name, default, kind in settings_of(settings, f"{section}." if section else ""):
+        prefix = f"{section}." if section else ""
+        for name, default, kind in settings_of(settings, prefix):
+            if name.removeprefix(prefix) in skip:
+                continue
             self.spellings[f"__{name}"] = f"--{name}"
             self.types[name] = kind
             if isinstance(default, bool):

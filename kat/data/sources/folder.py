@@ -56,7 +56,7 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
             " class; add images, or move the folder elsewhere"
         )
     data = dataset_of_files(folder, files, walk.ignored, config, split, holds_out=holds_out)
-    if holds_out and config.validate_on == "split" and (root / TEST).is_dir():
+    if holds_out and (root / TEST).is_dir():
         data.note += f"; {root / TEST} is kept for testing: kat eval RUN --data.val_split {TEST}"
     return data
 

@@ -74,7 +74,10 @@ def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
     if not files:
         raise InputError(f"{path} has no image of the {wanted} split")
     by_class = {name: files[name] for name in sorted_classes(files)}
-    return dataset_of_files(folder, by_class, ignored, config, split, holds_out=holds_out)
+    data = dataset_of_files(folder, by_class, ignored, config, split, holds_out=holds_out)
+    if holds_out and "test" in given:
+        data.note += "; its rows of test are kept for testing: kat eval RUN --data.val_split test"
+    return data
 
 
 def _read(table: Path, folder: Path, config: DataConfig) -> list[_Row]:

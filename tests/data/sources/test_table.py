@@ -127,6 +127,7 @@ def test_rows_for_testing_are_left_out_until_they_are_named(tmp_path):
     config = DataConfig(f"csv:{write_table(tmp_path / 'a.csv', rows)}", holdout=0.25)
     train, val = (open_split(config, split) for split in ("train", "val"))
     assert (len(train), len(val)) == (6, 2)
+    assert train.note.endswith("--data.val_split test")
     config.val_split = "test"
     assert len(open_split(config, "val")) == 6
     for without in ([row for row in rows if row[2] == "train"], [row[:2] for row in rows]):
