@@ -17,6 +17,7 @@ _NAMES = {
     ".api": "TrainedModel calibrate evaluate load train",
     ".models.adapt": "adapt",
     ".models.kanify": "KanifyConfig kanify",
+    ".models.transfer": "transfer_functions",
     ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational",
     ".nn.optimizer_groups": "param_groups split_parameters",
     ".ops": "gated_rational rational",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kat.api import TrainedModel, calibrate, evaluate, load, train
     from kat.models.adapt import adapt
     from kat.models.kanify import KanifyConfig, kanify
+    from kat.models.transfer import transfer_functions
     from kat.nn import Coefficients, GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
     from kat.nn.optimizer_groups import param_groups, split_parameters
     from kat.ops import gated_rational, rational
@@ -40,6 +42,7 @@ __all__ = [
     "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",
     "TrainedModel", "__version__", "adapt", "calibrate", "evaluate", "gated_rational", "kanify",
     "load", "models", "param_groups", "rational", "split_parameters", "train",
+    "transfer_functions",
 ]  # fmt: skip
 
 

@@ -56,6 +56,8 @@ class ModelConfig:
             registers). The head starts anew if the classes differ. See docs/checkpoints.md.
         init_activation: the activation of the ViT in init_from, if its file does not name it
             (default: gelu).
+        functions_from: start with the functions that a trained model has learned, and do not train
+            them (short: --functions-from); see :func:`kat.transfer_functions`.
         freeze: parts that are not trained, separated by commas: backbone (everything except the
             head), rationals (their coefficients), a number n (the embeddings and the first n
             blocks), or patterns of parameter names such as "blocks.*.attn.*". Frozen modules run in
@@ -77,6 +79,7 @@ class ModelConfig:
     drop: Probability = 0.0
     init_from: str | None = None
     init_activation: str | None = None
+    functions_from: str | None = None
     freeze: int | str | None = None
     grad_checkpointing: bool = False
     compile: bool = False
@@ -322,6 +325,11 @@ class TrainConfig:
         _exclude(
             self.data.validate_on == "holdout" and self.data.holdout == 0,
             "data.validate_on=holdout needs a share to hold out: give data.holdout, e.g. 0.1",
+        )
+        _exclude(
+            self.model.init_from and self.model.functions_from,
+            "model.init_from and model.functions_from exclude each other: a trained model has its"
+            " own functions",
         )
         _exclude(
             self.monitor.enabled and self.model.compile,

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from kat.models import build_model, load_model, save_model
+from kat.nn import rationals
 from tests import records
 from tests.cli.commands import refused, run
 from tests.images import write_folder
@@ -195,3 +196,13 @@ def test_a_bare_run_is_resumed_and_evaluated(images, tmp_path, capsys):
     )
     assert capsys.readouterr().out.count("--config finetune") == 1
     assert run("eval", tmp_path / "run", "--no-progress") == 0
+
+
+def test_functions_from_a_run_stay_fixed(digits_run, tmp_path, capsys):
+    out = tmp_path / "run"
+    given = ("train", "--config", "digits", "--functions-from", digits_run, "--out", out)
+    assert run(*given, "--epochs", 1, "--limit_train_batches", 2, "--no-progress") == 0
+    learned, kept = (rationals(load_model(path)[0]) for path in (digits_run, out))
+    for name, act in kept.items():
+        assert all(map(torch.equal, act.parameters(), learned[name].parameters()))
+    assert "exclude each other" in refused(capsys, *given, "--init-from", digits_run)

@@ -11,11 +11,12 @@ from kat.data import DeviceTransform, Loader, make_loader
 from kat.data.loading.workers import worker_server
 from kat.errors import InputError
 from kat.models import Conversion, build_model, init_from_vit, load_weights
+from kat.models.transfer import transfer_functions
 from kat.nn.stability import StabilityMonitor
 from kat.training.cluster.parallel import wrap
 from kat.training.config import ModelConfig, TrainConfig
 from kat.training.optim.ema import EMA
-from kat.training.optim.freeze import freeze
+from kat.training.optim.freeze import RATIONALS, freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.record.checkpoint import raw_weights
@@ -101,6 +102,10 @@ def _prepare(model: Any, resolved: ResolvedRun) -> Conversion | None:
             activation=config.init_activation,
             fit="act_init" not in config.args,
         )
+    if config.functions_from is not None:
+        if resolved.checkpoint is None:
+            transfer_functions(config.functions_from, model)
+        freeze(model, RATIONALS)
     freeze(model, config.freeze)
     if config.grad_checkpointing:
         model.set_grad_checkpointing(True)

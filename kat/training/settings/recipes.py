@@ -19,6 +19,7 @@ SHORT = {
     "data": "data.name",
     "model": "model.name",
     "init_from": "model.init_from",
+    "functions_from": "model.functions_from",
     "monitor": "monitor.enabled",
     "device": "accelerator",
 }
