@@ -9,6 +9,7 @@
   fused      the KAT
   input      the KAT with keep="input": its MLPs keep their inputs alone for the backward pass
   plain      the KAT with keep="all": its MLPs run by their modules
+  frozen     the KAT whose functions are not trained
   groups_8   the KAT with so many groups: 1, 2, 4, 8, 16, 32
   channels   the KAT with a rational of its own for each channel
   swiglu     the ViT with SwiGLU at equal parameters
@@ -49,6 +50,7 @@ from timing import (
 from torch import Tensor, nn
 
 import kat  # noqa: F401  (registers the models)
+from kat.nn import rationals
 
 COLUMNS = (
     "model", "parameters", "inference", "inference ratio", "training step", "training ratio",
@@ -60,6 +62,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "fused": ("kat", {}),
     "input": ("kat", {"keep": "input"}),
     "plain": ("kat", {"keep": "all"}),
+    "frozen": ("kat", {}),
     "channels": ("kat", {"num_groups": "channels", "share": "none"}),
     **{f"groups_{n}": ("kat", {"num_groups": n}) for n in (1, 2, 4, 8, 16, 32)},
     "swiglu": ("vit_swiglu", {}),
@@ -147,7 +150,7 @@ def measure(options: argparse.Namespace) -> list[list[str | float]]:
 def label(name: str, options: argparse.Namespace) -> str:
     """For example kat_tiny, plain."""
     family, kwargs = CANDIDATES[name]
-    return f"{family}_{options.size}" + (f", {name}" if kwargs else "")
+    return f"{family}_{options.size}" + (f", {name}" if kwargs or name == "frozen" else "")
 
 
 def model_name(family: str, options: argparse.Namespace) -> str:
@@ -161,6 +164,9 @@ def make_model(name: str, options: argparse.Namespace) -> nn.Module:
     family, kwargs = CANDIDATES[name]
     model = timm.create_model(model_name(family, options), **kwargs)
     model = model.to(options.device)
+    if name == "frozen":
+        for act in rationals(model).values():
+            act.requires_grad_(False)
     if options.compile:
         for part in model.blocks if options.compile == "blocks" else [model]:
             part.compile()

@@ -2,6 +2,7 @@
 
     python examples/domains/shapes_study.py            # the runs of shapes.yaml that are missing
     python examples/domains/shapes_study.py --table    # no runs: the tables of what is done
+    python examples/domains/shapes_study.py --table --figure shapes.svg    # the donor's functions
 
 shapes.yaml declares arms, seeds, rate, order, the primary contrast and its interval. It is compared
 with its first committed version, and a difference is refused. The runs are those of language.py
@@ -27,6 +28,7 @@ from extra import needed
 from torch import Tensor, nn
 
 import kat
+from kat.analysis import learned_activations, plot_activations
 from kat.documents import write_json
 from kat.nn import group_functions, rationals
 from kat.nn.fitting import Points, fit
@@ -59,7 +61,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", action="store_true", help="make no runs: print the tables")
+    parser.add_argument("--figure", type=Path, help="draw the second functions of the short donor")
     options = parser.parse_args()
+    if options.figure:
+        learned_layers = learned_activations(make_model("fixed").model.layers)
+        plot_activations([a for a in learned_layers if a.name.endswith("act2")], options.figure)
     print(f"declared in {refuse_changes()}")
     if not options.table:
         for stage in DECLARED["stages"]:
