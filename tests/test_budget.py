@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KAT = {
-    "ops": 14_111, "nn": 14_589, "models": 22_693, "data": 15_303, "training": 26_852,
-    "analysis": 16_561, "deploy": 5_077, "cli": 10_138, "compat": 2_607, "recipes": 2, "": 5_351,
+    "ops": 14_111, "nn": 14_589, "models": 22_914, "data": 15_303, "training": 26_895,
+    "analysis": 16_561, "deploy": 5_077, "cli": 10_138, "compat": 2_607, "recipes": 2, "": 5_356,
 }  # fmt: skip
 """Nodes of the syntax tree of each package of kat, and of the modules that stand beside them.
 
@@ -82,26 +82,6 @@ def trees(*folders: str, pattern: str = "**/*.py") -> list[ast.AST]:
 
 def _sum(*folders: str, pattern: str = "**/*.py") -> int:
     return sum(map(size, trees(*folders, pattern=pattern)))
-
-
-def test_nodes_do_not_count_docstrings_annotations_and_line_breaks():
-    """Module, assignment, name, list and its two numbers; function, argument, return and name."""
-    bare = "x = [1, 2]\ndef f(a): return a"
-    documented = (
-        '"""Doc."""\n# comment\nx: list[int] = [\n    1,\n    2,\n]\n"""Of x."""\n'
-        'def f(a: int) -> int:\n    """f."""\n    return a\n'
-    )
-    assert size(ast.parse(bare)) == size(ast.parse(documented)) == 10
-
-
-@pytest.mark.parametrize(("text", "knot"), [
-    ("[f(x) for x in y if x.a and x.b]", False), ("[a for x in y for a in x]", True),
-    ("[a if x else b for x in y]", True),
-    ("sum(f(x) for x in [*y, *z])", False),
-    ("[x for x in y if x.a.b.c(d, e.f, g.h) < 1 and i.j]", True),
-])  # fmt: skip
-def test_a_knot_cannot_be_read_aloud(text, knot):
-    assert any(map(is_knot, ast.walk(ast.parse(text)))) is knot
 
 
 @pytest.mark.parametrize("package", KAT)

@@ -52,7 +52,6 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
         ({"data": DataConfig("folder:x", validate_on="holdout", holdout=0)}, "give data.holdout"),
         ({"loss": LossConfig([1.0, 2.0])}, "has 2 weights for the 10 classes '0', '1', '2'"),
         ({"loss": LossConfig([-1.0] * 10)}, "loss.class_weights must be 'balanced' or above 0"),
-        ({"data": DataConfig("wds/x")}, "is a stream that kat does not read: give hf:NAME"),
         ({"data": DataConfig("digits", num_classes=7)}, "data.num_classes=7 has no effect"),
     ],
 )

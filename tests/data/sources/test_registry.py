@@ -38,7 +38,7 @@ def test_an_unknown_dataset_is_named_with_the_nearest(name, nearest):
         open_split(DataConfig(name=name), "train")
 
 
-@pytest.mark.parametrize("name", ["hfids/owner/name", "tfds/mnist"])
+@pytest.mark.parametrize("name", ["hfids/owner/name", "tfds/mnist", "wds/imagenet"])
 def test_a_stream_that_is_not_read_is_named_with_what_to_use(name):
     with pytest.raises(InputError, match=f"'{name}' .*: give hf:NAME, .* or wds:PATH"):
         open_split(DataConfig(name=name, root="cache"), "train")

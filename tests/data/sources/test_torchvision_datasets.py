@@ -19,12 +19,6 @@ def test_a_folder_without_the_split_is_refused(tmp_path):
             open_split(config, "train")
 
 
-def test_a_name_that_timm_would_take_for_the_test_images_is_refused(tmp_path):
-    config = DataConfig(name="torch/cifar10", root=str(tmp_path), train_split="Train")
-    with pytest.raises(InputError, match=r"'torch/cifar10' has no split 'Train'"):
-        open_split(config, "train")
-
-
 def test_timm_names_that_fail_are_explained(tmp_path):
     with pytest.raises(InputError, match="'torch/nothing' cannot be opened"):
         open_split(DataConfig(name="torch/nothing", root=str(tmp_path)), "train")
