@@ -34,10 +34,10 @@ def transfer_functions(
 
     Examples:
         >>> import kat
-        >>> model = kat.models.create_model("kat_micro_patch2_8", in_chans=1, num_classes=5)
+        >>> model = kat.models.build_model(kat.load("runs/digits").record)  # fresh weights
         >>> kat.transfer_functions("runs/digits", model)
-        >>> sum(p.requires_grad for p in model.blocks[0].mlp.act2.parameters())
-        0
+        >>> model.blocks[0].mlp.act2.weight_numerator.requires_grad
+        False
     """
     if not isinstance(source, nn.Module):
         source, _ = load_model(source)
