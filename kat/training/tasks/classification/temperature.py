@@ -48,8 +48,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     found = minimize_scalar(loss, bounds=(-bound, bound), options={"xatol": 1e-6}).x
     if loss(found) >= min(loss(-bound), loss(bound)):
         raise InputError(
-            f"the labels of {len(labels)} images determine no temperature: nearly all are classified"
-            " correctly, or the model guesses. Calibrate with more images, none of the training"
+            f"the labels of {len(labels)} images determine no temperature: nearly all are right, or"
+            " the model guesses. Calibrate with more images, none of them of the training"
         )
     return math.exp(found)
 
