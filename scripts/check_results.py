@@ -189,6 +189,19 @@ def longer(facts):
     facts["less"] = 100 * (np.mean(leads[0]) - np.mean(leads[1]))
 
 
+def fixed(facts):
+    """Language with the functions of another run, with the interval that shapes.yaml declares."""
+    rows = [r for r in read("../../examples/domains/results/shapes") if r["steps"] == "1600"]
+    nats = {(r["arm"], r["seed"]): np.array(r["windows"].split(), float) for r in rows}
+    seeds = [seed for arm, seed in nats if arm == "fixed"]
+    own, gelu = (np.array([nats[arm, seed] for seed in seeds]) for arm in ("fixed", "gelu"))
+    change = 100 * (own - gelu) / gelu.mean()
+    error = math.hypot(stats.sem(change.mean(1)), stats.sem(change.mean(0)))
+    reach = stats.t.ppf(0.975, len(seeds) - 1) * error
+    facts |= {"fixed": change.mean(), "fixed n": len(seeds), "fixed word": "significant"}
+    facts |= {"fixed<": facts["fixed"] - reach, "fixed>": facts["fixed"] + reach}
+
+
 def at_an_edge(rates, key, pair):
     """Whether an arm of a pair kept the lowest or the largest rate that was tried."""
     network = key.rpartition(":")[0].split(", ")[:-1]
@@ -321,7 +334,7 @@ def check(text, lines, facts):
 def recompute(folder):
     """What is wrong on the pages, a line each, and the number of figures that were compared."""
     facts, wrong, count = {}, [], 0
-    for part in (images, other_fields, longer, costs, single):
+    for part in (images, other_fields, longer, fixed, costs, single):
         part(facts)
     everywhere, *pages = Path(__file__).with_suffix(".txt").read_text().split("\n@ ")
     for name, *lines in map(str.splitlines, pages):
