@@ -19,7 +19,7 @@ KAT = {
 Docstrings, annotations and line breaks do not count. Nodes move from one package to another in a
 commit of their own. The sum never rises.
 """
-KAT_SUM, TESTS, BESIDE = 133_800, 203_000, 62_500
+KAT_SUM, TESTS, BESIDE = 133_600, 203_000, 61_800
 """The sum over kat, and the same for tests and for scripts, examples and benchmarks together."""
 CPP = 2_000
 """Lines of C++."""
