@@ -25,9 +25,9 @@ the settings that matter most:
   out              the run directory                       --out runs/mine
   resume           resume the run in out                   --resume auto
 
---data, --model, --init-from, --monitor and --device are short for data.name, model.name,
-model.init_from, monitor.enabled and accelerator. --help-all shows every setting. In the names of
-settings, - and _ mean the same.
+--data, --model, --init-from, --functions-from, --monitor and --device are short for data.name,
+model.name, model.init_from, model.functions_from, monitor.enabled and accelerator. --help-all shows
+every setting. In the names of settings, - and _ mean the same.
 """
 
 from __future__ import annotations
