@@ -145,14 +145,6 @@ def test_the_history_has_the_mean_loss_of_the_images_of_an_epoch():
     assert row["train_loss"] == pytest.approx(sum(losses) / 8)
 
 
-def test_training_data_that_ends_too_early_is_named():
-    loader = Batches(batches(3))
-    run = make_run(loader, epochs=1)
-    loader.items = loader.items[:2]
-    with pytest.raises(InputError, match="its 3 batches"):
-        fit(run)
-
-
 def test_a_batch_or_a_split_without_an_image_is_refused():
     empty = Batch(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long), [("a.jpg", "torn")])
     with pytest.raises(InputError, match=r"first a\.jpg"):
