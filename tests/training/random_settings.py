@@ -115,7 +115,7 @@ NOT_DRAWN = {
     "out", "resume", "overwrite", "accept_changed_data",  # the test's own
     "progress", "loggers",  # show numbers, and change none
     "accelerator", "devices", "num_nodes",  # of the machine
-    "model.init_from", "model.init_activation", "model.functions_from",  # only where the training begins
+    "model.init_from", "model.init_activation", "model.functions_from",  # where training begins
     "model.compile",  # takes minutes
     "data.mean", "data.std",  # numbers of as many channels as the data has
     "data.root", "data.train_split", "data.val_split", "data.download", "data.image_key",
