@@ -80,6 +80,7 @@ def test_a_worker_does_not_destroy_objects_of_the_process_that_it_was_forked_fro
     Cyclic()
     fork = multiprocessing.get_context("fork")
     assert len(list(make_loader(data, config, training=True, workers=fork))) == 2
+    gc.collect()
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     at its exit.
     """
     before = multiprocessing.active_children()
+    collects = gc.isenabled()
+    gc.disable()  # until a worker has left the objects of this process alone: see prepare_worker
     try:
         return iter(loader)
     except BaseException:
@@ -69,6 +71,9 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
             if worker not in before:
                 worker.kill()
         raise
+    finally:
+        if collects:
+            gc.enable()
 
 
 def prepare_worker(worker: int) -> None:
@@ -79,6 +84,7 @@ def prepare_worker(worker: int) -> None:
     for threads that a fork lacks: a session of onnxruntime ends the worker by a segmentation fault.
     """
     gc.freeze()
+    gc.enable()
 
     def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
