@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KAT = {
-    "ops": 14_111, "nn": 14_589, "models": 22_914, "data": 15_322, "training": 26_895,
+    "ops": 14_111, "nn": 14_589, "models": 22_915, "data": 15_322, "training": 26_921,
     "analysis": 16_561, "deploy": 5_077, "cli": 10_138, "compat": 2_607, "recipes": 2, "": 5_356,
 }  # fmt: skip
 """Nodes of the syntax tree of each package of kat, and of the modules that stand beside them.
@@ -19,7 +19,7 @@ KAT = {
 Docstrings, annotations and line breaks do not count. Nodes move from one package to another in a
 commit of their own. The sum never rises.
 """
-KAT_SUM, TESTS, BESIDE = 133_600, 203_000, 61_800
+KAT_SUM, TESTS, BESIDE = 133_600, 203_000, 61_000
 """The sum over kat, and the same for tests and for scripts, examples and benchmarks together."""
 CPP = 2_000
 """Lines of C++."""

@@ -63,10 +63,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="make no runs: print the tables")
     parser.add_argument("--figure", type=Path, help="draw the second functions of the short donor")
     options = parser.parse_args()
+    print(f"declared in {refuse_changes()}")
     if options.figure:
         learned_layers = learned_activations(make_model("fixed").model.layers)
         plot_activations([a for a in learned_layers if a.name.endswith("act2")], options.figure)
-    print(f"declared in {refuse_changes()}")
     if not options.table:
         for stage in DECLARED["stages"]:
             for seed in DECLARED["seeds"]:
@@ -247,9 +247,10 @@ def print_stage(steps: int, arms: list[str]) -> None:
             continue
         mean = np.mean([float(row["test"]) for row in rows.values()])
         print(f"{arm:13} {mean:.4f}  {difference(rows, rows_of('gelu', steps))}{lacks}")
-    if "fixed_second" in arms:
-        null = difference(rows_of("fixed", steps), rows_of("fixed_second", steps))
-        print(f"fixed minus fixed_second, the null: {null}")
+    for other in ("grkan", "fixed_long", "fixed_second"):
+        if other in arms:
+            apart = difference(rows_of("fixed", steps), rows_of(other, steps))
+            print(f"fixed minus {other}: {apart}")
 
 
 def rows_of(arm: str, steps: int) -> dict[str, dict[str, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from kat.errors import InputError
 from kat.models.checkpoints.storage import load_model
 from kat.nn import GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
 from kat.nn.rational import rationals
-from kat.text import counted
 
 
 def transfer_functions(
@@ -19,18 +19,21 @@ def transfer_functions(
     """Give an untrained model the functions that another model has learned, layer by layer.
 
     The n-th rational of the target takes the coefficients of the n-th rational of the source. Then
-    the GR-KAN layers draw their weights again, by the initialization for these functions. A frozen
-    function costs what a fixed activation costs, and needs no gradients for its coefficients.
+    the GR-KAN layers draw their weights again, by the initialization for these functions; other
+    layers, as in a model of :func:`kat.kanify`, keep theirs. The optimizer does not get frozen
+    coefficients, but a saved model does not say that they were frozen.
 
     Args:
-        source: a model, or the path of one: a run directory, a model folder, a ``.ckpt`` or
-            ``.safetensors`` file.
-        target: the model before its training. It may be wider or narrower than the source.
+        source: a model, such as ``kat.load(path).model``, or the path of one: a run directory, a
+            model folder, a ``.ckpt`` or ``.safetensors`` file.
+        target: the model before its training, which may be wider or narrower than the source. A
+            trained one would lose the weights of its GR-KAN layers.
         freeze: whether the functions stay as they are; else they learn on.
 
     Raises:
-        InputError: the models have different numbers of rationals; or a rational has another form,
-            degree or number of groups than the one that it would take. The target is unchanged.
+        InputError: the models have different numbers of rationals, or none; or a rational has
+            another name in its layer, form, degree, number of groups or share than the one that it
+            would take; or only one of them has adapters. The target is unchanged.
 
     Examples:
         >>> import kat
@@ -42,16 +45,17 @@ def transfer_functions(
     if not isinstance(source, nn.Module):
         source, _ = load_model(source)
     given, own = rationals(source), rationals(target)
-    if len(given) != len(own):
+    if not own or len(given) != len(own):
         raise InputError(
-            f"the functions do not fit: the source has {counted(len(given), 'rational')}, first"
-            f" {next(iter(given), None)}, and the target {len(own)}, first {next(iter(own), None)}"
+            f"the functions do not fit: rationals in the source {len(given)}, in the target"
+            f" {len(own)}; take a KAT, or a kanified model, of the same depth"
         )
     for (name, act), (other, learned) in zip(own.items(), given.items(), strict=True):
-        if _kind(act) != _kind(learned):
+        kinds = _kind(other, learned), _kind(name, act)
+        if kinds[0] != kinds[1]:
             raise InputError(
-                f"the functions do not fit: {other} of the source has {_kind(learned)}, and {name}"
-                f" of the target {_kind(act)}"
+                f"the functions do not fit: {other} of the source is {kinds[0]}, and {name} of the"
+                f" target {kinds[1]}"
             )
     for act, learned in zip(own.values(), given.values(), strict=True):
         act.load_state_dict(learned.state_dict())
@@ -61,7 +65,8 @@ def transfer_functions(
             module.init_weights()
 
 
-def _kind(act: GroupRational) -> str:
-    m, n = act.degree
-    shapes = [tuple(p.shape) for p in act.parameters()]
-    return f"form {act.form}, degree ({m}, {n}) and coefficients {shapes}"
+def _kind(name: str, act: GroupRational) -> str:
+    return (
+        f"{name.rpartition('.')[2]} with degree={act.degree}, form={act.form!r},"
+        f" num_groups={act.num_groups}, share={act.share!r}, adapted={is_parametrized(act)}"
+    )

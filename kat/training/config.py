@@ -56,8 +56,9 @@ class ModelConfig:
             registers). The head starts anew if the classes differ. See docs/checkpoints.md.
         init_activation: the activation of the ViT in init_from, if its file does not name it
             (default: gelu).
-        functions_from: start with the functions that a trained model has learned, and do not train
-            them (short: --functions-from); see :func:`kat.transfer_functions`.
+        functions_from: start with the functions that a KAT of the same depth has learned, and do
+            not train them: a run, a model folder, a .ckpt or .safetensors file (short:
+            --functions-from). See docs/fixed-functions.md.
         freeze: parts that are not trained, separated by commas: backbone (everything except the
             head), rationals (their coefficients), a number n (the embeddings and the first n
             blocks), or patterns of parameter names such as "blocks.*.attn.*". Frozen modules run in

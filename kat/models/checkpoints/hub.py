@@ -141,8 +141,9 @@ def _card(model: nn.Module, record: ModelRecord, training: TrainingRecord, name:
     data.pop("root", None)
     if data.get("name"):
         data["name"] = str(data["name"]).partition(":")[0]
-    if start.get("init_from"):
-        start["init_from"] = Path(start["init_from"]).name
+    for where in ("init_from", "functions_from"):
+        if start.get(where):
+            start[where] = Path(start[where]).name
     trained = "The training of these weights is not on record."
     if settings or training.metrics:
         metrics = {name: v for name, v in training.metrics.items() if name != "out"}

@@ -184,8 +184,8 @@ def check_layout(
     now = optimizer_layout(model, optimizer, name)
     if before != now:
         raise InputError(
-            f"the optimizer's state in the checkpoint is of {before['name']} with"
-            f" {len(before['groups'])} groups of parameters, and the settings make {now['name']}"
-            f" with {len(now['groups'])}: optim.name and model.freeze must be as they were, and"
-            " optim.layer_decay and optim.weight_decay may be changed but not switched on or off"
+            f"the optimizer's state in the checkpoint ({before['name']}) does not fit the settings"
+            f" ({now['name']}): optim.name, model.freeze and model.functions_from must be as they"
+            " were, and optim.layer_decay and optim.weight_decay may be changed but not switched on"
+            " or off"
         )

@@ -93,9 +93,10 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     typed = flat(asdict(given))
     device, world = find_place(given.accelerator, given.devices, given.num_nodes)
     resumption = find_resumption(Path(given.out), given.resume, given.overwrite, is_first_process())
+    _check_start(typed, flat(resumption.settings))
     seed_all(given.seed)
     source = None
-    if given.model.init_from is not None and not resumption.resume:
+    if given.model.init_from and not resumption.resume:
         source = read_vit(given.model.init_from)
     data = _data(given, resumption)
     _check_used(typed, data.train.task)
@@ -137,6 +138,20 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
             " the data as it was, or accept the change with --accept-changed-data true"
         )
     return RunData(where, train, val, record, changed)
+
+
+def _check_start(typed: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Check that a run that is resumed has started from the model that the settings name.
+
+    Raises:
+        InputError: it has started from another.
+    """
+    for name in ("model.init_from", "model.functions_from"):
+        if typed[name] not in (None, before.get(name, typed[name])):
+            raise InputError(
+                f"{name} was {before[name]} at the start of the run: leave it out, or start a new"
+                " run with another --out"
+            )
 
 
 def _check_used(typed: Mapping[str, Any], task: str) -> None:

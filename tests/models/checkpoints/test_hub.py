@@ -23,7 +23,7 @@ TRAINING = TrainingRecord(
         "out": "private/runs/x",
         "seed": 3,
         "data": {"name": "folder:private/animals", "root": "private"},
-        "model": {"init_from": "private/vit.safetensors"},
+        "model": {"init_from": "private/vit.safetensors", "functions_from": "private/run"},
     },
     metrics={"out": "private/runs/x", "top1": 91.5, "top5": 99.25, "epochs": 7},
 )
@@ -56,7 +56,8 @@ def test_the_card_says_what_is_on_record_and_no_more(trained, folder, tmp_path):
     assert yaml.safe_load(block) == {
         "metrics": {"top1": 91.5, "top5": 99.25, "epochs": 7},
         "settings": {
-            "seed": 3, "data": {"name": "folder"}, "model": {"init_from": "vit.safetensors"}
+            "seed": 3, "data": {"name": "folder"},
+            "model": {"init_from": "vit.safetensors", "functions_from": "run"},
         },
     }  # fmt: skip
     assert "private" not in card.content
