@@ -191,15 +191,26 @@ def longer(facts):
 
 def fixed(facts):
     """Language with the functions of another run, with the interval that shapes.yaml declares."""
-    rows = [r for r in read("../../examples/domains/results/shapes") if r["steps"] == "1600"]
-    nats = {(r["arm"], r["seed"]): np.array(r["windows"].split(), float) for r in rows}
-    seeds = [seed for arm, seed in nats if arm == "fixed"]
-    own, gelu = (np.array([nats[arm, seed] for seed in seeds]) for arm in ("fixed", "gelu"))
-    change = 100 * (own - gelu) / gelu.mean()
-    error = math.hypot(stats.sem(change.mean(1)), stats.sem(change.mean(0)))
-    reach = stats.t.ppf(0.975, len(seeds) - 1) * error
-    facts |= {"fixed": change.mean(), "fixed n": len(seeds), "fixed word": "significant"}
-    facts |= {"fixed<": facts["fixed"] - reach, "fixed>": facts["fixed"] + reach}
+    nats, bits = {}, {}
+    for row in read("../../examples/domains/results/shapes"):
+        if int(row["seed"]) < 40:  # the others are donors
+            arm = f"{row['arm']} {row['steps']}"
+            nats.setdefault(arm, {})[row["seed"]] = np.array(row["windows"].split(), float)
+            bits.setdefault(arm, []).append(float(row["test"]))
+    for arm, other in itertools.permutations(nats, 2):
+        pairs = [(nats[arm][seed], nats[other][seed]) for seed in nats[arm] if seed in nats[other]]
+        if arm.split()[1] != other.split()[1] or len(pairs) < 2:
+            continue
+        own, base = np.array(pairs).swapaxes(0, 1)
+        change = 100 * (own - base) / base.mean()
+        error = math.hypot(stats.sem(change.mean(1)), stats.sem(change.mean(0)))
+        reach = stats.t.ppf(0.975, len(pairs) - 1) * error
+        key = f"{arm} minus {other}"
+        facts |= {key: change.mean(), f"{key}<": change.mean() - reach}
+        facts |= {f"{key}>": change.mean() + reach, f"{key} n": len(pairs)}
+        facts |= {f"{key} least": change.mean(1).min(), f"{key} most": change.mean(1).max()}
+        facts[f"{key} word"] = "inconclusive" if abs(change.mean()) < reach else "significant"
+    facts |= {f"{arm} bits": np.mean(values) for arm, values in bits.items()}
 
 
 def at_an_edge(rates, key, pair):
@@ -243,6 +254,8 @@ def costs(facts):
     for name, column in (("compiled16", "training step"), ("compiled1", "inference")):
         times = {row["model"]: float(row[column]) for row in read(f"train_step/{name}")}
         facts[name] = times["kat"] / times["plain"]
+    fused, frozen = (float(row["training ratio"]) for row in read("train_step/frozen")[1:])
+    facts |= {"fused step": fused, "frozen step": frozen}
     facts["comparisons"] = sum(int(row["comparisons"]) for row in read("verify"))
     facts |= {row["checkpoint"]: float(row["top1"]) for row in read("conversion_digits")}
 
