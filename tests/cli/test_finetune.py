@@ -121,7 +121,7 @@ def test_another_optimiser_or_other_groups_on_resume_are_one_line(images, source
         (["--model.freeze", "backbone"], "adamw"),
     ):
         resume = ["train", "--resume", "true", "--out", out, "--epochs", 2, *options]
-        assert f"does not fit the settings ({now})" in refused(capsys, *resume)
+        assert f"settings ({now})" in refused(capsys, *resume)
     assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     changed = ["--optim.layer_decay", 0.5, "--optim.rational_lr_scale", 2]
     assert run("train", "--resume", "true", "--out", out, "--epochs", 2, *changed) == 0
@@ -202,7 +202,7 @@ def test_functions_from_a_run_stay_fixed(digits_run, tmp_path, capsys):
     given = ("train", "--config", "digits", "--functions-from", digits_run, "--out", out)
     assert run(*given, "--epochs", 1, "--limit_train_batches", 2, "--no-progress") == 0
     resume = ("train", "--resume", "true", "--out", out, "--epochs", 2, "--no-progress")
-    assert "at the start of the run" in refused(capsys, *resume, "--functions-from", "other")
+    assert "at the start" in refused(capsys, *resume, "--functions-from", "other")
     assert run(*resume) == 0
     learned, kept = (rationals(load_model(path)[0]) for path in (digits_run, out))
     for name, act in kept.items():
