@@ -1,4 +1,4 @@
-"""The size of the code: a change that adds to it takes as much out elsewhere."""
+"""The size of the code: each limit is 2 % above the size of the code when the limit was set."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KAT = {
-    "ops": 14_111, "nn": 14_589, "models": 22_915, "data": 15_322, "training": 26_921,
-    "analysis": 16_561, "deploy": 5_077, "cli": 10_138, "compat": 2_607, "recipes": 2, "": 5_356,
+    "ops": 14_393, "nn": 14_881, "models": 23_373, "data": 15_628, "training": 27_459,
+    "analysis": 16_892, "deploy": 5_179, "cli": 10_341, "compat": 2_659, "recipes": 2, "": 5_463,
 }  # fmt: skip
 """Nodes of the syntax tree of each package of kat, and of the modules that stand beside them.
 
 Docstrings, annotations and line breaks do not count. Nodes move from one package to another in a
-commit of their own. The sum never rises.
+commit of their own.
 """
-KAT_SUM, TESTS, BESIDE = 133_600, 203_000, 61_000
+KAT_SUM, TESTS, BESIDE = 136_271, 207_046, 62_191
 """The sum over kat, and the same for tests and for scripts, examples and benchmarks together."""
 CPP = 2_000
 """Lines of C++."""
