@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from kat.training.record.checkpoint import raw_weights
 from kat.training.record.run import Run
 from kat.training.record.state import Division, TrainState, rounding_factors
 from kat.training.settings.resolve import ResolvedRun
+
+_SMALL_STEP = 2**28
+"""Parameters times patches of a batch up to which a second CPU thread saved no time."""
 
 
 def build(resolved: ResolvedRun) -> Run:
@@ -59,6 +63,7 @@ def build(resolved: ResolvedRun) -> Run:
     ema = EMA(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
     accumulate = config.optim.accumulate_grad_batches
     steps = math.ceil(batches / accumulate) * config.epochs
+    notes = [*resolved.notes, *choose_threads(model, train_loader.batch_size, device)]
     state = TrainState(
         Division(world.size, train_loader.batch_size, accumulate),
         rounding_factors(device),
@@ -84,6 +89,7 @@ def build(resolved: ResolvedRun) -> Run:
         epochs=config.epochs,
         device=device,
         world=world,
+        notes=notes,
         state=state,
         metrics=resolved.task.make_metrics().to(device),
         raw_metrics=resolved.task.make_metrics().to(device),
@@ -114,6 +120,22 @@ def _prepare(model: Any, resolved: ResolvedRun) -> Conversion | None:
     if config.compile:
         model.compile()
     return conversion
+
+
+def choose_threads(model: Any, batch_size: int, device: torch.device) -> list[str]:
+    """Take one CPU thread where a step is too small to share; return a note if that is a change.
+
+    Several threads are no faster there, and wait for each other where other processes use the same
+    cores. The environment variable OMP_NUM_THREADS comes first.
+    """
+    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    if device.type != "cpu" or patches is None or "OMP_NUM_THREADS" in os.environ:
+        return []
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if torch.get_num_threads() == 1 or parameters * patches * batch_size > _SMALL_STEP:
+        return []
+    torch.set_num_threads(1)
+    return ["chosen: 1 CPU thread, as steps are small; OMP_NUM_THREADS sets another number"]
 
 
 def _training_batches(loader: Loader, config: TrainConfig) -> int:
