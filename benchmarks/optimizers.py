@@ -8,7 +8,7 @@ kat_micro_patch2_8. SGD has momentum 0.9. Muon is torch's for the matrices; the 
 0.001. A run has diverged if its loss is not finite, or in the last epoch not below guessing's.
 
 Arms:
-    fixed        the coefficients are frozen: Swish and identity that do not learn
+    fixed        the coefficients are frozen: SiLU and identity that do not learn
     plain        the coefficients are parameters like all others
     adam         with SGD, the coefficients are left to AdamW
     groups       kat.param_groups; with Muon the coefficients are left to AdamW
@@ -162,7 +162,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def mlp() -> nn.Module:
-    """A linear layer and four GR-KAN layers, all Swish at the start."""
+    """A linear layer and four GR-KAN layers, all SiLU at the start."""
     hidden = [kat.GRKANLinear(128, 128) for _ in range(3)]
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), *hidden, kat.GRKANLinear(128, 10))
 

@@ -208,7 +208,7 @@ def calibrate(
     device: str = "auto",
     progress: bool = True,
 ) -> Evaluation:
-    """Correct the probabilities of a trained classifier, so that they say how often it is right.
+    """Lower the calibration error of the probabilities of a trained classifier.
 
     Fits a temperature T to the images of the evaluation, the one with the lowest cross entropy of
     softmax(logits / T), and divides the last layer of the model in the run directory by it. Every

@@ -2,11 +2,11 @@
 
     python scripts/check_results.py [FOLDER]
 
-FOLDER is docs by default. check_results.txt, beside this script, has the fragments of its pages
-that state a figure. Prints a line for each figure that is not the rows', rounded alike, each
-fragment that a page lacks, each verdict that does not follow, and each number that no fragment
-covers; the exit code is then 1. Nothing of the package or of results_page.py is used, whose tables
-are left out.
+FOLDER is docs by default, with README.md beside it. check_results.txt, beside this script, has the
+fragments of the pages that state a figure. Prints a line for each figure that is not the rows',
+rounded alike, each fragment that a page lacks, each verdict that does not follow, and each number
+that no fragment covers; the exit code is then 1. Nothing of the package or of results_page.py is
+used, whose tables are left out.
 """
 
 import csv
@@ -22,6 +22,7 @@ from scipy import stats
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks/results"
 PAIRS = "grkan/gelu grkan/swiglu grkan/frozen grkan/boosting frozen/gelu swiglu/gelu"
+CONTRASTS = ["fixed_second", "grkan", "initial", "warm", "act2", "layer", "one"]
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 FIGURE = r"(not informative|[+-]?\w(?:[\w,.]*\w)?(?:(?<=e)[+-]\d\d)?(?: ± [\d.]*\d)?)"
 TABLE = re.compile(r"<!-- table of .*?<!-- end of table -->", re.DOTALL)
@@ -191,12 +192,13 @@ def longer(facts):
 
 def fixed(facts):
     """Language with the functions of another run, with the interval that shapes.yaml declares."""
-    nats, bits = {}, {}
-    for row in read("../../examples/domains/results/shapes"):
+    nats, bits, p_values = {}, {}, {}
+    for row in (rows := read("../../examples/domains/results/shapes")):
         if int(row["seed"]) < 40:  # the others are donors
             arm = f"{row['arm']} {row['steps']}"
             nats.setdefault(arm, {})[row["seed"]] = np.array(row["windows"].split(), float)
-            bits.setdefault(arm, []).append(float(row["test"]))
+            bits.setdefault(arm, {})[row["seed"]] = float(row["test"])
+    facts["shapes hours"] = sum(float(row["seconds"]) for row in rows) / 3600
     for arm, other in itertools.permutations(nats, 2):
         pairs = [(nats[arm][seed], nats[other][seed]) for seed in nats[arm] if seed in nats[other]]
         if arm.split()[1] != other.split()[1] or len(pairs) < 2:
@@ -206,11 +208,19 @@ def fixed(facts):
         error = math.hypot(stats.sem(change.mean(1)), stats.sem(change.mean(0)))
         reach = stats.t.ppf(0.975, len(pairs) - 1) * error
         key = f"{arm} minus {other}"
+        p_values[key] = 2 * stats.t.sf(abs(change.mean()) / error, len(pairs) - 1)
         facts |= {key: change.mean(), f"{key}<": change.mean() - reach}
         facts |= {f"{key}>": change.mean() + reach, f"{key} n": len(pairs)}
         facts |= {f"{key} least": change.mean(1).min(), f"{key} most": change.mean(1).max()}
         facts[f"{key} word"] = "inconclusive" if abs(change.mean()) < reach else "significant"
-    facts |= {f"{arm} bits": np.mean(values) for arm, values in bits.items()}
+    facts |= {f"{arm} bits": np.mean([*values.values()]) for arm, values in bits.items()}
+    for steps, seed in itertools.product((400, 1600), ("31", "33")):
+        known = bits[f"grkan {steps}"][seed] / bits[f"gelu {steps}"][seed]
+        facts[f"grkan {steps}, seed {seed}"] = 100 * known - 100
+    own = [f"{arm} 400 minus fixed 400" for arm in CONTRASTS]
+    first, second, *_ = sorted(own, key=p_values.get)
+    facts |= {"most certain": first, "its Holm": len(own) * p_values[first]}
+    facts["next Holm"] = (len(own) - 1) * p_values[second]
 
 
 def at_an_edge(rates, key, pair):
@@ -254,8 +264,16 @@ def costs(facts):
     for name, column in (("compiled16", "training step"), ("compiled1", "inference")):
         times = {row["model"]: float(row[column]) for row in read(f"train_step/{name}")}
         facts[name] = times["kat"] / times["plain"]
-    fused, frozen = (float(row["training ratio"]) for row in read("train_step/frozen")[1:])
-    facts |= {"fused step": fused, "frozen step": frozen}
+    fused, frozen = read("train_step/frozen")[1:]
+    for column, ratio in (("inference", "inference ratio"), ("training step", "training ratio")):
+        eager = [facts[f"{name} {column}"] for name in ("tiny1", "tiny16", "amp")]
+        eager = 100 * np.array([*eager, float(fused[ratio])]) - 100
+        facts |= {f"eager {column} least": min(eager), f"eager {column} most": max(eager)}
+        _, same, small = (float(row[column]) for row in read("train_step/small8"))
+        vit, compiled, *_ = (float(row[column]) for row in read("train_step/compiled1"))
+        facts |= {f"small {column}": small / same, f"compiled {column}": compiled / vit}
+    facts |= {"fused step": float(fused["training ratio"])}
+    facts |= {"frozen step": float(frozen["training ratio"])}
     facts["comparisons"] = sum(int(row["comparisons"]) for row in read("verify"))
     facts |= {row["checkpoint"]: float(row["top1"]) for row in read("conversion_digits")}
 
@@ -300,6 +318,36 @@ def single(facts):
     for grid in ("degrees", "share"):
         first, *others = cells(f"ablation/{grid}", "top1").values()
         facts[grid] = sum(p_value(minus(first, other)) < 0.05 for other in others)
+
+
+def tables(facts):
+    """Rows of single tables: the kept epoch, adapters, the decoder, 34 optimizers."""
+    for rule in ("last", "loss", "ema"):
+        values = [float(row[rule]) - float(row["top1"]) for row in read("kept_epoch")]
+        facts[f"kept {rule}"] = values
+    tuned, bits, losses = {}, {}, {}
+    for row in read("gated_finetune"):
+        if row["for"] == "test":
+            tuned.setdefault(f"{row['source']} {row['arm']}", {})[row["seed"]] = float(row["test"])
+    for one, other in itertools.permutations(tuned, 2):
+        facts[f"{one} / {other}"] = minus(tuned[one], tuned[other])
+    for row in read("decoder"):
+        if row["run"] == "example":
+            key = f"{row['optimizer']} {row['groups']} {row['clip']}"
+            bits.setdefault(key, []).append(float(row["bits"]))
+    for one, other in itertools.permutations(bits, 2):
+        for seed, (own, base) in enumerate(zip(bits[one], bits[other], strict=False)):
+            facts[f"{one} / {other}, seed {seed}"] = 100 * own / base - 100
+            facts[f"{one} - {other}, seed {seed}"] = own - base
+    for row in read("any_optimizer"):
+        rates = losses.setdefault((row["arm"], row["optimizer"]), {})
+        rates.setdefault(row["lr"], []).append(float(row["relative_loss"]))
+    best = {key: min(map(np.median, own.values())) for key, own in losses.items()}
+    worst = {key: max(map(np.median, own.values())) for key, own in losses.items()}
+    names = {name for _, name in best}
+    facts["optimizers"] = len(names)
+    facts["ended higher"] = sum(best["grkan", name] > best["fixed", name] for name in names)
+    facts["did not fall"] = sum(loss >= 1 for loss in worst.values())
 
 
 def rounded(facts, key, text):
@@ -347,7 +395,7 @@ def check(text, lines, facts):
 def recompute(folder):
     """What is wrong on the pages, a line each, and the number of figures that were compared."""
     facts, wrong, count = {}, [], 0
-    for part in (images, other_fields, longer, fixed, costs, single):
+    for part in (images, other_fields, longer, fixed, costs, single, tables):
         part(facts)
     everywhere, *pages = Path(__file__).with_suffix(".txt").read_text().split("\n@ ")
     for name, *lines in map(str.splitlines, pages):

@@ -2,13 +2,13 @@
 
     gelu         y = W2 gelu(W1 x + b1) + b2
     swiglu       y = W2 (silu(Wg x + bg) * (Wx x + bx)) + b2
-    grkan        y = W2 F2(W1 F1(x) + b1) + b2         F1, F2 learned from identity and Swish
+    grkan        y = W2 F2(W1 F1(x) + b1) + b2         F1, F2 learned from identity and SiLU
     gated_grkan  y = W2 (F(Wg x + bg) * (Wx x + bx)) + b2        F learned from SiLU
     frozen       as grkan, but F1 and F2 stay what they are at the start
 
 All linear maps are drawn in the same way, by the paper's variance-preserving scheme for the
 function before them. So grkan differs from frozen by what it learns alone, gated_grkan from swiglu,
-and frozen from gelu by Swish in the place of GELU.
+and frozen from gelu by SiLU in the place of GELU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks what of a project's imports and calls of rational packages is served, and replaces them.
+"""Check how a project's imports and calls of rational packages are served, and replace imports.
 
 ``python -m kat.compat --check PATH`` reads the ``.py`` files of a tree and runs none of them.
 ``python -m kat.compat --replace PATH`` prints the changed imports as a diff and writes them.

@@ -2,7 +2,7 @@
 
 ``kat_tiny_patch16_224``, ``kat_small_patch16_224`` and ``kat_base_patch16_224`` are the official
 models, of 5,718,328 (width 192), 22.1 M (384) and 86.6 M (768) parameters. Their second rationals
-start as Swish; ``kat_tiny_swish_patch16_224`` is the same model, and in
+start as SiLU; ``kat_tiny_swish_patch16_224`` is the same model, and in
 ``kat_tiny_gelu_patch16_224`` they start as GELU.
 """
 

@@ -15,7 +15,7 @@ examples:
   kat eval runs/mine --out report
   kat eval runs/mine/*.ckpt --csv table.csv
   kat eval mine.onnx --data folder:/data/flowers --json metrics.json
-  kat eval runs/mine --calibrate      # probabilities that say how often it is right
+  kat eval runs/mine --calibrate      # and lower its calibration error
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def make_parser() -> Parser:
     add(
         "--calibrate",
         action="store_true",
-        help="correct the probabilities of the classifier in RUN, so that they say how often it is"
-        " right: divide its logits by a temperature that is fitted to these images",
+        help="lower the calibration error of the classifier in RUN: divide its logits by a"
+        " temperature that is fitted to these images",
     )
     add_task_options(parser, "evaluate")
     return parser

@@ -3,7 +3,7 @@
 A KAT is a Vision Transformer whose MLPs learn their activations. An MLP of a Vision Transformer
 computes W_2 GELU(W_1 x); an MLP of a KAT computes W_2 F_2(W_1 F_1(x)). F_1 and F_2 are rational
 functions with learned coefficients, one function for each group of channels. F_1 starts as the
-identity and F_2 as Swish, so that a KAT starts as an ordinary transformer.
+identity and F_2 as SiLU, so that a KAT starts as an ordinary transformer.
 
 Paper: Yang and Wang, Kolmogorov-Arnold Transformer, ICLR 2025, https://arxiv.org/abs/2409.10594.
 

@@ -196,7 +196,7 @@ def find_compiler() -> list[str]:
         BuildError: there is none, or the system is Windows.
     """
     if sys.platform == "win32":
-        raise BuildError("the C++ kernel is not made for Windows; WSL has it")
+        raise BuildError("the C++ kernel cannot be built on Windows; use WSL")
     if command := shlex.split(os.environ.get("CXX", "")):
         return command
     for name in COMPILERS:

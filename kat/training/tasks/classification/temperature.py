@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that say how often a classifier is right.
+"""Temperature scaling: probabilities with a lower calibration error.
 
 Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
 """
