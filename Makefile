@@ -1,7 +1,7 @@
 # make demo            install what training needs, and train a KAT and a ViT on real images
 # make test            install the rest, and run the tests
 # make docs            build the documentation site into build/site, its tutorials run (needs npm)
-# make gpu-report      check and measure everything on one GPU, ten minutes; no .venv is needed
+# make gpu-report      check and measure everything on one GPU, 20 minutes; no .venv is needed
 # make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
 # make release-check   all that a release needs except the upload; hours, and 30 GB of disk
 #

@@ -25,6 +25,7 @@ from memory import kept_bytes
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from timm.layers import Mlp
 from torch import Tensor, nn
+from train_step import autocast
 
 import kat
 
@@ -56,7 +57,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=197)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        help="autocast, to bfloat16 if no dtype is named",
+    )
     parser.add_argument("--compile", action="store_true", help="through torch.compile")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each shape and pass")
     parser.add_argument("--csv", type=Path, help="also write the table there")
@@ -83,11 +89,11 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
 
     def time(step: Callable[..., Callable[[], None]]) -> dict[str, float]:
         steps = {label: step(mlp, x, grad) for label, mlp in mlps.items()}
-        with torch.autocast(options.device, torch.bfloat16, enabled=options.amp):
+        with autocast(options):
             return medians(take_turns(steps, options.seconds, options.device))
 
     forward, both = time(forward_step), time(both_step)
-    with torch.autocast(options.device, torch.bfloat16, enabled=options.amp):
+    with autocast(options):
         saved = {label: kept_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
     columns = (forward, both, saved)
     shape = f"{options.batch}x{options.tokens}x{width}"

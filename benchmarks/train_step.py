@@ -102,7 +102,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        help="autocast, to bfloat16 if no dtype is named",
+    )
     parser.add_argument(
         "--compile",
         nargs="?",
@@ -212,8 +217,9 @@ def training_step(
 
 
 def autocast(options: argparse.Namespace) -> torch.autocast:
-    """bfloat16 where asked for."""
-    return torch.autocast(options.device, torch.bfloat16, enabled=options.amp)
+    """To the dtype asked for, if any."""
+    dtype = getattr(torch, options.amp or "bfloat16")
+    return torch.autocast(options.device, dtype, enabled=bool(options.amp))
 
 
 def peak_allocated_bytes(

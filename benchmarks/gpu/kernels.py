@@ -85,15 +85,18 @@ class Case:
         return {"forward": (y,), "backward": (dx, da, db, *of_v), "backward of x": (dx, *of_v)}
 
 
-def pairs_of_settings(shapes: tuple[tuple[int, ...], ...]) -> Iterator[Case]:
-    """Eight cases in which all pairs of settings occur, of ordinary and of huge x.
+def pairs_of_settings(
+    shapes: tuple[tuple[int, ...], ...], half: str = "bfloat16"
+) -> Iterator[Case]:
+    """Eight cases in which all pairs of settings occur, each of ordinary and then of huge x.
 
     With two groups, so that a row can be wide enough to be divided by group.
 
     Args:
         shapes: two of them.
+        half: the dtype beside float32.
     """
-    forms, dtypes, rows = ("A", "B"), ("float32", "bfloat16"), ((1, 2), (2, 1))
+    forms, dtypes, rows = ("A", "B"), ("float32", half), ((1, 2), (2, 1))
     for i, j, k, huge in itertools.product(range(2), range(2), range(2), (False, True)):
         gated = (i + k) % 2 == 1
         yield Case(forms[i], dtypes[j], shapes[(i + j) % 2], rows[k], gated, huge)

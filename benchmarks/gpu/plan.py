@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from timing import ACCELERATORS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,7 +25,7 @@ class Plan:
         shapes: of the kernels' and the operator's benchmarks; the first is also compiled.
         calls: how many in a row are timed for the host's time of one.
         mlp: size and batch of the MLP's benchmark.
-        models: batch of the models under autocast to bfloat16, by size; the goals are the first's.
+        models: batch of the models under autocast, by size; the goals are the first's.
         training: steps of the training whose loss is compared with the CPU's, a multiple of 4.
         seconds: for each line of a benchmark.
         peers: names and paths of published kernels, as the command line has them.
@@ -47,6 +49,17 @@ class Plan:
     @property
     def stand_in(self) -> bool:
         return self.device == "cpu"
+
+    @property
+    def half(self) -> str:
+        """The dtype of 16 bits: GPUs before sm_80 have no bfloat16, and emulate it."""
+        major, _ = ACCELERATORS[self.device].get_device_capability()
+        return "float16" if major < 8 else "bfloat16"
+
+    @property
+    def dtypes(self) -> tuple[str, str]:
+        """The dtypes of the measurements."""
+        return self.half, "float32"
 
 
 GPU = Plan(

@@ -25,6 +25,7 @@ from gpu import times
 from gpu.kernels import Case, largest_error, pairs_of_settings
 from gpu.plan import ROOT, Plan
 from gpu.run import Emit, Skipped, Step, compute_mode, output
+from kat.errors import first_line
 from kat.machine import cores, processor
 from kat.training.record.provenance import commit
 
@@ -33,7 +34,7 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """Device, versions and commit."""
     accelerator = ACCELERATORS[plan.device]
     if not accelerator.is_available():
-        raise Skipped("torch sees no GPU here; --stand-in tries the script on the CPU")
+        raise Skipped(f"torch sees no GPU here: {_no_gpu()}")
     properties = accelerator.get_device_properties(0)
     facts = {
         "device": accelerator.get_device_name(),
@@ -55,6 +56,22 @@ def machine(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     }
     for name, value in facts.items():
         emit({"what": name, "value": str(value)})
+
+
+def _no_gpu() -> str:
+    """Why torch sees no GPU, and what to do."""
+    reason = ""
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:  # the former where torch has no CUDA
+        reason = first_line(error)
+    if "driver on your system is too old" in reason:
+        return (
+            f"the driver is older than CUDA {torch.version.cuda}, for which this torch was built;"
+            " for drivers from 525 on: pip install --force-reinstall torch torchvision --index-url"
+            " https://download.pytorch.org/whl/cu126"
+        )
+    return f"{reason} (--stand-in tries the script on the CPU)"
 
 
 def _version(package: str) -> str:
@@ -103,7 +120,9 @@ def smoke(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     slack = 4 if plan.stand_in else 2  # the interpreter cuts off where it should round to bfloat16
     number, count = share
     wrong = []
-    for case in list(pairs_of_settings(plan.smoke))[number::count]:
+    for place, case in enumerate(pairs_of_settings(plan.smoke, plan.half)):
+        if place // 2 % count != number:  # ordinary and huge x take the same kernels
+            continue
         tensors = case.tensors(plan.device)
         exact, plain = case.expected(*(t.double() for t in tensors)), case.expected(*tensors)
         for kernel, call in case.calls(*tensors).items():
@@ -118,6 +137,15 @@ def smoke(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
 def tests(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """The tests that need a GPU; those of the stand-in interpret the kernels."""
+    _run_tests("not release", plan, emit, share)
+
+
+def large_tests(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
+    """The tests that need 20 GB of the GPU's memory, alone on the GPU."""
+    _run_tests("release", plan, emit, share)
+
+
+def _run_tests(marked: str, plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     try:
         import pytest
     except ImportError:
@@ -126,7 +154,7 @@ def tests(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     quiet = ("-q", "--noconftest", "-p", "no:cacheprovider", f"--rootdir={ROOT}")
     os.chdir(ROOT)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        code = pytest.main([*quiet, *plan.tests], plugins=[recorder])
+        code = pytest.main([*quiet, "-m", marked, *plan.tests], plugins=[recorder])
     if recorder.failed:
         raise AssertionError(f"{len(recorder.failed)} tests failed, first {recorder.failed[0]}")
     none_left = recorder.collected and code == pytest.ExitCode.NO_TESTS_COLLECTED
@@ -161,7 +189,7 @@ def verify(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 def equal_runs(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """Outputs and gradients of equal calls: how many of the later runs have other bits."""
     names, different = ("y", "dx", "da", "db"), 0
-    for form, dtype in itertools.product(("A", "B"), ("float32", "bfloat16")):
+    for form, dtype in itertools.product(("A", "B"), plan.dtypes):
         grad, *leaves = Case(form, dtype, plan.shape).tensors(plan.device)
         for leaf in leaves:
             leaf.requires_grad_()
@@ -265,7 +293,8 @@ def _clocks() -> str:
     return output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
 
 
-# The weights are about seconds: of the 540 that the report may take, without peers.
+# The weights are about seconds, of those that the report may take without peers. A session on Colab
+# or Kaggle compiles on two cores, where the compiled models take most of them.
 STEPS = (
     Step("machine", "Machine", machine, 5),
     Step("smoke", "Every kernel once", smoke, 55, shares=8),
@@ -273,19 +302,20 @@ STEPS = (
     Step("kernels", "Kernels", times.kernels, 30),
     Step("operator", "Operator", times.operator, 25),
     Step("calls", "Calls", times.calls, 10),
-    Step("models", "Models", times.models, 75),
-    Step("registers", "Registers", times.registers, 10),
-    Step("profile", "Longest operations", times.profile, 30),
+    Step("models", "Models", times.models, 300),
+    Step("registers", "Registers", times.registers, 10, optional=True),
+    Step("profile", "Longest operations", times.profile, 60),
     Step("tests", "GPU tests", tests, 90, shares=8),
+    Step("large_tests", "GPU tests of much memory", large_tests, 30),
     Step("verify", "kat verify", verify, 20, shares=4),
     Step("equal_runs", "Equal runs", equal_runs, 15),
     Step("parity", "Training as on the CPU", parity, 35, optional=True),
     Step("sweep", "Programs and registers", times.sweep, 60, optional=True),
-    Step("latency", "Latency", times.latency, 35, optional=True),
+    Step("latency", "Latency", times.latency, 90, optional=True),
     Step("sanitizer", "compute-sanitizer", sanitizer, 40, optional=True),
     Step("peers", "Published kernels", times.peers, 40, optional=True),
-    Step("compiled", "Operator, compiled", times.compiled, 20, optional=True),
-    Step("mlp", "MLP", times.mlps, 30, optional=True),
-    Step("other_models", "Other models", times.other_models, 48, optional=True),
+    Step("compiled", "Operator, compiled", times.compiled, 40, optional=True),
+    Step("mlp", "MLP", times.mlps, 60, optional=True),
+    Step("other_models", "Other models", times.other_models, 220, optional=True),
     Step("clocks", "Clocks", clocks, 2, optional=True),
 )

@@ -26,8 +26,6 @@ from gpu.plan import Plan
 from gpu.run import Emit, Skipped
 from kat.ops.triton import launch
 
-DTYPES = ("bfloat16", "float32")
-
 
 def copy(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """The bandwidth of a copy and of a sum of two arrays: bytes read and written a second.
@@ -53,7 +51,7 @@ def kernels(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
     Backward includes the sums for the coefficients; backward of x makes none.
     """
-    for shape, dtype, gated in itertools.product(plan.shapes, DTYPES, (False, True)):
+    for shape, dtype, gated in itertools.product(plan.shapes, plan.dtypes, (False, True)):
         case = Case("A", dtype, rational.shapes_of(shape, ())[0], gated=gated)
         grad, *tensors = case.tensors(plan.device)
         calls = case.calls(grad, *tensors)
@@ -68,7 +66,7 @@ def registers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """Registers a thread and bytes of spills of every kernel, as the driver has loaded it."""
     if plan.stand_in:
         raise Skipped("the interpreter compiles nothing")
-    for dtype, gated in itertools.product(DTYPES, (False, True)):
+    for dtype, gated in itertools.product(plan.dtypes, (False, True)):
         for name, made in _loaded(Case("A", dtype, plan.smoke[0], gated=gated), plan):
             kind = {"kernel": name, "gated": _yes(gated), "dtype": dtype}
             emit({**kind, "registers": made.n_regs, "spills": made.n_spills})
@@ -95,11 +93,11 @@ def _loaded(case: Case, plan: Plan) -> Iterator[tuple[str, Any]]:
 
 
 def sweep(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """Forward and backward in bfloat16 with other programs a multiprocessor, and fewer registers.
+    """Forward and backward in 16 bits with other programs a multiprocessor, and fewer registers.
 
     "chosen" is what the library runs.
     """
-    case = Case("A", "bfloat16", rational.shapes_of(plan.shapes[0], ())[0])
+    case = Case("A", plan.half, rational.shapes_of(plan.shapes[0], ())[0])
     grad, *tensors = case.tensors(plan.device)
     options, resident = dict(launch.OPTIONS), launch.resident
     limits, counts = (
@@ -152,7 +150,7 @@ def _operator(plan: Plan, emit: Emit, shapes: Iterable[str], *flags: str) -> Non
     seconds = str(plan.seconds or 1e-9)
     place = ("--device", plan.device, "--seconds", seconds)
     options = rational.parse([*place, "--shapes", *shapes, *flags])
-    for shape, dtype in itertools.product(options.shapes, DTYPES):
+    for shape, dtype in itertools.product(options.shapes, plan.dtypes):
         for passes in rational.PASSES:
             row = rational.cells(rational.measure(shape, dtype, passes, options))
             emit(_named(rational.CSV_COLUMNS, row))
@@ -202,10 +200,12 @@ def mlps(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     """benchmarks/mlp.py, the candidates in turns, times in ms."""
     size, batch = plan.mlp
     for compiled, amp in itertools.product((False, True), (True, False)):
-        flags = [*(("--amp",) if amp else ()), *(("--compile",) if compiled else ())]
+        flags = [*(("--amp", plan.half) if amp else ()), *(("--compile",) if compiled else ())]
         common = ("--device", plan.device, "--batch", str(batch), "--seconds", str(plan.seconds))
         for row in mlp.measure(size, mlp.parse([*common, *flags])):
-            emit({"compiled": _yes(compiled), "dtype": _dtype(amp), **_named(mlp.COLUMNS, row)})
+            emit(
+                {"compiled": _yes(compiled), "dtype": _dtype(plan, amp), **_named(mlp.COLUMNS, row)}
+            )
 
 
 def models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
@@ -237,7 +237,7 @@ def _models(
 ) -> None:
     options = train_step.parse(_model_flags(plan, size, images, compiled, amp))
     for row in train_step.measure(options):
-        kind = {"dtype": _dtype(amp), "compiled": _yes(compiled), "batch": str(options.batch)}
+        kind = {"dtype": _dtype(plan, amp), "compiled": _yes(compiled), "batch": str(options.batch)}
         emit({"size": size, **kind, **_named(train_step.COLUMNS, row)})
 
 
@@ -248,7 +248,7 @@ def _model_flags(plan: Plan, size: str, images: int, compiled: bool, amp: bool =
     return [
         *("--device", plan.device, "--size", size, "--models", "vit", "fused"),
         *("--batch", str(max(images // part, 1)), "--seconds", str(plan.seconds)),
-        *(("--amp",) if amp else ()),
+        *(("--amp", plan.half) if amp else ()),
         *(("--compile", "blocks") if compiled else ()),
     ]
 
@@ -258,7 +258,7 @@ def peers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
     The latter is by benchmarks/peers.py.
     """
-    for dtype, kernel in itertools.product(DTYPES, ("forward", "backward")):
+    for dtype, kernel in itertools.product(plan.dtypes, ("forward", "backward")):
         case = Case("A", dtype, rational.shapes_of(plan.shapes[0], ())[0], rows=(8, 8))
         grad, x, *coefficients = case.tensors(plan.device)
         steps = {"kat": case.calls(grad, x, *coefficients)[kernel]}
@@ -303,5 +303,5 @@ def _yes(true: bool) -> str:
     return "yes" if true else "no"
 
 
-def _dtype(amp: bool) -> str:
-    return "bfloat16" if amp else "float32"
+def _dtype(plan: Plan, amp: bool) -> str:
+    return plan.half if amp else "float32"

@@ -14,6 +14,8 @@ in this order too, None where there is none.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from itertools import compress
 from typing import Any, Protocol, TypeAlias
 
@@ -182,9 +184,21 @@ def _kernel(
 ) -> Backend | None:
     """Return the backend of x's device, if it supports the arguments."""
     backend = KERNELS.get(x.device.type)
-    if backend is None or not backend.supports(x, numerator, denominator, v, form=form):
-        return None
-    return backend
+    if backend is None:
+        warn_without_kernel(x.device.type.upper())
+    elif backend.supports(x, numerator, denominator, v, form=form):
+        return backend
+    return None
+
+
+@functools.cache
+def warn_without_kernel(device: str) -> None:
+    """Warn once of a device for which there is no kernel."""
+    warnings.warn(
+        f"kat.rational runs as plain PyTorch on {device}, for which there is no kernel to install:"
+        " it is slower than on a CUDA GPU. Without this warning: impl='reference'",
+        stacklevel=3,
+    )
 
 
 def _empty_like(x: Tensor, v: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -80,7 +80,7 @@ def forward(
     """
     z, a, b = _grouped(x, numerator, denominator)
     limit = _limit(z, a, b)
-    if _can_read(z, a, b) and _all_within(limit, z):
+    if _can_read(z, a, b) and _needs_no_scaling(limit, z):
         y = _value(z, a, b, form)
     else:
         within = z.abs() <= limit
@@ -146,7 +146,7 @@ def backward(
         None without v.
 
     Raises:
-        RuntimeError: ``grad`` is a batch of gradients, not on the CPU.
+        RuntimeError: ``grad`` is a batch of gradients, and some x is huge.
     """
     if v is not None:
         dtype = compute_dtype(x.dtype)
@@ -157,11 +157,11 @@ def backward(
     z, a, b = _grouped(x, numerator, denominator)
     grad = grad.reshape(z.shape).to(z.dtype)
     limit = _limit(z, a, b)
-    if _can_read(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
+    if _can_read(z, a, b) and _needs_no_scaling(limit, z, grad):
         dx, da, db = _gradients(grad, z, a, b, form)
     elif not torch.compiler.is_compiling() and is_known_batch_of_gradients(grad):
         raise RuntimeError(
-            "impl='reference' takes batches of gradients (is_grads_batched=True) on CPUs alone:"
+            "impl='reference' does not take batches of gradients (is_grads_batched=True) of huge x:"
             " PyTorch cannot batch all of its operations; use impl=None, or torch.func.vmap"
         )
     else:
@@ -213,11 +213,6 @@ def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.minimum(within_p, within_q).exp2()
 
 
-def _all_ordinary(grad: Tensor) -> bool:
-    """Return True if all of grad is ordinary, or hidden as in batches of gradients."""
-    return not is_eager(grad) or bool(_is_ordinary(grad).all())
-
-
 def _is_ordinary(grad: Tensor) -> Tensor:
     """Return True where grad F / Q does not underflow, nor a sum of a million terms overflow."""
     size, room = grad.detach().abs(), _room(grad)
@@ -232,18 +227,29 @@ def _room(z: Tensor) -> int:
 def _can_read(z: Tensor, a: Tensor, b: Tensor) -> bool:
     """Return True if Python may read the values to choose whether to scale.
 
-    Not where that is impossible or slow: while a graph is compiled or traced, under ``vmap``, and
-    on a GPU, which Python would have to wait for.
+    Not while a graph is compiled, traced or captured, nor under ``vmap``, nor on the meta device.
     """
-    on_cpu = z.device.type == a.device.type == b.device.type == "cpu"
-    return on_cpu and is_eager(z, a, b) and not in_vmap()
+    return is_eager(z, a, b) and not (in_vmap() or z.is_meta or _is_captured(z))
 
 
-def _all_within(limit: Tensor, z: Tensor) -> bool:
+def _is_captured(z: Tensor) -> bool:
+    """Return True while a graph of CUDA or XPU records what the device does."""
+    module = getattr(torch, z.device.type, None)
+    return bool(getattr(module, "is_current_stream_capturing", bool)())
+
+
+def _needs_no_scaling(limit: Tensor, z: Tensor, grad: Tensor | None = None) -> bool:
+    """Return True if all is ordinary. It is read once, because Python waits for a GPU meanwhile.
+
+    A batch of gradients hides its values, and is taken for ordinary.
+    """
     if z.numel() == 0:
         return True
     low, high = z.detach().aminmax()
-    return bool((-limit <= low) & (high <= limit))
+    ordinary = (-limit <= low) & (high <= limit)
+    if grad is not None and is_eager(grad):
+        ordinary = ordinary & _is_ordinary(grad).all()
+    return bool(ordinary)
 
 
 def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import kat
-from kat.ops import scaled
+from kat.analysis.verify import Backend, cases, verify
+from kat.ops import operators, reference, scaled
 
 
 class WithoutFloat64(TorchDispatchMode):
@@ -20,6 +23,76 @@ class WithoutFloat64(TorchDispatchMode):
             if isinstance(each, torch.Tensor) and each.dtype == torch.float64:
                 raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
         return result
+
+
+class OnMps(torch.Tensor):
+    """A tensor of the CPU that says to be on another device, as all that is computed of it."""
+
+    device = torch.device("mps")
+
+
+class Count(TorchDispatchMode):
+    """Counts what a device would run: operations, their bytes, and values that Python reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.launches = self.bytes = self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if "device" in kwargs:  # of a new tensor
+            kwargs["device"] = "cpu"
+        result = function(*args, **kwargs)
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.reads += 1
+        elif not function.is_view:
+            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
+            self.launches += 1
+            self.bytes += sum(t.nbytes for t in tensors)
+        return result
+
+
+def passes(kind, monkeypatch, huge=1.0):
+    """Return the counts of a forward and a backward pass, and y, dx, da and db; one x is huge."""
+    monkeypatch.setattr(reference, "is_eager", lambda *_: True)  # though the counting is a mode
+    torch.manual_seed(0)
+    x = torch.randn(512, 256)
+    x[0, 0] = huge
+    tensors = torch.randn(512, 256), x, torch.randn(1, 6), torch.randn(8, 4)
+    grad, *inputs = (tensor.as_subclass(kind) for tensor in tensors)
+    with Count() as forward:
+        y = reference.forward(*inputs, form="A")
+    with Count() as backward:
+        gradients = reference.backward(grad, *inputs, form="A")[:3]
+    return forward, backward, [result.as_subclass(torch.Tensor) for result in (y, *gradients)]
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("huge", [1.0, 1e30])
+def test_another_device_reads_once_a_pass_and_never_in_a_captured_graph(
+    captured, huge, monkeypatch
+):
+    monkeypatch.setattr(scaled, "widest_dtype", lambda device: torch.float64)  # as XPU and CUDA
+    monkeypatch.setattr(torch.mps, "is_current_stream_capturing", lambda: captured, raising=False)
+    forward, backward, results = passes(OnMps, monkeypatch, huge)
+    assert (forward.reads, backward.reads) == ((0, 0) if captured else (1, 1))
+    few = forward.launches <= 45 and backward.launches <= 125
+    small = forward.bytes <= 170 * 2**17 and backward.bytes <= 580 * 2**17
+    assert few == small == (not captured and huge == 1)
+    *_, expected = passes(torch.Tensor, monkeypatch, huge)
+    for found, wanted in zip(results, expected, strict=True):
+        assert torch.equal(found, wanted) or (captured and torch.allclose(found, wanted))
+
+
+def test_a_device_without_a_kernel_warns_once(recwarn):
+    operators.warn_without_kernel.cache_clear()
+    x, a, b = (torch.ones(shape).as_subclass(OnMps) for shape in ((2, 8), (1, 6), (8, 4)))
+    with Count():
+        for _ in range(2):
+            operators.run_forward(x, a, b)
+    (warning,) = recwarn
+    assert "plain PyTorch on MPS" in str(warning.message)
+    assert "impl='reference'" in str(warning.message)
 
 
 def test_only_apples_gpus_have_no_float64():
@@ -48,3 +121,19 @@ def test_the_reference_works_without_float64(form, dtype, monkeypatch):
     torch.testing.assert_close(y.double(), expected, **tolerance)
     for found, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(found.double(), wanted, **tolerance)
+
+
+def test_without_float64_results_hold_up_to_the_maximum(monkeypatch):
+    """The reference in float64, beside which verify holds the results, keeps its own dtype."""
+    backward = scaled.backward
+
+    def in_own_dtype(grad, x, a, b, form):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scaled, "widest_dtype", lambda device: x.dtype)
+            return backward(grad, x, a, b, form)
+
+    monkeypatch.setattr(scaled, "backward", in_own_dtype)
+    on_mps = Backend("MPS", partial(kat.rational, impl="reference"))
+    found = verify([on_mps], cases(["float32"], stride=8))
+    assert {result.degree for result in found} == {(3, 2), (5, 4), (7, 6), (9, 8)}
+    assert max(result.ratio for result in found) <= 1

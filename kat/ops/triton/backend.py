@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 import warnings
 from typing import Any
 
@@ -122,7 +123,8 @@ def load() -> tuple[Any, str]:
     try:
         module = importlib.import_module(".launch", __package__)
     except (ImportError, OSError) as error:
-        return None, f"Triton cannot be imported ({error}); install it with: pip install triton"
+        package = "triton-windows" if sys.platform == "win32" else "triton"
+        return None, f"Triton cannot be imported ({error}); install it with: pip install {package}"
     if torch.cuda.is_available() and not module.INTERPRETED:
         try:  # Triton compiles its driver in C here, and raises whatever then fails
             importlib.import_module("triton").runtime.driver.active.get_current_target()
