@@ -90,6 +90,7 @@ class GRKANLinear(nn.Module):
             init,
             form,
             share,
+            channel_dim=-1,
             num_channels=in_features,
             impl=impl,
             device=device,
@@ -194,7 +195,7 @@ class GRKANMlp(nn.Module):
 
         def act(groups: int, init: Init, width: int) -> GroupRational:
             made = GroupRational(
-                groups, degree, init, form, share, num_channels=width, impl=impl, **options
+                groups, degree, init, form, share, -1, num_channels=width, impl=impl, **options
             )
             made.feeds_product = True
             return made

@@ -43,7 +43,8 @@ class GroupRational(nn.Module):
             Q = 1 + |sum b_j x^j| (the paper's equation).
         share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
             checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
-        channel_dim: the dimension of the channels; 1 for (B, C, H, W).
+        channel_dim: the dimension of the channels: 1 for (B, C, H, W), -1 for (B, H, W, C). None:
+            the last one; x may then have up to three dimensions.
         num_channels: the number of channels of x, if it is known. x with another number raises an
             error, because tensor parallelism would split groups.
         impl: the backend, as in :func:`kat.rational`.
@@ -58,7 +59,7 @@ class GroupRational(nn.Module):
 
     Raises:
         ValueError: an invalid argument or, when called, a number of channels that the groups do not
-            divide.
+            divide, or x of four or more dimensions without ``channel_dim``.
 
     Source: arXiv 2409.10594, sections 4.2 and 4.3.
 
@@ -83,7 +84,7 @@ class GroupRational(nn.Module):
         init: Init = "swish",
         form: Form = "A",
         share: Share = "numerator",
-        channel_dim: int = -1,
+        channel_dim: int | None = None,
         *,
         num_channels: int | None = None,
         impl: Impl | None = None,
@@ -171,31 +172,33 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> Tensor:
         """F(x), or F(x) v for the value v of a gate, with x's shape and dtype."""
-        dtype = None
+        dtype, dim = None, self.channel_dim
+        if dim is None:
+            dim = channels_at(x)
         if not isinstance(x, fx.Proxy):
-            self._check_channels(x)
+            self._check_channels(x, dim)
             if self.feeds_product and product_dtype(x) != x.dtype:
                 dtype = product_dtype(x)
                 if torch.compiler.is_compiling():  # fuses the cast with what has made x
                     x = x.to(dtype)
-        moves = self.channel_dim != -1
+        moves = dim != -1
         y = rational(
-            x.movedim(self.channel_dim, -1) if moves else x,
+            x.movedim(dim, -1) if moves else x,
             self.weight_numerator,
             self.weight_denominator,
-            v.movedim(self.channel_dim, -1) if moves and v is not None else v,
+            v.movedim(dim, -1) if moves and v is not None else v,
             form=self.form,
             impl=self.impl,
             dtype=dtype,
         )
-        return y.movedim(-1, self.channel_dim) if moves else y
+        return y.movedim(-1, dim) if moves else y
 
-    def _check_channels(self, x: Tensor) -> None:
+    def _check_channels(self, x: Tensor, dim: int) -> None:
         check_is_tensor("x", x)
-        if self.num_channels is not None and x.shape[self.channel_dim] != self.num_channels:
+        if self.num_channels is not None and x.shape[dim] != self.num_channels:
             raise InputError(
                 f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and"
-                f" x has {x.shape[self.channel_dim]}. If tensor parallelism cuts the layer before"
+                f" x has {x.shape[dim]}. If tensor parallelism cuts the layer before"
                 " it, leave this MLP out of the plan: it would cut groups. If you changed the"
                 " width, set num_channels of the rational"
             )
@@ -225,6 +228,22 @@ def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> N
         (activation.weight_denominator, coefficients.denominator),
     ):
         rounded = _exact(values).to(parameter.dtype)
+def channels_at(x: Tensor, channel_dim: int | None = None) -> int:
+    """Return the dimension of the channels of x: the last one, if no ``channel_dim`` is given.
+
+    Raises:
+        InputError: none is given, and x has four or more dimensions.
+    """
+    if channel_dim is not None:
+        return channel_dim
+    if isinstance(x, Tensor) and x.dim() > 3:
+        raise InputError(
+            f"x has {x.dim()} dimensions: build the rational with channel_dim=1 for (B, C, H, W) or"
+            " channel_dim=-1 for (B, H, W, C)"
+        )
+    return -1
+
+
         parameter.copy_(sharded_like(rounded.expand(parameter.shape), parameter))
 
 
