@@ -18,7 +18,7 @@ from kat.nn.quadrature import gain
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.ops import Form, Impl, rational, reference
 from kat.ops.arguments import check_form, check_is_tensor, divisors
-from kat.ops.torch_internals import refuse_scripting
+from kat.ops.torch_internals import has_values, is_missing_from_checkpoint, refuse_scripting
 
 Share = Literal["numerator", "denominator", "none"]
 """The coefficients that all groups of a rational share."""
@@ -76,6 +76,8 @@ class GroupRational(nn.Module):
 
     feeds_product: bool = False
     """True in a GR-KAN layer: under autocast F(x) has the dtype of the product that follows."""
+    _lacks_values: bool = False
+    """True from the construction on the meta device until the coefficients are set."""
 
     def __init__(
         self,
@@ -125,6 +127,19 @@ class GroupRational(nn.Module):
     def reset_parameters(self) -> None:
         """Reset all groups to the initial function."""
         set_coefficients(self, self.initial_coefficients())
+        self._lacks_values = not has_values(self.weight_numerator)
+
+    @property
+    def _is_hf_initialized(self) -> bool:
+        """The mark of transformers, which ``from_pretrained`` sets on a module after loading it."""
+        return vars(self).get("_is_hf_initialized", False)
+
+    @_is_hf_initialized.setter
+    def _is_hf_initialized(self, value: bool) -> None:
+        if self._lacks_values:
+            set_coefficients(self, self.initial_coefficients(), missing_alone=True)
+            self._lacks_values = False
+        vars(self)["_is_hf_initialized"] = value
 
     def initial_coefficients(self) -> Coefficients:
         """Return the coefficients of the initial function."""
@@ -213,21 +228,6 @@ class GroupRational(nn.Module):
         )
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of linear maps of x: autocast's if it is active, but not for float64."""
-    if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
-        return x.dtype
-    return torch.get_autocast_dtype(x.device.type)
-
-
-@torch.no_grad()
-def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> None:
-    """Make all groups the one function of these coefficients."""
-    for parameter, values in (
-        (activation.weight_numerator, coefficients.numerator),
-        (activation.weight_denominator, coefficients.denominator),
-    ):
-        rounded = _exact(values).to(parameter.dtype)
 def channels_at(x: Tensor, channel_dim: int | None = None) -> int:
     """Return the dimension of the channels of x: the last one, if no ``channel_dim`` is given.
 
@@ -244,6 +244,31 @@ def channels_at(x: Tensor, channel_dim: int | None = None) -> int:
     return -1
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of linear maps of x: autocast's if it is active, but not for float64."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
+        return x.dtype
+    return torch.get_autocast_dtype(x.device.type)
+
+
+@torch.no_grad()
+def set_coefficients(
+    activation: GroupRational, coefficients: Coefficients, *, missing_alone: bool = False
+) -> None:
+    """Make all groups the one function of these coefficients.
+
+    Args:
+        activation: the rational.
+        coefficients: of the function.
+        missing_alone: leave a numerator or denominator that transformers has loaded.
+    """
+    for parameter, values in (
+        (activation.weight_numerator, coefficients.numerator),
+        (activation.weight_denominator, coefficients.denominator),
+    ):
+        if missing_alone and not is_missing_from_checkpoint(parameter):
+            continue
+        rounded = _exact(values).to(parameter.dtype)
         parameter.copy_(sharded_like(rounded.expand(parameter.shape), parameter))
 
 
