@@ -11,14 +11,19 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from kat.errors import InputError
-from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree
+from kat.errors import InputError, check_choice, check_count, check_is
+from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree, count_groups
 from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form, check_is_tensor, divisors
-from kat.ops.torch_internals import has_values, is_missing_from_checkpoint, refuse_scripting
+from kat.ops.arguments import check_form, check_is_tensor
+from kat.ops.torch_internals import (
+    has_values,
+    is_loaded_by_transformers,
+    keep_from_transformers,
+    refuse_scripting,
+)
 
 Share = Literal["numerator", "denominator", "none"]
 """The coefficients that all groups of a rational share."""
@@ -34,7 +39,8 @@ class GroupRational(nn.Module):
     number of channels must be divisible by the number of groups.
 
     Args:
-        num_groups: groups into which the channels are divided.
+        num_groups: groups into which the channels are divided; with ``num_channels`` also
+            ``"channels"`` or ``"auto"``, as of :class:`GRKANLinear`.
         degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
         init: the initial function: a name (``kat.nn.preset_names()``), a function such as
             ``torch.nn.GELU()``, the path of a ``.json`` file written by ``kat fit`` (read once,
@@ -81,7 +87,7 @@ class GroupRational(nn.Module):
 
     def __init__(
         self,
-        num_groups: int = 8,
+        num_groups: int | str = 8,
         degree: tuple[int, int] = (5, 4),
         init: Init = "swish",
         form: Form = "A",
@@ -97,14 +103,10 @@ class GroupRational(nn.Module):
         super().__init__()
         ALIVE.add(self)
         check_form(form)
-        if share not in SHARES:
-            raise InputError(f"share must be one of {SHARES}, got {share!r}")
-        if num_channels is not None and num_channels % num_groups:
-            raise InputError(
-                f"num_groups={num_groups} does not divide num_channels={num_channels}, which is"
-                f" divisible by {divisors(num_channels)}"
-            )
-        self.num_groups = num_groups
+        check_choice("share", share, SHARES)
+        if num_channels is not None:
+            num_groups = count_groups(num_groups, "num_channels", num_channels)
+        self.num_groups = check_count("num_groups", num_groups)
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init, self.degree, form)
         self.form = form
@@ -132,14 +134,13 @@ class GroupRational(nn.Module):
     @property
     def _is_hf_initialized(self) -> bool:
         """The mark of transformers, which ``from_pretrained`` sets on a module after loading it."""
-        return vars(self).get("_is_hf_initialized", False)
+        return "_is_hf_initialized" in vars(self)
 
     @_is_hf_initialized.setter
     def _is_hf_initialized(self, value: bool) -> None:
         if self._lacks_values:
             set_coefficients(self, self.initial_coefficients(), missing_alone=True)
-            self._lacks_values = False
-        vars(self)["_is_hf_initialized"] = value
+        keep_from_transformers(self)
 
     def initial_coefficients(self) -> Coefficients:
         """Return the coefficients of the initial function."""
@@ -187,7 +188,8 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> Tensor:
         """F(x), or F(x) v for the value v of a gate, with x's shape and dtype."""
-        dtype, dim = None, self.channel_dim
+        dtype = None
+        dim = self.channel_dim
         if dim is None:
             dim = channels_at(x)
         if not isinstance(x, fx.Proxy):
@@ -238,8 +240,8 @@ def channels_at(x: Tensor, channel_dim: int | None = None) -> int:
         return channel_dim
     if isinstance(x, Tensor) and x.dim() > 3:
         raise InputError(
-            f"x has {x.dim()} dimensions: build the rational with channel_dim=1 for (B, C, H, W) or"
-            " channel_dim=-1 for (B, H, W, C)"
+            "x of more than three dimensions needs a rational with channel_dim=1 for (B, C, H, W)"
+            " or channel_dim=-1 for (B, H, W, C)"
         )
     return -1
 
@@ -266,7 +268,7 @@ def set_coefficients(
         (activation.weight_numerator, coefficients.numerator),
         (activation.weight_denominator, coefficients.denominator),
     ):
-        if missing_alone and not is_missing_from_checkpoint(parameter):
+        if missing_alone and is_loaded_by_transformers(parameter):
             continue
         rounded = _exact(values).to(parameter.dtype)
         parameter.copy_(sharded_like(rounded.expand(parameter.shape), parameter))
@@ -285,8 +287,8 @@ def rationals(model: nn.Module) -> dict[str, GroupRational]:
         >>> list(kat.nn.rationals(kat.GRKANMlp(16)))
         ['act1', 'act2']
     """
-    modules = model.named_modules()
-    return {name: module for name, module in modules if isinstance(module, GroupRational)}
+    check_is("model", model, nn.Module)
+    return {name: act for name, act in model.named_modules() if isinstance(act, GroupRational)}
 
 
 def rational_parameter_names(model: nn.Module) -> set[str]:

@@ -222,13 +222,14 @@ def keep_from_transformers(module: nn.Module) -> None:
     vars(module)["_is_hf_initialized"] = True
 
 
-def is_missing_from_checkpoint(parameter: Tensor) -> bool:
-    """Return True in ``from_pretrained`` of a parameter without values in the checkpoint.
+def is_loaded_by_transformers(parameter: Tensor) -> bool:
+    """Return True in ``from_pretrained`` of a parameter whose values are in the checkpoint.
 
-    Releases of transformers before 5 mark no parameters: there all count as loaded.
+    Releases of transformers before 5 mark no parameters, and there all count as loaded.
     """
-    marks_parameters = "transformers.initialization" in sys.modules
-    return marks_parameters and not getattr(parameter, "_is_hf_initialized", False)
+    return getattr(
+        parameter, "_is_hf_initialized", "transformers.initialization" not in sys.modules
+    )
 
 
 def when_sending_fails(handle: Callable[..., Any]) -> None:

@@ -139,8 +139,8 @@ def watch_inputs(
     layers = _rationals_of(model)
 
     def note(name: str, layer: GroupRational, x: Tensor) -> None:
-        channels = x.movedim(channels_at(x, layer.channel_dim), 0)
-        grouped = channels.unflatten(0, (layer.num_groups, -1))
+        dim = channels_at(x, layer.channel_dim)
+        grouped = x.movedim(dim, 0).unflatten(0, (layer.num_groups, -1))
         see(name, grouped.flatten(1))
 
     hooks = [
