@@ -69,6 +69,10 @@ def test_only_what_is_missing_is_reset(tmp_path):
 def test_trained_coefficients_are_never_reset(tmp_path, monkeypatch):
     model = _trained()
     stored = {name: value.clone() for name, value in model.state_dict().items()}
+    for layer in model.model.layers:  # one that transformers has not met
+        swapped = kat.GroupRational(4)
+        swapped.load_state_dict(layer.mlp.act_fn.state_dict())
+        layer.mlp.act_fn = swapped
     model.init_weights()
     model.save_pretrained(tmp_path)
     loaded = _Llama.from_pretrained(tmp_path)
