@@ -19,7 +19,7 @@ from kat.data.decoding import Exif, in_channels, rgb_of
 from kat.data.folders import image_files
 from kat.deploy.formats import FORMATS
 from kat.deploy.runtime import open_resized
-from kat.errors import InputError
+from kat.errors import InputError, check_is
 from kat.models import ModelRecord, save_model
 from kat.models.dense import task_of
 from kat.notebook import table_html
@@ -176,8 +176,7 @@ def evaluate(
         >>> result.images, 0 <= result.metrics["top1"] <= 100
         (100, True)
     """
-    named = {"name": data} if isinstance(data, str) else dict(data or {})
-    settings, remark = data_to_evaluate(model, named)
+    settings, remark = data_to_evaluate(model, data)
     if not isinstance(model, TrainedModel):
         model = load(model, device=device, image_size=image_size, trust=trust)
     elif image_size is not None:
@@ -242,8 +241,7 @@ def calibrate(
     model, record = trained.model, trained.record
     before = (record.calibration or {}).get("temperature", 1.0)
     divide_logits(model, record, 1 / before)
-    named = {"name": data} if isinstance(data, str) else dict(data or {})
-    settings, _ = data_to_evaluate(folder, named, test=False)
+    settings, _ = data_to_evaluate(folder, data, test=False)
     found = evaluate(trained, settings, device=device, progress=progress, keep_logits=True)
     if len(found.classes) < len(record.classes):
         raise InputError(
@@ -259,18 +257,20 @@ def calibrate(
 
 
 def data_to_evaluate(
-    model: str | Path | TrainedModel, given: Mapping[str, Any], *, test: bool = True
+    model: str | Path | TrainedModel, data: str | Mapping[str, Any] | None, *, test: bool = True
 ) -> tuple[dict[str, Any], str]:
     """Return the settings of the data to evaluate a model on, and a remark on them or "".
 
     Args:
         model: a loaded model, or its path.
-        given: settings of data; the others, and without a name the dataset, are the run's own.
+        data: its name, or settings; the others, and without a name the dataset, are the run's own.
         test: evaluate on the data's own validation split, although the run held images out.
 
     Raises:
         InputError: neither says on what dataset.
     """
+    given: Any = {"name": data} if isinstance(data, str) else data or {}
+    check_is("data", given, Mapping)
     path = Path(model.source if isinstance(model, TrainedModel) else model)
     form = FORMATS.get(path.suffix[1:])
     exported = form.read_record(path).run if form and path.is_file() else None

@@ -1,9 +1,11 @@
-"""Errors with one clear line, which the command line prints as it is."""
+"""Errors with one clear line, which the command line prints as it is, and checks of arguments."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from numbers import Integral
+from typing import Any
 
 _LISTED = 24
 
@@ -66,6 +68,37 @@ class Interrupted(Failed):
 
 class ExportFailed(Failed):
     """The outputs of an exported file differ from the model's; it is not kept. Exit code 1."""
+
+
+def check_is(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
+    """Check the class of an argument.
+
+    Raises:
+        InputError: it is of another class.
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be of {kind}, got {type(value).__name__}")
+
+
+def check_count(name: str, value: Any) -> int:
+    """Check and return an argument that is a number of things.
+
+    Raises:
+        InputError: it is no integer, or less than 1.
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Check an argument that has a few values.
+
+    Raises:
+        InputError: it has another one.
+    """
+    if value not in choices:
+        raise InputError(f"{name} must be one of {[*choices]}, got {value!r}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -15,6 +15,7 @@ from kat.extras import needed_by
 from kat.models.kanify.trace import named_children
 from kat.models.kanify.walk import DROPOUTS
 from kat.nn import GroupRational
+from kat.nn.rational import channels_at
 from kat.ops import rational
 from kat.ops.reference import plain_forward
 from kat.ops.torch_internals import is_patched, refuse_scripting
@@ -55,12 +56,13 @@ class FrozenRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """F(x), with x's shape and dtype."""
-        x = x.movedim(self.channel_dim, -1)
+        dim = channels_at(x, self.channel_dim)
+        x = x.movedim(dim, -1)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             y = plain_forward(x, self.numerator, self.denominator, form=self.form)
         else:
             y = rational(x, self.numerator, self.denominator, form=self.form)
-        return y.movedim(-1, self.channel_dim)
+        return y.movedim(-1, dim)
 
     __prepare_scriptable__ = refuse_scripting
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from kat.errors import InputError, unknown
+from kat.errors import InputError, check_is, unknown
 from kat.text import listing
 
 Selector = str | int | re.Pattern[str]
@@ -47,6 +47,7 @@ def selected(
                 known = listing((f"{index} is {name}" for index, name in enumerate(names)), 24)
                 raise InputError(f"{argument}={selector}: there are {len(names)}: {known}")
             return [[*names][selector]]
+        check_is(argument, selector, (str, re.Pattern))
         found = [name for name in names if _matches(name, selector)]
         for name, reason in () if found else (passed_over or {}).items():
             if _matches(name, selector):

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from kat.errors import InputError
+from kat.errors import InputError, check_is
 from kat.models.checkpoints.storage import load_model
 from kat.nn import GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
 from kat.nn.rational import rationals
@@ -42,6 +42,8 @@ def transfer_functions(
         >>> model.blocks[0].mlp.act2.weight_numerator.requires_grad
         False
     """
+    check_is("source", source, (nn.Module, str, Path))
+    check_is("target", target, nn.Module)
     if not isinstance(source, nn.Module):
         source, _ = load_model(source)
     given, own = rationals(source), rationals(target)

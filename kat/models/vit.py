@@ -14,6 +14,7 @@ from timm.layers import LayerNorm, Mlp
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
+from kat.errors import check_choice
 from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
 from kat.nn import BSplineKANMlp, Scheme, init_attention_mimetic_, rational_parameter_names
 
@@ -60,8 +61,7 @@ class ViT(VisionTransformer):
         norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
-        if attn_init not in ATTENTION_SCHEMES:
-            raise ValueError(f"attn_init must be one of {ATTENTION_SCHEMES}, got {attn_init!r}")
+        check_choice("attn_init", attn_init, ATTENTION_SCHEMES)
         if self.has_rationals and kwargs.get("act_layer") is not None:
             raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
         if mlp_layer is not None and mlp_init is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kat.errors import check_choice
 from kat.nn.quadrature import expectation, gain
 from kat.ops.torch_internals import has_values, refuse_scripting
 
@@ -71,8 +72,7 @@ class BSplineKANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if weight_init not in KAN_SCHEMES:
-            raise ValueError(f"weight_init must be one of {KAN_SCHEMES}, got {weight_init!r}")
+        check_choice("weight_init", weight_init, KAN_SCHEMES)
         self.in_features, self.out_features = in_features, out_features
         self.grid, self.order = grid, order
         self.grid_range = grid_range

@@ -1,4 +1,4 @@
-"""Coefficients of the rational function that approximate a known function."""
+"""Coefficients of the rational function that approximate a known function; numbers of groups."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kat.errors import InputError
+from kat.errors import InputError, check_count
 from kat.ops import FORMS
+from kat.ops.arguments import divisors
 
 ALIASES = {"swish": "silu", "swish_wide": "silu_wide"}
 """Other names of functions and presets."""
@@ -55,7 +56,8 @@ class Coefficients:
         if not finite or self.form not in FORMS or self.degree[0] < 1:
             raise InputError(
                 "coefficients must be finite, two or more in the numerator, of form A or B, not"
-                f" {self.numerator} and {self.denominator} of form {self.form!r}"
+                f" numerator={self.numerator!r} and denominator={self.denominator!r} of form"
+                f" {self.form!r}"
             )
 
     @property
@@ -113,7 +115,40 @@ def check_degree(degree: Sequence[int]) -> tuple[int, int]:
     Raises:
         InputError: m < 1 or n < 0.
     """
-    m, n = map(operator.index, degree)
+    try:
+        m, n = map(operator.index, degree)
+    except (TypeError, ValueError):
+        m = n = -1
     if m < 1 or n < 0:
         raise InputError(f"degree must be (m, n) with m >= 1 and n >= 0, got {degree!r}")
     return m, n
+
+
+def count_groups(num_groups: int | str, name: str, width: int) -> int:
+    """Return the number of groups into which a width is divided.
+
+    Args:
+        num_groups: the number; ``"channels"``: one for each channel; ``"auto"``: see
+            :func:`largest_groups`.
+        name: the argument that gives the width, for the message.
+        width: the number of channels.
+
+    Raises:
+        InputError: the groups do not divide the width, or one of both is no positive integer.
+    """
+    check_count(name, width)
+    if num_groups == "auto":
+        return largest_groups(width)
+    groups: Any = width if num_groups == "channels" else num_groups
+    groups = check_count('num_groups, if not "auto" or "channels",', groups)
+    if width % groups:
+        raise InputError(
+            f"{name}={width} is not divisible by num_groups={num_groups}, but by {divisors(width)};"
+            ' num_groups="auto" chooses the largest up to 8'
+        )
+    return groups
+
+
+def largest_groups(width: int) -> int:
+    """Return the largest divisor of a width up to 8: ``num_groups="auto"``."""
+    return max(count for count in range(1, 9) if width % count == 0)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.errors import InputError
-from kat.nn.coefficients import Init
-from kat.nn.grkan import Keep, check_keep, count_groups, pair
+from kat.errors import InputError, check_choice, check_count
+from kat.nn.coefficients import Init, count_groups
+from kat.nn.grkan import KEEPS, Keep, pair
 from kat.nn.init import Scheme, init_own_
 from kat.nn.layer import run_layers
 from kat.nn.rational import GroupRational, Share
@@ -100,21 +100,24 @@ class GatedGRKANMlp(nn.Module):
         super().__init__()
         if gate_last and not packed:
             raise InputError("gate_last=True needs packed=True: fc1_g and fc1_x have no order")
-        width = _gate_width(hidden_features or in_features, packed, align_to)
+        hidden_features = hidden_features or in_features
+        check_count("hidden_features", hidden_features)
+        check_choice("keep", keep, KEEPS)
+        width = _gate_width(hidden_features, packed, align_to)
         groups = count_groups(num_groups, "the gate's width", width)
         biases, drops = pair(bias), pair(drop)
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.packed = packed
         self.gate_last = gate_last
         self.weight_init = weight_init
-        self.keep = check_keep(keep)
+        self.keep = keep
         if packed:
             self.fc1 = nn.Linear(in_features, 2 * width, bias=biases[0], **options)
         else:
             self.fc1_g = nn.Linear(in_features, width, bias=biases[0], **options)
             self.fc1_x = nn.Linear(in_features, width, bias=biases[0], **options)
         self.act = GroupRational(
-            groups, degree, act_init, form, share, num_channels=width, impl=impl, **options
+            groups, degree, act_init, form, share, -1, num_channels=width, impl=impl, **options
         )
         self.drop1 = nn.Dropout(drops[0])
         self.norm = norm_layer(width, **options) if norm_layer else nn.Identity()

@@ -8,13 +8,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from kat.errors import InputError
-from kat.nn.coefficients import Init
+from kat.errors import check_choice
+from kat.nn.coefficients import Init, count_groups
 from kat.nn.init import Scheme, init_own_
 from kat.nn.layer import run_layers
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
-from kat.ops.arguments import divisors
 from kat.ops.torch_internals import children
 
 Keep = Literal["all", "hidden", "input"]
@@ -24,7 +23,7 @@ Keep = Literal["all", "hidden", "input"]
 inputs of the rationals, of which the backward pass computes F(x) again. ``"input"``: the input of
 the MLP alone. A layer that is no MLP takes ``"input"`` as ``"hidden"``.
 """
-KEEPS: tuple[Keep, ...] = get_args(Keep)
+KEEPS: tuple[Keep | None, ...] = (None, *get_args(Keep))
 
 
 class GRKANLinear(nn.Module):
@@ -82,14 +81,16 @@ class GRKANLinear(nn.Module):
     ) -> None:
         super().__init__()
         groups = count_groups(num_groups, "in_features", in_features)
+        check_choice("keep", keep, KEEPS)
         self.weight_init = weight_init
-        self.keep = check_keep(keep)
+        self.keep = keep
         self.act = GroupRational(
             groups,
             degree,
             init,
             form,
             share,
+            channel_dim=-1,
             num_channels=in_features,
             impl=impl,
             device=device,
@@ -187,14 +188,15 @@ class GRKANMlp(nn.Module):
         self.num_groups = num_groups
         first_groups = count_groups(num_groups, "in_features", in_features)
         groups = count_groups(num_groups, "hidden_features", hidden_features)
+        check_choice("keep", keep, KEEPS)
         biases, drops = pair(bias), pair(drop)
         self.weight_init = weight_init
-        self.keep = check_keep(keep)
+        self.keep = keep
         options: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def act(groups: int, init: Init, width: int) -> GroupRational:
             made = GroupRational(
-                groups, degree, init, form, share, num_channels=width, impl=impl, **options
+                groups, degree, init, form, share, -1, num_channels=width, impl=impl, **options
             )
             made.feeds_product = True
             return made
@@ -229,17 +231,6 @@ class GRKANMlp(nn.Module):
         return run_layers(x, [first, second], keep=self.keep)
 
 
-def check_keep(keep: Keep | None) -> Keep | None:
-    """Check and return ``keep=`` of a layer.
-
-    Raises:
-        InputError: it is neither None nor one of :data:`Keep`.
-    """
-    if keep is not None and keep not in KEEPS:
-        raise InputError(f"keep must be None or one of {KEEPS}, got {keep!r}")
-    return keep
-
-
 def pair(value: Any) -> tuple[Any, Any]:
     """One value for each linear map of an MLP, as timm's MLPs take them: a pair, or one for both.
 
@@ -248,31 +239,3 @@ def pair(value: Any) -> tuple[Any, Any]:
     """
     first, second = value if isinstance(value, tuple | list) else (value, value)
     return first, second
-
-
-def count_groups(num_groups: int | str, name: str, width: int) -> int:
-    """Return the number of groups into which a width is divided.
-
-    Args:
-        num_groups: the number; ``"channels"``: one for each channel; ``"auto"``: see
-            :func:`largest_groups`.
-        name: the argument that gives the width, for the message.
-        width: the number of channels.
-
-    Raises:
-        InputError: the groups do not divide the width.
-    """
-    if num_groups == "auto":
-        return largest_groups(width)
-    groups: Any = width if num_groups == "channels" else num_groups
-    if width % groups:
-        raise InputError(
-            f"{name}={width} is not divisible by num_groups={num_groups}, but by {divisors(width)};"
-            ' num_groups="auto" chooses the largest up to 8'
-        )
-    return int(groups)
-
-
-def largest_groups(width: int) -> int:
-    """Return the largest divisor of a width up to 8: ``num_groups="auto"``."""
-    return max(count for count in range(1, 9) if width % count == 0)

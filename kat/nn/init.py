@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from kat.errors import InputError
+from kat.errors import InputError, check_choice
 from kat.nn.quadrature import Function, gain, moments
 from kat.nn.rational import GroupRational
 from kat.nn.sharded import sharded_like
@@ -56,8 +56,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
         >>> f"{linear.weight.var() * 10_000:.1f}"
         '2.0'
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"the initial weights' scheme must be one of {SCHEMES}, got {scheme!r}")
+    check_choice("weight_init or scheme", scheme, SCHEMES)
     _draw({"weight": linear.weight, "bias": linear.bias}, activation, scheme)
 
 

@@ -11,14 +11,19 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from kat.errors import InputError
-from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree
+from kat.errors import InputError, check_choice, check_count, check_is
+from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree, count_groups
 from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form, check_is_tensor, divisors
-from kat.ops.torch_internals import refuse_scripting
+from kat.ops.arguments import check_form, check_is_tensor
+from kat.ops.torch_internals import (
+    has_values,
+    is_loaded_by_transformers,
+    keep_from_transformers,
+    refuse_scripting,
+)
 
 Share = Literal["numerator", "denominator", "none"]
 """The coefficients that all groups of a rational share."""
@@ -34,7 +39,8 @@ class GroupRational(nn.Module):
     number of channels must be divisible by the number of groups.
 
     Args:
-        num_groups: groups into which the channels are divided.
+        num_groups: groups into which the channels are divided; with ``num_channels`` also
+            ``"channels"`` or ``"auto"``, as of :class:`GRKANLinear`.
         degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
         init: the initial function: a name (``kat.nn.preset_names()``), a function such as
             ``torch.nn.GELU()``, the path of a ``.json`` file written by ``kat fit`` (read once,
@@ -43,7 +49,8 @@ class GroupRational(nn.Module):
             Q = 1 + |sum b_j x^j| (the paper's equation).
         share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
             checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
-        channel_dim: the dimension of the channels; 1 for (B, C, H, W).
+        channel_dim: the dimension of the channels: 1 for (B, C, H, W), -1 for (B, H, W, C). None:
+            the last one; x may then have up to three dimensions.
         num_channels: the number of channels of x, if it is known. x with another number raises an
             error, because tensor parallelism would split groups.
         impl: the backend, as in :func:`kat.rational`.
@@ -58,7 +65,7 @@ class GroupRational(nn.Module):
 
     Raises:
         ValueError: an invalid argument or, when called, a number of channels that the groups do not
-            divide.
+            divide, or x of four or more dimensions without ``channel_dim``.
 
     Source: arXiv 2409.10594, sections 4.2 and 4.3.
 
@@ -75,15 +82,17 @@ class GroupRational(nn.Module):
 
     feeds_product: bool = False
     """True in a GR-KAN layer: under autocast F(x) has the dtype of the product that follows."""
+    _lacks_values: bool = False
+    """True from the construction on the meta device until the coefficients are set."""
 
     def __init__(
         self,
-        num_groups: int = 8,
+        num_groups: int | str = 8,
         degree: tuple[int, int] = (5, 4),
         init: Init = "swish",
         form: Form = "A",
         share: Share = "numerator",
-        channel_dim: int = -1,
+        channel_dim: int | None = None,
         *,
         num_channels: int | None = None,
         impl: Impl | None = None,
@@ -94,14 +103,10 @@ class GroupRational(nn.Module):
         super().__init__()
         ALIVE.add(self)
         check_form(form)
-        if share not in SHARES:
-            raise InputError(f"share must be one of {SHARES}, got {share!r}")
-        if num_channels is not None and num_channels % num_groups:
-            raise InputError(
-                f"num_groups={num_groups} does not divide num_channels={num_channels}, which is"
-                f" divisible by {divisors(num_channels)}"
-            )
-        self.num_groups = num_groups
+        check_choice("share", share, SHARES)
+        if num_channels is not None:
+            num_groups = count_groups(num_groups, "num_channels", num_channels)
+        self.num_groups = check_count("num_groups", num_groups)
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init, self.degree, form)
         self.form = form
@@ -124,6 +129,18 @@ class GroupRational(nn.Module):
     def reset_parameters(self) -> None:
         """Reset all groups to the initial function."""
         set_coefficients(self, self.initial_coefficients())
+        self._lacks_values = not has_values(self.weight_numerator)
+
+    @property
+    def _is_hf_initialized(self) -> bool:
+        """The mark of transformers, which ``from_pretrained`` sets on a module after loading it."""
+        return "_is_hf_initialized" in vars(self)
+
+    @_is_hf_initialized.setter
+    def _is_hf_initialized(self, value: bool) -> None:
+        if self._lacks_values:
+            set_coefficients(self, self.initial_coefficients(), missing_alone=True)
+        keep_from_transformers(self)
 
     def initial_coefficients(self) -> Coefficients:
         """Return the coefficients of the initial function."""
@@ -172,30 +189,33 @@ class GroupRational(nn.Module):
     def forward(self, x: Tensor, v: Tensor | None = None) -> Tensor:
         """F(x), or F(x) v for the value v of a gate, with x's shape and dtype."""
         dtype = None
+        dim = self.channel_dim
+        if dim is None:
+            dim = channels_at(x)
         if not isinstance(x, fx.Proxy):
-            self._check_channels(x)
+            self._check_channels(x, dim)
             if self.feeds_product and product_dtype(x) != x.dtype:
                 dtype = product_dtype(x)
                 if torch.compiler.is_compiling():  # fuses the cast with what has made x
                     x = x.to(dtype)
-        moves = self.channel_dim != -1
+        moves = dim != -1
         y = rational(
-            x.movedim(self.channel_dim, -1) if moves else x,
+            x.movedim(dim, -1) if moves else x,
             self.weight_numerator,
             self.weight_denominator,
-            v.movedim(self.channel_dim, -1) if moves and v is not None else v,
+            v.movedim(dim, -1) if moves and v is not None else v,
             form=self.form,
             impl=self.impl,
             dtype=dtype,
         )
-        return y.movedim(-1, self.channel_dim) if moves else y
+        return y.movedim(-1, dim) if moves else y
 
-    def _check_channels(self, x: Tensor) -> None:
+    def _check_channels(self, x: Tensor, dim: int) -> None:
         check_is_tensor("x", x)
-        if self.num_channels is not None and x.shape[self.channel_dim] != self.num_channels:
+        if self.num_channels is not None and x.shape[dim] != self.num_channels:
             raise InputError(
                 f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and"
-                f" x has {x.shape[self.channel_dim]}. If tensor parallelism cuts the layer before"
+                f" x has {x.shape[dim]}. If tensor parallelism cuts the layer before"
                 " it, leave this MLP out of the plan: it would cut groups. If you changed the"
                 " width, set num_channels of the rational"
             )
@@ -210,6 +230,22 @@ class GroupRational(nn.Module):
         )
 
 
+def channels_at(x: Tensor, channel_dim: int | None = None) -> int:
+    """Return the dimension of the channels of x: the last one, if no ``channel_dim`` is given.
+
+    Raises:
+        InputError: none is given, and x has four or more dimensions.
+    """
+    if channel_dim is not None:
+        return channel_dim
+    if isinstance(x, Tensor) and x.dim() > 3:
+        raise InputError(
+            "x of more than three dimensions needs a rational with channel_dim=1 for (B, C, H, W)"
+            " or channel_dim=-1 for (B, H, W, C)"
+        )
+    return -1
+
+
 def product_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype of linear maps of x: autocast's if it is active, but not for float64."""
     if x.is_meta or not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
@@ -218,12 +254,22 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 @torch.no_grad()
-def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> None:
-    """Make all groups the one function of these coefficients."""
+def set_coefficients(
+    activation: GroupRational, coefficients: Coefficients, *, missing_alone: bool = False
+) -> None:
+    """Make all groups the one function of these coefficients.
+
+    Args:
+        activation: the rational.
+        coefficients: of the function.
+        missing_alone: leave a numerator or denominator that transformers has loaded.
+    """
     for parameter, values in (
         (activation.weight_numerator, coefficients.numerator),
         (activation.weight_denominator, coefficients.denominator),
     ):
+        if missing_alone and is_loaded_by_transformers(parameter):
+            continue
         rounded = _exact(values).to(parameter.dtype)
         parameter.copy_(sharded_like(rounded.expand(parameter.shape), parameter))
 
@@ -241,8 +287,8 @@ def rationals(model: nn.Module) -> dict[str, GroupRational]:
         >>> list(kat.nn.rationals(kat.GRKANMlp(16)))
         ['act1', 'act2']
     """
-    modules = model.named_modules()
-    return {name: module for name, module in modules if isinstance(module, GroupRational)}
+    check_is("model", model, nn.Module)
+    return {name: act for name, act in model.named_modules() if isinstance(act, GroupRational)}
 
 
 def rational_parameter_names(model: nn.Module) -> set[str]:

@@ -26,7 +26,7 @@ from kat.errors import InputError
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.hooks import register_grkan_hook
-from kat.nn.rational import GroupRational
+from kat.nn.rational import GroupRational, channels_at
 from kat.ops import rational
 from kat.ops.arguments import compute_dtype
 from kat.tables import open_table, write_table
@@ -261,8 +261,9 @@ def _linears(model: nn.Module) -> dict[int, nn.Linear]:
 def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Return the quantities of a layer that follow from its input and output."""
     activation = layer.activation
-    f = activation.forward(_wide(x)).movedim(activation.channel_dim, -1)  # without its hooks
-    x, y = (_wide(t.movedim(activation.channel_dim, -1)) for t in (x, y))
+    dim = channels_at(x, activation.channel_dim)
+    f = activation.forward(_wide(x)).movedim(dim, -1)  # without its hooks
+    x, y = (_wide(t.movedim(dim, -1)) for t in (x, y))
     b, form = activation.weight_denominator, activation.form
     one_over_q = rational(x, x.new_tensor([[1.0, 0.0]]), b, form=form, impl=activation.impl)
     mean, variance = _moments(f, activation.num_groups)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from kat.errors import InputError
+from kat.errors import check_choice
 from kat.ops import reference
 from kat.ops.arguments import DTYPES, Form, Impl, check_arguments, check_is_tensor
 from kat.ops.operators import KERNELS, Value, dispatched, gradients, run_forward
@@ -70,8 +70,8 @@ def rational(
         >>> torch.equal(x, y)
         True
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype must be a floating dtype of 16 to 64 bits, got {dtype}")
+    if dtype is not None:
+        check_choice("dtype", dtype, DTYPES)
     if is_ordinary(x, numerator, denominator, v):
         check_arguments(x, numerator, denominator, v, form=form)
         if impl is None and x.device.type in KERNELS:

@@ -7,12 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from kat.errors import InputError
+from kat.errors import check_choice
 
 Form = Literal["A", "B"]
 """The form of the denominator: A, 1 + sum |b_j||x|^j, or B, 1 + |sum b_j x^j|."""
 Impl = Literal["reference", "cpu", "triton"]
 """The backends that ``impl=`` takes, see :func:`kat.rational`."""
+IMPLS: tuple[Impl | None, ...] = (None, *get_args(Impl))
 FORMS: tuple[Form, ...] = get_args(Form)
 """Both forms of :data:`Form`."""
 
@@ -27,19 +28,7 @@ def check_form(form: str) -> None:
     Raises:
         InputError: it is not one of :data:`FORMS`.
     """
-    if form not in FORMS:
-        raise InputError(f"form must be 'A' or 'B', got {form!r}")
-
-
-def check_impl(impl: str | None) -> None:
-    """Check the name of a backend.
-
-    Raises:
-        InputError: it is neither None nor one of :data:`Impl`.
-    """
-    if impl is not None and impl not in get_args(Impl):
-        known = ", ".join(map(repr, get_args(Impl)))
-        raise InputError(f"impl must be None or one of {known}, got {impl!r}")
+    check_choice("form", form, FORMS)
 
 
 def check_is_tensor(name: str, value: Any) -> None:

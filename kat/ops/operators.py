@@ -22,8 +22,9 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from kat.errors import check_choice
 from kat.ops import reference
-from kat.ops.arguments import check_impl
+from kat.ops.arguments import IMPLS
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.library import Library, find_library
 from kat.ops.torch_internals import (
@@ -257,7 +258,7 @@ def dispatched(
     impl: str | None = None,
 ) -> Tensor:
     """F(x), or F(x) v, by torch's dispatcher, a backend that is named, or the reference."""
-    check_impl(impl)
+    check_choice("impl", impl, IMPLS)
     onnx, transformed = is_exporting_onnx(), in_function_transform()
     if impl in BACKENDS and not onnx:
         if transformed:

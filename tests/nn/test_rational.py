@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+from functools import partial
 
 import mpmath
 import numpy as np
@@ -14,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 import kat
+from kat.compat import KAT_Group
 from kat.errors import InputError
 from kat.nn import Coefficients, gain, preset, preset_names
 from kat.nn.fitting import FUNCTIONS, fit
@@ -86,7 +89,7 @@ def test_gain_averages_the_groups():
 @pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
 def test_channel_dim_1_equals_channels_last(share):
     torch.manual_seed(0)
-    last = kat.GroupRational(4, share=share)
+    last = kat.GroupRational(4, share=share, channel_dim=-1)
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -95,6 +98,39 @@ def test_channel_dim_1_equals_channels_last(share):
     x = torch.randn(2, 8, 5, 3)
     torch.testing.assert_close(first(x), last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
     torch.testing.assert_close(first(x, x.cos()), first(x) * x.cos())  # as in a gate
+
+
+def test_images_need_the_dimension_of_the_channels():
+    act, images = kat.GroupRational(8), torch.randn(2, 8, 4, 16)
+    assert torch.equal(act(images[0]), kat.GroupRational(8, channel_dim=-1)(images)[0])
+    model = timm.create_model("resnet18", act_layer=partial(kat.GroupRational, 8))
+    calls = [
+        lambda: act(images),
+        lambda: torch.compile(act, backend="eager")(images),
+        lambda: kat.deploy.FrozenRational(act)(images),
+        lambda: model(torch.randn(1, 3, 256, 256)),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"channel_dim=1 for \(B, C, .* channel_dim=-1 for"):
+            call()
+
+
+@pytest.mark.parametrize("layer", [
+    kat.GRKANLinear(16, 4), kat.GRKANMlp(16), kat.GatedGRKANMlp(16), KAT_Group(),
+])  # fmt: skip
+def test_layers_take_images_with_their_channels_last(layer):
+    images = torch.randn(2, 3, 5, 16)
+    torch.testing.assert_close(layer(images).flatten(0, 2), layer(images.flatten(0, 2)))
+
+
+def test_a_layer_that_was_pickled_takes_images_as_before():
+    """Such a layer has -1, the default of that time, and only these attributes."""
+    old = kat.GroupRational(8, channel_dim=-1)
+    names = {"num_groups", "degree", "init", "form", "share", "channel_dim", "num_channels", "impl"}
+    for name in vars(old).keys() - vars(nn.Module()).keys() - names:
+        delattr(old, name)
+    again, images = pickle.loads(pickle.dumps(old)), torch.randn(2, 3, 5, 16)
+    assert torch.equal(again(images), old(images))
 
 
 def test_coefficients_object_as_init():
@@ -253,7 +289,7 @@ def test_identity_denominators_train():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"form": "C"}, "form must be 'A' or 'B'"),
+        ({"form": "C"}, "form must be one of"),
         ({"share": "all"}, "share must be one of"),
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
         ({"init": "GELU"}, "unknown function 'GELU'; did you mean 'gelu'"),
@@ -270,7 +306,9 @@ def test_timm_builds_it_as_any_activation():
 
 
 def test_channels_that_do_not_divide_are_named():
-    with pytest.raises(InputError, match="num_channels=10, which is divisible by 1, 2, 5, 10"):
+    with pytest.raises(
+        InputError, match="num_channels=10 is not divisible by num_groups=8, but by 1"
+    ):
         kat.GroupRational(8, num_channels=10)
     with pytest.raises(ValueError, match="divisible by 8 groups, but by 1, 2, 5, 10"):
         kat.GroupRational(8)(torch.zeros(2, 10))

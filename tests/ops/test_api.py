@@ -87,8 +87,8 @@ def test_autocast_leaves_the_dtype_alone():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"form": "C"}, "form must be 'A' or 'B', got 'C'"),
-        ({"impl": "cuda"}, "impl must be None or one of 'reference', 'cpu', 'triton', got 'cuda'"),
+        ({"form": "C"}, r"form must be one of .*'A', 'B'.*, got 'C'"),
+        ({"impl": "cuda"}, "impl must be one of .* got 'cuda'"),
         ({"x": torch.zeros(2, 9)}, "9 channels are not divisible by 4 groups"),
         ({"numerator": torch.zeros(1, 1)}, "degree m >= 1"),
         ({"numerator": torch.zeros(3, 6)}, r"got shapes \(2, 8\), \(3, 6\) and \(4, 4\)"),
@@ -189,5 +189,5 @@ def test_the_result_has_the_dtype_that_is_asked_for():
             return kat.rational(x, a, b, dtype=torch.bfloat16)
 
     assert torch.equal(torch.fx.symbolic_trace(Function())(x), y)
-    with pytest.raises(ValueError, match="floating dtype"):
+    with pytest.raises(ValueError, match=r"dtype must be one of .*got torch.int32"):
         kat.rational(x, a, b, dtype=torch.int32)

@@ -217,7 +217,7 @@ def test_bad_arguments_are_named():
     x, v, a, b, _ = _case((3, 8), (1, 4), (3, 2), torch.float32)
     for error, message, arguments, options in (
         (ValueError, r"v must have x's shape \(3, 8\), .* got \(3, 4\)", (x, v[:, :4], a, b), {}),
-        (ValueError, "form must be 'A' or 'B'", (x, v, a, b), {"form": "C"}),
+        (ValueError, "form must be one of", (x, v, a, b), {"form": "C"}),
     ):
         with pytest.raises(error, match=message):
             kat.gated_rational(*arguments, **options)

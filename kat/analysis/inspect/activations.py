@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError
 from kat.nn import GroupRational, LayerHistory, rationals
+from kat.nn.rational import channels_at
 
 Array = NDArray[np.float64]
 
@@ -138,7 +139,8 @@ def watch_inputs(
     layers = _rationals_of(model)
 
     def note(name: str, layer: GroupRational, x: Tensor) -> None:
-        grouped = x.movedim(layer.channel_dim, 0).unflatten(0, (layer.num_groups, -1))
+        dim = channels_at(x, layer.channel_dim)
+        grouped = x.movedim(dim, 0).unflatten(0, (layer.num_groups, -1))
         see(name, grouped.flatten(1))
 
     hooks = [

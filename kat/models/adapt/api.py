@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from kat.documents import read_json
-from kat.errors import InputError, unknown
+from kat.errors import InputError, check_choice, check_count
 from kat.extras import require
 from kat.files import open_input
 from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
@@ -96,11 +96,12 @@ def adapt(
         trainable: 52 of 1438 parameters
         >>> optimizer = torch.optim.AdamW(kat.param_groups(model, lr=1e-3))
     """
-    if kind not in KINDS:
-        raise unknown("kind of adapter", str(kind), KINDS)
+    check_choice("kind", kind, KINDS)
     for name, value, applies in (("rank", rank, "low_rank"), ("width", width, "parallel")):
-        if value is not None and kind != applies:
-            raise InputError(f"{name}={value!r} has no meaning for adapters of the kind {kind!r}")
+        if value is not None:
+            check_count(name, value)
+            if kind != applies:
+                raise InputError(f"{name}={value} has no meaning for adapters of the kind {kind!r}")
     check_unwrapped(model)
     if kind == "parallel":
         found, what = _mlps(model, 16 if width is None else width), "MLP"

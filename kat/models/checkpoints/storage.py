@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
         raise InputError(
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
             f" nothing says what model its weights ({listing(weights) or 'none'}) belong to;"
-            " 'kat convert' makes a KAT of a ViT"
+            " load them into that model, and give it; 'kat convert' makes a KAT of a ViT"
         )
     return weights, released, checksum
 

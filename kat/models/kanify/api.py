@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from kat.documents import read_json
-from kat.errors import InputError, unknown
+from kat.errors import InputError, check_choice, check_is
 from kat.extras import needed_by
 from kat.models.config_record import recorded, root_of
 from kat.models.kanify.calibrate import Run, run_batch, seen_inputs
@@ -123,12 +123,13 @@ def kanify(
         >>> bool((model(x) - before).abs().max() < 0.01)
         True
     """
-    if what not in get_args(What):
-        raise unknown("what", what, get_args(What))
+    check_choice("what", what, get_args(What))
     if isinstance(calibration, Mapping | str | torch.Tensor):
         raise InputError("calibration must be an iterable of batches; put one in a list: [batch]")
     check_unwrapped(model)
-    found, config = find(model), config or KanifyConfig()
+    config = config or KanifyConfig()
+    check_is("config", config, KanifyConfig)
+    found = find(model)
     sites = _chosen(found, what, only, exclude)
     on_interval = cache(fit_on_interval)
     dtypes, fitted = {}, {}
@@ -161,6 +162,7 @@ def check_unwrapped(model: nn.Module) -> None:
     Raises:
         InputError: it is; the message has the order.
     """
+    check_is("model", model, nn.Module)
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # slow to import
     sharded = (fsdp.FullyShardedDataParallel, fsdp.FSDPModule) if fsdp else ()
     wrappers = (DataParallel, DistributedDataParallel, *sharded)

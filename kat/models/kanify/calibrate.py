@@ -177,6 +177,11 @@ class _Recorder(nn.Module):
     def seen(self, interval: tuple[float, float]) -> SeenInputs:
         """Return the values of all calls, and the even points."""
         x, weight = torch.cat(self.x), torch.cat(self.weight)
+        if not x.isfinite().all():
+            raise InputError(
+                "calibration: an activation has inputs that are not finite: leave out the batches"
+                " with NaN or infinite values"
+            )
         least, most = x.min().item(), x.max().item()
         margin = _MARGIN * (most - least)
         low, high = min(least - margin, interval[0]), max(most + margin, interval[1])

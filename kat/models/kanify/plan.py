@@ -22,7 +22,6 @@ from kat.models.kanify.fit import Fitted, KanifyConfig
 from kat.models.kanify.walk import Site
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn import GroupRational, rationals
-from kat.nn.grkan import largest_groups
 from kat.tables import aligned
 from kat.text import listing
 
@@ -75,7 +74,7 @@ class Replacement:
         c, width = fitted.coefficients, math.gcd(*site.channels)
         form: Any = c.form
         act = GroupRational(
-            config.groups or largest_groups(width),
+            config.groups or "auto",
             c.degree,
             c,
             form,

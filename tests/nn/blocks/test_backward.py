@@ -172,9 +172,7 @@ def test_what_is_kept_works_under_transforms_and_in_compiled_code(by_modules):
 
 
 def test_an_unknown_choice_of_what_is_kept_is_named():
-    with pytest.raises(
-        ValueError, match=r"keep must be None or one of \('all', 'hidden', 'input'\), got 'x'"
-    ):
+    with pytest.raises(ValueError, match=r"keep must be one of .*, got 'x'"):
         kat.GRKANMlp(16, keep="x")
 
 
