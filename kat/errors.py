@@ -76,8 +76,12 @@ def check_is(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
     Raises:
         InputError: it is of another class.
     """
-    if not isinstance(value, kind):
-        raise InputError(f"{name} must be of {kind}, got {type(value).__name__}")
+    if isinstance(value, kind):
+        return
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    wanted = " or ".join(one.__name__ for one in kinds)
+    given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    raise InputError(f"{name} must be of type {wanted}, got {given}")
 
 
 def check_count(name: str, value: Any) -> int:

@@ -117,7 +117,15 @@ class GatedGRKANMlp(nn.Module):
             self.fc1_g = nn.Linear(in_features, width, bias=biases[0], **options)
             self.fc1_x = nn.Linear(in_features, width, bias=biases[0], **options)
         self.act = GroupRational(
-            groups, degree, act_init, form, share, -1, num_channels=width, impl=impl, **options
+            groups,
+            degree,
+            act_init,
+            form,
+            share,
+            channel_dim=-1,
+            num_channels=width,
+            impl=impl,
+            **options,
         )
         self.drop1 = nn.Dropout(drops[0])
         self.norm = norm_layer(width, **options) if norm_layer else nn.Identity()

@@ -196,7 +196,15 @@ class GRKANMlp(nn.Module):
 
         def act(groups: int, init: Init, width: int) -> GroupRational:
             made = GroupRational(
-                groups, degree, init, form, share, -1, num_channels=width, impl=impl, **options
+                groups,
+                degree,
+                init,
+                form,
+                share,
+                channel_dim=-1,
+                num_channels=width,
+                impl=impl,
+                **options,
             )
             made.feeds_product = True
             return made
