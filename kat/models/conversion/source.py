@@ -30,6 +30,7 @@ from kat.models.checkpoints.weight_files import (
     warn_without,
 )
 from kat.models.dense import DenseModel
+from kat.models.dense.backbone import GridBlock
 from kat.models.dense.model import TRANSFORMER
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.text import listing, numbered
@@ -214,7 +215,7 @@ def _from_model(model: nn.Module, record: ModelRecord | None = None, *, name: st
             heads=own_weights(model),
             class_layers=model.class_layers,
         )
-    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
+    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) not in (Block, GridBlock):
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]
     weights = {key: value.detach() for key, value in model.state_dict().items()}
