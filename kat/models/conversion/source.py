@@ -15,12 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
-from kat.models.checkpoints.model_record import (
-    DEFAULT_TASK,
-    ModelRecord,
-    create_model,
-    preprocessing_of,
-)
+from kat.models.checkpoints.model_record import DEFAULT_TASK, ModelRecord, create_model
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -183,11 +178,13 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     if ":" not in name and not timm.is_model(name):
         raise unknown("model or file", name, timm.list_models())
     model: Any = create_model(name, pretrained=True)
-    config = model.pretrained_cfg
-    record = ModelRecord(
-        architecture=config["architecture"],
-        classes=list(map(str, config.get("label_names") or range(model.num_classes))),
-        **preprocessing_of(config),
+    record = ModelRecord.from_timm(
+        {
+            **model.pretrained_cfg,
+            "pretrained_cfg": model.pretrained_cfg,
+            "num_classes": model.num_classes,
+        },
+        name,
     )
     return _from_model(model, record, name=name)
 
