@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -45,6 +46,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 CropShare = Annotated[float, Field(ge=0.01, le=1)]
+Interpolation = Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
+"""How images are resized for evaluation."""
 ShareBelowOne = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -101,7 +104,19 @@ def settings_from(kind: type[Settings], content: Mapping[str, Any], section: str
         name, value = problems[0][0]
         wanted = describe([message for (other, _), message in problems if other == name])
         before = f"{section}." if section else ""
-        raise InputError(f"{before}{name} must be {wanted}, got {value!r}") from None
+        raise InputError(f"{before}{name} must be {wanted}, got {value!r:.200}") from None
+
+
+def record_from(kind: type[Settings], content: Mapping[str, Any], source: object) -> Settings:
+    """Return the record in a file, checked as settings are; a field that is missing is None.
+
+    Raises:
+        InputError: names the file and the first invalid field.
+    """
+    try:
+        return settings_from(kind, {**dict.fromkeys(signature(kind).parameters), **content})
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _plain(value: Any) -> Any:

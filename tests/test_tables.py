@@ -62,15 +62,26 @@ def test_a_printed_row_is_one_line_however_long(capsys):
 
 
 def test_names_in_a_file_are_printable(tmp_path):
-    """`cat table.csv` must not send to the terminal what a name of a file or class holds.
-
-    A spreadsheet takes none for a formula.
-    """
+    """`cat table.csv` must not send to the terminal what a name of a file or class holds."""
     path = tmp_path / "table.csv"
     name = "a\x1b]0;owned\x07\n=1\x9b"
     write_table(path, ("file", name), [(Path(name), "é")])
     shown = r"a\x1b]0;owned\x07\n=1\x9b"
     cells = [["file", shown], [shown, "é"]]
     assert list(csv.reader(path.open(newline="", encoding="utf-8"))) == cells
-    write_table(path, ("name",), [("=1+1",), ("@SUM(A1)",), ("plain",), ("-0.5",)])
-    assert path.read_text().split() == ["name", "'=1+1", "'@SUM(A1)", "plain", "-0.5"]
+
+
+@pytest.mark.parametrize("start", ["=", "@", "+", "-", "-1+", "+1", "-1 ", "\t=", "\r="])
+def test_a_spreadsheet_computes_no_text(tmp_path, start):
+    path, text = tmp_path / "table.csv", f'{start}cmd|" /C calc"!A0'
+    write_table(path, ("name", text), [(text, Path(text))])
+    for cell in list(csv.reader(path.open(newline="")))[1]:
+        assert cell[0] in "'\\"
+        assert cell.endswith('cmd|" /C calc"!A0')
+
+
+def test_numbers_and_empty_marks_stay_what_they_are(tmp_path):
+    path, values = tmp_path / "table.csv", [-1.5, -2, float("-inf"), 1e-9]
+    texts = ["-1.5", "+0.30", "-.5", "-2e-05", "-inf", "-", "", "a-b", "1+1"]
+    write_table(path, range(13), [[*values, *texts]])
+    assert list(csv.reader(path.open(newline="")))[1] == [*map(str, values), *texts]

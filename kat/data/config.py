@@ -9,6 +9,7 @@ from kat.settings import (
     Count,
     CropShare,
     Finite,
+    Interpolation,
     NonNegative,
     OrAuto,
     Positive,
@@ -106,9 +107,7 @@ class DataConfig:
     exif: Literal["upright", "ignore"] = "upright"
     bad_annotations: Literal["fail", "skip"] = "fail"
     boxes_only: bool = False
-    interpolation: OrAuto[
-        Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
-    ] = "bicubic"
+    interpolation: OrAuto[Interpolation] = "bicubic"
     crop_pct: OrAuto[CropShare] = 1.0
     mean: OrAuto[list[Finite] | None] = None
     std: OrAuto[list[Positive] | None] = None

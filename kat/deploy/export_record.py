@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from kat.documents import parse_json
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.settings import Side, record_from
 from kat.text import dimensions
 from kat.version import __version__
 
@@ -21,6 +23,15 @@ KEY = "kat"
 PICTURES = "pictures"
 """The task of a classifier's file that holds its preprocessing."""
 _OUTPUTS = {"detection": "detections", "features": "features", PICTURES: "probabilities"}
+
+
+@dataclass
+class _Own:
+    """The entries that only the record of an exported file has."""
+
+    image_size_step: tuple[Side, Side] | None
+    task: Literal["classification", "detection", "segmentation", "features", "pictures"]
+    run: dict[str, Any]
 
 
 class ExportRecord(NamedTuple):
@@ -116,9 +127,9 @@ class ExportRecord(NamedTuple):
                 " of classes and preprocessing, without which its outputs mean nothing"
             )
         config = parse_json(text, source)
-        step = config["image_size_step"]
-        model = ModelRecord.from_timm(config)
-        return cls(model, step and tuple(step), config["task"], config["run"])
+        model = ModelRecord.from_timm(config, source)
+        own = record_from(_Own, config, source)
+        return cls(model, own.image_size_step, own.task, own.run)
 
     def check_size(self, images: torch.Size) -> None:
         """Check the shape (B, C, H, W) of a batch.

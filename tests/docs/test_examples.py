@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import doctest
 import re
+from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import kat
 import kat_command
 from tests.docs.public import ROOT, public_objects
 from tests.processes import free_port
@@ -67,6 +70,17 @@ def test_the_python_code_of_a_page_runs(page, reader_folder, monkeypatch, tmp_pa
 
 
 @pytest.mark.slow
+def test_the_form_test_prints_what_its_page_says(capsys):
+    """Only the right form has no difference."""
+    page = "docs/language-model.md"
+    run_code_of(page)
+    printed = capsys.readouterr().out
+    assert f"```text\n{printed}```" in (ROOT / page).read_text()
+    wrong, right = (float(line.split()[-1]) for line in printed.splitlines())
+    assert (wrong > 0.1, right) == (True, 0)
+
+
+@pytest.mark.slow
 def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for package in ("onnxruntime", "onnxscript", "torchao", "torchvision", "transformers"):
@@ -81,21 +95,28 @@ def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, t
     }
     for name, given in options.items():
         kat_command.main(["export", "runs/digits", "--out", name, *given])
-    Image.new("RGB", (30, 20)).save("photo.jpg")
+    pixels = np.random.default_rng(0).integers(0, 2**16, (30, 20), dtype=np.uint16)
+    Image.fromarray(pixels).save("photo.jpg", "PNG")
+    (wanted,) = kat.load("runs/digits").predict(["photo.jpg"], top=10)
     ranks = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for name, value in ranks.items():
         monkeypatch.setenv(name, str(value))
     try:
-        run_code_of("docs/deployment.md")
+        found = run_code_of("docs/deployment.md")
         run_code_of("docs/plots.md")
     finally:
         torch.distributed.destroy_process_group()
+    assert [entry["class"] for entry in wanted.entries] == [*found["names"]]
+    probabilities = [entry["probability"] for entry in wanted.entries]
+    np.testing.assert_allclose(found["probabilities"], probabilities, atol=1e-5)
 
 
-def run_code_of(page: str, **names: object) -> None:
+def run_code_of(page: str, **names: Any) -> dict[str, Any]:
+    """Run the blocks of a page one after the other; return the names that they define."""
     torch.manual_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     names["__name__"] = page
     for block in blocks:  # README's run, which takes a minute, is shortened
         exec(compile(block.replace("epochs=40", "epochs=1"), page, "exec"), names)
+    return names

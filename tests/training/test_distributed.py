@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing import start_processes
+from torch.utils._pytree import tree_leaves
 
 from kat.errors import InputError
+from kat.models import create_model
 from kat.training.cluster.collectives import share_buffers
+from kat.training.cluster.parallel import wrap
 from kat.training.cluster.processes import World, connect, find_world, is_first_process, launch
 from kat.training.record.run_directory import locked_run
 from tests.images import write_folder
@@ -189,6 +195,54 @@ def _have_own_buffers(rank: int, store: str) -> None:
         values = 10 * number + torch.arange(buffer.numel())
         assert torch.equal(buffer, values.view(buffer.shape).to(buffer.dtype))
     dist.destroy_process_group()
+
+
+SIZES = {"embed_dim": 32, "num_heads": 2, "depth": 2, "img_size": 32}
+DENSE = {**SIZES, "num_classes": 3, "channels": 16, "global_blocks": [1]}
+UNITS = {
+    "kat_micro": SIZES,
+    "kat_det_micro": DENSE,
+    "kat_upernet_micro": {**DENSE, "auxiliary": 8, "norm": "layer", "scales": [2.0, 0.5]},
+}
+"""Models that FSDP shards, and their arguments."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNITS)
+def test_fsdp_gathers_one_block_at_a_time(tmp_path, name):
+    start_processes(_shard, (str(tmp_path / "store"), name), 2, start_method="forkserver")
+
+
+def _shard(rank: int, store: str, name: str) -> None:
+    """A step has the gradients of the whole model, also where ranks have images of other sizes."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    torch.manual_seed(0)
+    whole = create_model(name, **UNITS[name])
+    sharded, gathered = copy.deepcopy(whole), []
+    wrap(sharded, World(rank, rank, 2, 2), "fsdp", torch.device("cpu"))
+    for index, block in enumerate(sharded.blocks):
+        block.mlp.register_forward_pre_hook(partial(_note, gathered, index, sharded.blocks))
+    sides = [(32, 32), (32, 32), (24, 32), (32, 16)][: 2 + 2 * rank]
+    inputs: tuple = (torch.randn(2, 3, 32, 32),)
+    if name == "kat_det_micro":
+        box = {"boxes": torch.tensor([[2.0, 2, 14, 14]]), "labels": torch.tensor([1])}
+        inputs = ([torch.randn(3, *side) for side in sides],)
+        inputs += ([box | {"masks": torch.ones(1, *side)} for side in sides],)
+    for model in (sharded, whole):
+        torch.manual_seed(1)
+        sum(part.mean() for part in tree_leaves(model(*inputs))).backward()
+    assert {*gathered} == {(0, (0,)), (1, (1,))}
+    for got, want in zip(sharded.parameters(), whole.parameters(), strict=True):
+        dist.all_reduce(want.grad)
+        torch.testing.assert_close(got.grad.full_tensor(), want.grad / 2)
+    dist.destroy_process_group()
+
+
+def _note(gathered: list, index: int, blocks: nn.Sequential, *_: object) -> None:
+    """Add a block and the blocks whose weights are whole while it runs."""
+    weights = [block.mlp.fc1.weight for block in blocks]
+    whole = [number for number, weight in enumerate(weights) if not isinstance(weight, DTensor)]
+    gathered.append((index, tuple(whole)))
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,26 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import timm
+from pydantic import AfterValidator, Field
 from timm.models import build_model_with_cfg
 from torch import nn
 
 from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
-from kat.text import counted, dimensions
+from kat.settings import (
+    Count,
+    Finite,
+    Interpolation,
+    Positive,
+    Side,
+    record_from,
+)
+from kat.text import counted, dimensions, numbered
 
-_LARGEST_DEPTH = 2**10
-"""Blocks that a stored model may have: they are built one by one, however small they are."""
+_PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
 _TIMMS = {
@@ -25,6 +33,14 @@ _TIMMS = {
     *inspect.signature(build_model_with_cfg).parameters,
 } - {"kwargs", "model_args"}
 """timm's own arguments: with pretrained, pretrained_cfg or checkpoint_path it fetches weights."""
+
+
+def _without_files(args: dict[str, Any]) -> dict[str, Any]:
+    """Check that the arguments in a file name no other file."""
+    for name in _INITIAL_FUNCTIONS:
+        if str(args.get(name)).endswith(".json"):
+            raise InputError(f"{name} must not be the path of a file in a stored model")
+    return args
 
 
 @dataclass
@@ -63,16 +79,17 @@ class ModelRecord:
         2
     """
 
+    # Ranges are checked where a file is read, by kat.settings.record_from.
     architecture: str
     classes: list[str]
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    args: dict[str, Any] = field(default_factory=dict)
+    input_size: tuple[Count, Side, Side]
+    mean: tuple[Finite, ...]
+    std: tuple[Positive, ...]
+    interpolation: Interpolation
+    crop_pct: Annotated[float, Field(ge=0.01, le=2)]  # above 1, as of VOLO, images are padded
+    args: Annotated[dict[str, Any], AfterValidator(_without_files)] = field(default_factory=dict)
     category_ids: list[int] | None = None
-    calibration: dict[str, float] | None = None
+    calibration: dict[str, Finite] | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self.architecture, self.args)
@@ -89,22 +106,6 @@ class ModelRecord:
                 init = given_coefficients(init, **rational)
                 init = init if isinstance(init, str) else init.to_dict()
                 self.args = {**self.args, name: init}
-
-    @classmethod
-    def stored(cls, **fields: Any) -> ModelRecord:
-        """Return the record in the file of a model, which may not name other files.
-
-        Raises:
-            InputError: an invalid field, one that names a file, or more blocks than any model has.
-        """
-        args = fields["args"]
-        depth = args.get("depth")
-        if isinstance(depth, int) and depth > _LARGEST_DEPTH:
-            raise InputError(f"depth must be at most {_LARGEST_DEPTH} in a stored model")
-        for name in _INITIAL_FUNCTIONS:
-            if str(args.get(name)).endswith(".json"):
-                raise InputError(f"{name} must not be the path of a file in a stored model")
-        return cls(**fields)
 
     def to_timm(self) -> dict[str, Any]:
         """Return the contents of timm's config.json."""
@@ -136,36 +137,33 @@ class ModelRecord:
         return config
 
     @classmethod
-    def from_timm(cls, config: Mapping[str, Any]) -> ModelRecord:
-        """Read the output of :meth:`to_timm`.
+    def from_timm(cls, config: Mapping[str, Any], source: object = "config.json") -> ModelRecord:
+        """Read the output of :meth:`to_timm`, from a file that ``source`` names in errors.
 
         Raises:
             InputError: an entry is missing or invalid.
         """
-        try:
-            pretrained = dict(config["pretrained_cfg"])
-            names = (
-                config.get("label_names")
-                or pretrained.get("label_names")
-                or range(config["num_classes"])
-            )
-            fields: dict[str, Any] = {
-                "architecture": config["architecture"],
-                "args": dict(config.get("model_args", {})),
-                "classes": list(map(str, names)),
-                "category_ids": config.get("category_ids"),
-                "calibration": config.get("calibration"),
-                **preprocessing_of(pretrained),
-            }
-        except (KeyError, TypeError, ValueError) as error:
+        if "pretrained_cfg" not in config:
             raise InputError(
-                f"not a model's config.json: no valid entry {error}; what kat export wrote for"
-                " transformers loads only there"
-            ) from None
-        record = cls.stored(**fields)
+                f"{source} is not a model's config.json: it has no entry pretrained_cfg; what"
+                " kat export wrote for transformers loads only there"
+            )
+        entries = record_from(_Config, config, source)
+        fields = {**entries.pretrained_cfg, **config, "args": entries.model_args or {}}
+        fields["classes"] = fields.get("label_names") or numbered(entries.num_classes)
+        record = record_from(cls, fields, source)
         given = input_args(record.architecture, record.input_size)
         record.args = {k: value for k, value in record.args.items() if given.get(k) != value}
         return record
+
+
+@dataclass
+class _Config:
+    """The entries of timm's config.json that a record has under other names."""
+
+    pretrained_cfg: dict[str, Any]
+    num_classes: Annotated[int, Field(ge=0, le=2**20)]
+    model_args: dict[str, Any] | None
 
 
 def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
@@ -214,25 +212,8 @@ def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
             raise unknown(f"argument of {architecture}", strange[0], known)
 
 
-def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a :class:`ModelRecord` that describe how to prepare an image.
-
-    Args:
-        pretrained_cfg: timm's settings of the pretrained weights.
-
-    """
-    channels, height, width = pretrained_cfg["input_size"]
-    return {
-        "input_size": (channels, height, width),
-        "mean": tuple(pretrained_cfg["mean"]),
-        "std": tuple(pretrained_cfg["std"]),
-        "interpolation": pretrained_cfg["interpolation"],
-        "crop_pct": pretrained_cfg["crop_pct"],
-    }
-
-
 def registered_preprocessing(name: str, channels: int | None = None) -> dict[str, Any]:
-    """:func:`preprocessing_of` a model in timm's registry.
+    """Return the preprocessing of a model in timm's registry, as fields of :class:`ModelRecord`.
 
     Args:
         name: of the model.
@@ -248,7 +229,7 @@ def registered_preprocessing(name: str, channels: int | None = None) -> dict[str
     """
     check_architecture(name)
     registered: Any = timm.get_pretrained_cfg(name)
-    recipe = preprocessing_of(registered.to_dict())
+    recipe = {key: getattr(registered, key) for key in _PREPROCESSING}
     if channels not in (None, len(recipe["mean"])):
         recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     return recipe

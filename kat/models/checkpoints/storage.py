@@ -31,6 +31,7 @@ from kat.models.checkpoints.weight_files import (
     read_weights,
     warn_without,
 )
+from kat.settings import record_from
 from kat.text import listing, numbered
 
 BEST = "best.ckpt"
@@ -104,6 +105,13 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
     """
     file = _file_in(Path(path))
     weights, record, checksum = _read(file)
+    depth = record.args.get("depth")
+    # Compared first: to build a thousand blocks takes half a minute.
+    if isinstance(depth, int) and not any(f"blocks.{depth - 1}." in name for name in weights):
+        raise InputError(
+            f"{path} holds the weights of another model: its record says depth={depth}, and they"
+            " have fewer blocks"
+        )
     with torch.device("meta"):  # the record may ask for more memory than its weights take
         check_match(build_model(record), weights, str(path))
     model = build_model(record)
@@ -163,13 +171,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
     if path.suffix == ".safetensors":
         weights, content, checksum = read_weights(path)
         if path.name == WEIGHTS or content is not None:
-            content = content or read_json(path.with_name(CONFIG))  # says that it is missing
-            return weights, ModelRecord.from_timm(content), checksum
+            config = path.with_name(CONFIG)
+            content = content or read_json(config)  # says that it is missing
+            return weights, ModelRecord.from_timm(content, config), checksum
     else:
         checkpoint = _read_with_checksum(path)
         weights = canonical(checkpoint)
         if "record" in checkpoint:
-            return weights, ModelRecord.stored(**checkpoint["record"]), None
+            return weights, record_from(ModelRecord, checkpoint["record"], path), None
     released = record_of_released(weights)
     if released is None:
         raise InputError(

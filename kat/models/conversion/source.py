@@ -15,12 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
-from kat.models.checkpoints.model_record import (
-    DEFAULT_TASK,
-    ModelRecord,
-    create_model,
-    preprocessing_of,
-)
+from kat.models.checkpoints.model_record import DEFAULT_TASK, ModelRecord, create_model
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -30,6 +25,7 @@ from kat.models.checkpoints.weight_files import (
     warn_without,
 )
 from kat.models.dense import DenseModel
+from kat.models.dense.backbone import GridBlock
 from kat.models.dense.model import TRANSFORMER
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.text import listing, numbered
@@ -182,11 +178,13 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     if ":" not in name and not timm.is_model(name):
         raise unknown("model or file", name, timm.list_models())
     model: Any = create_model(name, pretrained=True)
-    config = model.pretrained_cfg
-    record = ModelRecord(
-        architecture=config["architecture"],
-        classes=list(map(str, config.get("label_names") or range(model.num_classes))),
-        **preprocessing_of(config),
+    record = ModelRecord.from_timm(
+        {
+            **model.pretrained_cfg,
+            "pretrained_cfg": model.pretrained_cfg,
+            "num_classes": model.num_classes,
+        },
+        name,
     )
     return _from_model(model, record, name=name)
 
@@ -214,7 +212,7 @@ def _from_model(model: nn.Module, record: ModelRecord | None = None, *, name: st
             heads=own_weights(model),
             class_layers=model.class_layers,
         )
-    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
+    if not isinstance(model, VisionTransformer) or type(model.blocks[0]) not in (Block, GridBlock):
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]
     weights = {key: value.detach() for key, value in model.state_dict().items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,26 @@ from kat.models.dense.attention import GridAttention
 from kat.models.dense.image_sizes import Size, pad_to_patches, resized
 
 _GLOBAL_BLOCKS = 4
+
+
+class GridBlock(Block):
+    """timm's block, which also runs over grids of tokens (B, H, W, C), several sizes in one call.
+
+    Each block is called once in a pass, however many sizes there are. With FSDP a call gathers the
+    weights of all ranks, so that all ranks need the same number of calls.
+    """
+
+    def forward(  # type: ignore[override]
+        self, x: Any, attention: GridAttention | None = None, **kwargs: Any
+    ) -> Any:
+        """Return the tokens (B, N, C) as timm's block does, or with ``attention`` all grids."""
+        if attention is None:
+            return super().forward(x, **kwargs)
+        return [self._on_grid(grid, attention) for grid in x]
+
+    def _on_grid(self, x: Tensor, attention: GridAttention) -> Tensor:
+        x = x + self.drop_path1(self.ls1(attention(self.norm1(x), self.attn)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 class DenseBackbone(nn.Module):
@@ -78,6 +98,8 @@ class DenseBackbone(nn.Module):
                 f"global_blocks and out_blocks must be from 0 to {depth - 1}, got"
                 f" {list(global_blocks)} and {self.out_blocks}"
             )
+        for block in blocks:
+            block.__class__ = GridBlock
         self.vit = keep_grid_only(vit)
         self.grad_checkpointing = False
         self.attention = nn.ModuleList()
@@ -95,24 +117,27 @@ class DenseBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of ``out_blocks`` of images (B, C, H, W), normalized."""
-        vit = self.vit
-        x = vit.patch_embed.proj(pad_to_patches(images, self.patch)).permute(0, 2, 3, 1)
-        x = vit.norm_pre(vit.pos_drop(self._add_positions(vit.patch_embed.norm(x))))
-        maps = {}
-        for index in range(len(self.attention)):
+        return [one for (one,) in self.maps_of([images])]
+
+    def maps_of(self, batches: Iterable[Tensor]) -> list[list[Tensor]]:
+        """Return for each of ``out_blocks`` the maps of batches, which may differ in size."""
+        grids = [self._embedded(images) for images in batches]
+        maps: dict[int, list[Tensor]] = {}
+        for index, block in enumerate(self.vit.blocks):
+            attention = self.attention[index]
             if self.grad_checkpointing and self.training:
-                x = checkpoint(self._block, index, x, use_reentrant=False)
+                grids = checkpoint(block, grids, attention, use_reentrant=False)
             else:
-                x = self._block(index, x)
+                grids = block(grids, attention)
             if index in self.out_blocks:
-                maps[index] = vit.norm(x).permute(0, 3, 1, 2)
+                maps[index] = [self.vit.norm(x).permute(0, 3, 1, 2) for x in grids]
         return [maps[index] for index in self.out_blocks]
 
-    def _block(self, index: int, x: Tensor) -> Tensor:
-        block: Any = self.vit.blocks[index]
-        y = self.attention[index](block.norm1(x), block.attn)
-        x = x + block.drop_path1(block.ls1(y))
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Return the tokens of images, with positions: (B, H, W, C)."""
+        vit = self.vit
+        x = vit.patch_embed.proj(pad_to_patches(images, self.patch)).permute(0, 2, 3, 1)
+        return vit.norm_pre(vit.pos_drop(self._add_positions(vit.patch_embed.norm(x))))
 
     def _add_positions(self, x: Tensor) -> Tensor:
         positions, size = self.vit.pos_embed, (x.shape[1], x.shape[2])

@@ -60,8 +60,9 @@ class Features(nn.Module):
             return list(self.neck(self.body(images)))
         sides = pad_to_patches(images, self.body.patch).shape[-2:]
         maps: list[Tensor] = []
-        for (height, width), members in groups.items():
-            parts = self.neck(self.body(images[members, :, :height, :width]))
+        batches = [images[members, :, :h, :w] for (h, w), members in groups.items()]
+        for members, *found in zip(groups.values(), *self.body.maps_of(batches), strict=True):
+            parts = self.neck(found)
             if not maps:
                 for part, stride in zip(parts, self.strides, strict=True):
                     rows, columns = (math.ceil(side / stride) for side in sides)
@@ -100,6 +101,11 @@ class DenseModel(nn.Module):
     def transformer(self) -> VisionTransformer:
         """The Vision Transformer, which can be initialized from classification models."""
         return self.backbone.body.vit
+
+    @property
+    def blocks(self) -> nn.Module:
+        """The transformer's blocks, the units of FSDP: each is called once in a pass."""
+        return self.transformer.blocks
 
     def set_image_size(self, side: int) -> None:
         """Set the size to which the model itself scales images, if it does.

@@ -240,7 +240,7 @@ def test_a_checkpoint_that_has_lost_its_checksum_is_refused(saved):
     [
         (lambda f: (f / "model.safetensors").unlink(), "holds no model"),
         (lambda f: (f / "config.json").unlink(), r"config\.json does not exist"),
-        (lambda f: (f / "config.json").write_text("{}"), "no valid entry 'pretrained_cfg'"),
+        (lambda f: (f / "config.json").write_text("{}"), "has no entry pretrained_cfg"),
     ],
 )
 def test_damaged_folders_are_named(saved, damage, message):
@@ -270,7 +270,7 @@ def test_a_stored_model_makes_nothing_be_fetched_or_read(saved):
         ({"checkpoint_path": "/etc/passwd"}, "checkpoint_path is an argument of timm"),
         ({"act_init": "/etc/passwd.json"}, "act_init must not be the path of a file"),
         ({"first_init": "/etc/passwd.json"}, "first_init must not be the path of a file"),
-        ({"depth": 10**9}, "depth must be at most 1024 in a stored model"),
+        ({"depth": 10**9}, "says depth=1000000000"),
     ):
         path.write_text(json.dumps({**config, "model_args": {**config["model_args"], **given}}))
         with pytest.raises(InputError, match=message):
@@ -316,7 +316,7 @@ def test_invalid_entries_are_named():
     with pytest.raises(InputError, match="mean and std must have one number for each of the 1 ch"):
         ModelRecord.from_timm(config)
     config["pretrained_cfg"]["input_size"] = [1, 8]
-    with pytest.raises(InputError, match=r"not a model's config\.json"):
+    with pytest.raises(InputError, match=r"config\.json: input_size must be"):
         ModelRecord.from_timm(config)
 
 
