@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.dense.detection import DetectionDataset, open_coco
-from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
+from kat.data.dense.detection import open_coco
+from kat.data.dense.segmentation import open_segmentation
+from kat.data.naming import LAYOUTS
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
@@ -119,20 +120,6 @@ def unused_settings(name: str) -> set[str]:
         ['boxes_only', 'download', 'image_key', 'root', 'train_split', 'val_split', 'validate_on']
     """
     return {setting for setting, users in _USED_BY.items() if not name.startswith(users)}
-
-
-def task_of_data(name: str) -> str:
-    """Return the task that a dataset of this name is for, e.g. detection.
-
-    Examples:
-        >>> from kat.data import task_of_data
-        >>> task_of_data("digits"), task_of_data("coco:PATH"), task_of_data("ade20k:PATH")
-        ('classification', 'detection', 'segmentation')
-    """
-    kind = name.partition(":")[0]
-    if kind == "coco":
-        return DetectionDataset.task
-    return SegmentationDataset.task if kind in LAYOUTS else ImageDataset.task
 
 
 def check_classes(train: ImageDataset, val: ImageDataset) -> None:

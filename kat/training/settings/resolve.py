@@ -24,6 +24,7 @@ from kat.data import (
     preprocessing,
     seed_all,
 )
+from kat.data.record import absolute_paths
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
@@ -128,7 +129,9 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
         InputError: the data has changed, and ``accept_changed_data`` is not set.
     """
     where = DataConfig(**located(vars(config.data), resumption.data))
-    train, val = open_split(where, "train"), open_split(where, "val")
+    # skipped files have the same names wherever the run is resumed
+    whole = DataConfig(**located(vars(where), {"paths": absolute_paths(where)}))
+    train, val = open_split(whole, "train"), open_split(whole, "val")
     check_classes(train, val)
     record = data_record(where, train, val)
     changed = "; ".join(differences(resumption.data, record)) if resumption.data else ""
