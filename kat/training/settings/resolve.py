@@ -38,7 +38,7 @@ from kat.training.record.run_directory import (
     find_resumption,
     settings_to_keep,
 )
-from kat.training.settings.auto_settings import imbalance, resolve_auto
+from kat.training.settings.auto_settings import resolve_auto
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
@@ -217,7 +217,7 @@ def _notes(
     lines = [*resumption.checkpoint.damaged] if resumption.checkpoint else []
     if data.changed:
         lines.append(f"the data has changed since the run began: {data.changed}")
-    lines += (data.train.note, data.val.note)
+    lines += [*data.train.note.splitlines(), *data.val.note.splitlines()]
     now, before = flat(settings_to_keep(final)), flat(resumption.settings)
     chosen, others = [], []
     for name, value in now.items():
@@ -235,7 +235,7 @@ def _notes(
         weights = [f"{name} {weight:.4g}" for name, weight in pairs]
         lines.append(f"class weights: {listing(weights, 8)}")
     if final.loss.class_weights is None:
-        lines.append(imbalance(data.train))
+        lines.append(data.train.imbalance())
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
         if typed[name] not in (AUTO, now[name]):
             lines.append(
