@@ -26,6 +26,7 @@ NAME_A_TASK = {
     "data/dataset.py",
     "data/dense/detection.py",
     "data/dense/segmentation.py",
+    "data/naming.py",
     "deploy/export_record.py",
     "models/checkpoints/model_record.py",
     "models/dense/detector.py",

@@ -10,9 +10,10 @@ _NAMES = {
     ".dataset": "ImageDataset",
     ".decoding": "UnreadableImage decode",
     ".loading.loader": "Batch Loader make_loader",
+    ".naming": "task_of_data",
     ".record": "data_record differences located",
     ".seeds": "STEP derived_seed seed_all",
-    ".sources.registry": "check_classes open_split task_of_data",
+    ".sources.registry": "check_classes open_split",
     ".transforms": "DeviceTransform Preprocessing eval_transform preprocessing train_transform",
 }
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from kat.data.dataset import ImageDataset
     from kat.data.decoding import UnreadableImage, decode
     from kat.data.loading.loader import Batch, Loader, make_loader
+    from kat.data.naming import task_of_data
     from kat.data.record import data_record, differences, located
     from kat.data.seeds import STEP, derived_seed, seed_all
-    from kat.data.sources.registry import check_classes, open_split, task_of_data
+    from kat.data.sources.registry import check_classes, open_split
     from kat.data.transforms import (
         DeviceTransform,
         Preprocessing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -14,16 +14,28 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.decoding import UnreadableImage
+from kat.data.decoding import UnreadableImage, is_transparent
 from kat.data.dense.coco import BEYOND
 from kat.data.dense.segmentation import IGNORE, SegmentationDataset
+from kat.data.sources.folder import EMPTY
 from kat.data.sources.registry import open_split
 from kat.errors import InputError, MissingFile
 from kat.text import quoted
 
-_MISSING, _UNREADABLE = "missing images", "unreadable images"
+_IGNORED, _MISSING, _UNREADABLE = "files that are left out", "missing images", "unreadable images"
 _NO_CLASS = "masks with values that are not a class"
+_TRANSPARENT = "images with transparency"
+_NO_IMAGE = "splits without an image that can be read"
 _USED, _LEFT_OUT = "training uses them as they are", "they are left out"
+_REMEDIES: dict[str, tuple[str, str | None]] = {
+    EMPTY: ("", None),
+    _NO_IMAGE: ("", None),
+    _TRANSPARENT: ("training shows the colors under it as they are stored", None),
+    BEYOND: (_USED, "bad_annotations"),
+    _NO_CLASS: ("such pixels have no class", "bad_annotations"),
+    **dict.fromkeys((_IGNORED, _MISSING, _UNREADABLE), (_LEFT_OUT, "bad_images")),
+}
+"""The remedy and the setting of each kind of problem; others are annotations that are left out."""
 _CHUNK = 4096
 """The most images that wait for a thread."""
 
@@ -46,7 +58,7 @@ class Problem:
     setting: str | None = None
 
     def __str__(self) -> str:
-        return f"{len(self.cases)} {self.kind}, first {self.cases[0]:.300}"
+        return f"{self.kind}: {len(self.cases)}, first {self.cases[0]:.300}"
 
     def severity(self, skipped: Collection[str]) -> str:
         """``"fatal"``, ``"skipped"`` for what training leaves out, or ``"warning"``.
@@ -56,7 +68,7 @@ class Problem:
         """
         if not self.remedy or (self.setting is not None and self.setting not in skipped):
             return "fatal"
-        return "skipped" if self.setting else "warning"
+        return "skipped" if self.setting and self.remedy != _USED else "warning"
 
     def to_dict(self, skipped: Collection[str]) -> dict[str, Any]:
         """Return the problem as JSON types."""
@@ -78,6 +90,7 @@ class SplitReport:
         contents: the images and annotations, in words.
         classes: the number of images of each class; for COCO, of annotations.
         problems: all problems that were found.
+        notes: what is no problem by itself, such as classes without an example.
         hashes: (images,) uint64, of the bytes of each image; 0 for those that cannot be read.
         labels: the class of each image; None if it has no one class.
         name: maps an index to the name of the image.
@@ -93,14 +106,10 @@ class SplitReport:
     contents: str
     classes: dict[str, int]
     problems: list[Problem]
+    notes: list[str]
     hashes: np.ndarray
     labels: Sequence[str | None] = ()
     name: Callable[[int], str] = str
-
-    @property
-    def unused(self) -> list[str]:
-        """The classes without an example, which is not a problem by itself."""
-        return [name for name, count in self.classes.items() if not count]
 
 
 def check_split(
@@ -121,13 +130,16 @@ def check_split(
         >>> check_split(DataConfig("folder:photos"), "val").problems
         []
     """
-    data = open_split(replace(config, bad_images="skip", bad_annotations="skip"), split)
+    lenient = replace(config, bad_images="skip", bad_annotations="skip")
+    data = open_split(lenient, split, strict=False)
     if isinstance(data, SegmentationDataset):
         data.skip = False  # values that are not a class are then found
     hashes = np.zeros(len(data), np.uint64)
     labels: list[str | None] = [None] * len(data)
     counts: Counter[int] = Counter()
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list, data.problems)
+    for path, reason in data.ignored.items():
+        found[_IGNORED].append(f"{path}: {reason}")
     with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
         for start in range(0, len(data), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(data)))
@@ -140,13 +152,16 @@ def check_split(
                 if problem:
                     found[problem[0]].append(problem[1])
                 tell(completed=index + 1, total=len(data))
-    readable = int(np.count_nonzero(hashes))
+    if not hashes.any():
+        found[_NO_IMAGE].append(f"none of its {len(data)} images")
     labels_are = data.labels_are or f"{sum(counts.values())} annotations"
+    sizes = {name: counts[index] for index, name in enumerate(data.classes)}
     return SplitReport(
         split,
         f"{len(data)} images, {labels_are}",
-        {name: counts[index] for index, name in enumerate(data.classes)},
-        [*_problems(data, found, readable), *_classes_without_use(data, counts)],
+        sizes,
+        [*_problems(found), *_classes_without_use(data, counts)],
+        _notes(data, sizes, split),
         hashes,
         labels,
         data.name,
@@ -166,27 +181,27 @@ def _examined(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str
         return 1, [], (_NO_CLASS, str(error).partition(";")[0])
     content = encoded if isinstance(encoded, bytes) else encoded.tobytes()
     digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
+    problem = (_TRANSPARENT, data.name(index)) if is_transparent(encoded) else None
     if isinstance(target, int):
-        return digest, [target], None
+        return digest, [target], problem
     classes = target["labels"] if isinstance(target, dict) else target.unique()
-    return digest, classes.tolist(), None
+    return digest, classes.tolist(), problem
 
 
-def _problems(data: ImageDataset, found: dict[str, list[str]], readable: int) -> list[Problem]:
+def _problems(found: Mapping[str, list[str]]) -> list[Problem]:
     problems = []
-    for kind, cases in data.problems.items():
-        remedy = _USED if kind == BEYOND else _LEFT_OUT
-        problems.append(Problem(kind, cases, remedy, "bad_annotations"))
-    ignored = [f"{path}: {why}" for path, why in data.ignored.items()]
-    none = [] if readable else [f"none of its {len(data)} images"]
-    problems += [
-        Problem("files that are left out", ignored, _LEFT_OUT, "bad_images"),
-        Problem(_MISSING, found[_MISSING], "such images are left out", "bad_images"),
-        Problem(_UNREADABLE, found[_UNREADABLE], "such images are left out", "bad_images"),
-        Problem(_NO_CLASS, found[_NO_CLASS], "such pixels have no class", "bad_annotations"),
-        Problem("splits without an image that can be read", none),
-    ]
-    return [problem for problem in problems if problem.cases]
+    for kind, cases in found.items():
+        remedy, setting = _REMEDIES.get(kind, (_LEFT_OUT, "bad_annotations"))
+        problems.append(Problem(kind, cases, remedy, setting))
+    return problems
+
+
+def _notes(data: ImageDataset, sizes: Mapping[str, int], split: str) -> list[str]:
+    least, what = (5, "fewer than 5 examples") if split == "val" else (1, "no example")
+    few = [name for name, size in sizes.items() if size < least]
+    uneven = "" if split == "val" else data.imbalance()
+    notes = (uneven, few and f"{what} of {quoted(few, 'class', 'classes')}")
+    return [note for note in notes if note]
 
 
 def _classes_without_use(data: ImageDataset, counts: Counter[int]) -> list[Problem]:

@@ -17,8 +17,12 @@ from torch.utils.data import Dataset, default_collate
 from kat.data.decoding import Exif, Size, UnreadableImage, decode_bytes, rgb_of
 from kat.errors import UnreadableFile
 from kat.files import reason_of
+from kat.text import counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_IMBALANCED = 5
+"""The largest class over the smallest, by images, beyond which class weights are named."""
 
 Transform = Callable[..., Any]
 """Maps an image to the input of a model; for a dense dataset, an image and its target to both."""
@@ -107,7 +111,7 @@ class ImageDataset(Dataset):
         image_size: (height, width) in pixels if all images have the same size.
         mean, std: per channel, for normalization.
         ignored: files that are left out, each with the reason.
-        note: a sentence that the user should read about the data.
+        note: lines that the user should read about the data.
 
     Examples:
         >>> from kat.data import DataConfig, open_split
@@ -167,6 +171,19 @@ class ImageDataset(Dataset):
     def class_counts(self) -> np.ndarray:
         """Return the number of images of each class, as far as the source lists their classes."""
         return np.bincount(self.class_indices(), minlength=len(self.classes))
+
+    def imbalance(self) -> str:
+        """Return a line that names the smallest class, or "" if no class is far larger."""
+        if self.task == ImageDataset.task:
+            counts = self.class_counts()
+            small, large = counts.min(), counts.max()
+            if 0 < _IMBALANCED * small < large:
+                return (
+                    f"class {self.classes[counts.argmin()]!r} has"
+                    f" {counted(small, 'training image')}, the largest class {large}:"
+                    " loss.class_weights=balanced gives all classes the same weight"
+                )
+        return ""
 
     def evenly_spaced(self, count: int) -> ImageDataset:
         """Return a dataset of at most ``count`` images, evenly spaced in the order of this one."""

@@ -130,6 +130,12 @@ def header(content: bytes, name: str) -> tuple[Size, int]:
         return image.size, orientation_of(image)
 
 
+def is_transparent(encoded: bytes | Image.Image) -> bool:
+    """Return True if an image, which can be decoded, has a pixel that is not opaque."""
+    image = _opened(encoded) if isinstance(encoded, bytes) else encoded
+    return image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255
+
+
 @contextmanager
 def as_unreadable(name: str) -> Iterator[None]:
     """Turn all errors of Pillow, which has nearly every kind, into :class:`UnreadableImage`."""

@@ -15,6 +15,9 @@ SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "val
 """The names that the folder or file of each split may have; of several that are there, the first
 is taken. A folder of classes keeps ``test`` for testing."""
 
+LAYOUTS = {"ade20k": "ade20k", "ade": "ade20k", "voc": "voc", "masks": "masks"}
+"""The layouts of folders of images and masks, by the prefix of ``data.name``."""
+
 IMAGE_FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
     "PNG": (".png",),
@@ -40,6 +43,20 @@ _OF_SYSTEM = r"__MACOSX|\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini"
 """The names of folders and files that macOS and Windows leave among images."""
 
 NOT_AN_IMAGE = "it is not named as an image"
+
+
+def task_of_data(name: str) -> str:
+    """Return the task that a dataset of this name is for, e.g. detection.
+
+    Examples:
+        >>> from kat.data import task_of_data
+        >>> task_of_data("digits"), task_of_data("coco:PATH"), task_of_data("ade20k:PATH")
+        ('classification', 'detection', 'segmentation')
+    """
+    kind = name.partition(":")[0]
+    if kind == "coco":
+        return "detection"
+    return "segmentation" if kind in LAYOUTS else "classification"
 
 
 def is_image(name: str) -> bool:

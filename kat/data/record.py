@@ -32,7 +32,7 @@ def data_record(config: DataConfig, train: ImageDataset, val: ImageDataset) -> d
     """
     splits = {"train": train, "val": val}
     return {
-        "paths": _paths(config),
+        "paths": absolute_paths(config),
         "classes": train.classes,
         **{name: {"images": len(data), "digest": _digest(data)} for name, data in splits.items()},
     }
@@ -86,7 +86,8 @@ def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def _paths(config: DataConfig) -> dict[str, str]:
+def absolute_paths(config: DataConfig) -> dict[str, str]:
+    """Return the settings that hold a relative path, each with the absolute one in its place."""
     found = {}
     kind, _, path = config.name.partition(":")
     is_name = kind == "hf" and not os.path.exists(path)

@@ -27,7 +27,7 @@ def test_imagenet_recipe_trains_and_evaluates(imagenet, tmp_path, capsys):
     assert "2 files skipped" in printed
     assert f"skipped {notes}" in printed
     assert run("eval", out, "--no-progress") == 0
-    assert "1 files skipped" in capsys.readouterr().out
+    assert "1 file skipped" in capsys.readouterr().out
 
 
 def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, tmp_path, capsys):

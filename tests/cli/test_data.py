@@ -32,15 +32,16 @@ def test_each_kind_of_problem_is_one_line(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("train: 3 images")
     assert "'cat' 1" in lines[1]
-    assert lines[3].split()[:3] == ["fatal", "2", "boxes"]
+    assert lines[3].split()[:2] == ["fatal", "boxes"]
+    assert "area: 2, first" in lines[3]
     assert lines[3].endswith("0.0, 26.5]")
-    missing = f"1 missing images, first {tmp_path / 'val2017' / 'b.png'}"
+    missing = f"missing images: 1, first {tmp_path / 'val2017' / 'b.png'}"
     assert f"  skipped  {missing}" in "\n".join(lines)
     assert "4 fatal" in lines[-1]
     report = tmp_path / "problems.json"
     assert run("data", "check", name, "--skip", "--json", report, *QUIET) == 0
     printed = capsys.readouterr().out
-    assert "skipped  2 boxes" in printed
+    assert "skipped  boxes of zero area: 2" in printed
     assert "0 fatal" in printed
     train, _ = json.loads(report.read_text())["splits"]
     boxes = next(one for one in train["problems"] if one["kind"] == "boxes of zero area")
@@ -64,13 +65,13 @@ def test_data_of_classification(tmp_path, capsys):
     assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0
     (tmp_path / "val" / "n01" / "0.jpg").write_bytes(b"torn")
     assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0
-    assert "1 unreadable images" in capsys.readouterr().out
+    assert "unreadable images: 1" in capsys.readouterr().out
     for name in ("n00/0", "n00/1", "n01/0"):
         (tmp_path / "train" / f"{name}.jpg").write_bytes(b"" if name == "n01/0" else b"torn")
     assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"2 unreadable images.*/n00/0.jpg", printed)
-    assert re.search(r"1 unreadable images.*/n01/0.jpg", printed)
+    assert re.search(r"unreadable images: 2.*/n00/0.jpg", printed)
+    assert re.search(r"unreadable images: 1.*/n01/0.jpg", printed)
     refused(capsys, "data", "check", f"folder:{tmp_path}", "--boxes-only", *QUIET)
     (tmp_path / "train" / "n00").rename(tmp_path / "train" / "n07")
     assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 1

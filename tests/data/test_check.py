@@ -10,7 +10,9 @@ from PIL import Image
 
 from kat.data import DataConfig, check_classes, open_split
 from kat.data.check import between_splits, check_split
+from kat.data.decoding import decode
 from kat.data.dense import open_coco
+from kat.data.dense.coco import BEYOND
 from kat.errors import InputError
 from tests.data.dense.coco_files import TRIANGLE, instances, write_coco
 from tests.data.dense.mask_files import halves, write_pairs
@@ -39,7 +41,7 @@ SKIPPABLE = {
     "annotations of unknown categories": _annotation(1, category_id=1),
     "boxes of zero area": _annotation(1, bbox=[3, 4, 5, 0]),
     "boxes entirely outside their image": _annotation(1, bbox=[61, 4, 5, 5]),
-    "boxes more than 1 pixel outside their image": _annotation(1, bbox=[50, 4, 12, 5]),
+    BEYOND: _annotation(1, bbox=[50, 4, 12, 5]),
     NO_MASK: _annotation(1, segmentation=[]),
     DAMAGED: _annotation(1, segmentation=[[1, 2]]),
     "masks whose size differs from their image": _annotation(
@@ -47,6 +49,15 @@ SKIPPABLE = {
     ),
 }
 ALL = {"bad_annotations", "bad_images"}
+
+
+@pytest.mark.parametrize(("kind", "severity"), [(BEYOND, "warning"), (NOT_FINITE, "skipped")])
+def test_boxes_that_are_used_are_not_called_skipped(tmp_path, kind, severity):
+    content = instances()
+    SKIPPABLE[kind](content)
+    write_coco(tmp_path, content)
+    (problem,) = _problems(f"coco:{tmp_path}").values()
+    assert problem.severity({"bad_annotations"}) == severity
 
 
 def _fatal(problem, skipped=ALL):
@@ -76,7 +87,7 @@ def test_a_number_that_is_missing_or_not_finite_is_of_one_annotation(tmp_path, n
     content["annotations"][1] |= numbers
     write_coco(tmp_path, content)
     assert _problems(f"coco:{tmp_path}").keys() == {NOT_FINITE}
-    with pytest.raises(InputError, match=f"{NOT_FINITE}, .*annotation 12"):
+    with pytest.raises(InputError, match=f"{NOT_FINITE}: .*annotation 12"):
         open_coco(tmp_path, "train")
     assert open_coco(tmp_path, "train", "skip")[1][1]["labels"].tolist() == [1, 2]
 
@@ -140,7 +151,7 @@ def test_classes_that_do_not_occur_are_noted(tmp_path):
     content["categories"].append({"id": 1, "name": "unicorn"})
     write_coco(tmp_path, content)
     report = check_split(DataConfig(name=f"coco:{tmp_path}"), "train")
-    assert (report.problems, report.unused) == ([], ["unicorn"])
+    assert (report.problems, report.notes) == ([], ["no example of class 'unicorn'"])
     assert report.contents == "3 images, 5 annotations"
     content["categories"].pop()
     write_coco(tmp_path / "other", content)
@@ -226,3 +237,51 @@ def test_data_that_no_classifier_can_be_trained_on_is_fatal(tmp_path, classes):
     splits = [open_split(DataConfig(f"folder:{tmp_path}"), split) for split in ("train", "val")]
     with pytest.raises(InputError, match=r"two or|no image"):
         check_classes(*splits)
+
+
+def test_a_class_without_an_image_is_fatal_and_the_others_are_checked(tmp_path):
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    (tmp_path / "train" / "n02").mkdir()
+    (tmp_path / "train" / "n01" / "0.jpg").write_bytes(b"torn")
+    empty, torn = _problems(f"folder:{tmp_path}").values()
+    assert (_fatal(empty), empty.cases) == (True, ["n02"])
+    assert (_fatal(torn), torn.kind) == (False, "unreadable images")
+    with pytest.raises(InputError, match="n02"):
+        open_split(DataConfig(f"folder:{tmp_path}"), "train")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_images_with_transparent_pixels_are_named(tmp_path, mode):
+    """Training takes the colors under them as they are stored, and not on black."""
+    write_folder(tmp_path, classes=2, train=1, val=1)
+    image = Image.new("RGBA", (8, 8), (200, 200, 200, 255)).convert(mode)
+    image.save(tmp_path / "train" / "n00" / "opaque.png")
+    assert "images with transparency" not in _problems(f"folder:{tmp_path}")
+    file = tmp_path / "train" / "n00" / "transparent.png"
+    if mode == "P":
+        image.save(file, transparency=bytes(256))
+    else:
+        image.putalpha(0)
+        image.save(file)
+    problem = _problems(f"folder:{tmp_path}")["images with transparency"]
+    assert (problem.cases, problem.severity(())) == ([str(file)], "warning")
+    assert decode(str(file)).getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_uneven_classes_and_classes_with_few_validation_images_are_noted(tmp_path):
+    for split, name, count in (("train", "cat", 5), ("train", "dog", 1), ("val", "cat", 4),
+                               ("val", "dog", 5)):  # fmt: skip
+        (tmp_path / split / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (4, 4)).save(tmp_path / split / name / f"{index}.png")
+
+    def notes():
+        config = DataConfig(f"folder:{tmp_path}")
+        return [check_split(config, split).notes for split in ("train", "val")]
+
+    assert notes() == [[], ["fewer than 5 examples of class 'cat'"]]
+    for split in ("train", "val"):
+        Image.new("RGB", (4, 4)).save(tmp_path / split / "cat" / "9.png")
+    ((uneven,), few) = notes()
+    assert "'dog' has 1 training image, the largest class 6" in uneven
+    assert few == []

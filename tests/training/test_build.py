@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kat.data import AugmentConfig, Batch, DataConfig
+from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig, train
 from kat.training.engine.build import build
 from kat.training.engine.checks import check_run
@@ -25,6 +26,12 @@ def test_a_limit_leaves_a_number_of_batches_or_a_share(tmp_path, limit, count):
     assert (run.batches, run.val_batches) == (count, 3)
     assert run.schedule.steps == count * 10
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_is_larger_than_the_data_is_named_with_both_numbers(tmp_path):
+    config = TrainConfig(out=str(tmp_path / "run"), data=DataConfig(name="digits", batch_size=2000))
+    with pytest.raises(InputError, match=r"1437.* data\.batch_size=2000 "):
+        build(resolve(config))
 
 
 @pytest.mark.parametrize(("side", "unseen"), [(60, 4), (57, 1), (56, 0), (64, 0)])

@@ -69,7 +69,9 @@ def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
     own = {"out": str(tmp_path), "optim": {"lr": 0.5}, "model": {"args": {"depth": 2}}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"epochs": 3, "seed": 5, **own}))
     more = {"model.args.num_groups": 4, "optim.lr": 0.1, "out": tmp_path}
-    new = config_of_run(own, more)
+    with pytest.raises(InputError, match="already holds a run"):
+        config_of_run(own, more)
+    new = config_of_run(own, more, {"overwrite": True})
     assert (new.epochs, new.optim.lr, new.model.args) == (10, 0.1, {"depth": 2, "num_groups": 4})
     resumed = config_of_run({"out": tmp_path, "resume": "auto", "seed": 7})
     assert (resumed.epochs, resumed.optim.lr, resumed.seed) == (3, 0.5, 7)

@@ -19,7 +19,7 @@ from kat.cli.options.parser import Parser, write_json
 from kat.data.config import SPLITS, DataConfig
 from kat.errors import InputError
 from kat.settings import Count
-from kat.text import counted, listing, quoted, say
+from kat.text import counted, listing, say
 
 _OPENING = (
     "root", "train_split", "val_split", "download", "num_classes", "image_key", "label_key",
@@ -121,7 +121,7 @@ def _reports(options: Namespace, splits: Collection[str]) -> list[kat.data.Split
             except InputError as error:
                 errors.append(error)
                 problem = Problem("splits that cannot be opened", [str(error)])
-                reports.append(SplitReport(split, "not opened", {}, [problem], np.zeros(0)))
+                reports.append(SplitReport(split, "not opened", {}, [problem], [], np.zeros(0)))
     if len(errors) == len(splits):
         raise errors[0]
     return reports
@@ -135,6 +135,7 @@ def _content(report: kat.data.SplitReport, skipped: Collection[str]) -> dict[str
         "contents": report.contents,
         "classes": report.classes,
         "problems": [problem.to_dict(skipped) for problem in report.problems],
+        "notes": report.notes,
     }
 
 
@@ -145,9 +146,8 @@ def _print(report: kat.data.SplitReport, skipped: Collection[str]) -> None:
             counts.sort(key=itemgetter(1))
         say(f"  classes  {listing((f'{name!r} {count}' for name, count in counts), _LISTED)}")
     _print_problems(report.problems, skipped)
-    if report.unused:
-        listed = quoted(report.unused, "class", "classes")
-        say(f"  note     {len(report.unused)} without an example: {listed}")
+    for note in report.notes:
+        say(f"  note     {note}")
 
 
 def _print_problems(problems: list[kat.data.check.Problem], skipped: Collection[str]) -> None:

@@ -42,7 +42,7 @@ from kat.cli.options.stability_report import print_stability
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.errors import Interrupted, TrainingDiverged
 from kat.tables import aligned
-from kat.text import say, say_all, scaled
+from kat.text import counted, say, say_all, scaled
 
 if TYPE_CHECKING:  # the help and a wrong option come without torch
     from kat.training import Summary, TrainConfig
@@ -124,5 +124,5 @@ def _print(summary: Summary) -> None:
     say(
         f"best {', '.join(best)} in epoch {summary.best_epoch} of {summary.epochs},"
         f" {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
-        f" {summary.skipped} files skipped; all in {summary.out}"
+        f" {counted(summary.skipped, 'file')} skipped; all in {summary.out}"
     )

@@ -56,15 +56,14 @@ def open_coco(
     table = read_coco(path, boxes_only)
     found, notes = [], []
     for kind, cases in table.problems.items():
-        found.append(f"{len(cases)} {kind}, first {cases[0]}")
+        found.append(f"{path}: {kind}: {len(cases)}, first {cases[0]}")
         notes.append(found[-1] if kind == BEYOND else f"{found[-1]}: left out")
     if found and bad_annotations == "fail":
         raise InputError(
-            f"{path}: {found[0]}; data.bad_annotations=skip leaves them out ('kat data check' lists"
+            f"{found[0]}; data.bad_annotations=skip leaves them out ('kat data check' lists"
             " all problems)"
         )
-    note = f"{path}: {'; '.join(notes)}" if notes else ""
-    return DetectionDataset(CocoSource(root, images, table), note)
+    return DetectionDataset(CocoSource(root, images, table), "\n".join(notes))
 
 
 class Annotation(NamedTuple):
@@ -130,7 +129,7 @@ class DetectionDataset(DenseDataset):
 
     Args:
         source: the image files and their annotations.
-        note: a sentence that the user should read about the data.
+        note: lines that the user should read about the data.
 
     Examples:
         >>> from pathlib import Path

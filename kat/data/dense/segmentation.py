@@ -23,8 +23,6 @@ from kat.files import read_text
 
 IGNORE = 255
 """The value of pixels without a class in a mask: neither trained on nor evaluated."""
-LAYOUTS = {"ade20k": "ade20k", "ade": "ade20k", "voc": "voc", "masks": "masks"}
-"""The layouts of folders, see :func:`find_files`, by the prefix of ``data.name``."""
 VOC_CLASSES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",

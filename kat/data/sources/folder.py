@@ -20,8 +20,10 @@ from kat.data.sources.holdout import is_held_out, part_of_training
 from kat.errors import InputError
 from kat.text import quoted
 
+EMPTY = "folders of classes without an image"
 
-def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
+
+def open_folder(config: DataConfig, path: str, split: str, *, strict: bool) -> ImageDataset:
     """Open a split in ImageNet's layout: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg.
 
     The classes are the names of the folders, sorted; by value if all are whole numbers. Images may
@@ -35,7 +37,7 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     although there is a validation split.
 
     Raises:
-        InputError: a folder is missing, or a class has no image.
+        InputError: a folder is missing; or if strict, a class has no image.
     """
     root = Path(path)
     folder, holds_out = _folder_of_split(root, split, config)
@@ -49,13 +51,18 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     if is_coco and (empty or "annotations" in classes):  # where masks may be, which are images
         raise InputError(f"{path} has annotations of COCO: give coco:{path}")
     if not classes:
-        raise InputError(f"{folder} has no folder with the images of a class")
-    if empty:
+        raise InputError(
+            f"{folder} has no folder with the images of a class; if it is one itself, give"
+            f" folder:{root.resolve().parent}"
+        )
+    if empty and strict:
         raise InputError(
             f"{folder} has no image in {quoted(empty, 'the folder', 'the folders')}: each is a"
             " class; add images, or move the folder elsewhere"
         )
     data = dataset_of_files(folder, files, walk.ignored, config, split, holds_out=holds_out)
+    if empty:
+        data.problems[EMPTY] = empty
     if holds_out and (root / TEST).is_dir():
         data.note += f"; {root / TEST} is kept for testing: kat eval RUN --data.val_split {TEST}"
     return data

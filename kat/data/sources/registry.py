@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.dense.detection import DetectionDataset, open_coco
-from kat.data.dense.segmentation import LAYOUTS, SegmentationDataset, open_segmentation
+from kat.data.dense.detection import open_coco
+from kat.data.dense.segmentation import open_segmentation
+from kat.data.naming import LAYOUTS
 from kat.data.sources.folder import open_folder
 from kat.data.sources.holdout import open_array_split
 from kat.data.sources.huggingface import open_huggingface
@@ -41,12 +42,13 @@ _USED_BY: dict[str, tuple[str, ...]] = {
 """The settings of some datasets only, each with the beginnings of their names."""
 
 
-def open_split(config: DataConfig, split: str) -> ImageDataset:
+def open_split(config: DataConfig, split: str, *, strict: bool = True) -> ImageDataset:
     """Open a split of the dataset ``config.name``.
 
     Args:
         config: the settings of the data.
         split: ``"train"`` or ``"val"``.
+        strict: refuse a folder of a class that has no image, which training cannot use.
 
     Raises:
         InputError: the name is unknown, a folder or file is missing, empty or damaged, or a setting
@@ -69,8 +71,8 @@ def open_split(config: DataConfig, split: str) -> ImageDataset:
     for name in sorted(unused_settings(config.name)):
         value = getattr(config, name)
         if value != getattr(DataConfig, name):
-            raise InputError(f"data.{name}={value} has no effect on {kind}{colon}: leave it out")
-    data = _open(config, split)
+            raise InputError(f"data.{name}={value} has no effect on {kind}: leave it out")
+    data = _open(config, split, strict)
     data.exif = config.exif
     if data.ignored and config.bad_images == "fail":
         path, reason = next(iter(data.ignored.items()))
@@ -78,7 +80,7 @@ def open_split(config: DataConfig, split: str) -> ImageDataset:
     return data
 
 
-def _open(config: DataConfig, split: str) -> ImageDataset:
+def _open(config: DataConfig, split: str, strict: bool) -> ImageDataset:
     kind, _, path = config.name.partition(":")
     match kind:
         case "digits":
@@ -87,7 +89,7 @@ def _open(config: DataConfig, split: str) -> ImageDataset:
             folder = Path(path) if path else FASHION_MNIST_DEBIAN
             return open_array_split(config, partial(open_fashion_mnist, folder), split)
         case "folder":
-            return open_folder(config, path, split)
+            return open_folder(config, path, split, strict=strict)
         case "csv":
             return open_table(config, path, split)
         case "tar":
@@ -119,20 +121,6 @@ def unused_settings(name: str) -> set[str]:
         ['boxes_only', 'download', 'image_key', 'root', 'train_split', 'val_split', 'validate_on']
     """
     return {setting for setting, users in _USED_BY.items() if not name.startswith(users)}
-
-
-def task_of_data(name: str) -> str:
-    """Return the task that a dataset of this name is for, e.g. detection.
-
-    Examples:
-        >>> from kat.data import task_of_data
-        >>> task_of_data("digits"), task_of_data("coco:PATH"), task_of_data("ade20k:PATH")
-        ('classification', 'detection', 'segmentation')
-    """
-    kind = name.partition(":")[0]
-    if kind == "coco":
-        return DetectionDataset.task
-    return SegmentationDataset.task if kind in LAYOUTS else ImageDataset.task
 
 
 def check_classes(train: ImageDataset, val: ImageDataset) -> None:

@@ -12,7 +12,15 @@ from typing import NamedTuple
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import NOT_AN_IMAGE, chosen_column, is_image, is_of_system, sorted_classes
+from kat.data.naming import (
+    NOT_AN_IMAGE,
+    SPLIT_NAMES,
+    TEST,
+    chosen_column,
+    is_image,
+    is_of_system,
+    sorted_classes,
+)
 from kat.data.sources.folder import dataset_of_files
 from kat.data.sources.holdout import is_held_out
 from kat.errors import InputError, unknown
@@ -20,7 +28,12 @@ from kat.files import read_text
 
 _PATHS = ("path", "image", "filename")
 """The columns that hold the paths if no other is given."""
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLITS = {
+    **dict.fromkeys(SPLIT_NAMES["train"], "train"),
+    **dict.fromkeys(SPLIT_NAMES["val"], "val"),
+    TEST: TEST,
+}
+"""The split that each word of a table means, in lower case."""
 _LIMIT = 1 << 30
 """The most bytes of a table: ten million rows."""
 _SEVERAL = re.compile(r".*[;|].*|\[.*\]")
@@ -53,7 +66,7 @@ def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
     folder = Path(path).parent
     rows = _read(Path(path), folder, config)
     given = {row.split for row in rows}
-    val = _SPLITS.get(config.val_split)
+    val = _SPLITS.get(config.val_split.lower())
     if val is None:
         raise unknown("split (data.val_split)", config.val_split, _SPLITS)
     if val == "test" and val not in given:
@@ -97,7 +110,7 @@ def _read(table: Path, folder: Path, config: DataConfig) -> list[_Row]:
     rows = []
     for number, line in enumerate(cells, start=2):
         row = dict(zip(columns, line, strict=False))
-        path, label, split = row.get(image, ""), row.get(target, ""), row.get("split", "")
+        path, label, split = row.get(image, ""), row.get(target, ""), row.get("split", "").lower()
         if not any(line) or is_of_system(path):
             continue
         full = os.path.abspath(os.path.join(folder, path))

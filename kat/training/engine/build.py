@@ -143,9 +143,9 @@ def _training_batches(loader: Loader, config: TrainConfig) -> int:
     batches = _batches(loader, config.limit_train_batches)
     if batches < 1:
         raise InputError(
-            f"the training split has fewer than one batch of"
-            f" data.batch_size={config.data.batch_size} in each process, or limit_train_batches"
-            " leaves none of its batches"
+            f"the {loader.order.length} training images make no batch of"
+            f" data.batch_size={loader.batch_size} in each process, or"
+            f" limit_train_batches={config.limit_train_batches} leaves none: lower the batch size"
         )
     return batches
 

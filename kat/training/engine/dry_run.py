@@ -10,7 +10,7 @@ import torch
 from kat.data import Batch
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.text import duration, scaled
+from kat.text import counted, duration, scaled
 from kat.training.callbacks.throughput import Throughput
 from kat.training.cluster.processes import launch
 from kat.training.config import TrainConfig
@@ -146,6 +146,6 @@ def _read(run: Run) -> Work:
 def _images(resolved: ResolvedRun) -> dict[str, str]:
     found = {}
     for name, data in (("training", resolved.train_data), ("validation", resolved.val_data)):
-        left = f"; {len(data.ignored)} files are left out" if data.ignored else ""
+        left = f"; {counted(len(data.ignored), 'file')} left out" if data.ignored else ""
         found[f"{name} data"] = f"{len(data):,} images{left}"
     return found

@@ -7,10 +7,10 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml
 
@@ -18,10 +18,11 @@ from kat.documents import read_json, read_yaml, write_json
 from kat.errors import InputError
 from kat.files import check_folder, read_text, write_text
 from kat.locks import locked
-from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
-from kat.training.record.state import TrainState
+
+if TYPE_CHECKING:  # an occupied directory is refused without torch
+    from kat.training.record.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 TEST = "test.json"
@@ -47,6 +48,8 @@ CONTENTS = (
 )  # fmt: skip
 """Everything that a run writes, and that ``overwrite`` removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
+_FINISHED = {*RESULTS, HISTORY, BEST, PREVIOUS, LAST_GOOD, DIVERGENCE}
+"""A run has one of these files only after a step; last.ckpt it has from its start."""
 _ONCE = (
     "resume", "accept_changed_data", "overwrite", "progress", "limit_epochs", "max_steps",
     "max_time",
@@ -74,6 +77,8 @@ class Checkpoint(NamedTuple):
     @property
     def state(self) -> TrainState:
         """The progress of the run in it."""
+        from kat.training.record.state import TrainState
+
         return TrainState.from_dict(self.content["state"])
 
 
@@ -118,7 +123,7 @@ def locked_run(out: Path) -> Iterator[None]:
 def find_resumption(
     out: Path, resume: bool | Literal["auto"], overwrite: bool, first: bool
 ) -> Resumption:
-    """Read what a run resumes from, and check that it may write to its directory.
+    """Read what a run resumes from, or check that a new one may take its directory.
 
     With ``resume="auto"`` a run with a checkpoint is resumed, and one that was stopped before its
     first checkpoint is started again.
@@ -129,31 +134,51 @@ def find_resumption(
         first: check the directory of a run that is not resumed.
 
     Raises:
-        InputError: the directory is not one of a run, or holds a run that is neither resumed nor
-            overwritten; or there is no intact checkpoint of this run.
+        InputError: see :func:`take_directory`; or there is no intact checkpoint of this run.
     """
     there = {name for name in CONTENTS if (out / name).exists()}
-    checkpoints, begun = bool(there & {*_RESUMED}), SETTINGS in there
     if resume == "auto":
-        resume = checkpoints
-        overwrite = begun and not resume and not there & {BEST, *RESULTS}
+        resume = bool(there & {*_RESUMED})
+        overwrite = not there & {LAST, *_FINISHED}
     if first:
         check_folder(out)  # which a dry run does not create
     if resume:
-        settings = read_settings(out) if begun else {}
+        settings = read_settings(out) if SETTINGS in there else {}
         return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
-    names = [path.name for path in out.iterdir()] if first and out.exists() else []
-    if any(name != LOCK and not name.startswith(".partial-") for name in names):
-        if not begun:
-            raise InputError(f"{out} exists and is not a run directory; give another out")
-        if not overwrite:
-            way = (
-                "resume='auto' (--resume auto), overwrite=True (--overwrite)"
-                if checkpoints
-                else "overwrite=True (--overwrite)"
-            )
-            raise InputError(f"{out} already holds a run; give {way}, or another out")
-    return Resumption(False, overwrite)
+    return Resumption(False, first and take_directory(out, overwrite))
+
+
+def take_directory(out: Path, overwrite: bool) -> bool:
+    """Check that a new run may take a directory, and return True if it replaces the run there.
+
+    A run without a finished step is replaced: the new one makes again all that it has.
+
+    Args:
+        out: the run directory.
+        overwrite: also replace a run with a finished step.
+
+    Raises:
+        InputError: the directory is not one of a run, or holds a run with a finished step that is
+            not overwritten.
+    """
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if all(name == LOCK or name.startswith(".partial-") for name in there):
+        return False
+    if SETTINGS not in there:
+        raise InputError(f"{out} exists and is not a run directory; give another out")
+    if not overwrite and _has_a_step(out, there):
+        raise InputError(
+            f"{out} already holds a run; give resume='auto' (--resume auto), overwrite=True"
+            " (--overwrite), or another out"
+        )
+    return True
+
+
+def _has_a_step(out: Path, there: Set[str]) -> bool:
+    """Return True unless a run was stopped before there was more of it than its start."""
+    if DATA not in there or there & _FINISHED:  # run.yaml alone may be a recipe of the user's
+        return True
+    return LAST in there and newest_checkpoint(out).content["state"]["step"] > 0
 
 
 def newest_checkpoint(out: Path) -> Checkpoint:
@@ -165,6 +190,8 @@ def newest_checkpoint(out: Path) -> Checkpoint:
     Raises:
         InputError: there is no intact checkpoint, or it or best.ckpt is of another run.
     """
+    from kat.models import read_training_checkpoint
+
     damaged: list[str] = []
     for path in (out / name for name in _RESUMED if (out / name).exists()):
         try:
@@ -180,6 +207,8 @@ def newest_checkpoint(out: Path) -> Checkpoint:
 
 
 def _without_best(path: Path, state: Mapping[str, Any]) -> str:
+    from kat.models import read_training_checkpoint
+
     best = path.with_name(BEST)
     try:
         content = read_training_checkpoint(best)

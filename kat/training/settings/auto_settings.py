@@ -19,7 +19,7 @@ from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.checkpoints.weight_files import STEM
 from kat.settings import AUTO
-from kat.text import counted, listing
+from kat.text import listing
 from kat.training.config import LossConfig, ModelConfig, TrainConfig
 from kat.training.tasks.registry import TASKS
 
@@ -27,8 +27,6 @@ _WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
 """The parts of a run, of which each warm-up takes one."""
 _MEASURED = 100
 """The most images whose sides are read to choose the size."""
-_IMBALANCED = 4
-"""The largest class over the smallest, by images, beyond which a run names class weights."""
 _VIT = re.compile(r"^(vit|deit3?)_")
 Settings = TypeVar("Settings")
 
@@ -231,24 +229,6 @@ def with_class_weights(loss: LossConfig, data: ImageDataset) -> LossConfig:
             f" {listing(map(repr, classes), 8)}: give one for each, in this order"
         )
     return replace(loss, class_weights=weights)
-
-
-def imbalance(data: ImageDataset) -> str:
-    """Return a line that names the smallest class, or "" if no class is far larger.
-
-    Args:
-        data: the training split.
-    """
-    if data.task == ImageDataset.task:
-        counts = data.class_counts()
-        small, large = counts.min(), counts.max()
-        if 0 < _IMBALANCED * small < large:
-            return (
-                f"class {data.classes[counts.argmin()]!r} has {counted(small, 'training image')},"
-                f" the largest class {large}: loss.class_weights=balanced gives all classes the"
-                " same weight"
-            )
-    return ""
 
 
 def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:

@@ -8,11 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kat.data.config import DataConfig
+from kat.data import DataConfig, task_of_data
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested, settings_from
 from kat.training.config import TrainConfig
+from kat.training.record.run_directory import LOCK, SETTINGS, read_settings, take_directory
 from kat.training.tasks.registry import TASKS
 
 SHORT = {
@@ -116,11 +117,8 @@ def config_of_run(
         recipes: the recipes among them.
 
     Raises:
-        InputError: an unknown setting, or an invalid value.
+        InputError: an unknown setting, an invalid value, or the directory of a new run is taken.
     """
-    from kat.data import task_of_data  # imports torch
-    from kat.training.record.run_directory import SETTINGS, read_settings  # imports torch
-
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))
     kept = given.get("resume") and (out / SETTINGS).is_file()
@@ -131,4 +129,8 @@ def config_of_run(
         base = {}
     else:
         base = read_recipe(TASKS[task_of_data(data)].recipe)
-    return config_from(merged(base, given))
+    content = merged(base, given)
+    out = Path(content.get("out", TrainConfig.out))
+    if not content.get("resume") and not (out / LOCK).exists():
+        take_directory(out, content.get("overwrite", False))  # config_from imports torch
+    return config_from(content)

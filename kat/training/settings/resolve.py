@@ -24,6 +24,7 @@ from kat.data import (
     preprocessing,
     seed_all,
 )
+from kat.data.record import absolute_paths
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.settings import AUTO, check_ranges, flat
@@ -37,7 +38,7 @@ from kat.training.record.run_directory import (
     find_resumption,
     settings_to_keep,
 )
-from kat.training.settings.auto_settings import imbalance, resolve_auto
+from kat.training.settings.auto_settings import resolve_auto
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
@@ -128,7 +129,9 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
         InputError: the data has changed, and ``accept_changed_data`` is not set.
     """
     where = DataConfig(**located(vars(config.data), resumption.data))
-    train, val = open_split(where, "train"), open_split(where, "val")
+    # skipped files have the same names wherever the run is resumed
+    whole = DataConfig(**located(vars(where), {"paths": absolute_paths(where)}))
+    train, val = open_split(whole, "train"), open_split(whole, "val")
     check_classes(train, val)
     record = data_record(where, train, val)
     changed = "; ".join(differences(resumption.data, record)) if resumption.data else ""
@@ -214,7 +217,7 @@ def _notes(
     lines = [*resumption.checkpoint.damaged] if resumption.checkpoint else []
     if data.changed:
         lines.append(f"the data has changed since the run began: {data.changed}")
-    lines += (data.train.note, data.val.note)
+    lines += [*data.train.note.splitlines(), *data.val.note.splitlines()]
     now, before = flat(settings_to_keep(final)), flat(resumption.settings)
     chosen, others = [], []
     for name, value in now.items():
@@ -232,7 +235,7 @@ def _notes(
         weights = [f"{name} {weight:.4g}" for name, weight in pairs]
         lines.append(f"class weights: {listing(weights, 8)}")
     if final.loss.class_weights is None:
-        lines.append(imbalance(data.train))
+        lines.append(data.train.imbalance())
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
         if typed[name] not in (AUTO, now[name]):
             lines.append(

@@ -278,7 +278,7 @@ class ImagePass:
                 f" {len(columns)}"
             )
         check_weights(subject.source, subject.model)
-        self.notes += [images.note] if images.note else []
+        self.notes += images.note.splitlines()
         self.device = device_of(subject.model, config)
         self.model = subject.model.eval()
         self.columns = torch.tensor(columns)

@@ -101,6 +101,6 @@ def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(
     settings["data"] |= {"name": f"coco:{data}", "bad_annotations": "skip"}
     (out / "run.yaml").write_text(yaml.safe_dump(settings))
     assert run("eval", out) == 0
-    note = f"{data}/annotations/instances_validation.json: 1 boxes"
+    note = f"{data}/annotations/instances_validation.json: boxes of zero area: 1"
     assert capsys.readouterr().out.startswith(note)
-    assert " 1 boxes" in refused(capsys, "eval", out, "--data.bad_annotations", "fail")
+    assert "boxes of zero area" in refused(capsys, "eval", out, "--data.bad_annotations", "fail")

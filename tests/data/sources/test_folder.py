@@ -39,7 +39,7 @@ def test_bad_folders_are_named(tmp_path):
         open_split(config, "train")
     config = DataConfig(name=f"folder:{tmp_path}")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="has no folder with the images of a class"):
+    with pytest.raises(InputError, match=f"images of a class.* folder:{tmp_path.parent}$"):
         open_split(config, "train")
     (tmp_path / "train").mkdir()
     with pytest.raises(InputError, match="has no folder with the images of a class"):

@@ -57,6 +57,11 @@ def test_a_kind_without_a_path_is_refused(tmp_path, monkeypatch):
         open_split(DataConfig("folder:"), "train")
 
 
+def test_a_setting_without_an_effect_is_named_with_the_kind_of_data(tmp_path):
+    with pytest.raises(InputError, match=r"data\.boxes_only=True has no effect on folder: leave"):
+        open_split(DataConfig(f"folder:{tmp_path}", boxes_only=True), "train")
+
+
 def _folder(root, images):
     for split in ("train", "val"):
         for index, content in enumerate(images):

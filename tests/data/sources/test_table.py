@@ -96,10 +96,10 @@ def test_numbers_are_classes_in_the_order_of_their_values(tmp_path):
 
 
 def test_tables_as_other_programs_write_them(tmp_path):
-    """A byte-order mark, spaces, other orders of columns, blank rows, other words for val."""
+    """A byte-order mark, spaces, other orders of columns, blank rows, other words for splits."""
     write_folder(tmp_path, classes=2, train=2, val=1)
     rows = rows_of(tmp_path, whole=False)
-    words = {"train": "train", "val": "validation"}
+    words = {"train": "Training", "val": "VALIDATION"}
     lines = ["\ufefflabel, split ,path", "", *(f'{n}, {words[s]}, "{p}"' for p, n, s in rows), ""]
     (tmp_path / "a.csv").write_text("\r\n".join(lines), encoding="utf-8")
     names = f"csv:{tmp_path / 'a.csv'}", f"folder:{tmp_path}"

@@ -13,6 +13,7 @@ from timm.data import RealLabelsImagenet
 
 from kat.errors import InputError
 from kat.files import open_input
+from kat.text import counted
 from kat.training.tasks.classification.metrics import (
     TOP,
     Calibration,
@@ -103,7 +104,7 @@ def _lines(
     top5 = f", top-5 {metrics['top5']:.2f} %" if "top5" in metrics else ""
     accuracy = f"top-1 {metrics['top1']:.2f} %{interval(metrics['top1'], found.images)}{top5}"
     others = f"macro F1 {metrics['macro_f1']:.2f} %, loss {metrics['loss']:.4f}"
-    counts = f"{found.images} images ({len(found.skipped)} files skipped)"
+    counts = f"{found.images} images ({counted(len(found.skipped), 'file')} skipped)"
     confidence = f"mean confidence {100 * metrics['mean_confidence']:.2f} %"
     lines = [
         f"{data}: {accuracy}, {others} on {counts}",
