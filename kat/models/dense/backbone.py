@@ -99,7 +99,7 @@ class DenseBackbone(nn.Module):
                 f" {list(global_blocks)} and {self.out_blocks}"
             )
         for block in blocks:
-            block.__class__ = GridBlock
+            block.__class__ = GridBlock  # the same modules, whose weights keep their names
         self.vit = keep_grid_only(vit)
         self.grad_checkpointing = False
         self.attention = nn.ModuleList()
