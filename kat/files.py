@@ -62,7 +62,7 @@ def open_input(
     raise UnreadableFile(path, reason)
 
 
-def read_bytes(path: str | Path, limit: int) -> bytes:
+def read_bytes(path: str | Path, limit: int = 1 << 26) -> bytes:
     """Return the bytes of a file; see :func:`open_input`."""
     with open_input(path, limit=limit) as file:
         return file.read()
@@ -80,6 +80,12 @@ def read_text(path: str | Path, limit: int = 1 << 26) -> str:
     except UnicodeDecodeError as error:
         found = "it is UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else error
         raise UnreadableFile(path, f"it is not text in UTF-8: {found}; save it as UTF-8") from None
+
+
+def leads_outside(path: str | Path, folder: str | Path) -> bool:
+    """Return True if a path is neither a folder nor in it, once its links are followed."""
+    inside = os.path.join(os.path.realpath(folder), "")
+    return not os.path.join(os.path.realpath(path), "").startswith(inside)
 
 
 def reason_of(error: BaseException) -> str:

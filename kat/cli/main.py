@@ -18,8 +18,9 @@ from kat.extras import needed_by
 from kat.text import say, warn
 from kat.version import __version__
 
-COMMANDS = {
+COMMANDS: dict[str, str | None] = {
     "ablate": "plot",
+    "compat": None,
     "completion": "train",
     "convert": "vision",
     "data check": "train",
@@ -40,7 +41,8 @@ COMMANDS = {
     "train": "train",
     "verify": "plot",
 }
-"""The commands, each with the extra of pyproject.toml that brings all that it needs.
+"""The commands, each with the extra of pyproject.toml that brings all that it needs,
+or None if torch is enough.
 
 ``kat train`` is ``main`` of kat/cli/commands/train.py, and ``kat plot cost`` is ``cost`` of
 kat/cli/commands/plot.py.
@@ -53,6 +55,7 @@ The Kolmogorov-Arnold Transformer (arXiv 2409.10594): train, evaluate and use KA
 
 commands:
   ablate      train a grid of factors and seeds, and compare the cells
+  compat      check what of a project written for the published packages is served
   completion  print a script that lets the shell complete commands, options and values
   convert     make a KAT from a trained ViT, and report how much its outputs change
   data        check a dataset before training
@@ -81,6 +84,7 @@ examples:
   kat plot activations runs/digits --out activations.svg
   kat report runs/digits                                 a page of the run
   kat data check coco:/data/coco                         find invalid images and annotations
+  kat compat PROJECT                                     code written for the authors' packages
   kat verify                                             check every backend on this machine
 
 'kat help COMMAND' lists the options of a command, 'kat --version' prints the version, and

@@ -9,7 +9,7 @@ and state dicts of their authors, on every device:
 Where one of these packages is installed, it is used, and a line on stderr says so;
 ``import kat.compat.force`` serves the names of ``kat_rational`` and ``rational_kat`` even then.
 ``python -m kat.compat script.py`` runs a script that is not to be edited, and
-``python -m kat.compat --check FOLDER`` lists how each import of a project is served.
+``kat compat PROJECT`` lists how each import of a project is served.
 
 The initial functions are this library's presets: the authors' coefficients of GELU are off by up to
 1.46 in their own kernel. A loaded state dict computes the same as in the authors' GPU kernels, with

@@ -1,7 +1,4 @@
-"""``python -m kat.compat script.py``: runs a script that imports a published package.
-
-``python -m kat.compat --check PATH`` and ``--replace PATH``: see :mod:`kat.compat.check`.
-"""
+"""``python -m kat.compat script.py``: runs a script that imports a published package."""
 
 from __future__ import annotations
 
@@ -9,28 +6,19 @@ import runpy
 import sys
 from pathlib import Path
 
-from kat.compat import check
 from kat.text import say
 
-_USAGE = """\
-usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]
-       python -m kat.compat --check PATH
-       python -m kat.compat --replace PATH [--force]"""
+_USAGE = "usage: python -m kat.compat (SCRIPT | -m MODULE) [ARGUMENTS]"
 
 
 def main() -> None:
-    """Run the script as ``python script.py`` would, or a module after ``-m``; or the check."""
+    """Run the script as ``python script.py`` would, or a module after ``-m``."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in ("-h", "--help"):
         say(_USAGE)
         return
     if not arguments or arguments == ["-m"]:
         sys.exit(_USAGE)
-    if arguments[0] in ("--check", "--replace"):
-        if len(arguments) < 2:
-            sys.exit(_USAGE)
-        write = "--replace" in arguments
-        sys.exit(check.main(Path(arguments[1]), write, "--force" in arguments))
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path.insert(0, "")
@@ -38,7 +26,9 @@ def main() -> None:
         return
     script = Path(arguments[0])
     if not script.is_file():
-        sys.exit(f"python -m kat.compat: {script} does not exist")
+        sys.exit(
+            f"python -m kat.compat: {script} does not exist; to check a project: kat compat PROJECT"
+        )
     sys.argv = arguments
     sys.path.insert(0, str(script.resolve().parent))
     runpy.run_path(str(script), run_name="__main__")

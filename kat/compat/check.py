@@ -1,30 +1,33 @@
 """Check how a project's imports and calls of rational packages are served, and replace imports.
 
-``python -m kat.compat --check PATH`` reads the ``.py`` files of a tree and runs none of them.
-``python -m kat.compat --replace PATH`` prints the changed imports as a diff and writes them.
+The files of the project are parsed, and none of them is run.
 """
 
 from __future__ import annotations
 
 import ast
-import codecs
 import inspect
+import io
+import re
 import shutil
-import sys
+import tokenize
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
 from kat.compat.serving import KERNELS, absent, module_of, published
-from kat.errors import InputError
-from kat.files import replacing
+from kat.errors import InputError, first_line
+from kat.files import leads_outside, read_bytes, replacing
 from kat.text import counted, say, say_all
+
+_FALLBACK = re.compile(r"(?ms)^except(:|.*(ImportError|Exception))(?!.*\braise\b)")
+"""A handler that continues without what an import lacks."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An import or a call of a rational package.
+    """An import or a call of a rational package, or a file that is not read.
 
     Args:
         path: the file.
@@ -41,56 +44,75 @@ class Found:
     replacement: str = ""
 
     @property
-    def refused(self) -> bool:
-        """True if it is not served."""
-        return self.verdict.startswith("not served")
+    def is_problem(self) -> bool:
+        """True if it is not served, or the file is not read."""
+        return self.verdict.startswith("not ")
 
     def __str__(self) -> str:
         return f"{self.path}:{self.node.lineno}: {self.text}: {self.verdict}"
 
 
 def check(root: Path) -> list[Found]:
-    """Return the imports and calls in all ``.py`` files of a tree.
+    """Return the imports and calls in all ``.py`` files of a project, and the files not read.
 
-    The files of a copy of ``kat_rational`` or ``rational_kat`` are not listed.
+    The files of a copy of ``kat_rational`` or ``rational_kat`` are not listed, nor hidden files and
+    those of an environment.
 
     Raises:
-        InputError: the path does not exist.
+        InputError: the project is not a folder, or a module of it is found in the place of this
+            library. The message names the module and the lines that import it.
     """
-    if not root.exists():
-        raise InputError(f"{root} does not exist")
-    files = [root] if root.is_file() else _python_files(root)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder")
+    files = [path for path in sorted(root.rglob("*.py")) if _is_own(path.relative_to(root))]
     found: list[Found] = []
+    imports: list[tuple[str, str]] = []
     for path in files:
-        if not {path.stem, *path.relative_to(root).parent.parts} & set(KERNELS):
-            found += _check_file(path, files)
+        if {path.stem, *path.relative_to(root).parent.parts} & set(KERNELS):
+            continue
+        try:
+            if leads_outside(path, root):
+                raise InputError(f"it is a link that leads out of {root}")
+            found += _check_file(path, files, imports)
+        except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            verdict = f"not read: {first_line(error)}"
+            found.append(Found(path, ast.Pass(lineno=1), path.name, verdict))
+    for path in files:
+        place = re.fullmatch(r"(.*/)?kat(/__init__)?\.py", path.relative_to(root).as_posix())
+        if place and not (place[1] and (root / place[1] / "__init__.py").exists()):
+            lines = [line for name, line in imports if re.search(r"(^|\.)kat\b(?!\.compat)", name)]
+            raise InputError(
+                f"`import kat` finds {path} in the place of this library: rename it, for example to"
+                f" own_kat, and change its name in {', '.join(lines) or 'no other line'}"
+            )
     return found
 
 
-def _python_files(root: Path) -> list[Path]:
-    """Return the files of a tree but those in hidden folders."""
-    files = sorted(root.rglob("*.py"))
-    visible = [path for path in files if "/." not in f"/{path.relative_to(root).as_posix()}"]
-    return [path for path in visible if path.is_file()]
+def _is_own(path: Path) -> bool:
+    """Return False for a hidden file and for one in an environment."""
+    return not re.search(r"(^|/)(\.|site-packages/)", path.as_posix())
 
 
-def _check_file(path: Path, files: list[Path]) -> list[Found]:
-    try:
-        nodes = list(ast.walk(ast.parse(path.read_text("utf-8-sig"))))
-    except (SyntaxError, ValueError) as error:
-        return [Found(path, ast.Pass(lineno=1), path.name, f"not read: {error}")]
+def _check_file(path: Path, files: list[Path], imports: list[tuple[str, str]]) -> list[Found]:
+    """Return what is found in a file. Adds the modules that it imports to ``imports``."""
+    nodes: list[Any] = list(ast.walk(ast.parse(read_bytes(path))))
     names: dict[str, Any] = {}
+    optional: set[ast.AST] = set()
     found: list[Found] = []
-    for node in nodes:
+    for node in nodes:  # a statement comes before those that it holds
+        modules: dict[str, list[ast.alias]] = {}
         if isinstance(node, ast.Import):
             modules = {alias.name: [alias] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             modules = {"." * node.level + (node.module or ""): node.names}
-        else:
-            continue
+        elif _FALLBACK.search("".join(map(ast.unparse, getattr(node, "handlers", [])))):
+            optional.update(ast.walk(ast.Module(node.body, [])))
         for module, aliases in modules.items():
+            imports.append((module, f"{path}:{node.lineno}"))
             if package := published(module):
                 verdict, new = _check_import(node, module, package, aliases, files, names)
+                if node in optional:
+                    verdict = verdict.replace("not served", "left to the `except` of its `try`")
                 found.append(Found(path, node, ast.unparse(node), verdict, new))
     for node in nodes:
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -159,7 +181,7 @@ def replace(root: Path, found: list[Found], force: bool) -> None:
         InputError: the tree is in no git repository, unless ``force``.
     """
     changes: dict[Path, bytes] = {}
-    for each in sorted(found, key=lambda each: each.node.lineno, reverse=True):
+    for each in reversed(found):  # the last of a file first: the others keep their places
         if each.replacement:
             content = changes.get(each.path) or each.path.read_bytes()
             changes[each.path] = _replaced(content, each.node, each.replacement)
@@ -180,23 +202,10 @@ def replace(root: Path, found: list[Found], force: bool) -> None:
 
 
 def _replaced(content: bytes, node: Any, replacement: str) -> bytes:
-    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""
-    lines = content.removeprefix(mark).splitlines(keepends=True)
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    utf8 = content.decode(encoding).encode()  # whose bytes the columns of a node count
+    lines = utf8.splitlines(keepends=True)
     first, last = node.lineno - 1, node.end_lineno - 1
     before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
     lines[first : last + 1] = [before + replacement.encode() + after]
-    return mark + b"".join(lines)
-
-
-def main(root: Path, write: bool, force: bool) -> int:
-    """Print what is found, and with ``write`` replace it; 1 if something is not served."""
-    try:
-        found = check(root)
-        say_all(found)
-        refused = sum(each.refused for each in found)
-        say(f"{counted(len(found), 'import or call', 'imports and calls')}, {refused} not served")
-        if write:
-            replace(root, found, force)
-    except InputError as error:
-        sys.exit(f"python -m kat.compat: {error}")
-    return int(refused > 0)
+    return b"".join(lines).decode().encode(encoding)

@@ -89,3 +89,16 @@ def test_a_full_standard_output_is_one_line():
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 1
     assert (ended.stderr.count("No space left"), ended.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.slow
+def test_another_module_in_the_place_of_kat_is_one_line(tmp_path):
+    """As PYTHONPATH=. has it in a project with a kat.py, which is not run."""
+    (tmp_path / "kat.py").write_text("print('run')")
+    code = "import sys, kat_command; sys.exit(kat_command.main(['compat', '.']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("kat: ")
+    assert str(tmp_path / "kat.py") in done.stderr

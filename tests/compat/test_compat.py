@@ -137,7 +137,7 @@ def test_names_as_public_code_calls_them(code, tmp_path):
     (tmp_path / "net.py").write_text(code)
     found = check.check(tmp_path)
     assert len(found) > 1
-    assert not any(each.refused for each in found)
+    assert not any(each.is_problem for each in found)
 
 
 def test_a_layer_of_flashkat_keeps_its_names():
@@ -173,6 +173,9 @@ def test_a_script_runs_unchanged(tmp_path):
         assert result.stdout.split("\n")[0] == "kat.compat.kat_rational __main__ 7 ['--a', 'b']", (
             result.stderr
         )
+    result = subprocess.run([*command, "--check", "."], cwd=tmp_path, **run)
+    assert result.returncode == 1
+    assert "kat compat PROJECT" in result.stderr
 
 
 PACKAGES = {"kat_rational": "rational_kat_cu.kat_rational"}

@@ -28,6 +28,7 @@ LEFT_OUT = {
 PLACES = {
     r"folder:(PATH|/data/\w+)": "folder:photos", r"coco:\S+": "coco:items", "/shared/": "",
     r"ade20k:\S+": "ade20k:items", "csv:": "csv:photos/", r"\$scheme": "trunc_normal",
+    "PROJECT --replace": "project --replace --force", "PROJECT": "project",
     "RUN ": "runs/items_detection ", "kat_small.pth": "vit_small_patch16_224",
 }  # fmt: skip
 """Data and runs that the commands name, and what they are here."""
@@ -76,6 +77,8 @@ def _write_files(items):
     write_folder(Path("photos"), classes=2, train=10, val=2)
     write_table(Path("photos/labels.csv"), rows_of(Path("photos"), whole=False))
     write_fashion_mnist(Path(), train=20, val=10)
+    Path("project").mkdir()
+    Path("project/net.py").write_text("from kat_rational import KAT_Group\n")
     for name in ("cat", "dog", "street"):
         Path(f"{name}.jpg").write_bytes(picture())
     write_table(Path("measured.csv"), [(x / 9, x * x) for x in range(-20, 20)], ("x", "y"))

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections import defaultdict
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from kat.data.naming import (
 from kat.data.sources.folder import dataset_of_files
 from kat.data.sources.holdout import is_held_out
 from kat.errors import InputError, unknown
-from kat.files import read_text
+from kat.files import leads_outside, read_text
 
 _PATHS = ("path", "image", "filename")
 """The columns that hold the paths if no other is given."""
@@ -53,10 +54,11 @@ def open_table(config: DataConfig, path: str, split: str) -> ImageDataset:
     ``config.label_key``, or label; and perhaps split. Others are not used. The cells are divided by
     commas, semicolons or tabs.
 
-    Paths are relative to the folder of the file, and none may lead out of it. The classes are the
-    labels, sorted as names of folders; the images are in the order of their classes and paths.
-    So the table of a folder gives the same dataset as the folder. A share ``config.holdout`` of
-    each class is held out for validation on the same conditions as for a folder.
+    Paths are relative to the folder of the file, and none may lead out of it, nor a link. The
+    classes are the labels, sorted as names of folders; the images are in the order of their classes
+    and paths. So the table of a folder gives the same dataset as the folder. A share
+    ``config.holdout`` of each class is held out for validation on the same conditions as for a
+    folder.
 
     Raises:
         InputError: a column is missing or ambiguous; or the message names the first row that is
@@ -105,7 +107,8 @@ def _read(table: Path, folder: Path, config: DataConfig) -> list[_Row]:
         raise InputError(f"{table} is not a CSV file: row {lines.line_num}: {error}") from None
     image = chosen_column(_PATHS, columns, config.image_key, "image", table)
     target = chosen_column(("label",), columns, config.label_key, "label", table)
-    inside = os.path.join(os.path.abspath(folder), "")
+    inside = os.path.realpath(folder)
+    is_outside = cache(partial(leads_outside, folder=inside))  # many images lie in few folders
     seen: dict[str, int] = {}
     rows = []
     for number, line in enumerate(cells, start=2):
@@ -123,7 +126,7 @@ def _read(table: Path, folder: Path, config: DataConfig) -> list[_Row]:
             problem = f"the split {split!r}: it must be train, val or test"
         elif _SEVERAL.fullmatch(label):
             problem = f"the label {label!r}, several classes: kat has no multi-label classification"
-        elif not full.startswith(inside):
+        elif is_outside(full if os.path.islink(full) else os.path.dirname(full)):
             problem = f"{path!r}, which is outside {inside}: move the table above its images"
         elif not os.path.exists(full):
             problem = f"{path!r}, which does not exist in {inside}"

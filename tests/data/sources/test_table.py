@@ -171,6 +171,8 @@ def test_the_share_that_is_held_out(tmp_path):
         (("train/n00/0.jpg", "a", ""), "the split '': it must be train, val or test"),
         (("val/./n00/../n00/0.jpg", "a", "train"), ", which row 3 has already"),
         (("../other.jpg", "a", "train"), "'../other.jpg', which is outside "),
+        (("link.jpg", "a", "train"), "'link.jpg', which is outside "),
+        (("linked/other.jpg", "a", "train"), "'linked/other.jpg', which is outside "),
         (("train/n00/0.jpg", "a;b", "train"), "the label 'a;b', several classes: kat has no"),
         (("train/n00/0.jpg", "a|b", "train"), "several classes"),
         (("train/n00/0.jpg", "['a', 'b']", "train"), "several classes"),
@@ -180,6 +182,8 @@ def test_the_share_that_is_held_out(tmp_path):
 def test_a_bad_row_is_named(tmp_path, row, problem):
     write_folder(tmp_path, classes=2, train=1, val=1)
     (tmp_path.parent / "other.jpg").write_bytes(b"")
+    (tmp_path / "link.jpg").symlink_to("../other.jpg")
+    (tmp_path / "linked").symlink_to("..")
     rows = [("train/n01/0.jpg", "b", "train"), ("val/n00/0.jpg", "a", "val"), row]
     table = write_table(tmp_path / "labels.csv", rows)
     with pytest.raises(InputError) as error:
