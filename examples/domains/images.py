@@ -28,6 +28,7 @@ Squares and noise are drawn once, the same for every arm and seed.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -95,11 +96,15 @@ class Images(NamedTuple):
     labels: Tensor
 
 
-def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
-    """One run of an arm: the model, and its errors."""
+def run(
+    options: argparse.Namespace,
+    trial: Trial,
+    make: Callable[[str], nn.Sequential] | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """One run of an arm: the model, by default of make_model, and its errors."""
     task = TASKS[trial.task]
     seen, held_out = split(task, read(options.data, "train"), trial.seed)
-    model = make_model(trial.arm).to(trial.device)
+    model = (make or make_model)(trial.arm).to(trial.device)
 
     def loss() -> Tensor:
         chosen = torch.randint(task.train, (task.batch,))
@@ -114,11 +119,11 @@ def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str,
     return model, row
 
 
-def make_model(arm: str) -> nn.Module:
+def make_model(arm: str, blocks: int = BLOCKS) -> nn.Sequential:
     """Bytes (n, 1, 28, 28) to logits (n, 10); all but the MLPs is drawn the same for every arm."""
     body = VisionTransformer(
         img_size=SIZE, patch_size=PATCH, in_chans=1, num_classes=CLASSES, embed_dim=WIDTH,
-        depth=BLOCKS, num_heads=HEADS, class_token=False, global_pool="avg",
+        depth=blocks, num_heads=HEADS, class_token=False, global_pool="avg",
     )  # fmt: skip
     for block in body.blocks:
         block.mlp = mlp(arm, WIDTH, HIDDEN)

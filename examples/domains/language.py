@@ -16,6 +16,8 @@ training documents alone.
   docstrings    of the standard library of the Python that runs this, a document a module; 1.7 MB
   python3-doc   Python's documentation, a document a page; 11.5 MB; apt-get install python3-doc
   doc-rfc-std   the RFCs that are standards; apt-get install doc-rfc-std (Debian, non-free)
+  anarchism     An Anarchist FAQ, prose on politics, a document a page; 11.7 MB; apt-get install
+                anarchism
 
 Error: bits per byte on held-out documents, sum of -log2 p(token) over the bytes of the tokens,
 which a tokenizer with other tokens leaves comparable. Column curve: bits per byte of the validation
@@ -48,7 +50,11 @@ with needed():
     from training import train
     from transformers import LlamaConfig, LlamaForCausalLM
 
-PAGES = {"python3-doc": "python3*/html/_sources/**/*.rst.txt", "doc-rfc-std": "RFC/**/*.txt*"}
+PAGES = {
+    "python3-doc": "python3*/html/_sources/**/*.rst.txt",
+    "doc-rfc-std": "RFC/**/*.txt*",
+    "anarchism": "anarchism/markdown/*.md.gz",
+}
 """By Debian package, the files that it has in /usr/share/doc."""
 VOCABULARY, WIDTH, HIDDEN, BLOCKS, HEADS = 4096, 192, 576, 6, 6
 BATCH, CONTEXT = 8, 256
@@ -98,8 +104,13 @@ def run(
     options: argparse.Namespace,
     trial: Trial,
     make: Callable[[str], LlamaForCausalLM] | None = None,
+    choose: Callable[[Tensor, int], Tensor] | None = None,
+    make_optimizers: Callable[[nn.Module], list[torch.optim.Optimizer]] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """One run of an arm: the model, by default of make_model, and its bits per byte."""
+    """One run of an arm: the model, by default of make_model, and its bits per byte.
+
+    ``choose`` takes the windows of validation and test from the tokens, by default spaced_windows.
+    """
     text = read(trial.task, options.docs)
     model = (make or make_model)(trial.arm).to(trial.device)
     torch.manual_seed(trial.seed)  # the same batches for all arms, whose weights draw differently
@@ -111,16 +122,18 @@ def run(
         logits = forward(input_ids=batch[:, :-1]).logits
         return functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
-    def error(tokens: Tensor, count: int) -> float:
-        return bits_per_byte(model, tokens, text.bytes_of_token, count)
-
-    row = train(trial, model, loss, partial(error, text.valid, VALID), 0.1, max_norm=1.0)
+    choose = choose or spaced_windows
+    valid = choose(text.valid, VALID)
+    error = partial(bits_per_byte, model, valid, text.bytes_of_token)
+    row = train(trial, model, loss, error, 0.1, 1.0, make_optimizers)
     row["curve"] = [(step * BATCH * CONTEXT, bits) for step, bits in row["curve"]]
     row["tokens"] = trial.steps * BATCH * CONTEXT
-    nats, sizes = window_nats(model, text.test, text.bytes_of_token, TEST)
+    if trial.tuning:
+        return model, row
+    nats, sizes = window_nats(model, choose(text.test, TEST), text.bytes_of_token)
     row["test"] = (nats.sum() / math.log(2) / sizes.sum()).item()
     row["windows"] = " ".join(f"{value:.3f}" for value in nats.tolist())
-    if options.generate and not trial.tuning:
+    if options.generate:
         print(f"  {complete(model, text, text.test[: CONTEXT // 8], options.generate)!r}")
     return model, row
 
@@ -138,27 +151,33 @@ def make_model(arm: str) -> LlamaForCausalLM:
     return model
 
 
-def bits_per_byte(model: nn.Module, tokens: Tensor, sizes: Tensor, count: int) -> float:
-    """Over ``count`` windows that are evenly spaced over the tokens, or all that there are."""
-    nats, lengths = window_nats(model, tokens, sizes, count)
+def spaced_windows(tokens: Tensor, count: int) -> Tensor:
+    """``count`` windows that are evenly spaced over the tokens, or all that there are."""
+    return spaced(tokens.unfold(0, CONTEXT + 1, CONTEXT), count)
+
+
+def spaced(rows: Tensor, count: int) -> Tensor:
+    """``count`` evenly spaced rows of a tensor, or all that there are."""
+    return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).round().long()]
+
+
+def bits_per_byte(model: nn.Module, windows: Tensor, sizes: Tensor) -> float:
+    """Over windows (n, CONTEXT + 1); ``sizes`` are the bytes of each token."""
+    nats, lengths = window_nats(model, windows, sizes)
     return (nats.sum() / math.log(2) / lengths.sum()).item()
 
 
 @torch.no_grad()
-def window_nats(
-    model: nn.Module, tokens: Tensor, sizes: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def window_nats(model: nn.Module, windows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     """The nats and the bytes of each window of :func:`bits_per_byte`."""
     device = next(model.parameters()).device
-    windows = tokens.unfold(0, CONTEXT + 1, CONTEXT)
-    chosen = torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()
     nats = []
-    for batch in windows[chosen].split(BATCH):
+    for batch in windows.split(BATCH):
         logits = model(input_ids=batch[:, :-1].to(device)).logits
         targets = batch[:, 1:].to(device)
         losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         nats.append(losses.view(targets.shape).double().sum(1).cpu())
-    return torch.cat(nats), sizes[windows[chosen][:, 1:]].sum(1)
+    return torch.cat(nats), sizes[windows[:, 1:]].sum(1)
 
 
 def complete(model: LlamaForCausalLM, text: Text, prompt: Tensor, count: int) -> str:

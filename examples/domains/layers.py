@@ -13,7 +13,9 @@ and frozen from gelu by SiLU in the place of GELU.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import kat
 from kat.nn import init_grkan_
@@ -21,9 +23,37 @@ from kat.nn import init_grkan_
 ARMS = ("gelu", "swiglu", "grkan", "gated_grkan", "frozen")
 REFERENCES = {"swiglu": "gelu", "grkan": "gelu", "gated_grkan": "swiglu", "frozen": "gelu"}
 """By arm, the one from which its differences are taken."""
-FUNCTIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
-"""Activations of plain MLPs; a domain may compare those that are in use there."""
 GROUPS = 8
+
+
+class SquaredReLU(nn.Module):
+    """max(x, 0)^2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu().square()
+
+
+class XIELU(nn.Module):
+    """p x^2 + x / 2 for x > 0, else n (exp(x) - 1 - x) + x / 2, with learned p > 0 and n > 1 / 2.
+
+    Source: arXiv 2411.13010, with the initial p = n = 0.8 of Apertus.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positive = nn.Parameter(torch.tensor([0.8]).expm1().log())  # softplus inverts this
+        self.negative = nn.Parameter(torch.tensor([0.8 - 0.5]).expm1().log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        p, n = functional.softplus(self.positive), 0.5 + functional.softplus(self.negative)
+        below = x.clamp(max=-1e-6)  # exp of a large x would make the gradient NaN
+        return torch.where(x > 0, p * x.square(), n * (below.expm1() - x)) + 0.5 * x
+
+
+FUNCTIONS = {
+    "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "relu2": SquaredReLU, "xielu": XIELU
+}  # fmt: skip
+"""Activations of plain MLPs; a domain may compare those that are in use there."""
 
 
 def mlp(arm: str, width: int, hidden: int) -> nn.Module:

@@ -14,10 +14,8 @@ learned: each rational's coefficients, and how often its inputs lay in each bin 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import math
-import subprocess
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,24 +25,22 @@ import torch
 from extra import needed
 from torch import Tensor, nn
 
-import kat
 from kat.analysis import learned_activations, plot_activations
 from kat.documents import write_json
-from kat.nn import group_functions, rationals
-from kat.nn.fitting import Points, fit
+from kat.nn import rationals
 
 with needed():
     import language
     import plan
     import yaml
+    from declared import refuse_changes
+    from functions import average_of, functions_of, load
     from runner import Domain, Trial
     from scipy.stats import t
 
 DECLARATION = Path(__file__).with_name("shapes.yaml")
 DECLARED: dict[str, Any] = yaml.safe_load(DECLARATION.read_text(encoding="utf-8"))
 ROWS, FUNCTIONS = plan.RESULTS / "shapes.csv", plan.RESULTS / "shapes-functions.json"
-EDGES = torch.linspace(-8, 8, 401)
-"""The bins of the inputs of a rational."""
 DOMAIN = Domain(
     doc=__doc__,
     name="shapes",
@@ -63,7 +59,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="make no runs: print the tables")
     parser.add_argument("--figure", type=Path, help="draw the second functions of the short donor")
     options = parser.parse_args()
-    print(f"declared in {refuse_changes()}")
+    print(f"declared in {refuse_changes(DECLARATION)}")
     if options.figure:
         learned_layers = learned_activations(make_model("fixed").model.layers)
         plot_activations([a for a in learned_layers if a.name.endswith("act2")], options.figure)
@@ -74,29 +70,6 @@ def main() -> None:
                     make(arm, seed, stage["steps"])
     for stage in DECLARED["stages"]:
         print_stage(stage["steps"], stage["arms"])
-
-
-def refuse_changes() -> str:
-    """Return the commit that declared the study.
-
-    Raises:
-        SystemExit: the declaration has changed since, or its history is not there.
-    """
-    git = ["git", "-C", str(DECLARATION.parent)]
-    log = [*git, "log", "--diff-filter=A", "--format=%H", "--", DECLARATION.name]
-    found = subprocess.run(log, capture_output=True, text=True, check=False)
-    commits = found.stdout.split()
-    if not commits:
-        raise SystemExit(
-            f"{DECLARATION.name} is not committed, so nothing is declared: {found.stderr}"
-        )
-    show = [*git, "show", f"{commits[-1]}:./{DECLARATION.name}"]
-    declared = subprocess.check_output(show, text=True)
-    now = DECLARATION.read_text(encoding="utf-8")
-    if now != declared:
-        lines = difflib.unified_diff(declared.splitlines(), now.splitlines(), lineterm="", n=0)
-        raise SystemExit(f"the declaration of {commits[-1]} has changed:\n" + "\n".join(lines))
-    return commits[-1]
 
 
 # ---- the runs
@@ -128,7 +101,10 @@ def run(donor: str | None, trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     row |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     if donor is not None:
         text = language.read(trial.task, options.docs)
-        write_json(FUNCTIONS, learned() | {donor: functions_of(model, text)})
+        windows = language.spaced_windows(text.valid, language.VALID)
+        validate = partial(language.bits_per_byte, model, windows, text.bytes_of_token)
+        found = functions_of(model.model.layers, validate)
+        write_json(FUNCTIONS, learned() | {donor: found})
         learned.cache_clear()
     return model, row
 
@@ -152,21 +128,6 @@ def make_model(arm: str) -> nn.Module:
     return model
 
 
-@torch.no_grad()
-def load(act: kat.GroupRational, given: tuple[Tensor, Tensor]) -> None:
-    """Gives a rational the coefficients of another.
-
-    Raises:
-        SystemExit: their degrees or numbers of groups differ.
-    """
-    own = act.weight_numerator, act.weight_denominator
-    for parameter, values in zip(own, given, strict=True):
-        if values.shape not in (parameter.shape, (1, parameter.shape[1])):
-            shapes = f"{tuple(values.shape)} and {tuple(parameter.shape)}"
-            raise SystemExit(f"the functions do not fit: coefficients of the shapes {shapes}")
-        parameter.copy_(values.expand(parameter.shape))
-
-
 # ---- the functions
 
 
@@ -175,33 +136,6 @@ def learned() -> dict[str, Any]:
     """What the donors learned so far: by donor, layer and rational."""
     found: dict[str, Any] = json.loads(FUNCTIONS.read_text()) if FUNCTIONS.exists() else {}
     return found
-
-
-def functions_of(model: nn.Module, text: language.Text) -> list[dict[str, Any]]:
-    """The rationals of each layer, with the density of their inputs on validation text."""
-    counts: dict[nn.Module, Tensor] = {}
-
-    def count(act: nn.Module, inputs: tuple[Tensor]) -> None:
-        new = torch.histc(inputs[0].float(), len(EDGES) - 1, EDGES[0].item(), EDGES[-1].item())
-        counts[act] = counts.get(act, 0) + new.double()
-
-    acts = rationals(model)
-    hooks = [act.register_forward_pre_hook(count) for act in acts.values()]
-    language.bits_per_byte(model, text.valid, text.bytes_of_token, language.VALID)
-    for hook in hooks:
-        hook.remove()
-    layers = []
-    for block in model.model.layers:
-        layer = {}
-        for name, act in rationals(block.mlp).items():
-            layer[name] = {
-                "form": act.form,
-                "numerator": act.weight_numerator.tolist(),
-                "denominator": act.weight_denominator.tolist(),
-                "density": (counts[act] / counts[act].sum()).mul(1e6).round().div(1e6).tolist(),
-            }
-        layers.append(layer)
-    return layers
 
 
 def coefficients(donor: str, layer: int, name: str, average: str | None) -> tuple[Tensor, Tensor]:
@@ -214,22 +148,6 @@ def coefficients(donor: str, layer: int, name: str, average: str | None) -> tupl
         return torch.tensor(own["numerator"]), torch.tensor(own["denominator"])
     chosen = [layers[layer]] if average == "layer" else layers
     return average_of([other[name] for other in chosen])
-
-
-def average_of(functions: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """The least-squares fit of the mean curve of rationals, weighted by their inputs' density."""
-    x = (EDGES[1:] + EDGES[:-1]).double() / 2
-    curves, density = [], torch.zeros_like(x)
-    for own in functions:
-        a, b = torch.tensor(own["numerator"]), torch.tensor(own["denominator"])
-        curves.append(group_functions(x, a, b, own["form"]).mean(0))
-        density += torch.tensor(own["density"])
-    mean = torch.stack(curves).mean(0)
-    inside = density > 0
-    points = Points("mean", *(values[inside].numpy() for values in (x, mean, density)))
-    degree = a.shape[1] - 1, b.shape[1]
-    found = fit(points, degree, functions[0]["form"], method="least_squares")
-    return torch.tensor([found.numerator]).float(), torch.tensor([found.denominator]).float()
 
 
 # ---- the tables

@@ -28,8 +28,9 @@ def train(
     validate: Callable[[], float],
     weight_decay: float = 0.0,
     max_norm: float = math.inf,
+    make_optimizers: Callable[[nn.Module], list[torch.optim.Optimizer]] | None = None,
 ) -> dict[str, Any]:
-    """Minimizes ``loss`` by AdamW, with warm-up and linear decay; keeps the best weights.
+    """Minimizes ``loss`` with warm-up and linear decay; keeps the best weights.
 
     Args:
         trial: the rate, the number of steps, and where the checkpoint is.
@@ -38,35 +39,48 @@ def train(
         validate: the validation error of the model; it draws nothing.
         weight_decay: of weights; biases, norms and coefficients of rationals have none.
         max_norm: the largest norm of the gradient, which is scaled to it.
+        make_optimizers: the optimizers, in the place of AdamW, with rates and weight decay of their
+            own.
 
     Returns:
-        ``valid``, the lowest validation error, infinite if training diverged; ``seconds`` of
-        training; and ``curve``, pairs of a number of steps and the validation error then.
+        ``valid``, the lowest validation error, infinite if training diverged; ``seconds`` and
+        ``cpu_seconds`` of training; and ``curve``, pairs of a number of steps and the validation
+        error then.
     """
-    optimizer = torch.optim.AdamW(kat.param_groups(model, trial.rate, weight_decay=weight_decay))
-    schedule = warm_up_and_decay(optimizer, trial.steps)
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "curve": [], "valid": math.inf, "best": {}}
+    if make_optimizers is None:
+        groups = kat.param_groups(model, trial.rate, weight_decay=weight_decay)
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups)]
+    else:
+        optimizers = make_optimizers(model)
+    schedules = [warm_up_and_decay(optimizer, trial.steps) for optimizer in optimizers]
+    parts: dict[str, Any] = {"model": model}
+    for number, pair in enumerate(zip(optimizers, schedules, strict=True)):
+        parts[f"optimizer {number}"], parts[f"schedule {number}"] = pair
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "cpu_seconds": 0.0, "curve": []}
+    state |= {"valid": math.inf, "best": {}}
     if trial.checkpoint.exists():
         state = _load(trial, parts)
         print(f"  resumed at step {state['step']}", flush=True)
     every = max(1, trial.steps // EVALUATIONS)
     told = state["seconds"]
     began = time.perf_counter() - told
+    cpu_began = time.process_time() - state["cpu_seconds"]
     for step in range(state["step"] + 1, trial.steps + 1):
         model.train()
         value = loss()
-        optimizer.zero_grad()
+        model.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         if step % every and step != trial.steps:
             continue
         model.eval()
         valid = validate() if value.isfinite() else math.inf
         state |= {"step": step, "curve": [*state["curve"], (step, valid)]}
         state["seconds"] = time.perf_counter() - began
+        state["cpu_seconds"] = time.process_time() - cpu_began
         if state["seconds"] > told + PATIENCE:
             told = state["seconds"]
             print(f"  step {step}/{trial.steps}  valid {valid:.4f}  {told:.0f} s", flush=True)
@@ -79,7 +93,7 @@ def train(
         _save(trial, parts, state)
     model.load_state_dict(state["best"] or model.state_dict())
     model.eval()
-    return {name: state[name] for name in ("valid", "seconds", "curve")}
+    return {name: state[name] for name in ("valid", "seconds", "cpu_seconds", "curve")}
 
 
 def _save(trial: Trial, parts: dict[str, Any], state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import ttest_rel
 
+import kat
 from kat.nn import group_functions, rationals
 
 pytestmark = pytest.mark.skipif(
@@ -69,7 +70,7 @@ def test_an_average_is_of_curves(study):
 
 
 def test_functions_of_another_degree_are_refused(study):
-    act = study.kat.GroupRational(degree=(3, 2))
+    act = kat.GroupRational(degree=(3, 2))
     with pytest.raises(SystemExit, match="do not fit"):
         study.load(act, (torch.zeros(1, 6), torch.zeros(8, 4)))
 
@@ -97,17 +98,16 @@ def test_the_interval_is_of_seeds_and_windows(study):
     assert width[1] > width[0]
 
 
-def test_a_changed_declaration_is_refused_with_the_difference(study, tmp_path, monkeypatch):
+def test_a_changed_declaration_is_refused_with_the_difference(study, tmp_path):
     path = tmp_path / "shapes.yaml"
     shutil.copy(study.DECLARATION, path)
-    monkeypatch.setattr(study, "DECLARATION", path)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run([*git, "init", "-q"], check=True)
     with pytest.raises(SystemExit, match="not committed"):
-        study.refuse_changes()
+        study.refuse_changes(path)
     subprocess.run([*git, "add", "shapes.yaml"], check=True)
     subprocess.run([*git, "commit", "-qm", "Declared"], check=True)
-    assert len(study.refuse_changes()) == 40
+    assert len(study.refuse_changes(path)) == 40
     path.write_text(path.read_text().replace("rate: 0.002", "rate: 0.003"))
     with pytest.raises(SystemExit, match=r"(?s)-rate: 0.002 .*\+rate: 0.003"):
-        study.refuse_changes()
+        study.refuse_changes(path)
