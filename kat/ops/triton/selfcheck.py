@@ -53,7 +53,8 @@ def problem(
         fatal = re.search("out of memory|illegal memory access", str(failure))
         if fatal or isinstance(failure, torch.AcceleratorError):
             raise
-        error, found = math.inf, f"do not run ({first_line(failure)})"
+        name = type(failure).__name__
+        error, found = math.inf, f"do not run ({name}: {first_line(failure)})"
     if error <= 1:
         return ""
     return (

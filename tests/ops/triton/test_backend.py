@@ -98,7 +98,7 @@ def first_call(error, monkeypatch):
 def test_an_error_of_compilation_or_launch_is_the_reason_for_the_reference(error, monkeypatch):
     found = first_call(error, monkeypatch)
     first = str(error).partition("\n")[0] or "AssertionError"
-    assert f"do not run ({first}) on GPU of a test, Triton" in found
+    assert f"do not run ({type(error).__name__}: {first}) on GPU of a test, Triton" in found
     assert "\n" not in found
 
 
