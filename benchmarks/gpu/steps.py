@@ -22,6 +22,7 @@ from torch import nn
 
 import kat
 from gpu import times
+from gpu.first_calls import first_calls
 from gpu.kernels import Case, largest_error, pairs_of_settings
 from gpu.plan import ROOT, Plan
 from gpu.run import Emit, Skipped, Step, compute_mode, output
@@ -308,6 +309,7 @@ STEPS = (
     Step("tests", "GPU tests", tests, 90, shares=8),
     Step("large_tests", "GPU tests of much memory", large_tests, 30),
     Step("verify", "kat verify", verify, 20, shares=4),
+    Step("first_calls", "First calls", first_calls, 45, shares=8),
     Step("equal_runs", "Equal runs", equal_runs, 15),
     Step("parity", "Training as on the CPU", parity, 35, optional=True),
     Step("sweep", "Programs and registers", times.sweep, 60, optional=True),

@@ -107,7 +107,7 @@ def sweep(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
         launch.PLANS.clear()
         launch.compiled.cache_clear()
         launch.OPTIONS = options if limit is None else {**options, "maxnreg": limit}
-        launch.resident = resident if programs is None else lambda made, count=programs: count
+        launch.resident = resident if programs is None else lambda *_, count=programs: count
         calls = case.calls(grad, *tensors)
         steps = {name: calls[name] for name in ("forward", "backward")}
         setting = {"registers at most": str(limit), "programs": str(programs or "chosen")}

@@ -32,14 +32,19 @@ def check_form(form: str) -> None:
 
 
 def check_is_tensor(name: str, value: Any) -> None:
-    """Check an argument that may be a list or an array of NumPy.
+    """Check an argument that may be a list, an array of NumPy or a ``DTensor``.
 
     Raises:
-        TypeError: it is no tensor.
+        TypeError: it is no tensor, or one that is spread over processes.
     """
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} must be a tensor, got {type(value).__name__}: convert it by torch.as_tensor"
+        )
+    if hasattr(value, "to_local"):
+        raise TypeError(
+            f"{name} is a DTensor, which kat.rational does not take: pass {name}.to_local(), or set"
+            " use_local_output=True in the parallel style before"
         )
 
 

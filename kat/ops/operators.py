@@ -54,8 +54,9 @@ class Backend(Protocol):
         v: Tensor | None = None,
         *,
         form: str,
+        dtype: torch.dtype | None = None,
     ) -> bool:
-        """Return True if the kernels take these arguments.
+        """Return True if the kernels take these arguments; y, or its gradient, is of the dtype.
 
         Warns once if the backend is unavailable, or its kernels are wrong.
         """
@@ -68,6 +69,7 @@ class Backend(Protocol):
         v: Tensor | None = None,
         *,
         form: str,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Raise an error that says why the kernels do not run for these arguments."""
 
@@ -127,7 +129,7 @@ def run_forward(
     backend: Backend | None = None,
 ) -> Tensor:
     """F(x), or F(x) v, in x's dtype or another, by a backend: by default the one of x's device."""
-    backend = backend or _kernel(x, numerator, denominator, v, form=form)
+    backend = backend or _kernel(x, numerator, denominator, v, form=form, dtype=dtype)
     wanted = dtype or x.dtype
     y = _empty_like(x, v, wanted if backend is None or backend.CONVERTS else x.dtype)
     if backend is None:
@@ -149,7 +151,7 @@ def run_backward(
     backend: Backend | None = None,
 ) -> Gradients:
     """Return the gradients of ``sum(grad * F(x) * v)``; for ``coefficients`` only if asked for."""
-    backend = backend or _kernel(x, numerator, denominator, v, form=form)
+    backend = backend or _kernel(x, numerator, denominator, v, form=form, dtype=grad.dtype)
     dx = _empty_like(x, v, x.dtype)
     dv = None if v is None else _empty_like(v, v, v.dtype)
     sums: tuple[Tensor, Tensor] | None = None
@@ -181,13 +183,19 @@ def run_backward(
 
 
 def _kernel(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None, *, form: str
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+    dtype: torch.dtype | None,
 ) -> Backend | None:
     """Return the backend of x's device, if it supports the arguments."""
     backend = KERNELS.get(x.device.type)
     if backend is None:
         warn_without_kernel(x.device.type.upper())
-    elif backend.supports(x, numerator, denominator, v, form=form):
+    elif backend.supports(x, numerator, denominator, v, form=form, dtype=dtype):
         return backend
     return None
 
@@ -267,7 +275,7 @@ def dispatched(
                 " impl='reference', or None, which picks it there"
             )
         backend = BACKENDS[impl]
-        backend.check_available(x, numerator, denominator, v, form=form)
+        backend.check_available(x, numerator, denominator, v, form=form, dtype=dtype)
         if x.device.type != backend.DEVICE_TYPE:
             interpreted: Tensor = Value.apply(x, numerator, denominator, v, form, dtype, backend)
             return interpreted

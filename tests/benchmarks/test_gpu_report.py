@@ -36,6 +36,7 @@ STEPS = [
         "tests",
         "large_tests",
         "verify",
+        "first_calls",
         "equal_runs",
         "parity",
         "sweep",
@@ -132,6 +133,20 @@ def test_a_kernel_that_is_wrong_fails_the_smoke(report):
     assert largest_error(plain, exact, plain, 2) <= 0.5
     for wrong in (plain[2] * 1.0001, plain[2] * math.nan):
         assert not largest_error((*plain[:2], wrong), exact, plain, 2) <= 1
+
+
+def test_the_first_call_of_every_kind_is_compared(report, monkeypatch):
+    from gpu.first_calls import first_calls, selfcheck, triton
+
+    monkeypatch.setattr(triton, "load", lambda: (None, ""))
+    rows, errors = [], []
+    monkeypatch.setattr(selfcheck, "largest_error", lambda *kind: errors.pop())
+    errors += [0.5] * 20
+    first_calls(report.GPU, rows.append, (0, 1))
+    assert len({tuple(row.values()) for row in rows}) == 20
+    errors += [0.5, 1.5]
+    with pytest.raises(AssertionError, match="1 kinds are wrong"):
+        first_calls(report.GPU, rows.append, (0, 10))
 
 
 # ---- steps that go wrong

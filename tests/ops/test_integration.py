@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import fx, nn
 from torch._subclasses import FakeTensorMode
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -154,6 +156,15 @@ def test_layers_of_fake_tensors_leave_later_ones_alone():
         with FakeTensorMode():
             assert layer()(torch.zeros(3, 16)).shape[0] == 3
         assert layer()(X).isfinite().all()
+
+
+@pytest.mark.parametrize("impl", [None, "reference"])
+def test_x_of_sequence_parallelism_is_refused_with_the_remedy(impl, process_group):
+    x = distribute_tensor(X, init_device_mesh("cpu", (1,)), [Shard(0)])
+    layer = kat.GroupRational(impl=impl)
+    with pytest.raises(TypeError, match=r"x is a DTensor.* use_local_output=True"):
+        layer(x)
+    assert torch.equal(layer(x.to_local()), layer(X))
 
 
 @pytest.mark.filterwarnings("ignore:DTensor random operators")

@@ -264,7 +264,10 @@ class Machine:
         assert isinstance(address, Address)
         if space == "param":
             bits = self.launch.arguments[address.base] & ((1 << 8 * width(kind)) - 1)
-            return self.write(values, np.array(bits, f"u{width(kind)}"), f"b{kind[1:]}", lanes)
+            value = from_bits(np.array(bits, f"u{width(kind)}"), kind)
+            if kind.startswith("s"):  # a register may be wider
+                value, kind = value.astype(np.int64), "s64"
+            return self.write(values, value, kind, lanes)
         registers = values if isinstance(values, tuple) else (values,)
         size, kind = width(kind) * len(registers), f"b{kind[1:]}"
         pointer = "u64" if space == "global" else "u32"

@@ -24,11 +24,14 @@ START = """
 """
 
 
-def run(body: str, x: torch.Tensor, y: torch.Tensor, grid: int = 2, shared: int = 0) -> Launch:
+def run(
+    body: str, x: torch.Tensor, y: torch.Tensor, grid: int = 2, shared: int = 0, number: int = 0
+) -> Launch:
     """Run a kernel whose threads, 64 a block, have addresses of an int32 of x and of y."""
     text = f"""
     .extern .shared .align 16 .b8 global_smem[];
-    .visible .entry small(.param .u64 .ptr .global .align 1 in, .param .u64 .ptr .global out)
+    .visible .entry small(.param .u64 .ptr .global .align 1 in, .param .u64 .ptr .global out,
+        .param .u32 number)
     .reqntid 64
     {{
         .reg .pred %p<9>;
@@ -37,7 +40,8 @@ def run(body: str, x: torch.Tensor, y: torch.Tensor, grid: int = 2, shared: int 
         {START} {body}
         ret;
     }}"""
-    return Emulator().run(parse(text), grid, {"x": x, "y": y}, 64, shared)
+    values = {"x": x, "y": y, "number": number}
+    return Emulator().run(parse(text), grid, values, 64, shared)
 
 
 def tensors(size: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,6 +66,18 @@ def test_threads_that_loop_for_different_times():
         y,
     )
     assert torch.equal(y, x * (x + 1) // 2)
+
+
+@pytest.mark.parametrize(("number", "high"), [(2**31 - 1, 0), (2**31, -1), (2**32, 0)])
+def test_a_parameter_of_32_bits_is_cut_off_and_extended_by_its_sign(number, high):
+    x, y = tensors()
+    run(
+        f"ld.param.s32 %rd6, [number]; shr.s64 %rd7, %rd6, 32; cvt.u32.u64 %r5, %rd7; {STORE}",
+        x,
+        y,
+        number=number,
+    )
+    assert y.unique().tolist() == [high]
 
 
 def test_guards_and_scopes():

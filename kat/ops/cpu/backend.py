@@ -20,7 +20,13 @@ MAX_DEGREE = 16
 
 
 def supports(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str,
+    dtype: torch.dtype | None = None,
 ) -> bool:
     """Return True if the kernel takes x of this dtype and coefficients of this degree.
 
@@ -37,7 +43,13 @@ def supports(
 
 
 def check_available(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Check that the kernel takes these arguments.
 

@@ -23,14 +23,20 @@ MAX_DEGREE = 7
 
 
 def supports(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str,
+    dtype: torch.dtype | None = None,
 ) -> bool:
     """Return True if Triton runs, the kernels take these arguments, and they are right.
 
     Warns once of each reason if not. The first call of each dtype, form and degree, with a gate or
     without, compares the kernels with the reference.
     """
-    reason = _problem(x, numerator, denominator, v, form=form)
+    reason = _problem(x, numerator, denominator, v, form=form, dtype=dtype)
     if reason:
         _warn(reason)
     return not reason
@@ -50,12 +56,19 @@ def unsupported(dtype: torch.dtype, degree: tuple[int, int]) -> str:
 
 
 def _problem(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None, *, form: str
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None,
+    *,
+    form: str,
+    dtype: torch.dtype | None,
 ) -> str:
     degree = degree_of(numerator, denominator)
     module, reason = load()
     reason = reason or unsupported(x.dtype, degree)
-    return reason or problem(module, x.device, x.dtype, form, degree, v is not None)
+    out = dtype or x.dtype
+    return reason or problem(module, x.device, x.dtype, out, form, degree, v is not None)
 
 
 def forward(
@@ -92,7 +105,13 @@ def backward(
 
 
 def check_available(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    v: Tensor | None = None,
+    *,
+    form: str,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Check that the kernels run on x's device, take these arguments, and are right.
 
@@ -112,7 +131,7 @@ def check_available(
         if not (reason or x.is_cuda or (x.device.type == "cpu" and module.INTERPRETED)):
             raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
         if not reason and is_eager(x):
-            reason = _problem(x, numerator, denominator, v, form=form)
+            reason = _problem(x, numerator, denominator, v, form=form, dtype=dtype)
     if reason:
         raise BackendUnavailable(f"impl='triton' is unavailable: {reason}")
 

@@ -9,8 +9,8 @@ them in a fixed order. There are no atomics, so gradients have the same bits in 
 A program first computes in float32 as if nothing over- or underflowed. Meanwhile it tracks the
 largest |x| and the smallest nonzero output gradient, and at the end it checks the sums. If a limit
 is exceeded, its share is computed again in float64, which is slower and holds for every x and
-gradient. The forward kernel does so itself. In the backward pass, where both together would need
-more registers than there are, a separate kernel follows.
+gradient. The forward kernel does so itself, where one of the lanes has such an x. In the backward
+pass, where both together would need more registers than there are, a separate kernel follows.
 
 Positions and offsets are counted without gaps between rows; x and v of a gate may have rows that
 lie further apart, as the halves of one tensor do.
@@ -118,16 +118,19 @@ def forward_kernel(
             gaps = _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)
             mask = position < count
             for k in range(V):
-                # Loaded for each x: to hold them costs the loop above registers.
-                p, q = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
                 offsets = vector * V + k
                 x = tl.load(x_ptr + offsets + gaps, mask=mask, other=0.0).to(tl.float32)
-                y, _, _, _, _ = rational(finite(x, A, B), p, q, FORM_A)
-                if GATED:
-                    v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0)
-                    y = y * v.to(tl.float64)
                 beyond = mask & is_beyond(x, limit)
-                tl.store(y_ptr + offsets, narrowed(y, y_ptr.dtype.element_ty), mask=beyond)
+                if tl.max(beyond.to(tl.int32), axis=0):
+                    # Loaded for each x: to hold them costs the loop above registers.
+                    p, q = rows_of(
+                        a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64
+                    )
+                    y, _, _, _, _ = rational(finite(x, A, B), p, q, FORM_A)
+                    if GATED:
+                        v = tl.load(v_ptr + offsets + gaps, mask=mask, other=0.0)
+                        y = y * v.to(tl.float64)
+                    tl.store(y_ptr + offsets, narrowed(y, y_ptr.dtype.element_ty), mask=beyond)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run", "gap"])

@@ -39,8 +39,8 @@ LONGEST_PERIOD = 256
 VECTOR_BYTES = 16
 PROGRAMS = 4
 """Programs for each multiprocessor where the registers of a kernel are unknown."""
-REGISTERS, THREADS = 65536, 1536
-"""Registers and threads of a multiprocessor; some GPUs have more threads."""
+REGISTERS, THREADS = 65536, 2048
+"""Of a multiprocessor, where torch does not tell them; no GPU has more threads."""
 INT32_ELEMENTS = 2**31
 WARP = 64 if torch.version.hip else 32
 OPTIONS: dict[str, Any] = {"num_warps": LANES // WARP, "enable_fp_fusion": True}
@@ -152,12 +152,14 @@ class Launch:
             constants: may include constants of other kernels.
         """
         constants = {name: constants[name] for name in kernel.arg_names if name in constants}
+        device = tensors[0].device
         dtypes = tuple(tensor.dtype for tensor in tensors)
-        made = compiled(kernel, tensors[0].device, dtypes, len(numbers), **constants)
+        widths = tuple(2 + (number >> 31 << 31) for number in numbers)  # of all small ones, 2
+        made = compiled(kernel, device, dtypes, widths, **constants)
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None
         following = (*numbers, *constants.values())
-        return cls(kernel, programs, numbers, constants, resident(made), run, following)
+        return cls(kernel, programs, numbers, constants, resident(made, device), run, following)
 
     def __call__(self, *tensors: Tensor) -> None:
         """Launch the kernel on the current device."""
@@ -239,6 +241,7 @@ def forward(
     *,
     form: str,
     y: Tensor,
+    programs: int = 2**31,
 ) -> None:
     """y <- F(x), or F(x) v.
 
@@ -246,15 +249,17 @@ def forward(
         x: not empty. One that is not laid out like y is copied, but for the rows of a gate.
         numerator, denominator, v, form: as in :func:`kat.ops.reference.forward`.
         y: dense; contiguous if there is a v.
+        programs: the most that run.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
     gated = v is not None
     x, v = inputs(x, v, y)
-    key = (form, gated and layout(v), y.device, layout(x), layout(y), layout(a), layout(b))
+    gate = gated and layout(v)
+    key = (form, gate, programs, y.device, layout(x), layout(y), layout(a), layout(b))
     with on_device(y.device):
         plan = PLANS.get(key)
         if plan is None:
-            share = _shared(y, a, b, x.element_size())
+            share = _shared(y, a, b, x.element_size()).limited(programs)
             gap = _gap(x, share, gated)
             own = constants(a, b, share, form=form, gated=gated, gap=gap)
             main = _main_launch(triton_kernels.forward_kernel, (x, v, y, a, b), gap, own, share)
@@ -273,6 +278,7 @@ def backward(
     dx: Tensor,
     dv: Tensor | None = None,
     coefficients: bool = True,
+    programs: int = 2**31,
 ) -> tuple[Tensor, Tensor] | None:
     """Fill dx, and dv of a gate; return the gradients of the coefficients if asked for.
 
@@ -281,38 +287,28 @@ def backward(
         x, numerator, denominator, v, form: as in :func:`forward`.
         dx, dv: like y in :func:`forward`.
         coefficients: compute their gradients; without their sums a third of the work is left out.
+        programs: the most that run.
     """
     a, b = numerator.contiguous(), denominator.contiguous()
     gated = v is not None
     x, v = inputs(x, v, dx)
     grad = laid_out_like(dx, grad)
     dv = dx if dv is None else dv
-    gate = (layout(v), layout(dv)) if gated else None
-    key = (
-        form, gate, coefficients, dx.device,
-        layout(grad), layout(x), layout(dx), layout(a), layout(b),
-    )  # fmt: skip
+    tensors = (grad, x, v, dx, dv, a, b)
+    distinct = tensors if gated else (grad, x, dx, a, b)
+    key = (form, coefficients, programs, dx.device, *map(layout, distinct))
     with on_device(dx.device):
         plan = PLANS.get(key)
         if plan is None:
             made = _plan_backward(
-                grad,
-                x,
-                a,
-                b,
-                v,
-                form=form,
-                gated=gated,
-                coefficients=coefficients,
-                dx=dx,
-                dv=dv,
+                tensors, form=form, gated=gated, coefficients=coefficients, programs=programs
             )
             plan = keep_plan(key, made)
         main, in_float64, *reduce = plan.launches
         partial_a, partial_b = (a.new_empty(shape, dtype=torch.float64) for shape in plan.sums)
         again = torch.empty(main.programs, dtype=torch.int32, device=a.device)
-        main(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
-        in_float64(grad, x, v, dx, dv, a, b, partial_a, partial_b, again)
+        main(*tensors, partial_a, partial_b, again)
+        in_float64(*tensors, partial_a, partial_b, again)
         if not coefficients:
             return None
         da, db = torch.empty_like(a), torch.empty_like(b)
@@ -321,23 +317,15 @@ def backward(
 
 
 def _plan_backward(
-    grad: Tensor,
-    x: Tensor,
-    a: Tensor,
-    b: Tensor,
-    v: Tensor,
-    *,
-    form: str,
-    gated: bool,
-    coefficients: bool,
-    dx: Tensor,
-    dv: Tensor,
+    tensors: tuple[Tensor, ...], *, form: str, gated: bool, coefficients: bool, programs: int
 ) -> Plan:
-    share = _shared(dx, a, b, max(grad.element_size(), x.element_size()))
+    grad, x, _, dx, _, a, b = tensors
+    itemsize = max(grad.element_size(), x.element_size())
+    share = _shared(dx, a, b, itemsize).limited(programs)
     gap = _gap(x, share, gated)
     partial = a.new_empty(0, dtype=torch.float64)
     again = torch.empty(0, dtype=torch.int32, device=a.device)
-    tensors = (grad, x, v, dx, dv, a, b, partial, partial, again)
+    tensors = (*tensors, partial, partial, again)
     own = constants(a, b, share, form=form, gated=gated, gap=gap, sums=coefficients)
     main = _main_launch(triton_kernels.backward_kernel, tensors, gap, own, share)
     in_float64 = Launch.of(
@@ -426,10 +414,13 @@ def compiled(
     kernel: Any,
     device: torch.device,
     dtypes: tuple[torch.dtype, ...],
-    numbers: int,
+    numbers: tuple[int, ...],
     **constants: Any,
 ) -> Any:
     """Return the kernel compiled for such arguments, and loaded; None where Triton is to launch it.
+
+    Args:
+        numbers: as wide as those of the launch, 32 or 64 bits; it cuts longer ones off.
 
     Raises:
         RuntimeError: the kernel is not compiled, and a CUDA graph is being captured.
@@ -437,23 +428,28 @@ def compiled(
     refuse_capture()
     if not NVIDIA.value or not hasattr(kernel, "warmup"):
         return None
-    integers = [2] * numbers
-    made = kernel.warmup(*dtypes, *integers, grid=(1,), **constants, **OPTIONS)
+    made = kernel.warmup(*dtypes, *numbers, grid=(1,), **constants, **OPTIONS)
     # Triton documents none of these names. To read ``run`` loads the kernel and sets ``n_regs``.
     known = [hasattr(made, name) for name in ("run", "n_regs", "__getitem__")]
     return made if all(known) else None
 
 
-def resident(made: Any) -> int:
-    """Return the programs of a kernel that the registers of a multiprocessor suffice for."""
+def resident(made: Any, device: torch.device) -> int:
+    """Return the programs of a kernel that run on a multiprocessor at once."""
     if made is None:
         return PROGRAMS
     registers = -(-made.n_regs // 8) * 8
-    return max(1, min(REGISTERS // registers, THREADS) // LANES)
+    threads = _property(device, "max_threads_per_multi_processor", THREADS)
+    of_registers = _property(device, "regs_per_multiprocessor", REGISTERS) // registers
+    return max(1, min(of_registers, threads) // LANES)
 
 
 def multiprocessors(device: torch.device) -> int:
     """Return the number of multiprocessors of a GPU; 1 where the interpreter runs."""
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return _property(device, "multi_processor_count", 1)
+
+
+def _property(device: torch.device, name: str, otherwise: int) -> int:
+    """Return a property of a GPU, or ``otherwise`` where torch does not tell it."""
+    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return getattr(gpu, name, otherwise)

@@ -9,6 +9,7 @@ import importlib
 import re
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from kat.ops.triton import backend as gpu
 from kat.ops.triton import launch, selfcheck
 from tests.ops.triton.interpreted import _planned_again as _planned_again
 from tests.ops.triton.interpreted import capture, inputs
+from tests.ptx.memory import Region
 
 FOLDER = Path(launch.__file__).parent
 MISTAKES = {
@@ -29,8 +31,10 @@ MISTAKES = {
     "slope": ("neg.f32 opposite, $3", "mov.b32 opposite, $3"),
     "coefficients": ("odd if j % 2 else even", "even"),
     "large x": ("result = 1.0 / q", "result = 1.001 / q"),
+    "second block": ("range(start, count, step)", "range(start, start + 1, step)"),
+    "last block": ("(position < count)[:, None]", "(position < count - 1)[:, None]"),
 }
-"""Lines of the arithmetic, and what is wrong in the place of each."""
+"""Lines of the kernels, and what is wrong in the place of each."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +107,57 @@ def test_wrong_kernels_are_named_once_and_the_reference_runs(mistake, mistaken):
     assert torch.equal(compiled, expected[0])
     with pytest.raises(BackendUnavailable, match="wrong"):
         kat.rational(*tensors, impl="triton")
+
+
+def test_a_kernel_that_writes_beyond_the_end_is_named(mistaken, monkeypatch):
+    regions = Region.of
+
+    def unwatched(tensors):
+        return replace(regions(tensors), inside=None)
+
+    monkeypatch.setattr(Region, "of", unwatched)
+    mistaken("(position < count)[:, None]", "(position < count + 1)[:, None]")
+    _, *tensors = inputs((5, 96))
+    with pytest.warns(UserWarning, match="wrong"):
+        kat.rational(*tensors)
+
+
+def test_the_dtype_of_the_output_is_compared_apart(mistaken):
+    """As under autocast: x in float32, F(x) and its gradient in bfloat16."""
+    wrong = "mask & (y_ptr.dtype.element_ty == x_ptr.dtype.element_ty)"
+    mistaken("ys, mask, LANES, V)", f"ys, {wrong}, LANES, V)")
+    grad, *tensors = inputs((5, 96))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results(tensors, grad, "A")
+    with pytest.warns(UserWarning, match=r"float32 to torch\.bfloat16.* wrong"):
+        y = kat.rational(*tensors, dtype=torch.bfloat16)
+    assert torch.equal(y, kat.rational(*tensors, impl="reference").bfloat16())
+    with pytest.raises(BackendUnavailable, match="wrong"):
+        kat.rational(*tensors, impl="triton", dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "out"),
+    [
+        (torch.float32, torch.bfloat16),
+        (torch.float32, torch.float16),
+        (torch.float16, torch.float16),
+    ],
+)
+def test_right_kernels_of_other_pairs_of_dtypes_pass(dtype, out, gated):
+    kind = (torch.device("cpu"), dtype, out, "B", (3, 2), gated)
+    assert selfcheck.largest_error(launch, *kind) <= 1
+
+
+def test_a_kernel_that_does_not_compile_gives_its_error(mistaken):
+    mistaken("y = p * r\n            even = y", "y = no_such_name\n            even = y")
+    grad, *tensors = inputs((5, 96))
+    with pytest.warns(UserWarning, match=r"do not run \(CompilationError.* on GPU of a test"):
+        found = results(tensors, grad, "A")
+    expected = results(tensors, grad, "A", impl="reference")
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
 
 
 def test_a_gate_is_compared_apart(mistaken):

@@ -221,14 +221,18 @@ def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
 
 
 @pytest.mark.skipif(knobs.runtime.interpret, reason="the interpreter runs all blocks")
-@pytest.mark.parametrize("function", [kat.rational, kat.gated_rational])
-def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch):
+@pytest.mark.parametrize(
+    ("function", "width", "groups"),
+    [(kat.rational, 768, 8), (kat.gated_rational, 768, 8), (kat.rational, 3, 1)],
+)
+def test_the_last_rows_of_more_elements_than_int32_counts(function, width, groups, monkeypatch):
+    """In vectors of eight elements, and of one, of which int32 does not count all."""
     torch.set_deterministic_debug_mode("default")  # memory that nothing fills takes no space
     # Each program has one block, and the last three run.
     monkeypatch.setattr(triton_launch, "multiprocessors", lambda device: 2**31 - 1)
     monkeypatch.setattr(driver.active, "chosen", lambda grid: range(max(grid - 3, 1000), grid))
-    x = torch.empty(2**31 // 768 + 100, 768, dtype=torch.bfloat16)
-    _, x[-3:], a, b = inputs((3, 768))
+    x = torch.empty(2**31 // width + 100, width, dtype=torch.bfloat16)
+    _, x[-3:], a, b = inputs((3, width), rows=(1, groups))
     others = (x.detach(),) if function is kat.gated_rational else ()
 
     def results(impl, *tensors):
@@ -239,6 +243,27 @@ def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch)
     rows = [t[-3:].double() if t.shape == x.shape else t.double() for t in (x, *others)]
     for got, want in zip(results("triton", x, *others), results("reference", *rows), strict=True):
         torch.testing.assert_close(got[-3:].double(), want[-3:], rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
+@pytest.mark.parametrize("vector", [1, 2, 4, 8])
+@pytest.mark.parametrize(("count", "kind"), [(2**31 - 1, "i32"), (2**31, "i64")])
+def test_the_number_of_vectors_has_64_bits_where_it_needs_them(count, kind, vector, monkeypatch):
+    made, compile_kernel = [], triton_launch.compiled
+
+    def compiled(*arguments, **constants):
+        made.append(compile_kernel(*arguments, **constants))
+        return made[-1]
+
+    monkeypatch.setattr(triton_launch, "compiled", compiled)
+    _, x, a, b = inputs((1, vector), rows=(1, 1), dtype=torch.bfloat16)
+    share = triton_launch.Sharing.of(count * vector, 1, vector, x.element_size(), 4)
+    assert (share.count, share.vector) == (count, vector)
+    constants = triton_launch.constants(a, b, share, form="A", gated=False)
+    numbers = (share.count, share.groups, share.run, 0)
+    triton_launch.Launch.of(kernels.forward_kernel, (x, x, x, a, b), numbers, constants, 4)
+    found = {name: made[0].src.signature[name] for name in ("count", "groups", "run", "gap")}
+    assert found == {"count": kind, "groups": "i32", "run": "i32", "gap": "i32"}
 
 
 @pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
@@ -366,6 +391,21 @@ def test_enormous_and_infinite_x(dtype, form):
     rounding = max(2e-5, 2 * torch.finfo(dtype).eps)
     for got, want in zip((y, *gradients), exact, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=rounding, atol=1e-4 + rounding)
+
+
+@pytest.mark.skipif(knobs.runtime.interpret, reason="no instruction is counted")
+def test_the_forward_pass_computes_again_no_more_than_the_blocks_of_enormous_x():
+    """Of four programs, one has rows 0, 16, 32 and 48, each in a block of its own."""
+    counts = []
+    for rows in (slice(0), slice(1), slice(None, None, 16)):
+        _, x, a, b = inputs((64, 256))
+        x[rows, 0] = 1e6
+        forward(x, a, b)
+        issued = driver.active.launches[-1].issued
+        counts.append(sum(count for opcode, count in issued.items() if ".f64" in opcode))
+    none, one, four = counts
+    assert (none, four) == (0, 4 * one)
+    assert one > 0
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ import torch
 import kat
 from kat.errors import BackendUnavailable
 from kat.ops import operators
-from kat.ops.triton import backend
+from kat.ops.triton import backend, selfcheck
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,6 +55,58 @@ def test_what_the_kernels_do_not_take_runs_by_the_reference(dtype, degree, reaso
     expected = kat.rational(x, a, b, impl="reference")
     assert torch.equal(y, expected)
     torch.testing.assert_close(dx, torch.autograd.grad(expected.sum(), x)[0])
+
+
+@pytest.mark.parametrize(
+    ("told", "programs"),
+    [
+        ({"max_threads_per_multi_processor": 1024, "regs_per_multiprocessor": 65536}, 4),
+        ({"max_threads_per_multi_processor": 2048, "regs_per_multiprocessor": 65536}, 5),
+        ({"max_threads_per_multi_processor": 2048, "regs_per_multiprocessor": 131072}, 8),
+        ({}, 5),
+    ],
+)
+def test_a_program_has_256_threads_and_the_registers_of_each(told, programs, monkeypatch):
+    """46 registers of the kernel count as 48."""
+    launch = pytest.importorskip("kat.ops.triton.launch", exc_type=ImportError)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(**told))
+    assert launch.resident(SimpleNamespace(n_regs=46), torch.device("cuda")) == programs
+
+
+FAILURES = [
+    RuntimeError("Triton Error [CUDA]: device kernel image is invalid\nmore"),
+    AssertionError(),
+]
+FATAL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+    torch.AcceleratorError("CUDA error: misaligned address"),
+    RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+]
+
+
+def first_call(error, monkeypatch):
+    """The result of the first call's check, of kernels that raise an error."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(selfcheck, "largest_error", Mock(side_effect=error))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
+    selfcheck.problem.cache_clear()
+    kind = (torch.device("cuda"), torch.float32, torch.bfloat16, "A", (5, 4), False)
+    return selfcheck.problem(None, *kind)
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=str)
+def test_an_error_of_compilation_or_launch_is_the_reason_for_the_reference(error, monkeypatch):
+    found = first_call(error, monkeypatch)
+    first = str(error).partition("\n")[0] or "AssertionError"
+    assert f"do not run ({type(error).__name__}: {first}) on GPU of a test, Triton" in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize("error", FATAL, ids=str)
+def test_no_memory_and_an_illegal_access_are_raised_as_they_are(error, monkeypatch):
+    with pytest.raises(type(error)) as caught:
+        first_call(error, monkeypatch)
+    assert caught.value is error
 
 
 def test_an_output_written_before_the_last_input_is_read_has_a_register_of_its_own():
