@@ -27,9 +27,9 @@ NAME_A_TASK = {
     "data/dense/detection.py",
     "data/dense/segmentation.py",
     "deploy/export_record.py",
-    "models/checkpoints/model_record.py",
     "models/dense/detector.py",
     "models/dense/upernet.py",
+    "models/task.py",
 }
 
 
