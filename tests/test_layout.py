@@ -28,9 +28,9 @@ NAME_A_TASK = {
     "data/dense/segmentation.py",
     "data/naming.py",
     "deploy/export_record.py",
-    "models/checkpoints/model_record.py",
     "models/dense/detector.py",
     "models/dense/upernet.py",
+    "models/task.py",
 }
 
 

@@ -12,9 +12,8 @@ from kat.data import DeviceTransform, eval_transform
 from kat.deploy.export_record import PICTURES
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.checkpoints.model_record import DEFAULT_TASK
-from kat.models.dense import task_of
 from kat.models.dense.image_sizes import resampling
+from kat.models.task import DEFAULT_TASK, task_of
 
 _BITS = 2.0**22
 """Pillow rounds the weights of an interpolation to multiples of 1 / _BITS."""

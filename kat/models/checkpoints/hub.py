@@ -21,9 +21,10 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.files import write_text
-from kat.models.checkpoints.model_record import ModelRecord, build_model, task_of
+from kat.models.checkpoints.model_record import ModelRecord, build_model
 from kat.models.checkpoints.storage import load_model, save_model
 from kat.models.checkpoints.weight_files import CONFIG, WEIGHTS, load_weights
+from kat.models.task import task_of
 from kat.text import dimensions
 from kat.version import __version__
 

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
-from kat.models.checkpoints.model_record import DEFAULT_TASK, ModelRecord, create_model
+from kat.models.checkpoints.model_record import ModelRecord, create_model
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -27,6 +27,7 @@ from kat.models.checkpoints.weight_files import (
 from kat.models.dense import DenseModel
 from kat.models.dense.backbone import GridBlock
 from kat.models.dense.model import TRANSFORMER
+from kat.models.task import DEFAULT_TASK
 from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational
 from kat.text import listing, numbered
 

@@ -8,7 +8,6 @@ Examples:
     torch.Size([1, 5, 64, 96])
 """
 
-from kat.models.checkpoints.model_record import task_of
 from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
@@ -22,6 +21,7 @@ from kat.models.dense.sliding_window import (
     sliding_window_inference,
 )
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
+from kat.models.task import task_of
 
 __all__ = [
     "DenseBackbone", "DenseModel", "Detector", "EvaluationSize", "Features", "KATDetector",
