@@ -123,7 +123,7 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
         (
             Mlp(8, 18),
             lambda: {"config": kat.KanifyConfig(groups=4)},
-            "num_groups=4 does not divide num_channels=18",
+            "num_channels=18 is not divisible by num_groups=4",
         ),
     ],
 )

@@ -111,7 +111,7 @@ def test_times():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--limit_train_batches", "0.01"], "limit_train_batches leaves none"),
+        (["--limit_train_batches", "0.01"], "limit_train_batches=0.01 leaves none"),
         (["--max_time", "2h"], "HH:MM:SS"),
     ],
 )
