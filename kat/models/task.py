@@ -1,7 +1,5 @@
 """The task of a model."""
 
-from __future__ import annotations
-
 from torch import nn
 
 DEFAULT_TASK = "classification"

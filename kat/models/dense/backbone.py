@@ -98,17 +98,16 @@ class DenseBackbone(nn.Module):
                 f"global_blocks and out_blocks must be from 0 to {depth - 1}, got"
                 f" {list(global_blocks)} and {self.out_blocks}"
             )
-        for block in blocks:
-            block.__class__ = GridBlock  # the same modules, whose weights keep their names
         self.vit = keep_grid_only(vit)
         self.grad_checkpointing = False
         self.attention = nn.ModuleList()
-        for index in range(depth):
+        for index, block in enumerate(blocks):
+            block.__class__ = GridBlock
             side = 0 if index in global_blocks else window
             reach: Size | None = None
             if relative_position:
                 reach = (side, side) if side else vit.patch_embed.grid_size
-            self.attention.append(GridAttention(blocks[0].attn.head_dim, side, reach))
+            self.attention.append(GridAttention(block.attn.head_dim, side, reach))
 
     @property
     def patch(self) -> int:
