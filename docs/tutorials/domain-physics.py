@@ -10,17 +10,17 @@
 # %%
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import Markdown
 
 import kat
+from kat.analysis import learned_activations
 
 folders = (path / "examples/domains" for path in (Path.cwd(), *Path.cwd().parents))
 sys.path.insert(0, str(next(filter(Path.is_dir, folders))))
 
-import look
 import physics
 
 plt.style.use("kat.analysis.figures.style")
@@ -47,7 +47,12 @@ print("residual:", physics.residual(net, equation, physics.points(equation, 4)).
 # not use the solution. The name `smooth` selects GR-KAN after `keep_even`.
 
 # %%
-net, row = look.once(physics.run, "poisson", "smooth", rate=1e-2, steps=160)
+cpu, seed, steps = torch.device("cpu"), 1, 160
+torch.manual_seed(seed)
+with TemporaryDirectory() as folder:
+    checkpoint = Path(folder) / "run.ckpt"
+    trial = physics.Trial("poisson", "smooth", 1e-2, seed, steps, cpu, checkpoint)
+    net, row = physics.run(trial)
 axis = torch.linspace(0, 1, 101).double()
 grid = torch.cartesian_prod(axis, axis)
 solution = equation.solution(grid)
@@ -61,8 +66,15 @@ for panel, title, field in zip(
     panel.grid(visible=False)
     figure.colorbar(image)
 panels[2].semilogy(*zip(*row["curve"], strict=True))
-panels[2].set(title="residual at other points", xlabel="step")
-_ = look.functions(net)
+_ = panels[2].set(title="residual at other points", xlabel="step")
+
+# %%
+learned = learned_activations(net, width=3)
+figure, panels = plt.subplots(1, len(learned), figsize=(12, 2.5), layout="constrained")
+for panel, act in zip(panels, learned, strict=True):
+    panel.plot(act.x, act.learned.T, lw=1)
+    panel.plot(act.x, act.start[0], "k--", lw=1)
+    panel.set_title(act.name)
 
 # %% [markdown]
 # The panels show the learned functions, one line for each group of channels. Dashed lines are the initial functions:
@@ -70,12 +82,6 @@ _ = look.functions(net)
 #
 # ## Results of the full runs
 #
-# The table and the figure have ratios of errors over five seeds, with 95 % intervals. In the figure, the layer that is
-# named first has the lower error left of 1. Gray intervals contain 1.
-
-# %%
-Markdown(look.results("physics"))
-
-# %% [markdown]
+# The [table of the full runs](../domains.md#physics) has ratios of errors over five seeds, with 95 % intervals.
 # With its defaults GR-KAN has several times the error of GELU on the two linear equations. After `keep_even` no
 # difference from GELU is seen. `python examples/domains/physics.py` repeats the runs.

@@ -1,9 +1,8 @@
 """Makes the runs of plan.yaml.
 
     python examples/domains/plan.py                        # every run that is missing, hours
-    python examples/domains/plan.py --domain series        # those of a domain
+    python examples/domains/plan.py --domain images        # those of a domain
     python examples/domains/plan.py --table                # no runs: tables of what is done
-    python examples/domains/report.py                      # the page: tables, the forest plot
 
 Rows are in examples/domains/results, a CSV file a domain. A run whose row is there is not made
 again, so the plan can be stopped, and its domains can run side by side. Each process takes the

@@ -7,7 +7,6 @@
     training.py   the loop of one run, and its checkpoints
     layers.py     the MLPs of the arms
     plan.py       runs what plan.yaml declares
-    report.py     the page of it, with the differences of comparisons.py and the plots of figures.py
 
 Every measure is an error: less is better. Each arm tries the same number of learning rates.
 """
@@ -86,7 +85,7 @@ class Domain:
         return Runs(csv, (*COLUMNS, *self.columns), ["rate"], settings, "valid", min)
 
     def main(
-        self, options: argparse.Namespace, run: Callable[[Trial], tuple[nn.Module | None, Any]]
+        self, options: argparse.Namespace, run: Callable[[Trial], tuple[nn.Module, Any]]
     ) -> None:
         """Makes the runs that the CSV file lacks, and prints the tables.
 
@@ -126,9 +125,8 @@ class Domain:
         rate = rates["rate"]
         csv, steps = options.csv.stem, options.steps
         names = (csv, task, arm, f"{rate:g}", str(seed), str(steps), str(tuning))
-        path = options.csv.parent / "-".join(names).replace("/", "-")
+        path = options.csv.with_name(f"{'-'.join(names)}.ckpt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path = path.with_name(f"{path.name}.ckpt")
         print(f"{task}, {arm}, seed {seed}, rate {rate:g}", flush=True)
         torch.manual_seed(seed)
         trial = Trial(task, arm, rate, seed, options.steps, options.device, path, tuning)
@@ -136,7 +134,7 @@ class Domain:
         model, row = run(trial)
         row["seconds"] = round(row["seconds"], 1)
         row["curve"] = " ".join(f"{when}:{error:.4f}" for when, error in row.get("curve", ()))
-        row["parameters"] = sum(p.numel() for p in model.parameters()) if model else 0
+        row["parameters"] = sum(p.numel() for p in model.parameters())
         path.unlink(missing_ok=True)
         if tuning:  # what chooses the rate does not see the test
             row |= dict.fromkeys(self.measures, "")

@@ -110,7 +110,7 @@ def test_only_tests_see_occluded_and_corrupted_images(images, runner, data, tmp_
     monkeypatch.setattr(images, "augmented", lambda x: batches.append(x) or shift(x))
     monkeypatch.setattr(images, "hardened", lambda name: hardened.append(name) or harden(name))
     _, row = _run(images, runner, data, tmp_path, tuning=True)
-    assert set(row) == {"valid", "seconds", "curve"}
+    assert set(row) == {"valid", "seconds", "cpu_seconds", "curve"}
     assert not hardened
     seen, _ = images.split(images.TASKS["fashion-100"], images.read(data, "train"), 3)
     known = {image.numpy().tobytes() for image in seen.pixels}

@@ -61,14 +61,15 @@ def test_bits_per_byte_are_those_of_each_token_once_in_windows_over_all(example,
             return type("Output", (), {"logits": logits})
 
     sizes = made.bytes_of_token
-    bits = language.bits_per_byte(Uniform(1, 1), made.train, sizes, 10_000)
+    everywhere = language.spaced_windows(made.train, 10_000)
+    bits = language.bits_per_byte(Uniform(1, 1), everywhere, sizes)
     windows = (len(made.train) - 1) // language.CONTEXT
     predicted = made.train[1 : 1 + windows * language.CONTEXT]
     assert windows > 1
     assert bits == pytest.approx(12 * len(predicted) / int(sizes[predicted].sum()), rel=1e-6)
     seen.clear()
     tokens = made.train[: 7 * language.CONTEXT + 1]
-    language.bits_per_byte(Uniform(1, 1), tokens, sizes, 3)
+    language.bits_per_byte(Uniform(1, 1), language.spaced_windows(tokens, 3), sizes)
     assert torch.equal(torch.cat(seen), tokens[:-1].view(7, -1)[[0, 3, 6]])
 
 
@@ -83,7 +84,7 @@ def test_all_arms_see_the_same_batches(example, text, monkeypatch, tmp_path):
 
         return record
 
-    def one_step(trial, model, loss, error, decay, max_norm):
+    def one_step(trial, model, loss, *settings):
         model.register_forward_pre_hook(forward(trial.arm), with_kwargs=True)
         seen[trial.arm] = []
         loss()

