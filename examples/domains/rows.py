@@ -3,7 +3,7 @@
 An arm is one of the ways that an experiment compares. It tries its learning rates with seed 0 (rows
 "tune") and keeps those that are best on validation data; then it runs with other seeds (rows
 "test"). A run whose row is in the file is not made again, so that an experiment can be stopped and
-started. The examples here use it, and so do the benchmarks of fine-tuning (benchmarks/arms.py).
+started.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ these optimizers
     g_c becomes  (g_c / s_c^2) min(1, R / |g / s|),   R = 0.01 (1 - momentum) / peak lr,
 
 with the norm over all coefficients. Every power then moves F alike, and the coefficients of a power
-move it by 0.01 at most in one step. benchmarks/sgd.py and benchmarks/any_optimizer.py measure this.
+move it by 0.01 at most in one step. docs/own-model.md has runs with it and without it.
 """
 
 from __future__ import annotations

@@ -5,12 +5,8 @@ from __future__ import annotations
 import copy
 import csv
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -356,20 +352,3 @@ def test_a_run_whose_launcher_is_killed_keeps_its_directory_while_it_still_write
         for rank in ranks:
             os.kill(rank, signal.SIGKILL)
         process.communicate(timeout=100)
-
-
-@pytest.mark.release
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and the program ip"
-)
-def test_a_machine_that_is_killed_comes_back_and_the_end_is_the_same(tmp_path):
-    probe = subprocess.run(["ip", "netns", "add", "kat-probe"], capture_output=True, check=False)
-    if probe.returncode:
-        pytest.skip(f"no network namespaces here: {probe.stderr.decode().strip()}")
-    subprocess.run(["ip", "netns", "delete", "kat-probe"], check=True)
-    script = Path(__file__).parents[2] / "benchmarks" / "two_machines.py"
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.rstrip().endswith("the same bits")
