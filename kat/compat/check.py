@@ -21,8 +21,8 @@ from kat.errors import InputError, first_line
 from kat.files import leads_outside, read_bytes, replacing
 from kat.text import counted, say, say_all
 
-_FALLBACK = re.compile(r"(?ms)^except(:|.*(ImportError|Exception))(?!.*\braise\b)")
-"""A handler that continues without what an import lacks."""
+_FALLBACK = re.compile(r"None|.*\b(ImportError|Exception)\b.*")
+"""What a handler catches that continues without a module; None stands for everything."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def check(root: Path) -> list[Found]:
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as error:
             verdict = f"not read: {first_line(error)}"
             found.append(Found(path, ast.Pass(lineno=1), path.name, verdict))
+    lines = [line for name, line in imports if re.match(r"\.?kat\b(?!\.compat)", name)]
     for path in files:
         place = re.fullmatch(r"(.*/)?kat(/__init__)?\.py", path.relative_to(root).as_posix())
-        if place and not (place[1] and (root / place[1] / "__init__.py").exists()):
-            lines = [line for name, line in imports if re.search(r"(^|\.)kat\b(?!\.compat)", name)]
+        if place is None:
+            continue
+        in_package = place[1] and (root / place[1] / "__init__.py").exists()
+        if not in_package and (lines or not place[1]):
             raise InputError(
                 f"`import kat` finds {path} in the place of this library: rename it, for example to"
                 f" own_kat, and change its name in {', '.join(lines) or 'no other line'}"
@@ -105,7 +108,7 @@ def _check_file(path: Path, files: list[Path], imports: list[tuple[str, str]]) -
             modules = {alias.name: [alias] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             modules = {"." * node.level + (node.module or ""): node.names}
-        elif _FALLBACK.search("".join(map(ast.unparse, getattr(node, "handlers", [])))):
+        elif any(map(_continues, getattr(node, "handlers", []))):
             optional.update(ast.walk(ast.Module(node.body, [])))
         for module, aliases in modules.items():
             imports.append((module, f"{path}:{node.lineno}"))
@@ -119,6 +122,13 @@ def _check_file(path: Path, files: list[Path], imports: list[tuple[str, str]]) -
         if called.split(".")[0] in names:
             found.append(Found(path, node, f"{called}(...)", _check_call(node, called, names)))
     return sorted(found, key=lambda each: each.node.lineno)
+
+
+def _continues(handler: ast.ExceptHandler) -> bool:
+    """Return True if a handler continues without what an import lacks."""
+    caught = ast.unparse(handler.type) if handler.type else "None"
+    raises = any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+    return bool(_FALLBACK.fullmatch(caught)) and not raises
 
 
 def _check_import(

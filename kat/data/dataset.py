@@ -176,10 +176,10 @@ class ImageDataset(Dataset):
         """Return a line that names the smallest class, or "" if no class is far larger."""
         if self.task == ImageDataset.task:
             counts = self.class_counts()
-            small, large = counts.min(), counts.max()
-            if 0 < _IMBALANCED * small < large:
+            small, large = counts[counts > 0].min(), counts.max()
+            if _IMBALANCED * small < large:
                 return (
-                    f"class {self.classes[counts.argmin()]!r} has"
+                    f"class {self.classes[counts.tolist().index(small)]!r} has"
                     f" {counted(small, 'training image')}, the largest class {large}:"
                     " loss.class_weights=balanced gives all classes the same weight"
                 )

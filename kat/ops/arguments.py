@@ -43,8 +43,8 @@ def check_is_tensor(name: str, value: Any) -> None:
         )
     if hasattr(value, "to_local"):
         raise TypeError(
-            f"{name} is a DTensor, which kat.rational does not take: pass {name}.to_local(), or set"
-            " use_local_output=True in the parallel style before"
+            f"{name} is a DTensor, which kat.rational does not take: pass x.to_local(), or set"
+            " use_local_output=True in the parallel style before; pass coefficients.full_tensor()"
         )
 
 

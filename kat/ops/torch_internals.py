@@ -223,13 +223,8 @@ def keep_from_transformers(module: nn.Module) -> None:
 
 
 def is_loaded_by_transformers(parameter: Tensor) -> bool:
-    """Return True in ``from_pretrained`` of a parameter whose values are in the checkpoint.
-
-    Releases of transformers before 5 mark no parameters, and there all count as loaded.
-    """
-    return getattr(
-        parameter, "_is_hf_initialized", "transformers.initialization" not in sys.modules
-    )
+    """Return True in ``from_pretrained`` of a parameter whose values are in the checkpoint."""
+    return getattr(parameter, "_is_hf_initialized", False)
 
 
 def when_sending_fails(handle: Callable[..., Any]) -> None:

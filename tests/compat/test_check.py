@@ -39,7 +39,7 @@ FILES = {
         "from rational_kat.flash import FlashKAT_Group as F\nF(8, 1, 8, 6, 4)\n"
     ),
     "tried/net.py": (
-        "try:\n    from kat_rational import fit\nexcept (ImportError, OSError):\n    fit = None\n"
+        "try:\n    from kat_rational import fit\nexcept (ImportError, OSError): fit = None\nexcept ValueError: raise\n"
         "try:\n    from kat_rational import fit, KAT_Group\nexcept:\n    fit = KAT_Group = None\n"
         "try:\n    from kat_rational import gain\nexcept ImportError:\n    raise SystemExit\n"
         "try:\n    from kat_rational import gain\nexcept ValueError:\n    gain = 1\n"
@@ -195,6 +195,13 @@ def test_a_module_in_the_place_of_the_library_is_to_be_renamed_first(name, tmp_p
     assert run("compat", tmp_path, "--replace", "--force") == 0
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("kat.compat.kat_rational\n", "")
+
+
+def test_a_module_that_a_folder_names_is_not_in_the_place_of_the_library(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "kat.py").touch()
+    (tmp_path / "train.py").write_text("from models.kat import K\nfrom kat_rational import fit\n")
+    assert run("compat", tmp_path) == 1
 
 
 def test_code_that_is_the_projects_own_is_not_written(project):

@@ -89,7 +89,7 @@ class ModelRecord:
     crop_pct: Annotated[float, Field(ge=0.01, le=2)]  # above 1, as of VOLO, images are padded
     args: Annotated[dict[str, Any], AfterValidator(_without_files)] = field(default_factory=dict)
     category_ids: list[int] | None = None
-    calibration: dict[str, Finite] | None = None
+    calibration: dict[str, Positive] | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self.architecture, self.args)
@@ -143,7 +143,7 @@ class ModelRecord:
         Raises:
             InputError: an entry is missing or invalid.
         """
-        if "pretrained_cfg" not in config:
+        if not isinstance(config, Mapping) or "pretrained_cfg" not in config:
             raise InputError(
                 f"{source} is not a model's config.json: it has no entry pretrained_cfg; what"
                 " kat export wrote for transformers loads only there"

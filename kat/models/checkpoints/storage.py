@@ -107,7 +107,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
     weights, record, checksum = _read(file)
     depth = record.args.get("depth")
     # Compared first: to build a thousand blocks takes half a minute.
-    if isinstance(depth, int) and not any(f"blocks.{depth - 1}." in name for name in weights):
+    blocks = [name for name in weights if "blocks." in name]
+    if isinstance(depth, int) and blocks and not any(f".{depth - 1}." in name for name in blocks):
         raise InputError(
             f"{path} holds the weights of another model: its record says depth={depth}, and they"
             " have fewer blocks"

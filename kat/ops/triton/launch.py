@@ -155,7 +155,7 @@ class Launch:
         device = tensors[0].device
         dtypes = tuple(tensor.dtype for tensor in tensors)
         # Compiled once for all numbers that int32 holds.
-        widths = tuple(2 + (number >> 31 << 31) for number in numbers)
+        widths = tuple(2**31 if number >= 2**31 else 2 for number in numbers)
         made = compiled(kernel, device, dtypes, widths, **constants)
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None

@@ -123,16 +123,16 @@ def _prepare(model: Any, resolved: ResolvedRun) -> Conversion | None:
 
 
 def choose_threads(model: Any, batch_size: int, device: torch.device) -> list[str]:
-    """Take one CPU thread where a step is too small to share; return a note if that is a change.
+    """Take one of two CPU threads where a step is too small to share; return a note if so.
 
-    Several threads are no faster there, and wait for each other where other processes use the same
-    cores. The environment variable OMP_NUM_THREADS comes first.
+    Two threads are no faster there, and wait for each other where other processes use the same
+    cores. More threads were not measured. The environment variable OMP_NUM_THREADS comes first.
     """
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
     if device.type != "cpu" or patches is None or "OMP_NUM_THREADS" in os.environ:
         return []
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if torch.get_num_threads() == 1 or parameters * patches * batch_size > _SMALL_STEP:
+    if torch.get_num_threads() != 2 or parameters * patches * batch_size > _SMALL_STEP:
         return []
     torch.set_num_threads(1)
     return ["chosen: 1 CPU thread, as steps are small; OMP_NUM_THREADS sets another number"]
