@@ -99,7 +99,7 @@ def train(
         "device": device, "seed": seed, "resume": resume, "overwrite": overwrite,
     }  # fmt: skip
     given = {SHORT.get(name, name): v for name, v in named.items() if v is not None}
-    content = read_recipe(None if recipe is None else str(recipe))
+    content = read_recipe(recipe)
     return training.train(config_of_run(content, settings or {}, given, recipes=[content]))
 
 

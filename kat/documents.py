@@ -28,13 +28,13 @@ def write_json(path: str | Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
+def read_json(path: str | Path) -> Any:
     """Return the contents of a JSON file.
 
     Raises:
         InputError: the file cannot be read, or is not valid JSON.
     """
-    return parse_json(read_bytes(path, limit), path)
+    return parse_json(read_bytes(path, JSON_LIMIT), path)
 
 
 def parse_json(content: bytes | str, source: object) -> Any:

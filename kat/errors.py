@@ -70,18 +70,15 @@ class ExportFailed(Failed):
     """The outputs of an exported file differ from the model's; it is not kept. Exit code 1."""
 
 
-def check_is(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
-    """Check the class of an argument.
+def check_is(name: str, value: Any, kind: type) -> None:
+    """Check that an argument is an instance of a class.
 
     Raises:
         InputError: it is of another class.
     """
-    if isinstance(value, kind):
-        return
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    wanted = " or ".join(one.__name__ for one in kinds)
-    given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-    raise InputError(f"{name} must be of type {wanted}, got {given}")
+    if not isinstance(value, kind):
+        given = type(value).__name__
+        raise InputError(f"{name} must be an instance of {kind.__name__}, got {given}")
 
 
 def check_count(name: str, value: Any) -> int:

@@ -27,9 +27,7 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def open_input(
-    path: str | Path, *, limit: int | None = None, buffering: int = -1, if_missing: str = ""
-) -> BinaryIO:
+def open_input(path: str | Path, *, limit: int | None = None, if_missing: str = "") -> BinaryIO:
     """Open a file to read its bytes. All inputs are opened by this function.
 
     Pipes, devices and sockets are refused: reading them can wait forever or never end.
@@ -37,7 +35,6 @@ def open_input(
     Args:
         path: the path of the file.
         limit: the most bytes that the file may have, where the reader holds it in memory.
-        buffering: as of :func:`open`.
         if_missing: a reason or a remedy for the message that there is no such file.
 
     Raises:
@@ -45,7 +42,7 @@ def open_input(
         UnreadableFile: it is not a regular file, may not be read, or is too large.
     """
     try:
-        file = open(path, "rb", buffering, opener=_open)  # noqa: SIM115 (the caller closes it)
+        file = open(path, "rb", opener=_open)  # noqa: SIM115 (the caller closes it)
     except FileNotFoundError:
         raise MissingFile(path, f"it does not exist{if_missing and ': '}{if_missing}") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
@@ -84,8 +81,7 @@ def read_text(path: str | Path, limit: int = 1 << 26) -> str:
 
 def leads_outside(path: str | Path, folder: str | Path) -> bool:
     """Return True if a path is neither a folder nor in it, once its links are followed."""
-    inside = os.path.join(os.path.realpath(folder), "")
-    return not os.path.join(os.path.realpath(path), "").startswith(inside)
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def reason_of(error: BaseException) -> str:

@@ -67,12 +67,12 @@ adapter = cache(TypeAdapter)
 """Pydantic's validator of a type."""
 
 
-def check_ranges(settings: Settings, section: str = "") -> Settings:
+def check_ranges(settings: Settings, before: str = "") -> Settings:
     """Check the type and the range of every setting.
 
     Args:
         settings: a dataclass instance; nested dataclasses are checked too.
-        section: the section of a run's settings that it is, such as ``"data"``.
+        before: the beginning of a message, such as ``"data."`` for a section of a run's settings.
 
     Returns:
         The settings with the types that files keep: Python's numbers in place of NumPy's, text in
@@ -81,10 +81,10 @@ def check_ranges(settings: Settings, section: str = "") -> Settings:
     Raises:
         InputError: names the first invalid setting, its value, and what it may be.
     """
-    return settings_from(type(settings), asdict(cast(Any, settings)), section)
+    return settings_from(type(settings), asdict(cast(Any, settings)), before)
 
 
-def settings_from(kind: type[Settings], content: Mapping[str, Any], section: str = "") -> Settings:
+def settings_from(kind: type[Settings], content: Mapping[str, Any], before: str = "") -> Settings:
     """Return the settings of a dataclass from values by name, nested as the dataclass is.
 
     Types and ranges are checked as by :func:`check_ranges`; a name that the dataclass lacks has no
@@ -99,11 +99,10 @@ def settings_from(kind: type[Settings], content: Mapping[str, Any], section: str
     except ValidationError as error:
         for one in error.errors():
             if one["type"] == "value_error":  # of a rule between settings, which is clear
-                raise one["ctx"]["error"] from None
+                raise InputError(f"{before}{one['ctx']['error']}") from None
         problems = [(_setting(content, one["loc"]), one["msg"]) for one in error.errors()]
         name, value = problems[0][0]
         wanted = describe([message for (other, _), message in problems if other == name])
-        before = f"{section}." if section else ""
         raise InputError(f"{before}{name} must be {wanted}, got {value!r:.200}") from None
 
 
@@ -113,10 +112,9 @@ def record_from(kind: type[Settings], content: Mapping[str, Any], source: object
     Raises:
         InputError: names the file and the first invalid field.
     """
-    try:
-        return settings_from(kind, {**dict.fromkeys(signature(kind).parameters), **content})
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+    return settings_from(
+        kind, {**dict.fromkeys(signature(kind).parameters), **content}, f"{source}: "
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -58,25 +58,14 @@ def quoted(names: Sequence[str], singular: str, plural: str) -> str:
     return f"{singular if len(names) == 1 else plural} {listing(map(repr, names))}"
 
 
-def either(names: Iterable[object]) -> str:
-    """Return the names as alternatives: ``'a' or 'b'``."""
-    return " or ".join(repr(str(name)) for name in names)
-
-
 def numbered(count: int) -> list[str]:
     """Return names for classes without names: ``"0"``, ``"1"`` and so on."""
     return list(map(str, range(count)))
 
 
-def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """Return a number and its noun: ``1 worker``, ``3 workers``.
-
-    Args:
-        number: how many.
-        singular: the noun for one.
-        plural: the noun for other numbers; None: the singular with an s.
-    """
-    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun: ``1 worker``, ``3 workers``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def dimensions(shape: Iterable[int]) -> str:

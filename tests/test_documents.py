@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kat import documents
 from kat.documents import parse_json, parse_yaml, read_json, read_yaml
 from kat.errors import InputError
 
@@ -51,12 +52,13 @@ def test_yaml_within_the_bounds(tmp_path):
         read_yaml(path)
 
 
-def test_json_that_is_damaged_or_large_is_refused(tmp_path):
+def test_json_that_is_damaged_or_large_is_refused(tmp_path, monkeypatch):
     for text in (b"[" * 100_000, b"{", b"\xff"):
         with pytest.raises(InputError, match=r"^x\.json is not valid JSON: [^\n]*$"):
             parse_json(text, "x.json")
     path = tmp_path / "x.json"
     path.write_text("[" * 64 + "]" * 64)
     assert read_json(path)
+    monkeypatch.setattr(documents, "JSON_LIMIT", 100)
     with pytest.raises(InputError, match="it has 128 B, and at most 100 B are read"):
-        read_json(path, 100)
+        read_json(path)

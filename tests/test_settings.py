@@ -86,4 +86,4 @@ def test_the_settings_come_back_with_the_types_that_files_keep():
 
 def test_a_section_alone_has_its_full_name():
     with pytest.raises(InputError, match=r"^optim\.steps must be at least 1, got -1$"):
-        check_ranges(Inner(steps=-1), "optim")
+        check_ranges(Inner(steps=-1), "optim.")

@@ -35,7 +35,8 @@ _REMEDIES: dict[str, tuple[str, str | None]] = {
     _NO_CLASS: ("such pixels have no class", "bad_annotations"),
     **dict.fromkeys((_IGNORED, _MISSING, _UNREADABLE), (_LEFT_OUT, "bad_images")),
 }
-"""The remedy and the setting of each kind of problem; others are annotations that are left out."""
+"""The remedy and the setting of each kind of problem but those of annotations."""
+_OF_ANNOTATION = (_LEFT_OUT, "bad_annotations")
 _CHUNK = 4096
 """The most images that wait for a thread."""
 
@@ -154,13 +155,16 @@ def check_split(
                 tell(completed=index + 1, total=len(data))
     if not hashes.any():
         found[_NO_IMAGE].append(f"none of its {len(data)} images")
+    problems = [
+        Problem(kind, cases, *_REMEDIES.get(kind, _OF_ANNOTATION)) for kind, cases in found.items()
+    ]
     labels_are = data.labels_are or f"{sum(counts.values())} annotations"
     sizes = {name: counts[index] for index, name in enumerate(data.classes)}
     return SplitReport(
         split,
         f"{len(data)} images, {labels_are}",
         sizes,
-        [*_problems(found), *_classes_without_use(data, counts)],
+        problems + _classes_without_use(data, counts),
         _notes(data, sizes, split),
         hashes,
         labels,
@@ -186,14 +190,6 @@ def _examined(data: ImageDataset, index: int) -> tuple[int, list[int], tuple[str
         return digest, [target], problem
     classes = target["labels"] if isinstance(target, dict) else target.unique()
     return digest, classes.tolist(), problem
-
-
-def _problems(found: Mapping[str, list[str]]) -> list[Problem]:
-    problems = []
-    for kind, cases in found.items():
-        remedy, setting = _REMEDIES.get(kind, (_LEFT_OUT, "bad_annotations"))
-        problems.append(Problem(kind, cases, remedy, setting))
-    return problems
 
 
 def _notes(data: ImageDataset, sizes: Mapping[str, int], split: str) -> list[str]:

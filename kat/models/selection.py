@@ -47,7 +47,8 @@ def selected(
                 known = listing((f"{index} is {name}" for index, name in enumerate(names)), 24)
                 raise InputError(f"{argument}={selector}: there are {len(names)}: {known}")
             return [[*names][selector]]
-        check_is(argument, selector, (str, re.Pattern))
+        if not isinstance(selector, re.Pattern):
+            check_is(argument, selector, str)
         found = [name for name in names if _matches(name, selector)]
         for name, reason in () if found else (passed_over or {}).items():
             if _matches(name, selector):

@@ -42,10 +42,10 @@ def transfer_functions(
         >>> model.blocks[0].mlp.act2.weight_numerator.requires_grad
         False
     """
-    check_is("source", source, (nn.Module, str, Path))
-    check_is("target", target, nn.Module)
-    if not isinstance(source, nn.Module):
+    if isinstance(source, str | Path):
         source, _ = load_model(source)
+    check_is("source", source, nn.Module)
+    check_is("target", target, nn.Module)
     given, own = rationals(source), rationals(target)
     if not own or len(given) != len(own):
         raise InputError(

@@ -189,9 +189,7 @@ class GroupRational(nn.Module):
     def forward(self, x: Tensor, v: Tensor | None = None) -> Tensor:
         """F(x), or F(x) v for the value v of a gate, with x's shape and dtype."""
         dtype = None
-        dim = self.channel_dim
-        if dim is None:
-            dim = channels_at(x)
+        dim = channels_at(x, self.channel_dim)
         if not isinstance(x, fx.Proxy):
             self._check_channels(x, dim)
             if self.feeds_product and product_dtype(x) != x.dtype:
@@ -230,7 +228,7 @@ class GroupRational(nn.Module):
         )
 
 
-def channels_at(x: Tensor, channel_dim: int | None = None) -> int:
+def channels_at(x: Tensor, channel_dim: int | None) -> int:
     """Return the dimension of the channels of x: the last one, if no ``channel_dim`` is given.
 
     Raises:

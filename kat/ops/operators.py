@@ -14,8 +14,6 @@ in this order too, None where there is none.
 
 from __future__ import annotations
 
-import functools
-import warnings
 from itertools import compress
 from typing import Any, Protocol, TypeAlias
 
@@ -34,6 +32,7 @@ from kat.ops.torch_internals import (
     refuse_forward_mode,
 )
 from kat.ops.triton import backend as triton
+from kat.ops.warning import warn_once
 
 Gradients: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 """The gradients of x, numerator, denominator and v."""
@@ -194,20 +193,14 @@ def _kernel(
     """Return the backend of x's device, if it supports the arguments."""
     backend = KERNELS.get(x.device.type)
     if backend is None:
-        warn_without_kernel(x.device.type.upper())
+        warn_once(
+            f"kat.rational runs as plain PyTorch on {x.device.type.upper()}, for which there is no"
+            " kernel to install: it is slower than on a CUDA GPU. Without this warning:"
+            " impl='reference'"
+        )
     elif backend.supports(x, numerator, denominator, v, form=form, dtype=dtype):
         return backend
     return None
-
-
-@functools.cache
-def warn_without_kernel(device: str) -> None:
-    """Warn once of a device for which there is no kernel."""
-    warnings.warn(
-        f"kat.rational has no kernel for {device} and runs as plain PyTorch, in about 40 operations"
-        " a call. Without this warning: impl='reference'",
-        stacklevel=3,
-    )
 
 
 def _empty_like(x: Tensor, v: Tensor | None, dtype: torch.dtype) -> Tensor:

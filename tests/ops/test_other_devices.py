@@ -85,7 +85,7 @@ def test_another_device_reads_once_a_pass_and_never_in_a_captured_graph(
 
 
 def test_a_device_without_a_kernel_warns_once(recwarn):
-    operators.warn_without_kernel.cache_clear()
+    operators.warn_once.cache_clear()
     x, a, b = (torch.ones(shape).as_subclass(OnMps) for shape in ((2, 8), (1, 6), (8, 4)))
     with Count():
         for _ in range(2):

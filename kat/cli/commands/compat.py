@@ -48,7 +48,7 @@ def make_parser() -> ArgumentParser:
     parser = _Parser(
         prog="kat compat",
         usage="kat compat PROJECT [OPTIONS]",
-        description=__doc__.partition(": ")[2].replace("check", "Check", 1),
+        description=__doc__.removeprefix("``kat compat``: "),
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -21,7 +21,6 @@ from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image, sort
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError, UnreadableFile
 from kat.files import cache_folder, open_input, reason_of, replacing
-from kat.text import either
 
 _VERSION = 6
 """Version of the indices in the cache."""
@@ -115,8 +114,8 @@ def open_tar(path: str, split: str) -> ImageDataset:
         if paths:
             break
     else:
-        names = either(f"{name}.tar" for name in SPLIT_NAMES[split])
-        raise InputError(f"{root} has neither {names} nor a folder of that name with tar files")
+        names = ", ".join(f"{name}.tar" for name in SPLIT_NAMES[split])
+        raise InputError(f"{root} has none of {names}, nor a folder of that name with tar files")
     source = indexed(paths, "members", _newest)
     classes: dict[str, int] = {}
     ignored: dict[str, str] = {}

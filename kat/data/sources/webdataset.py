@@ -18,7 +18,6 @@ from kat.data.sources.tar import Member, indexed, members, tars_in
 from kat.documents import parse_json
 from kat.errors import InputError
 from kat.files import read_text
-from kat.text import either
 
 IMAGES = tuple(extension[1:] for extension in IMAGE_EXTENSIONS)
 """Extensions of the image of a sample; the first counts if there are several."""
@@ -47,8 +46,8 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
     splits = {name: _shards_of_split(found, name) for name in SPLIT_NAMES}
     if not splits[split]:
         raise InputError(
-            f"{pattern} names no shard of the {split} split: no name contains the word"
-            f" {either(SPLIT_NAMES[split])}"
+            f"{pattern} names no shard of the {split} split: no name contains one of"
+            f" the words {', '.join(SPLIT_NAMES[split])}"
         )
     kind, build = f"samples {config.label_key or 'cls'}", partial(_samples, config.label_key)
     listed = Path(splits[split][0]).parent / "classes.txt"

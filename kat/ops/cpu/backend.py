@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import warnings
 
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from kat.errors import BackendUnavailable
 from kat.ops.arguments import compute_dtype, degree_of
 from kat.ops.cpu.library import DTYPES, Library, find_library, loaded_library
 from kat.ops.torch_internals import constant_when_compiled
+from kat.ops.warning import warn_once
 
 CONVERTS = False
 DEVICE_TYPE = "cpu"
@@ -38,7 +37,11 @@ def supports(
     if isinstance(library, Library):
         return True
     if os.environ.get("KAT_CPU_KERNEL") != "off":
-        _warn(library)
+        warn_once(
+            f"kat's CPU kernel is unavailable, so the slower PyTorch reference runs: {library}"
+            " (KAT_CPU_KERNEL=off selects the reference without this warning)",
+            RuntimeWarning,
+        )
     return False
 
 
@@ -171,13 +174,3 @@ def _unavailable(dtype: torch.dtype, degree: tuple[int, int]) -> str:
         return f"the kernel supports degrees up to {MAX_DEGREE}, got {degree}"
     library = find_library()
     return library if isinstance(library, str) else ""
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(
-        f"kat's CPU kernel is unavailable, so the slower PyTorch reference runs: {reason}"
-        " (KAT_CPU_KERNEL=off selects the reference without this warning)",
-        RuntimeWarning,
-        stacklevel=3,
-    )

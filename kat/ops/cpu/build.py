@@ -7,7 +7,6 @@ the package or torch is installed. So its top-level imports are of the standard 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import platform
@@ -17,19 +16,14 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
-SOURCES = (
-    "rational.cpp",
-    "kernels.cpp",
-    "kernels.h",
-    "scaled.inc",
-    "derivative.inc",
-)
-"""The first one is compiled once, the second once for each instruction set."""
-DISTRIBUTION = "kolmogorov-arnold-transformer"
+MAIN = "rational.cpp"
+"""Compiled once."""
+KERNELS = "kernels.cpp"
+"""Compiled once for each instruction set."""
+SOURCES = (MAIN, KERNELS, "kernels.h", "scaled.inc", "derivative.inc")
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"
 FLAGS = (
     "-std=c++17",
@@ -90,21 +84,17 @@ def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
 
 def _units(instruction_sets: int) -> list[list[str]]:
     """Return the sources to compile, each with its definitions."""
-    main, kernels = (str(SOURCE_FOLDER / name) for name in SOURCES[:2])
+    main, kernels = str(SOURCE_FOLDER / MAIN), str(SOURCE_FOLDER / KERNELS)
     own = [f'-DKAT_SOURCE_HASH="{source_hash()}"', f"-DKAT_INSTRUCTION_SETS={instruction_sets}"]
     chosen = [i for i in range(len(INSTRUCTION_SETS)) if instruction_sets >> i & 1]
     return [[main, *own], *([kernels, f"-DKAT_SET={i}"] for i in chosen)]
 
 
-def cached_library(instruction_sets: int = ALL_SETS) -> tuple[Path, int]:
+def cached_library(instruction_sets: int = ALL_SETS) -> Path:
     """Return the library in the user's cache, compiled now if it is not there yet.
 
     A line on stderr announces that. Its name depends on source, compiler, flags, instruction sets
-    and machine, and ends in the hash of the file. A damaged one is not loaded but built again. Of
-    several processes that start together, one compiles and the others wait.
-
-    Returns:
-        Its path, and the open descriptor through which it was checked and is to be loaded.
+    and machine. Of several processes that start together, one compiles and the others wait.
 
     Raises:
         BuildError: there is no compiler, it failed, or others can change the cache, or it is not
@@ -118,75 +108,25 @@ def cached_library(instruction_sets: int = ALL_SETS) -> tuple[Path, int]:
     identity = "\n".join((source_hash(), *compiler, _run([*compiler, "--version"]), *FLAGS))
     identity += f"\n{platform.system()} {platform.machine()} {instruction_sets}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder, name = cache_folder(), f"rational_cpu-{key}"
+    folder = cache_folder()
+    path = folder / f"rational_cpu-{key}.so"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(folder.stat()):
+        status = folder.stat()
+        if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o022:
             raise BuildError(
                 f"other users can change the files in {folder}: run chmod go-w on it if it is"
                 " yours, or set KAT_CACHE_DIR to a folder that only you can write"
             )
-        if found := _intact_library(folder, name):
-            return found
+        if path.exists():
+            return path
         with locked(folder / "build.lock", wait=True):
-            return _intact_library(folder, name) or _build_into(folder, name, instruction_sets)
+            if not path.exists():
+                sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
+                compile_library(path, instruction_sets)
     except (OSError, InputError) as error:
         raise BuildError(f"{error}; set KAT_CACHE_DIR to a writable folder") from error
-
-
-def _is_private(status: os.stat_result) -> bool:
-    """Return True if only the user and root can change a file, or the files in a folder."""
-    return status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022
-
-
-def _intact_library(folder: Path, name: str) -> tuple[Path, int] | None:
-    """Return the library of this name, if it is intact and private."""
-    for path in folder.glob(f"{name}-*.so"):
-        descriptor, digest = _opened(path)
-        if _is_private(os.fstat(descriptor)) and path.stem.endswith(f"-{digest}"):
-            return path, descriptor
-        os.close(descriptor)
-    return None
-
-
-def _build_into(folder: Path, name: str, instruction_sets: int) -> tuple[Path, int]:
-    """Compile the library into a folder, in the place of damaged ones of this name."""
-    draft = folder / f".{name}.so"
-    sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
-    compile_library(draft, instruction_sets)
-    for damaged in folder.glob(f"{name}-*.so"):
-        damaged.unlink()
-    descriptor, digest = _opened(draft)
-    target = folder / f"{name}-{digest}.so"
-    os.replace(draft, target)
-    return target, descriptor
-
-
-def _opened(path: Path) -> tuple[int, str]:
-    """Return the descriptor of a file, and the hash of its contents."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with open(descriptor, "rb", closefd=False) as file:
-        return descriptor, hashlib.file_digest(file, "sha256").hexdigest()[:32]
-
-
-def is_as_installed(path: Path) -> bool:
-    """Return False if an installer recorded another hash for this file of the package; else True.
-
-    A wheel brings the hashes of its files, in RECORD. What was built in a checkout has none.
-    """
-    try:
-        files = distribution(DISTRIBUTION).files or []
-    except PackageNotFoundError:
-        return True
-    for file in files:
-        # Both are resolved: an environment may be reached through links.
-        is_it = file.name == path.name and Path(file.locate()).resolve() == path.resolve()
-        if is_it and file.hash:
-            digest = (
-                hashlib.new(file.hash.mode, path.read_bytes()).digest() if path.exists() else b""
-            )
-            return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file.hash.value
-    return True
+    return path
 
 
 def find_compiler() -> list[str]:

@@ -150,13 +150,12 @@ def find_library() -> Library | str:
     wanted = best if choice == "auto" else INSTRUCTION_SETS.index(choice)
     if wanted > best:
         return f"KAT_CPU_KERNEL={choice}, but this processor supports {INSTRUCTION_SETS[best]} only"
-    damaged = not build.is_as_installed(build.PREBUILT)
     try:
-        prebuilt = None if damaged else _open_prebuilt()
-        path, binary = prebuilt or _open(*build.cached_library(1 << wanted))
-    except (build.BuildError, OSError) as error:
-        why = f"{build.PREBUILT} is damaged, so install kat again; " if damaged else ""
-        return f"{why}{error}"
+        path, binary = _open_prebuilt() or _open(build.cached_library(1 << wanted))
+    except build.BuildError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error}; delete this file, and it is built again"
     sets = binary.kat_instruction_sets()
     available = tuple(name for i, name in enumerate(INSTRUCTION_SETS) if sets >> i & 1)
     return Library(path, available, binary.kat_rational, parallel_for, wanted)
@@ -171,13 +170,8 @@ def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
     return (path, binary) if binary.kat_source_hash().decode() == build.source_hash() else None
 
 
-def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]:
-    """Return the library, loaded through a descriptor since the path may lead elsewhere now.
-
-    The descriptor stays open, since the loader would take another file by its number for this one.
-    """
-    checked = f"/proc/self/fd/{descriptor}"  # of Linux
-    binary = ctypes.CDLL(checked if os.path.exists(checked) else str(path))
+def _open(path: Path) -> tuple[Path, ctypes.CDLL]:
+    binary = ctypes.CDLL(str(path))
     binary.kat_rational.argtypes = [ctypes.c_char_p]
     binary.kat_rational.restype = ctypes.c_int32
     binary.kat_source_hash.restype = ctypes.c_char_p

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import warnings
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from kat.errors import BackendUnavailable, first_line
 from kat.ops.arguments import degree_of
 from kat.ops.torch_internals import is_eager
 from kat.ops.triton.selfcheck import problem
+from kat.ops.warning import warn_once
 
 CONVERTS = True
 DEVICE_TYPE = "cuda"
@@ -38,7 +38,10 @@ def supports(
     """
     reason = _problem(x, numerator, denominator, v, form=form, dtype=dtype)
     if reason:
-        _warn(reason)
+        warn_once(
+            f"kat.rational runs as plain PyTorch on this GPU, which is slower: {reason}. To use"
+            " plain PyTorch without this warning: impl='reference'"
+        )
     return not reason
 
 
@@ -153,12 +156,3 @@ def load() -> tuple[Any, str]:
                 f" such as the packages gcc and python3-dev ({first_line(error)})"
             )
     return module, ""
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(
-        f"kat.rational runs as plain PyTorch on this GPU, which is slower: {reason}. To use plain"
-        " PyTorch without this warning: impl='reference'",
-        stacklevel=3,
-    )

@@ -128,11 +128,11 @@ def choose_threads(model: Any, batch_size: int, device: torch.device) -> list[st
     Two threads are no faster there, and wait for each other where other processes use the same
     cores. More threads were not measured. The environment variable OMP_NUM_THREADS comes first.
     """
-    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
-    if device.type != "cpu" or patches is None or "OMP_NUM_THREADS" in os.environ:
+    if device.type != "cpu" or torch.get_num_threads() != 2 or "OMP_NUM_THREADS" in os.environ:
         return []
+    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None) or math.inf
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if torch.get_num_threads() != 2 or parameters * patches * batch_size > _SMALL_STEP:
+    if parameters * patches * batch_size > _SMALL_STEP:
         return []
     torch.set_num_threads(1)
     return ["chosen: 1 CPU thread, as steps are small; OMP_NUM_THREADS sets another number"]

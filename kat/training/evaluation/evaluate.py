@@ -61,7 +61,7 @@ def evaluate(
         360
     """
     config = config or EvalConfig()
-    data, config = check_ranges(data, "data"), check_ranges(config)
+    data, config = check_ranges(data, "data."), check_ranges(config)
     images = open_split(data, "val")
     check_task(model, images, (str(source), data.name))
     # Moved in torch.inference_mode, as the tasks run, its weights could not be trained afterwards.

@@ -110,7 +110,7 @@ def data_of_run(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
             )
-    check_ranges(DataConfig(**kept), "data")
+    check_ranges(DataConfig(**kept), "data.")
     return {**whole, **kept}
 
 

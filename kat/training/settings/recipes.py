@@ -58,7 +58,7 @@ def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -
     return str(files(package) / f"{name}.yaml")
 
 
-def read_recipe(name: str | None) -> dict[str, Any]:
+def read_recipe(name: str | Path | None) -> dict[str, Any]:
     """Read a recipe, by its path or its name; nothing for None.
 
     Raises:
@@ -66,7 +66,7 @@ def read_recipe(name: str | None) -> dict[str, Any]:
     """
     if name is None:
         return {}
-    path = recipe_path(name)
+    path = recipe_path(str(name))
     content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")

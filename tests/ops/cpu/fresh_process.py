@@ -31,10 +31,10 @@ print("kernel" if isinstance(find_library(), Library) else "reference")
 """
 
 
-def start(cache: Path, before: str = "", **environment: str) -> subprocess.Popen[str]:
-    """A process with a cache of its own, where nothing is prebuilt; it runs ``before`` first."""
+def start(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    """A process with a cache of its own, where nothing is prebuilt."""
     return subprocess.Popen(
-        [sys.executable, "-c", before + _SCRIPT],
+        [sys.executable, "-c", _SCRIPT],
         env={**os.environ, "KAT_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", **environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,

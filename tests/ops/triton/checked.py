@@ -44,7 +44,7 @@ def _first_call(monkeypatch):
     monkeypatch.setitem(operators.KERNELS, "cpu", gpu)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
     selfcheck.problem.cache_clear()
-    gpu._warn.cache_clear()
+    gpu.warn_once.cache_clear()
 
 
 @pytest.fixture

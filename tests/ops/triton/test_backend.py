@@ -44,7 +44,7 @@ def test_what_the_kernels_do_not_take_runs_by_the_reference(dtype, degree, reaso
     a, b = torch.ones(1, degree[0] + 1), torch.ones(1, degree[1])
     with pytest.raises(BackendUnavailable, match=reason):
         kat.rational(x, a, b, impl="triton")
-    backend._warn.cache_clear()
+    backend.warn_once.cache_clear()
     monkeypatch.setattr(backend, "load", lambda: (object(), ""))  # as where Triton runs
     monkeypatch.setitem(operators.KERNELS, "cpu", backend)
     with pytest.warns(UserWarning, match=rf"{reason}.* impl='reference'"):
