@@ -17,7 +17,7 @@ def main() -> None:
     if arguments and arguments[0] in ("-h", "--help"):
         say(_USAGE)
         return
-    if not arguments or arguments == ["-m"]:
+    if arguments in ([], ["-m"]):
         sys.exit(_USAGE)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]

@@ -21,8 +21,8 @@ from kat.errors import InputError, first_line
 from kat.files import leads_outside, read_bytes, replacing
 from kat.text import counted, say, say_all
 
-_FALLBACK = re.compile(r"None|.*\b(ImportError|Exception)\b.*")
-"""What a handler catches that continues without a module; None stands for everything."""
+_FALLBACK = re.compile(r"except(:|.*\b(ImportError|Exception)\b)(?!(?s:.*)\braise\b)")
+"""A handler that continues without what an import lacks."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _is_own(path: Path) -> bool:
 
 def _check_file(path: Path, files: list[Path], imports: list[tuple[str, str]]) -> list[Found]:
     """Return what is found in a file. Adds the modules that it imports to ``imports``."""
-    nodes: list[Any] = list(ast.walk(ast.parse(read_bytes(path))))
+    nodes: list[Any] = list(ast.walk(ast.parse(read_bytes(path), path.name)))
     names: dict[str, Any] = {}
     optional: set[ast.AST] = set()
     found: list[Found] = []
@@ -108,7 +108,7 @@ def _check_file(path: Path, files: list[Path], imports: list[tuple[str, str]]) -
             modules = {alias.name: [alias] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             modules = {"." * node.level + (node.module or ""): node.names}
-        elif any(map(_continues, getattr(node, "handlers", []))):
+        elif any(map(_FALLBACK.match, map(ast.unparse, getattr(node, "handlers", [])))):
             optional.update(ast.walk(ast.Module(node.body, [])))
         for module, aliases in modules.items():
             imports.append((module, f"{path}:{node.lineno}"))
@@ -122,13 +122,6 @@ def _check_file(path: Path, files: list[Path], imports: list[tuple[str, str]]) -
         if called.split(".")[0] in names:
             found.append(Found(path, node, f"{called}(...)", _check_call(node, called, names)))
     return sorted(found, key=lambda each: each.node.lineno)
-
-
-def _continues(handler: ast.ExceptHandler) -> bool:
-    """Return True if a handler continues without what an import lacks."""
-    caught = ast.unparse(handler.type) if handler.type else "None"
-    raises = any(isinstance(node, ast.Raise) for node in ast.walk(handler))
-    return bool(_FALLBACK.fullmatch(caught)) and not raises
 
 
 def _check_import(

@@ -39,7 +39,8 @@ FILES = {
         "from rational_kat.flash import FlashKAT_Group as F\nF(8, 1, 8, 6, 4)\n"
     ),
     "tried/net.py": (
-        "try:\n    from kat_rational import fit\nexcept (ImportError, OSError): fit = None\nexcept ValueError: raise\n"
+        "try:\n    from kat_rational import fit\n"
+        "except (ImportError, OSError): fit = None\nexcept ValueError: raise\n"
         "try:\n    from kat_rational import fit, KAT_Group\nexcept:\n    fit = KAT_Group = None\n"
         "try:\n    from kat_rational import gain\nexcept ImportError:\n    raise SystemExit\n"
         "try:\n    from kat_rational import gain\nexcept ValueError:\n    gain = 1\n"

@@ -155,7 +155,7 @@ class Launch:
         device = tensors[0].device
         dtypes = tuple(tensor.dtype for tensor in tensors)
         # Compiled once for all numbers that int32 holds.
-        widths = tuple(2**31 if number >= 2**31 else 2 for number in numbers)
+        widths = tuple(map(_as_wide, numbers))
         made = compiled(kernel, device, dtypes, widths, **constants)
         aligned = all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
         run = made[(programs, 1, 1)] if made is not None and aligned else None
@@ -433,6 +433,11 @@ def compiled(
     # Triton documents none of these names. To read ``run`` loads the kernel and sets ``n_regs``.
     known = [hasattr(made, name) for name in ("run", "n_regs", "__getitem__")]
     return made if all(known) else None
+
+
+def _as_wide(number: int) -> int:
+    """Return one number for all that have 32 bits, and one for all that need 64."""
+    return 2**31 if number >= 2**31 else 2
 
 
 def resident(made: Any, device: torch.device) -> int:
