@@ -246,6 +246,12 @@ def test_errors_are_those_of_the_commands(call, arguments, folder, tmp_path, mon
     assert line.removeprefix("--") == " ".join(str(error.value).split())
 
 
+def test_settings_that_are_no_mapping_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="settings must be"):
+        kat.train("digits", settings="optim.lr=1")
+
+
 def test_training_in_a_notebook(tmp_path, monkeypatch):
     """From another thread, twice in a process, without a trace in signals; not on two devices."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]

@@ -117,6 +117,9 @@ def param_groups(
         coefficient_lr: learning rate of the coefficients; by default ``lr``.
         weight_decay: of the other parameters. None: what the optimizer is given, or its default.
 
+    Raises:
+        InputError: a rate is text or negative, or the model is no module.
+
     Returns:
         Dictionaries with ``params``, ``lr``, ``rational``, True for coefficients, and
         ``weight_decay``, unless the optimizer's holds. Groups of coefficients also have
@@ -132,6 +135,9 @@ def param_groups(
         >>> optimizer = torch.optim.AdamW(groups)
     """
     own = lr if coefficient_lr is None else coefficient_lr
+    for name, rate in (("lr", lr), ("coefficient_lr", own)):
+        if isinstance(rate, str) or rate < 0:  # YAML reads 1e-3 as text
+            raise InputError(f"{name} must be a number of at least 0, got {rate!r}")
     made = split_coefficients(model, decay_groups(model, weight_decay))
     for group in made:
         group["lr"] = own if group["rational"] else lr

@@ -31,6 +31,14 @@ def ddp(process_group):
     return DistributedDataParallel
 
 
+@pytest.mark.parametrize("rate", ["1e-3", -1.0])
+def test_a_rate_that_is_none_is_named(model, rate):
+    with pytest.raises(InputError, match="^lr must be"):
+        kat.param_groups(model, lr=rate)
+    with pytest.raises(InputError, match="^coefficient_lr must be"):
+        kat.param_groups(model, lr=1e-3, coefficient_lr=rate)
+
+
 def _by_name(model, groups, key):
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {names[id(p)]: group[key] for group in groups for p in group["params"]}

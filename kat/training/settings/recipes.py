@@ -10,7 +10,7 @@ from typing import Any
 
 from kat.data import DataConfig, task_of_data
 from kat.documents import read_yaml
-from kat.errors import InputError, unknown
+from kat.errors import InputError, check_is, unknown
 from kat.settings import flat, merged, nested, settings_from
 from kat.training.config import TrainConfig
 from kat.training.record.run_directory import LOCK, SETTINGS, read_settings, take_directory
@@ -119,6 +119,8 @@ def config_of_run(
     Raises:
         InputError: an unknown setting, an invalid value, or the directory of a new run is taken.
     """
+    for one in settings:
+        check_is("settings", one, Mapping)
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))
     kept = given.get("resume") and (out / SETTINGS).is_file()
