@@ -1,4 +1,4 @@
-"""Training beside other processes that use the same CPU cores, by threads and how they wait.
+"""Training beside other processes that use the same CPU cores, by the number of threads.
 
 Each run is `kat train` in a process of its own, beside 0, 1 and 2 processes that compute. Prints
 the images/s of training and the seconds of the whole command.
@@ -35,14 +35,7 @@ WORKLOADS = {
     """,
 }
 CORES = str(os.cpu_count())
-THREADS = {
-    "one": {"OMP_NUM_THREADS": "1"},
-    "one per core": {"OMP_NUM_THREADS": CORES},
-    "one per core, OMP_WAIT_POLICY=passive": {
-        "OMP_NUM_THREADS": CORES,
-        "OMP_WAIT_POLICY": "passive",
-    },
-}
+THREADS = {"one": {"OMP_NUM_THREADS": "1"}, "one per core": {"OMP_NUM_THREADS": CORES}}
 COLUMNS = ("workload", "busy processes", "threads", "repeat", "images/s", "seconds")
 
 
@@ -73,7 +66,7 @@ def train(workload: str, environment: dict[str, str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="file for the rows")
     options = parser.parse_args()
     rows = []
