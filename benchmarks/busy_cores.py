@@ -1,4 +1,4 @@
-"""Training beside other processes that use the same CPU cores, by the number of threads.
+"""Training beside other processes that use the same CPU cores, by threads and how they wait.
 
 Each run is `kat train` in a process of its own, beside 0, 1 and 2 processes that compute. Prints
 the images/s of training and the seconds of the whole command.
@@ -35,7 +35,14 @@ WORKLOADS = {
     """,
 }
 CORES = str(os.cpu_count())
-THREADS = {"one": {"OMP_NUM_THREADS": "1"}, "one per core": {"OMP_NUM_THREADS": CORES}}
+THREADS = {
+    "one": {"OMP_NUM_THREADS": "1"},
+    "one per core": {"OMP_NUM_THREADS": CORES},
+    "one per core, OMP_WAIT_POLICY=passive": {
+        "OMP_NUM_THREADS": CORES,
+        "OMP_WAIT_POLICY": "passive",
+    },
+}
 COLUMNS = ("workload", "busy processes", "threads", "repeat", "images/s", "seconds")
 
 
