@@ -207,4 +207,5 @@ def test_functions_from_a_run_stay_fixed(digits_run, tmp_path, capsys):
     learned, kept = (rationals(load_model(path)[0]) for path in (digits_run, out))
     for name, act in kept.items():
         assert all(map(torch.equal, act.parameters(), learned[name].parameters()))
+    given = (*given[:-1], tmp_path / "new")
     assert "exclude each other" in refused(capsys, *given, "--init-from", digits_run)
