@@ -176,8 +176,8 @@ class ImageDataset(Dataset):
         """Return a line that names the smallest class, or "" if no class is far larger."""
         if self.task == ImageDataset.task:
             counts = self.class_counts()
-            small, large = counts[counts > 0].min(), counts.max()
-            if _IMBALANCED * small < large:
+            small, large = min(counts[counts > 0], default=0), counts.max()
+            if 0 < _IMBALANCED * small < large:
                 return (
                     f"class {self.classes[counts.tolist().index(small)]!r} has"
                     f" {counted(small, 'training image')}, the largest class {large}:"

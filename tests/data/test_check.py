@@ -248,6 +248,9 @@ def test_a_class_without_an_image_is_fatal_and_the_others_are_checked(tmp_path):
     assert (_fatal(torn), torn.kind) == (False, "unreadable images")
     with pytest.raises(InputError, match="n02"):
         open_split(DataConfig(f"folder:{tmp_path}"), "train")
+    for image in (tmp_path / "train").rglob("*.jpg"):
+        image.unlink()
+    assert _fatal(_problems(f"folder:{tmp_path}")["folders of classes without an image"])
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
