@@ -1,7 +1,7 @@
 """Makes the runs of plan.yaml.
 
     python examples/domains/plan.py                        # every run that is missing, hours
-    python examples/domains/plan.py --domain images        # those of a domain
+    python examples/domains/plan.py --domain images        # the runs of one domain
     python examples/domains/plan.py --table                # no runs: tables of what is done
 
 Rows are in examples/domains/results, a CSV file a domain. A run whose row is there is not made

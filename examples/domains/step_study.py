@@ -4,7 +4,7 @@
     python examples/domains/step_study.py --table       # no runs: what is done, and the contrasts
     python examples/domains/step_study.py --declared    # the commit of the declaration
 
-step.yaml declares all of it, and a change of it is refused. Needs apt-get install python3-doc
+step.yaml declares the study; a changed step.yaml is refused. Needs apt-get install python3-doc
 anarchism dataset-fashion-mnist. Rows are in results/step.csv; a donor's row has its functions. The
 runs are made one after another on one thread; a second process beside the first takes other runs. A
 run that is stopped resumes from its checkpoint in runs/step, and one whose row is there is not made
@@ -195,7 +195,7 @@ def _run(stage: Mapping[str, Any], arm: str, seed: int, rate: float, multiplier:
 
 
 def donor_of(run: Run) -> Run | None:
-    """The run whose functions an arm takes; those of text are Python's documentation's."""
+    """The run whose functions an arm takes; runs on text have donors trained on python3-doc."""
     kind = DECLARED["arms"][run.arm].get("donor")
     if kind is None:
         return None
@@ -360,7 +360,7 @@ def scaled(
 
 
 def new_windows(tokens: Tensor, count: int) -> Tensor:
-    """Windows that begin half a window later than those of language.py, and share no token."""
+    """Windows half a window later than the windows of language.py, without a shared token."""
     places = torch.arange(len(tokens))
     seen = torch.zeros(len(tokens), dtype=torch.bool)
     seen[language.spaced_windows(places, count).flatten()] = True

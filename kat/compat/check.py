@@ -55,8 +55,8 @@ class Found:
 def check(root: Path) -> list[Found]:
     """Return the imports and calls in all ``.py`` files of a project, and the files not read.
 
-    The files of a copy of ``kat_rational`` or ``rational_kat`` are not listed, nor hidden files and
-    those of an environment.
+    Hidden files, the files of an environment, and the files of a copy of ``kat_rational`` or
+    ``rational_kat`` are left out.
 
     Raises:
         InputError: the project is not a folder, or a module of it is found in the place of this
