@@ -155,9 +155,10 @@ def check_split(
                 tell(completed=index + 1, total=len(data))
     if not hashes.any():
         found[_NO_IMAGE].append(f"none of its {len(data)} images")
-    problems = [
-        Problem(kind, cases, *_REMEDIES.get(kind, _OF_ANNOTATION)) for kind, cases in found.items()
-    ]
+    problems = []
+    for kind, cases in found.items():
+        remedy, setting = _REMEDIES.get(kind, _OF_ANNOTATION)
+        problems.append(Problem(kind, cases, remedy, setting))
     labels_are = data.labels_are or f"{sum(counts.values())} annotations"
     sizes = {name: counts[index] for index, name in enumerate(data.classes)}
     return SplitReport(
