@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -118,7 +119,7 @@ def param_groups(
         weight_decay: of the other parameters. None: what the optimizer is given, or its default.
 
     Raises:
-        InputError: a rate is text or negative, or the model is no module.
+        InputError: a rate is no number or negative, or the model is no module.
 
     Returns:
         Dictionaries with ``params``, ``lr``, ``rational``, True for coefficients, and
@@ -136,7 +137,7 @@ def param_groups(
     """
     own = lr if coefficient_lr is None else coefficient_lr
     for name, rate in (("lr", lr), ("coefficient_lr", own)):
-        if isinstance(rate, str) or rate < 0:  # YAML reads 1e-3 as text
+        if not isinstance(rate, Real | Tensor) or rate < 0:  # YAML reads 1e-3 as text
             raise InputError(f"{name} must be a number of at least 0, got {rate!r}")
     made = split_coefficients(model, decay_groups(model, weight_decay))
     for group in made:

@@ -31,7 +31,7 @@ def ddp(process_group):
     return DistributedDataParallel
 
 
-@pytest.mark.parametrize("rate", ["1e-3", -1.0])
+@pytest.mark.parametrize("rate", ["1e-3", -1.0, [1e-3]])
 def test_a_rate_that_is_none_is_named(model, rate):
     with pytest.raises(InputError, match="lr must be"):
         kat.param_groups(model, lr=rate)
