@@ -151,7 +151,6 @@ def make_run(
         epochs=config.epochs,
         device=cpu,
         world=World(),
-        notes=[],
         state=TrainState(Division(1, train_loader.batch_size, accumulate)),
         metrics=task.make_metrics(),
         raw_metrics=task.make_metrics(),

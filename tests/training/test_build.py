@@ -7,7 +7,7 @@ import torch
 
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
-from kat.training import ModelConfig, TrainConfig, train
+from kat.training import ModelConfig, TrainConfig
 from kat.training.engine.build import build
 from kat.training.engine.checks import check_run
 from kat.training.engine.loop import prepared
@@ -47,35 +47,6 @@ def test_pixels_that_no_patch_covers_change_nothing_and_are_warned_of(capsys, si
     assert side - seen == unseen
     warned = capsys.readouterr().err
     assert warned.count("56x56 and 64x64") == (unseen > 0)
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "variable", "threads"), [(64, None, 1), (256, None, 2), (64, "2", 2)]
-)
-def test_small_steps_take_one_thread_unless_the_environment_says_otherwise(
-    tmp_path, monkeypatch, capsys, batch_size, variable, threads
-):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    data = DataConfig(name="digits", batch_size=batch_size)
-    config = TrainConfig(
-        out=str(tmp_path),
-        epochs=1,
-        limit_train_batches=1,
-        accelerator="cpu",
-        model=ModelConfig("kat_micro_patch2_8"),
-        data=data,
-    )
-    try:
-        summary = train(config)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert summary.provenance["threads"] == str(threads)
-    assert ("1 CPU thread" in capsys.readouterr().out) == (threads == 1)
 
 
 def test_an_image_is_normalized_and_loses_a_rectangle_only_in_training():

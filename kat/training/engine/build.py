@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import torch
@@ -24,9 +23,6 @@ from kat.training.record.checkpoint import raw_weights
 from kat.training.record.run import Run
 from kat.training.record.state import Division, TrainState, rounding_factors
 from kat.training.settings.resolve import ResolvedRun
-
-_SMALL_STEP = 2**28
-"""Parameters times patches of a batch up to which a second CPU thread saved no time."""
 
 
 def build(resolved: ResolvedRun) -> Run:
@@ -63,7 +59,6 @@ def build(resolved: ResolvedRun) -> Run:
     ema = EMA(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
     accumulate = config.optim.accumulate_grad_batches
     steps = math.ceil(batches / accumulate) * config.epochs
-    notes = [*resolved.notes, *choose_threads(model, train_loader.batch_size, device)]
     state = TrainState(
         Division(world.size, train_loader.batch_size, accumulate),
         rounding_factors(device),
@@ -89,7 +84,6 @@ def build(resolved: ResolvedRun) -> Run:
         epochs=config.epochs,
         device=device,
         world=world,
-        notes=notes,
         state=state,
         metrics=resolved.task.make_metrics().to(device),
         raw_metrics=resolved.task.make_metrics().to(device),
@@ -120,22 +114,6 @@ def _prepare(model: Any, resolved: ResolvedRun) -> Conversion | None:
     if config.compile:
         model.compile()
     return conversion
-
-
-def choose_threads(model: Any, batch_size: int, device: torch.device) -> list[str]:
-    """Take one of two CPU threads where a step is too small to share; return a note if so.
-
-    Two threads are no faster there, and wait for each other where other processes use the same
-    cores. More threads were not measured. The environment variable OMP_NUM_THREADS comes first.
-    """
-    if device.type != "cpu" or torch.get_num_threads() != 2 or "OMP_NUM_THREADS" in os.environ:
-        return []
-    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None) or math.inf
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if parameters * patches * batch_size > _SMALL_STEP:
-        return []
-    torch.set_num_threads(1)
-    return ["chosen: 1 CPU thread, as steps are small; OMP_NUM_THREADS sets another number"]
 
 
 def _training_batches(loader: Loader, config: TrainConfig) -> int:

@@ -99,7 +99,7 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
     if resolved.world.needs_launch:
         launch(resolved.world)
     with open_run(resolved) as run:
-        for note in run.notes:
+        for note in resolved.notes:
             run.print(note)
         steps = _Steps()
         run.callbacks = [steps]

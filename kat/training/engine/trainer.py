@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kat.documents import write_json
 from kat.models import load_model, save_model
 from kat.training.callbacks.checkpoints import Checkpoints
@@ -158,12 +156,9 @@ def train(config: TrainConfig) -> Summary:
 def open_run(resolved: ResolvedRun) -> Iterator[Run]:
     """Connect the processes, build the run and check it; at the end close it and disconnect.
 
-    A number of CPU threads that :func:`build` has chosen lasts until then.
-
     Raises:
         InputError: settings that do not fit the model, the data or the checkpoint.
     """
-    threads = torch.get_num_threads()
     try:
         connect(resolved.world, resolved.device)
         run = build(resolved)
@@ -171,7 +166,6 @@ def open_run(resolved: ResolvedRun) -> Iterator[Run]:
         with closing(run.train_loader), closing(run.val_loader):
             yield run
     finally:
-        torch.set_num_threads(threads)
         disconnect()
 
 
@@ -187,7 +181,7 @@ def _train(resolved: ResolvedRun) -> Summary:
         run.id = broadcast(run.id)
         if resolved.checkpoint is not None:
             load_checkpoint(run, resolved.checkpoint)
-        for note in run.notes:
+        for note in resolved.notes:
             run.print(note)
         if run.conversion is not None and run.is_first:
             run.conversion.save(run.out / CONVERSION)

@@ -151,7 +151,6 @@ class Run:
         epochs: the number of epochs.
         device: the device of this process.
         world: its place among the processes that train together.
-        notes: lines for the user: the settings that were chosen, the files that are skipped, ...
         state: the progress of the run.
         callbacks: in the order in which they are called.
         loggers: in the first process.
@@ -179,7 +178,6 @@ class Run:
     epochs: int
     device: torch.device
     world: World
-    notes: list[str]
     state: TrainState
     metrics: Metrics
     raw_metrics: Metrics

@@ -154,7 +154,6 @@ def _work(job: Job, environment: Mapping[str, str], threads: int) -> None:
     processes.when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     os.environ.clear()
     os.environ.update(environment)  # before CUDA starts
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     with open_to_append(job.log) as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
