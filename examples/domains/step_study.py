@@ -4,7 +4,8 @@
     python examples/domains/step_study.py --table       # no runs: what is done, and the contrasts
     python examples/domains/step_study.py --declared    # the commit of the declaration
 
-step.yaml declares the study; a changed step.yaml is refused. Needs apt-get install python3-doc
+step.yaml declares the study, and step-budget.yaml how its budget is counted; changed ones are
+refused. Needs apt-get install python3-doc
 anarchism dataset-fashion-mnist. Rows are in results/step.csv; a donor's row has its functions. The
 runs are made one after another on one thread; a second process beside the first takes other runs. A
 run that is stopped resumes from its checkpoint in runs/step, and one whose row is there is not made
@@ -52,6 +53,8 @@ with needed():
 
 DECLARATION = Path(__file__).with_name("step.yaml")
 DECLARED: dict[str, Any] = yaml.safe_load(DECLARATION.read_text(encoding="utf-8"))
+BUDGET = Path(__file__).with_name("step-budget.yaml")
+SECONDS: dict[str, Any] = yaml.safe_load(BUDGET.read_text(encoding="utf-8"))
 ROWS, BEST = plan.RESULTS / "step.csv", plan.RESULTS / "step-best.json"
 RUNS = Path(__file__).parents[2] / "runs" / "step"
 IMAGE_BLOCKS = 6
@@ -93,7 +96,7 @@ def main() -> None:
     add("--docs", type=Path, default=Path("/usr/share/doc"), help="where Debian's texts are")
     add("--data", default="fashion_mnist", help="the images, or fashion_mnist:FOLDER")
     options = parser.parse_args()
-    print(f"declared in {refuse_changes(DECLARATION)}", flush=True)
+    print(f"declared in {refuse_changes(DECLARATION)}, {refuse_changes(BUDGET)}", flush=True)
     if options.declared:
         return
     if not options.table:
@@ -416,8 +419,16 @@ def checkpoint(run: Run) -> Path:
 
 
 def hours(rows: Rows) -> float:
-    """The CPU time of the rows."""
-    return sum(float(row["cpu_seconds"]) for row in rows.values()) / 3600
+    """What the rows count of the budget."""
+    return sum(map(seconds, rows)) / 3600
+
+
+def seconds(run: Run) -> float:
+    """The declared estimate of a run."""
+    if run.task in images.TASKS:
+        return SECONDS["images"]
+    factor = SECONDS["muon"] if run.optimizer == "muon" else 1
+    return SECONDS["language"][run.steps] * factor
 
 
 # ---- the tables
@@ -438,7 +449,7 @@ class Contrast(NamedTuple):
 
 def print_tables(rows: Rows) -> None:
     """Prints the stages that are whole, and what the first one that is not lacks."""
-    print(f"{hours(rows):.2f} of {DECLARED['budget_hours']} CPU hours")
+    print(f"{hours(rows):.2f} of {DECLARED['budget_hours']} hours")
     left = missing(rows)
     whole = set()
     for stage in DECLARED["stages"]:

@@ -51,7 +51,7 @@ def rows(study):
         run = runs[0]
         place = {"relu2": 0, "fixed": 1, "grkan": 2}.get(run.arm, 3)
         test = run.seed * (1 - place * (run.seed - 60) / 100)
-        made[run] = {"valid": place + abs(run.rate - 0.0028), "test": test, "cpu_seconds": 1}
+        made[run] = {"valid": place + abs(run.rate - 0.0028), "test": test}
     return made
 
 
@@ -142,6 +142,12 @@ def test_a_contrast_is_paired(study, rows):
 )
 def test_outcomes(study, low, expected):
     assert study.outcome(study.Contrast(low + 0.1, low, low + 0.2, 0, 6)) == expected
+
+
+def test_the_budget_counts_the_declared_estimates(study, rows):
+    counted = {stage: [run for run in rows if run.stage == stage] for stage in ("3-test", "4-test")}
+    assert study.hours(counted["3-test"]) * 3600 == pytest.approx(6 * 4 * 970)
+    assert study.hours(counted["4-test"]) * 3600 == pytest.approx(6 * 4 * 252 * 1.25)
 
 
 def test_step_3_waits_for_the_commit_of_b(study, rows):
