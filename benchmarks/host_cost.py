@@ -19,6 +19,7 @@ import torch
 from timing import header, print_table, take_turns, write_csv
 
 from kat.ops import operators
+from kat.ops.arguments import Rational
 from kat.ops.triton import launch
 from tests.ptx.launch import install
 
@@ -48,16 +49,17 @@ def _calls() -> dict[str, Callable[[], object]]:
     grad, x, y = (torch.randn(SHAPE) for _ in range(3))
     a, b = torch.randn(1, DEGREE[0] + 1), torch.randn(GROUPS, DEGREE[1])
     leaves = [tensor.clone().requires_grad_() for tensor in (x, a, b)]
+    f = Rational(a, b)
 
     def with_autograd() -> None:
         y = operators.Value.apply(*leaves, None, "A", None, None)
         torch.autograd.grad(y, leaves, grad)
 
     return {
-        "launch, forward": partial(launch.forward, x, a, b, form="A", y=y),
-        "launch, backward": partial(launch.backward, grad, x, a, b, form="A", dx=y),
-        "operator, forward": partial(operators.run_forward, x, a, b),
-        "operator, backward": partial(operators.run_backward, grad, x, a, b),
+        "launch, forward": partial(launch.forward, f, x, y=y),
+        "launch, backward": partial(launch.backward, f, grad, x, dx=y),
+        "operator, forward": partial(operators.run_forward, f, x),
+        "operator, backward": partial(operators.run_backward, f, grad, x),
         "forward and backward by autograd": with_autograd,
     }
 

@@ -20,6 +20,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from kat.ops.arguments import Rational
+
 OURS = "kat"
 GROUPS = 8
 MULTIPROCESSORS = 132
@@ -114,12 +116,12 @@ def _kat_backward(launch: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) ->
     """As on an H100: kat's launcher divides sums by the multiprocessors; a CPU counts as one."""
     dx = torch.empty_like(x)
     with mock.patch.object(launch, "multiprocessors", return_value=MULTIPROCESSORS):
-        return dx, *launch.backward(grad, x, a, b, form="A", dx=dx)
+        return dx, *launch.backward(Rational(a, b), grad, x, dx=dx)
 
 
 def _kat_forward(launch: Any, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     y = torch.empty_like(x)
-    launch.forward(x, a, b, form="A", y=y)
+    launch.forward(Rational(a, b), x, y=y)
     return y
 
 

@@ -15,7 +15,8 @@ from timing import header, keep_freed_memory, medians, print_table, take_turns, 
 from torch import Tensor
 
 import kat
-from kat.ops.reference import plain_rational
+from kat.ops import reference
+from kat.ops.arguments import Rational
 
 TOKENS = 197
 WIDTHS = {"tiny": 192, "small": 384, "base": 768}
@@ -169,7 +170,7 @@ def candidates(
         "silu": F.silu,
     }
     if options.compile:
-        functions["plain"] = lambda x: plain_rational(x, a, b, form="A")
+        functions["plain"] = lambda x: reference.forward(Rational(a, b), x)
         functions = {name: torch.compile(f, dynamic=False) for name, f in functions.items()}
     if REFERENCE_ARRAYS * x.numel() * max(4, x.element_size()) < options.gigabytes * 1e9:
         functions["reference"] = lambda x: kat.rational(x, a, b, impl="reference")

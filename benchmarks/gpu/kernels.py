@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gpu.plan import STAND_IN
-from kat.ops import reference
-from kat.ops.arguments import compute_dtype
+from kat.ops import plain
+from kat.ops.arguments import Rational, compute_dtype
 from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as triton
 
@@ -64,23 +64,26 @@ class Case:
         Raises:
             BackendUnavailable: Triton does not run here.
         """
-        triton.check_available(*tensors, form=self.form)
-        options = {"form": self.form, "backend": triton}
+        x, a, b, *gate = tensors
+        f = Rational(a, b, self.form)
+        triton.check_available(f, x, *gate)
 
         def gradients(coefficients: bool) -> tuple[Tensor, ...]:
-            found = run_backward(grad, *tensors, **options, coefficients=coefficients)
+            found = run_backward(f, grad, x, *gate, backend=triton, coefficients=coefficients)
             return tuple(gradient for gradient in found if gradient is not None)
 
         return {
-            "forward": lambda: (run_forward(*tensors, **options),),
+            "forward": lambda: (run_forward(f, x, *gate, backend=triton),),
             "backward": partial(gradients, True),
             "backward of x": partial(gradients, False),
         }
 
     def expected(self, grad: Tensor, *tensors: Tensor) -> dict[str, tuple[Tensor, ...]]:
         """The results of :meth:`calls` by the reference, in the dtypes of the arguments."""
-        y = reference.forward(*tensors, form=self.form)
-        dx, da, db, dv = reference.backward(grad, *tensors, form=self.form)
+        x, a, b, *gate = tensors
+        f = Rational(a, b, self.form)
+        y = plain.forward(f, x, *gate)
+        dx, da, db, dv = plain.backward(f, grad, x, *gate)
         of_v = (dv,) if self.gated else ()
         return {"forward": (y,), "backward": (dx, da, db, *of_v), "backward of x": (dx, *of_v)}
 

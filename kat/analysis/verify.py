@@ -22,7 +22,7 @@ from kat.analysis.dtypes import DTYPES
 from kat.errors import BackendUnavailable
 from kat.nn import preset
 from kat.ops import FORMS, Impl, rational
-from kat.ops.arguments import compute_dtype
+from kat.ops.arguments import Rational, compute_dtype
 from kat.ops.tolerance import NAN, ratios
 from kat.ops.triton.backend import unsupported
 
@@ -166,8 +166,9 @@ def _errors(backend: Backend, case: Case) -> list[Tensor]:
     leaves = [t.detach().to(backend.device).requires_grad_() for t in (x, a, b)]
     y = backend.function(*leaves, form=case.form)
     got = (y.detach(), *torch.autograd.grad(y, leaves, grad.to(backend.device)))
+    f = Rational(a, b, case.form)
     truncates = backend.name == INTERPRETED and case.dtype == "bfloat16"
-    y_error, dx_error, *others = ratios(got, grad, x, a, b, case.form, truncates=truncates)
+    y_error, dx_error, *others = ratios(got, f, grad, x, truncates=truncates)
     each = [t.view(_ROWS, points, _CHANNELS).amax((0, 2)) for t in (y_error, dx_error)]
     return [*each, *(t.amax(1) for t in others)]
 

@@ -16,8 +16,9 @@ from kat.models.kanify.trace import named_children
 from kat.models.kanify.walk import DROPOUTS
 from kat.nn import GroupRational
 from kat.nn.rational import channels_at
-from kat.ops import rational
-from kat.ops.reference import plain_forward
+from kat.ops import rational, reference
+from kat.ops.arguments import Rational
+from kat.ops.reference import horner
 from kat.ops.torch_internals import is_patched, refuse_scripting
 
 _REMOVED = (*DROPOUTS, DropPath)
@@ -59,12 +60,21 @@ class FrozenRational(nn.Module):
         dim = channels_at(x, self.channel_dim)
         x = x.movedim(dim, -1)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            y = plain_forward(x, self.numerator, self.denominator, form=self.form)
+            f = Rational(self.numerator, self.denominator, self.form)
+            y = reference.forward(f, x, value=_frozen_value)
         else:
             y = rational(x, self.numerator, self.denominator, form=self.form)
         return y.movedim(-1, dim)
 
     __prepare_scriptable__ = refuse_scripting
+
+
+def _frozen_value(f: Rational, x: Tensor) -> Tensor:
+    """F(x), in a dozen operations, for b_j >= 0 of form A and without derivatives."""
+    s = x.abs() * horner(x.abs(), f.denominator)
+    if f.form == "B":
+        s = (x * horner(x, f.denominator)).abs()
+    return horner(x, f.numerator) / (1 + s)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ is used again for the next block and so stays in the caches. In training the lay
 function, which keeps x and the hidden layer, or x alone, and computes F(x) again in the same pass
 over x as its gradients.
 
-:func:`run_in_blocks` decides; nothing below it asks again, except the backward pass, whose
+:func:`layers` decides; nothing below it asks again, except the backward pass, whose
 gradients may be differentiated themselves.
 """
 
@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kat.nn.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.rational import GroupRational, product_dtype
 from kat.ops import Form, rational
-from kat.ops.arguments import arguments_valid
+from kat.ops.arguments import Rational, arguments_valid
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import (
     constant_when_compiled,
@@ -52,18 +53,22 @@ _UNKNOWN_CACHE = 1 << 20
 
 
 class Layer(NamedTuple):
-    """The tensors of a GR-KAN layer W F(x) + bias; without coefficients W x + bias."""
+    """The tensors of a GR-KAN layer W F(x) + bias; without F, W x + bias."""
 
-    form: Form
-    numerator: Tensor | None
-    denominator: Tensor | None
+    f: Rational | None
     weight: Tensor
     bias: Tensor | None
 
     @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
+    def form(self) -> str:
+        """The form of F."""
+        return "A" if self.f is None else self.f.form
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
         """The parameters."""
-        return self[1:]
+        coefficients = (None, None) if self.f is None else self.f[:2]
+        return [*coefficients, self.weight, self.bias]
 
 
 PARAMETERS = 4
@@ -73,53 +78,62 @@ PARAMETERS = 4
 # ---- the decision
 
 
-def is_large_on_a_cpu(x: Tensor, keep: str | None) -> bool:
-    """Return True if blocks of rows of x may be faster than modules, or save memory.
+def layers(module: Any, x: Tensor, v: Tensor | None = None) -> list[Layer] | None:
+    """Return the tensors of a module's layers if they are to run in blocks of rows of x; else None.
+
+    Blocks are for a large call of layers that are no more than their formula, on a CPU. For an MLP
+    this includes compiled inference.
 
     Args:
-        x: the input of a layer, or of the rational in a gate.
-        keep: as in :class:`kat.nn.GRKANMlp`. If it is named, less is kept of small x too.
+        module: a GR-KAN layer or MLP.
+        x: its input, or of the rational in a gate.
+        v: of x's shape, the value of a gate.
     """
     if type(x) not in _TENSOR_TYPES or x.device.type != "cpu":
-        return False
-    return torch.compiler.is_compiling() or x.numel() >= (SMALL if keep is None else 1)
-
-
-def run_in_blocks(
-    x: Tensor, modules: Sequence[Modules], *, keep: str | None, v: Tensor | None = None
-) -> Tensor | None:
-    """Return the output of GR-KAN layers in blocks of rows; None where their modules are to run.
-
-    Args:
-        x: an input that :func:`is_large_on_a_cpu`.
-        modules: of each layer.
-        keep: as in :class:`kat.nn.GRKANMlp`.
-        v: of x's shape, the value of the gate of a single layer.
-    """
-    if not torch.is_grad_enabled() and _stays_in_caches(x, modules):
+        return None
+    compiling, keep = torch.compiler.is_compiling(), module.keep
+    if not compiling and x.numel() < (SMALL if keep is None else 1):
+        return None
+    modules = module.grkan_layers()
+    if not compiling and not torch.is_grad_enabled() and _stays_in_caches(x, modules):
         return None
     if in_function_transform() or is_exporting():
         return None
-    layers = _fusible_layers(x, modules)
-    if layers is None:
+    found = _fusible_layers(x, modules)
+    if found is None:
         return None
-    if torch.compiler.is_compiling():
-        return _compiled(x, layers)
-    recorded = torch.is_grad_enabled() and _needs_gradients(x, layers, v)
-    if (recorded and keep == "all") or not _has_kernels(x, layers, v):
+    if compiling:
+        return found if _has_operator(x, found) else None
+    if (keep == "all" and _is_recorded(x, found, v)) or not _has_kernels(x, found, v):
         return None
-    dtype = product_dtype(x)
-    if not recorded:
-        return forward(x, layers, dtype=dtype, v=v)
+    return found
+
+
+def run(module: Any, x: Tensor, layers: Sequence[Layer], v: Tensor | None = None) -> Tensor:
+    """Return the output of the layers that :func:`layers` returned; one at a time for hooks."""
+    if not has_grkan_hooks():
+        return _run(x, layers, v, keep=module.keep)
+    for layer, modules in zip(layers, module.grkan_layers(), strict=True):
+        y = _run(x, [layer], v, keep=module.keep)
+        call_grkan_hooks(modules[0], modules[-1], x, y)
+        x = y
+    return x
+
+
+def _run(x: Tensor, layers: Sequence[Layer], v: Tensor | None, *, keep: str | None) -> Tensor:
     forms = [layer.form for layer in layers]
-    y: Tensor = _Blocks.apply(x, v, forms, dtype, keep != "input", *_parameters(layers))
-    return y
+    if torch.compiler.is_compiling():
+        y: Tensor = torch.ops.kat.grkan_mlp.default(x, _parameters(layers), forms)
+        return y
+    dtype = product_dtype(x)
+    if not _is_recorded(x, layers, v):
+        return forward(x, layers, dtype=dtype, v=v)
+    recorded: Tensor = _Blocks.apply(x, v, forms, dtype, keep != "input", *_parameters(layers))
+    return recorded
 
 
 def _stays_in_caches(x: Tensor, modules: Sequence[Modules]) -> bool:
     """Return True if eager layers stay in the caches without blocks. Nothing else is kept."""
-    if torch.compiler.is_compiling():
-        return False
     widths = [getattr(own[-1], "out_features", 0) for own in modules]
     return x.dim() > 0 and _widest_bytes(x, widths) < least_bytes()
 
@@ -131,7 +145,7 @@ def _fusible_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None
     parameters of a tensor subclass), was given a backend by name, or does something between a
     rational and its linear map. Where tensors do not fit together, the modules say what is wrong.
     """
-    layers: list[Layer] = []
+    found: list[Layer] = []
     width = x.shape[-1:]
     for own in modules:
         layer = _fusible_layer(own)
@@ -140,16 +154,16 @@ def _fusible_layers(x: Tensor, modules: Sequence[Modules]) -> list[Layer] | None
         weight = layer.weight
         if weight.shape[1:] != width or weight.device != x.device or weight.layout != x.layout:
             return None
-        layers.append(layer)
+        found.append(layer)
         width = weight.shape[:1]
-    return layers
+    return found
 
 
 def _fusible_layer(modules: Modules) -> Layer | None:
     """Return the tensors of a layer that is no more than its formula; else None."""
     activation, *between, linear = modules
     for module in between:
-        if not has_no_effect(module):
+        if not _has_no_effect(module):
             return None
     if type(linear) is not nn.Linear or is_patched(linear):
         return None
@@ -157,29 +171,30 @@ def _fusible_layer(modules: Modules) -> Layer | None:
     if type(weight) not in _TENSOR_TYPES or not (bias is None or type(bias) in _TENSOR_TYPES):
         return None
     if type(activation) is nn.Identity and not is_patched(activation):
-        return Layer("A", None, None, weight, bias)
+        return Layer(None, weight, bias)
     if type(activation) is not GroupRational or is_patched(activation):
         return None
     if activation.channel_dim != -1 or activation.impl is not None:
         return None
     if activation.num_channels not in (None, weight.shape[1]):
         return None
-    numerator, denominator = activation.weight_numerator, activation.weight_denominator
-    if type(numerator) not in _TENSOR_TYPES or type(denominator) not in _TENSOR_TYPES:
+    f = Rational(activation.weight_numerator, activation.weight_denominator, activation.form)
+    if type(f.numerator) not in _TENSOR_TYPES or type(f.denominator) not in _TENSOR_TYPES:
         return None
-    if not arguments_valid(weight, numerator, denominator, activation.form):  # as wide as F(x)
-        return None
-    return Layer(activation.form, numerator, denominator, weight, bias)
+    return Layer(f, weight, bias) if arguments_valid(f, weight) else None  # as wide as F(x)
 
 
-def has_no_effect(module: nn.Module) -> bool:
+def _has_no_effect(module: nn.Module) -> bool:
     """Return True if a dropout or norm returns its input, and nothing observes it."""
     if type(module) is nn.Dropout:
         return not (module.training and module.p > 0) and not is_patched(module)
     return type(module) is nn.Identity and not is_patched(module)
 
 
-def _needs_gradients(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
+def _is_recorded(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
+    """Return True if a backward pass may follow."""
+    if not torch.is_grad_enabled():
+        return False
     tensors = (x, v, *_parameters(layers))
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
@@ -191,13 +206,11 @@ def _has_kernels(x: Tensor, layers: Sequence[Layer], v: Tensor | None) -> bool:
     if v is not None and (v.shape, v.dtype, v.device) != (x.shape, x.dtype, x.device):
         return False
     dtype = product_dtype(x)
-    for form, numerator, denominator, weight, bias in layers:
+    for f, weight, bias in layers:
         dtypes = {weight.dtype, weight.dtype if bias is None else bias.dtype}
         if dtype == x.dtype and dtypes != {dtype}:
             return False
-        if numerator is None or denominator is None:
-            continue
-        if not cpu.supports(x, numerator, denominator, form=form):
+        if f is not None and not cpu.supports(f, x):
             return False
     return True
 
@@ -388,11 +401,10 @@ class _BlockLayer:
         return torch.addmm(self.bias, y, self.weight.T, out=out)
 
     def _rational(self, x: Tensor, v: Tensor | None) -> Tensor:
-        form, numerator, denominator, *_ = self.layer
-        if numerator is None or denominator is None:
+        if self.layer.f is None:
             return x
         y = self.value[: len(x)]
-        cpu.forward(x, numerator, denominator, v, form=form, y=y)
+        cpu.forward(self.layer.f, x, v, y=y)
         return y
 
     def backward(
@@ -428,25 +440,14 @@ class _BlockLayer:
         self, grad: Tensor, x: Tensor, dx: Tensor, *, v: Tensor | None, dv: Tensor | None
     ) -> Tensor:
         """Write dx and dv, add to the sums of F, return F(x) v if the weight needs it."""
-        form, numerator, denominator, *_ = self.layer
         d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
-        if numerator is None or denominator is None:
+        if self.layer.f is None:
             dx.copy_(d_value)
             return x
         of_numerator, of_denominator, of_weight, _ = self.needs
         y = self.value[: len(x)] if of_weight else None
-        sums = cpu.backward(
-            d_value,
-            x,
-            numerator,
-            denominator,
-            v,
-            form=form,
-            dx=dx,
-            dv=dv,
-            y=y,
-            coefficients=of_numerator or of_denominator,
-        )
+        wanted = of_numerator or of_denominator
+        sums = cpu.backward(self.layer.f, d_value, x, v, dx=dx, dv=dv, y=y, coefficients=wanted)
         if sums is not None:
             d_numerator, d_denominator = sums
             if of_numerator:
@@ -524,8 +525,8 @@ class _Blocks(torch.autograd.Function):
             hidden = [x.new_empty(count, len(layer.weight), dtype=dtype) for layer in layers[:-1]]
         ctx.forms, ctx.whole = forms, dtype.itemsize == 2
         y = forward(x, layers, dtype=dtype, v=v, hidden=hidden, whole=ctx.whole)
-        last = layers[-1]._replace(bias=None)  # no gradient depends on it
-        ctx.save_for_backward(x, v, *parameters[:-PARAMETERS], *last.tensors, *hidden)
+        kept = parameters[:-1]  # no gradient depends on the last bias
+        ctx.save_for_backward(x, v, *kept, None, *hidden)
         return y
 
     @staticmethod
@@ -563,7 +564,10 @@ def _layers(forms: Sequence[Form], parameters: Sequence[Tensor | None]) -> list[
         first = number * PARAMETERS
         numerator, denominator, weight, bias = parameters[first : first + PARAMETERS]
         assert weight is not None
-        layers.append(Layer(form, numerator, denominator, weight, bias))
+        f = None
+        if numerator is not None and denominator is not None:
+            f = Rational(numerator, denominator, form)
+        layers.append(Layer(f, weight, bias))
     return layers
 
 
@@ -592,11 +596,8 @@ def _recorded(
 
 def _formula(x: Tensor, v: Tensor | None, layers: Sequence[Layer], dtype: torch.dtype) -> Tensor:
     """W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k by plain operations, with products in a dtype."""
-    for form, numerator, denominator, weight, bias in layers:
-        if numerator is None or denominator is None:
-            y = x
-        else:
-            y = rational(x, numerator, denominator, v, form=form)
+    for f, weight, bias in layers:
+        y = x if f is None else rational(x, f.numerator, f.denominator, v, form=f.form)
         bias = None if bias is None else bias.to(dtype)
         x = functional.linear(y.to(dtype), weight.to(dtype), bias)
     return x
@@ -605,25 +606,23 @@ def _formula(x: Tensor, v: Tensor | None, layers: Sequence[Layer], dtype: torch.
 # ---- in compiled code
 
 
-def _compiled(x: Tensor, layers: Sequence[Layer]) -> Tensor | None:
-    """At inference an MLP is one operator, which decides for blocks in each call.
+def _has_operator(x: Tensor, layers: Sequence[Layer]) -> bool:
+    """Return True if compiled layers are one operator, which decides for blocks in each call.
 
-    ``torch.compile`` does not look into it, since what it could fuse is little beside what blocks
-    save. An MLP consists of plain operations under autocast, and for a size that is fixed and too
-    small for blocks.
+    So is an MLP at inference: ``torch.compile`` does not look into the operator, since what it
+    could fuse is little beside what blocks save. An MLP consists of plain operations under
+    autocast, and for a size that is fixed and too small for blocks.
     """
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
 
     if len(layers) < 2 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return None
+        return False
+    if has_grkan_hooks():
+        return False
     if any(layer.weight.dtype != x.dtype for layer in layers):
-        return None
+        return False
     widths = [len(layer.weight) for layer in layers]
-    if statically_known_true(_widest_bytes(x, widths) < least_bytes()):
-        return None
-    forms = [layer.form for layer in layers]
-    y: Tensor = torch.ops.kat.grkan_mlp.default(x, _parameters(layers), forms)
-    return y
+    return not statically_known_true(_widest_bytes(x, widths) < least_bytes())
 
 
 def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[Form]) -> Tensor:

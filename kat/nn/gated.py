@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError, check_choice, check_count
+from kat.nn import blocks
+from kat.nn.blocks import Modules
 from kat.nn.coefficients import Init, count_groups
 from kat.nn.grkan import KEEPS, Keep, pair
 from kat.nn.init import Scheme, init_own_
-from kat.nn.layer import run_layers
+from kat.nn.layer import gate, run_by_layer, runs_by_layer
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 
@@ -146,11 +148,24 @@ class GatedGRKANMlp(nn.Module):
         """x (..., in_features) to (..., out_features)."""
         if self.packed:
             first, second = self.fc1(x).chunk(2, dim=-1)
-            gate, value = (second, first) if self.gate_last else (first, second)
+            u, v = (second, first) if self.gate_last else (first, second)
         else:
-            gate, value = self.fc1_g(x), self.fc1_x(x)
-        second = self.act, self.drop1, self.norm, self.fc2
-        return self.drop2(run_layers(gate, [second], keep=self.keep, v=value))
+            u, v = self.fc1_g(x), self.fc1_x(x)
+        return self.drop2(self._product(u, v))
+
+    def _product(self, u: Tensor, v: Tensor) -> Tensor:
+        """W_2 (F(u) * v) + b_2."""
+        layers = blocks.layers(self, u, v)
+        if layers is not None:
+            return blocks.run(self, u, layers, v)
+        if runs_by_layer(self.keep):
+            return run_by_layer(self, u, v)
+        y: Tensor = self.fc2(self.norm(self.drop1(gate(self.act, u, v))))
+        return y
+
+    def grkan_layers(self) -> list[Modules]:
+        """Return the modules of the GR-KAN layer, in the order of their calls."""
+        return [(self.act, self.drop1, self.norm, self.fc2)]
 
 
 def init_gated_(mlp: Any, scheme: Scheme) -> None:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import check_choice
+from kat.nn import blocks
+from kat.nn.blocks import Modules
 from kat.nn.coefficients import Init, count_groups
 from kat.nn.init import Scheme, init_own_
-from kat.nn.layer import run_layers
+from kat.nn.layer import run_by_layer, runs_by_layer
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
-from kat.ops.torch_internals import children
 
 Keep = Literal["all", "hidden", "input"]
 """The tensors that a GR-KAN layer keeps for its backward pass.
@@ -111,8 +112,17 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        own = children(self)
-        return run_layers(x, [(own["act"], own["fc"])], keep=self.keep)
+        layers = blocks.layers(self, x)
+        if layers is not None:
+            return blocks.run(self, x, layers)
+        if runs_by_layer(self.keep):
+            return run_by_layer(self, x)
+        y: Tensor = self.fc(self.act(x))
+        return y
+
+    def grkan_layers(self) -> list[Modules]:
+        """Return the modules of the layer, in the order of their calls."""
+        return [(self.act, self.fc)]
 
 
 class GRKANMlp(nn.Module):
@@ -233,10 +243,19 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        own = children(self)
-        first = own["act1"], own["drop1"], own["fc1"]
-        second = own["act2"], own["drop2"], own["norm"], own["fc2"]
-        return run_layers(x, [first, second], keep=self.keep)
+        layers = blocks.layers(self, x)
+        if layers is not None:
+            return blocks.run(self, x, layers)
+        if runs_by_layer(self.keep):
+            return run_by_layer(self, x)
+        x = self.fc1(self.drop1(self.act1(x)))
+        y: Tensor = self.fc2(self.norm(self.drop2(self.act2(x))))
+        return y
+
+    def grkan_layers(self) -> list[Modules]:
+        """Return the modules of both layers, in the order of their calls."""
+        first = self.act1, self.drop1, self.fc1
+        return [first, (self.act2, self.drop2, self.norm, self.fc2)]
 
 
 def pair(value: Any) -> tuple[Any, Any]:

@@ -16,8 +16,8 @@ from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degre
 from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain
 from kat.nn.sharded import full_tensor, sharded_like
-from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form, check_is_tensor
+from kat.ops import Form, Impl, plain, rational
+from kat.ops.arguments import Rational, check_form, check_is_tensor
 from kat.ops.torch_internals import (
     has_values,
     is_loaded_by_transformers,
@@ -324,7 +324,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
     a, b = (full_tensor(coefficients).cpu().double() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))
     columns = torch.as_tensor(x).cpu().double()[:, None].expand(-1, groups)
-    return reference.rational(columns, a, b, form=form).T
+    return plain.rational(Rational(a, b, form), columns).T
 
 
 def largest_slopes(numerator: Tensor, denominator: Tensor, form: str) -> tuple[Tensor, Tensor]:

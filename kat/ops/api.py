@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from kat.errors import check_choice
 from kat.ops import reference
-from kat.ops.arguments import DTYPES, Form, Impl, check_arguments, check_is_tensor
+from kat.ops.arguments import DTYPES, Form, Impl, Rational, check_arguments, check_is_tensor
 from kat.ops.operators import KERNELS, Value, dispatched, gradients, run_forward
 from kat.ops.torch_internals import is_ordinary
 
@@ -72,11 +72,12 @@ def rational(
     """
     if dtype is not None:
         check_choice("dtype", dtype, DTYPES)
+    f = Rational(numerator, denominator, form)
     if is_ordinary(x, numerator, denominator, v):
-        check_arguments(x, numerator, denominator, v, form=form)
+        check_arguments(f, x, v)
         if impl is None and x.device.type in KERNELS:
             if not torch.is_grad_enabled():
-                return run_forward(x, numerator, denominator, v, form=form, dtype=dtype)
+                return run_forward(f, x, v, dtype=dtype)
             y: Tensor = Value.apply(x, numerator, denominator, v, form, dtype, None)
             return y
     else:
@@ -92,8 +93,8 @@ def rational(
         check_is_tensor("denominator", denominator)
         if v is not None:
             check_is_tensor("v", v)
-        check_arguments(x, numerator, denominator, v, form=form)
-    return dispatched(x, numerator, denominator, v, form=form, dtype=dtype, impl=impl)
+        check_arguments(f, x, v)
+    return dispatched(f, x, v, dtype=dtype, impl=impl)
 
 
 def gated_rational(
@@ -160,11 +161,12 @@ def warmup(
         >>> layer = kat.GroupRational()
         >>> kat.ops.warmup(torch.randn(8, 64), layer.weight_numerator, layer.weight_denominator)
     """
-    check_arguments(x, numerator, denominator, v, form=form)
+    f = Rational(numerator, denominator, form)
+    check_arguments(f, x, v)
     with torch.no_grad():
-        y = run_forward(x, numerator, denominator, v, form=form, dtype=dtype)
+        y = run_forward(f, x, v, dtype=dtype)
         for coefficients in (True, False):
-            gradients(y, x, numerator, denominator, v, form=form, coefficients=coefficients)
+            gradients(f, y, x, v, coefficients=coefficients)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
@@ -195,5 +197,4 @@ def _decomposed(
     form: str = "A",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    y = reference.plain_rational(x, numerator, denominator, v, form=form)
-    return y.to(dtype or x.dtype)
+    return reference.forward(Rational(numerator, denominator, form), x, v).to(dtype or x.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,29 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 DTYPES = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 """The dtypes of tensors."""
+
+
+class Rational(NamedTuple):
+    """F = P / Q, one function for each group of channels: its coefficients and its form.
+
+    An autograd function takes the members one by one: it would not see tensors inside a tuple.
+    """
+
+    numerator: Tensor
+    """a of P, (1 or G, m + 1), a_0 first."""
+    denominator: Tensor
+    """b of Q, (1 or G, n), b_1 first."""
+    form: str = "A"
+
+    @property
+    def degree(self) -> tuple[int, int]:
+        """(m, n)."""
+        return self.numerator.shape[1] - 1, self.denominator.shape[1]
+
+    @property
+    def groups(self) -> int:
+        """The number of groups; a tensor of one row is shared by all."""
+        return max(self.numerator.shape[0], self.denominator.shape[0])
 
 
 def check_form(form: str) -> None:
@@ -53,14 +76,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def degree_of(numerator: Tensor, denominator: Tensor) -> tuple[int, int]:
-    """Return the degrees (m, n) of coefficients (1 or G, m + 1) and (1 or G, n)."""
-    return numerator.shape[1] - 1, denominator.shape[1]
-
-
-def check_arguments(
-    x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None, *, form: str
-) -> None:
+def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
     """Check the arguments of :func:`kat.rational`, and with v of :func:`kat.gated_rational`.
 
     Raises:
@@ -68,8 +84,8 @@ def check_arguments(
             not like x.
         TypeError: a tensor that is not floating point, or not dense.
     """
-    if not arguments_valid(x, numerator, denominator, form):  # in a microsecond
-        raise _problem(x, numerator, denominator, form)
+    if not arguments_valid(f, x):  # in a microsecond
+        raise _problem(f, x)
     if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
         (x.shape, x.dtype, x.layout, x.device)
     ):
@@ -79,8 +95,9 @@ def check_arguments(
         )
 
 
-def arguments_valid(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
+def arguments_valid(f: Rational, x: Tensor) -> bool:
     """Return True if :func:`check_arguments` has nothing to say."""
+    numerator, denominator, form = f
     for tensor in (x, numerator, denominator):
         if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
             return False
@@ -100,8 +117,9 @@ def divisors(width: int) -> str:
     return ", ".join(str(count) for count in range(1, 65) if width % count == 0)
 
 
-def _problem(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Exception:
+def _problem(f: Rational, x: Tensor) -> Exception:
     """Return the error of arguments that do not fit."""
+    numerator, denominator, form = f
     check_form(form)
     for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
         if tensor.dtype not in DTYPES or tensor.layout != torch.strided:

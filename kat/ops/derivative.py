@@ -11,68 +11,60 @@ derivative; beyond it, and for the gradients of the coefficients' gradients, by 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from kat.ops import reference
+from kat.ops import plain
+from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
-from kat.ops.cpu.library import loaded_library
+from kat.ops.cpu.library import in_range, loaded_library
 from kat.ops.torch_internals import in_function_transform, is_eager
 
 MAX_ORDER = 3
 """The highest order of the derivatives that have kernels."""
+_Gradients: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""The gradients of x, numerator and denominator."""
 
 
-def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+def has_kernel(f: Rational, grad: Tensor, x: Tensor) -> bool:
     """Return True if :func:`gradients` takes these: on the CPU, x in float32 or float64."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
-    if not is_eager(grad, x, numerator, denominator) or in_function_transform():
+    if not is_eager(grad, x, f.numerator, f.denominator) or in_function_transform():
         return False
-    return cpu.supports(x, numerator, denominator, form="A")
+    return cpu.supports(f, x)
 
 
 def gradients(
-    grad: Tensor,
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None,
-    *,
-    form: str,
-    coefficients: bool,
+    f: Rational, grad: Tensor, x: Tensor, v: Tensor | None, *, coefficients: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of ``sum(grad * F(x) * v)``, differentiable again.
 
     Args:
-        grad, x, numerator, denominator: such that there :func:`has_kernel`.
+        f, grad, x: such that there :func:`has_kernel`.
         v: the value of a gate, or None.
-        form: ``"A"`` or ``"B"``.
         coefficients: compute their gradients.
     """
     dv = None
     if v is not None:
-        dv = grad * derivative(x, numerator, denominator, form=form, order=0)
+        dv = grad * derivative(f, x, order=0)
         grad = grad * v
     if coefficients:
-        return *_gradients(grad, x, numerator, denominator, form=form, order=0), dv
-    slope = derivative(x, numerator, denominator, form=form, order=1)
-    return grad.to(x.dtype) * slope, None, None, dv
+        return *_gradients(f, grad, x, order=0), dv
+    return grad.to(x.dtype) * derivative(f, x, order=1), None, None, dv
 
 
-def derivative(
-    x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
-) -> Tensor:
+def derivative(f: Rational, x: Tensor, *, order: int) -> Tensor:
     """F^(order)(x), differentiable to any order, where there :func:`has_kernel`."""
     if order <= MAX_ORDER:
         try:
-            y: Tensor = _Derivative.apply(x, numerator, denominator, form, order)
+            y: Tensor = _Derivative.apply(x, f.numerator, f.denominator, f.form, order)
             return y
         except _OutOfRangeError:
             pass
-    return _of_reference(form, order)(x, numerator, denominator)
+    return _of_reference(f.form, order)(x, f.numerator, f.denominator)
 
 
 class _OutOfRangeError(Exception):
@@ -85,10 +77,11 @@ class _Derivative(torch.autograd.Function):
         ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
     ) -> Tensor:
         y = torch.empty_like(x)
-        a, b = cpu.dense_coefficients(x, numerator, denominator)
+        f = cpu.dense(Rational(numerator, denominator, form), x)
         if x.numel():
+            library = loaded_library()
             values = cpu.laid_out_like(y, x)
-            if not loaded_library().run(form=form, x=values, a=a, b=b, y=y, order=order):
+            if not in_range(library.call(library.arguments(f, values, y=y, order=order))):
                 raise _OutOfRangeError
         ctx.save_for_backward(x, numerator, denominator)
         ctx.form, ctx.order = form, order
@@ -97,7 +90,8 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, numerator, denominator = ctx.saved_tensors
-        dx, da, db = _gradients(grad, x, numerator, denominator, form=ctx.form, order=ctx.order)
+        f = Rational(numerator, denominator, ctx.form)
+        dx, da, db = _gradients(f, grad, x, order=ctx.order)
         return dx, da, db, None, None
 
 
@@ -116,71 +110,62 @@ class _CoefficientGradients(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(grad, x, numerator, denominator)
         ctx.form, ctx.order = form, order
-        _, da, db = _unrecorded(grad, x, numerator, denominator, form=form, order=order)
+        _, da, db = _unrecorded(Rational(numerator, denominator, form), grad, x, order=order)
         return da, db
 
     @staticmethod
     def backward(ctx: Any, d_da: Tensor, d_db: Tensor) -> tuple[Tensor | None, ...]:
-        def coefficient_gradients(
+        def of_coefficients(
             grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor
         ) -> tuple[Tensor, Tensor]:
-            _, da, db = _by_reference(
-                grad, x, numerator, denominator, form=ctx.form, order=ctx.order
-            )
+            f = Rational(numerator, denominator, ctx.form)
+            _, da, db = _by_reference(f, grad, x, order=ctx.order)
             return da, db
 
-        pull_back = torch.func.vjp(coefficient_gradients, *ctx.saved_tensors)[1]
+        pull_back = torch.func.vjp(of_coefficients, *ctx.saved_tensors)[1]
         return *pull_back((d_da, d_db)), None, None
 
 
-def _gradients(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(f: Rational, grad: Tensor, x: Tensor, *, order: int) -> _Gradients:
     """Return the gradients of ``sum(grad * F^(order)(x))`` for x and the coefficients."""
     if not torch.is_grad_enabled():
-        return _unrecorded(grad, x, numerator, denominator, form=form, order=order)
+        return _unrecorded(f, grad, x, order=order)
     if in_function_transform():
-        return _by_reference(grad, x, numerator, denominator, form=form, order=order)
-    slope = derivative(x, numerator, denominator, form=form, order=order + 1)
-    da, db = _CoefficientGradients.apply(grad, x, numerator, denominator, form, order)
+        return _by_reference(f, grad, x, order=order)
+    slope = derivative(f, x, order=order + 1)
+    da, db = _CoefficientGradients.apply(grad, x, f.numerator, f.denominator, f.form, order)
     return grad.to(x.dtype) * slope, da, db
 
 
-def _unrecorded(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _unrecorded(f: Rational, grad: Tensor, x: Tensor, *, order: int) -> _Gradients:
     if order <= MAX_ORDER and is_eager(grad) and not in_function_transform():
-        found = kernel_gradients(grad, x, numerator, denominator, form=form, order=order)
+        found = kernel_gradients(f, grad, x, order=order)
         if found is not None:
             return found
-    return _by_reference(grad, x, numerator, denominator, form=form, order=order)
+    return _by_reference(f, grad, x, order=order)
 
 
-def kernel_gradients(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
-) -> tuple[Tensor, Tensor, Tensor] | None:
+def kernel_gradients(f: Rational, grad: Tensor, x: Tensor, *, order: int) -> _Gradients | None:
     """Return the kernel's gradients of ``sum(grad * F^(order)(x))``; None if powers overflow."""
     dx = torch.empty_like(x)
-    a, b = cpu.dense_coefficients(x, numerator, denominator)
-    da, db = torch.zeros_like(a), torch.zeros_like(b)
+    computed = cpu.dense(f, x)
+    da, db = torch.zeros_like(computed.numerator), torch.zeros_like(computed.denominator)
     if x.numel():
         x, grad = cpu.laid_out_like(dx, x), cpu.laid_out_like(dx, grad)
-        done = loaded_library().run(
-            form=form, x=x, a=a, b=b, grad=grad, dx=dx, da=da, db=db, order=order
-        )
-        if not done:
+        library = loaded_library()
+        call = library.arguments(computed, x, grad=grad, dx=dx, da=da, db=db, order=order)
+        if not in_range(library.call(call)):
             return None
-    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
+    return dx, da.to(f.numerator.dtype), db.to(f.denominator.dtype)
 
 
-def _by_reference(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, *, form: str, order: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _by_reference(f: Rational, grad: Tensor, x: Tensor, *, order: int) -> _Gradients:
     """Compute :func:`_gradients` by plain operations, which anything can differentiate again."""
     if order == 0:
-        dx, da, db, _ = reference.backward(grad, x, numerator, denominator, form=form)
+        dx, da, db, _ = plain.backward(f, grad, x)
         return dx, da, db
-    y, pull_back = torch.func.vjp(_of_reference(form, order), x, numerator, denominator)[:2]
+    function = _of_reference(f.form, order)
+    y, pull_back = torch.func.vjp(function, x, f.numerator, f.denominator)[:2]
     dx, da, db = pull_back(grad.to(y.dtype))
     return dx, da, db
 
@@ -189,7 +174,8 @@ def _of_reference(form: str, order: int) -> Callable[..., Tensor]:
     """F^(order), order >= 1, by the reference, as a function of x, numerator and denominator."""
 
     def function(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
-        return reference.backward(torch.ones_like(x), x, numerator, denominator, form=form)[0]
+        f = Rational(numerator, denominator, form)
+        return plain.backward(f, torch.ones_like(x), x)[0]
 
     for _ in range(order - 1):
         function = _derived(function)
@@ -198,6 +184,4 @@ def _of_reference(form: str, order: int) -> Callable[..., Tensor]:
 
 def _derived(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the derivative for x of a function that is elementwise in x."""
-    return torch.func.grad(
-        lambda x, numerator, denominator: function(x, numerator, denominator).sum()
-    )
+    return torch.func.grad(lambda x, *coefficients: function(x, *coefficients).sum())

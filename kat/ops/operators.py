@@ -1,15 +1,16 @@
 """The operator ``kat::rational``, F(x) or F(x) v, and its gradients.
 
-Both are registered with ``torch.library``. Each runs the kernel of x's device, or the reference
+Both are registered with ``torch.library``. Each runs the kernel of x's device, or plain PyTorch
 where there is none or it does not support the arguments. Only the inputs are kept for the backward
 pass.
 
 An operator registered from Python costs tens of microseconds a training step in dispatch alone, as
 much as the kernel itself takes on a small layer. So ordinary tensors, where nothing observes or
-rewrites operators, go to the kernel directly (:func:`value`). The arithmetic is the same.
+rewrites operators, go to the kernel directly (:class:`Value`). The arithmetic is the same.
 
-Everywhere the order is x, numerator, denominator, v; v is None unless F is a gate. Gradients come
-in this order too, None where there is none.
+F is one value, :class:`Rational`; functions that torch calls take and return its tensors one by
+one, in the order x, numerator, denominator, v. v is None unless F is a gate. Gradients come in this
+order too, None where there is none.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor
 
 from kat.errors import check_choice
-from kat.ops import reference
-from kat.ops.arguments import IMPLS
+from kat.ops import plain, reference
+from kat.ops.arguments import IMPLS, Rational
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.library import Library, find_library
 from kat.ops.torch_internals import (
@@ -46,14 +47,7 @@ class Backend(Protocol):
     """True if the kernels write y in any dtype, False if only in the dtype of x."""
 
     def supports(
-        self,
-        x: Tensor,
-        numerator: Tensor,
-        denominator: Tensor,
-        v: Tensor | None = None,
-        *,
-        form: str,
-        dtype: torch.dtype | None = None,
+        self, f: Rational, x: Tensor, v: Tensor | None = None, *, dtype: torch.dtype | None = None
     ) -> bool:
         """Return True if the kernels take these arguments; y, or its gradient, is of the dtype.
 
@@ -61,38 +55,20 @@ class Backend(Protocol):
         """
 
     def check_available(
-        self,
-        x: Tensor,
-        numerator: Tensor,
-        denominator: Tensor,
-        v: Tensor | None = None,
-        *,
-        form: str,
-        dtype: torch.dtype | None = None,
+        self, f: Rational, x: Tensor, v: Tensor | None = None, *, dtype: torch.dtype | None = None
     ) -> None:
         """Raise an error that says why the kernels do not run for these arguments."""
 
-    def forward(
-        self,
-        x: Tensor,
-        numerator: Tensor,
-        denominator: Tensor,
-        v: Tensor | None = None,
-        *,
-        form: str,
-        y: Tensor,
-    ) -> None:
+    def forward(self, f: Rational, x: Tensor, v: Tensor | None = None, *, y: Tensor) -> None:
         """y <- F(x), or F(x) v."""
 
     def backward(
         self,
+        f: Rational,
         grad: Tensor,
         x: Tensor,
-        numerator: Tensor,
-        denominator: Tensor,
         v: Tensor | None = None,
         *,
-        form: str,
         dx: Tensor,
         dv: Tensor | None = None,
         coefficients: bool = True,
@@ -118,77 +94,57 @@ def kernel_name(device: torch.device) -> str:
 
 
 def run_forward(
+    f: Rational,
     x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
     v: Tensor | None = None,
     *,
-    form: str = "A",
     dtype: torch.dtype | None = None,
     backend: Backend | None = None,
 ) -> Tensor:
     """F(x), or F(x) v, in x's dtype or another, by a backend: by default the one of x's device."""
-    backend = backend or _kernel(x, numerator, denominator, v, form=form, dtype=dtype)
+    backend = backend or _kernel(f, x, v, dtype=dtype)
     wanted = dtype or x.dtype
     y = _empty_like(x, v, wanted if backend is None or backend.CONVERTS else x.dtype)
     if backend is None:
-        y.copy_(reference.forward(x, numerator, denominator, v, form=form))
+        y.copy_(plain.forward(f, x, v))
     elif x.numel():
-        backend.forward(x, numerator, denominator, v, form=form, y=y)
+        backend.forward(f, x, v, y=y)
     return y if dtype is None else y.to(dtype)
 
 
 def run_backward(
+    f: Rational,
     grad: Tensor,
     x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
     v: Tensor | None = None,
     *,
-    form: str = "A",
     coefficients: bool = True,
     backend: Backend | None = None,
 ) -> Gradients:
     """Return the gradients of ``sum(grad * F(x) * v)``; for ``coefficients`` only if asked for."""
-    backend = backend or _kernel(x, numerator, denominator, v, form=form, dtype=grad.dtype)
+    backend = backend or _kernel(f, x, v, dtype=grad.dtype)
     dx = _empty_like(x, v, x.dtype)
     dv = None if v is None else _empty_like(v, v, v.dtype)
     sums: tuple[Tensor, Tensor] | None = None
     if backend is None:
-        of_x, da, db, of_v = reference.backward(grad, x, numerator, denominator, v, form=form)
+        of_x, da, db, of_v = plain.backward(f, grad, x, v)
         dx.copy_(of_x)
         if dv is not None and of_v is not None:
             dv.copy_(of_v)
         sums = da, db
     elif x.numel():
-        sums = backend.backward(
-            grad,
-            x,
-            numerator,
-            denominator,
-            v,
-            form=form,
-            dx=dx,
-            dv=dv,
-            coefficients=coefficients,
-        )
+        sums = backend.backward(f, grad, x, v, dx=dx, dv=dv, coefficients=coefficients)
     else:
-        sums = torch.zeros_like(numerator), torch.zeros_like(denominator)
+        sums = torch.zeros_like(f.numerator), torch.zeros_like(f.denominator)
     if not coefficients or sums is None:
         return dx, None, None, dv
     da, db = sums
-    da, db = da.to(numerator.dtype).contiguous(), db.to(denominator.dtype).contiguous()
+    da, db = da.to(f.numerator.dtype).contiguous(), db.to(f.denominator.dtype).contiguous()
     return dx, da, db, dv
 
 
 def _kernel(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None,
-    *,
-    form: str,
-    dtype: torch.dtype | None,
+    f: Rational, x: Tensor, v: Tensor | None, *, dtype: torch.dtype | None
 ) -> Backend | None:
     """Return the backend of x's device, if it supports the arguments."""
     backend = KERNELS.get(x.device.type)
@@ -197,7 +153,7 @@ def _kernel(
             f"kat.rational has no kernel for {x.device.type.upper()} and runs as plain PyTorch, in"
             " about 40 operations a call. Without this warning: impl='reference'"
         )
-    elif backend.supports(x, numerator, denominator, v, form=form, dtype=dtype):
+    elif backend.supports(f, x, v, dtype=dtype):
         return backend
     return None
 
@@ -230,84 +186,76 @@ class Value(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, numerator, denominator, v)
         ctx.form, ctx.backend = form, backend
-        return run_forward(x, numerator, denominator, v, form=form, dtype=dtype, backend=backend)
+        f = Rational(numerator, denominator, form)
+        return run_forward(f, x, v, dtype=dtype, backend=backend)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = _gradients if ctx.backend is None else _gradients_once
-        return *found(ctx, grad), None, None, None
+        differentiate = _gradients if ctx.backend is None else _gradients_once
+        dx, da, db, dv = differentiate(ctx, grad)
+        return dx, da, db, dv, None, None, None
 
 
 @torch.autograd.function.once_differentiable
 def _gradients_once(ctx: Any, grad: Tensor) -> Gradients:
     x, numerator, denominator, v = ctx.saved_tensors
-    return run_backward(grad, x, numerator, denominator, v, form=ctx.form, backend=ctx.backend)
+    return run_backward(Rational(numerator, denominator, ctx.form), grad, x, v, backend=ctx.backend)
 
 
 # ---- all others: the operators
 
 
 def dispatched(
+    f: Rational,
     x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
     v: Tensor | None = None,
     *,
-    form: str = "A",
     dtype: torch.dtype | None = None,
     impl: str | None = None,
 ) -> Tensor:
-    """F(x), or F(x) v, by torch's dispatcher, a backend that is named, or the reference."""
+    """F(x), or F(x) v, by torch's dispatcher, a backend that is named, or plain PyTorch."""
     check_choice("impl", impl, IMPLS)
     onnx, transformed = is_exporting_onnx(), in_function_transform()
-    if impl in BACKENDS and not onnx:
+    a, b, form = f
+    if onnx:
+        return reference.forward(f, x, v).to(dtype or x.dtype)
+    if impl in BACKENDS:
         if transformed:
             raise RuntimeError(
                 f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
                 " impl='reference', or None, which picks it there"
             )
         backend = BACKENDS[impl]
-        backend.check_available(x, numerator, denominator, v, form=form, dtype=dtype)
+        backend.check_available(f, x, v, dtype=dtype)
         if x.device.type != backend.DEVICE_TYPE:
-            interpreted: Tensor = Value.apply(x, numerator, denominator, v, form, dtype, backend)
+            interpreted: Tensor = Value.apply(x, a, b, v, form, dtype, backend)
             return interpreted
-    if onnx or impl == "reference" or (impl is None and transformed):
-        formula = reference.plain_rational if onnx else reference.rational
-        return formula(x, numerator, denominator, v, form=form).to(dtype or x.dtype)
-    y: Tensor = torch.ops.kat.rational.default(x, numerator, denominator, v, form=form, dtype=dtype)
+    if impl == "reference" or transformed:
+        return plain.rational(f, x, v).to(dtype or x.dtype)
+    y: Tensor = torch.ops.kat.rational.default(x, a, b, v, form=form, dtype=dtype)
     return y
 
 
 def gradients(
-    grad: Tensor,
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str = "A",
-    coefficients: bool = True,
+    f: Rational, grad: Tensor, x: Tensor, v: Tensor | None = None, *, coefficients: bool = True
 ) -> Gradients:
     """Return the gradients of ``sum(grad * F(x) * v)``, differentiable again.
 
     A backward pass can itself be mapped or differentiated in forward mode
     (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
     """
+    a, b, form = f
     if in_function_transform():
-        return reference.backward(grad, x, numerator, denominator, v, form=form)
+        return plain.backward(f, grad, x, v)
     if torch.is_grad_enabled():
         from kat.ops import derivative  # few need derivatives of the second order
 
-        if derivative.has_kernel(grad, x, numerator, denominator):
-            return derivative.gradients(
-                grad, x, numerator, denominator, v, form=form, coefficients=coefficients
-            )
-    elif is_ordinary(grad, x, numerator, denominator, v) and grad.device.type in KERNELS:
-        return run_backward(
-            grad, x, numerator, denominator, v, form=form, coefficients=coefficients
-        )
+        if derivative.has_kernel(f, grad, x):
+            return derivative.gradients(f, grad, x, v, coefficients=coefficients)
+    elif is_ordinary(grad, x, a, b, v) and grad.device.type in KERNELS:
+        return run_backward(f, grad, x, v, coefficients=coefficients)
     dx, da, db, dv = torch.ops.kat.rational_backward.default(
-        grad, x, numerator, denominator, v, form=form, coefficients=coefficients
+        grad, x, a, b, v, form=form, coefficients=coefficients
     )
     sums = (da, db) if coefficients else (None, None)
     return dx, *sums, None if v is None else dv
@@ -317,8 +265,8 @@ def _gradients(ctx: Any, grad: Tensor) -> Gradients:
     """Return the gradients of an operator; not of frozen coefficients, whose sums cost a third."""
     x, numerator, denominator, v = ctx.saved_tensors
     _, of_numerator, of_denominator, *_ = ctx.needs_input_grad
-    coefficients = of_numerator or of_denominator
-    return gradients(grad, x, numerator, denominator, v, form=ctx.form, coefficients=coefficients)
+    f = Rational(numerator, denominator, ctx.form)
+    return gradients(f, grad, x, v, coefficients=of_numerator or of_denominator)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: Any, output: Any) -> None:
@@ -337,7 +285,7 @@ def _forward(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     refuse_forward_mode()
-    return run_forward(x, numerator, denominator, v, form=form, dtype=dtype)
+    return run_forward(Rational(numerator, denominator, form), x, v, dtype=dtype)
 
 
 def _fake_forward(
@@ -363,8 +311,8 @@ def _backward(
     coefficients: bool = True,
 ) -> tuple[Tensor, ...]:
     refuse_forward_mode()
-    found = run_backward(grad, x, numerator, denominator, v, form=form, coefficients=coefficients)
-    return _without_none(found, x)
+    f = Rational(numerator, denominator, form)
+    return _without_none(run_backward(f, grad, x, v, coefficients=coefficients), x)
 
 
 def _fake_backward(
@@ -394,7 +342,7 @@ def _without_none(gradients: Gradients, x: Tensor) -> tuple[Tensor, ...]:
 def _second_order(
     ctx: Any, d_dx: Tensor, d_da: Tensor, d_db: Tensor, d_dv: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the backward operator, by differentiating the reference's formula."""
+    """Return the gradients of the backward operator, by differentiating its formula."""
     inputs = [tensor for tensor in ctx.saved_tensors if tensor is not None]
     is_gate = len(inputs) == len(ctx.saved_tensors)
     computed = (True, ctx.coefficients, ctx.coefficients, is_gate)
@@ -402,7 +350,7 @@ def _second_order(
     def formula(
         grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, v: Tensor | None = None
     ) -> list[Any]:
-        found = reference.backward(grad, x, numerator, denominator, v, form=ctx.form)
+        found = plain.backward(Rational(numerator, denominator, ctx.form), grad, x, v)
         return list(compress(found, computed))
 
     pull_back = torch.func.vjp(formula, *inputs)[1]

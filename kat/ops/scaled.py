@@ -20,6 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kat.ops.arguments import Rational
+from kat.ops.reference import absolute, sign, sign_of_sum
+
 _HEADROOM = {torch.float32: 64, torch.float64: 512}
 """log2 of a factor on the coefficients, which keeps subnormal ones exact."""
 _EXPONENTS = {torch.float32: (127, 23, torch.int32), torch.float64: (1023, 52, torch.int64)}
@@ -49,9 +52,9 @@ class _Terms(NamedTuple):
         return self.p.value / self.q
 
 
-def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
-    """F(x) for x (..., G, D), a (1 or G, m + 1) and b (1 or G, n), all float32 or all float64."""
-    t = _terms(x, a, b, form)
+def value(f: Rational, x: Tensor) -> Tensor:
+    """F(x) for x (..., G, D), float32 or float64 like the coefficients."""
+    t = _terms(f, x)
     return times_power(t.ratio, t.p.exponent - t.q_exponent)
 
 
@@ -60,27 +63,26 @@ def widest_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def backward(
-    grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def gradients(f: Rational, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """dx, da and db of ``sum(grad * F(x))``, for grad of x's shape; all in float64 if there is one.
 
     float64 has room for the sums, and for derivatives of dx where dx is beyond float32's maximum.
     """
     dtype = widest_dtype(x.device)
-    grad, x, a, b = (t.to(dtype) for t in (grad, x, a, b))
-    t = _terms(x, a, b, form)
+    grad, x = grad.to(dtype), x.to(dtype)
+    a, b = f.numerator.to(dtype), f.denominator.to(dtype)
+    t = _terms(Rational(a, b, f.form), x)
     g, g_exponent = _parts(grad)
     w, exponent = g / t.q, g_exponent - t.q_exponent
     slope = torch.where(t.ratio == 0, t.p.slope, t.p.slope - t.ratio * t.q_slope)
     dx = times_power(w * slope, exponent + t.p.exponent - t.e)
-    f, e = _parts(x)
-    da = [_total(w * f**i, exponent + i * e, a) for i in range(a.shape[1])]
-    v = -w * t.ratio * (1 if form == "A" else t.sign)
-    exponent = exponent + t.p.exponent - t.q_exponent
-    base = f * sign(f) if form == "A" else f
-    db = [_total(v * base**j, exponent + j * e, b) for j in range(1, b.shape[1] + 1)]
-    db_sign = sign(b) if form == "A" else 1
+    fraction, e = _parts(x)
+    da = [_total(w * fraction**i, exponent + i * e, a) for i in range(a.shape[1])]
+    base, side, db_sign = fraction, t.sign, torch.ones_like(b)
+    if f.form == "A":
+        base, side, db_sign = absolute(fraction), torch.ones_like(t.sign), sign(b)
+    w, exponent = -w * t.ratio * side, exponent + t.p.exponent - t.q_exponent
+    db = [_total(w * base**j, exponent + j * e, b) for j in range(1, b.shape[1] + 1)]
     return dx, _columns(da, a), _columns(db, b) * db_sign
 
 
@@ -109,48 +111,18 @@ def times_power(value: Tensor, exponent: Tensor) -> Tensor:
     return value
 
 
-def sign(t: Tensor) -> Tensor:
-    """Return the sign, sgn(0) = +1: the subgradient of |t| with which zero coefficients train."""
-    return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
-
-
-def sign_of_sum(x: Tensor, b: Tensor) -> Tensor:
-    """sgn(sum_j b_j x^j), j = 1..n, with sgn(0) = +1: exact even where powers of x underflow.
-
-    A product in Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
-    the sign of every zero. So -0 takes the place of b_j = 0, and the sign bit of the sum is exact.
-    The sign is a constant to differentiation.
-
-    Args:
-        x: (..., G, D), small enough that no power overflows.
-        b: (1 or G, n), b_1 first.
-    """
-    x, b = x.detach(), b.detach()
-    s = x * horner(x, torch.where(b == 0, -torch.zeros_like(b), b))
-    negative = s.signbit() & (x != 0) & (b != 0).any(1)[:, None]
-    return torch.where(negative, -torch.ones_like(x), torch.ones_like(x))
-
-
-def horner(x: Tensor, coefficients: Tensor) -> Tensor:
-    """sum_i c_i x^i, i = 0..k - 1, for x (..., G, D) and c (1 or G, k); 0 where k = 0."""
-    if coefficients.shape[1] == 0:
-        return torch.zeros_like(x)
-    columns = coefficients[:, :, None].unbind(1)
-    result = columns[-1].expand_as(x)
-    for column in reversed(columns[:-1]):
-        result = torch.addcmul(column, result, x)
-    return result
-
-
-def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
-    f, e = _parts(x)
-    f, e = torch.where(e < 0, x, f), e.clamp(min=0)
-    p = _homogeneous(f, e, a)
-    base = f * sign(f) if form == "A" else f
-    inner = b * sign(b) if form == "A" else b
+def _terms(f: Rational, x: Tensor) -> _Terms:
+    a, b, form = f
+    fraction, e = _parts(x)
+    fraction, e = torch.where(e < 0, x, fraction), e.clamp(min=0)
+    p = _homogeneous(fraction, e, a)
+    base = absolute(fraction) if form == "A" else fraction
+    inner = absolute(b) if form == "A" else b
     s = _homogeneous(base, e, torch.cat([b.new_zeros(len(b), 1), inner], 1))
-    s_sign = sign(s.value) if form == "A" else torch.where(e > 0, sign(s.value), sign_of_sum(f, b))
-    x_sign = f.sign() if form == "A" else s_sign
+    s_sign = sign(s.value)
+    if form == "B":
+        s_sign = torch.where(e > 0, s_sign, sign_of_sum(fraction, b))
+    x_sign = fraction.sign() if form == "A" else s_sign
     size = torch.where(s.value == 0, 0, _parts(s.value)[1] + s.exponent).clamp(min=0)
     one = times_power(torch.ones_like(x), -size)
     q = one + times_power(s.value * s_sign, s.exponent - size)

@@ -26,40 +26,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kat.ops import reference
-from kat.ops.arguments import compute_dtype
+from kat.ops import plain
+from kat.ops.arguments import Rational, compute_dtype
 
 NAN = 1e99
 """The error / tolerance of NaN."""
 
 
 def ratios(
-    found: Sequence[Tensor],
-    grad: Tensor,
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    form: str,
-    *,
-    truncates: bool = False,
+    found: Sequence[Tensor], f: Rational, grad: Tensor, x: Tensor, *, truncates: bool = False
 ) -> list[Tensor]:
     """Return error / tolerance of each element; above 1 it is wrong.
 
     Args:
         found: y, dx, da and db, or the first of them.
+        f: the function, with coefficients in the dtype of the arithmetic.
         grad: of the output.
-        x, form: as in :func:`kat.rational`.
-        numerator, denominator: in the dtype of the arithmetic.
+        x: as in :func:`kat.rational`.
         truncates: the backend cuts values off where it should round them.
     """
     arithmetic = torch.finfo(compute_dtype(x.dtype))
     largest, count = torch.finfo(x.dtype).max, x.numel()
     unit = arithmetic.eps / (1 if x.dtype == torch.float64 else 2)
-    grad, x, a, b = (t.double().cpu() for t in (grad, x, numerator, denominator))
-    steps = a.shape[1] + b.shape[1] + 3
-    dx, da, db, _ = reference.backward(grad, x, a, b, form=form)
-    exact = reference.forward(x, a, b, form=form), dx, da, db
-    y_scale, dx_scale, da_scale, db_scale, size = _scales(grad.abs(), x, a, b, form)
+    grad, x, a, b = (t.double().cpu() for t in (grad, x, f.numerator, f.denominator))
+    f = Rational(a, b, f.form)
+    steps = sum(f.degree) + 4
+    dx, da, db, _ = plain.backward(f, grad, x)
+    exact = plain.forward(f, x), dx, da, db
+    y_scale, dx_scale, da_scale, db_scale, size = _scales(f, grad.abs(), x)
     size_of_terms = grad.abs() * size
 
     def allowed(scale: Tensor, size: Tensor, steps: int, limit: float = math.inf) -> Tensor:
@@ -84,23 +78,25 @@ def ratios(
     ]
 
 
-def _scales(weight: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str) -> tuple[Tensor, ...]:
+def _scales(f: Rational, weight: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     """Return the scales of y, dx, da and db, and the size; weight: |g|."""
+    a, b, form = f
     n = b.shape[1]
     units = torch.eye(n + 1, dtype=x.dtype, device=x.device)
     even = units[:1] + units[n - n % 2]
-    even_over_q = reference.forward(x, even, b, form=form)
+    even_over_q = plain.forward(Rational(even, b, form), x)
     x, a, b = x.abs(), a.abs(), b.abs()
 
     def over_q(coefficients: Tensor) -> Tensor:
-        return reference.forward(x, coefficients, b, form="B")
+        return plain.forward(Rational(coefficients, b, "B"), x)
 
     k = (even_over_q / over_q(even)) ** 2
     y = over_q(a)
     degrees = torch.arange(1, a.shape[1], dtype=x.dtype, device=x.device)
     p_slope = k**2 * weight * over_q(a[:, 1:] * degrees)
-    _, da, _, _ = reference.backward(k * weight, x, a, b, form="B")
-    difference, _, db, _ = reference.backward(k**2 * weight, x, a, b, form="B")
+    all_positive = Rational(a, b, "B")
+    _, da, _, _ = plain.backward(all_positive, k * weight, x)
+    difference, _, db, _ = plain.backward(all_positive, k**2 * weight, x)
     size = torch.maximum(y, over_q(units[n:])).clamp(min=1)
     return k * y, 2 * p_slope - difference, da, db.abs(), size
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import kat
+from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
 from tests import kernels
 from tests.oracle import Elements, random_elements, rational_exactly
@@ -137,8 +138,8 @@ def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dty
     grad = [smallest, -3 * smallest, smallest, 1e6 * smallest, smallest, 0.0, 1.0]
     elements = Elements(x, grad, [FIFTH], [FOURTH], form, dtype)
     y, dx = torch.empty_like(elements.x), torch.empty_like(elements.x)
-    inputs = (elements.grad, elements.x, elements.a, elements.b)
-    da, db = cpu.backward(*inputs, form=form, dx=dx, y=y)
+    f = Rational(elements.a, elements.b, form)
+    da, db = cpu.backward(f, elements.grad, elements.x, dx=dx, y=y)
     elements.assert_right((y, dx, da, db))
 
 

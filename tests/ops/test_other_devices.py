@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 import kat
 from kat.analysis.verify import Backend, cases, verify
-from kat.ops import operators, reference, scaled
+from kat.ops import operators, plain, scaled
+from kat.ops.arguments import Rational
 
 
 class WithoutFloat64(TorchDispatchMode):
@@ -54,16 +55,17 @@ class Count(TorchDispatchMode):
 
 def passes(kind, monkeypatch, huge=1.0):
     """Return the counts of a forward and a backward pass, and y, dx, da and db; one x is huge."""
-    monkeypatch.setattr(reference, "is_eager", lambda *_: True)  # though the counting is a mode
+    monkeypatch.setattr(plain, "is_eager", lambda *_: True)  # though the counting is a mode
     torch.manual_seed(0)
     x = torch.randn(512, 256)
     x[0, 0] = huge
     tensors = torch.randn(512, 256), x, torch.randn(1, 6), torch.randn(8, 4)
     grad, *inputs = (tensor.as_subclass(kind) for tensor in tensors)
+    x, f = inputs[0], Rational(*inputs[1:])
     with Count() as forward:
-        y = reference.forward(*inputs, form="A")
+        y = plain.forward(f, x)
     with Count() as backward:
-        gradients = reference.backward(grad, *inputs, form="A")[:3]
+        gradients = plain.backward(f, grad, x)[:3]
     return forward, backward, [result.as_subclass(torch.Tensor) for result in (y, *gradients)]
 
 
@@ -89,7 +91,7 @@ def test_a_device_without_a_kernel_warns_once(recwarn):
     x, a, b = (torch.ones(shape).as_subclass(OnMps) for shape in ((2, 8), (1, 6), (8, 4)))
     with Count():
         for _ in range(2):
-            operators.run_forward(x, a, b)
+            operators.run_forward(Rational(a, b), x)
     (warning,) = recwarn
     assert "no kernel for MPS" in str(warning.message)
     assert "impl='reference'" in str(warning.message)
@@ -125,14 +127,14 @@ def test_the_reference_works_without_float64(form, dtype, monkeypatch):
 
 def test_without_float64_results_hold_up_to_the_maximum(monkeypatch):
     """The reference in float64, beside which verify holds the results, keeps its own dtype."""
-    backward = scaled.backward
+    gradients = scaled.gradients
 
-    def in_own_dtype(grad, x, a, b, form):
+    def in_own_dtype(f, grad, x):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scaled, "widest_dtype", lambda device: x.dtype)
-            return backward(grad, x, a, b, form)
+            return gradients(f, grad, x)
 
-    monkeypatch.setattr(scaled, "backward", in_own_dtype)
+    monkeypatch.setattr(scaled, "gradients", in_own_dtype)
     on_mps = Backend("MPS", partial(kat.rational, impl="reference"))
     found = verify([on_mps], cases(["float32"], stride=8))
     assert {result.degree for result in found} == {(3, 2), (5, 4), (7, 6), (9, 8)}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kat.errors import BackendUnavailable
-from kat.ops.arguments import compute_dtype, degree_of
-from kat.ops.cpu.library import DTYPES, Library, find_library, loaded_library
+from kat.ops.arguments import Rational, compute_dtype
+from kat.ops.cpu.library import DTYPES, Library, find_library, in_range, loaded_library
 from kat.ops.torch_internals import constant_when_compiled
 from kat.ops.warning import warn_once
 
@@ -19,19 +19,13 @@ MAX_DEGREE = 16
 
 
 def supports(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    dtype: torch.dtype | None = None,
+    f: Rational, x: Tensor, v: Tensor | None = None, *, dtype: torch.dtype | None = None
 ) -> bool:
     """Return True if the kernel takes x of this dtype and coefficients of this degree.
 
     Warns once if the library is unavailable.
     """
-    if x.dtype not in DTYPES or max(degree_of(numerator, denominator)) > MAX_DEGREE:
+    if x.dtype not in DTYPES or max(f.degree) > MAX_DEGREE:
         return False
     library = find_library()
     if isinstance(library, Library):
@@ -46,13 +40,7 @@ def supports(
 
 
 def check_available(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    dtype: torch.dtype | None = None,
+    f: Rational, x: Tensor, v: Tensor | None = None, *, dtype: torch.dtype | None = None
 ) -> None:
     """Check that the kernel takes these arguments.
 
@@ -62,45 +50,36 @@ def check_available(
     """
     if x.device.type != "cpu":
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
-    reason = _unavailable(x.dtype, degree_of(numerator, denominator))
+    reason = _unavailable(x.dtype, f.degree)
     if reason:
         raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
 
 
-def forward(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    y: Tensor,
-) -> None:
+def forward(f: Rational, x: Tensor, v: Tensor | None = None, *, y: Tensor) -> None:
     """y <- F(x), or F(x) v.
 
     Args:
+        f: a function that the kernel :func:`supports`.
         x: not empty. One that is not laid out like y is copied.
-        numerator, denominator, form: arguments that the kernel :func:`supports`.
         v: of x's shape and dtype.
         y: of x's shape and dtype, in memory of its own: the kernel reads large x again after it has
             written y. Dense; contiguous if there is a v.
     """
-    a, b = dense_coefficients(x, numerator, denominator)
+    f = dense(f, x)
     if v is None:
         x = laid_out_like(y, x)
     else:
         x, v = _rows(x, v)
-    loaded_library().run(form=form, x=x, a=a, b=b, v=v, y=y)
+    library = loaded_library()
+    in_range(library.call(library.arguments(f, x, v=v, y=y)))
 
 
 def backward(
+    f: Rational,
     grad: Tensor,
     x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
     v: Tensor | None = None,
     *,
-    form: str,
     dx: Tensor,
     dv: Tensor | None = None,
     y: Tensor | None = None,
@@ -109,8 +88,8 @@ def backward(
     """dx <- grad F'(x), or grad v F'(x) and dv <- grad F(x).
 
     Args:
+        f, x, v: as in :func:`forward`.
         grad: the gradient of the output, of x's shape; it is cast to x's dtype.
-        x, numerator, denominator, v, form: as in :func:`forward`.
         dx: like y in :func:`forward`. With a v, dx and dv may be the halves of one contiguous
             tensor.
         dv: if there is a v.
@@ -121,25 +100,28 @@ def backward(
         The gradients of numerator and denominator, in the dtype of the arithmetic: the same bits
         for any number of threads. None if nobody asked for them.
     """
-    a, b = dense_coefficients(x, numerator, denominator)
-    da, db = (torch.empty_like(a), torch.empty_like(b)) if coefficients else (None, None)
+    f = dense(f, x)
+    da = torch.empty_like(f.numerator) if coefficients else None
+    db = torch.empty_like(f.denominator) if coefficients else None
     if v is None or dv is None:
         x, grad = laid_out_like(dx, x), laid_out_like(dx, grad)
     else:
         x, v = _rows(x, v)
         grad = grad.to(x.dtype).contiguous()
         dx, dv = dx.view(x.shape), dv.view(x.shape)
-    loaded_library().run(form=form, x=x, a=a, b=b, v=v, y=y, grad=grad, dx=dx, dv=dv, da=da, db=db)
+    library = loaded_library()
+    call = library.arguments(f, x, v=v, y=y, grad=grad, dx=dx, dv=dv, da=da, db=db)
+    in_range(library.call(call))
     return None if da is None or db is None else (da, db)
 
 
-def dense_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the coefficients as the kernel reads them: contiguous, in its dtype."""
+def dense(f: Rational, x: Tensor) -> Rational:
+    """F as the kernel reads it: contiguous coefficients in the dtype of the arithmetic."""
     dtype = compute_dtype(x.dtype)
-    a, b = numerator, denominator
-    if not (a.dtype == b.dtype == dtype and a.is_contiguous() and b.is_contiguous()):
-        a, b = (tensor.to(dtype).contiguous() for tensor in (a, b))
-    return a, b
+    a, b, form = f
+    if a.dtype == b.dtype == dtype and a.is_contiguous() and b.is_contiguous():
+        return f
+    return Rational(a.to(dtype).contiguous(), b.to(dtype).contiguous(), form)
 
 
 def laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kat.ops.arguments import FORMS
+from kat.ops.arguments import FORMS, Rational
 from kat.ops.cpu import build
 from kat.ops.cpu.build import INSTRUCTION_SETS
 
@@ -41,7 +41,7 @@ class Library(NamedTuple):
     Attributes:
         path: the file.
         available: the instruction sets for which it was compiled.
-        call: its function.
+        call: its function, which takes :meth:`arguments` and returns a status.
         parallel_for: the address of torch's parallel loop.
         instruction_set: the index in ``INSTRUCTION_SETS`` of the one that runs.
     """
@@ -57,13 +57,11 @@ class Library(NamedTuple):
         """The name of the instruction set that runs."""
         return INSTRUCTION_SETS[self.instruction_set]
 
-    def run(
+    def arguments(
         self,
-        *,
-        form: str,
+        f: Rational,
         x: Tensor,
-        a: Tensor,
-        b: Tensor,
+        *,
         v: Tensor | None = None,
         y: Tensor | None = None,
         grad: Tensor | None = None,
@@ -72,26 +70,23 @@ class Library(NamedTuple):
         da: Tensor | None = None,
         db: Tensor | None = None,
         order: int = 0,
-    ) -> bool:
-        """Compute y = F(x), or where ``grad`` is given dx, and da, db and y if they are given.
+    ) -> bytes:
+        """Return what ``call`` takes, to compute y, or where ``grad`` is given dx, da, db and y.
 
-        x, grad, y and dx are dense, of one dtype and one order of dimensions; a, b, da and db are
-        contiguous, in the dtype of the arithmetic. With an order, 1 to 3, that derivative takes the
-        place of F, and x is in the dtype of the arithmetic too.
+        These are addresses, so the caller keeps the tensors until the call has returned.
+
+        x, grad, y and dx are dense, of one dtype and one order of dimensions; the coefficients, da
+        and db are contiguous, in the dtype of the arithmetic. With an order, 1 to 3, that
+        derivative takes the place of F, and x is in the dtype of the arithmetic too.
 
         With v, y = F(x) v: x, v, dx and dv are (rows, channels) with contiguous channels; x and v
         have rows of one stride, dx and dv too. grad and y are contiguous.
-
-        Returns:
-            True if no power overflowed in a derivative; if not, the outputs are unusable.
-
-        Raises:
-            RuntimeError: the call failed.
         """
+        a, b, form = f
         channels = x.shape[-1]
         stride = x.stride(-1) if channels > 1 else 1  # of one channel it is arbitrary, even 0
         gate = (0, 0, 0, 0) if v is None else _gate(x, v, dx, dv)
-        call = _CALL.pack(  # in the order of RationalCall
+        return _CALL.pack(  # in the order of RationalCall
             self.parallel_for,
             self.instruction_set,
             _DTYPE_CODES[x.dtype],
@@ -112,10 +107,20 @@ class Library(NamedTuple):
             order,
             *gate,
         )
-        status = self.call(call)
-        if status and status != _OUT_OF_RANGE:
-            raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
-        return status != _OUT_OF_RANGE
+
+
+def in_range(status: int) -> bool:
+    """Return True if no power overflowed in a derivative; if not, the outputs are unusable.
+
+    Args:
+        status: what ``call`` returned.
+
+    Raises:
+        RuntimeError: the call failed.
+    """
+    if status and status != _OUT_OF_RANGE:
+        raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
+    return status != _OUT_OF_RANGE
 
 
 def _gate(x: Tensor, v: Tensor, dx: Tensor | None, dv: Tensor | None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kat.errors import BackendUnavailable, first_line
-from kat.ops.arguments import degree_of
+from kat.ops.arguments import Rational
 from kat.ops.torch_internals import is_eager
 from kat.ops.triton.selfcheck import problem
 from kat.ops.warning import warn_once
@@ -23,20 +23,14 @@ MAX_DEGREE = 7
 
 
 def supports(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    dtype: torch.dtype | None = None,
+    f: Rational, x: Tensor, v: Tensor | None = None, *, dtype: torch.dtype | None = None
 ) -> bool:
     """Return True if Triton runs, the kernels take these arguments, and they are right.
 
     Warns once of each reason if not. The first call of each dtype, form and degree, with a gate or
     without, compares the kernels with the reference.
     """
-    reason = _problem(x, numerator, denominator, v, form=form, dtype=dtype)
+    reason = _problem(f, x, v, dtype=dtype)
     if reason:
         warn_once(
             f"kat.rational runs as plain PyTorch on this GPU, which is slower: {reason}. To use"
@@ -58,43 +52,24 @@ def unsupported(dtype: torch.dtype, degree: tuple[int, int]) -> str:
     return ""
 
 
-def _problem(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None,
-    *,
-    form: str,
-    dtype: torch.dtype | None,
-) -> str:
-    degree = degree_of(numerator, denominator)
+def _problem(f: Rational, x: Tensor, v: Tensor | None, *, dtype: torch.dtype | None) -> str:
     module, reason = load()
-    reason = reason or unsupported(x.dtype, degree)
+    reason = reason or unsupported(x.dtype, f.degree)
     out = dtype or x.dtype
-    return reason or problem(module, x.device, x.dtype, out, form, degree, v is not None)
+    return reason or problem(module, x.device, x.dtype, out, f.form, f.degree, v is not None)
 
 
-def forward(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    y: Tensor,
-) -> None:
+def forward(f: Rational, x: Tensor, v: Tensor | None = None, *, y: Tensor) -> None:
     """y <- F(x), or F(x) v."""
-    load()[0].forward(x, numerator, denominator, v, form=form, y=y)
+    load()[0].forward(f, x, v, y=y)
 
 
 def backward(
+    f: Rational,
     grad: Tensor,
     x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
     v: Tensor | None = None,
     *,
-    form: str,
     dx: Tensor,
     dv: Tensor | None = None,
     coefficients: bool = True,
@@ -102,19 +77,13 @@ def backward(
     """Fill dx, and dv of a gate; return the gradients of the coefficients if asked for."""
     module, _ = load()
     found: tuple[Tensor, Tensor] | None = module.backward(
-        grad, x, numerator, denominator, v, form=form, dx=dx, dv=dv, coefficients=coefficients
+        f, grad, x, v, dx=dx, dv=dv, coefficients=coefficients
     )
     return found
 
 
 def check_available(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    dtype: torch.dtype | None = None,
+    f: Rational, x: Tensor, v: Tensor | None = None, *, dtype: torch.dtype | None = None
 ) -> None:
     """Check that the kernels run on x's device, take these arguments, and are right.
 
@@ -126,7 +95,7 @@ def check_available(
             not support the dtype or the degree, or they differ from the reference.
         ValueError: x is not on a CUDA device.
     """
-    reason = unsupported(x.dtype, degree_of(numerator, denominator))
+    reason = unsupported(x.dtype, f.degree)
     if not reason:
         if x.is_cuda and torch.compiler.is_compiling():
             return
@@ -134,7 +103,7 @@ def check_available(
         if not (reason or x.is_cuda or (x.device.type == "cpu" and module.INTERPRETED)):
             raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
         if not reason and is_eager(x):
-            reason = _problem(x, numerator, denominator, v, form=form, dtype=dtype)
+            reason = _problem(f, x, v, dtype=dtype)
     if reason:
         raise BackendUnavailable(f"impl='triton' is unavailable: {reason}")
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kat.ops.arguments import Rational
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton.memory import INTERPRETED as INTERPRETED
 from kat.ops.triton.memory import NVIDIA
@@ -235,47 +236,38 @@ def rows_alike(x: Tensor, v: Tensor) -> bool:
 
 
 def forward(
-    x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    v: Tensor | None = None,
-    *,
-    form: str,
-    y: Tensor,
-    programs: int = 2**31,
+    f: Rational, x: Tensor, v: Tensor | None = None, *, y: Tensor, programs: int = 2**31
 ) -> None:
     """y <- F(x), or F(x) v.
 
     Args:
+        f, v: as in :func:`kat.ops.reference.forward`.
         x: not empty. One that is not laid out like y is copied, but for the rows of a gate.
-        numerator, denominator, v, form: as in :func:`kat.ops.reference.forward`.
         y: dense; contiguous if there is a v.
         programs: the most that run.
     """
-    a, b = numerator.contiguous(), denominator.contiguous()
+    a, b = f.numerator.contiguous(), f.denominator.contiguous()
     gated = v is not None
     x, v = inputs(x, v, y)
-    gate = gated and layout(v)
-    key = (form, gate, programs, y.device, layout(x), layout(y), layout(a), layout(b))
+    distinct = (x, v, y, a, b) if gated else (x, y, a, b)
+    key = (f.form, programs, y.device, *map(layout, distinct))
     with on_device(y.device):
         plan = PLANS.get(key)
         if plan is None:
             share = _shared(y, a, b, x.element_size()).limited(programs)
             gap = _gap(x, share, gated)
-            own = constants(a, b, share, form=form, gated=gated, gap=gap)
+            own = constants(a, b, share, form=f.form, gated=gated, gap=gap)
             main = _main_launch(triton_kernels.forward_kernel, (x, v, y, a, b), gap, own, share)
             plan = keep_plan(key, Plan((main,)))
         plan.launches[0](x, v, y, a, b)
 
 
 def backward(
+    f: Rational,
     grad: Tensor,
     x: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
     v: Tensor | None = None,
     *,
-    form: str,
     dx: Tensor,
     dv: Tensor | None = None,
     coefficients: bool = True,
@@ -284,25 +276,25 @@ def backward(
     """Fill dx, and dv of a gate; return the gradients of the coefficients if asked for.
 
     Args:
+        f, x, v: as in :func:`forward`.
         grad: of the output.
-        x, numerator, denominator, v, form: as in :func:`forward`.
         dx, dv: like y in :func:`forward`.
         coefficients: compute their gradients; without their sums a third of the work is left out.
         programs: the most that run.
     """
-    a, b = numerator.contiguous(), denominator.contiguous()
+    a, b = f.numerator.contiguous(), f.denominator.contiguous()
     gated = v is not None
     x, v = inputs(x, v, dx)
     grad = laid_out_like(dx, grad)
     dv = dx if dv is None else dv
     tensors = (grad, x, v, dx, dv, a, b)
     distinct = tensors if gated else (grad, x, dx, a, b)
-    key = (form, coefficients, programs, dx.device, *map(layout, distinct))
+    key = (f.form, coefficients, programs, dx.device, *map(layout, distinct))
     with on_device(dx.device):
         plan = PLANS.get(key)
         if plan is None:
             made = _plan_backward(
-                tensors, form=form, gated=gated, coefficients=coefficients, programs=programs
+                tensors, form=f.form, gated=gated, coefficients=coefficients, programs=programs
             )
             plan = keep_plan(key, made)
         main, in_float64, *reduce = plan.launches

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kat.errors import first_line
-from kat.ops.arguments import compute_dtype
+from kat.ops.arguments import Rational, compute_dtype
 from kat.ops.tolerance import ratios
 
 
@@ -103,17 +103,16 @@ def largest_error(
     # Form B: the sum of b_j x^j is 0 for x = -(pi + 0, 1, ...), and for no x of the sample.
     rows = place[:1, : m + 1].cos(), (place[:8, :1] / 256 + math.pi) ** -place[:1, 1 : n + 1]
     a, b = (t.to(device, compute_dtype(dtype)) for t in rows)
+    f = Rational(a, b, form)
     whole = torch.full((40, 256), math.inf, dtype=out, device=device)
     y, grad = whole[:33], grad.to(out)
     dx, dv = torch.empty_like(x), torch.empty_like(x)
     gate = v if gated else None
-    kernels.forward(x, a, b, gate, form=form, y=y, programs=2)
-    da, db = kernels.backward(
-        grad, x, a, b, gate, form=form, dx=dx, dv=dv if gated else None, programs=2
-    )
+    kernels.forward(f, x, gate, y=y, programs=2)
+    da, db = kernels.backward(f, grad, x, gate, dx=dx, dv=dv if gated else None, programs=2)
     values = [(y * v).to(out), dv / grad.to(dtype)] if gated else [y]
     g = grad * v if gated else grad
     errors = [whole[33:].isfinite().flatten().double().cpu() * 2]
-    for f in values:
-        errors += [error.flatten() for error in ratios((f, dx, da, db), g, x, a, b, form)]
+    for value in values:
+        errors += [error.flatten() for error in ratios((value, dx, da, db), f, g, x)]
     return float(torch.cat(errors).max())

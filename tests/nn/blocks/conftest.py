@@ -19,9 +19,9 @@ def spaces(monkeypatch):
     """The numbers of rows of which F(x) alone is computed in blocks."""
     seen, into = [], blocks.cpu.forward
 
-    def count(x, *tensors, **options):
+    def count(f, x, *gate, **options):
         seen.append(len(x))
-        into(x, *tensors, **options)
+        into(f, x, *gate, **options)
 
     monkeypatch.setattr(blocks.cpu, "forward", count)
     return seen

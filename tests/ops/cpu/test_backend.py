@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.library import opcheck
 
 import kat
-from kat.ops import reference
+from kat.ops import plain
+from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.build import BuildError, find_compiler
 from kat.ops.operators import run_backward, run_forward
@@ -54,9 +55,10 @@ def run(grad, x, a, b, form) -> dict[str, Tensor]:
     y = torch.ops.kat.rational(x, a, b, form=form)
     again, other = torch.empty_like(x), torch.empty_like(x)
     if x.numel():  # as blocks of rows call the kernel
-        sums = cpu.backward(grad, x, a, b, form=form, dx=other, y=again)
+        f = Rational(a, b, form)
+        sums = cpu.backward(f, grad, x, dx=other, y=again)
         assert all(map(torch.equal, (other, *sums), (dx, da, db)))
-        assert cpu.backward(grad, x, a, b, form=form, dx=other, coefficients=False) is None
+        assert cpu.backward(f, grad, x, dx=other, coefficients=False) is None
         assert torch.equal(other, dx)
     return {"y": y, "recomputed y": again, "dx": dx, "da": da, "db": db}
 
@@ -65,9 +67,9 @@ def element_by_element(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str)
     """y, dx, and each element's terms of da and db: the reference, every element its own group."""
     channels, groups = x.shape[-1], max(len(a), len(b))
     rows = [c.expand(groups, -1).repeat_interleave(channels // groups, 0) for c in (a, b)]
-    tensors = (x.reshape(1, -1), *(c.repeat(x.shape[:-1].numel(), 1) for c in rows))
-    y = reference.forward(*tensors, form=form)
-    dx, da, db, _ = reference.backward(grad.reshape(1, -1), *tensors, form=form)
+    f = Rational(*(c.repeat(x.shape[:-1].numel(), 1) for c in rows), form)
+    y = plain.forward(f, x.reshape(1, -1))
+    dx, da, db, _ = plain.backward(f, grad.reshape(1, -1), x.reshape(1, -1))
     shapes = {"y": x.shape, "dx": x.shape, "da": (*x.shape, -1), "db": (*x.shape, b.shape[1])}
     return {name: t.view(shapes[name]) for name, t in zip(shapes, (y, dx, da, db), strict=True)}
 
@@ -231,10 +233,11 @@ def test_neighbors_in_memory_are_left_alone(instruction_set, monkeypatch):
         grad, x, a, b = case((5, 8 * per_group), (1, 8), (5, 4), torch.float32, "A")
         with monkeypatch.context() as changed:
             changed.setattr(torch, "empty_like", within_sevens)
-            run_backward(grad, x, a, b, backend=cpu)
-            y = run_forward(x, a, b, backend=cpu)
+            f = Rational(a, b)
+            run_backward(f, grad, x, backend=cpu)
+            y = run_forward(f, x, backend=cpu)
             again = torch.empty_like(x)
-            cpu.backward(grad, x, a, b, form="A", dx=torch.empty_like(x), y=again)
+            cpu.backward(f, grad, x, dx=torch.empty_like(x), y=again)
         outputs = (x, x, x, x, a, b, a, b)  # dx and y twice, da, db
         assert sorted(len(whole) - 64 for whole in made) == sorted(t.numel() for t in outputs)
         for whole in made:
@@ -309,7 +312,7 @@ def test_asking_for_the_kernel_never_falls_back():
 
 def test_what_the_kernel_does_not_take_goes_to_the_reference():
     _grad, x, a, b = case((3, 8), (1, 8), (17, 4), torch.float64, "A")
-    assert torch.equal(torch.ops.kat.rational(x, a, b), reference.forward(x, a, b, form="A"))
+    assert torch.equal(torch.ops.kat.rational(x, a, b), plain.forward(Rational(a, b), x))
 
 
 @pytest.mark.parametrize("coefficients", [torch.float64, torch.bfloat16])

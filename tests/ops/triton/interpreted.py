@@ -25,7 +25,8 @@ from triton.language import core
 from triton.runtime import KernelInterface, driver, interpreter
 
 import kat
-from kat.ops import reference
+from kat.ops import plain
+from kat.ops.arguments import Rational
 from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as gpu
 from kat.ops.triton import kernels
@@ -72,12 +73,13 @@ def _patched_once():
         yield
 
 
-forward = partial(run_forward, backend=gpu)
+def forward(x, a, b, v=None, form="A", **options):
+    return run_forward(Rational(a, b, form), x, v, backend=gpu, **options)
 
 
-def backward(grad, x, a, b, v=None, **options):
+def backward(grad, x, a, b, v=None, form="A", **options):
     """The gradients of x, a and b, and of v if there is one."""
-    found = run_backward(grad, x, a, b, v, backend=gpu, **options)
+    found = run_backward(Rational(a, b, form), grad, x, v, backend=gpu, **options)
     return found[:3] if v is None else found
 
 
@@ -117,8 +119,9 @@ def assert_right(elements: Elements) -> None:
 
 
 def outputs(grad, x, a, b, form):
-    dx, da, db, _ = reference.backward(grad, x, a, b, form=form)
-    return reference.forward(x, a, b, form=form), dx, da, db
+    f = Rational(a, b, form)
+    dx, da, db, _ = plain.backward(f, grad, x)
+    return plain.forward(f, x), dx, da, db
 
 
 @pytest.mark.parametrize("form", ["A", "B"])

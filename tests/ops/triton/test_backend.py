@@ -144,6 +144,7 @@ import warnings
 import torch, kat
 from kat.errors import BackendUnavailable
 from kat.ops import operators
+from kat.ops.arguments import Rational
 from kat.ops.triton import backend
 
 example = torch.randn(3, 16), torch.ones(1, 6), torch.zeros(8, 4)
@@ -154,8 +155,9 @@ except BackendUnavailable as error:
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     operators.KERNELS["cpu"] = backend
-    y = operators.run_forward(*example)
-    *gradients, _ = operators.run_backward(torch.ones_like(example[0]), *example)
+    x, f = example[0], Rational(*example[1:])
+    y = operators.run_forward(f, x)
+    *gradients, _ = operators.run_backward(f, torch.ones_like(x), x)
 assert torch.equal(y, kat.rational(*example, impl="reference"))
 assert [g.shape for g in gradients] == [tensor.shape for tensor in example]
 for warning in caught:
