@@ -69,7 +69,7 @@ def init_own_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
     init_grkan_(linear, activation, scheme)
     own = own_parameters(linear)
     if own is not None:
-        linear.reset_parameters = partial(_draw, own, activation, scheme)  # type: ignore[method-assign]
+        vars(linear)["reset_parameters"] = partial(_draw, own, activation, scheme)
     if has_values(linear.weight):
         keep_from_transformers(linear)
 

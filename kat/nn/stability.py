@@ -211,17 +211,18 @@ class StabilityMonitor:
         for layer in self._layers.values():
             layer.start = state.get(layer.name, layer.start).to(layer.start)
 
-    def _see_layer(
-        self, activation: GroupRational, linear: nn.Module, x: Tensor, y: Tensor
-    ) -> None:
+    def _see_layer(self, activation: Any, linear: Any, x: Tensor, y: Tensor) -> None:
+        self._see(activation, x, y)
+
+    def _see_rational(self, module: Any, args: Any, kwargs: Any, y: Tensor) -> None:
+        self._see(module, _first(args, kwargs), y)
+
+    def _see(self, activation: nn.Module, x: Tensor, y: Tensor) -> None:
         layer = self._layers.get(id(activation))
         if layer is None or layer.name in self._seen or not x.numel():
             return
         self._seen[layer.name] = _layer_seen(layer, x.detach(), y.detach())
         self._follow(layer.name, x)
-
-    def _see_rational(self, module: Any, args: Any, kwargs: Any, y: Tensor) -> None:
-        self._see_layer(module, module, _first(args, kwargs), y)
 
     def _see_block(self, name: str, module: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
         if name in self._seen or not isinstance(y, Tensor) or not y.numel():

@@ -8,7 +8,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kat.ops.triton.memory import NVIDIA
+from kat.ops.triton.memory import NVIDIA, coefficients_of
+
+
+@triton.jit
+def rows_of(
+    a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
+    SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """Return the a_i of each lane's group, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
+    a = coefficients_of(a_ptr, group, A, SHARED_A, dtype)
+    given = coefficients_of(b_ptr, group, B, SHARED_B, dtype)
+    b = ()
+    for j in tl.static_range(B):
+        b = b + (tl.abs(given[j]) if FORM_A else tl.where(given[j] == 0, -0.0, given[j]),)
+    return a, b
 
 
 @triton.jit

@@ -34,6 +34,7 @@ from kat.ops.triton.arithmetic import (
     limit_of,
     powers_of,
     rational,
+    rows_of,
 )
 from kat.ops.triton.memory import (
     inside,
@@ -41,7 +42,6 @@ from kat.ops.triton.memory import (
     load_vectors,
     narrowed,
     offsets_of,
-    rows_of,
     share_of,
     store_vectors,
     vectors_at,

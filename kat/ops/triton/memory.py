@@ -33,27 +33,13 @@ NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
 
 
 @triton.jit
-def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
+def coefficients_of(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
     """Return the row of each lane's group, or the shared row, as COUNT values."""
     row = 0 if SHARED else group * COUNT
     result = ()
     for i in tl.static_range(COUNT):
         result = result + (tl.load(ptr + row + i).to(dtype),)
     return result
-
-
-@triton.jit
-def rows_of(
-    a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
-    SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
-    """Return the a_i of each lane's group, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
-    a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
-    given = _coefficients(b_ptr, group, B, SHARED_B, dtype)
-    b = ()
-    for j in tl.static_range(B):
-        b = b + (tl.abs(given[j]) if FORM_A else tl.where(given[j] == 0, -0.0, given[j]),)
-    return a, b
 
 
 @triton.jit

@@ -147,9 +147,10 @@ def train(config: TrainConfig) -> Summary:
     with one_message():
         with lock:
             resolved = resolve(config)
-            summary = None if resolved.world.needs_launch else _train(resolved)
+            if not resolved.world.needs_launch:
+                return _train(resolved)
         # The lock is free for the first process that is launched, which resolves anew.
-        return summary or launch(resolved.world)
+        return launch(resolved.world)
 
 
 @contextmanager
