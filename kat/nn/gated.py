@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError, check_choice, check_count
-from kat.nn import blocks
 from kat.nn.blocks import Modules
 from kat.nn.coefficients import Init, count_groups
 from kat.nn.grkan import KEEPS, Keep, pair
 from kat.nn.init import Scheme, init_own_
-from kat.nn.layer import gate, run_by_layer, runs_by_layer
+from kat.nn.layer import gate, run_layers
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 
@@ -151,17 +150,10 @@ class GatedGRKANMlp(nn.Module):
             u, v = (second, first) if self.gate_last else (first, second)
         else:
             u, v = self.fc1_g(x), self.fc1_x(x)
-        return self.drop2(self._product(u, v))
-
-    def _product(self, u: Tensor, v: Tensor) -> Tensor:
-        """W_2 (F(u) * v) + b_2."""
-        layers = blocks.layers(self, u, v)
-        if layers is not None:
-            return blocks.run(self, u, layers, v)
-        if runs_by_layer(self.keep):
-            return run_by_layer(self, u, v)
-        y: Tensor = self.fc2(self.norm(self.drop1(gate(self.act, u, v))))
-        return y
+        y = run_layers(self, u, v)  # in blocks of rows, or one at a time; else None
+        if y is None:
+            y = self.fc2(self.norm(self.drop1(gate(self.act, u, v))))
+        return self.drop2(y)
 
     def grkan_layers(self) -> list[Modules]:
         """Return the modules of the GR-KAN layer, in the order of their calls."""

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import check_choice
-from kat.nn import blocks
 from kat.nn.blocks import Modules
 from kat.nn.coefficients import Init, count_groups
 from kat.nn.init import Scheme, init_own_
-from kat.nn.layer import run_by_layer, runs_by_layer
+from kat.nn.layer import run_layers
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 
@@ -112,12 +111,9 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        layers = blocks.layers(self, x)
-        if layers is not None:
-            return blocks.run(self, x, layers)
-        if runs_by_layer(self.keep):
-            return run_by_layer(self, x)
-        y: Tensor = self.fc(self.act(x))
+        y = run_layers(self, x)  # in blocks of rows, or one at a time; else None
+        if y is None:
+            y = self.fc(self.act(x))
         return y
 
     def grkan_layers(self) -> list[Modules]:
@@ -243,13 +239,10 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        layers = blocks.layers(self, x)
-        if layers is not None:
-            return blocks.run(self, x, layers)
-        if runs_by_layer(self.keep):
-            return run_by_layer(self, x)
-        x = self.fc1(self.drop1(self.act1(x)))
-        y: Tensor = self.fc2(self.norm(self.drop2(self.act2(x))))
+        y = run_layers(self, x)  # in blocks of rows, or one at a time; else None
+        if y is None:
+            x = self.fc1(self.drop1(self.act1(x)))
+            y = self.fc2(self.norm(self.drop2(self.act2(x))))
         return y
 
     def grkan_layers(self) -> list[Modules]:

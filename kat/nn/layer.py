@@ -1,4 +1,4 @@
-"""GR-KAN layers one at a time: while hooks watch them, and where they keep less for backward."""
+"""GR-KAN layers that do not run by the formula of their module: in blocks, or one at a time."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kat.nn import blocks
 from kat.nn.blocks import Modules
 from kat.nn.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.rational import GroupRational
 from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
 
-def runs_by_layer(keep: str | None) -> bool:
-    """Return True if a module is to call :func:`run_by_layer`."""
-    return has_grkan_hooks() or _recomputes(keep)
+def run_layers(module: Any, x: Tensor, v: Tensor | None = None) -> Tensor | None:
+    """Return the output of a module's layers where they do not run by its formula; else None.
 
-
-def run_by_layer(module: Any, x: Tensor, v: Tensor | None = None) -> Tensor:
-    """Return the output of a module's layers, each of which is shown to the hooks.
+    They run in blocks of rows where :func:`blocks.layers` says so; and one at a time while hooks
+    watch GR-KAN layers, and where less is kept for a backward pass.
 
     Args:
         module: a GR-KAN layer or MLP.
         x: (..., d_in).
         v: the value of a gate, of x's shape; y = W (F(x) v) + bias for a single layer.
     """
-    keep, layers = module.keep, module.grkan_layers()
-    if keep == "input" and not has_grkan_hooks():
+    in_blocks = blocks.layers(module, x, v)
+    if in_blocks is not None:
+        return blocks.run(module, x, in_blocks, v)
+    watched, recomputes = has_grkan_hooks(), _recomputes(module.keep)
+    if not watched and not recomputes:
+        return None
+    layers = module.grkan_layers()
+    if module.keep == "input" and not watched:
         z: Tensor = checkpoint(_run_all, x, layers, v, use_reentrant=False)
         return z
     for modules in layers:
-        if _recomputes(keep):
+        if recomputes:
             y = checkpoint(_run, x, modules, v, use_reentrant=False)
         else:
             y = _run(x, modules, v)

@@ -66,7 +66,7 @@ EXPLODING_MOMENT = 1e4
 class _Layer:
     name: str
     activation: GroupRational
-    linear: nn.Linear | None
+    linear: nn.Module | None
     interval: tuple[float, float]
     start: Tensor
 
@@ -245,16 +245,13 @@ def _see_gradient(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> 
     gradients[name] = _norm(gradient)
 
 
-def _linears(model: nn.Module) -> dict[int, nn.Linear]:
+def _linears(model: nn.Module) -> dict[int, nn.Module]:
     """Return the linear map after each rational of a GR-KAN layer, by the rational's id."""
-    linears: dict[int, nn.Linear] = {}
+    linears: dict[int, nn.Module] = {}
     for module in model.modules():
-        if isinstance(module, GRKANLinear):
-            linears[id(module.act)] = module.fc
-        if isinstance(module, GRKANMlp):
-            linears |= {id(module.act1): module.fc1, id(module.act2): module.fc2}
-        if isinstance(module, GatedGRKANMlp):
-            linears[id(module.act)] = module.fc2
+        if isinstance(module, GRKANLinear | GRKANMlp | GatedGRKANMlp):
+            for activation, *_, linear in module.grkan_layers():
+                linears[id(activation)] = linear
     return linears
 
 
