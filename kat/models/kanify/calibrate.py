@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from kat.errors import InputError, first_line
 from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
+from kat.models.kanify.layers import LinearMap, around, layer_of, linear_map
 from kat.models.kanify.trace import unchanged
-from kat.models.kanify.walk import LinearMap, Site, layer_of, linear_map
+from kat.models.kanify.walk import Site
 
 Run = Callable[[nn.Module, Any], Any]
 
@@ -42,12 +43,12 @@ def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module
     Returns:
         The modules around it, and the attributes that they had.
     """
-    parts, before = name.split(".")[:-1], []
-    for count in range(len(parts) + 1):
-        around = model.get_submodule(".".join(parts[:count]))
-        own = {name: vars(around)[name] for name in _FUSED_INFERENCE if name in vars(around)}
-        before.append((around, own))
-        vars(around).update({name: _FUSED_INFERENCE[name] for name in own})
+    before = []
+    for path in around(name):
+        module = model.get_submodule(path)
+        own = {name: vars(module)[name] for name in _FUSED_INFERENCE if name in vars(module)}
+        before.append((module, own))
+        vars(module).update({name: _FUSED_INFERENCE[name] for name in own})
     return before
 
 
