@@ -12,8 +12,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from kat.extras import needed_by
-from kat.models.kanify.trace import named_children
-from kat.models.kanify.walk import DROPOUTS
+from kat.models.kanify.layers import DROPOUTS, named_children
 from kat.nn import GroupRational
 from kat.nn.rational import channels_at
 from kat.ops import rational, reference

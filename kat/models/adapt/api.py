@@ -17,7 +17,7 @@ from kat.models.adapt.changes import is_adapted
 from kat.models.config_record import recorded, root_of
 from kat.models.kanify.api import check_unwrapped
 from kat.models.kanify.find import find
-from kat.models.kanify.walk import linear_map
+from kat.models.kanify.layers import linear_map
 from kat.models.selection import Selection, selected
 from kat.nn import GRKANMlp, GroupRational, rationals
 from kat.text import listing
@@ -221,7 +221,7 @@ def _mlps(model: nn.Module, width: int) -> dict[str, Place]:
     found = find(model)
     for mlp in found.mlps.values():
         maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
-        if mlp.activation not in found.heads and all(m and m.channel_dim == -1 for m in maps):
+        if mlp.activation not in found.skipped and all(m and m.channel_dim == -1 for m in maps):
             d_in, _, d_out = mlp.widths
             ends[mlp.second] = (mlp.first, d_in, d_out)  # not experts, nor convolutions
     return {

@@ -28,8 +28,9 @@ from kat.models.kanify.fit import (
     fit_to_inputs,
     kind_of,
 )
+from kat.models.kanify.layers import layer_of
 from kat.models.kanify.plan import VERSION, Plan, Replacement, by_reason, device_and_dtype
-from kat.models.kanify.walk import Site, layer_of
+from kat.models.kanify.walk import Site
 from kat.models.selection import Selection, selected
 from kat.nn import Coefficients, rationals
 
@@ -132,23 +133,29 @@ def kanify(
     found = find(model)
     sites = _chosen(found, what, only, exclude)
     on_interval = cache(fit_on_interval)
-    dtypes, fitted = {}, {}
+    fitted = {}
     for name, site in sites.items():
-        dtypes[name] = device_and_dtype(model, site)["dtype"]
-        fitted[name] = on_interval(found.functions[name], config, dtypes[name])
+        dtype = device_and_dtype(model, site)["dtype"]
+        fitted[name] = on_interval(found.functions[name], config, dtype)
     if calibration is not None:
         with needed_by("calibration", "fit"):
             import kat.nn.fitting  # noqa: F401
         seen = seen_inputs(model, [*sites.values()], calibration, run, config.interval)
         for name, (site, inputs) in seen.items():
             sites[name] = site
-            fitted[name] = fit_to_inputs(found.functions[name], fitted[name], inputs, dtypes[name])
-    known = [site for site in sites.values() if site.widths]
-    replacements = [Replacement.make(site, fitted[site.activation], config) for site in known]
-    others = len(found.sites) - len(found.mlps) if what == "mlps" else 0
-    plan = Plan(model, replacements, _passed_over(found, sites), others=others)
+            dtype = device_and_dtype(model, site)["dtype"]
+            fitted[name] = fit_to_inputs(found.functions[name], fitted[name], inputs, dtype)
+    skipped = {name: reason for name, reason in found.skipped.items() if name not in sites}
+    replacements = []
+    for name, site in sites.items():
+        if site.widths:
+            replacements.append(Replacement.make(site, fitted[name], config))
+        else:
+            skipped[name] = f"{found.skipped[name]}; {UNCLEAR}"
     if not replacements:
-        raise InputError("\n".join(["no activation can be replaced", *by_reason(plan.skipped)]))
+        raise InputError("\n".join(["no activation can be replaced", *by_reason(skipped)]))
+    others = len(found.sites) - len(found.mlps) if what == "mlps" else 0
+    plan = Plan(model, replacements, skipped, others=others)
     if plan.advice():
         warnings.warn(f"kanify: {plan.advice()}", stacklevel=2)
     if not dry_run:
@@ -188,19 +195,10 @@ def _chosen(
             kind += f'; what="activations" takes {len(found.sites)} activations'
     if not sites:
         raise InputError("\n".join([f"the model has no {kind}", *by_reason(found.skipped)]))
-    names = selected(sites, what[:-1], only, exclude, _passed_over(found, sites))
+    names = selected(sites, what[:-1], only, exclude, found.skipped)
     if only is None and what == "mlps":
-        names = [name for name in names if name not in found.heads] or names
+        names = [name for name in names if name not in found.skipped] or names
     return {name: sites[name] for name in names}
-
-
-def _passed_over(found: Found, sites: Mapping[str, Site]) -> dict[str, str]:
-    """Why activations are not replaced, by name."""
-    reasons = {name: reason for name, reason in found.skipped.items() if name not in sites}
-    for name, site in sites.items():
-        if not site.widths:
-            reasons[name] = f"{found.skipped[name]}; {UNCLEAR}"
-    return reasons
 
 
 def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Plan:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from kat.errors import InputError, first_line
 from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.fit import SeenInputs
+from kat.models.kanify.layers import LinearMap, around, layer_of, linear_map
 from kat.models.kanify.trace import unchanged
-from kat.models.kanify.walk import LinearMap, Site, layer_of, linear_map
+from kat.models.kanify.walk import Site
 
 Run = Callable[[nn.Module, Any], Any]
 
@@ -42,12 +43,12 @@ def disable_fused_inference(model: nn.Module, name: str) -> list[tuple[nn.Module
     Returns:
         The modules around it, and the attributes that they had.
     """
-    parts, before = name.split(".")[:-1], []
-    for count in range(len(parts) + 1):
-        around = model.get_submodule(".".join(parts[:count]))
-        own = {name: vars(around)[name] for name in _FUSED_INFERENCE if name in vars(around)}
-        before.append((around, own))
-        vars(around).update({name: _FUSED_INFERENCE[name] for name in own})
+    before = []
+    for path in around(name):
+        module = model.get_submodule(path)
+        own = {name: vars(module)[name] for name in _FUSED_INFERENCE if name in vars(module)}
+        before.append((module, own))
+        vars(module).update({name: _FUSED_INFERENCE[name] for name in own})
     return before
 
 
@@ -110,7 +111,7 @@ def seen_inputs(
         with evaluation_mode(model):
             for batch in batches:
                 run(model, batch)
-    reached = [recorder for recorder in recorders.values() if recorder.x]
+    reached = [recorder for recorder in recorders.values() if recorder.samples]
     if not reached:
         raise InputError(
             f"the calibration batches reach no activation, among {len(recorders)}; give batches"
@@ -137,11 +138,12 @@ class _Recorder(nn.Module):
         self.site = site
         self.last = last
         self.activation = attrgetter(site.activation)(model)
-        self.channel_weights: Tensor | None = None
-        if site.second:
-            self.channel_weights = channel_weights(model.get_submodule(site.second))
-        self.x: list[Tensor] = []
-        self.weight: list[Tensor] = []
+        effects = channel_weights(model.get_submodule(site.second))
+        # If no channel has an effect, as in layers initialized to zero, all weigh the same.
+        if effects is None or not effects.any():
+            effects = torch.ones(1, dtype=torch.float64)
+        self.effects = effects
+        self.samples: list[Tensor] = []
         self.shapes: list[torch.Size] = []
         self.dims: set[int | None] = set()  # None: no layer shows it
 
@@ -149,20 +151,17 @@ class _Recorder(nn.Module):
         """f(x), with some of the values kept, each with the weight of its neighborhood."""
         self.shapes.append(x.shape)
         if x.ndim > 2:
-            fits = [each for each in self.last if x.shape[each.channel_dim] == each.d_out]
-            self.dims.add(fits[0].channel_dim if fits else None)
+            fits = {
+                each.channel_dim for each in self.last if x.shape[each.channel_dim] == each.d_out
+            }
+            self.dims |= fits or {None}
         values, order = x.detach().movedim(self.site.channel_dim, -1).flatten().double().sort()
         if len(values):
             ranks = _ranks(len(values)).to(x.device)
-            # If no channel has an effect, as in layers initialized to zero, all weigh the same.
-            effects = self.channel_weights
-            if effects is None or not effects.any():
-                effects = torch.ones(1, dtype=values.dtype)
-            sums = effects.to(x.device)[order % len(effects)].cumsum(0)
+            sums = self.effects.to(x.device)[order % len(self.effects)].cumsum(0)
             between = sums[(ranks[:-1] + ranks[1:]) // 2]
-            ends = sums.new_zeros(1), sums[-1:]
-            self.x.append(values[ranks].cpu())
-            self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu())
+            weight = between.diff(prepend=sums.new_zeros(1), append=sums[-1:])
+            self.samples.append(torch.stack([values[ranks], weight]).cpu())
         return self.activation(x)
 
     def seen_site(self) -> Site:
@@ -176,21 +175,20 @@ class _Recorder(nn.Module):
 
     def seen(self, interval: tuple[float, float]) -> SeenInputs:
         """Return the values of all calls, and the even points."""
-        x, weight = torch.cat(self.x), torch.cat(self.weight)
+        x, weight = torch.cat(self.samples, 1)
         if not x.isfinite().all():
             raise InputError(
                 "calibration: an activation has inputs that are not finite: leave out the batches"
                 " with NaN or infinite values"
             )
-        least, most = x.min().item(), x.max().item()
+        least, most = map(float, x.aminmax())
         margin = _MARGIN * (most - least)
         low, high = min(least - margin, interval[0]), max(most + margin, interval[1])
         x = torch.cat([x, torch.linspace(low, high, _EVEN_POINTS, dtype=x.dtype, device="cpu")])
         points, place = x.unique(return_inverse=True)
-        effect, even = torch.zeros(2, len(points), dtype=x.dtype, device="cpu")
-        effect.index_add_(0, place[:-_EVEN_POINTS], weight / weight.sum())
-        even += place[-_EVEN_POINTS:].bincount(minlength=len(points)) / _EVEN_POINTS
-        return SeenInputs(points, effect, even)
+        effect = place[:-_EVEN_POINTS].bincount(weight / weight.sum(), len(points))
+        even = place[-_EVEN_POINTS:].bincount(minlength=len(points)) / _EVEN_POINTS
+        return SeenInputs(points, effect, even.double())
 
 
 def _ranks(count: int) -> Tensor:

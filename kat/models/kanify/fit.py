@@ -66,9 +66,9 @@ def activation_function(activation: Callable[..., Any]) -> Activation | None:
         return None
     if same(y, y[0] + (x - x[0]) * (y[-1] - y[0]) / (x[-1] - x[0])):
         return Activation(LINEAR, function)
-    known = next((name for name in KNOWN if same(y, FUNCTIONS[name](x))), None)
-    if known:
-        return Activation(known, FUNCTIONS[known])
+    for name in KNOWN:
+        if same(y, FUNCTIONS[name](x)):
+            return Activation(name, FUNCTIONS[name])
     return Activation(kind_of(activation), function, tuple(y.tolist()))
 
 

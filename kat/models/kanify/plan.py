@@ -28,7 +28,6 @@ from kat.text import listing
 VERSION = 6
 """Version of the record."""
 
-_COLUMNS = ("activation", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 _LARGE_ERROR = 0.01
 _FAR = 0.25
 
@@ -71,7 +70,7 @@ class Replacement:
             fitted: the coefficients.
             config: the settings that are not of the fit.
         """
-        c, width = fitted.coefficients, math.gcd(*site.channels)
+        c = fitted.coefficients
         form: Any = c.form
         act = GroupRational(
             config.groups or "auto",
@@ -80,7 +79,7 @@ class Replacement:
             form,
             config.share,
             site.channel_dim,
-            num_channels=width,
+            num_channels=math.gcd(*site.channels),
             dtype=torch.float64,
         )
         if len(site.channels) > 1:
@@ -207,8 +206,8 @@ class Plan:
 
     def __repr__(self) -> str:
         """Return the table, what lowers the change of the output, and what was passed over."""
-        rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
-        lines = aligned(rows)
+        names = ["activation", "widths", "function", "groups", "parameters", "error", "RMS", "on"]
+        lines = aligned([names, *(replacement.row() for replacement in self.replacements)])
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"activations: {count}, parameters added: {self.parameters}, {state}")
         if self.advice():

@@ -1,4 +1,4 @@
-"""Symbolic traces of a model's code by ``torch.fx``.
+"""The code of a module as steps, by ``torch.fx``.
 
 The code runs on symbols, in the model itself, which is restored afterwards. A trace that enters the
 children of a module shows what happens to its tensors.
@@ -10,45 +10,84 @@ import copy
 import functools
 import inspect
 import traceback
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
-LINE, PATH = "line", "path"
-"""Keys in ``node.meta``: the line of the code, "" if unknown; the name of the module whose code it
-is."""
+from kat.models.kanify.layers import has_code, held_functions, joined, named_children
+
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<eval_with_key>")
 """The beginnings of the names of files that are no code of the model."""
 _CONTAINERS = (dict, OrderedDict, list, set)
-_LEFT_OUT = (torch.Tensor, type, ModuleType)
-"""Values whose attributes a trace does not change."""
 
 
-def joined(path: str, name: str) -> str:
-    """Return the full name of an attribute of a module."""
-    return f"{path}.{name}".strip(".")
+@dataclass(eq=False)
+class Step:
+    """A step of a module's code: an argument, a call, or the result.
+
+    Args:
+        node: the step in the graph of ``torch.fx``.
+        name: the full name of the module or held function that it calls, else of the module whose
+            own code it is.
+        module: the module that it calls; of an argument, the module whose code it is; else an empty
+            one.
+        line: where it stands in the code, "" if unknown.
+        inputs: the steps whose values it takes.
+        users: the steps that take its value, but for those that ask for its size or dtype.
+    """
+
+    node: fx.Node
+    name: str
+    module: nn.Module
+    line: str
+    inputs: list[Step]
+    users: list[Step] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """The name of the function that it calls, or of the class of the module."""
+        called = self.node.target if type(self.module) is nn.Module else type(self.module)
+        return str(getattr(called, "__name__", called))
 
 
-def named_children(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the children of a module by name. Unlike torch's, a child with two names has both."""
-    modules = module.named_modules(remove_duplicate=False)
-    return {name: child for name, child in modules if name and "." not in name}
+class Code(NamedTuple):
+    """The code of a module, without steps if it cannot be traced.
+
+    Args:
+        steps: by their names, in the order of the code.
+        stops: the lines at which tracing failed or code depends on data, by the modules' names.
+    """
+
+    steps: dict[str, list[Step]]
+    stops: dict[str, str]
 
 
-def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
-    """Return the functions that a module with children has as public attributes, by name."""
-    held: dict[str, Callable[..., Any]] = {}
-    for name, value in vars(module).items():
-        is_function = callable(value) and not isinstance(value, type)
-        if is_function and not name.startswith("_") and name != "forward":
-            held[name] = value
-    return held if any(module.children()) else {}
+def code_of(model: nn.Module, path: str) -> Code:
+    """Return the code of a module of a model, with the code of the modules inside."""
+    root, tracer = model.get_submodule(path), _Tracer()
+    graph = tracer.graph_of(root)
+    modules = dict(root.named_modules(remove_duplicate=False))
+    made: dict[fx.Node, Step] = {}
+    steps: dict[str, list[Step]] = defaultdict(list)
+    for node in graph.nodes:
+        called = str(node.target) if node.op == "call_module" else node.meta["path"]
+        known = modules if node.op in ("call_module", "placeholder") else {}
+        inputs = [made[each] for each in node.all_input_nodes]
+        module, line = known.get(called, nn.Module()), node.meta["line"]
+        step = Step(node, joined(path, called), module, line, inputs)
+        if step.kind not in ("size", "dim", "getattr"):
+            for each in inputs:
+                each.users.append(step)
+        made[node] = step
+        steps[step.name].append(step)
+    return Code(steps, {joined(path, at): line for at, line in tracer.stops.items()})
 
 
 @contextmanager
@@ -57,41 +96,33 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
     The attributes of other objects that modules hold are restored as well.
     """
-    before = [(module, type(module), {**vars(module)}) for module in model.modules()]
-    inside: list[tuple[Any, Any]] = []
-    for _, _, own in before:
-        for value in own.values():
-            is_object = hasattr(value, "__dict__") and not isinstance(value, _LEFT_OUT)
-            container = vars(value) if is_object and type(value) not in _CONTAINERS else value
-            if type(container) in _CONTAINERS:
-                inside.append((container, copy.copy(container)))
+    kinds = [(module, type(module)) for module in model.modules()]
+    held: list[Any] = []
+    for module, _ in kinds:
+        held.append(vars(module))
+        for value in vars(module).values():
+            is_whole = type(value) in _CONTAINERS or isinstance(value, ModuleType)
+            held.append(value if is_whole else getattr(value, "__dict__", None))
+    before = [(each, copy.copy(each)) for each in held if type(each) in _CONTAINERS]
     try:
         yield
     finally:
-        for module, kind, own in before:
+        for module, kind in kinds:
             if type(module) is not kind:
                 module.__class__ = kind
-            vars(module).clear()
-            vars(module).update(own)
-        for container, content in inside:
+        for container, content in before:
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(content)
 
 
-class Tracer(fx.Tracer):
-    """A tracer that enters modules, follows the functions that they hold, and notes lines.
-
-    Args:
-        is_step: which modules with children are single steps.
-    """
+class _Tracer(fx.Tracer):
+    """A tracer that enters modules, follows the functions that they hold, and notes lines."""
 
     proxy_buffer_attributes = True
 
-    def __init__(self, is_step: Callable[[nn.Module], bool]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.is_step = is_step
         self.stops: dict[str, str] = {}
-        """The lines at which tracing failed or code depends on data, by the modules' names."""
         self.path = ""
 
     def graph_of(self, root: nn.Module) -> fx.Graph:
@@ -114,7 +145,7 @@ class Tracer(fx.Tracer):
             try:
                 return self.trace(root)
             except Exception as error:  # foreign code, run on symbols, can raise anything
-                self.stops[""] = line_of_error(error)
+                self.stops[""] = _line(error)
                 return fx.Graph()
 
     def create_args_for_root(
@@ -131,20 +162,20 @@ class Tracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Note the line of the code, and the module whose code it is."""
         node = super().create_node(*args, **kwargs)
-        node.meta |= {LINE: self._line(), PATH: self.path}
+        node.meta |= {"line": _line(), "path": self.path}
         return node
 
     def call_module(
         self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Enter modules with children; one that cannot be traced is a single step."""
+        """Enter modules that have code; one that cannot be traced is a single step."""
         path = self.path_of_module(m)
-        if any(m.children()) and not self.is_step(m):
+        if has_code(m):
             outside, self.path = self.path, path
             try:
                 return type(m).forward(m, *args, **kwargs)  # without hooks
             except Exception as error:  # as in graph_of()
-                self.stops[path] = line_of_error(error)
+                self.stops[path] = _line(error)
             finally:
                 self.path = outside
         return self.create_proxy("call_module", path, args, kwargs)
@@ -155,7 +186,7 @@ class Tracer(fx.Tracer):
         try:
             result = function(*args, **kwargs)
         except Exception as error:  # as in graph_of()
-            self.stops[path.rpartition(".")[0]] = line_of_error(error)
+            self.stops[path.rpartition(".")[0]] = _line(error)
         steps = [*self.graph.nodes][before:]
         if result is not None and any(step.op == "call_module" for step in steps):
             return result
@@ -166,24 +197,19 @@ class Tracer(fx.Tracer):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Take conditions on data (mixed precision, empty inputs) as not met."""
-        self.stops.setdefault(self.path, self._line())
+        self.stops.setdefault(self.path, _line())
         return False
 
-    def _line(self) -> str:
-        frame, line = inspect.currentframe(), ""
-        while frame and not line and frame.f_code is not fx.Tracer.trace.__code__:
-            line, frame = line_of(frame.f_code, frame.f_lineno), frame.f_back
-        return line
 
-
-def line_of_error(error: BaseException) -> str:
-    """Return the last line of the model's code in a traceback, as file.py:12, else ""."""
-    frames = traceback.walk_tb(error.__traceback__)
-    lines = [line_of(frame.f_code, number) for frame, number in frames]
-    return next(filter(None, reversed(lines)), "")
-
-
-def line_of(code: CodeType, number: int) -> str:
-    """Return a line of the model's code, as file.py:12, "" for other code."""
-    name = code.co_filename
-    return "" if name.startswith(_LIBRARIES) else f"{Path(name).name}:{number}"
+def _line(error: BaseException | None = None) -> str:
+    """Return the last line of the model's code that runs, or that raised the error; else ""."""
+    frames = traceback.walk_stack(inspect.currentframe())
+    if error:
+        frames = reversed([*traceback.walk_tb(error.__traceback__)])
+    for frame, number in frames:
+        file = frame.f_code.co_filename
+        if frame.f_code is fx.Tracer.trace.__code__:
+            break
+        if not file.startswith(_LIBRARIES):
+            return f"{Path(file).name}:{number}"
+    return ""

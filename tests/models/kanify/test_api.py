@@ -115,6 +115,12 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
     ("model", "settings", "message"),
     [
         (nn.Linear(8, 8), dict, "the model has no MLP"),
+        (nn.Sequential(nn.GELU()), dict, "the code that calls it has no linear map"),
+        (
+            nn.Sequential(nn.Linear(4, 8), nn.AdaptiveAvgPool1d(16), nn.GELU(), nn.Linear(16, 4)),
+            lambda: {"what": "activations"},
+            "its channels are unclear from the code",
+        ),
         (
             nn.ModuleList([Mlp(8, 16), nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())]),
             lambda: {"only": "1.*"},

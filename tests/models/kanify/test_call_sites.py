@@ -87,7 +87,7 @@ class HalfWritten(Called):
         self.act_1 = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.act_1(self.c_fc(functional.gelu(x))))
+        return self.c_proj(self.act_1(self.c_fc(functional.dropout(functional.gelu(x)))))
 
 
 def test_a_called_function_gets_a_name_that_is_free():
@@ -194,10 +194,11 @@ def test_what_cannot_be_followed_is_named_with_its_line(model, text):
 
 
 def test_the_plan_says_what_calibration_does_not_show():
-    model = nn.Sequential(Closure(), nn.Linear(8, 8), nn.SiLU())
+    model = nn.Sequential(Closure(), Untraceable(), nn.SiLU())
     plan = kat.kanify(model, what="activations", calibration=[torch.randn(4, 8)])
     reason = plan.skipped["0.act"]
     assert re.match(r"torch\.fx sees no call of it.*no batches in calibration= show", reason)
+    assert line_of(Untraceable, "next(iter") not in reason
 
 
 def line_of(kind: type, text: str) -> str:

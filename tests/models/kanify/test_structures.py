@@ -26,8 +26,8 @@ class MixFfn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.dense1(x)
-        rows, length, channels = hidden.shape
-        image = hidden.transpose(1, 2).view(rows, channels, 3, length // 3)
+        rows, _, channels = hidden.size()
+        image = hidden.transpose(1, 2).view(rows, channels, 3, hidden.shape[1] // 3)
         return self.dense2(self.act(self.dwconv(image).flatten(2).transpose(1, 2)))
 
 
