@@ -27,7 +27,7 @@ from kat.text import dimensions, listing
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_of_run, data_to_test
 from kat.training.record.run_directory import SETTINGS
-from kat.training.settings.recipes import SHORT, config_from, config_of_run, read_recipe
+from kat.training.settings.recipes import SHORT, config_from, given_settings, read_recipe
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.classification.temperature import (
     calibration_of,
@@ -100,7 +100,7 @@ def train(
     }  # fmt: skip
     given = {SHORT.get(name, name): v for name, v in named.items() if v is not None}
     content = read_recipe(recipe)
-    return training.train(config_of_run(content, settings or {}, given, recipes=[content]))
+    return training.train(given_settings(content, settings or {}, given, recipes=[content]))
 
 
 def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ class Summary:
         return content
 
 
-def train(config: TrainConfig) -> Summary:
+def train(config: TrainConfig | Mapping[str, Any]) -> Summary:
     """Train a model and write its run directory.
 
     The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before
@@ -117,7 +117,7 @@ def train(config: TrainConfig) -> Summary:
     for each, and exits with their exit code.
 
     Args:
-        config: the settings.
+        config: the settings; or all of them as nested mappings, as run.yaml has them.
 
     Raises:
         InputError: bad settings or data, too little disk space for the checkpoints, or a directory
@@ -143,10 +143,11 @@ def train(config: TrainConfig) -> Summary:
         >>> sorted(summary.metrics)
         ['top1', 'top5']
     """
-    lock = locked_run(Path(config.out)) if is_first_process() else nullcontext()
+    given = config if isinstance(config, Mapping) else dataclasses.asdict(config)
+    lock = locked_run(Path(given["out"])) if is_first_process() else nullcontext()
     with one_message():
         with lock:
-            resolved = resolve(config)
+            resolved = resolve(given)
             summary = None if resolved.world.needs_launch else _train(resolved)
         # The lock is free for the first process that is launched, which resolves anew.
         return summary or launch(resolved.world)

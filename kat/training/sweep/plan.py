@@ -139,7 +139,7 @@ def plan_runs(
         InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
             a cell, cells are of different tasks, or a tested one is validated on the test images.
     """
-    base = merged(nested(read_recipe(grid.recipe)), grid.settings, overrides)
+    base = merged(read_recipe(grid.recipe), grid.settings, overrides)
     configs = []
     for cell in grid.cells:
         name = f"the cell {cell.name!r} of {grid.name}"
@@ -154,7 +154,7 @@ def plan_runs(
         for setting in (own.keys() & over.keys()) - star:
             raise InputError(f"--set {setting} would override a setting of {name}")
         content = merged(base, cell.settings, {"seed": seeds[0]})
-        config = config_from(with_model_of_size(content, base), name)
+        config = config_from(with_model_of_size(content, base), f"{name}: ")
         if grid.test and config.data.validate_on != "holdout":
             raise InputError(
                 f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"
