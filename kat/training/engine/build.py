@@ -49,7 +49,6 @@ def build(resolved: ResolvedRun) -> Run:
     val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
     batches = _training_batches(train_loader, config)
     val_batches = _batches(val_loader, config.limit_val_batches)
-    val_limit = None if config.limit_val_batches is None else val_batches
     wrapped = wrap(model.to(device), world, config.strategy, device)
     monitor = None
     if config.monitor.enabled:
@@ -80,7 +79,6 @@ def build(resolved: ResolvedRun) -> Run:
         val_loader=val_loader,
         batches=batches,
         val_batches=val_batches,
-        val_limit=val_limit,
         epochs=config.epochs,
         device=device,
         world=world,

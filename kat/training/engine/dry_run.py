@@ -110,7 +110,7 @@ def measure_dry_run(config: TrainConfig | Mapping[str, Any]) -> DryRun:
         run.callbacks = [steps]
         batches, val_batches = run.batches, run.val_batches
         run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
-        run.val_batches, run.val_limit, run.epochs = 1, 1, WARM_UP + STEPS
+        run.val_batches, run.epochs = 1, WARM_UP + STEPS
         fit(run)
     loss = math.nan if run.loss is None else run.loss.item()
     found = DryRun(

@@ -212,9 +212,7 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
-    images = run.val_loader.order.length
-    if run.val_limit is not None:
-        images = min(images, run.val_limit * run.val_loader.batch_size * run.world.size)
+    most = run.val_batches * run.val_loader.batch_size * run.world.size
     metrics = {metric.name: best[metric.name] for metric in run.task.metrics}
     summary = Summary(
         out=str(out),
@@ -224,7 +222,7 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
         metrics=metrics,
         epochs=len(state.history),
         best_epoch=int(best["epoch"]),
-        validation_images=images,
+        validation_images=min(run.val_loader.order.length, most),
         seconds=state.seconds,
         images_per_second=run.meter.read().images_per_second,
         memory_bytes=throughput.peak,

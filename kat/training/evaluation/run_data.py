@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.data import DataConfig, located
+from kat.data import located
 from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
 from kat.models import is_model_folder
-from kat.settings import check_ranges
 from kat.training.record.run_directory import SETTINGS, read_data_record, read_settings
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
@@ -110,7 +109,6 @@ def data_of_run(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
             )
-    check_ranges(DataConfig(**kept), "data.")
     return {**whole, **kept}
 
 

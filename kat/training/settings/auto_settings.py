@@ -84,14 +84,8 @@ def automatic(
             found |= _preprocessing(model, source)
     values = {name: found.get(name) for name in wanted} | model
     values["loss.class_weights"], weights = class_weights(config.loss.class_weights, data)
-    chosen = [f"{name}={values[name]}" for name in wanted if values[name] is not None]
-    lines = []
-    if chosen:
-        is_own = "optim.rational_warmup_epochs" in wanted  # as in these recipes alone
-        by = f" as by --config {TASKS[data.task].recipe}, for {data.task}" if is_own else ""
-        lines.append(f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
-    lines.append(weights)
     epochs = values.get("epochs", config.epochs)
+    lines = [weights]
     for name, part in _WARM_UPS.items():
         long = values.get(name, given[name])
         if long >= epochs:
@@ -99,6 +93,11 @@ def automatic(
             lines.append(
                 f"{name}={long:g} is shortened to {values[name]:g}: the run has {epochs} epochs"
             )
+    chosen = [f"{name}={values[name]}" for name in wanted if values[name] is not None]
+    if chosen:
+        is_own = "optim.rational_warmup_epochs" in wanted  # as in these recipes alone
+        by = f" as by --config {TASKS[data.task].recipe}, for {data.task}" if is_own else ""
+        lines.insert(0, f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
     return values, lines
 
 

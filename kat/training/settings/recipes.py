@@ -51,11 +51,11 @@ def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -
         InputError: there is neither.
     """
     known = recipe_names(package)
-    if Path(name).is_file() or (name not in known and Path(name).exists()):
-        return name
-    if name not in known:
+    if name in known and not Path(name).is_file():
+        return str(files(package) / f"{name}.yaml")
+    if not Path(name).exists():
         raise unknown(f"{kind} or file", name, known)
-    return str(files(package) / f"{name}.yaml")
+    return name
 
 
 def read_recipe(name: str | Path | None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from kat.training.record.run_directory import (
     Resumption,
     find_resumption,
     settings_to_keep,
+    unlike_default,
 )
 from kat.training.settings.auto_settings import automatic
 from kat.training.settings.recipes import config_from
@@ -93,12 +94,11 @@ def resolve(given: TrainConfig | Mapping[str, Any]) -> ResolvedRun:
         InputError: bad settings or data, or a directory that already holds a run.
     """
     config = config_from(given)
-    asked = flat(settings_to_keep(config))
     device, world = find_place(config.accelerator, config.devices, config.num_nodes)
     config, resumption = _resumption(config)
     seed_all(config.seed)
     source = _source(config.model, resumption)
-    data = _data(config, resumption, asked)
+    data = _data(config, resumption)
     values, lines = automatic(config, data.train, resumption.settings, source, device)
     config = settings_from(TrainConfig, merged(asdict(config), nested(values)))
     source, record = _record(config, source, data.train)
@@ -126,7 +126,8 @@ def _resumption(config: TrainConfig) -> tuple[TrainConfig, Resumption]:
     """Find the run that is resumed, and return the settings with the place of its data."""
     found = find_resumption(Path(config.out), config.resume, config.overwrite, is_first_process())
     data = DataConfig(**located(vars(config.data), found.data))
-    return replace(config, resume=found.resume, overwrite=found.overwrite, data=data), found
+    is_resumed = found.checkpoint is not None
+    return replace(config, resume=is_resumed, overwrite=found.overwrite, data=data), found
 
 
 def _source(model: ModelConfig, resumption: Resumption) -> ViTSource | None:
@@ -143,12 +144,11 @@ def _source(model: ModelConfig, resumption: Resumption) -> ViTSource | None:
                 f"model.{name} was {before[name]} at the start of the run: leave it out, or start a"
                 " new run with another --out"
             )
-    if model.init_from is None or resumption.resume:
-        return None
-    return read_vit(model.init_from)
+    is_new = resumption.checkpoint is None
+    return read_vit(model.init_from) if model.init_from and is_new else None
 
 
-def _data(config: TrainConfig, resumption: Resumption, asked: Mapping[str, Any]) -> RunData:
+def _data(config: TrainConfig, resumption: Resumption) -> RunData:
     """Open both splits, and compare them with the data of the run that is resumed.
 
     Raises:
@@ -167,11 +167,10 @@ def _data(config: TrainConfig, resumption: Resumption, asked: Mapping[str, Any])
             " with the data as it was, or accept the change with --accept-changed-data true"
         )
     task = TASKS[train.task]
-    default = flat(settings_to_keep(TrainConfig()))
     of_tasks = chain.from_iterable(other.settings for other in TASKS.values())
     unused = tuple(f"{name}." for name in set(of_tasks).difference(task.settings))
-    for name, value in asked.items():
-        if f"{name}.".startswith(unused) and value != default[name]:
+    for name, value in unlike_default(settings_to_keep(config)).items():
+        if f"{name}.".startswith(unused):
             raise InputError(
                 f"{name}={value} has no effect on {task.name}: leave it out, or take a recipe for"
                 f" {task.name} such as {task.recipe}"

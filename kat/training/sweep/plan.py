@@ -20,7 +20,12 @@ from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.record.run_directory import read_settings, read_summary, settings_to_keep
+from kat.training.record.run_directory import (
+    read_settings,
+    read_summary,
+    settings_to_keep,
+    unlike_default,
+)
 from kat.training.settings.recipes import GRIDS, config_from, read_recipe, recipe_path
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
@@ -140,8 +145,8 @@ def plan_runs(
             a cell, cells are of different tasks, or a tested one is validated on the test images.
     """
     base = merged(read_recipe(grid.recipe), grid.settings, overrides)
-    configs = []
-    for cell in grid.cells:
+    runs = []
+    for seed, cell in itertools.product(seeds, grid.cells):
         name = f"the cell {cell.name!r} of {grid.name}"
         own, over = flat(cell.settings), flat(overrides)
         for setting in {**flat(grid.settings), **own, **over}:
@@ -153,22 +158,17 @@ def plan_runs(
         star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
         for setting in (own.keys() & over.keys()) - star:
             raise InputError(f"--set {setting} would override a setting of {name}")
-        content = merged(base, cell.settings, {"seed": seeds[0]})
+        content = merged(base, cell.settings, {"seed": seed})
         config = config_from(with_model_of_size(content, base), f"{name}: ")
         if grid.test and config.data.validate_on != "holdout":
             raise InputError(
                 f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"
                 " test images choose neither epochs nor settings"
             )
-        configs.append(config)
-    runs = []
-    for seed in seeds:
-        for cell, of_any_seed in zip(grid.cells, configs, strict=True):
-            config = replace(of_any_seed, seed=seed)
-            key = f"{config.model.name}-{fingerprint(config)}"
-            config = replace(config, out=str(out / "runs" / key))
-            job = Job(config, out / "logs" / f"{key}.log", grid.test)
-            runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
+        key = f"{config.model.name}-{fingerprint(config)}"
+        config = replace(config, out=str(out / "runs" / key))
+        job = Job(config, out / "logs" / f"{key}.log", grid.test)
+        runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
     metrics = {run.metric.name: run for run in runs}
     if len(metrics) > 1:
         each = ", ".join(f"{run.cell.name!r} by {run.metric.label}" for run in metrics.values())
@@ -250,7 +250,7 @@ def settings_of(config: TrainConfig) -> Settings:
     They do not change when a new setting with a default is added. The run directory and the
     settings of logging are left out.
     """
-    return _not_default(settings_to_keep(config))
+    return _of_the_result(settings_to_keep(config))
 
 
 def kept_settings(out: Path) -> Settings:
@@ -259,7 +259,7 @@ def kept_settings(out: Path) -> Settings:
     Raises:
         InputError: the folder has no readable run.yaml.
     """
-    return _not_default(read_settings(out))
+    return _of_the_result(read_settings(out))
 
 
 def fingerprint(config: TrainConfig) -> str:
@@ -268,7 +268,6 @@ def fingerprint(config: TrainConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _not_default(settings: Settings) -> Settings:
-    own, default = flat(settings), flat(settings_to_keep(TrainConfig()))
-    different = {n: v for n, v in own.items() if n not in default or v != default[n]}
-    return nested({n: v for n, v in different.items() if n not in REPORTING})
+def _of_the_result(settings: Settings) -> Settings:
+    own = unlike_default(settings)
+    return nested({name: value for name, value in own.items() if name not in REPORTING})
