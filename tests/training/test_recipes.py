@@ -31,7 +31,7 @@ def parsed(content: dict) -> TrainConfig:
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_makes_the_settings_that_the_command_line_makes(name):
     content = read_recipe(name)
-    config = config_from(given_settings(content, recipes=[content]))
+    config = config_from(given_settings(content, recipe=content))
     assert config == parsed(content)
     kept = flat(settings_to_keep(config))
     wanted = flat(nested(content))
@@ -91,9 +91,9 @@ def test_a_named_model_keeps_the_recipe_of_the_task_unless_a_recipe_names_one(da
     assert config == config_from(merged(nested(read_recipe(recipe)), nested(own)))
     assert (config.epochs, config.data.batch_size, config.optim.clip_grad) == (3, "auto", 1)
     partial = {"optim": {"clip_grad": 2.0}}
-    assert given_settings(partial, own, recipes=[partial])["data"]["batch_size"] == "auto"
+    assert given_settings(partial, own, recipe=partial)["data"]["batch_size"] == "auto"
     for whole in (read_recipe("none"), {"model": {"name": "kat_tiny"}}):
-        assert config_from(given_settings(whole, own, recipes=[whole])) == config_from(own)
+        assert config_from(given_settings(whole, own, recipe=whole)) == config_from(own)
     built_in = {"data.name": "digits", "model.name": "kat_micro"}
     assert config_from(given_settings(built_in)) == config_from(built_in)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile
 
 from kat.cli.options.parser import Parser
+from kat.settings import merged
 from kat.training import TrainConfig
 from kat.training.settings.recipes import SHORT, given_settings, read_recipe, recipe_names
 
@@ -20,7 +21,7 @@ class _Recipe(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         content = read_recipe(values)
         cfg.update(parser.parse_object(content, defaults=False))
-        cfg[self.dest] = [*(cfg.get(self.dest) or []), content]
+        cfg[self.dest] = merged(cfg.get(self.dest) or {}, content)
 
 
 class TrainingParser(Parser):
@@ -66,4 +67,4 @@ def parse_training(
     options = parser.parse_args(arguments, defaults=False)
     given = options.as_dict()
     own = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
-    return given_settings(own, recipes=given.get("config", [])), options
+    return given_settings(own, recipe=given.get("config")), options

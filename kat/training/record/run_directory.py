@@ -137,13 +137,13 @@ def find_resumption(
     """
     there = {name for name in CONTENTS if (out / name).exists()}
     if resume == "auto":
-        resume = bool(there & {*_RESUMED})
+        resume = not there.isdisjoint(_RESUMED)
         overwrite = not there & {LAST, *_FINISHED}
     if first:
         check_folder(out)  # which a dry run does not create
     if resume:
-        settings = read_settings(out) if SETTINGS in there else {}
-        return Resumption(overwrite, newest_checkpoint(out), settings, read_data_record(out))
+        checkpoint = newest_checkpoint(out)
+        return Resumption(overwrite, checkpoint, read_settings(out), read_data_record(out))
     return Resumption(first and take_directory(out, overwrite))
 
 

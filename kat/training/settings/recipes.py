@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -90,8 +90,8 @@ def config_from(given: TrainConfig | Mapping[str, Any], before: str = "") -> Tra
 
 def _named(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return settings nested, after a check of their names."""
-    content, known = nested(settings), flat(asdict(TrainConfig()))
-    sections = {name.rpartition(".")[0] for name in known}
+    content, sections = nested(settings), asdict(TrainConfig())
+    known = flat(sections)
     for name in flat(content):
         if name not in known and name not in sections and not name.startswith("model.args."):
             raise InputError(f"{before}{unknown('setting', name, known)}")
@@ -99,7 +99,7 @@ def _named(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def given_settings(
-    *settings: Mapping[str, Any], recipes: Iterable[Mapping[str, Any]] = ()
+    *settings: Mapping[str, Any], recipe: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return all settings of a run as they are given, nested: a base, and on it these settings.
 
@@ -113,7 +113,7 @@ def given_settings(
 
     Args:
         settings: all settings that are given, also by recipes; later ones win.
-        recipes: the recipes among them.
+        recipe: what of them recipes say.
 
     Raises:
         InputError: the directory of a new run is taken.
@@ -126,7 +126,7 @@ def given_settings(
     base: Mapping[str, Any] = {}
     if given.get("resume") and (out / SETTINGS).is_file():
         base = nested(read_settings(out))
-    elif not (data.startswith(_WITH_DEFAULTS) or any("model.name" in flat(r) for r in recipes)):
+    elif not data.startswith(_WITH_DEFAULTS) and "model.name" not in flat(recipe or {}):
         base = read_recipe(TASKS[task_of_data(data)].recipe)
     given = merged(asdict(TrainConfig()), base, given)
     out = Path(given["out"])

@@ -35,7 +35,7 @@ from kat.training.tasks.registry import TASKS
 REPORTING = ("out", "log_every_n_steps", "loggers")
 """Settings of the run directory and of logging, which do not change the result of a run."""
 
-OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
+OF_ONE_CALL = {"out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time"}
 """Settings that a grid may not contain: the grid sets them, or they belong to a single call."""
 
 
@@ -149,12 +149,11 @@ def plan_runs(
     for seed, cell in itertools.product(seeds, grid.cells):
         name = f"the cell {cell.name!r} of {grid.name}"
         own, over = flat(cell.settings), flat(overrides)
-        for setting in {**flat(grid.settings), **own, **over}:
-            if setting in OF_ONE_CALL:
-                raise InputError(
-                    f"{name} may not set {setting}: the grid sets seeds and run directories;"
-                    " to shorten its runs, set epochs or limit_train_batches"
-                )
+        for setting in OF_ONE_CALL & {*flat(grid.settings), *own, *over}:
+            raise InputError(
+                f"{name} may not set {setting}: the grid sets seeds and run directories;"
+                " to shorten its runs, set epochs or limit_train_batches"
+            )
         star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
         for setting in (own.keys() & over.keys()) - star:
             raise InputError(f"--set {setting} would override a setting of {name}")
