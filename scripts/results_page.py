@@ -216,7 +216,7 @@ def declared(results: Path) -> dict[str, dict[tuple[str, int], str]]:
     earlier = earlier_runs(sorted(results.glob("paper_*.csv")))
 
     def planned(grid: Grid) -> list[PlannedRun]:
-        runs = plan_runs(grid, grid.seeds, {}, Path("runs"))
+        runs = plan_runs(grid, {}, Path("runs"))
         own = found.setdefault(grid.name, {})
         for run in runs:
             settings = json.dumps(settings_of(run.job.config), sort_keys=True)

@@ -125,7 +125,6 @@ def _find(name: str) -> list[Grid]:
 
 def plan_runs(
     grid: Grid,
-    seeds: Sequence[int],
     overrides: Settings,
     out: Path,
 ) -> list[PlannedRun]:
@@ -136,7 +135,6 @@ def plan_runs(
 
     Args:
         grid: the grid.
-        seeds: seeds of each cell, one run per seed.
         overrides: settings of all runs that override the recipe and the grid.
         out: output folder of the sweep.
 
@@ -146,7 +144,7 @@ def plan_runs(
     """
     base = merged(read_recipe(grid.recipe), grid.settings, overrides)
     runs = []
-    for seed, cell in itertools.product(seeds, grid.cells):
+    for seed, cell in itertools.product(grid.seeds, grid.cells):
         name = f"the cell {cell.name!r} of {grid.name}"
         own, over = flat(cell.settings), flat(overrides)
         for setting in OF_ONE_CALL & {*flat(grid.settings), *own, *over}:
