@@ -129,7 +129,7 @@ def _training_batches(loader: Loader, config: TrainConfig) -> int:
 def _batches(loader: Loader, limit: int | float | None) -> int:
     """Return the batches that a limit, a number or as a float a share, leaves of a loader's."""
     total = len(loader)
-    if limit is None or (isinstance(limit, float) and limit == 1):
+    if limit is None:
         return total
     if isinstance(limit, int):
         return min(total, limit)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -75,15 +75,6 @@ class ResolvedRun:
     notes: tuple[str, ...]
 
 
-class RunData(NamedTuple):
-    """The data of a run: its splits, its record, and how that has changed."""
-
-    train: ImageDataset
-    val: ImageDataset
-    record: dict[str, Any]
-    changed: str
-
-
 def resolve(given: TrainConfig | Mapping[str, Any]) -> ResolvedRun:
     """Validate settings, open data and checkpoint, and determine every setting that is auto.
 
@@ -98,27 +89,27 @@ def resolve(given: TrainConfig | Mapping[str, Any]) -> ResolvedRun:
     config, resumption = _resumption(config)
     seed_all(config.seed)
     source = _source(config.model, resumption)
-    data = _data(config, resumption)
-    values, lines = automatic(config, data.train, resumption.settings, source, device)
+    train, val, data, notes = _data(config, resumption)
+    values, lines = automatic(config, train, resumption.settings, source, device)
     config = settings_from(TrainConfig, merged(asdict(config), nested(values)))
-    source, record = _record(config, source, data.train)
+    source, record = _record(config, source, train)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps its content.
     config = replace(config, model=replace(config.model, args=record.args))
     check_services(config.loggers)
-    kind = TASK_CLASSES[data.train.task]
-    data.train.transform, data.val.transform = kind.transforms(record, config)
+    kind = TASK_CLASSES[train.task]
+    train.transform, val.transform = kind.transforms(record, config)
     return ResolvedRun(
         config=config,
         task=kind(config, record),
         record=record,
         source=source,
         checkpoint=resumption.checkpoint,
-        data=data.record,
-        train_data=data.train,
-        val_data=data.val,
+        data=data,
+        train_data=train,
+        val_data=val,
         device=device,
         world=world,
-        notes=_notes(config, resumption, data, lines),
+        notes=_notes(config, resumption, [*notes, *lines]),
     )
 
 
@@ -148,24 +139,30 @@ def _source(model: ModelConfig, resumption: Resumption) -> ViTSource | None:
     return read_vit(model.init_from) if model.init_from and is_new else None
 
 
-def _data(config: TrainConfig, resumption: Resumption) -> RunData:
-    """Open both splits, and compare them with the data of the run that is resumed.
+def _data(
+    config: TrainConfig, resumption: Resumption
+) -> tuple[ImageDataset, ImageDataset, dict[str, Any], list[str]]:
+    """Open both splits, and return them, their record and lines for the user.
 
     Raises:
-        InputError: the data has changed, and ``accept_changed_data`` is not set; or a setting that
-            only other tasks use differs from its default.
+        InputError: the data is not that of the run that is resumed, and ``accept_changed_data`` is
+            not set; or a setting that only other tasks use differs from its default.
     """
     # skipped files have the same names wherever the run is resumed
     whole = DataConfig(**located(vars(config.data), {"paths": absolute_paths(config.data)}))
     train, val = open_split(whole, "train"), open_split(whole, "val")
     check_classes(train, val)
     record = data_record(config.data, train, val)
-    changed = "; ".join(differences(resumption.data, record)) if resumption.data else ""
-    if changed and not config.accept_changed_data:
-        raise InputError(
-            f"{config.data.name} is not the data that {config.out} began with: {changed}. Resume"
-            " with the data as it was, or accept the change with --accept-changed-data true"
-        )
+    notes = [*train.note.splitlines(), *val.note.splitlines()]
+    if resumption.data and (changes := differences(resumption.data, record)):
+        changed = "; ".join(changes)
+        if not config.accept_changed_data:
+            raise InputError(
+                f"{config.data.name} is not the data that {config.out} began with: {changed}."
+                " Resume with the data as it was, or accept the change with --accept-changed-data"
+                " true"
+            )
+        notes.insert(0, f"the data has changed since the run began: {changed}")
     task = TASKS[train.task]
     of_tasks = chain.from_iterable(other.settings for other in TASKS.values())
     unused = tuple(f"{name}." for name in set(of_tasks).difference(task.settings))
@@ -175,7 +172,7 @@ def _data(config: TrainConfig, resumption: Resumption) -> RunData:
                 f"{name}={value} has no effect on {task.name}: leave it out, or take a recipe for"
                 f" {task.name} such as {task.recipe}"
             )
-    return RunData(train, val, record, changed)
+    return train, val, record, notes
 
 
 def _record(
@@ -197,24 +194,18 @@ def _record(
     )
 
 
-def _notes(
-    config: TrainConfig, resumption: Resumption, data: RunData, lines: list[str]
-) -> tuple[str, ...]:
+def _notes(config: TrainConfig, resumption: Resumption, lines: list[str]) -> tuple[str, ...]:
     """Return the lines for the user, each once: both splits may have the same.
 
     Args:
         config: the settings, none of them auto.
         resumption: the run that is resumed.
-        data: the data of the run.
-        lines: the lines about settings that were auto.
+        lines: about the data, and the settings that were auto.
     """
     damaged = resumption.checkpoint.damaged if resumption.checkpoint else []
-    changed = data.changed and f"the data has changed since the run began: {data.changed}"
     now, before = flat(settings_to_keep(config)), flat(resumption.settings)
     for name in ("out", "data.name", "data.root"):
         before.pop(name, None)
     others = [f"{n}={v} ({before[n]} before)" for n, v in now.items() if v != before.get(n, v)]
-    notes = [*damaged, changed, *data.train.note.splitlines(), *data.val.note.splitlines(), *lines]
-    if others:
-        notes.append(f"resumed with other settings: {', '.join(others)}")
-    return tuple(line for line in dict.fromkeys(notes) if line)
+    last = others and [f"resumed with other settings: {', '.join(others)}"]
+    return tuple(line for line in dict.fromkeys([*damaged, *lines, *last]) if line)

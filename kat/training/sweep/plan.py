@@ -103,12 +103,10 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
     grids: list[Grid] = []
     for name in names:
         grids += _find(name)
-    seen: set[str] = set()
-    for grid in grids:
-        for table in grid.names_of_tables:
-            if table in seen:
-                raise InputError(f"two grids are named {table!r} and would write the same files")
-            seen.add(table)
+    tables = list(itertools.chain.from_iterable(grid.names_of_tables for grid in grids))
+    for table in tables:
+        if tables.count(table) > 1:
+            raise InputError(f"two grids are named {table!r} and would write the same files")
     return grids
 
 
@@ -152,8 +150,9 @@ def plan_runs(
                 f"{name} may not set {setting}: the grid sets seeds and run directories;"
                 " to shorten its runs, set epochs or limit_train_batches"
             )
-        star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
-        for setting in (own.keys() & over.keys()) - star:
+        if "*" in str(own.get("model.name", "")):  # its size is that of the model that is set
+            del own["model.name"]
+        for setting in own.keys() & over.keys():
             raise InputError(f"--set {setting} would override a setting of {name}")
         content = merged(base, cell.settings, {"seed": seed})
         config = config_from(with_model_of_size(content, base), f"{name}: ")
