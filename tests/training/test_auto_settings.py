@@ -15,9 +15,9 @@ from PIL import Image
 from kat.data import AugmentConfig, DataConfig, open_split
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, read_vit, save_model
-from kat.settings import flat, merged, nested
+from kat.settings import flat
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
-from kat.training.settings.auto_settings import automatic, choose, from_scratch
+from kat.training.settings.auto_settings import choose, from_scratch, resolve_auto
 from kat.training.settings.recipes import config_from
 
 GREY = ModelRecord(
@@ -77,9 +77,7 @@ class _Images:
 
 
 def _filled(config, kept, source, data):
-    """The settings with every value that is determined, valid as given ones are."""
-    values, _ = automatic(config, data, kept, source, torch.device("cpu"))
-    return config_from(merged(asdict(config), nested(values)))
+    return resolve_auto(config, data, kept, source, torch.device("cpu"))[0]
 
 
 def _by_images(config, images):
@@ -199,9 +197,9 @@ def test_a_model_and_its_images_from_scratch(tmp_path, sides, size, patch):
     assert (settled.data.image_size, settled.data.channels, settled.data.mean) == (size, None, None)
     model = replace(ModelConfig("auto"), args={"patch_size": 7})
     given = replace(auto, model=model, data=DataConfig(**{**IMAGES, "image_size": 56}))
-    values, lines = automatic(given, data, {}, None, torch.device("cuda"))
-    assert values["model.name"] == "kat_tiny_patch16_224"
-    assert (values["model.args"], values["data.image_size"]) == ({"patch_size": 7}, 56)
+    config, lines = resolve_auto(given, data, {}, None, torch.device("cuda"))
+    assert (config.model.name, config.model.args) == ("kat_tiny_patch16_224", {"patch_size": 7})
+    assert config.data.image_size == 56
     assert "for training from scratch on a GPU" in lines[0]
 
 

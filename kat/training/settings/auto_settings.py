@@ -18,7 +18,7 @@ from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.checkpoints.weight_files import STEM
-from kat.settings import AUTO, flat
+from kat.settings import AUTO, flat, merged, nested, settings_from
 from kat.text import listing
 from kat.training.config import TrainConfig
 from kat.training.tasks.registry import TASKS
@@ -41,14 +41,14 @@ Values = dict[str, Any]
 """Values by the dotted names of the settings."""
 
 
-def automatic(
+def resolve_auto(
     config: TrainConfig,
     data: ImageDataset,
     kept: Mapping[str, Any],
     source: ViTSource | None,
     device: torch.device,
-) -> tuple[Values, list[str]]:
-    """Return a value for each setting that is auto, and lines for the user.
+) -> tuple[TrainConfig, list[str]]:
+    """Return the settings with a value for each that is auto, and lines for the user.
 
     The values come from run.yaml where the run is resumed. Else model and preprocessing are those
     of the source, or chosen for the data, and :func:`choose` has the rest. Rates decay over the
@@ -98,7 +98,8 @@ def automatic(
         is_own = "optim.rational_warmup_epochs" in wanted  # as in these recipes alone
         by = f" as by --config {TASKS[data.task].recipe}, for {data.task}" if is_own else ""
         lines.insert(0, f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
-    return values, lines
+    settings = merged(asdict(config), nested(values))
+    return settings_from(TrainConfig, settings), lines
 
 
 def choose(

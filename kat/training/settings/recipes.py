@@ -33,8 +33,7 @@ _WITH_DEFAULTS = ("digits", "fashion_mnist")
 
 def recipe_names(package: str = "kat.recipes") -> list[str]:
     """Return the names of the recipes, or for :data:`GRIDS` of the grids, that are shipped."""
-    names = (path.name for path in files(package).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    return sorted(path.stem for path in Path(str(files(package))).glob("*.yaml"))
 
 
 def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -> str:

@@ -6,7 +6,7 @@ resumption -> source -> data -> auto -> record
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kat.data import (
 from kat.data.record import absolute_paths
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
-from kat.settings import flat, merged, nested, settings_from
+from kat.settings import flat
 from kat.training.callbacks.loggers import check_services
 from kat.training.cluster.processes import World, find_place, is_first_process
 from kat.training.config import ModelConfig, TrainConfig
@@ -38,7 +38,7 @@ from kat.training.record.run_directory import (
     settings_to_keep,
     unlike_default,
 )
-from kat.training.settings.auto_settings import automatic
+from kat.training.settings.auto_settings import resolve_auto
 from kat.training.settings.recipes import config_from
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.registry import TASKS
@@ -90,11 +90,8 @@ def resolve(given: TrainConfig | Mapping[str, Any]) -> ResolvedRun:
     seed_all(config.seed)
     source = _source(config.model, resumption)
     train, val, data, notes = _data(config, resumption)
-    values, lines = automatic(config, train, resumption.settings, source, device)
-    config = settings_from(TrainConfig, merged(asdict(config), nested(values)))
-    source, record = _record(config, source, train)
-    # A file of coefficients may be gone when the run is resumed: run.yaml keeps its content.
-    config = replace(config, model=replace(config.model, args=record.args))
+    config, lines = resolve_auto(config, train, resumption.settings, source, device)
+    config, source, record = _record(config, source, train)
     check_services(config.loggers)
     kind = TASK_CLASSES[train.task]
     train.transform, val.transform = kind.transforms(record, config)
@@ -177,21 +174,24 @@ def _data(
 
 def _record(
     config: TrainConfig, source: ViTSource | None, data: ImageDataset
-) -> tuple[ViTSource | None, ModelRecord]:
-    """Return the source as it fits the data, and the record of the model."""
+) -> tuple[TrainConfig, ViTSource | None, ModelRecord]:
+    """Return the settings with all arguments of the model, the source for them, and the record."""
     args = {**config.model.args, **getattr(data, "model_args", {})}
     if source is not None:
         if TASKS[data.task].on_grid:
             source = source.for_grid()
         source = source.for_classes(data.classes)
         args = {**source.args_for(config.model.name), **args}
-    return source, ModelRecord(
+    record = ModelRecord(
         architecture=config.model.name,
         args=args,
         classes=data.classes,
         category_ids=getattr(data, "category_ids", None),
         **preprocessing(config.data, data)._asdict(),
     )
+    # A file of coefficients may be gone when the run is resumed: run.yaml keeps its content.
+    model = replace(config.model, args=record.args)
+    return replace(config, model=model), source, record
 
 
 def _notes(config: TrainConfig, resumption: Resumption, lines: list[str]) -> tuple[str, ...]:
