@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile
@@ -66,5 +66,5 @@ def parse_training(
     """
     options = parser.parse_args(arguments, defaults=False)
     given = options.as_dict()
-    own = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+    own = {name: given[name] for name in given.keys() & asdict(TrainConfig())}
     return given_settings(own, recipe=given.get("config")), options

@@ -212,8 +212,8 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
-    most = run.val_batches * run.val_loader.batch_size * run.world.size
     metrics = {metric.name: best[metric.name] for metric in run.task.metrics}
+    most = run.val_batches * run.val_loader.batch_size * run.world.size
     summary = Summary(
         out=str(out),
         model=run.config.model.name,

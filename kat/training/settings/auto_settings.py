@@ -95,11 +95,11 @@ def resolve_auto(
             )
     chosen = [f"{name}={values[name]}" for name in wanted if values[name] is not None]
     if chosen:
-        is_own = "optim.rational_warmup_epochs" in wanted  # as in these recipes alone
-        by = f" as by --config {TASKS[data.task].recipe}, for {data.task}" if is_own else ""
+        by = ""
+        if "optim.rational_warmup_epochs" in wanted:  # as in these recipes alone
+            by = f" as by --config {TASKS[data.task].recipe}, for {data.task}"
         lines.insert(0, f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
-    settings = merged(asdict(config), nested(values))
-    return settings_from(TrainConfig, settings), lines
+    return settings_from(TrainConfig, merged(asdict(config), nested(values))), lines
 
 
 def choose(

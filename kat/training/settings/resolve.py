@@ -132,8 +132,9 @@ def _source(model: ModelConfig, resumption: Resumption) -> ViTSource | None:
                 f"model.{name} was {before[name]} at the start of the run: leave it out, or start a"
                 " new run with another --out"
             )
-    is_new = resumption.checkpoint is None
-    return read_vit(model.init_from) if model.init_from and is_new else None
+    if model.init_from is None or resumption.checkpoint is not None:
+        return None
+    return read_vit(model.init_from)
 
 
 def _data(

@@ -20,12 +20,7 @@ from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.record.run_directory import (
-    read_settings,
-    read_summary,
-    settings_to_keep,
-    unlike_default,
-)
+from kat.training.record.run_directory import read_summary, settings_to_keep, unlike_default
 from kat.training.settings.recipes import GRIDS, config_from, read_recipe, recipe_path
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
@@ -240,30 +235,20 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
     return merged(content, {"model": {"name": name.replace("*", kat.removeprefix("kat_"))}})
 
 
-def settings_of(config: TrainConfig) -> Settings:
+def settings_of(kept: Settings) -> Settings:
     """Return the settings that determine the result of a run and differ from the defaults.
 
     They do not change when a new setting with a default is added. The run directory and the
     settings of logging are left out.
+
+    Args:
+        kept: the settings of a run, as run.yaml has them.
     """
-    return _of_the_result(settings_to_keep(config))
-
-
-def kept_settings(out: Path) -> Settings:
-    """:func:`settings_of` the run in a run directory.
-
-    Raises:
-        InputError: the folder has no readable run.yaml.
-    """
-    return _of_the_result(read_settings(out))
+    own = unlike_default(kept)
+    return nested({name: value for name, value in own.items() if name not in REPORTING})
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Return a hash of :func:`settings_of`: twelve hexadecimal digits."""
-    text = json.dumps(settings_of(config), sort_keys=True)
+    """Return a hash of :func:`settings_of` a run: twelve hexadecimal digits."""
+    text = json.dumps(settings_of(settings_to_keep(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _of_the_result(settings: Settings) -> Settings:
-    own = unlike_default(settings)
-    return nested({name: value for name, value in own.items() if name not in REPORTING})
