@@ -82,7 +82,7 @@ def resolve_auto(
         found["optim.layer_decay"] = 1.0 if source is None else 0.75
         if not _OF_IMAGES.isdisjoint(wanted):
             found |= _preprocessing(model, source)
-    values = {name: found.get(name) for name in wanted} | model
+    values: Values = {name: found.get(name) for name in wanted} | model
     values["loss.class_weights"], weights = class_weights(config.loss.class_weights, data)
     epochs = values.get("epochs", config.epochs)
     lines = [weights]
@@ -102,11 +102,7 @@ def resolve_auto(
     return settings_from(TrainConfig, merged(asdict(config), nested(values))), lines
 
 
-def choose(
-    images: int,
-    batch_size: int | Literal["auto"] = "auto",
-    epochs: int | Literal["auto"] = "auto",
-) -> Values:
+def choose(images: int, batch_size: Any = AUTO, epochs: Any = AUTO) -> Values:
     """Choose settings of fine-tuning by the number of training images.
 
     - batch_size: the power of two at or below images / 25, from 8 to 64. An epoch then
