@@ -28,6 +28,7 @@ from kat.models import load_model, rational_parameter_names
 from kat.tables import write_table
 from kat.training import read_history, read_settings, settings_to_keep, train
 from kat.training.record.provenance import PROVENANCE
+from kat.training.settings.recipes import config_from
 
 COLUMNS = ("model", "seed", "top1", "parameters", "flops", "seconds")
 
@@ -60,7 +61,7 @@ def run(
     out = options.out / f"{model}-seed{seed}"
     arguments = ["--config", options.config, *overrides, "--model.name", model]
     arguments += ["--seed", str(seed), "--out", str(out), "--overwrite", "true"]
-    config, _ = parse_training(TrainingParser(), arguments)
+    config = config_from(parse_training(TrainingParser(), arguments)[0])
     done = out / "summary.json"
     if options.overwrite or not done.is_file() or read_settings(out) != settings_to_keep(config):
         print(f"{model}, seed {seed}", flush=True)

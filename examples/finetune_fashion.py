@@ -31,6 +31,7 @@ from kat.errors import InputError
 from kat.tables import write_table
 from kat.training import read_settings, settings_to_keep
 from kat.training.record.provenance import PROVENANCE
+from kat.training.settings.recipes import config_from
 
 TASKS = ("from_digits", "from_garments")
 MODEL = "kat_micro_patch4_28"
@@ -133,7 +134,7 @@ def compare(
 def train_unless_done(out: Path, arguments: Sequence[str]) -> None:
     """``kat train`` with these arguments, unless such a run is finished."""
     arguments = [*arguments, "--out", str(out), "--overwrite", "true", "--no-progress"]
-    config, _ = parse_training(TrainingParser(), arguments)
+    config = config_from(parse_training(TrainingParser(), arguments)[0])
     done = (out / "summary.json").is_file() and read_settings(out) == settings_to_keep(config)
     if not done:
         call("train", *arguments)

@@ -27,7 +27,7 @@ from kat.text import dimensions, listing
 from kat.training import EvalConfig, Evaluation, Prediction, Summary
 from kat.training.evaluation.run_data import data_of_run, data_to_test
 from kat.training.record.run_directory import SETTINGS
-from kat.training.settings.recipes import SHORT, config_from, config_of_run, read_recipe
+from kat.training.settings.recipes import config_from, given_settings, read_recipe
 from kat.training.tasks.classes import TASK_CLASSES
 from kat.training.tasks.classification.temperature import (
     calibration_of,
@@ -95,12 +95,13 @@ def train(
         ('classification', 1)
     """
     named = {
-        "data": data, "model": model, "init_from": init_from, "out": out, "epochs": epochs,
-        "device": device, "seed": seed, "resume": resume, "overwrite": overwrite,
+        "data.name": data, "model.name": model, "model.init_from": init_from, "out": out,
+        "epochs": epochs, "accelerator": device, "seed": seed, "resume": resume,
+        "overwrite": overwrite,
     }  # fmt: skip
-    given = {SHORT.get(name, name): v for name, v in named.items() if v is not None}
+    given = {name: value for name, value in named.items() if value is not None}
     content = read_recipe(recipe)
-    return training.train(config_of_run(content, settings or {}, given, recipes=[content]))
+    return training.train(given_settings(content, settings or {}, given, recipe=content))
 
 
 def load(

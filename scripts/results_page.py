@@ -41,6 +41,7 @@ from kat.files import write_text
 from kat.nn.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
 from kat.training.evaluation.evaluate import TEST_COLUMNS
+from kat.training.record.run_directory import settings_to_keep
 from kat.training.sweep.grid import Grid
 from kat.training.sweep.plan import (
     PlannedRun,
@@ -216,10 +217,10 @@ def declared(results: Path) -> dict[str, dict[tuple[str, int], str]]:
     earlier = earlier_runs(sorted(results.glob("paper_*.csv")))
 
     def planned(grid: Grid) -> list[PlannedRun]:
-        runs = plan_runs(grid, grid.seeds, {}, Path("runs"))
+        runs = plan_runs(grid, {}, Path("runs"))
         own = found.setdefault(grid.name, {})
         for run in runs:
-            settings = json.dumps(settings_of(run.job.config), sort_keys=True)
+            settings = json.dumps(settings_of(settings_to_keep(run.job.config)), sort_keys=True)
             own[run.cell.name, run.seed] = settings
         return with_earlier(runs, earlier)
 

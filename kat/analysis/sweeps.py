@@ -17,7 +17,7 @@ from pathlib import Path
 from kat.analysis.runs import CURVE, METRICS, OF_RUN, History, Row, measure, read_runs
 from kat.errors import InputError, first_line
 from kat.training.evaluation.evaluate import TEST_COLUMNS, read_test
-from kat.training.record.run_directory import read_history
+from kat.training.record.run_directory import read_history, settings_to_keep
 from kat.training.sweep.plan import PlannedRun, settings_of
 
 
@@ -59,7 +59,7 @@ class SweepResults:
             **({"tuned": run.cell.tuned} if run.cell.tuned else {}),
             "title": run.title,
             **run.cell.levels,
-            "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
+            "settings": json.dumps(settings_of(settings_to_keep(run.job.config)), sort_keys=True),
         }
 
     def _measure(self, run: PlannedRun) -> Row:

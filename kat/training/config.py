@@ -91,7 +91,7 @@ class ModelConfig:
     def _known_arguments(cls, args: dict[str, Any]) -> dict[str, Any]:
         for name, value in args.items():
             of_data = name in ("num_classes", "in_chans")
-            if of_data or value is None or (name == "global_pool" and value == ""):
+            if of_data or value is None or (name, value) == ("global_pool", ""):
                 other = "the number in the data" if of_data else "its default"  # timm drops None
                 raise InputError(f"model.args.{name} is {value!r}: leave it out for {other}")
         return args

@@ -13,12 +13,14 @@ from kat.cli.options.parser import settings_of
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.errors import InputError
 from kat.training import TrainConfig
+from kat.training.settings.recipes import config_from
 from tests.cli.commands import refused, run
 from tests.images import noise, write_folder
 
 
 def settings(*arguments: str) -> TrainConfig:
-    return parse_training(TrainingParser("``kat train``: train."), arguments)[0]
+    given, _ = parse_training(TrainingParser("``kat train``: train."), arguments)
+    return config_from(given)
 
 
 def test_hyphens_and_underscores_mean_the_same():

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from kat.cli.options.training_settings import TrainingParser, parse_training
+from kat.training.settings.recipes import config_from
 from tests.cli.commands import QUICK, refused, run
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,8 @@ def test_the_resolved_configuration_is_a_recipe_that_gives_the_same_weights(digi
 @pytest.mark.parametrize("source", ["", "_from_vit"])
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_imagenet_recipes_hold_the_papers_settings(size, source):
-    config, _ = parse_training(TrainingParser(), ["--config", f"imagenet_kat_{size}{source}"])
+    given, _ = parse_training(TrainingParser(), ["--config", f"imagenet_kat_{size}{source}"])
+    config = config_from(given)
     assert config.model.name == f"kat_{size}_patch16_224"
     assert config.model.drop_path == (0.4 if size == "base" else 0.1)
     assert bool(config.model.init_from) == bool(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from PIL import Image
 from kat.data import AugmentConfig, DataConfig, open_split
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, read_vit, save_model
-from kat.settings import check_ranges
+from kat.settings import flat
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
-from kat.training.settings.auto_settings import choose, fill_auto, from_scratch
+from kat.training.settings.auto_settings import choose, from_scratch, resolve_auto
+from kat.training.settings.recipes import config_from
 
 GREY = ModelRecord(
     architecture="kat_micro_patch4_28",
@@ -52,23 +53,42 @@ AUTO = TrainConfig(
 )
 def test_rule_by_the_number_of_images(images, batch_size, epochs, steps):
     chosen = choose(images)
-    assert (chosen["data"]["batch_size"], chosen["epochs"]) == (batch_size, epochs)
+    assert (chosen["data.batch_size"], chosen["epochs"]) == (batch_size, epochs)
     assert images // batch_size * epochs == steps
-    optim = chosen["optim"]
-    assert optim["lr"] == pytest.approx(1e-3 * math.sqrt(batch_size / 64), abs=1e-7)
-    assert (optim["warmup_epochs"], optim["rational_warmup_epochs"]) == (epochs / 20, epochs / 10)
-    assert chosen["augment"]["mixup"] == (0.1 if images >= 20_000 else 0)
+    assert chosen["optim.lr"] == pytest.approx(1e-3 * math.sqrt(batch_size / 64), abs=1e-7)
+    assert chosen["optim.warmup_epochs"] == epochs / 20
+    assert chosen["optim.rational_warmup_epochs"] == epochs / 10
+    assert chosen["augment.mixup"] == (0.1 if images >= 20_000 else 0)
+
+
+class _Images:
+    """A training split of which only the number of images counts."""
+
+    task = "classification"
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return self.images
+
+    def imbalance(self):
+        return ""
+
+
+def _filled(config, kept, source, data):
+    return resolve_auto(config, data, kept, source, torch.device("cpu"))[0]
 
 
 def _by_images(config, images):
-    return fill_auto(config, {}, None, images)
+    return _filled(config, {}, None, _Images(images))
 
 
 def test_a_batch_is_never_larger_than_the_set_and_settings_are_valid():
     for images in [*range(1, 200), 1_599, 1_600, 20_000]:
         config = _by_images(AUTO, images)
         assert config.data.batch_size <= images
-        check_ranges(config)
+        assert "auto" not in flat(asdict(config.optim)).values()
 
 
 def test_given_settings_win_and_the_others_follow():
@@ -86,16 +106,15 @@ def test_given_settings_win_and_the_others_follow():
 @pytest.mark.parametrize(("epochs", "warmup"), [(2, 4), (4, 4), ("auto", 90)])
 def test_a_warm_up_that_would_not_end_is_that_of_auto(name, epochs, warmup):
     given = TrainConfig(epochs=epochs, optim=OptimConfig(**{name: float(warmup)}))
-    check_ranges(given)
-    config = _by_images(given, 100)
+    config = _by_images(config_from(given), 100)
     now = getattr(config.optim, name)
-    assert now == choose(100, epochs=config.epochs)["optim"][name] < config.epochs
+    assert now == choose(100, epochs=config.epochs)[f"optim.{name}"] < config.epochs
 
 
 def _settled(source, name="auto", args=None, **data):
     model = ModelConfig(name, args or {}, init_from="here")
     given = TrainConfig(model=model, data=DataConfig(**{**IMAGES, **data}))
-    return fill_auto(given, {}, source, 100)
+    return _filled(given, {}, source, _Images(100))
 
 
 def test_a_kat_brings_its_model_and_its_images(tmp_path):
@@ -167,20 +186,21 @@ def test_a_model_and_its_images_from_scratch(tmp_path, sides, size, patch):
     """The median side, rounded to the patch; at most 100 patches but for the largest."""
     data = _photographs(tmp_path, sides)
     auto = TrainConfig(model=ModelConfig("auto"), data=DataConfig(**IMAGES))
-    config, reason = from_scratch(auto, data, torch.device("cpu"))
-    assert (config.model.name, config.model.args) == ("kat_micro", {"patch_size": patch})
-    assert config.data.image_size == size
+    values, reason = from_scratch(auto, data, torch.device("cpu"))
+    wanted = {"model.name": "kat_micro", "model.args": {"patch_size": patch}}
+    assert values == {**wanted, "data.image_size": size}
     assert reason == (
         f"kat_micro for training from scratch on a CPU, {size} pixels for a median side of"
         f" {sorted(sides)[1]}"
     )
-    settled = fill_auto(config, {}, None, len(data))
-    assert (settled.data.channels, settled.data.mean) == (None, None)
+    settled = _filled(auto, {}, None, data)
+    assert (settled.data.image_size, settled.data.channels, settled.data.mean) == (size, None, None)
     model = replace(ModelConfig("auto"), args={"patch_size": 7})
     given = replace(auto, model=model, data=DataConfig(**{**IMAGES, "image_size": 56}))
-    config, reason = from_scratch(given, data, torch.device("cuda"))
+    config, lines = resolve_auto(given, data, {}, None, torch.device("cuda"))
     assert (config.model.name, config.model.args) == ("kat_tiny_patch16_224", {"patch_size": 7})
-    assert (config.data.image_size, reason[-8:]) == (56, "on a GPU")
+    assert config.data.image_size == 56
+    assert "for training from scratch on a GPU" in lines[0]
 
 
 def test_larger_models_for_more_images_and_for_dense_tasks_on_a_gpu(tmp_path, items):
@@ -189,20 +209,20 @@ def test_larger_models_for_more_images_and_for_dense_tasks_on_a_gpu(tmp_path, it
     many.source = replace(many.source, labels=np.zeros(100_000, np.int32))
     many.evenly_spaced = lambda count: _photographs(tmp_path, [300, 300])
     gpu = torch.device("cuda")
-    assert from_scratch(auto, many, gpu)[0].model.name == "kat_small_patch16_224"
+    assert from_scratch(auto, many, gpu)[0]["model.name"] == "kat_small_patch16_224"
     for name, models in (
         (f"coco:{items}", ("kat_det_micro", "kat_det_tiny")),
         (f"ade:{items}", ("kat_upernet_micro", "kat_upernet_tiny")),
     ):
         data = open_split(DataConfig(name), "train")
         for device, model in zip(("cpu", "cuda"), models, strict=True):
-            config, _ = from_scratch(auto, data, torch.device(device))
-            assert (config.model.name, config.data.image_size) == (model, 64)
+            values, _ = from_scratch(auto, data, torch.device(device))
+            assert (values["model.name"], values["data.image_size"]) == (model, 64)
         source = read_vit(timm.create_model("vit_micro_patch4_28", depth=1))
         source = replace(source, record=replace(GREY, architecture="vit_base_patch16_224"))
-        config, reason = from_scratch(auto, data, torch.device("cpu"), source)
+        values, reason = from_scratch(auto, data, torch.device("cpu"), source)
         name = models[0].replace("micro", "base")
-        assert (config.model.name, config.data.image_size) == (name, 64)
+        assert (values["model.name"], values["data.image_size"]) == (name, 64)
         assert reason.startswith(f"{name} for vit_base_patch16_224")
     (unreadable := tmp_path / "none" / "train" / "n0").mkdir(parents=True)
     (unreadable / "a.png").write_bytes(b"torn")
@@ -216,7 +236,7 @@ def test_rates_decay_over_the_layers_of_a_source_alone(tmp_path):
     assert _by_images(auto, 100).optim.layer_decay == 1
     save_model(build_model(GREY), GREY, tmp_path)
     config = replace(auto, model=ModelConfig("auto"), data=DataConfig(**IMAGES))
-    assert fill_auto(config, {}, read_vit(tmp_path), 100).optim.layer_decay == 0.75
+    assert _filled(config, {}, read_vit(tmp_path), _Images(100)).optim.layer_decay == 0.75
 
 
 def test_without_a_source():
@@ -230,4 +250,4 @@ def test_a_resumed_run_has_what_was_chosen_when_it_was_started():
     model = ModelConfig("kat_micro_patch2_8", {"depth": 1})
     started = replace(_by_images(AUTO, 100), model=model)
     again = replace(AUTO, model=ModelConfig("auto"))
-    assert fill_auto(again, settings_to_keep(started), None, 5000) == started
+    assert _filled(again, settings_to_keep(started), None, _Images(5000)) == started

@@ -14,7 +14,7 @@ from kat.training import TrainConfig, settings_to_keep
 from kat.training.settings.recipes import (
     GRIDS,
     config_from,
-    config_of_run,
+    given_settings,
     read_recipe,
     recipe_names,
 )
@@ -31,7 +31,7 @@ def parsed(content: dict) -> TrainConfig:
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_makes_the_settings_that_the_command_line_makes(name):
     content = read_recipe(name)
-    config = config_of_run(content, recipes=[content])
+    config = config_from(given_settings(content, recipe=content))
     assert config == parsed(content)
     kept = flat(settings_to_keep(config))
     wanted = flat(nested(content))
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_named(content, line):
         config_from(content)
     assert str(error.value).startswith(line)
     with pytest.raises(InputError, match=r"^the cell: "):
-        config_from(content, "the cell")
+        config_from(content, "the cell: ")
 
 
 def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
@@ -70,10 +70,10 @@ def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"epochs": 3, "seed": 5, **own}))
     more = {"model.args.num_groups": 4, "optim.lr": 0.1, "out": tmp_path}
     with pytest.raises(InputError, match="already holds a run"):
-        config_of_run(own, more)
-    new = config_of_run(own, more, {"overwrite": True})
+        given_settings(own, more)
+    new = config_from(given_settings(own, more, {"overwrite": True}))
     assert (new.epochs, new.optim.lr, new.model.args) == (10, 0.1, {"depth": 2, "num_groups": 4})
-    resumed = config_of_run({"out": tmp_path, "resume": "auto", "seed": 7})
+    resumed = config_from(given_settings({"out": tmp_path, "resume": "auto", "seed": 7}))
     assert (resumed.epochs, resumed.optim.lr, resumed.seed) == (3, 0.5, 7)
 
 
@@ -87,18 +87,18 @@ def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
 )
 def test_a_named_model_keeps_the_recipe_of_the_task_unless_a_recipe_names_one(data, recipe):
     own = {"data.name": data, "model.name": "kat_micro", "epochs": 3}
-    config = config_of_run(own)
+    config = config_from(given_settings(own))
     assert config == config_from(merged(nested(read_recipe(recipe)), nested(own)))
     assert (config.epochs, config.data.batch_size, config.optim.clip_grad) == (3, "auto", 1)
     partial = {"optim": {"clip_grad": 2.0}}
-    assert config_of_run(partial, own, recipes=[partial]).data.batch_size == "auto"
+    assert given_settings(partial, own, recipe=partial)["data"]["batch_size"] == "auto"
     for whole in (read_recipe("none"), {"model": {"name": "kat_tiny"}}):
-        assert config_of_run(whole, own, recipes=[whole]) == config_from(own)
+        assert config_from(given_settings(whole, own, recipe=whole)) == config_from(own)
     built_in = {"data.name": "digits", "model.name": "kat_micro"}
-    assert config_of_run(built_in) == config_from(built_in)
+    assert config_from(given_settings(built_in)) == config_from(built_in)
 
 
 def test_numbers_with_an_exponent_are_numbers_in_yaml(tmp_path):
     (tmp_path / "mine.yaml").write_text("optim: {lr: 1e-3, min_lr: 1E-05}\nepochs: 3\nout: e-1")
-    optim = config_of_run(read_recipe(str(tmp_path / "mine.yaml"))).optim
-    assert (optim.lr, optim.min_lr) == (0.001, 0.00001)
+    optim = given_settings(read_recipe(str(tmp_path / "mine.yaml")))["optim"]
+    assert (optim["lr"], optim["min_lr"]) == (0.001, 0.00001)

@@ -13,6 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from kat.data import DataConfig
 from kat.errors import InputError
 from kat.training import LossConfig, ModelConfig, OptimConfig, TrainConfig
+from kat.training.settings.recipes import given_settings
 from kat.training.settings.resolve import resolve
 from tests.images import write_folder
 
@@ -38,6 +39,22 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(dataclasses.FrozenInstanceError):
         resolved.config = config
+
+
+def test_a_mapping_is_resolved_as_the_settings_are(tmp_path):
+    """A rate that is auto is checked, too, as soon as it has a value."""
+    own = {"data.name": "digits", "accelerator": "cpu", "out": str(tmp_path / "run")}
+    given = given_settings({**own, "optim.lr": "auto", "model": {"args": {"depth": 1}}})
+    assert given["optim"]["lr"] == "auto"
+    model, optim = ModelConfig(args={"depth": 1}), OptimConfig(lr="auto")
+    resolved, other = resolve(given), resolve(_config(tmp_path, model=model, optim=optim))
+    assert resolved.config == other.config
+    assert resolved.config.optim.lr == pytest.approx(1e-3 * 2**0.5, abs=1e-7)
+    given["optim"]["min_lr"] = 0.1
+    with pytest.raises(InputError, match=r"optim\.min_lr=0\.1 is above optim\.lr=0\.0014142"):
+        resolve(given)
+    with pytest.raises(InputError, match=r"unknown setting .optim\.rate."):
+        resolve({**given, "optim.rate": 1})
 
 
 @pytest.mark.parametrize(

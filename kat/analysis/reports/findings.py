@@ -32,7 +32,7 @@ from kat.nn import LayerHistory, rationals, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.record.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
-from kat.training.sweep.plan import kept_settings
+from kat.training.sweep.plan import settings_of
 from kat.training.tasks.evaluation import Subject
 from kat.training.tasks.registry import TASKS
 
@@ -95,7 +95,7 @@ def read_findings(folder: Path, count_images: int, data: str | None = None) -> R
         record=record,
         cost=count(model, record.input_size),
         data=settings["data"]["name"],
-        settings=kept_settings(folder),
+        settings=settings_of(settings),
         summary=read_summary(folder) if (folder / SUMMARY).is_file() else None,
         history=read_history(folder),
         failure=read_divergence(folder),

@@ -57,20 +57,22 @@ def main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
     import kat.analysis.figures.grids  # what is missing is named before the runs
     from kat.analysis.sweeps import SweepResults, earlier_runs
-    from kat.training.sweep.plan import find_grids
+    from kat.training.sweep.plan import find_grids, tuning_grid
 
-    options.seeds = options.seeds and list(dict.fromkeys(options.seeds))
     grids = find_grids(options.grids)
     for grid in grids:
-        if grid.tune is not None and grid.tune.seed in (seeds := options.seeds or grid.seeds):
+        if options.seeds:
+            grid.seeds = list(dict.fromkeys(options.seeds))
+        if grid.tune is not None and grid.tune.seed in grid.seeds:
             raise InputError(
                 f"the tuning seed {grid.tune.seed} of {grid.name} must not be one of the seeds that"
-                f" are compared, got {seeds}"
+                f" are compared, got {grid.seeds}"
             )
     earlier = earlier_runs(options.reuse)
     plan = partial(plan_grid, options=options, earlier=earlier)
     plans = {grid.name: plan(grid) for grid in grids}  # of tuned ones a check alone
-    tuning = plan_tuning(grids, options, earlier)
+    tunings = [tuning_grid(grid, grid.tune) for grid in grids if grid.tune]
+    tuning = {grid.name: plan(grid) for grid in tunings}
     written = {(options.out / f"{name}.csv").resolve() for name in [*plans, *tuning]}
     for path in options.reuse:
         if path.resolve() in written:  # by a table with other rows
@@ -155,22 +157,11 @@ def plan_grid(
     from kat.training.sweep.plan import plan_runs
 
     overrides = nested(dict(map(_setting, options.set or [])))
-    runs = plan_runs(grid, options.seeds or grid.seeds, overrides, options.out)
+    runs = plan_runs(grid, overrides, options.out)
     for model in (run.job.config.model for run in runs):
         if model.name != AUTO:
             check_arguments(model.name, model.args)
     return with_earlier(runs, earlier or {})
-
-
-def plan_tuning(
-    grids: Sequence[Grid], options: Namespace, earlier: Mapping[str, Row] | None = None
-) -> Plans:
-    """Return the tuning runs of the grids that have any, by the name of their table."""
-    from kat.training.sweep.plan import tuning_grid
-
-    own_seeds = Namespace(**{**vars(options), "seeds": None})
-    tunings = [tuning_grid(grid, grid.tune) for grid in grids if grid.tune]
-    return {tuning.name: plan_grid(tuning, own_seeds, earlier) for tuning in tunings}
 
 
 def _tuned(grid: Grid, tuning: Plans) -> Grid:

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     from kat.analysis.reports.run import write_run_report
     from kat.analysis.runs import find_runs, with_results
     from kat.training.record.run_directory import REPORT
-    from kat.training.sweep.plan import kept_settings
+    from kat.training.sweep.plan import settings_of
 
     runs: list[Path] = list(dict.fromkeys(options.runs))
     tables = [path for path in runs if path.suffix == ".csv"]
@@ -44,8 +44,11 @@ def main(arguments: list[str]) -> None:
         _report_grids(runs, out)
     elif len(runs) > 1:
         rows = [with_results(row) for row in find_runs(runs, group=False, labels=None)]
-        histories = {row["cell"]: kat.training.read_history(row["folder"]) for row in rows}
-        settings = {row["cell"]: kept_settings(row["folder"]) for row in rows}
+        histories, settings = {}, {}
+        for row in rows:
+            cell, folder = row["cell"], row["folder"]
+            histories[cell] = kat.training.read_history(folder)
+            settings[cell] = settings_of(kat.training.read_settings(folder))
         write_comparison_report(rows, histories, settings, out)
     else:
         write_run_report(read_findings(runs[0], options.images, options.data), out)

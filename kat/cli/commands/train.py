@@ -32,10 +32,11 @@ every setting. In the names of settings, - and _ mean the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kat import training
 from kat.cli.options.stability_report import print_stability
@@ -45,7 +46,7 @@ from kat.tables import aligned
 from kat.text import counted, say, say_all, scaled
 
 if TYPE_CHECKING:  # the help and a wrong option come without torch
-    from kat.training import Summary, TrainConfig
+    from kat.training import Summary
 
 
 def main(arguments: list[str]) -> None:
@@ -54,9 +55,9 @@ def main(arguments: list[str]) -> None:
         make_parser(settings=False).parse_args(["--help"])
     if {"--help-all", "--help_all"} & set(arguments):
         make_parser().parse_args(["--help"])
-    config, options = parse_training(make_parser(), arguments)
+    given, options = parse_training(make_parser(), arguments)
     work = _dry_run if options.get("dry_run") else run
-    work(config, quiet=bool(options.get("quiet")))
+    work(given, quiet=bool(options.get("quiet")))
 
 
 def make_parser(*, settings: bool = True) -> TrainingParser:
@@ -71,7 +72,7 @@ def make_parser(*, settings: bool = True) -> TrainingParser:
     return parser
 
 
-def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
+def _dry_run(given: Mapping[str, Any], *, quiet: bool) -> None:
     """Make a dry run, and print what it found out."""
     import torch
 
@@ -79,34 +80,34 @@ def _dry_run(config: TrainConfig, *, quiet: bool) -> None:
     from kat.models import build_model
 
     with redirect_stdout(StringIO()) if quiet else nullcontext():
-        found = training.measure_dry_run(config)
+        found = training.measure_dry_run(given)
     with torch.device("meta"):  # the initial weights of a large model take minutes
         model = build_model(found.record)
     flops = count(model, found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if training.is_first_process():
-        say_all([*aligned(rows.items()), f"nothing was written to {config.out}"])
+        say_all([*aligned(rows.items()), f"nothing was written to {given['out']}"])
 
 
-def run(config: TrainConfig, *, quiet: bool = False) -> None:
+def run(given: Mapping[str, Any], *, quiet: bool = False) -> None:
     """Train and print the outcome, and of a monitored run the report; if quiet, nothing else."""
     try:
         with redirect_stdout(StringIO()) if quiet else nullcontext():
-            summary = training.train(config)
+            summary = training.train(given)
         _print(summary)
     except Exception as error:
-        vars(error)["run_directory"] = config.out  # its traceback is kept there
+        vars(error)["run_directory"] = given["out"]  # its traceback is kept there
         if isinstance(error, Interrupted | TrainingDiverged):
-            _report_monitored(config)
+            _report_monitored(given)
         raise
-    _report_monitored(config)
+    _report_monitored(given)
 
 
-def _report_monitored(config: TrainConfig) -> None:
+def _report_monitored(given: Mapping[str, Any]) -> None:
     from kat.training.record.run_directory import STABILITY
 
-    out = Path(config.out)
-    if config.monitor.enabled and training.is_first_process() and (out / STABILITY).is_file():
+    out = Path(given["out"])
+    if given["monitor"]["enabled"] and training.is_first_process() and (out / STABILITY).is_file():
         print_stability(out)
 
 

@@ -216,8 +216,11 @@ class Parser(ArgumentParser):
         text = " ".join(message.split())
         if text.lower().startswith("unrecognized arguments: --"):
             name = text.split()[2].partition("=")[0]
-            if name in _ABSENT:
-                raise InputError(f"there is no {name}: {_ABSENT[name]}")
+            if name in _OF_FOLDS:
+                raise InputError(
+                    f"there is no {name}: kat has no k-fold cross-validation; write a table"
+                    " (csv:FILE) with splits for each fold"
+                )
             raise unknown("option", name, self.spellings.values())
         key = text.removeprefix('Parser key "').partition('"')[0]
         if key in self.types:
@@ -239,11 +242,8 @@ class Parser(ArgumentParser):
 
 
 _SWITCH_VALUES = ("true", "false", "auto")
-_ABSENT = dict.fromkeys(
-    ("--folds", "--k_folds", "--kfold"),
-    "kat has no k-fold cross-validation; write a table (csv:FILE) with splits for each fold",
-)
-"""Options that other programs have, and what to do in their place."""
+_OF_FOLDS = ("--folds", "--k_folds", "--kfold")
+"""Options that other programs have."""
 
 
 def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], reason: str) -> None:

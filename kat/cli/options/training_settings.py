@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile
 
 from kat.cli.options.parser import Parser
-from kat.settings import nested
+from kat.settings import merged
 from kat.training import TrainConfig
-from kat.training.settings.recipes import SHORT, config_of_run, read_recipe, recipe_names
+from kat.training.settings.recipes import SHORT, given_settings, read_recipe, recipe_names
 
 
 class _Recipe(ActionConfigFile):
     """Read a recipe by its path or its name."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
-        content = nested(read_recipe(values))
+        content = read_recipe(values)
         cfg.update(parser.parse_object(content, defaults=False))
-        cfg[self.dest] = [*(cfg.get(self.dest) or []), content]
+        cfg[self.dest] = merged(cfg.get(self.dest) or {}, content)
 
 
 class TrainingParser(Parser):
@@ -55,8 +55,8 @@ class TrainingParser(Parser):
 
 def parse_training(
     parser: TrainingParser, arguments: Sequence[str]
-) -> tuple[TrainConfig, Namespace]:
-    """Return the settings from recipes, options and the run that is resumed, and other options.
+) -> tuple[dict[str, Any], Namespace]:
+    """Return all settings, from recipes, options and the run that is resumed, and other options.
 
     A later recipe or option wins over an earlier one. A run that is resumed has its own settings
     where neither says otherwise.
@@ -66,5 +66,5 @@ def parse_training(
     """
     options = parser.parse_args(arguments, defaults=False)
     given = options.as_dict()
-    own = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
-    return config_of_run(own, recipes=given.get("config", [])), options
+    own = {name: given[name] for name in given.keys() & asdict(TrainConfig())}
+    return given_settings(own, recipe=given.get("config")), options

@@ -23,11 +23,6 @@ class Limits(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         """Start the clock of max_time; a resumed run may be at its limit already."""
-        config = run.config
-        self.epochs = config.limit_epochs or math.inf
-        self.patience = config.early_stopping or math.inf
-        self.steps = config.max_steps or math.inf
-        self.seconds = None if config.max_time is None else parse_time(config.max_time)
         self.start = time.monotonic()
         self.on_epoch_end(run)
 
@@ -36,15 +31,16 @@ class Limits(Callback):
         if not stepped:
             return
         self._stop_at_epochs_or_steps(run)
-        if self.seconds is not None:
-            over = time.monotonic() - self.start >= self.seconds
+        if run.config.max_time is not None:
+            over = time.monotonic() - self.start >= parse_time(run.config.max_time)
             run.should_stop |= any_of(over, run.device)
 
     def on_epoch_end(self, run: Run) -> None:
         """Stop after the last epoch that a limit allows."""
         self._stop_at_epochs_or_steps(run)
         since = run.state.epochs_since_best
-        if self.patience <= since and run.state.epoch < run.epochs:
+        patience = run.config.early_stopping or math.inf
+        if patience <= since and run.state.epoch < run.epochs:
             run.should_stop = True
             run.print(
                 f"stopped early: none of {counted(since, 'epoch')} since epoch"
@@ -52,4 +48,5 @@ class Limits(Callback):
             )
 
     def _stop_at_epochs_or_steps(self, run: Run) -> None:
-        run.should_stop |= run.state.epoch >= self.epochs or run.state.step >= self.steps
+        epochs, steps = run.config.limit_epochs or math.inf, run.config.max_steps or math.inf
+        run.should_stop |= run.state.epoch >= epochs or run.state.step >= steps

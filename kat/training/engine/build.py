@@ -49,7 +49,6 @@ def build(resolved: ResolvedRun) -> Run:
     val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
     batches = _training_batches(train_loader, config)
     val_batches = _batches(val_loader, config.limit_val_batches)
-    val_limit = None if config.limit_val_batches is None else val_batches
     wrapped = wrap(model.to(device), world, config.strategy, device)
     monitor = None
     if config.monitor.enabled:
@@ -80,7 +79,6 @@ def build(resolved: ResolvedRun) -> Run:
         val_loader=val_loader,
         batches=batches,
         val_batches=val_batches,
-        val_limit=val_limit,
         epochs=config.epochs,
         device=device,
         world=world,
@@ -131,7 +129,7 @@ def _training_batches(loader: Loader, config: TrainConfig) -> int:
 def _batches(loader: Loader, limit: int | float | None) -> int:
     """Return the batches that a limit, a number or as a float a share, leaves of a loader's."""
     total = len(loader)
-    if limit is None or (isinstance(limit, float) and limit == 1):
+    if limit is None:
         return total
     if isinstance(limit, int):
         return min(total, limit)

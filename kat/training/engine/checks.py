@@ -19,8 +19,7 @@ def check_run(run: Run, resolved: ResolvedRun) -> None:
     Raises:
         InputError: the model is for another task, or the checkpoint does not fit the settings.
     """
-    names = (run.config.model.name, run.config.data.name)
-    check_task(run.model, resolved.train_data, names)
+    check_task(run.model, resolved.train_data, (run.config.model.name, run.config.data.name))
     unseen = unseen_pixels(run.model, run.record.input_size)
     if unseen and run.is_first:
         warn(f"warning: {unseen}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -79,10 +81,13 @@ class DryRun:
         return rows
 
 
-def measure_dry_run(config: TrainConfig) -> DryRun:
+def measure_dry_run(config: TrainConfig | Mapping[str, Any]) -> DryRun:
     """Build a run, take a few steps, validate one batch, and check the disk space.
 
     Nothing is written but caches: of compiled kernels, of the index of tar files, of downloads.
+
+    Args:
+        config: the settings, as of :func:`train`.
 
     Raises:
         InputError: the run would fail: bad settings or data, too little disk space for its
@@ -105,7 +110,7 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
         run.callbacks = [steps]
         batches, val_batches = run.batches, run.val_batches
         run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
-        run.val_batches, run.val_limit, run.epochs = 1, 1, WARM_UP + STEPS
+        run.val_batches, run.epochs = 1, WARM_UP + STEPS
         fit(run)
     loss = math.nan if run.loss is None else run.loss.item()
     found = DryRun(

@@ -153,7 +153,7 @@ def validate(run: Run) -> dict[str, float]:
 
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
     """Yield the batches of this rank; with sharded weights None while others have more."""
-    batches = (prepared(run, batch) for batch in islice(run.val_loader, run.val_limit))
+    batches = (prepared(run, batch) for batch in islice(run.val_loader, run.val_batches))
     if not is_fsdp(run.model):
         yield from batches
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ class Summary:
         return content
 
 
-def train(config: TrainConfig) -> Summary:
+def train(config: TrainConfig | Mapping[str, Any]) -> Summary:
     """Train a model and write its run directory.
 
     The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before
@@ -117,7 +117,7 @@ def train(config: TrainConfig) -> Summary:
     for each, and exits with their exit code.
 
     Args:
-        config: the settings.
+        config: the settings; or all of them as nested mappings, as run.yaml has them.
 
     Raises:
         InputError: bad settings or data, too little disk space for the checkpoints, or a directory
@@ -143,10 +143,11 @@ def train(config: TrainConfig) -> Summary:
         >>> sorted(summary.metrics)
         ['top1', 'top5']
     """
-    lock = locked_run(Path(config.out)) if is_first_process() else nullcontext()
+    given = config if isinstance(config, Mapping) else dataclasses.asdict(config)
+    lock = locked_run(Path(given["out"])) if is_first_process() else nullcontext()
     with one_message():
         with lock:
-            resolved = resolve(config)
+            resolved = resolve(given)
             if not resolved.world.needs_launch:
                 return _train(resolved)
         # The lock is free for the first process that is launched, which resolves anew.
@@ -212,10 +213,8 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     gather(None)  # until the first process has written everything
     model, record = load_model(out / BEST)
     best = state.best
-    images = run.val_loader.order.length
-    if run.val_limit is not None:
-        images = min(images, run.val_limit * run.val_loader.batch_size * run.world.size)
     metrics = {metric.name: best[metric.name] for metric in run.task.metrics}
+    most = run.val_batches * run.val_loader.batch_size * run.world.size
     summary = Summary(
         out=str(out),
         model=run.config.model.name,
@@ -224,7 +223,7 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
         metrics=metrics,
         epochs=len(state.history),
         best_epoch=int(best["epoch"]),
-        validation_images=images,
+        validation_images=min(run.val_loader.order.length, most),
         seconds=state.seconds,
         images_per_second=run.meter.read().images_per_second,
         memory_bytes=throughput.peak,

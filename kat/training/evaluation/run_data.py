@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.data import DataConfig, located
+from kat.data import located
 from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
 from kat.models import is_model_folder
-from kat.settings import check_ranges
 from kat.training.record.run_directory import SETTINGS, read_data_record, read_settings
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
@@ -20,7 +19,8 @@ _TAKEN_OVER = {
     "name", "root", "num_classes", "image_key", "label_key", "batch_size",
     "num_workers", "bad_images", "exif", "bad_annotations", "boxes_only",
 }  # fmt: skip
-_OF_SPLITS = {"val_split", "holdout", "validate_on"}
+_OF_THE_RUN = _TAKEN_OVER | {"val_split", "holdout", "validate_on"}
+"""With what splits the run's own dataset."""
 
 
 def find_checkpoints(given: Sequence[Path]) -> list[Path]:
@@ -69,7 +69,7 @@ def settings_of_run(checkpoint: Path) -> dict[str, Any]:
         return {}
     settings = read_settings(folder)
     data = located(settings["data"], read_data_record(folder))
-    kept = {name: value for name, value in data.items() if name in _TAKEN_OVER | _OF_SPLITS}
+    kept = {name: value for name, value in data.items() if name in _OF_THE_RUN}
     return {"data": kept, "seed": settings.get("seed")}
 
 
@@ -95,23 +95,17 @@ def data_of_run(
         InputError: the settings of the run are damaged, or name data that would be fetched over
             the network: the author of the run chose them, so the user has to type them.
     """
-    whole = {"holdout": 0.0}
-    data = (exported or settings_of_run(checkpoint)).get("data")
-    if data is None:
-        return whole
-    other = "name" in typed and _place(typed["name"]) != _place(data.get("name"))
-    wanted = (_TAKEN_OVER if other else _TAKEN_OVER | _OF_SPLITS) - {*typed}
-    if other:
-        wanted = wanted - unused_settings(typed["name"])
-    kept = {name: value for name, value in data.items() if name in wanted}
+    data, wanted = (exported or settings_of_run(checkpoint)).get("data", {}), _OF_THE_RUN
+    if "name" in typed and _place(typed["name"]) != _place(data.get("name")):
+        wanted = _TAKEN_OVER - unused_settings(typed["name"])
+    kept = {name: value for name, value in data.items() if name in wanted - {*typed}}
     for name, value in kept.items():
         if "://" in str(value):
             raise InputError(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
             )
-    check_ranges(DataConfig(**kept), "data.")
-    return {**whole, **kept}
+    return {"holdout": 0.0, **kept}
 
 
 def data_to_test(

@@ -128,14 +128,13 @@ class Schedule:
         self.steps = steps
         self.warmup = round(steps * optim.warmup_epochs / epochs)
         self.rational_warmup = round(steps * optim.rational_warmup_epochs / epochs)
-        self.learning_rate = 0.0
-        """c(t), without the factors of the groups."""
         self.set(0)
 
     def set(self, step: int) -> None:
         """Set the learning rates of the step with this index, counted from 0."""
         ramp = min(1.0, step / self.rational_warmup) if self.rational_warmup > 0 else 1.0
         self.learning_rate = self.common_rate(step)
+        """c(t), without the factors of the groups."""
         for group in self.optimizer.param_groups:
             own = group["lr_scale"] * (ramp if group["rational"] else 1.0)
             group["lr"] = self.learning_rate * own

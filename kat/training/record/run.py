@@ -146,7 +146,6 @@ class Run:
         optimizer, schedule, precision: how the model is trained.
         ema: the EMA of the weights, which is validated and kept in their place.
         train_loader, val_loader: the batches of the two splits.
-        val_limit: batches of a validation in this process; None: all.
         batches, val_batches: batches of an epoch and a validation in this process.
         epochs: the number of epochs.
         device: the device of this process.
@@ -184,7 +183,6 @@ class Run:
     prepare: DeviceTransform
     train_loss: RunningMean = field(default_factory=RunningMean)
     callbacks: list[Callback] = field(default_factory=list)
-    val_limit: int | None = None
     loggers: list[Logger] = field(default_factory=list)
     monitor: StabilityMonitor | None = None
     meter: Meter = field(default_factory=Meter)

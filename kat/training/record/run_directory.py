@@ -18,6 +18,7 @@ from kat.documents import read_json, read_yaml, write_json
 from kat.errors import InputError
 from kat.files import check_folder, read_text, write_text
 from kat.locks import locked
+from kat.settings import flat
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
 
@@ -86,14 +87,12 @@ class Resumption(NamedTuple):
     """The state that a run finds in its directory.
 
     Args:
-        resume: the run is resumed.
         overwrite: the run there is deleted.
-        checkpoint: of a resumed run.
+        checkpoint: of a run that is resumed, else None.
         settings: run.yaml of a resumed run, else empty.
         data: data.json of a resumed run, else empty.
     """
 
-    resume: bool
     overwrite: bool
     checkpoint: Checkpoint | None = None
     settings: dict[str, Any] = {}  # noqa: RUF012
@@ -138,14 +137,14 @@ def find_resumption(
     """
     there = {name for name in CONTENTS if (out / name).exists()}
     if resume == "auto":
-        resume = bool(there & {*_RESUMED})
+        resume = not there.isdisjoint(_RESUMED)
         overwrite = not there & {LAST, *_FINISHED}
     if first:
         check_folder(out)  # which a dry run does not create
     if resume:
-        settings = read_settings(out) if SETTINGS in there else {}
-        return Resumption(True, overwrite, newest_checkpoint(out), settings, read_data_record(out))
-    return Resumption(False, first and take_directory(out, overwrite))
+        checkpoint = newest_checkpoint(out)
+        return Resumption(overwrite, checkpoint, read_settings(out), read_data_record(out))
+    return Resumption(first and take_directory(out, overwrite))
 
 
 def take_directory(out: Path, overwrite: bool) -> bool:
@@ -303,6 +302,16 @@ def settings_to_keep(config: TrainConfig) -> dict[str, Any]:
     """
     settings = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
     return {name: value for name, value in settings.items() if name not in _ONCE}
+
+
+def unlike_default(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the defaults, by dotted names.
+
+    Args:
+        settings: nested, as :func:`settings_to_keep` returns them.
+    """
+    default = flat(settings_to_keep(TrainConfig()))
+    return {n: value for n, value in flat(settings).items() if value != default.get(n, ...)}
 
 
 def read_settings(out: str | Path) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import timm
 import torch
@@ -18,17 +18,27 @@ from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.checkpoints.weight_files import STEM
-from kat.settings import AUTO
+from kat.settings import AUTO, flat, merged, nested, settings_from
 from kat.text import listing
-from kat.training.config import LossConfig, ModelConfig, TrainConfig
+from kat.training.config import TrainConfig
 from kat.training.tasks.registry import TASKS
 
-_WARM_UPS = {"warmup_epochs": 20, "rational_warmup_epochs": 10}
+_OF_IMAGES = {
+    "data.image_size", "data.channels", "data.interpolation", "data.crop_pct", "data.mean",
+    "data.std",
+}  # fmt: skip
+_WARM_UPS = {"optim.rational_warmup_epochs": 10, "optim.warmup_epochs": 20}
 """The parts of a run, of which each warm-up takes one."""
+_AUTOMATIC = {
+    "epochs", "model.name", "data.batch_size", "augment.mixup", "optim.lr", "optim.layer_decay",
+    *_OF_IMAGES, *_WARM_UPS,
+}  # fmt: skip
+"""The settings that can be auto until the run is resolved."""
 _MEASURED = 100
 """The most images whose sides are read to choose the size."""
 _VIT = re.compile(r"^(vit|deit3?)_")
-Settings = TypeVar("Settings")
+Values = dict[str, Any]
+"""Values by the dotted names of the settings."""
 
 
 def resolve_auto(
@@ -37,32 +47,62 @@ def resolve_auto(
     kept: Mapping[str, Any],
     source: ViTSource | None,
     device: torch.device,
-) -> tuple[TrainConfig, str]:
-    """Resolve every setting that is auto, and the weights of the classes.
+) -> tuple[TrainConfig, list[str]]:
+    """Return the settings with a value for each that is auto, and lines for the user.
+
+    The values come from run.yaml where the run is resumed. Else model and preprocessing are those
+    of the source, or chosen for the data, and :func:`choose` has the rest. Rates decay over the
+    layers, by 0.75, where a source gives the weights. Model, weights of the classes, and a warm-up
+    that would not end before the run does have values in any case.
 
     Args:
-        config: the settings.
+        config: the settings as they are given.
         data: the training split.
         kept: the settings of the run that is resumed; empty for a new one.
         source: the model that the run starts from.
         device: trains the model.
 
-    Returns:
-        The settings, and the reasons for a model that was chosen, else "".
-
     Raises:
-        InputError: a setting cannot be determined.
+        InputError: a value cannot be determined.
     """
-    reason = ""
-    if config.model.name == AUTO and not kept and (source is None or source.task != data.task):
-        config, reason = from_scratch(config, data, device, source)
-    config = fill_auto(config, kept, source, len(data))
-    return replace(config, loss=with_class_weights(config.loss, data)), reason
+    given, reason = flat(asdict(config)), ""
+    wanted = [name for name, value in given.items() if value == AUTO and name in _AUTOMATIC]
+    model: Values = {"model.name": config.model.name, "model.args": {}}
+    if config.model.name == AUTO:
+        if kept:
+            model = {"model.name": kept["model"]["name"], "model.args": kept["model"]["args"]}
+        elif source is None or source.task != data.task:
+            model, reason = from_scratch(config, data, device, source)
+        else:
+            model = _model_of(source)
+    model["model.args"] = {**model["model.args"], **config.model.args}
+    found = flat(kept)
+    if not kept:
+        found = choose(len(data), config.data.batch_size, config.epochs)
+        found["optim.layer_decay"] = 1.0 if source is None else 0.75
+        if not _OF_IMAGES.isdisjoint(wanted):
+            found |= _preprocessing(model, source)
+    values: Values = {name: found.get(name) for name in wanted} | model
+    values["loss.class_weights"], weights = class_weights(config.loss.class_weights, data)
+    epochs = values.get("epochs", config.epochs)
+    lines = [weights]
+    for name, part in _WARM_UPS.items():
+        long = values.get(name, given[name])
+        if long >= epochs:
+            values[name] = epochs / part
+            lines.append(
+                f"{name}={long:g} is shortened to {values[name]:g}: the run has {epochs} epochs"
+            )
+    chosen = [f"{name}={values[name]}" for name in wanted if values[name] is not None]
+    if chosen:
+        by = ""
+        if "optim.rational_warmup_epochs" in wanted:  # as in these recipes alone
+            by = f" as by --config {TASKS[data.task].recipe}, for {data.task}"
+        lines.insert(0, f"chosen{by}: {', '.join(chosen)}{reason and f' ({reason})'}")
+    return settings_from(TrainConfig, merged(asdict(config), nested(values))), lines
 
 
-def choose(
-    images: int, *, batch_size: int | None = None, epochs: int | None = None
-) -> dict[str, Any]:
+def choose(images: int, batch_size: Any = AUTO, epochs: Any = AUTO) -> Values:
     """Choose settings of fine-tuning by the number of training images.
 
     - batch_size: the power of two at or below images / 25, from 8 to 64. An epoch then
@@ -80,30 +120,26 @@ def choose(
 
     Args:
         images: number of training images.
-        batch_size: batch size if it is not auto; the other settings follow it.
-        epochs: number of epochs if it is not auto; the other settings follow it.
-
-    Returns:
-        Values by the names of the settings, nested as in a recipe.
+        batch_size: batch size; the other settings follow it.
+        epochs: number of epochs; the other settings follow it.
     """
-    power = 2 ** math.floor(math.log2(max(1.0, images / 25)))
-    batch_size = batch_size or min(max(8, min(power, 64)), max(1, images))
-    wanted = 80 * (max(1, images) / 100) ** -math.log10(2)
-    epochs = epochs or round(min(max(wanted, 5), 100))
+    if batch_size == AUTO:
+        power = 2 ** math.floor(math.log2(images / 25))
+        batch_size = min(max(8, min(power, 64)), images)
+    if epochs == AUTO:
+        epochs = round(min(max(80 * (images / 100) ** -math.log10(2), 5), 100))
     return {
         "epochs": epochs,
-        "data": {"batch_size": batch_size},
-        "optim": {
-            "lr": round(1e-3 * math.sqrt(batch_size / 64), 7),
-            **{name: epochs / part for name, part in _WARM_UPS.items()},
-        },
-        "augment": {"mixup": 0.1 if images >= 20_000 else 0.0},
+        "data.batch_size": batch_size,
+        "augment.mixup": 0.1 if images >= 20_000 else 0.0,
+        "optim.lr": round(1e-3 * math.sqrt(batch_size / 64), 7),
+        **{warm_up: epochs / part for warm_up, part in _WARM_UPS.items()},
     }
 
 
 def from_scratch(
     config: TrainConfig, data: ImageDataset, device: torch.device, source: ViTSource | None = None
-) -> tuple[TrainConfig, str]:
+) -> tuple[Values, str]:
     """Choose a model, and the size of its images if it is auto, for data without a trained model.
 
     A source for another task, such as a classifier for detection, gives the size of the model.
@@ -117,29 +153,29 @@ def from_scratch(
     - patch of a classifier: the smallest of 2, 4 and 8 with at most 100 patches, else 16.
 
     Returns:
-        The settings, and the reasons for the choice.
+        ``model.name``, ``model.args`` and ``data.image_size``, and the reasons for the choice.
 
     Raises:
         InputError: none of the measured images can be read.
     """
-    task, on_gpu = TASKS[data.task], device.type != "cpu"
-    name, largest = task.on_gpu if on_gpu else task.on_cpu
+    task, kind = TASKS[data.task], "CPU" if device.type == "cpu" else "GPU"
+    name, largest = task.on_cpu if kind == "CPU" else task.on_gpu
     name = "kat_small_patch16_224" if name.startswith("kat_tiny") and len(data) >= 1e5 else name
     known = "" if source is None or source.record is None else source.record.architecture
     if own := re.search("micro|tiny|small|base", known):  # kat_det_base for vit_base_patch16_224
         name = re.sub("micro|tiny", own[0], name)
-    reason = f"{name} for {known or 'training from scratch'} on a {'GPU' if on_gpu else 'CPU'}"
+    reason = f"{name} for {known or 'training from scratch'} on a {kind}"
     size: Any = config.data.image_size
-    side = _median_side(data) if size in (AUTO, None) else size
-    patch, args = 32, config.model.args
+    is_open = size in (AUTO, None)
+    side = _median_side(data) if is_open else size
+    patch, args = 32, {}
     if task.patches:
         patch = next((patch for patch in task.patches if side <= 10 * patch), 16)
-        args = {"patch_size": patch, **args}
-    if size in (AUTO, None):
+        args["patch_size"] = patch
+    if is_open:
         size = patch * max(1, round(min(side, largest) / patch))
         reason += f", {size} pixels for a median side of {side}"
-    model = replace(config.model, name=name, args=args)
-    return replace(config, model=model, data=replace(config.data, image_size=size)), reason
+    return {"model.name": name, "model.args": args, "data.image_size": size}, reason
 
 
 def _median_side(data: ImageDataset) -> int:
@@ -160,62 +196,21 @@ def _median_side(data: ImageDataset) -> int:
     return round(median(sides))
 
 
-def fill_auto(
-    config: TrainConfig, kept: Mapping[str, Any], source: ViTSource | None, images: int
-) -> TrainConfig:
-    """Return the settings without any auto.
-
-    The values come from run.yaml where the run is resumed. Else model and preprocessing are those
-    of the source, and :func:`choose` has the rest. A warm-up that would not end before the run does
-    is replaced, too.
-
-    Rates decay over the layers, by 0.75, where a source gives the weights.
+def class_weights(given: Literal["balanced"] | list[float] | None, data: ImageDataset) -> Any:
+    """Return the weight of each class or None, and a line for the user or "".
 
     Args:
-        config: the settings.
-        kept: the settings of the run that is resumed; empty for a new one.
-        source: the model that the run starts from.
-        images: number of training images.
-
-    Raises:
-        InputError: the model or the size of the images cannot be determined.
-    """
-    name, args = config.model.name, config.model.args
-    if name == AUTO and kept:
-        name, args = kept["model"]["name"], {**kept["model"]["args"], **args}
-    elif name == AUTO and source is not None:
-        name, args = _model_of(source, args)
-    model = replace(config.model, name=name, args=args)
-    values = {key: v for key, v in kept.items() if key == "epochs" or isinstance(v, dict)}
-    data = _filled(config.data, values["data"] if kept else _preprocessing(config, model, source))
-    given = replace(config, model=model, data=data)
-    chosen = choose(
-        images,
-        batch_size=None if data.batch_size == AUTO else data.batch_size,
-        epochs=None if config.epochs == AUTO else config.epochs,
-    )
-    chosen["optim"]["layer_decay"] = 1.0 if source is None else 0.75
-    whole = _filled(given, values or chosen)
-    optim, epochs = whole.optim, whole.epochs
-    shorter: dict[str, Any] = {
-        n: epochs / p for n, p in _WARM_UPS.items() if getattr(optim, n) >= epochs
-    }
-    return replace(whole, optim=replace(optim, **shorter))
-
-
-def with_class_weights(loss: LossConfig, data: ImageDataset) -> LossConfig:
-    """Return the settings of the loss with a weight for each class, unless there are no weights.
-
-    Args:
-        loss: the settings.
+        given: ``loss.class_weights``.
         data: the training split.
 
     Raises:
         InputError: the list has another length than the classes, or no weight follows from the
             images of a class.
     """
-    weights, classes = loss.class_weights, data.classes
-    if weights == "balanced":
+    if given is None:
+        return None, data.imbalance()
+    classes = data.classes
+    if given == "balanced":
         counts = data.class_counts()
         if counts.min() == 0:
             raise InputError(
@@ -223,27 +218,17 @@ def with_class_weights(loss: LossConfig, data: ImageDataset) -> LossConfig:
                 f" {classes[counts.argmin()]!r}, of which no training image is known: give a list"
             )
         weights = (len(data) / (len(classes) * counts)).tolist()
-    if weights is not None and len(weights) != len(classes):
+        named = [f"{name} {weight:.4g}" for name, weight in zip(classes, weights, strict=True)]
+        return weights, f"class weights: {listing(named, 8)}"
+    if len(given) != len(classes):
         raise InputError(
-            f"loss.class_weights has {len(weights)} weights for the {len(classes)} classes"
+            f"loss.class_weights has {len(given)} weights for the {len(classes)} classes"
             f" {listing(map(repr, classes), 8)}: give one for each, in this order"
         )
-    return replace(loss, class_weights=weights)
+    return given, ""
 
 
-def _filled(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """Return settings in which values of the same names replace what is auto, nested alike."""
-    changed: dict[str, Any] = {}
-    for name in (field.name for field in fields(settings) if field.name in values):  # type: ignore[arg-type]
-        value = getattr(settings, name)
-        if is_dataclass(value):
-            changed[name] = _filled(value, values[name])
-        elif value == AUTO:
-            changed[name] = values[name]
-    return replace(settings, **changed)  # type: ignore[type-var]
-
-
-def _model_of(source: ViTSource, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _model_of(source: ViTSource) -> Values:
     """Return the model of a source, or for a ViT the KAT of the same size, and its arguments."""
     record = source.record
     name = "" if record is None else record.architecture
@@ -253,29 +238,26 @@ def _model_of(source: ViTSource, args: dict[str, Any]) -> tuple[str, dict[str, A
         raise InputError(
             f"model.name=auto: {reason}: give --model.name, such as kat_tiny_patch16_224"
         )
-    return twin, {**record.args, **args}
+    return {"model.name": twin, "model.args": record.args}
 
 
-def _preprocessing(
-    config: TrainConfig, model: ModelConfig, source: ViTSource | None
-) -> dict[str, Any]:
-    """Return the preprocessing of the source, or as registered for the model; or nothing.
+def _preprocessing(model: Values, source: ViTSource | None) -> Values:
+    """Return the preprocessing of the source, or as registered for the model.
 
     Without a source, channels, mean and std come from the data.
     """
-    names = ("image_size", "channels", "mean", "std", "interpolation", "crop_pct")
-    if not any(getattr(config.data, name) == AUTO for name in names):
-        return {}
-    found: dict[str, Any] = dict.fromkeys(names)
-    if source is None or source.record is None:
-        channels = None if source is None else source.weights[STEM].shape[1]
-        recipe = registered_preprocessing(model.name, channels)
+    if source is not None and source.record is not None:
+        found = vars(source.record)
     else:
-        recipe = vars(source.record)
+        channels = None if source is None else source.weights[STEM].shape[1]
+        found = registered_preprocessing(model["model.name"], channels)
+    size = model["model.args"].get("img_size", found["input_size"][1:])
+    values = {
+        "data.image_size": size if isinstance(size, int) else size[0],
+        "data.interpolation": found["interpolation"],
+        "data.crop_pct": found["crop_pct"],
+    }
     if source is not None:
-        mean, std = list(recipe["mean"]), list(recipe["std"])
-        found |= {"channels": len(mean), "mean": mean, "std": std}
-    size = model.args.get("img_size", recipe["input_size"][1:])
-    found["image_size"] = size if isinstance(size, int) else size[0]
-    found["interpolation"], found["crop_pct"] = recipe["interpolation"], recipe["crop_pct"]
-    return found
+        mean, std = list(found["mean"]), list(found["std"])
+        values |= {"data.channels": len(mean), "data.mean": mean, "data.std": std}
+    return values

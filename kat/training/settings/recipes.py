@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -33,8 +33,7 @@ _WITH_DEFAULTS = ("digits", "fashion_mnist")
 
 def recipe_names(package: str = "kat.recipes") -> list[str]:
     """Return the names of the recipes, or for :data:`GRIDS` of the grids, that are shipped."""
-    names = (path.name for path in files(package).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    return sorted(path.stem for path in Path(str(files(package))).glob("*.yaml"))
 
 
 def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -> str:
@@ -51,15 +50,15 @@ def recipe_path(name: str, kind: str = "recipe", package: str = "kat.recipes") -
         InputError: there is neither.
     """
     known = recipe_names(package)
-    if Path(name).is_file() or (name not in known and Path(name).exists()):
-        return name
-    if name not in known:
+    if name in known and not Path(name).is_file():
+        return str(files(package) / f"{name}.yaml")
+    if not Path(name).exists():
         raise unknown(f"{kind} or file", name, known)
-    return str(files(package) / f"{name}.yaml")
+    return name
 
 
 def read_recipe(name: str | Path | None) -> dict[str, Any]:
-    """Read a recipe, by its path or its name; nothing for None.
+    """Read a recipe, by its path or its name, as nested settings; nothing for None.
 
     Raises:
         InputError: there is no such recipe, or the file is no YAML mapping of settings.
@@ -70,39 +69,38 @@ def read_recipe(name: str | Path | None) -> dict[str, Any]:
     content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
-    _check_names(content)
-    return content
+    return _named(content)
 
 
-def config_from(content: Mapping[str, Any], source: str = "") -> TrainConfig:
-    """Make the settings of a run from values nested as in a recipe, or with dotted names.
+def config_from(given: TrainConfig | Mapping[str, Any], before: str = "") -> TrainConfig:
+    """Validate the settings of a run, which may say auto.
 
     Args:
-        content: the values; the others have their defaults.
-        source: names the values in errors; empty: only the setting is named.
+        given: the settings; or values nested as in a recipe, or with dotted names. The others have
+            their defaults.
+        before: the beginning of a message.
 
     Raises:
         InputError: an unknown setting, or an invalid value.
     """
-    try:
-        _check_names(content)
-        return settings_from(TrainConfig, nested(content))
-    except InputError as error:
-        raise InputError(f"{source}: {error}" if source else str(error)) from None
+    content = given if isinstance(given, Mapping) else asdict(given)
+    return settings_from(TrainConfig, _named(content, before), before)
 
 
-def _check_names(settings: Mapping[str, Any]) -> None:
-    known = flat(asdict(TrainConfig()))
-    sections = {name.rpartition(".")[0] for name in known}
-    for name in flat(nested(settings)):
+def _named(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return settings nested, after a check of their names."""
+    content, sections = nested(settings), asdict(TrainConfig())
+    known = flat(sections)
+    for name in flat(content):
         if name not in known and name not in sections and not name.startswith("model.args."):
-            raise unknown("setting", name, known)
+            raise InputError(f"{before}{unknown('setting', name, known)}")
+    return content
 
 
-def config_of_run(
-    *settings: Mapping[str, Any], recipes: Iterable[Mapping[str, Any]] = ()
-) -> TrainConfig:
-    """Make the settings of a run: a base, and on it the settings that are given.
+def given_settings(
+    *settings: Mapping[str, Any], recipe: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return all settings of a run as they are given, nested: a base, and on it these settings.
 
     The base is, in this order:
 
@@ -114,25 +112,23 @@ def config_of_run(
 
     Args:
         settings: all settings that are given, also by recipes; later ones win.
-        recipes: the recipes among them.
+        recipe: what of them recipes say.
 
     Raises:
-        InputError: an unknown setting, an invalid value, or the directory of a new run is taken.
+        InputError: the directory of a new run is taken.
     """
     for one in settings:
         check_is("settings", one, Mapping)
     given = merged(*map(nested, settings))
     out = Path(given.get("out", TrainConfig.out))
-    kept = given.get("resume") and (out / SETTINGS).is_file()
     data = str(flat(given).get("data.name", DataConfig.name))
-    if kept:
-        base = read_settings(out)
-    elif data.startswith(_WITH_DEFAULTS) or any("model.name" in flat(nested(r)) for r in recipes):
-        base = {}
-    else:
+    base: Mapping[str, Any] = {}
+    if given.get("resume") and (out / SETTINGS).is_file():
+        base = nested(read_settings(out))
+    elif not data.startswith(_WITH_DEFAULTS) and "model.name" not in flat(recipe or {}):
         base = read_recipe(TASKS[task_of_data(data)].recipe)
-    content = merged(base, given)
-    out = Path(content.get("out", TrainConfig.out))
-    if not content.get("resume") and not (out / LOCK).exists():
-        take_directory(out, content.get("overwrite", False))  # config_from imports torch
-    return config_from(content)
+    given = merged(asdict(TrainConfig()), base, given)
+    out = Path(given["out"])
+    if not given["resume"] and not (out / LOCK).exists():
+        take_directory(out, given["overwrite"])  # before torch is imported
+    return given

@@ -176,12 +176,10 @@ def _grid(name: str, where: str, content: Any) -> Grid:
     taken = set(_COLUMNS)
     for task in TASKS.values():
         taken |= {metric.name for metric in task.metrics}
-    for factor in factors:
-        if factor in taken:
-            raise InputError(
-                f"the factor {factor!r} of {where} has the name of a column of the results;"
-                " rename it"
-            )
+    for factor in taken.intersection(factors):
+        raise InputError(
+            f"the factor {factor!r} of {where} has the name of a column of the results; rename it"
+        )
     cells = _cells(where, factors, given.vary)
     reached = None if given.reached is None else _text(given.reached)
     names = [cell.name for cell in cells]

@@ -20,7 +20,7 @@ from kat.errors import InputError, unknown
 from kat.settings import flat, merged, nested
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.record.run_directory import read_settings, read_summary, settings_to_keep
+from kat.training.record.run_directory import read_summary, settings_to_keep, unlike_default
 from kat.training.settings.recipes import GRIDS, config_from, read_recipe, recipe_path
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
@@ -30,7 +30,7 @@ from kat.training.tasks.registry import TASKS
 REPORTING = ("out", "log_every_n_steps", "loggers")
 """Settings of the run directory and of logging, which do not change the result of a run."""
 
-OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
+OF_ONE_CALL = {"out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time"}
 """Settings that a grid may not contain: the grid sets them, or they belong to a single call."""
 
 
@@ -98,12 +98,10 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
     grids: list[Grid] = []
     for name in names:
         grids += _find(name)
-    seen: set[str] = set()
-    for grid in grids:
-        for table in grid.names_of_tables:
-            if table in seen:
-                raise InputError(f"two grids are named {table!r} and would write the same files")
-            seen.add(table)
+    tables = list(itertools.chain.from_iterable(grid.names_of_tables for grid in grids))
+    for table in tables:
+        if tables.count(table) > 1:
+            raise InputError(f"two grids are named {table!r} and would write the same files")
     return grids
 
 
@@ -120,7 +118,6 @@ def _find(name: str) -> list[Grid]:
 
 def plan_runs(
     grid: Grid,
-    seeds: Sequence[int],
     overrides: Settings,
     out: Path,
 ) -> list[PlannedRun]:
@@ -131,7 +128,6 @@ def plan_runs(
 
     Args:
         grid: the grid.
-        seeds: seeds of each cell, one run per seed.
         overrides: settings of all runs that override the recipe and the grid.
         out: output folder of the sweep.
 
@@ -139,36 +135,31 @@ def plan_runs(
         InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
             a cell, cells are of different tasks, or a tested one is validated on the test images.
     """
-    base = merged(nested(read_recipe(grid.recipe)), grid.settings, overrides)
-    configs = []
-    for cell in grid.cells:
+    base = merged(read_recipe(grid.recipe), grid.settings, overrides)
+    runs = []
+    for seed, cell in itertools.product(grid.seeds, grid.cells):
         name = f"the cell {cell.name!r} of {grid.name}"
         own, over = flat(cell.settings), flat(overrides)
-        for setting in {**flat(grid.settings), **own, **over}:
-            if setting in OF_ONE_CALL:
-                raise InputError(
-                    f"{name} may not set {setting}: the grid sets seeds and run directories;"
-                    " to shorten its runs, set epochs or limit_train_batches"
-                )
-        star = {"model.name"} if "*" in str(own.get("model.name", "")) else set()
-        for setting in (own.keys() & over.keys()) - star:
+        for setting in OF_ONE_CALL & {*flat(grid.settings), *own, *over}:
+            raise InputError(
+                f"{name} may not set {setting}: the grid sets seeds and run directories;"
+                " to shorten its runs, set epochs or limit_train_batches"
+            )
+        if "*" in str(own.get("model.name", "")):  # its size is that of the model that is set
+            del own["model.name"]
+        for setting in own.keys() & over.keys():
             raise InputError(f"--set {setting} would override a setting of {name}")
-        content = merged(base, cell.settings, {"seed": seeds[0]})
-        config = config_from(with_model_of_size(content, base), name)
+        content = merged(base, cell.settings, {"seed": seed})
+        config = config_from(with_model_of_size(content, base), f"{name}: ")
         if grid.test and config.data.validate_on != "holdout":
             raise InputError(
                 f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"
                 " test images choose neither epochs nor settings"
             )
-        configs.append(config)
-    runs = []
-    for seed in seeds:
-        for cell, of_any_seed in zip(grid.cells, configs, strict=True):
-            config = replace(of_any_seed, seed=seed)
-            key = f"{config.model.name}-{fingerprint(config)}"
-            config = replace(config, out=str(out / "runs" / key))
-            job = Job(config, out / "logs" / f"{key}.log", grid.test)
-            runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
+        key = f"{config.model.name}-{fingerprint(config)}"
+        config = replace(config, out=str(out / "runs" / key))
+        job = Job(config, out / "logs" / f"{key}.log", grid.test)
+        runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
     metrics = {run.metric.name: run for run in runs}
     if len(metrics) > 1:
         each = ", ".join(f"{run.cell.name!r} by {run.metric.label}" for run in metrics.values())
@@ -244,31 +235,20 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
     return merged(content, {"model": {"name": name.replace("*", kat.removeprefix("kat_"))}})
 
 
-def settings_of(config: TrainConfig) -> Settings:
+def settings_of(kept: Settings) -> Settings:
     """Return the settings that determine the result of a run and differ from the defaults.
 
     They do not change when a new setting with a default is added. The run directory and the
     settings of logging are left out.
+
+    Args:
+        kept: the settings of a run, as run.yaml has them.
     """
-    return _not_default(settings_to_keep(config))
-
-
-def kept_settings(out: Path) -> Settings:
-    """:func:`settings_of` the run in a run directory.
-
-    Raises:
-        InputError: the folder has no readable run.yaml.
-    """
-    return _not_default(read_settings(out))
+    own = unlike_default(kept)
+    return nested({name: value for name, value in own.items() if name not in REPORTING})
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Return a hash of :func:`settings_of`: twelve hexadecimal digits."""
-    text = json.dumps(settings_of(config), sort_keys=True)
+    """Return a hash of :func:`settings_of` a run: twelve hexadecimal digits."""
+    text = json.dumps(settings_of(settings_to_keep(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _not_default(settings: Settings) -> Settings:
-    own, default = flat(settings), flat(settings_to_keep(TrainConfig()))
-    different = {n: v for n, v in own.items() if n not in default or v != default[n]}
-    return nested({n: v for n, v in different.items() if n not in REPORTING})

@@ -6,6 +6,7 @@ import pytest
 
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data import open_split
+from kat.training.settings.recipes import config_from
 from tests.cli.commands import QUICK, refused, run
 from tests.cli.dense.small_dense import MODELS, pictures
 from tests.data.dense.coco_files import instances, write_coco
@@ -48,7 +49,8 @@ def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(tmp_path):
     write_coco(tmp_path, content)
     for size in ("tiny", "small", "base"):
         given = ["--config", f"coco_kat_det_{size}", "--data.name", f"coco:{tmp_path}"]
-        data = open_split(parse_training(TrainingParser(), given)[0].data, "train")
+        settings, _ = parse_training(TrainingParser(), given)
+        data = open_split(config_from(settings).data, "train")
         assert "annotation 12" in data.note
         assert data[1][1]["labels"].tolist() == [1, 2]
 

@@ -27,7 +27,7 @@ def grid(tmp_path):
 
 def _runs(grid, out):
     tuning = tuning_grid(grid, grid.tune)
-    return tuning, plan_runs(tuning, tuning.seeds, {}, out)
+    return tuning, plan_runs(tuning, {}, out)
 
 
 def _finish(run, top1):
@@ -54,7 +54,7 @@ def test_tuning_runs_may_have_settings_of_their_own(grid, tmp_path):
     for run in runs:
         _finish(run, 50)
     tuned = tuned_grid(small, small.tune, runs)
-    compared = plan_runs(tuned, tuned.seeds, {}, tmp_path)
+    compared = plan_runs(tuned, {}, tmp_path)
     assert [run.job.config.epochs for run in compared] == [5, 5]
     assert not compared[0].done
 
@@ -70,7 +70,7 @@ def test_the_best_value_is_the_cell_s_and_an_edge_is_said(grid, tmp_path):
     ]  # fmt: skip
     assert tuned.cells[1].settings["epochs"] == 3
     assert small.cells[1].settings == {"epochs": 3}
-    seeds = [run.seed for run in plan_runs(tuned, tuned.seeds, {}, tmp_path)]
+    seeds = [run.seed for run in plan_runs(tuned, {}, tmp_path)]
     assert seeds == [0, 0, 1, 1]
 
 
