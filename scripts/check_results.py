@@ -315,9 +315,38 @@ def single(facts):
     facts["hours"] = sum(float(row["seconds"] or 0) for row in kept) / 3600
     row, *_ = read("../../examples/domains/results/language")
     facts |= {"language": int(row["parameters"]) / 1e6, "tokens": int(row["tokens"]) / 1e6}
-    for grid in ("degrees", "share"):
+
+
+def archived(facts):
+    """Arms that have left the library, and the short runs."""
+    grids = [cells(f"paper/paper_search{end}", "top1") for end in ("", "_2", "_best")]
+    facts["candidates"] = len(set().union(*grids)) - 1  # less KAT
+    facts["chosen"] = minus(grids[-1]["gated, a group a head"], grids[-1]["KAT"])
+    facts["clear on sets"] = 0
+    for stage in ("series", "molecules", "language"):
+        errors = {}
+        for row in read(f"../../examples/domains/results/normalized-{stage}"):
+            if row["for"] == "test" and float(row["test"]):  # without errors there is no ratio
+                error = math.log(float(row["test"]))
+                errors.setdefault((row["arm"], row["task"]), {})[row["seed"]] = error
+        for task in {task for arm, task in errors if arm == "act2"}:
+            values = minus(errors["act2", task], errors["plain", task])
+            facts["clear on sets"] += int(stage != "language" and p_value(values) < 0.05)
+            ratio(facts, f"normalized, {task}", values)
+    arms = {row["arm"]: row for row in read("../../examples/domains/results/normalized-cost")}
+    facts["normalized step"] = float(arms["act2"]["ratio"])
+    for grid in ("components", "degrees", "groups", "init", "share"):
         first, *others = cells(f"ablation/{grid}", "top1").values()
         facts[grid] = sum(p_value(minus(first, other)) < 0.05 for other in others)
+    short = cells("ablation/components", "top1")
+    facts["short, components"] = minus(short["KAT"], short["none of them (ViT, SiLU)"])
+    short = cells("ablation/models", "top1")
+    facts["short, GELU"] = minus(short["KAT"], short["ViT (GELU)"])
+    facts["short, SwiGLU"] = minus(short["KAT (gated)"], short["ViT (SwiGLU)"])
+    schemes = {}
+    for row in read("stability"):
+        schemes.setdefault(row["mlp_init"], {})[row["seed"]] = float(row["best_val_top1"])
+    facts["short, scheme"] = minus(schemes["variance_preserving"], schemes["trunc_normal"])
 
 
 def tables(facts):
@@ -395,7 +424,7 @@ def check(text, lines, facts):
 def recompute(folder):
     """What is wrong on the pages, a line each, and the number of figures that were compared."""
     facts, wrong, count = {}, [], 0
-    for part in (images, other_fields, longer, fixed, costs, single, tables):
+    for part in (images, other_fields, longer, fixed, costs, single, archived, tables):
         part(facts)
     everywhere, *pages = Path(__file__).with_suffix(".txt").read_text().split("\n@ ")
     for name, *lines in map(str.splitlines, pages):

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_no_module_takes_the_place_of_a_name_of_its_package():
                 case _:
                     names = set()
             assert not names & modules, f"{package}: {names & modules}"
+
+
+def test_pytest_collects_every_file_of_tests():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    patterns = settings["ini_options"]["python_files"]
+    for path in (ROOT / "tests").rglob("*.py"):
+        if re.search(r"^def test_", path.read_text(), re.MULTILINE):
+            assert any(map(path.match, patterns)), path
 
 
 def test_every_folder_of_modules_is_a_package():

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+pytest.importorskip("triton")
+
+from triton import knobs
 from triton.runtime import driver
 
 import kat
@@ -24,6 +28,9 @@ from kat.ops.triton import launch, selfcheck
 from tests.ops.triton.interpreted import _planned_again as _planned_again
 from tests.ops.triton.interpreted import capture, inputs
 from tests.ptx.memory import Region
+
+if knobs.runtime.interpret:
+    pytest.skip("emulated in a process of its own: make test", allow_module_level=True)
 
 FOLDER = Path(launch.__file__).parent
 MISTAKES = {

@@ -1,7 +1,7 @@
 """The GPU kernels without a GPU, against the reference in float64: interpreted, or emulated.
 
 Triton reads TRITON_INTERPRET on import, so ``make test`` runs this file in processes of its own: by
-Triton's interpreter, and as the code that Triton compiles (a part of it).
+Triton's interpreter, and as the code that Triton compiles (a part of it). Elsewhere it is skipped.
 
     TRITON_INTERPRET=1 pytest tests/ops/triton/interpreted.py -m "release or not release"
     pytest -p tests.ops.triton.emulated tests/ops/triton/interpreted.py
@@ -17,8 +17,11 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-import triton
 from torch import Tensor
+
+pytest.importorskip("triton")
+
+import triton
 from triton import knobs
 from triton.compiler import CompiledKernel
 from triton.language import core
@@ -32,6 +35,10 @@ from kat.ops.triton import backend as gpu
 from kat.ops.triton import kernels
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
+
+if not triton_launch.INTERPRETED:
+    reason = "interpreted and emulated in processes of their own: make test"
+    pytest.skip(reason, allow_module_level=True)
 
 NUMPY = tuple(map(int, numpy.__version__.split(".")[:2]))
 pytestmark = pytest.mark.skipif(

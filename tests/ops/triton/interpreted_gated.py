@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import kat
+
+pytest.importorskip("triton")
+
 from kat.ops.triton.launch import Sharing
 from tests.ops.test_gated import of_elements
 from tests.ops.triton.interpreted import SLACK, backward, inputs
