@@ -216,11 +216,11 @@ def test_objects_and_masks(task, items, tmp_path):
 
 
 def test_a_named_model_keeps_the_recipe_of_the_task_unless_it_is_none(monkeypatch):
-    monkeypatch.setattr("kat.training.train", lambda config: config)
+    monkeypatch.setattr("kat.training.train", lambda given: given)
     own = {"data": "folder:x", "model": "kat_micro"}
     found = [kat.train(recipe, **own) for recipe in (None, "finetune", "none")]
     assert found[0] == found[1]
-    assert [config.epochs for config in found] == ["auto", "auto", 10]
+    assert [given["epochs"] for given in found] == ["auto", "auto", 10]
 
 
 @pytest.mark.parametrize(

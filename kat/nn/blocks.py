@@ -17,7 +17,7 @@ import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -558,7 +558,7 @@ def _parameters(layers: Sequence[Layer]) -> list[Tensor | None]:
     return parameters
 
 
-def _layers(forms: Sequence[Form], parameters: Sequence[Tensor | None]) -> list[Layer]:
+def _layers(forms: Sequence[str], parameters: Sequence[Tensor | None]) -> list[Layer]:
     layers = []
     for number, form in enumerate(forms):
         first = number * PARAMETERS
@@ -597,7 +597,7 @@ def _recorded(
 def _formula(x: Tensor, v: Tensor | None, layers: Sequence[Layer], dtype: torch.dtype) -> Tensor:
     """W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k by plain operations, with products in a dtype."""
     for f, weight, bias in layers:
-        y = x if f is None else rational(x, f.numerator, f.denominator, v, form=f.form)
+        y = x if f is None else rational(x, f.numerator, f.denominator, v, form=cast(Form, f.form))
         bias = None if bias is None else bias.to(dtype)
         x = functional.linear(y.to(dtype), weight.to(dtype), bias)
     return x
