@@ -26,7 +26,7 @@ from torch.nn import functional
 from kat.nn.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.rational import GroupRational, product_dtype
 from kat.ops import Form, rational
-from kat.ops.arguments import Rational, arguments_valid
+from kat.ops.arguments import Rational, check_arguments
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import (
     constant_when_compiled,
@@ -181,7 +181,11 @@ def _fusible_layer(modules: Modules) -> Layer | None:
     f = Rational(activation.weight_numerator, activation.weight_denominator, activation.form)
     if type(f.numerator) not in _TENSOR_TYPES or type(f.denominator) not in _TENSOR_TYPES:
         return None
-    return Layer(f, weight, bias) if arguments_valid(f, weight) else None  # as wide as F(x)
+    try:
+        check_arguments(f, weight)  # as wide as F(x)
+    except (TypeError, ValueError):
+        return None
+    return Layer(f, weight, bias)
 
 
 def _has_no_effect(module: nn.Module) -> bool:

@@ -84,8 +84,25 @@ def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
             not like x.
         TypeError: a tensor that is not floating point, or not dense.
     """
-    if not arguments_valid(f, x):  # in a microsecond
-        raise _problem(f, x)
+    numerator, denominator, form = f
+    check_form(form)
+    for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
+        if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
+            got = f"{tensor.layout}, {tensor.dtype}"
+            raise TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
+    if not (_have_rows(f) and x.dim()):
+        raise ValueError(
+            "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
+            f" (1 or G, n), with G groups that divide C channels; got shapes {tuple(x.shape)},"
+            f" {tuple(numerator.shape)} and {tuple(denominator.shape)}"
+        )
+    width = x.shape[-1]
+    if width % f.groups:
+        raise ValueError(
+            f"{width} channels are not divisible by {f.groups} groups, but by {divisors(width)}"
+        )
     if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
         (x.shape, x.dtype, x.layout, x.device)
     ):
@@ -95,47 +112,15 @@ def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
         )
 
 
-def arguments_valid(f: Rational, x: Tensor) -> bool:
-    """Return True if :func:`check_arguments` has nothing to say."""
-    numerator, denominator, form = f
-    for tensor in (x, numerator, denominator):
-        if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
-            return False
-    if not numerator.device == denominator.device == x.device:
+def _have_rows(f: Rational) -> bool:
+    """Return True if each coefficient tensor has one row, or one for each group."""
+    numerator, denominator, _ = f
+    if not numerator.dim() == denominator.dim() == 2 or numerator.shape[1] < 2:
         return False
-    if form not in FORMS or not numerator.dim() == denominator.dim() == 2 or not x.dim():
-        return False
-    rows, columns = numerator.shape
-    others = denominator.shape[0]
-    groups = max(rows, others)
-    rows_fit = rows in (1, groups) and others in (1, groups)
-    return columns > 1 and rows_fit and groups > 0 and x.shape[-1] % groups == 0
+    groups = f.groups
+    return groups > 0 and numerator.shape[0] in (1, groups) and denominator.shape[0] in (1, groups)
 
 
 def divisors(width: int) -> str:
     """Return the numbers of groups, up to 64, that divide a width, for a message."""
     return ", ".join(str(count) for count in range(1, 65) if width % count == 0)
-
-
-def _problem(f: Rational, x: Tensor) -> Exception:
-    """Return the error of arguments that do not fit."""
-    numerator, denominator, form = f
-    check_form(form)
-    for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
-        if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
-            got = f"{tensor.layout}, {tensor.dtype}"
-            return TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
-        if tensor.device != x.device:
-            return ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
-    if numerator.dim() == denominator.dim() == 2 and x.dim():
-        groups = max(numerator.shape[0], denominator.shape[0], 1)
-        if x.shape[-1] % groups:
-            width = x.shape[-1]
-            return ValueError(
-                f"{width} channels are not divisible by {groups} groups, but by {divisors(width)}"
-            )
-    return ValueError(
-        "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
-        f" (1 or G, n), with G groups that divide C channels; got shapes {tuple(x.shape)},"
-        f" {tuple(numerator.shape)} and {tuple(denominator.shape)}"
-    )

@@ -19,7 +19,6 @@ from kat.ops.torch_internals import (
     in_vmap,
     is_eager,
     is_exporting,
-    is_known_batch_of_gradients,
 )
 
 
@@ -62,19 +61,10 @@ def _value(f: Rational, x: Tensor) -> Tensor:
 
 
 def _gradients(f: Rational, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of ``sum(grad * F(x))`` for x (..., G, D).
-
-    Raises:
-        RuntimeError: ``grad`` is a batch of gradients, and some x is huge.
-    """
+    """dx, da and db of ``sum(grad * F(x))`` for x (..., G, D)."""
     limit = _limit(f, x)
     if _can_read(f, x) and _needs_no_scaling(limit, x, grad):
         return reference.gradients(f, grad, x)
-    if not torch.compiler.is_compiling() and is_known_batch_of_gradients(grad):
-        raise RuntimeError(
-            "impl='reference' does not take batches of gradients (is_grads_batched=True) of huge x:"
-            " PyTorch cannot batch all of its operations; use impl=None, or torch.func.vmap"
-        )
     ordinary = (x.abs() <= limit) & _is_ordinary(grad)
     dx, da, db = reference.gradients(f, grad.where(ordinary, 0), x.where(ordinary, 0))
     few = scaled.gradients(f, grad.where(~ordinary, 0), x.where(~ordinary, 0))

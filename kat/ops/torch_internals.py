@@ -24,10 +24,6 @@ def _assume_so() -> bool:
     return True
 
 
-def _never(tensor: Tensor) -> bool:
-    return False
-
-
 def _has_no_memory(tensor: Tensor) -> bool:
     """Return True if there is no storage (batches of gradients) or an empty one (lazy zeros)."""
     try:
@@ -39,7 +35,6 @@ def _has_no_memory(tensor: Tensor) -> bool:
 _functorch = getattr(torch._C, "_functorch", None)
 _active_transforms = getattr(_functorch, "get_interpreter_stack", None)
 _may_be_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _has_no_memory)
-is_known_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _never)
 _is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", None)
