@@ -224,4 +224,4 @@ trainer.save_model("with_trainer")  # checkpoint_path="with_trainer/model.safete
 #
 # The file `two_digits.pth` does not say what its outputs mean, so `kat.load`, `kat eval` and `kat predict` do not open
 # it. If you need exact resuming, several GPUs or reports, [write a task](../../CONTRIBUTING.md#a-task): the outline
-# there is regression. [What it does not have](../index.md#what-it-does-not-have) names tools for other tasks.
+# there is regression. [Other data](../data.md#other-data) names tools for other tasks.

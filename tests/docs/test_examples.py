@@ -24,7 +24,7 @@ FLAGS = doctest.ELLIPSIS
 NAMES = (
     "index", "getting-started", "own-model", "language-model", "first-principles", "kanify",
     "fine-tuning", "higher-order", "checkpoints", "backends", "coming-from-the-authors-code",
-    "reference/fitting", "reference/nn",
+    "reference/fitting", "reference/weights",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
