@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +22,8 @@ from kat.training.tasks.declared import Metric
 
 _LINE, _LETTERS, _TITLE = 0.36, 24, 60
 """The height of a line of a forest in inches, and the most letters side by side: name and title."""
+_COLUMN, _COLUMN_LETTERS = 3.4, 46
+"""The width of a column in inches, whose text can be read on a phone, and the letters of a line."""
 _FAR = 2
 """A reach of more than so many median reaches is far beyond the others."""
 
@@ -85,7 +88,8 @@ def _draw_estimate(
 def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: str) -> Figure:
     """Draw differences with their 95 % intervals, group below group, the largest on top.
 
-    An arrow stands for a difference far beyond the others; its value is beside it, as of all.
+    A name and its value are above the interval. An arrow stands for a difference far beyond the
+    others.
 
     Args:
         groups: by heading, differences and their names.
@@ -96,17 +100,22 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
     for heading, differences in groups.items():
         headings[len(lines)] = heading
         lines += [("", None), *sorted(differences, key=lambda pair: -pair[1].mean)]
-    figure, axes = _forest(lines)
-    axes.axvline(0, color=base.INK, lw=0.8)
+    size = _COLUMN, 1 + 1.2 * _LINE * len(lines)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.axvline(0, color=base.INK, lw=0.8, alpha=0.4)
     for place, heading in headings.items():
-        text = axes.text(1, place, fill(plain(heading), 2 * _LETTERS), ha="right", va="center")
-        text.set(size=9, weight="bold", transform=axes.get_yaxis_transform())
+        _write(axes, place + 0.1, plain(heading), size=8, weight="bold")
     drawn = [difference for _, difference in lines if difference is not None]
     shown = _shown(drawn)
     for place, (name, difference) in enumerate(lines):
         if difference is None:
             continue
         mean = difference.mean
+        _write(axes, place - 0.22, f"{difference.text(sign=True)}  {plain(name)}", size=8)
         color = colors(1)[0] if abs(mean) > difference.half_width else base.MUTED
         if abs(mean) <= shown:
             _draw_estimate(axes, place, name, difference, color)
@@ -114,12 +123,25 @@ def draw_forest(groups: Mapping[str, Sequence[tuple[str, Estimate]]], xlabel: st
             axes.plot(math.copysign(shown, mean), place, "<" if mean < 0 else ">", color=color)
     if math.isfinite(shown):
         axes.set_xlim(-1.05 * shown, 1.05 * shown)
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(fill(xlabel, _COLUMN_LETTERS))
     title = "differences seed by seed; one seed, no intervals"
     if any(difference.n > 1 for difference in drawn):
         title = "differences seed by seed, 95 % intervals\ngray: it contains 0, or there is none"
     figure.suptitle(title)
     return figure
+
+
+def _write(axes: Axes, place: float, text: str, **font: Any) -> None:
+    """Write a text from the left edge on, above a line."""
+    written = axes.text(
+        0,
+        place,
+        fill(text, _COLUMN_LETTERS),
+        va="bottom",
+        transform=axes.get_yaxis_transform(),
+        **font,
+    )
+    written.set_in_layout(False)
 
 
 def _shown(differences: Sequence[Estimate]) -> float:
