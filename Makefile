@@ -1,6 +1,7 @@
 # make demo            install what training needs, and train a KAT and a ViT on real images
 # make test            install the rest, and run the tests
 # make test-core       install and run what a change to kat/ops or kat/nn needs
+# make coverage        the share of kat/ that the fast tests run
 # make docs            build the documentation site into build/site, its tutorials run (needs npm)
 # make gpu-report      check and measure everything on one GPU, 20 minutes; no .venv is needed
 # make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
@@ -38,10 +39,10 @@ KERNELS := tests/ops/triton/interpreted.py tests/ops/triton/interpreted_gated.py
 INTERPRETED = TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n auto $(KERNELS)
 EMULATED = $(BIN)/python -m pytest -q -n auto -p tests.ops.triton.emulated -m "release or not release"
 
-.PHONY: help setup tools demo test test-core docs gpu-report wheel has-repository release-check lint clean
+.PHONY: help setup tools demo test test-core coverage docs gpu-report wheel has-repository release-check lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 14
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 15
 
 setup: $(READY)
 
@@ -78,6 +79,9 @@ test-core: $(CORE)
 	$(BIN)/ruff check kat/ops kat/nn tests/ops tests/nn
 	$(BIN)/mypy kat/ops kat/nn
 	$(BIN)/python -m pytest -q -n auto -m "not slow" tests/ops tests/nn
+
+coverage: $(READY)
+	$(BIN)/python -m pytest -q -n auto -m "not slow" --cov=kat --cov-fail-under=85
 
 # By PYTHON if the command line names it, else by .venv if there is one.
 gpu-report:
