@@ -1,5 +1,7 @@
 # make demo            install what training needs, and train a KAT and a ViT on real images
 # make test            install the rest, and run the tests
+# make test-core       install and run what a change to kat/ops or kat/nn needs
+# make coverage        the share of kat/ that the fast tests run
 # make docs            build the documentation site into build/site, its tutorials run (needs npm)
 # make gpu-report      check and measure everything on one GPU, 20 minutes; no .venv is needed
 # make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
@@ -16,6 +18,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIBRARY := $(VENV)/.library
+CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -36,21 +39,23 @@ KERNELS := tests/ops/triton/interpreted.py tests/ops/triton/interpreted_gated.py
 INTERPRETED = TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n auto $(KERNELS)
 EMULATED = $(BIN)/python -m pytest -q -n auto -p tests.ops.triton.emulated -m "release or not release"
 
-.PHONY: help setup tools demo test docs gpu-report wheel has-repository release-check lint clean
+.PHONY: help setup tools demo test test-core coverage docs gpu-report wheel has-repository release-check lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 15
 
 setup: $(READY)
 
-$(LIBRARY): pyproject.toml scripts/setup.sh
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
+$(LIBRARY): EXTRA := plot
+$(CORE): EXTRA := dev-core
+$(LIBRARY) $(CORE): pyproject.toml scripts/setup.sh
+	@EXTRA="$(EXTRA)" PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
 	@touch $@
 
 $(READY): $(LIBRARY)
 	@echo "installing what tests, pages and checks need (a few minutes the first time)"
 	@$(PIP_INSTALL) --editable '.[dev]'
-	@touch $@
+	@touch $(CORE) $@
 
 tools: $(TOOLS)
 
@@ -69,6 +74,14 @@ ifeq ($(shell uname),Linux)
 	$(INTERPRETED)
 	$(EMULATED) @tests/ops/triton/emulated.txt
 endif
+
+test-core: $(CORE)
+	$(BIN)/ruff check kat/ops kat/nn tests/ops tests/nn
+	$(BIN)/mypy kat/ops kat/nn
+	$(BIN)/python -m pytest -q -n auto -m "not slow" tests/ops tests/nn
+
+coverage: $(READY)
+	$(BIN)/python -m pytest -q -n auto -m "not slow" --cov=kat --cov-fail-under=85
 
 # By PYTHON if the command line names it, else by .venv if there is one.
 gpu-report:

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes the virtual environment and installs torch and this project, with figures, into it.
-# Reads PYTHON, VENV and TORCH_INDEX, see the Makefile, and CONSTRAINTS, a file of versions for pip.
+# Makes the virtual environment and installs torch and this project, with one extra, into it.
+# Reads EXTRA, PYTHON, VENV and TORCH_INDEX, see the Makefile, and CONSTRAINTS, a file of versions
+# for pip.
 set -eu
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -34,5 +35,5 @@ if ! "$VENV/bin/python" -c 'import torch, torchvision' 2>/dev/null; then
         pip install 'torch>=2.10,<3' 'torchvision>=0.25,<1'
     fi
 fi
-pip install ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} --editable '.[plot]'
+pip install ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} --editable ".[$EXTRA]"
 "$VENV/bin/python" -c 'import torch; print(f"ready: torch {torch.__version__}", "with CUDA" if torch.cuda.is_available() else "on the CPU")'
