@@ -66,19 +66,6 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
         assert len(list(_missing(objects, others))) <= 0.01 * len(objects)
 
 
-@pytest.mark.parametrize(
-    ("task", "ending"),
-    [("detection", "pt2"), pytest.param("segmentation", "onnx", marks=pytest.mark.release)],
-)
-def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_path, capsys):
-    exported = tmp_path / f"backbone.{ending}"
-    assert run("export", runs / task, "--out", exported, "--backbone") == 0
-    assert "features within" in capsys.readouterr().out
-    predict = ("predict", *pictures(items, 1), "--checkpoint", exported)
-    for command in (("eval", exported, "--data", f"coco:{items}"), predict):
-        assert "without heads" in refused(capsys, *command, "--trust")
-
-
 def test_a_segmentation_model_is_exported_for_one_size(runs, tmp_path, capsys):
     command = ("export", runs / "segmentation", "--out", tmp_path / "s.pt2", "--dynamic-size")
     assert "one image size" in refused(capsys, *command)
