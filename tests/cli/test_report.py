@@ -50,16 +50,6 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     assert "gray: the inputs" not in str(texts_of(page))
 
 
-def test_a_vit_has_curves_and_attention(vit_run, tmp_path):
-    page = tmp_path / "vit.html"
-    assert run("report", vit_run, "--images", 4, "--out", page) == 0
-    assert re.findall(r"<h2 id=.*?>(.*?)</h2>", page.read_text()) == [
-        "Learning curves",
-        "Predictions",
-        "Attention",
-    ]
-
-
 def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
     table = kat_run.parent / "small.csv"
     folders = (kat_run, vit_run)

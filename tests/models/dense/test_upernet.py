@@ -68,12 +68,6 @@ def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
     assert (maps[3].grad.abs().sum(1) > 0).all()  # but pooling sees everything
 
 
-def test_arguments_reach_the_transformer():
-    model = upernet(num_groups=4, degree=(3, 2), drop_path_rate=0.2)
-    assert model.transformer.blocks[0].mlp.act1.weight_denominator.shape == (4, 2)
-    assert model.transformer.blocks[3].drop_path1.drop_prob == pytest.approx(0.2)
-
-
 def test_layers_decay_from_the_head_to_the_embeddings():
     model = upernet(relative_position=True)
     spared = model.no_weight_decay()
