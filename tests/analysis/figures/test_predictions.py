@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kat.analysis.figures.predictions import (
-    block_maxima,
-)
+from kat.analysis.figures.predictions import block_maxima
 
 
 def test_no_confusion_vanishes_in_the_figure_of_many_classes():
