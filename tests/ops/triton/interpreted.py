@@ -316,7 +316,7 @@ def test_the_output_is_in_the_dtype_of_the_product_that_follows(form):
 @pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
 def test_a_capture_without_a_warm_up_names_it(monkeypatch):
     grad, x, a, b = (t.requires_grad_() for t in inputs((5, 24), rows=(1, 3), degree=(4, 3)))
-    monkeypatch.setattr(kat.ops.api, "value", partial(run_forward, backend=gpu))
+    monkeypatch.setattr(kat.ops.api, "run_forward", partial(run_forward, backend=gpu))
     monkeypatch.setattr(kat.ops.api, "gradients", partial(run_backward, backend=gpu))
     with capture(monkeypatch), pytest.raises(RuntimeError, match=r"call kat\.ops\.warmup"):
         forward(x, a, b)
