@@ -124,6 +124,19 @@ def test_inputs_that_do_not_fit_are_refused_as_by_the_modules():
         make_mlp()(torch.randn(7, 16, dtype=torch.float64))
 
 
+@torch.no_grad()
+def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "least_bytes", lambda: 7 * 32 * 4)
+    mlp, calls, own = make_mlp(), [], blocks.forward
+    monkeypatch.setattr(blocks, "forward", lambda *i, **named: calls.append(i) or own(*i, **named))
+    for rows in (6, 7):
+        x = torch.randn(rows, 16)
+        torch.testing.assert_close(mlp(x), one_by_one(mlp, x))
+        assert len(calls) == rows - 6
+    monkeypatch.undo()
+    assert blocks.least_bytes() == blocks.second_level_cache() * torch.get_num_threads()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(9, 16), (2, 9, 16)])
 @pytest.mark.parametrize("layer", [kat.GRKANMlp, kat.GRKANLinear])
