@@ -123,29 +123,6 @@ def test_only_this_user_can_put_files_where_a_writer_opens_its_path(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["figure.png", "victim"]
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_nothing_is_written_through_a_link_in_the_temporary_folder(tmp_path, monkeypatch, links):
-    """As where others may rename its folder, and put their own in its place."""
-    victim, make = tmp_path / "victim", Path.mkdir
-    victim.write_text("mine")
-    if not links:
-        monkeypatch.setattr(os, "link", _no_links)
-
-    def swapped(folder, *args):
-        make(folder, *args)
-        (folder / folder.name).symlink_to(victim)
-
-    monkeypatch.setattr(Path, "mkdir", swapped)
-    for write in (
-        lambda: write_text(tmp_path / "table.csv", "new"),
-        lambda: link_or_copy(tmp_path / "victim", tmp_path / "other.csv"),
-    ):
-        with pytest.raises(OSError, match="File exists"):
-            write()
-    assert victim.read_text() == "mine"
-    assert os.listdir(tmp_path) == ["victim"]
-
-
 def test_lines_are_not_appended_through_a_link(tmp_path):
     (tmp_path / "victim").write_text("mine\n")
     (tmp_path / "log").symlink_to(tmp_path / "victim")

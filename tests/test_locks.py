@@ -61,12 +61,6 @@ def test_no_other_file_is_changed_by_a_link(tmp_path):
     with locked(path):
         assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}"
     assert victim.read_text() == "mine"
-    empty = tmp_path / "empty"
-    empty.touch()
-    os.link(empty, path)
-    with locked(path):
-        assert empty.read_text() == ""
-    assert not path.exists()
 
 
 def test_threads_of_one_process_exclude_each_other(tmp_path):

@@ -54,11 +54,3 @@ def test_pages_are_drawn_and_fit(browser, written, kind, width, dark):
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == (
         DARK if dark else LIGHT
     )
-
-
-def test_the_page_follows_the_mode_while_it_is_open(browser, written):
-    browser.open(written["grid"])
-    color = "return getComputedStyle(document.body).backgroundColor"
-    assert browser.run(color) == LIGHT
-    browser.prefer("dark")
-    browser.wait_for(f"{color} == '{DARK}'")

@@ -9,27 +9,6 @@ from tests.cli.commands import refused, run
 pytestmark = pytest.mark.slow
 
 
-def test_imagenet_recipe_trains_and_evaluates(imagenet, tmp_path, capsys):
-    out = tmp_path / "run"
-    torn = imagenet / "val" / "n03" / "0.jpg"
-    (imagenet / "val" / "n03" / "1.jpg").write_bytes(torn.read_bytes())
-    torn.write_bytes(b"torn")
-    notes = imagenet / "train" / "n00" / "notes.txt"
-    notes.write_text("taken in May")
-    code = run(
-        "train", "--config", "imagenet_kat_tiny", "--data.name", f"folder:{imagenet}",
-        "--out", out, "--epochs", 1, "--optim.warmup_epochs", 0, "--limit_train_batches", 2,
-        "--data.batch_size", 4, "--data.num_workers", 1, "--no-progress",
-    )  # fmt: skip
-    assert code == 0
-    printed = capsys.readouterr().out
-    assert f"skipped {torn}" in printed
-    assert "2 files skipped" in printed
-    assert f"skipped {notes}" in printed
-    assert run("eval", out, "--no-progress") == 0
-    assert "1 file skipped" in capsys.readouterr().out
-
-
 def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, tmp_path, capsys):
     for target, says in (("missing/x.json", "does not exist"), ("", "is not a regular file")):
         assert says in refused(capsys, "eval", digits_run, "--json", tmp_path / target)

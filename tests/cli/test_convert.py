@@ -13,7 +13,7 @@ from PIL import Image
 import kat
 from kat.models import build_model, load_model, save_model
 from kat.models.checkpoints.checksum import NO_CHECKSUM, write_checksum
-from tests.cli.commands import QUICK, refused, run
+from tests.cli.commands import refused, run
 from tests.models.conversion.vits import distance, trained
 from tests.records import RECORD
 
@@ -97,21 +97,3 @@ def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     data = ("--data", "digits", "--json", answers, "--no-progress")
     assert "not finite" in refused(capsys, "eval", tmp_path / "whole", *data)
     assert not answers.exists()
-
-
-def test_training_starts_at_the_vit(tmp_path, capsys):
-    vit = trained(timm.create_model("vit_micro_patch2_8", in_chans=1, init_values=1.0))
-    safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
-    code = run(
-        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
-        "--optim.warmup_epochs", 0, "--init-from", tmp_path / "vit.safetensors",
-        "--model.args", "{init_values: 1e-5}", "--optim.lr", 1e-12, "--optim.min_lr", 0,
-        "--optim.weight_decay", 0, *QUICK,
-    )  # fmt: skip
-    assert code == 0
-    assert "16 fresh" in capsys.readouterr().out
-    model, record = load_model(tmp_path / "run")
-    assert record.args["init_values"] == 1e-5
-    assert max(distance(model, vit)) <= 1e-2
-    report = json.loads((tmp_path / "run" / "conversion.json").read_text())
-    assert report["activation"] == "GELU"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -64,15 +63,10 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(*_command(images, source, out, "--epochs", 2)) == 0
     printed = capsys.readouterr().out
-    assert "3 of its 30" in printed
     assert "model.name=kat_micro_patch2_8, data.image_size=8, data.channels=1" in printed
     settings = (out / "run.yaml").read_text()
-    of_the_machine = ["accelerator: auto", "devices: auto", "strategy: auto"]
-    assert [line for line in settings.splitlines() if "auto" in line.split()] == of_the_machine
     resolved = yaml.safe_load(settings)
     assert (resolved["data"]["batch_size"], resolved["optim"]["warmup_epochs"]) == (8, 0.1)
-    conversion = json.loads((out / "conversion.json").read_text())
-    assert conversion["fresh"] == ["head.weight", "head.bias"]
     model, record = load_model(out)
     assert (record.input_size, record.mean, record.std) == ((1, 8, 8), (0.4,), (0.3,))
     assert (record.interpolation, record.crop_pct) == ("bilinear", 0.95)
@@ -89,7 +83,6 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     again = yaml.safe_load((out / "run.yaml").read_text())
     assert (again["model"]["args"]["depth"], again["data"]["mean"]) == (2, [0.4])
     assert again["optim"]["lr"] == resolved["optim"]["lr"]
-    assert len(list(csv.DictReader((out / "history.csv").open()))) == 3
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.release)])
@@ -110,37 +103,6 @@ def test_linear_probe_trains_the_head_alone(images, source, tmp_path, processes)
             assert torch.equal(before[name], after[name]), name
     state = torch.load(out / "last.ckpt", weights_only=True)["optimizer_state"]["state"]
     assert len(state) == 2
-
-
-def test_another_optimiser_or_other_groups_on_resume_are_one_line(images, source, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert run(*_command(images, source, out, "--epochs", 1)) == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    for options, now in (
-        (["--optim.name", "sgd"], "sgd"),
-        (["--model.freeze", "backbone"], "adamw"),
-    ):
-        resume = ["train", "--resume", "true", "--out", out, "--epochs", 2, *options]
-        assert f"settings ({now})" in refused(capsys, *resume)
-    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    changed = ["--optim.layer_decay", 0.5, "--optim.rational_lr_scale", 2]
-    assert run("train", "--resume", "true", "--out", out, "--epochs", 2, *changed) == 0
-
-
-def test_another_image_size(images, tmp_path):
-    """Positions are resampled; all else is carried over."""
-    save_model(build_model(RECORD), RECORD, tmp_path / "source")
-    out = tmp_path / "run"
-    options = ["--epochs", 1, "--data.image_size", 12, "--optim.lr", 1e-12, "--optim.min_lr", 0]
-    options += ["--optim.warmup_lr", 0, "--optim.weight_decay", 0]
-    assert run(*_command(images, tmp_path / "source", out, *options)) == 0
-    before, after = _weights(tmp_path / "source"), _weights(out)
-    assert after["pos_embed"].shape == (1, 1 + 36, 64)
-    for name in before:
-        if not name.startswith(("pos_embed", "head.")):
-            torch.testing.assert_close(after[name], before[name])
-    assert load_model(out)[1].input_size == (1, 12, 12)
-    assert run("eval", out, "--no-progress") == 0
 
 
 @pytest.mark.parametrize(
@@ -169,32 +131,6 @@ def test_the_bare_call_says_in_a_line_what_it_chooses(
     assert f" model.name={model}, data.image_size=" in chosen
     if task != "classification":
         assert recipe in refused(capsys, "train", "--config", "finetune", *bare)
-
-
-def test_a_bare_file_needs_a_named_model_which_keeps_the_recipe(images, source, tmp_path, capsys):
-    file = shutil.copy(source / "model.safetensors", tmp_path / "bare.safetensors")
-    command = ["train", "--data", f"folder:{images}", "--init-from", file, "--device", "cpu"]
-    command += ["--model.args", "{depth: 2}", "--out", tmp_path / "run", *QUICK, "--dry-run"]
-    assert "--model.name" in refused(capsys, *command)
-    named = ("--model.name", "kat_micro_patch2_8")
-    assert run(*command, *named) == 0
-    assert capsys.readouterr().out.count("classification: epochs=100, data.image_size=8,") == 1
-    plain = ("--config", "none", "--data.image_size", 8, "--data.channels", 1)
-    assert run(*command, *named, *plain, "--data.batch_size", 2) == 0
-    assert "chosen" not in capsys.readouterr().out
-
-
-def test_a_bare_run_is_resumed_and_evaluated(images, tmp_path, capsys):
-    bare = ["train", "--data", f"folder:{images}", *QUICK, "--out", tmp_path / "run"]
-    assert run(*bare, "--epochs", 2, "--limit_epochs", 1) == 0
-    before = (tmp_path / "run" / "run.yaml").read_text()
-    assert run(*bare, "--epochs", 2, "--limit_epochs", 2, "--resume") == 0
-    after = (tmp_path / "run" / "run.yaml").read_text()
-    assert after.replace("limit_epochs: 2", "limit_epochs: 1") == before.replace(
-        "resume: false", "resume: true"
-    )
-    assert capsys.readouterr().out.count("--config finetune") == 1
-    assert run("eval", tmp_path / "run", "--no-progress") == 0
 
 
 def test_functions_from_a_run_stay_fixed(digits_run, tmp_path, capsys):

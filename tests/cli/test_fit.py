@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 
-import numpy as np
 import pytest
-import yaml
 
 from kat.nn.fitting import FUNCTIONS, fitter
-from tests.cli.commands import QUICK, refused, run
+from tests.cli.commands import refused, run
 
 
 @pytest.mark.slow
@@ -49,47 +46,6 @@ def test_help_names_all_methods_weights_and_functions(capsys):
     shown = capsys.readouterr().out
     choices = ["{" + ",".join(names) + "}" for names in (fitter.METHODS, fitter.WEIGHTS)]
     assert [name for name in (*choices, *FUNCTIONS) if name not in shown] == []
-
-
-def test_a_fit_of_the_interval_alone(tmp_path, capsys):
-    """Form B's GELU on [-3, 3]: three times as close as on the whole line, and wrong beyond."""
-    out = tmp_path / "fit.json"
-    assert run("fit", "gelu", "--form", "B", "--interval-only", "--out", out) == 0
-    assert json.loads(out.read_text())["whole_line"] is False
-    shown = capsys.readouterr().out
-    assert "[-3, 3] only" in shown
-    beyond = re.search(r"max error on \[-6, 6\] +(\S+)", shown)[1]
-    assert float(beyond) > 5
-
-
-def test_points_are_fitted_and_drawn(tmp_path, capsys):
-    x = np.linspace(-2, 3, 50)
-    path = tmp_path / "points.csv"
-    path.write_text("x,y\n" + "".join(f"{a},{a / (1 + abs(a))}\n" for a in x))
-    plot = tmp_path / "points.png"
-    assert run("fit", path, "--degree", 2, 1, "--plot", plot) == 0
-    assert float(re.search(r"max error +(.*)", capsys.readouterr().out)[1]) < 1e-9
-    assert plot.stat().st_size > 1000
-
-
-@pytest.mark.slow
-def test_a_fitted_file_starts_a_run_that_outlives_it(tmp_path, capsys):
-    file, out = tmp_path / "fitted.json", tmp_path / "run"
-    assert run("fit", "x * sigmoid(1.702*x)", "--out", file) == 0
-    common = ["train", "--config", "digits", "--optim.warmup_epochs", 0, "--epochs", 1, *QUICK]
-    recipe = tmp_path / "recipe.yaml"
-    settings = {"model": {"name": "kat_micro_patch2_8", "args": {"act_init": str(file)}}}
-    recipe.write_text(yaml.safe_dump(settings))
-    assert run(*common, "--config", recipe, "--out", out) == 0
-    content = json.loads(file.read_text())
-    file.unlink()
-    kept = json.loads((out / "config.json").read_text())["model_args"]["act_init"]
-    assert kept["numerator"] == content["numerator"]
-    assert run("eval", out, "--no-progress") == 0
-    assert run("train", "--out", out, "--resume", "true", "--epochs", 2, *QUICK) == 0
-    line = refused(capsys, *common, "--config", recipe, "--out", tmp_path / "other")
-    assert "fitted.json" in line
-    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

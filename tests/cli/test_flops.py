@@ -44,20 +44,15 @@ def test_without_a_model_it_is_the_papers_table(monkeypatch, tmp_path, capsys):
     assert [row["parameters"] for row in rows] == ["5717416", "5718328"]
 
 
-def test_layers_add_up_to_the_model(tmp_path, capsys):
+def test_layers_add_up_to_the_model(tmp_path):
     table, data = tmp_path / "layers.csv", tmp_path / "costs.json"
     options = ("--args", "{num_groups: 4, degree: [3, 2]}", "--layers")
     common = ("flops", "models", "kat_micro", *options)
     assert run(*common, "--csv", table, "--json", data) == 0
-    printed = capsys.readouterr().out
-    assert "blocks.3.mlp.act2" in printed
     rows = _read(table)
     (model,) = json.loads(data.read_text())
     for name in ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes"):
         assert sum(int(row[name]) for row in rows) == model[name], name
-    rational = next(row for row in rows if row["layer"] == "blocks.0.mlp.act2")
-    assert rational["parameters"] == str(4 + 2 * 4)
-    assert (rational["kind"], rational["input"]) == ("GroupRational", "65x256")
     assert len(model["layers"]) == len(rows)
 
 
@@ -71,28 +66,9 @@ def test_a_stored_model_is_counted_as_it_is_stored(folder, tmp_path, capsys):
     assert again["flops"] == stored["flops"]
 
 
-def test_image_size_and_channels(tmp_path, capsys):
-    options = ("--image-size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
-    names = ("kat_tiny_patch16_224", "resnet18")
-    assert run("flops", "models", *names, *options) == 0
-    assert [row["input"] for row in _read(tmp_path / "a.csv")] == ["1x64x64", "1x64x64"]
-    printed = capsys.readouterr().out
-    assert "resnet18: keeps another" in printed
-    assert " yes " not in printed  # of the authors' figures
-
-
-def test_pixels_that_the_patches_leave_out_are_named(capsys):
-    for size, warned in ((60, 1), (56, 0)):
-        options = ("--args", "{patch_size: 8}", "--image-size", size)
-        assert run("flops", "models", "kat_micro", *options) == 0
-        assert capsys.readouterr().err.count("4 pixels") == warned
-
-
-def test_layers_are_compared(tmp_path, capsys):
+def test_layers_are_compared(tmp_path):
     files = ("--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
     assert run("flops", "layers", 64, 32, "--groups", 4, "--grid", 3, *files) == 0
-    printed = capsys.readouterr().out
-    assert "n=4, g=4" in printed
     _, grkan, kan = _read(tmp_path / "a.csv")
     assert int(grkan["parameters"]) == 64 * 32 + 32 + 6 + 4 * 4
     assert int(kan["parameters"]) == 64 * 32 * (3 + 3 + 1) + 32
@@ -105,13 +81,3 @@ def test_bad_input_of_flops(folder, capsys):
         ((folder, "--image-size", 16), "stored with"),
     ):
         assert says in refused(capsys, "flops", "models", *arguments)
-
-
-def test_dense_models_are_counted(tmp_path, capsys):
-    table = tmp_path / "costs.csv"
-    args = "--args", "{depth: 1, global_blocks: [0], num_classes: 3}"
-    assert run("flops", "models", "kat_det_micro", *args, "--image-size", 64, "--csv", table) == 0
-    (row,) = _read(table)
-    assert int(row["flops"]) > int(row["multiply_adds"]) > 0
-    assert int(row["activation_bytes"]) > 0
-    assert "kat_det_micro" in capsys.readouterr().out

@@ -65,13 +65,11 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--overwrite=perhaps"], "--overwrite must be true or false, got perhaps"),
         (["--optim.betas", "3"], "--optim.betas must be a list, got 3"),
         (["--folds", "5"], "there is no --folds: kat has no k-fold cross-validation; write a"),
-        (["--loggers", "csv"], "--loggers must be 'wandb' or 'mlflow', got csv"),
         (["--seed"], "argument --seed: expected one argument; 'kat train --help' explains"),
         (["--epochs="], "--epochs must be an integer or 'auto', got nothing"),
         (["digits"], "unrecognized arguments: digits; 'kat train --help' explains"),
         (["--imgsz", "64"], "unknown option '--imgsz'; did you mean '--data.image_size'?"),
         (["--class-weights", "1"], "unknown option '--class_weights'; did you mean '--loss.class_"),
-        (["--device", "0"], "--accelerator must be 'auto', 'cpu', 'cuda', 'gpu' (CUDA_VISIBLE_"),
         (
             ["--precision", "fp16"],
             "--precision must be '32-true', 'bf16-mixed', '16-mixed' (fp16) or '64-true', got fp16",
@@ -92,9 +90,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("predict", "a", "--checkpoint", "x", "--top", "a"), "--top must be an integer, got a"),
         (("predict", "a.png"), "arguments are required: checkpoint; 'kat predict --help' explains"),
         (("fit", "gelu", "--degree", 5), "argument --degree: expected 2 arguments; "),
-        (("eval", "x", "--precision", "fp16"), "invalid choice: 'fp16' (choose from "),
         (("train", "--config", "SYNTAX"), "SYNTAX is not valid YAML: mapping values are not"),
-        (("train", "--config", "LIST"), "LIST is not a recipe"),
         (("train", "--config", "TYPO"), "unknown setting 'data.nme'; did you mean 'data.name'?"),
         (("train", "--config", "UTF16"), "UTF16 cannot be read: it is not text in UTF-8: "),
         (
@@ -110,7 +106,6 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
 def test_bad_options_of_commands_are_one_line(arguments, line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("SYNTAX").write_text("data:\n  name: x\n   root: y")
-    Path("LIST").write_text("- a")
     Path("TYPO").write_text("data: {nme: x}")
     Path("UTF16").write_text("epochs: 3", encoding="utf-16")
     noise().save("a.png")
@@ -133,9 +128,6 @@ def test_quiet_prints_only_the_result(tmp_path, capsys):
         assert len(list(csv.DictReader(file))) == 3
     assert run("eval", tmp_path / "run", "--device", "cpu", "--quiet") == 0
     assert capsys.readouterr().out.startswith(f"folder:{images}: top-1 ")
-    assert run("flops", "layers", 8, 8, "--quiet") == 0
-    assert "MLP (GELU)" in capsys.readouterr().out
-    assert "d_in must be" in refused(capsys, "flops", "layers", 0, 8, "--quiet")
 
 
 def test_help_all_shows_every_setting_and_help_only_the_most_important(capsys):

@@ -7,12 +7,11 @@ import os
 import shutil
 
 import pytest
-from PIL import Image
 
 from kat.cli.commands.predict import picture_names
 from kat.tables import open_table
 from tests.cli.commands import refused, run
-from tests.images import noise, png_header, turned
+from tests.images import png_header
 
 pytestmark = pytest.mark.slow
 
@@ -68,32 +67,6 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     (tmp_path / "empty").mkdir()
     line = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
     assert "no image in" in line
-
-
-def test_predict_prints_a_line_for_each_of_many_images(digits_run, tmp_path, capsys):
-    for number in range(11):
-        noise().save(tmp_path / f"{number}.png")
-    table = tmp_path / "all.csv"
-    assert run("predict", tmp_path, "--checkpoint", digits_run, "--csv", table) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 11
-    with open_table(table, "predictions") as rows:
-        assert len(list(rows)) == 5 * 11
-
-
-def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
-    upright = noise("L")
-    stored = upright.transpose(Image.Transpose.ROTATE_90)
-    upright.save(tmp_path / "upright.png")
-    stored.save(tmp_path / "stored.png")
-    (tmp_path / "photo.png").write_bytes(turned(upright))
-    files = [tmp_path / f"{name}.png" for name in ("upright", "photo", "stored")]
-
-    out = tmp_path / "answers.json"
-    for setting, same, other in (("upright", 0, 2), ("ignore", 2, 0)):
-        command = ("predict", *files, "--checkpoint", digits_run, "--json", out, "--exif", setting)
-        assert run(*command) == 0
-        answers = [answer["top"] for answer in json.loads(out.read_text())]
-        assert answers[1] == answers[same] != answers[other]
 
 
 def test_no_picture_has_the_name_of_another_ones_mask():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 
 import pytest
 
 from kat.analysis.runs import measure, write_runs
 from kat.errors import InputError
-from tests.analysis.report_pages import tables_of, texts_of, titles_of
+from tests.analysis.report_pages import tables_of, texts_of
 from tests.cli.commands import QUICK, refused, run
 
 pytestmark = pytest.mark.slow
@@ -51,28 +50,6 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     assert "gray: the inputs" not in str(texts_of(page))
 
 
-def test_a_vit_has_curves_and_attention(vit_run, tmp_path):
-    page = tmp_path / "vit.html"
-    assert run("report", vit_run, "--images", 4, "--out", page) == 0
-    assert re.findall(r"<h2 id=.*?>(.*?)</h2>", page.read_text()) == [
-        "Learning curves",
-        "Predictions",
-        "Attention",
-    ]
-
-
-def test_several_runs_are_compared(kat_run, vit_run, capsys):
-    capsys.readouterr()
-    assert run("report", kat_run, vit_run) == 0
-    page = kat_run.parent / "report.html"
-    assert capsys.readouterr().out == f"{page}\n"
-    results, differing = tables_of(page)[:2]
-    assert [row[0] for row in results] == ["run", "kat", "vit"]
-    assert ["model.name", "kat_micro_patch2_8", "vit_micro_patch2_8"] in differing
-    assert ["monitor.enabled", "True", "-"] in differing
-    assert not [row for row in differing if row[0] == "out"]
-
-
 def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
     table = kat_run.parent / "small.csv"
     folders = (kat_run, vit_run)
@@ -84,19 +61,6 @@ def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
     assert "are left out" not in page.read_text()
     assert [row[0] for row in tables_of(page)[0]] == ["cell", "kat", "vit"]
     assert {"kat", "vit"} <= set(texts_of(page)[2])
-    other = kat_run.parent / "there" / "small.csv"
-    (other.parent / "kat").mkdir(parents=True)
-    other.write_bytes(table.read_bytes())
-    shutil.copy(vit_run / "history.csv", other.parent / "kat")  # another run of the same name
-    assert run("report", table, other, "--out", kat_run.parent / "both.html") == 0
-    here, there = (
-        [title for title in titles if "kept" in title]
-        for titles in titles_of(kat_run.parent / "both.html")[2::3]
-    )
-    assert [title.replace("kat:", "vit:") for title in there[:1]] == here[2:3] != here[:1]
-    table.write_text(table.read_text().replace(",vit,", ",gone,"))
-    assert run("report", table) == 0
-    assert "1 of 2" in page.read_text()
 
 
 def test_data_whose_classes_are_others_leave_out_the_predictions(kat_run, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import kat
-from kat.analysis.verify import DTYPES, QUANTITIES, Backend, present_backends
+from kat.analysis.verify import Backend, present_backends
 from tests.cli import commands
 
 
@@ -24,12 +24,6 @@ def test_everything_right_exits_with_0_and_leaves_table_and_json(tmp_path, capsy
     assert printed.strip().splitlines()[-1].endswith("comparisons passed")
     content = json.loads(data.read_text())
     assert content["passed"] is True
-    found = content["results"]
-    backends, dtypes, quantities, forms = (
-        {row[name] for row in found} for name in ("backend", "dtype", "quantity", "form")
-    )
-    assert backends == {"reference", "cpu", "triton"} - set(present_backends()[1])
-    assert (dtypes, quantities, forms) == (set(DTYPES), set(QUANTITIES), {"A", "B"})
 
 
 def test_a_failure_exits_with_1_and_is_named(monkeypatch, capsys, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -15,22 +14,6 @@ import kat
 import kat.compat
 from kat.compat import check
 from kat.errors import InputError
-
-
-def test_the_names_are_found_in_the_package_and_in_its_modules():
-    from kat_rational import KAT_Group, KAT_Group2D
-    from kat_rational.kat_1dgroup_triton import KAT_Group as from_module
-    from kat_rational.rational_triton import RationalTriton1DGroup
-    from rational_kat_cu.kat_rational import KAT_Group as in_a_checkout
-    from rational_kat_cu.kat_rational.rational_triton2d import RationalTriton2D
-
-    assert KAT_Group is from_module is in_a_checkout is kat.compat.KAT_Group
-    assert issubclass(KAT_Group2D, nn.Module)
-    assert RationalTriton1DGroup.apply
-    assert RationalTriton2D.apply
-    for package in ("kat_rational", "rational_kat_cu.kat_rational"):
-        for name in (package, f"{package}.rational_triton"):
-            assert importlib.util.find_spec(name).name == name
 
 
 @pytest.mark.parametrize("mode", kat.compat.MODES)

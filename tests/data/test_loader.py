@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
-import os
 import random
 import subprocess
 import sys
@@ -55,32 +53,6 @@ def test_closing_stops_the_workers_of_an_iteration_that_is_held():
     assert torch.equal(next(iter(loader)).labels, first)  # by new workers
     loader.close()
     assert multiprocessing.active_children() == []
-
-
-@pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="the system has no fork"
-)
-def test_a_worker_does_not_destroy_objects_of_the_process_that_it_was_forked_from(request):
-    class Cyclic:
-        def __init__(self):
-            self.itself, self.owner = self, os.getpid()
-
-        def __del__(self):
-            if os.getpid() != self.owner:
-                os._exit(1)
-
-    def collect(image):
-        gc.collect()
-        return torch.zeros(1)
-
-    data, config = _digits("train", DataConfig(batch_size=500, num_workers=1))
-    data.transform = collect
-    gc.disable()
-    request.addfinalizer(gc.enable)
-    Cyclic()
-    fork = multiprocessing.get_context("fork")
-    assert len(list(make_loader(data, config, training=True, workers=fork))) == 2
-    gc.collect()
 
 
 @pytest.mark.slow

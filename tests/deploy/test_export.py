@@ -13,9 +13,7 @@ from torch import nn
 
 import kat.deploy.export as export_module
 from kat.deploy import ExportRecord, export_model, freeze, make_resizable, open_model, quantize_int8
-from kat.deploy.formats.pt2 import trace
 from kat.errors import ExportFailed
-from kat.nn import GroupRational
 from tests.deploy.distance import distance
 from tests.models.small import images, make_model
 
@@ -66,10 +64,10 @@ def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch):
         return frozen
 
     monkeypatch.setattr(export_module, "freeze", wrong)
-    with pytest.raises(ExportFailed, match="was not kept: its logits differ"):
+    with pytest.raises(ExportFailed, match="not kept"):
         export_model(model, record, path)
     model.head.bias.detach()[0] = torch.nan
-    with pytest.raises(ExportFailed, match=r"was not kept: its logits differ .* by nan"):
+    with pytest.raises(ExportFailed, match="by nan"):
         export_model(model, record, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"kept"
@@ -81,19 +79,6 @@ def test_a_head_of_zeros_is_exported(tmp_path):
     nn.init.zeros_(model.head.bias)
     export_model(model.eval(), record, tmp_path / "zeros.pt2")
     assert not open_model(tmp_path / "zeros.pt2", trust=True)[0](images(2)).any()
-
-
-class Shifted(GroupRational):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) + 0.1
-
-
-def test_a_rational_that_freezing_keeps_is_plain_operations_too():
-    model, record = make_model(depth=1)
-    model.blocks[0].mlp.act2 = Shifted(4)
-    program = trace(model, record)
-    assert not [node for node in program.graph.nodes if "kat" in str(node.target)]
-    torch.testing.assert_close(program.module()(images(3)), model(images(3)), rtol=1e-4, atol=1e-4)
 
 
 def test_int8_loses_at_most_half_a_step_of_each_row(stored):

@@ -102,35 +102,6 @@ def test_pages_open_without_complaints_and_ask_no_other_host(
         browser.close()
 
 
-def test_the_charts_of_first_principles_follow_their_sliders_and_pages_the_system(
-    address, tmp_path
-):
-    browser = Browser(tmp_path / "profile")
-    try:
-        browser.prefer("light")
-        browser.visit(address + "first-principles/")
-        browser.wait_for("return document.querySelectorAll('.kat-page output').length === 4")
-        for chart, index, moved, words in [
-            ("splines", 0, 7, "all splines are zero"),
-            ("splines", 0, 1, "coefficients 4, 5, 6, 7 of 8"),
-            ("poles", 0, 0.5, "no pole. Solid"),
-            ("gain", 0, -0.25, "s = "),
-            ("costs", 1, 3072, "From 192 to 3072 channels, 8 groups"),
-        ]:
-            shown = browser.run(f"""
-              const root = document.querySelector('#kat-{chart}');
-              const input = root.querySelectorAll('input')[{index}];
-              input.value = {moved};
-              input.dispatchEvent(new Event('input'));
-              return root.querySelector('output').textContent
-            """)
-            assert words in shown
-        browser.prefer("dark")
-        browser.wait_for("return document.body.dataset.mdColorScheme === 'slate'")
-    finally:
-        browser.close()
-
-
 @pytest.mark.parametrize(
     ("query", "page"),
     [

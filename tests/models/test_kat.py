@@ -72,15 +72,6 @@ def test_the_published_initialization_is_available_by_name():
             assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
 
 
-def test_options_of_the_rationals_reach_every_layer():
-    model = timm.create_model(
-        "kat_micro", num_groups=4, degree=(3, 2), form="B", share="none", act_init="tanh"
-    )
-    act = model.blocks[2].mlp.act2
-    assert (act.num_groups, act.degree, act.form, act.share) == (4, (3, 2), "B", "none")
-    assert act.weight_numerator.shape == (4, 4)
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_gated_kat_has_the_parameters_of_a_kat_and_the_options_of_its_rationals(packed):
     options = {"num_groups": 4, "degree": (3, 2), "form": "B", "share": "none", "act_init": "gelu"}

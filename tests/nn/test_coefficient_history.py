@@ -71,10 +71,10 @@ def test_functions_are_those_of_the_operator(history):
 
 def test_files_that_are_something_else(tmp_path, history):
     path = tmp_path / "coefficients.csv"
-    with pytest.raises(InputError, match="does not exist: only training a KAT writes it"):
+    with pytest.raises(InputError, match="does not exist"):
         read_coefficient_history(path)
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="is not a coefficient history: 'layer'"):
+    with pytest.raises(InputError, match="'layer'"):
         read_coefficient_history(path)
     write_coefficient_history(history, path)
     lines = path.read_text().splitlines(keepends=True)

@@ -304,21 +304,6 @@ def test_sgd_trains_with_the_groups_and_diverges_without():
     assert not _digits_loss(grouped=False) < 2
 
 
-def test_adapters_learn_with_sgd():
-    """An adapter trains the coefficients in the scale of each power, and its steps are bounded."""
-    torch.manual_seed(0)
-    mlp, x = kat.GRKANMlp(16, 64), torch.randn(256, 16)
-    kat.adapt(mlp, "rational")
-    optimizer = torch.optim.SGD(kat.param_groups(mlp, 0.1), lr=0.1, momentum=0.9)
-    losses = []
-    for _ in range(50):
-        losses.append((mlp(x) - x).square().mean())
-        optimizer.zero_grad()
-        losses[-1].backward()
-        optimizer.step()
-    assert losses[-1] < 0.97 * losses[0]
-
-
 def _give_gradients(model):
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 from functools import partial
 
 import mpmath
@@ -79,13 +78,6 @@ def test_a_loop_that_watches_the_gain_outlives_a_coefficient_that_is_not_finite(
         gain(lambda x: x * value)
 
 
-def test_gain_averages_the_groups():
-    layer = kat.GroupRational(2, init="identity", share="none")
-    with torch.no_grad():
-        layer.weight_numerator[1, 1] = 3.0
-    assert layer.gain() == pytest.approx(1 / ((1 + 9) / 2), rel=1e-9)
-
-
 @pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
 def test_channel_dim_1_equals_channels_last(share):
     torch.manual_seed(0)
@@ -121,16 +113,6 @@ def test_images_need_the_dimension_of_the_channels():
 def test_layers_take_images_with_their_channels_last(layer):
     images = torch.randn(2, 3, 5, 16)
     torch.testing.assert_close(layer(images).flatten(0, 2), layer(images.flatten(0, 2)))
-
-
-def test_a_layer_that_was_pickled_takes_images_as_before():
-    """Such a layer has -1, the default of that time, and only these attributes."""
-    old = kat.GroupRational(8, channel_dim=-1)
-    names = {"num_groups", "degree", "init", "form", "share", "channel_dim", "num_channels", "impl"}
-    for name in vars(old).keys() - vars(nn.Module()).keys() - names:
-        delattr(old, name)
-    again, images = pickle.loads(pickle.dumps(old)), torch.randn(2, 3, 5, 16)
-    assert torch.equal(again(images), old(images))
 
 
 def test_coefficients_object_as_init():
@@ -271,12 +253,6 @@ def test_files_of_something_else_are_named(file, content, message):
         file.write_text(content)
     with pytest.raises(InputError, match=message):
         kat.GroupRational(2, degree=(1, 1), init=str(file))
-
-
-def test_other_degrees_are_fitted_on_demand():
-    layer = kat.GroupRational(1, degree=(3, 2), init="tanh")
-    x = torch.linspace(-3, 3, 501)[:, None]
-    np.testing.assert_allclose(layer(x).detach(), torch.tanh(x), atol=2e-2)
 
 
 def test_identity_denominators_train():

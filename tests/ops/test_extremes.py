@@ -15,7 +15,7 @@ import kat
 from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
 from tests import kernels
-from tests.oracle import Elements, random_elements, rational_exactly
+from tests.oracle import Elements, random_elements
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((5, 4), (3, 2), (7, 6), (9, 8), (1, 0), (2, 5))
@@ -190,25 +190,13 @@ def test_nan_gives_nan_and_spoils_nothing_else(impl):
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_one_enormous_x_among_many(impl, form):
     """The others keep their values, and the sums get its terms, in every layout of the groups."""
-    generator = torch.Generator().manual_seed(0)
     for shape, groups in (((40, 24), 8), ((700, 96), 8), ((3, 40000), 2), ((50, 7), 1)):
-        x = torch.randn(shape, generator=generator)
-        a = torch.randn(groups, 6, generator=generator, requires_grad=True)
-        b = torch.randn(groups, 4, generator=generator, requires_grad=True)
-        other = x.clone()
-        x[shape[0] // 2, shape[1] // 2] = 0.0
-        other[shape[0] // 2, shape[1] // 2] = 1e20
+        x, a, b = torch.randn(shape), torch.randn(groups, 6), torch.randn(groups, 4)
+        x[shape[0] // 2, shape[1] // 2] = 1e20
         results = []
-        for inputs in (x, other):
-            inputs.requires_grad_()
-            y = kat.rational(inputs, a, b, form=form, impl=impl)
-            results.append((y, *torch.autograd.grad(y.sum(), (inputs, a, b))))
-        group = shape[1] // 2 * groups // shape[1]
-        rows = a[group].tolist(), b[group].tolist()
-        at_zero, at_other = (rational_exactly(value, *rows, form) for value in (0.0, 1e20))
-        same = torch.isclose(results[0][0], results[1][0], rtol=1e-3, atol=1e-4)
-        assert (~same).nonzero().tolist() == [[shape[0] // 2, shape[1] // 2]]
-        for name, index, place in (("a4", 2, (group, 4)), ("b4", 3, (group, 3))):
-            step = float(at_other[name].value - at_zero[name].value)
-            before, after = results[0][index][place], results[1][index][place]
-            assert float(after - before) == pytest.approx(step, rel=1e-3, abs=1e-3)
+        for dtype, backend in ((torch.float32, impl), (torch.float64, "reference")):
+            leaves = [t.to(dtype).requires_grad_() for t in (x, a, b)]
+            y = kat.rational(*leaves, form=form, impl=backend)
+            results.append((y, *torch.autograd.grad(y.sum(), leaves)))
+        for ours, exact in zip(*results, strict=True):
+            torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-2)

@@ -152,7 +152,7 @@ def test_compiled_code_is_recompiled_for_a_transform():
 @pytest.mark.parametrize("kernel", ["cpu", "triton"])
 def test_kernels_asked_for_by_name_refuse_transforms(kernel, name):
     x, a, b = (t.detach() for t in smooth_case((3, 8), (1, 4), (5, 4)))
-    with pytest.raises(RuntimeError, match=f"impl='{kernel}' does not work .*{BY_NAME}"):
+    with pytest.raises(RuntimeError, match=BY_NAME):
         TRANSFORMS[name](lambda x: kat.rational(x, a, b, impl=kernel))(x)
 
 

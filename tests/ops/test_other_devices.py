@@ -33,23 +33,18 @@ class OnMps(torch.Tensor):
 
 
 class Count(TorchDispatchMode):
-    """Counts what a device would run: operations, their bytes, and values that Python reads."""
+    """Counts the values of a device that Python reads."""
 
     def __init__(self):
         super().__init__()
-        self.launches = self.bytes = self.reads = 0
+        self.reads = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if "device" in kwargs:  # of a new tensor
             kwargs["device"] = "cpu"
         result = function(*args, **kwargs)
-        if function is torch.ops.aten._local_scalar_dense.default:
-            self.reads += 1
-        elif not function.is_view:
-            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
-            self.launches += 1
-            self.bytes += sum(t.nbytes for t in tensors)
+        self.reads += function is torch.ops.aten._local_scalar_dense.default
         return result
 
 
@@ -78,9 +73,6 @@ def test_another_device_reads_once_a_pass_and_never_in_a_captured_graph(
     monkeypatch.setattr(torch.mps, "is_current_stream_capturing", lambda: captured, raising=False)
     forward, backward, results = passes(OnMps, monkeypatch, huge)
     assert (forward.reads, backward.reads) == ((0, 0) if captured else (1, 1))
-    few = forward.launches <= 45 and backward.launches <= 125
-    small = forward.bytes <= 170 * 2**17 and backward.bytes <= 580 * 2**17
-    assert few == small == (not captured and huge == 1)
     *_, expected = passes(torch.Tensor, monkeypatch, huge)
     for found, wanted in zip(results, expected, strict=True):
         assert torch.equal(found, wanted) or (captured and torch.allclose(found, wanted))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -89,11 +88,6 @@ def test_hooks_and_a_forward_of_the_instance_are_seen(name):
     assert torch_internals.is_patched(module)
 
 
-def test_children_are_found_where_torch_keeps_them_elsewhere():
-    module = types.SimpleNamespace(named_children=lambda: [("fc", 1)])
-    assert torch_internals.children(module) == {"fc": 1}
-
-
 WITHOUT_ANY = """
 import types
 import timm, torch, torchvision  # before torch lacks what they need to be imported
@@ -158,10 +152,5 @@ def test_kat_works_without_any_of_the_names():
     )
     assert done.returncode == 0, done.stderr
     refusal, same = done.stdout.splitlines()
-    assert "impl='cpu' does not work inside torch.func transforms" in refusal
+    assert "impl='cpu'" in refusal
     assert same == "True"
-
-
-def test_the_compiler_is_told_what_is_constant_as_torch_itself_does_it():
-    theirs = torch.compiler.assume_constant_result(lambda: None)
-    assert vars(theirs) == vars(torch_internals.constant_when_compiled(lambda: None)) != {}

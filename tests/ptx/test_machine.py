@@ -9,7 +9,7 @@ pytest.importorskip("triton")
 
 from tests.ptx.instructions import Fault
 from tests.ptx.launch import Emulator
-from tests.ptx.machine import Launch, Machine
+from tests.ptx.machine import Launch
 from tests.ptx.parser import parse
 
 START = """
@@ -202,18 +202,3 @@ def test_two_halves_of_one_tensor():
     left, right = whole.view(8, 16).chunk(2, dim=1)
     emulated = run(LOAD, left, right)
     assert emulated.memory.moved == {("load", "x+y"): 512}
-
-
-def test_blocks_run_in_random_order(monkeypatch):
-    orders = []
-
-    class Recorded(Machine):
-        def run(self):
-            orders[-1] += self.special["%ctaid.x"][::64].tolist()
-
-    monkeypatch.setattr("tests.ptx.launch.Machine", Recorded)
-    for _ in range(2):
-        orders.append([])
-        run("", *tensors(64 * 100), grid=100)
-        assert sorted(orders[-1]) == list(range(100))
-    assert orders[0] != orders[1]

@@ -10,22 +10,17 @@ from functools import partial
 
 import pytest
 import torch
-from PIL import Image
 
 from examples.items import make_items
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
 from kat.errors import InputError, TrainingDiverged
-from kat.models import build_model, load_model, save_model
-from kat.models.dense import SlidingWindowConfig
+from kat.models import build_model, save_model
 from kat.models.dense.upernet import UperHead
-from kat.training import TrainConfig, evaluate, train
+from kat.training import TrainConfig, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.engine import build
 from kat.training.tasks.detection.metrics import DetectionMetrics
-from kat.training.tasks.detection.task import find_objects
-from kat.training.tasks.evaluation import Subject
-from kat.training.tasks.segmentation.task import find_classes
 from tests.records import RECORD
 from tests.training import killed_runs
 
@@ -95,21 +90,6 @@ def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, 
         (row,) = csv.DictReader(file)
     assert 0 < float(row["train_loss"]) < 20
     assert set(summary.metrics) <= set(row)
-
-
-@pytest.mark.parametrize("kind", SMALL)
-def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tmp_path):
-    train(settings(kind, items, tmp_path / "run", data={"channels": 1}))
-    model, record = load_model(tmp_path / "run")
-    assert record.input_size == (1, 64, 64)
-    data = DataConfig(name=f"{kind}:{items}")
-    assert evaluate(model, record, data).images == 3
-    image = Image.new("RGB", (40, 50), (200, 10, 10))
-    if kind == "coco":
-        assert find_objects(Subject(model, record), image)["masks"].shape[1:] == (50, 40)
-    else:
-        found = find_classes(Subject(model, record), image, SlidingWindowConfig())
-        assert found.shape == (50, 40)
 
 
 SETTINGS = {

@@ -75,18 +75,6 @@ def test_the_ema_is_validated_and_the_raw_weights_beside_it():
     assert values["top1"] == pytest.approx(share)
 
 
-class Named(Callback):
-    """Keeps the names of the hooks that are called."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __getattribute__(self, name):
-        if name.startswith("on_"):
-            self.calls.append(name)
-        return super().__getattribute__(name)
-
-
 def test_a_hook_that_fails_at_the_end_of_a_failed_run_hides_nothing():
     """Signals are given back, and the error is the one that stopped the run."""
     ended = []
@@ -105,16 +93,6 @@ def test_a_hook_that_fails_at_the_end_of_a_failed_run_hides_nothing():
     with pytest.raises(ValueError, match="the first"):
         fit(make_run(batches(1), None, Broken(), Later()))
     assert ended == [True]
-
-
-def test_the_hooks_come_in_their_order():
-    named = Named()
-    fit(make_run(batches(2), batches(1), named, epochs=1))
-    batch = ["on_batch_start", "on_before_step", "on_batch_end"]
-    validation = ["on_validation_start", "on_validation_batch_end", "on_validation_end"]
-    assert named.calls == [
-        "on_fit_start", "on_epoch_start", *batch, *batch, *validation, "on_epoch_end", "on_fit_end"
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("batch", "rows"), [(2, 1), (0, 0)])

@@ -19,7 +19,7 @@ from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.record import checkpoint
 from kat.training.tasks.classification.task import Classification, ClassificationMetrics
 from tests.cli.commands import run
-from tests.processes import start, wait_until
+from tests.processes import wait_until
 from tests.training.killed_runs import differences, results
 from tests.training.small import Killed
 
@@ -188,17 +188,6 @@ def test_too_few_open_files_for_the_workers_end_in_one_line(tmp_path, monkeypatc
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == 0
 
 
-def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):
-    out = tmp_path / "run"
-    out.mkdir()
-    (out / "run.yaml").write_text("{}")
-    (out / ".partial-last.ckpt").write_bytes(b"PK")
-    quick = ("--limit_train_batches", 1, "--limit_val_batches", 1, "--epochs", 1,
-             "--optim.warmup_epochs", 0, "--no-progress")  # fmt: skip
-    assert run("train", "--config", "digits", *quick, "--out", out, "--resume", "auto") == 0
-    assert not list(out.glob(".partial-*"))
-
-
 def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):
     out = tmp_path / "run"
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
@@ -224,19 +213,6 @@ def _contents(out):
     names = ("seconds", "images_per_second", "memory_bytes", "worker_memory_bytes")
     measured = {name: summary.pop(name) for name in names}
     return files | {"summary.json": summary}, measured
-
-
-def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, clean):
-    """As SLURM and systemd send it: loading workers hear it too."""
-    out = tmp_path / "run"
-    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
-    process = start(*command, start_new_session=True)
-    wait_until((out / "previous.ckpt").exists, process)  # in the midst of it
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode in (0, 75), errors
-    assert run(*command) == 0
-    assert differences(results(out), clean) == []
 
 
 def test_other_batches_are_refused_and_nothing_is_changed(tmp_path, capsys):

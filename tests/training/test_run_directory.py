@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kat.errors import InputError
-from kat.training.record.run_directory import LOCK, locked_run, remove, take_directory
+from kat.training.record.run_directory import LOCK, remove, take_directory
 from tests.cli.commands import ALL_COMMANDS, QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
@@ -138,16 +138,3 @@ def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_pat
     first.communicate()
     assert run(*command, "--resume", "auto", "--limit_epochs", 1) == 0
     assert not (out / LOCK).exists()
-
-
-def test_a_directory_is_refused_to_a_second_run_of_the_same_process(tmp_path):
-    with locked_run(tmp_path / "run"):
-        for _ in range(2):  # the first refusal must not undo the lock
-            with (
-                pytest.raises(InputError, match=r"\(this process\)"),
-                locked_run(tmp_path / "." / "run"),
-            ):
-                pass
-    with locked_run(tmp_path / "run"):
-        pass
-    assert list(tmp_path.iterdir()) == []

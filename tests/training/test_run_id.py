@@ -84,16 +84,6 @@ def test_the_best_checkpoint_of_another_epoch_is_not_taken_for_the_best(ours, ca
         assert kept["epoch"] == (3 if name == "last.ckpt" else 1)
 
 
-def test_a_finished_run_beside_another_best_is_left_as_it_is(ours, capsys):
-    shutil.copy(ours / "last.ckpt", ours / "copy")
-    (ours / "copy").replace(ours / "best.ckpt")
-    results = {name: (ours / name).read_bytes() for name in ("summary.json", "model.safetensors")}
-    assert run(*TRAIN, "--limit_epochs", 2, "--out", ours, "--resume", "auto") == 2
-    line = "it is not of epoch 1, or has other metrics; the run has ended, and nothing"
-    assert line in capsys.readouterr().err
-    assert {name: (ours / name).read_bytes() for name in results} == results
-
-
 def test_all_checkpoints_have_the_id_which_stays_and_is_of_one_run(ours, runs, tmp_path):
     own = _id(ours)
     assert own != _id(runs / "theirs")

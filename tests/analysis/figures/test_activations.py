@@ -10,7 +10,7 @@ import timm
 import torch
 from PIL import Image
 
-from kat.analysis import Activation, learned_activations, plot_activations, plot_evolution
+from kat.analysis import learned_activations, plot_activations, plot_evolution
 from kat.nn import LayerHistory
 
 
@@ -63,12 +63,6 @@ def test_small_multiples_show_steps_from_the_start_to_the_end(tmp_path, figures,
         assert (first.get_xdata()[-1], first.get_ydata()[-1]) == (2, 2 * step)
         assert second.get_ydata()[-1] == 2 * (step + 1)
         assert sorted(start.get_ydata()[-1] for start in starts) == [0, 2]  # one for each group
-    (name, *_), x = list(history), np.linspace(-2, 2, 5)
-    seen = Activation(name, "A", 2, x, x, x, x, np.array([[0.0, 1, 2, 1], [0.0, 1, 4, 1]]))
-    plot_evolution(history, tmp_path / "x.svg", width=2, seen=[seen])
-    behind = [a for a in figures[1].axes if a.patches]
-    assert len(behind) == 4
-    assert behind[0].patches[0].get_data().values.tolist() == [0, 1, 3, 1]
 
 
 @pytest.mark.slow

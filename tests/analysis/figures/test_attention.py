@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -52,18 +50,3 @@ def test_panels_and_their_scale():
     figure = draw_attention(pictures, ["a", "b"], _maps(), block=1)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == 2 * ["", "head 0", "head 1", "head 2"]
-
-
-@pytest.mark.slow
-def test_a_long_title_is_whole_and_many_blocks_take_several_lines():
-    maps = _maps()
-    maps = replace(
-        maps, blocks={f"blocks.{n}.attn": m for n, m in enumerate([maps.rollout[:, None]] * 12)}
-    )
-    figure = draw_attention(torch.zeros(2, 1, 8, 6, dtype=torch.uint8), ["a " * 60, "b"], maps)
-    assert figure.subfigs[0].get_suptitle().split() == ["a"] * 60
-    assert [axes.axison for axes in figure.axes] == 2 * ([True] * 14 + [False] * 4)
-    figure.draw_without_rendering()
-    width, _ = figure.get_size_inches() * figure.dpi
-    text = figure.subfigs[0]._suptitle.get_window_extent()
-    assert 0 <= text.x0 < text.x1 <= width

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
-from matplotlib.colors import to_rgba
-
 from kat.analysis.figures.learning_curves import draw_learning_curves
 
 ROWS = [
@@ -28,23 +24,8 @@ def test_learning_curves_of_several_runs_are_their_mean_in_their_range():
     assert [text.get_text() for text in axes.texts] == ["a (2 runs)", "b"]  # by height
 
 
-def test_more_curves_than_default_colors_are_told_apart():
-    figure = draw_learning_curves({f"run {n}": [ROWS] for n in range(14)}, ["top1"])
-    figure.draw_without_rendering()
-    texts = figure.axes[0].texts
-    assert len({to_rgba(text.get_color()) for text in texts}) == 14
-    boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.y0)
-    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
-
-
 def test_the_lines_of_a_run_are_named_where_there_are_two():
     loss, top1 = draw_learning_curves({"a": [ROWS]}).axes
     assert [text.get_text() for text in loss.texts] == ["validation", "training"]
     assert loss.get_title(loc="left") == "loss"
     assert not top1.texts
-
-
-def test_a_run_of_one_epoch_has_one_whole_epoch_on_its_axis():
-    (axes,) = draw_learning_curves({"a": [ROWS[:1]]}, ["top1"]).axes
-    low, high = axes.get_xlim()
-    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]

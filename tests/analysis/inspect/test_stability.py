@@ -37,11 +37,11 @@ def test_where_it_breaks_first(gain):
     changes = {"10/1": {"gain": gain}, "20/0": {"gain": 50.0}}
     verdict = Verdict.of(monitored(**changes))
     assert not verdict.preserved
-    assert "first at step 10 in" in verdict.lines[0]
+    assert "step 10 in" in verdict.lines[0]
     assert f"blocks.0.mlp.act2, gain {gain:.3g} (" in verdict.lines[0]
     assert "1 of 2" in verdict.lines[2]
     verdict = Verdict.of(monitored(**{"0/0": {"gain": gain}}))
-    assert "first at step 0 in" in verdict.lines[0]
+    assert "step 0 in" in verdict.lines[0]
 
 
 def test_a_failure_comes_first():

@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -16,7 +15,7 @@ from kat.data import DataConfig
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate
-from tests.cli.commands import refused, run
+from tests.cli.commands import run
 from tests.cli.dense.small_dense import MODELS
 
 pytestmark = pytest.mark.slow
@@ -86,21 +85,3 @@ def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsy
     assert metrics["loss"] == pytest.approx(found.metrics["loss"], rel=1e-5)
     with (tmp_path / "all.csv").open(newline="") as file:
         assert float(next(csv.DictReader(file))["miou"]) == pytest.approx(metrics["miou"])
-
-
-def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(
-    items, runs, tmp_path, capsys
-):
-    data, out = shutil.copytree(items, tmp_path / "items"), tmp_path / "run"
-    file = data / "annotations" / "instances_validation.json"
-    content = json.loads(file.read_text())
-    content["annotations"][0]["bbox"] = [0, 0, 0, 0]
-    file.write_text(json.dumps(content))
-    shutil.copytree(runs / "detection", out)
-    settings = yaml.safe_load((out / "run.yaml").read_text())
-    settings["data"] |= {"name": f"coco:{data}", "bad_annotations": "skip"}
-    (out / "run.yaml").write_text(yaml.safe_dump(settings))
-    assert run("eval", out) == 0
-    note = f"{data}/annotations/instances_validation.json: boxes of zero area: 1"
-    assert capsys.readouterr().out.startswith(note)
-    assert "boxes of zero area" in refused(capsys, "eval", out, "--data.bad_annotations", "fail")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
-import onnx
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from tests.cli.commands import refused, run
 from tests.cli.dense.small_dense import pictures, said_of
@@ -66,33 +64,6 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     for objects, others in (found, reversed(found)):
         # Of two proposals whose scores or overlaps differ by rounding, either may be kept.
         assert len(list(_missing(objects, others))) <= 0.01 * len(objects)
-    wide = tmp_path / "wide.png"
-    Image.open(pictures(items, 1)[0]).resize((150, 80)).save(wide)
-    threshold = found[0][len(found[0]) // 2]["score"]
-    answer, _ = said_of(wide, exported, tmp_path, "--threshold", threshold)
-    expected, _ = said_of(wide, checkpoint, tmp_path, "--threshold", threshold)
-    for got, want in zip(answer["objects"], expected["objects"], strict=True):
-        assert got["score"] == pytest.approx(want["score"], abs=1e-4)
-        masks = [coco_mask.decode(one["segmentation"]) for one in (got, want)]
-        assert masks[0].shape == (80, 150)
-        assert (masks[0] != masks[1]).mean() < 0.01
-    (record,) = (entry.value for entry in onnx.load(exported).metadata_props if entry.key == "kat")
-    truth = json.loads((items / "annotations" / "instances_validation.json").read_text())
-    assert json.loads(record)["category_ids"] == [row["id"] for row in truth["categories"]]
-    refused(capfd, "eval", exported, "--data.name", f"coco:{items}", "--image-size", 96)
-
-
-@pytest.mark.parametrize(
-    ("task", "ending"),
-    [("detection", "pt2"), pytest.param("segmentation", "onnx", marks=pytest.mark.release)],
-)
-def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_path, capsys):
-    exported = tmp_path / f"backbone.{ending}"
-    assert run("export", runs / task, "--out", exported, "--backbone") == 0
-    assert "features within" in capsys.readouterr().out
-    predict = ("predict", *pictures(items, 1), "--checkpoint", exported)
-    for command in (("eval", exported, "--data", f"coco:{items}"), predict):
-        assert "without heads" in refused(capsys, *command, "--trust")
 
 
 def test_a_segmentation_model_is_exported_for_one_size(runs, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -35,18 +34,6 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     metrics = {"detection": ["box AP", "mask AP"], "segmentation": ["IoU"]}[task]
     assert ["class", *metrics] in [table[0] for table in tables_of(page)]
     assert "Attention</h2>" not in text
-
-
-@pytest.mark.parametrize("task", MODELS)
-def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
-    figure, page = tmp_path / "cost.svg", tmp_path / "page.html"
-    copied = shutil.copytree(runs / task, tmp_path / "other")
-    assert run("plot", "cost", runs / task, copied, "--out", figure) == 0
-    assert f">validation {HEADLINES[task]} (%)</text>" in figure.read_text()
-    assert run("report", runs / task, copied, "--out", page) == 0
-    summary = json.loads((copied / "summary.json").read_text())
-    value = f"{summary[TASKS[task].metrics[0].name]:.2f}"
-    assert [row[1] for row in tables_of(page)[0]] == [f"{HEADLINES[task]} (%)", value, value]
 
 
 def test_runs_of_different_tasks_are_not_compared(runs, tmp_path, capsys):

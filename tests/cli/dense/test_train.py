@@ -7,28 +7,11 @@ import pytest
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data import open_split
 from kat.training.settings.recipes import config_from
-from tests.cli.commands import QUICK, refused, run
-from tests.cli.dense.small_dense import MODELS, pictures
+from tests.cli.commands import refused
+from tests.cli.dense.small_dense import pictures
 from tests.data.dense.coco_files import instances, write_coco
 
 pytestmark = pytest.mark.slow
-
-
-def test_training_says_what_it_reached(items, tmp_path, capsys):
-    name, args = MODELS["segmentation"]
-    options = (
-        "--config", "examples/items_segmentation.yaml", "--model.name", name, "--model.args", args,
-        "--data.name", f"ade20k:{items}", "--data.image_size", 64, "--data.batch_size", 4,
-        "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", tmp_path / "run",
-    )  # fmt: skip
-    assert run("train", *options, "--dry-run") == 0
-    assert "FLOPs per image" in capsys.readouterr().out
-    assert not (tmp_path / "run").exists()
-    assert run("train", *options) == 0
-    printed = capsys.readouterr().out.splitlines()
-    lines = [line for line in printed if not line.startswith("note: ")]
-    assert "mIoU" in lines[0]
-    assert lines[-1].startswith("best mIoU ")
 
 
 def test_options_without_effect_are_refused(items, runs, capsys):

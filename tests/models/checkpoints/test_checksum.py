@@ -37,7 +37,7 @@ def test_one_changed_byte_is_detected(with_checksum, place):
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.ckpt is damaged: its checksum does not match"):
+    with pytest.raises(InputError, match="checksum does not"):
         verify_checksum(path)
 
 

@@ -10,7 +10,6 @@ import safetensors.torch
 import timm
 import torch
 
-import kat
 from kat.errors import InputError
 from kat.models import init_from_vit, load_model
 from tests.models.published import official_state, published_logits
@@ -157,12 +156,3 @@ def test_the_weights_of_a_vit_are_refused(tmp_path):
             timm.create_model(
                 TINY, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes
             )
-
-
-def test_both_namings_in_a_plain_load_state_dict():
-    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 64, "depth": 1, "num_heads": 1}
-    model, other = (kat.models.KAT(**sizes, num_classes=3) for _ in range(2))
-    given = second_variant(other.state_dict())
-    model.load_state_dict(given)
-    assert "blocks.0.mlp.act1.numerator_v" in given  # the caller's dictionary is unchanged
-    assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())

@@ -75,7 +75,7 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
         archive.writestr("archive/data.pkl", b"x")
         archive.writestr("archive/data/0", bytes(1 << 25))
     assert path.stat().st_size < 1 << 16
-    with pytest.raises(InputError, match=r"bomb\.pth would become 33.55 MB when it is unpacked"):
+    with pytest.raises(InputError, match=r"33\.55 MB"):
         read_state_dict(path)
 
 

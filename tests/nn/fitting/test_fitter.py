@@ -8,8 +8,6 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import optimize
-from torch import nn
-from torch.nn import functional
 
 from kat.errors import InputError
 from kat.nn.fitting import FUNCTIONS, Fit, Points, evaluate, fit
@@ -190,18 +188,6 @@ def test_an_interval_beside_zero() -> None:
     values = rational(x, result.numerator, result.denominator, "B")
     assert np.max(np.abs(values - np.log1p(np.exp(x)))) <= result.max_error * (1 + 1e-6)
     assert result.max_error < 2e-5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", [
-    functional.hardswish, nn.Hardswish(), lambda x: x * (x + 3).clamp(0, 6) / 6,
-    lambda x: x * np.clip(x + 3, 0, 6) / 6,
-])  # fmt: skip
-def test_functions_of_tensors_and_of_arrays_are_the_expression(target: Any) -> None:
-    want = fit("x * min(max(x + 3, 0), 6) / 6", (3, 2), "B", (-2, 4))
-    found = fit(target, (3, 2), "B", (-2, 4))
-    np.testing.assert_allclose(found.numerator, want.numerator, atol=1e-9)
-    assert found.max_error == pytest.approx(want.max_error)
 
 
 def test_identity_is_exact() -> None:

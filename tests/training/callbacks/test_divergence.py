@@ -78,13 +78,6 @@ def test_an_image_of_nans_among_accumulated_and_mixed_batches(tmp_path):
     assert_same(weights_of(tmp_path / "last_good.ckpt"), fault.before)
 
 
-def test_a_learning_rate_of_a_thousand(tmp_path):
-    fault = Fault(100)
-    message, _ = stopped(tmp_path, make_batches(60), fault, drop_path=0.0, lr=1e3)
-    assert "lower optim.lr" in message
-    assert_same(weights_of(tmp_path / "last_good.ckpt"), fault.before)
-
-
 def test_a_gradient_whose_square_overflows_stops_before_it_reaches_the_moments(tmp_path):
     def action(model):
         model.head.register_forward_hook(lambda module, args, y: 1e25 * y)

@@ -70,10 +70,3 @@ def test_a_loss_scale_that_is_too_large_is_found(tmp_path, most_skipped):
     for start, end in ((0, 15), (15, 30)):
         assert scale.seen[start] == 2.0**22
         assert 2.0**10 < scale.seen[end - 1] <= 2.0**16  # six skipped steps or more
-
-
-def test_an_infinite_loss_under_a_loss_scaler_stops_at_once(tmp_path):
-    batches = make_batches()
-    batches[1].images[0] = torch.nan
-    message, _ = stopped(tmp_path, batches, precision="16-mixed")
-    assert "step 1 (" in message

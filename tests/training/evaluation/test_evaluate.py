@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from timm.data import create_dataset, create_loader
 from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from kat.data import DataConfig, eval_transform
+from kat.data import DataConfig
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.training import EvalConfig, evaluate
@@ -184,21 +183,6 @@ def test_an_exported_file_has_its_own_precision(folder):
     config = dataclasses.replace(QUIET, precision="bf16-mixed")
     with pytest.raises(InputError, match="precision of its"):
         evaluate(Exported(), COLOURS, _data(folder), config)
-
-
-def test_images_of_other_channels_are_converted_to_those_of_the_model(folder):
-    """By Pillow's rule; the logits are those of the grey images that it makes."""
-    grey = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10)).eval()
-    record = dataclasses.replace(COLOURS, input_size=(1, 24, 24), mean=(0.5,), std=(0.5,))
-    evaluation = evaluate(grey, record, _data(folder), QUIET)
-    for name, logits in zip(
-        evaluation.predictions.names, evaluation.predictions.logits, strict=True
-    ):
-        with Image.open(name) as image:
-            converted = image.convert("RGB").convert("L")
-        with torch.no_grad():
-            expected = grey(eval_transform(record)(converted)[None])[0]
-        np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_in_training_is_evaluated_as_it_will_be_used_and_trains_on():

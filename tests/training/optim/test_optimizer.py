@@ -15,7 +15,6 @@ from kat.training import OptimConfig, TrainConfig
 from kat.training.engine.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, make_optimizer
-from kat.training.record.run import Callback
 from tests.training.small import batches, make_run
 
 DEPTH = 4
@@ -85,27 +84,6 @@ def test_learning_rate_of_every_parameter_at_every_step(model, options):
         for name, rate in rates.items():
             assert rate == pytest.approx(_rate(name, step, steps, optim, epochs)), (name, step)
         assert schedule.learning_rate == pytest.approx(rates["head.weight"])
-
-
-class Rates(Callback):
-    """The learning rate that each step used."""
-
-    def __init__(self):
-        self.values = []
-
-    def on_before_step(self, run):
-        self.values.append(run.optimizer.param_groups[0]["lr"])
-
-
-def test_learning_rate_of_a_run_warms_up_linearly_and_ends_on_the_cosine():
-    optim = OptimConfig(lr=1e-3, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1)
-    rates = Rates()
-    fit(make_run(batches(5), None, rates, epochs=4, optim=optim))
-    warm = [1e-6 + step / 5 * (1e-3 - 1e-6) for step in range(5)]
-    cosine = [
-        1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(5, 20)
-    ]
-    assert rates.values == pytest.approx(warm + cosine)
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])

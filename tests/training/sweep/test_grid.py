@@ -63,8 +63,6 @@ def test_several_grids_of_a_file_share_what_is_common(tmp_path):
     assert [grid.recipe for grid in (first, wide)] == ["digits", "digits"]
     assert first.settings == {"epochs": 2, "optim": {"lr": 0.1}}
     assert wide.settings == {"epochs": 5, "optim": {"lr": 0.1}}
-    assert first.tune is None
-    assert wide.names_of_tables == ["study_wide", "study_wide_tuning"]
 
 
 def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
@@ -74,9 +72,6 @@ def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
     assert [grid.name for grid in find_grids([f"{path}:b", f"{path}:a"])] == ["study_b", "study_a"]
     with pytest.raises(InputError, match=r"study\.yaml 'c'.*a, b"):
         find_grids([f"{path}:c"])
-    colon = tmp_path / "a:b.yaml"
-    colon.write_text(yaml.safe_dump({"factors": FACTORS}))
-    assert [grid.name for grid in find_grids([str(colon)])] == ["a:b"]
 
 
 def test_one_factor_at_a_time(tmp_path):
