@@ -15,7 +15,6 @@ import torch
 
 from kat.models import create_model, save_model
 from kat.ops.cpu.build import BuildError, find_compiler
-from tests.images import write_fashion_mnist
 from tests.models.small import record_of
 
 pytestmark = pytest.mark.slow
@@ -81,24 +80,6 @@ def test_a_package_of_aotinductor_runs_without_python(tmp_path):
     assert "largest difference" in run([host, *files, *shape]).stdout
     torch.ones(2, 3).numpy().tofile(files[2])
     assert subprocess.run([host, *files, *shape], capture_output=True, check=False).returncode == 1
-
-
-def test_finetune_fashion_compares_three_ways_to_learn_a_task(printed_by, tmp_path):
-    write_fashion_mnist(tmp_path, train=200, val=40)
-    printed_by(
-        "finetune_fashion", "--out", tmp_path,
-        "--data", f"fashion_mnist:{tmp_path}", "--per_class", 10, "--tasks", "from_garments",
-        "--epochs", 1, "--limit_train_batches", 1, "--data.num_workers", 0,
-        "--optim.warmup_epochs", 0, "--data.batch_size", 8, "--model.args", "{depth: 1}",
-    )  # fmt: skip
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
-    assert [row["start"] for row in rows] == ["fine-tuned", "linear probe", "from scratch"]
-    assert {row["train"] for row in rows} == {"50"}
-    images = tmp_path / "from_garments" / "images"
-    assert sorted(path.name for path in images.iterdir()) == [
-        "Ankle boot", "Bag", "Sandal", "Shirt", "Sneaker",
-    ]  # fmt: skip
-    assert len(list(images.rglob("*.png"))) == 50
 
 
 def test_benchmark_of_the_operator(tmp_path):
