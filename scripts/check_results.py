@@ -33,17 +33,34 @@ def read(name):
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
-def cells(name, column="test_top1"):
-    """By cell, by seed: a column of the runs that have a result."""
+def column(name, title, key="model"):
+    """The numbers in a column of a table, by the names in another."""
+    return {row[key]: float(row[title]) for row in read(name)}
+
+
+def by_seed(rows, title, *keys):
+    """The numbers in a column of rows, by the names in other columns, by seed."""
     found = {}
-    for row in read(name):
-        result = {row["seed"]: float(row[column])} if row["status"] == "done" else {}
-        found.setdefault(row["cell"], {}).update(result)
+    for row in rows:
+        name = " ".join(row[key] for key in keys)
+        found.setdefault(name, {})[row["seed"]] = float(row[title])
     return found
+
+
+def cells(name, title="test_top1"):
+    """By cell, by seed: a column of the runs that have a result."""
+    rows = read(name)
+    done = [row for row in rows if row["status"] == "done"]
+    return {row["cell"]: {} for row in rows} | by_seed(done, title, "cell")
 
 
 def minus(one, other):
     return np.array([value - other[seed] for seed, value in one.items() if seed in other])
+
+
+def logs(one, other):
+    """The logarithms of the ratios of two columns."""
+    return np.array([math.log(value / other[seed]) for seed, value in one.items() if seed in other])
 
 
 def half(values):
@@ -134,12 +151,12 @@ def other_fields(facts):
             for part in ("test", "occluded", "corrupted") if row["for"] == "test" else ():
                 arms = errors.setdefault(", ".join([field, row["task"], *body, part]), {})
                 error = float(row.get(part) or 0) or math.nan  # without errors there is no ratio
-                arms.setdefault(arm, {})[row["seed"]] = math.log(error)
+                arms.setdefault(arm, {})[row["seed"]] = error
     for pair in PAIRS.split():
         p_values = {}
         for name, arms in errors.items():
             arms = errors.get(re.sub(", (resnet|transformer)", "", name), {}) | arms
-            values = minus(*(arms.get(arm, {}) for arm in pair.split("/")))
+            values = logs(*(arms.get(arm, {}) for arm in pair.split("/")))
             if len(values) and np.isfinite(values).all():
                 key = ratio(facts, f"{name}: {pair}", values)
                 if key == "language, python3-doc, test: grkan/gelu":
@@ -171,20 +188,20 @@ def ratio(facts, key, values):
 
 def longer(facts):
     """Language with four times the tokens, where GR-KAN is called plain: bits, not corrected."""
-    errors, curves = {}, {}
-    for row in (rows := read("../../examples/domains/results/normalized-final")):
-        errors.setdefault(row["arm"], {})[row["seed"]] = math.log(float(row["test"]))
+    rows, curves = read("../../examples/domains/results/normalized-final"), {}
+    errors = by_seed(rows, "test", "arm")
+    for row in rows:
         curve = [math.log(float(point.partition(":")[2])) for point in row["curve"].split()]
         curves.setdefault(row["arm"], []).append(curve)
     for one, other in (("plain", "gelu"), ("act2", "plain")):
-        values = minus(errors[one], errors[other])
+        values = logs(errors[one], errors[other])
         key = ratio(facts, f"longer: {one}/{other}", values)
         word = "not informative" if reach(facts, key) > 1 else "inconclusive"
         facts[f"{key} word"] = "significant" if p_value(values) < 0.05 else word
     facts["more tokens"] = int(rows[0]["tokens"]) / 1e6
     leads = np.subtract(curves["gelu"], curves["plain"])
     facts["change"] = 100 * (leads[:, -1] - leads[:, 4])  # since 0.8 M tokens
-    leads = [facts["language logs"], minus(errors["gelu"], errors["plain"])]
+    leads = [facts["language logs"], logs(errors["gelu"], errors["plain"])]
     test = stats.ttest_ind(*leads, equal_var=False).confidence_interval()
     facts |= {"less at least": 100 * test.low, "less at most": 100 * test.high}
     facts["less"] = 100 * (np.mean(leads[0]) - np.mean(leads[1]))
@@ -232,14 +249,13 @@ def at_an_edge(rates, key, pair):
 
 def costs(facts):
     """Times and memory, parameters and FLOPs, and what a ViT might gain from as much of them."""
-    for name in ("tiny1", "tiny16", "amp"):
-        rows = {row["model"]: row for row in read(f"train_step/{name}")}
-        for column in ("inference", "training step", "peak MB"):
-            known = {model: float(row[column]) for model, row in rows.items()}
-            facts |= {f"{name} {model} {column}": value for model, value in known.items()}
-            ratio = known["kat_tiny"] / known["vit_tiny, vit_blocks"]
-            facts |= {f"{name} {column}": ratio, f"{name} less {column}": 100 - 100 * ratio}
-    kat, vit = (int(rows[name]["parameters"].replace(",", "")) for name in ("kat_tiny", "vit_tiny"))
+    titles = ("inference", "training step", "peak MB")
+    for name, title in itertools.product(("tiny1", "tiny16", "amp"), titles):
+        known = column(f"train_step/{name}", title)
+        facts |= {f"{name} {model} {title}": value for model, value in known.items()}
+        ratio = known["kat_tiny"] / known["vit_tiny, vit_blocks"]
+        facts |= {f"{name} {title}": ratio, f"{name} less {title}": 100 - 100 * ratio}
+    vit, _, kat = (int(row["parameters"].replace(",", "")) for row in read("train_step/amp"))
     layers = (kat - vit) // (6 + 8 * 4)  # the coefficients of eight groups
     facts |= {"more": kat - vit, "functions": 8 * layers, "channels": layers // 2 * (192 + 768)}
     lines = (ROWS / "train_step_micro_cpu.txt").read_text().splitlines()[4:]
@@ -261,21 +277,21 @@ def costs(facts):
     facts["gated FLOPs"] = 100 - 100 * flops[3] / flops[0]
     found = [row for row in read("rational_cpu") if row["shape"] == "16x197x768"]
     facts |= {f"operator {name}": float(found[1][f"{name} ms"]) for name in ("kat", "reference")}
-    for name, column in (("compiled16", "training step"), ("compiled1", "inference")):
-        times = {row["model"]: float(row[column]) for row in read(f"train_step/{name}")}
+    for name, title in (("compiled16", "training step"), ("compiled1", "inference")):
+        times = column(f"train_step/{name}", title)
         facts[name] = times["kat"] / times["plain"]
     fused, frozen = read("train_step/frozen")[1:]
-    for column, ratio in (("inference", "inference ratio"), ("training step", "training ratio")):
-        eager = [facts[f"{name} {column}"] for name in ("tiny1", "tiny16", "amp")]
+    for title, ratio in (("inference", "inference ratio"), ("training step", "training ratio")):
+        eager = [facts[f"{name} {title}"] for name in ("tiny1", "tiny16", "amp")]
         eager = 100 * np.array([*eager, float(fused[ratio])]) - 100
-        facts |= {f"eager {column} least": min(eager), f"eager {column} most": max(eager)}
-        _, same, small = (float(row[column]) for row in read("train_step/small8"))
-        vit, compiled, *_ = (float(row[column]) for row in read("train_step/compiled1"))
-        facts |= {f"small {column}": small / same, f"compiled {column}": compiled / vit}
+        facts |= {f"eager {title} least": min(eager), f"eager {title} most": max(eager)}
+        _, same, small = column("train_step/small8", title).values()
+        vit, compiled, *_ = column("train_step/compiled1", title).values()
+        facts |= {f"small {title}": small / same, f"compiled {title}": compiled / vit}
     facts |= {"fused step": float(fused["training ratio"])}
     facts |= {"frozen step": float(frozen["training ratio"])}
     facts["comparisons"] = sum(int(row["comparisons"]) for row in read("verify"))
-    facts |= {row["checkpoint"]: float(row["top1"]) for row in read("conversion_digits")}
+    facts |= column("conversion_digits", "top1", key="checkpoint")
 
 
 def single(facts):
@@ -324,17 +340,16 @@ def archived(facts):
     facts["chosen"] = minus(grids[-1]["gated, a group a head"], grids[-1]["KAT"])
     facts["clear on sets"] = 0
     for stage in ("series", "molecules", "language"):
-        errors = {}
-        for row in read(f"../../examples/domains/results/normalized-{stage}"):
-            if row["for"] == "test" and float(row["test"]):  # without errors there is no ratio
-                error = math.log(float(row["test"]))
-                errors.setdefault((row["arm"], row["task"]), {})[row["seed"]] = error
-        for task in {task for arm, task in errors if arm == "act2"}:
-            values = minus(errors["act2", task], errors["plain", task])
+        rows = read(f"../../examples/domains/results/normalized-{stage}")
+        # without errors there is no ratio
+        rows = [row for row in rows if row["for"] == "test" and float(row["test"])]
+        errors = by_seed(rows, "test", "arm", "task")
+        for task in {row["task"] for row in rows if row["arm"] == "act2"}:
+            values = logs(errors[f"act2 {task}"], errors[f"plain {task}"])
             facts["clear on sets"] += int(stage != "language" and p_value(values) < 0.05)
             ratio(facts, f"normalized, {task}", values)
-    arms = {row["arm"]: row for row in read("../../examples/domains/results/normalized-cost")}
-    facts["normalized step"] = float(arms["act2"]["ratio"])
+    arms = column("../../examples/domains/results/normalized-cost", "ratio", key="arm")
+    facts["normalized step"] = arms["act2"]
     for grid in ("components", "degrees", "groups", "init", "share"):
         first, *others = cells(f"ablation/{grid}", "top1").values()
         facts[grid] = sum(p_value(minus(first, other)) < 0.05 for other in others)
@@ -343,9 +358,7 @@ def archived(facts):
     short = cells("ablation/models", "top1")
     facts["short, GELU"] = minus(short["KAT"], short["ViT (GELU)"])
     facts["short, SwiGLU"] = minus(short["KAT (gated)"], short["ViT (SwiGLU)"])
-    schemes = {}
-    for row in read("stability"):
-        schemes.setdefault(row["mlp_init"], {})[row["seed"]] = float(row["best_val_top1"])
+    schemes = by_seed(read("stability"), "best_val_top1", "mlp_init")
     facts["short, scheme"] = minus(schemes["variance_preserving"], schemes["trunc_normal"])
 
 
@@ -354,20 +367,18 @@ def tables(facts):
     for rule in ("last", "loss", "ema"):
         values = [float(row[rule]) - float(row["top1"]) for row in read("kept_epoch")]
         facts[f"kept {rule}"] = values
-    tuned, bits, losses = {}, {}, {}
-    for row in read("gated_finetune"):
-        if row["for"] == "test":
-            tuned.setdefault(f"{row['source']} {row['arm']}", {})[row["seed"]] = float(row["test"])
+    rows = [row for row in read("gated_finetune") if row["for"] == "test"]
+    tuned = by_seed(rows, "test", "source", "arm")
     for one, other in itertools.permutations(tuned, 2):
         facts[f"{one} / {other}"] = minus(tuned[one], tuned[other])
-    for row in read("decoder"):
-        if row["run"] == "example":
-            key = f"{row['optimizer']} {row['groups']} {row['clip']}"
-            bits.setdefault(key, []).append(float(row["bits"]))
+    rows = [row for row in read("decoder") if row["run"] == "example"]
+    bits = by_seed(rows, "bits", "optimizer", "groups", "clip")
     for one, other in itertools.permutations(bits, 2):
-        for seed, (own, base) in enumerate(zip(bits[one], bits[other], strict=False)):
+        for seed in bits[one].keys() & bits[other]:
+            own, base = bits[one][seed], bits[other][seed]
             facts[f"{one} / {other}, seed {seed}"] = 100 * own / base - 100
             facts[f"{one} - {other}, seed {seed}"] = own - base
+    losses = {}
     for row in read("any_optimizer"):
         rates = losses.setdefault((row["arm"], row["optimizer"]), {})
         rates.setdefault(row["lr"], []).append(float(row["relative_loss"]))

@@ -285,25 +285,18 @@ def write_pages(results: Path, pages: Sequence[Path], figures: Path) -> None:
             tested[name.removeprefix("paper_")] = cells
             losses[name.removeprefix("paper_")] = summarize(rows, measure="test_loss")
     if tested:
-        families = [family for family in FAMILIES if can_be_compared(family, tested)]
         groups = {
-            f.question: list(differences(f, tested[f.grid]).items()) for f in families if f.drawn
+            f.question: list(differences(f, tested[f.grid]).items()) for f in FAMILIES if f.drawn
         }
         label = "points of test accuracy (right of 0: the first named is better)"
         save_figure(draw_forest(groups, label), figures / "forest.svg")
         texts["declared"] = declared_table(tested)
-        lines = [line for f in families for line in family_lines(f, tested[f.grid], losses[f.grid])]
-        left_out = [family.question for family in FAMILIES if family not in families]
-        note = f"\nToo few runs: {'; '.join(left_out)}.\n" if left_out else ""
-        texts["families"] = markdown(FAMILY_COLUMNS, lines) + note
+        lines: list[list[str]] = []
+        for family in FAMILIES:
+            lines += family_lines(family, tested[family.grid], losses[family.grid])
+        texts["families"] = markdown(FAMILY_COLUMNS, lines)
     for page, old in written.items():
         write_text(page, fill_tables(old, texts))
-
-
-def can_be_compared(family: Family, tested: Mapping[str, Sequence[CellResult]]) -> bool:
-    """Return True if each cell of a family has two runs with a result or more."""
-    runs = {cell.name: len(cell.values) for cell in tested.get(family.grid, ())}
-    return all(runs.get(name, 0) > 1 for name in (family.reference, *family.others.values()))
 
 
 def without_result(rows: Sequence[Row]) -> str:

@@ -15,7 +15,6 @@ import torch
 
 from kat.models import create_model, save_model
 from kat.ops.cpu.build import BuildError, find_compiler
-from tests.images import write_fashion_mnist
 from tests.models.small import record_of
 
 pytestmark = pytest.mark.slow
@@ -83,24 +82,6 @@ def test_a_package_of_aotinductor_runs_without_python(tmp_path):
     assert subprocess.run([host, *files, *shape], capture_output=True, check=False).returncode == 1
 
 
-def test_finetune_fashion_compares_three_ways_to_learn_a_task(printed_by, tmp_path):
-    write_fashion_mnist(tmp_path, train=200, val=40)
-    printed_by(
-        "finetune_fashion", "--out", tmp_path,
-        "--data", f"fashion_mnist:{tmp_path}", "--per_class", 10, "--tasks", "from_garments",
-        "--epochs", 1, "--limit_train_batches", 1, "--data.num_workers", 0,
-        "--optim.warmup_epochs", 0, "--data.batch_size", 8, "--model.args", "{depth: 1}",
-    )  # fmt: skip
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
-    assert [row["start"] for row in rows] == ["fine-tuned", "linear probe", "from scratch"]
-    assert {row["train"] for row in rows} == {"50"}
-    images = tmp_path / "from_garments" / "images"
-    assert sorted(path.name for path in images.iterdir()) == [
-        "Ankle boot", "Bag", "Sandal", "Shirt", "Sneaker",
-    ]  # fmt: skip
-    assert len(list(images.rglob("*.png"))) == 50
-
-
 def test_benchmark_of_the_operator(tmp_path):
     path = tmp_path / "table.csv"
     options = ["--shapes", "2x3x16", "--dtypes", "float32", "--seconds", "0.01", "--csv", path]
@@ -111,18 +92,3 @@ def test_benchmark_of_the_operator(tmp_path):
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
     assert all(float(row["gelu ms"]) > 0 and float(row["kat ms"]) > 0 for row in rows)
-
-
-def test_pinn_shows_the_jumps_that_the_loss_does_not_see(tmp_path):
-    command = [
-        sys.executable, str(ROOT / "examples" / "pinn.py"), "--out", str(tmp_path),
-        "--seeds", "0", "--adam", "40", "--lbfgs", "40",
-        "--networks", "tanh MLP", "GR-KAN, form A", "GR-KAN, even",
-    ]  # fmt: skip
-    subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = {row["network"]: row for row in csv.DictReader((tmp_path / "results.csv").open())}
-    counts = [int(row["parameters"]) for row in rows.values()]
-    assert max(counts) < 1.03 * min(counts)
-    assert all(float(row["error"]) < 0.3 for row in rows.values())
-    jumps = {name: abs(float(row["jumps"])) for name, row in rows.items()}
-    assert jumps["GR-KAN, form A"] > 1e-5 > 1e-7 > jumps["GR-KAN, even"]
