@@ -30,9 +30,9 @@ def test_imagenet_recipe_trains_and_evaluates(imagenet, tmp_path, capsys):
     assert "1 file skipped" in capsys.readouterr().out
 
 
-def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, tmp_path, capsys):
+def test_results_are_not_computed_for_a_file_that_cannot_be_written(tmp_path, capsys):
     for target, says in (("missing/x.json", "does not exist"), ("", "is not a regular file")):
-        assert says in refused(capsys, "eval", digits_run, "--json", tmp_path / target)
+        assert says in refused(capsys, "eval", "digits", "--json", tmp_path / target)
 
 
 def test_a_split_without_a_readable_image_is_an_error(imagenet, tmp_path, capsys):

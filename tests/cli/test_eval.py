@@ -24,8 +24,7 @@ DIGITS = ["--data.name", "digits", *QUIET]
 def models(digits_run, tmp_path):
     """A folder of checkpoints: a run's, a model's folder, a file, a damaged file, and others."""
     folder = tmp_path / "models"
-    model, record = load_model(digits_run)
-    save_model(model, record, folder / "model10")
+    save_model(*load_model(digits_run), folder / "model10")
     shutil.copytree(digits_run, folder / "run9")
     shutil.copy(digits_run / "best.ckpt", folder / "alone.ckpt")
     (folder / "damaged.pth").write_bytes(b"torn")
@@ -34,9 +33,9 @@ def models(digits_run, tmp_path):
     return folder
 
 
-def _altered(digits_run, folder, change):
+def _altered(folder, change):
     """A copy of the trained model whose weights are changed."""
-    model, record = load_model(digits_run)
+    model, record = load_model("digits")
     with torch.no_grad():
         change(model)
     save_model(model, record, folder)
@@ -81,9 +80,9 @@ def test_what_checkpoint_paths_stand_for(models, digits_run, capsys):
     assert capsys.readouterr().out.count(" 60 ") == 2
 
 
-def test_the_report_of_one_checkpoint(digits_run, tmp_path, capsys):
+def test_the_report_of_one_checkpoint(tmp_path, capsys):
     report = tmp_path / "report"
-    assert run("eval", digits_run, "--out", report, *QUIET) == 0
+    assert run("eval", "digits", "--out", report, *QUIET) == 0
     printed = capsys.readouterr().out
     metrics = _row(report / "metrics.json")
     assert f"top-1 {metrics['top1']:.2f} %" in printed
@@ -101,12 +100,12 @@ def test_the_report_of_one_checkpoint(digits_run, tmp_path, capsys):
     confidence = [float(row["p1"]) for row in rows]
     assert metrics["mean_confidence"] == pytest.approx(np.mean(confidence), rel=1e-4)
     assert metrics["warning"] is None
-    assert run("eval", digits_run, "--out", report, *QUIET) == 0  # replaces them
+    assert run("eval", "digits", "--out", report, *QUIET) == 0  # replaces them
 
 
-def test_other_preprocessing_is_used_and_said(digits_run, tmp_path, capsys):
+def test_other_preprocessing_is_used_and_said(tmp_path, capsys):
     out = tmp_path / "metrics.json"
-    common = ["eval", digits_run, "--json", out, *QUIET]
+    common = ["eval", "digits", "--json", out, *QUIET]
     assert run(*common, "--crop-pct", 1.0, "--mean", "[0.3054]") == 0  # what is stored
     assert _row(out)["notes"] == []
     plain = _row(out)["top1"]
@@ -120,7 +119,7 @@ def test_other_preprocessing_is_used_and_said(digits_run, tmp_path, capsys):
     assert "1 channels" in refused(capsys, *common, "--mean", "[1, 2]")
 
 
-def test_weights_that_cannot_be_right_are_named(digits_run, tmp_path, capsys):
+def test_weights_that_cannot_be_right_are_named(tmp_path, capsys):
     def rotate(model):
         for parameter in (model.head.weight, model.head.bias):
             parameter.copy_(parameter.roll(3, 0).clone())
@@ -128,11 +127,11 @@ def test_weights_that_cannot_be_right_are_named(digits_run, tmp_path, capsys):
     def poison(model):
         model.blocks[2].attn.proj.weight[0, 0] = torch.inf
 
-    folder = _altered(digits_run, tmp_path / "permuted", rotate)
+    folder = _altered(tmp_path / "permuted", rotate)
     assert run("eval", folder, *DIGITS) == 0
     printed = capsys.readouterr().out
     assert "warning: top-1 " in printed
-    folder = _altered(digits_run, tmp_path / "poisoned", poison)
+    folder = _altered(tmp_path / "poisoned", poison)
     line = refused(capsys, "eval", folder, *DIGITS)
     assert f"{folder} are not finite" in line
     assert "blocks.2.attn.proj.weight" in line

@@ -129,12 +129,11 @@ def test_another_optimiser_or_other_groups_on_resume_are_one_line(images, source
 
 def test_another_image_size(images, tmp_path):
     """Positions are resampled; all else is carried over."""
-    save_model(build_model(RECORD), RECORD, tmp_path / "source")
     out = tmp_path / "run"
     options = ["--epochs", 1, "--data.image_size", 12, "--optim.lr", 1e-12, "--optim.min_lr", 0]
     options += ["--optim.warmup_lr", 0, "--optim.weight_decay", 0]
-    assert run(*_command(images, tmp_path / "source", out, *options)) == 0
-    before, after = _weights(tmp_path / "source"), _weights(out)
+    assert run(*_command(images, "digits", out, *options)) == 0
+    before, after = load_model("digits")[0].state_dict(), _weights(out)
     assert after["pos_embed"].shape == (1, 1 + 36, 64)
     for name in before:
         if not name.startswith(("pos_embed", "head.")):
@@ -197,15 +196,15 @@ def test_a_bare_run_is_resumed_and_evaluated(images, tmp_path, capsys):
     assert run("eval", tmp_path / "run", "--no-progress") == 0
 
 
-def test_functions_from_a_run_stay_fixed(digits_run, tmp_path, capsys):
+def test_functions_from_a_model_stay_fixed(tmp_path, capsys):
     out = tmp_path / "run"
-    given = ("train", "--config", "digits", "--functions-from", digits_run, "--out", out)
+    given = ("train", "--config", "digits", "--functions-from", "digits", "--out", out)
     assert run(*given, "--epochs", 1, "--limit_train_batches", 2, "--no-progress") == 0
     resume = ("train", "--resume", "true", "--out", out, "--epochs", 2, "--no-progress")
     assert "at the start" in refused(capsys, *resume, "--functions-from", "other")
     assert run(*resume) == 0
-    learned, kept = (rationals(load_model(path)[0]) for path in (digits_run, out))
+    learned, kept = (rationals(load_model(path)[0]) for path in ("digits", out))
     for name, act in kept.items():
         assert all(map(torch.equal, act.parameters(), learned[name].parameters()))
     given = (*given[:-1], tmp_path / "new")
-    assert "exclude each other" in refused(capsys, *given, "--init-from", digits_run)
+    assert "exclude each other" in refused(capsys, *given, "--init-from", "digits")

@@ -85,7 +85,7 @@ def drawn(monkeypatch):
 
 
 def test_activations_are_over_as_many_images_of_the_run_as_asked_for(
-    folder, tmp_path, capsys, drawn, monkeypatch
+    tmp_path, capsys, drawn, monkeypatch
 ):
     seen, look = [], analysis.learned_activations
 
@@ -97,11 +97,11 @@ def test_activations_are_over_as_many_images_of_the_run_as_asked_for(
     monkeypatch.setattr(analysis, "learned_activations", counted)
     for images in (70, 3, 1000):  # the split has 360
         out = tmp_path / "a.png"
-        assert run("plot", "activations", folder, "--out", out, "--images", images) == 0
+        assert run("plot", "activations", "digits", "--out", out, "--images", images) == 0
         printed = capsys.readouterr().out
         assert printed.endswith(f"{out}\n")
     assert seen == [70, 3, 360]
-    names = [f"blocks.{b}.mlp.act{a}" for b in (0, 1) for a in (1, 2)]
+    names = [f"blocks.{b}.mlp.act{a}" for b in range(4) for a in (1, 2)]
     assert [a.name for a in drawn[0][0]] == names
     assert all(a.histogram is not None for a in drawn[0][0])
 
@@ -185,8 +185,8 @@ def test_attention_says_why_rows_are_missing(tmp_path, capsys, drawn):
         (photos / split / name).mkdir(parents=True)
         Image.new("L", (9, 8), 20 * int(name)).save(photos / split / name / "a.png")
     (photos / "val" / "3" / "a.png").write_bytes(b"no image")
-    folder, out = write_run(tmp_path / "run"), ("--out", tmp_path / "a.png")
-    source = ("plot", "attention", folder, "--data", f"folder:{photos}", *out)
+    out = ("--out", tmp_path / "a.png")
+    source = ("plot", "attention", "digits", "--data", f"folder:{photos}", *out)
     for asked, said in ((10, "9 of 10 images are drawn: "), (12, "9 of 12"), (2, "")):
         assert run(*source, "--images", asked) == 0
         first = capsys.readouterr().out.splitlines()[0]

@@ -17,12 +17,12 @@ from tests.images import noise, png_header, turned
 pytestmark = pytest.mark.slow
 
 
-def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path, capsys):
+def test_predict_goes_on_past_an_unreadable_image(imagenet, tmp_path, capsys):
     torn, answers = tmp_path / "torn.jpg", tmp_path / "answers.json"
     torn.write_bytes(b"torn")
     good = imagenet / "val" / "n00" / "0.jpg"
     table = tmp_path / "answers.csv"
-    command = ("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
+    command = ("predict", torn, good, "--checkpoint", "digits", "--json", answers)
     line = refused(capsys, *command, "--device", "cuda:99")
     assert "cuda:99" in line
     assert run(*command, "--csv", table, "--device", "cpu", "--strict") == 1
@@ -33,7 +33,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     line = f"kat: 1 of 2 images cannot be read, first {torn}\n"
     printed, said = capsys.readouterr()
     assert said == 2 * line
-    assert run("predict", torn, "--checkpoint", digits_run, "--device", "cpu") == 2
+    assert run("predict", torn, "--checkpoint", "digits", "--device", "cpu") == 2
     with open_table(table, "predictions") as rows:
         bad, *best = list(rows)
     assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])
@@ -46,7 +46,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, tmp_path, capsys):
+def test_predict_takes_folders_with_all_that_lies_in_them(imagenet, tmp_path, capsys):
     folder, answers = tmp_path / "photos", tmp_path / "answers.json"
     (folder / "more").mkdir(parents=True)
     good = shutil.copy(imagenet / "val" / "n00" / "0.jpg", folder / "more")
@@ -57,7 +57,7 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     (folder / "notes.txt").write_text("notes")
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / "a.jpg").write_bytes(b"of the system")
-    assert run("predict", folder, "--checkpoint", digits_run, "--json", answers) == 0
+    assert run("predict", folder, "--checkpoint", "digits", "--json", answers) == 0
     first, pipe, second = json.loads(answers.read_text())
     assert (first["image"], second["image"]) == (str(bomb), str(good))
     assert "limit of" in first["error"]
@@ -66,21 +66,21 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     left_out = capsys.readouterr().err.splitlines()
     assert any(line.startswith(f"{folder / 'loop'} is left") for line in left_out)
     (tmp_path / "empty").mkdir()
-    line = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
+    line = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", "digits")
     assert "no image in" in line
 
 
-def test_predict_prints_a_line_for_each_of_many_images(digits_run, tmp_path, capsys):
+def test_predict_prints_a_line_for_each_of_many_images(tmp_path, capsys):
     for number in range(11):
         noise().save(tmp_path / f"{number}.png")
     table = tmp_path / "all.csv"
-    assert run("predict", tmp_path, "--checkpoint", digits_run, "--csv", table) == 0
+    assert run("predict", tmp_path, "--checkpoint", "digits", "--csv", table) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 11
     with open_table(table, "predictions") as rows:
         assert len(list(rows)) == 5 * 11
 
 
-def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
+def test_predict_turns_photographs_upright_or_not(tmp_path):
     upright = noise("L")
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     upright.save(tmp_path / "upright.png")
@@ -90,7 +90,7 @@ def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
 
     out = tmp_path / "answers.json"
     for setting, same, other in (("upright", 0, 2), ("ignore", 2, 0)):
-        command = ("predict", *files, "--checkpoint", digits_run, "--json", out, "--exif", setting)
+        command = ("predict", *files, "--checkpoint", "digits", "--json", out, "--exif", setting)
         assert run(*command) == 0
         answers = [answer["top"] for answer in json.loads(out.read_text())]
         assert answers[1] == answers[same] != answers[other]
