@@ -114,7 +114,9 @@ def load(
     Args:
         path: a run directory (its best weights), a model folder, a ``.ckpt`` file, a file of
             weights beside its config.json or of an official KAT, ``"hf-hub:OWNER/NAME"`` of the
-            Hugging Face Hub, or a ``.onnx`` or ``.pt2`` file of ``kat export``.
+            Hugging Face Hub, or a ``.onnx`` or ``.pt2`` file of ``kat export``. Without a file or
+            folder of that name, ``"digits"`` is a small KAT that comes with the library: trained
+            on scikit-learn's digits, 8 x 8 pixels, light ink on black.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
         image_size: side of the square that the model sees, in pixels; of a segmentation model the
             shorter side of the image, of a detector the longer one. None: as stored.

@@ -29,7 +29,10 @@ from pathlib import Path
 
 from installed import ROOT, check_install, run_tests
 
-IN_WHEEL = ("kat/py.typed", "kat/nn/presets.json", "kat/recipes/digits.yaml", "kat_command.py")
+IN_WHEEL = (
+    "kat/py.typed", "kat/nn/presets.json", "kat/recipes/digits.yaml", "kat_command.py",
+    "kat/models/trained/digits/model.safetensors",
+)  # fmt: skip
 IN_SDIST = ("setup.py", "CHANGELOG.md", "kat/ops/cpu/csrc/rational.cpp")
 LIBRARY = "kat/ops/cpu/_rational_cpu.so"
 

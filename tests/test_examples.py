@@ -13,9 +13,7 @@ import pytest
 import timm
 import torch
 
-from kat.models import create_model, save_model
 from kat.ops.cpu.build import BuildError, find_compiler
-from tests.models.small import record_of
 
 pytestmark = pytest.mark.slow
 
@@ -62,13 +60,9 @@ def test_a_package_of_aotinductor_runs_without_python(tmp_path):
         compiler = find_compiler()
     except BuildError as error:
         pytest.skip(f"no C++ compiler: {error}")
-    name, args = "kat_micro_patch2_8", {"depth": 1, "num_classes": 3}
-    model = create_model(name, **args).eval()
-    size = model.pretrained_cfg["input_size"]
-    save_model(model, record_of(name, size, args), tmp_path / "model")
     folder, package = ROOT / "examples" / "aotinductor", tmp_path / "model.pt2"
     run = partial(subprocess.run, check=True, capture_output=True, text=True)
-    run([sys.executable, folder / "package.py", tmp_path / "model", package])
+    run([sys.executable, folder / "package.py", "digits", package])
     torch_folder = Path(torch.__file__).parent
     include, lib = torch_folder / "include", torch_folder / "lib"
     headers = [f"-I{include}", f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}"]
@@ -76,9 +70,9 @@ def test_a_package_of_aotinductor_runs_without_python(tmp_path):
     host, source = tmp_path / "host", folder / "host.cpp"
     run([*compiler, "-std=c++20", *headers, source, *libraries, "-o", host])
     files = [package, package.with_suffix(".input.bin"), package.with_suffix(".logits.bin")]
-    shape = ["2", *map(str, size)]
+    shape = ["2", "1", "8", "8"]
     assert "largest difference" in run([host, *files, *shape]).stdout
-    torch.ones(2, 3).numpy().tofile(files[2])
+    torch.ones(2, 10).numpy().tofile(files[2])
     assert subprocess.run([host, *files, *shape], capture_output=True, check=False).returncode == 1
 
 

@@ -75,4 +75,5 @@ def test_a_wheel_without_the_library_is_of_any_platform(compiler, source, tmp_pa
     assert wheel.name.endswith("-py3-none-any.whl")
     assert {f"kat/ops/cpu/csrc/{source}" for source in build.SOURCES} <= names
     assert {"kat/recipes/digits.yaml", "kat/nn/presets.json", "kat/py.typed"} <= names
+    assert "kat/models/trained/digits/model.safetensors" in names
     assert not [name for name in names if name.endswith(".so")]

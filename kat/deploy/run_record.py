@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kat.documents import read_json
 from kat.models import TrainingRecord
+from kat.models.checkpoints.shipped import model_path
 from kat.training import read_settings
 from kat.training.record.run_directory import SETTINGS, SUMMARY
 
@@ -23,7 +24,7 @@ def training_record(path: str | Path) -> TrainingRecord:
         >>> training_record("runs/digits").settings["model"]["name"]
         'kat_micro_patch2_8'
     """
-    path = Path(path)
+    path = model_path(path)
     if not (path / SETTINGS).is_file():
         return TrainingRecord()
     summary = path / SUMMARY

@@ -29,8 +29,9 @@ def recorded(model: nn.Module) -> list[Record]:
 
 def remember(model: Any, record: Record) -> None:
     """Add the record of a change to the configuration of a model of transformers."""
-    transformers: Any = sys.modules.get("transformers")
-    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
+    # Not transformers itself, which others import: its attribute would load its models for seconds.
+    models: Any = sys.modules.get("transformers.modeling_utils")
+    if models is None or not isinstance(model, models.PreTrainedModel):
         return
     records = recorded(model)
     if not records:

@@ -50,14 +50,15 @@ class ModelConfig:
             from 0 in the first.
         drop: dropout rate before the classifier.
         init_from: start from a trained ViT or KAT: a .safetensors or .pth file, a model folder, a
-            run, or the name of a pretrained timm model (short: --init-from). The weights of a KAT
-            are kept. From a ViT, act1 starts as the identity and act2 as a fit to the ViT's
-            activation, unless args has an act_init; args gets what the ViT needs (LayerScale,
-            registers). The head starts anew if the classes differ. See docs/checkpoints.md.
+            run, digits (a model that comes with the library), or the name of a pretrained timm
+            model (short: --init-from). The weights of a KAT are kept. From a ViT, act1 starts as
+            the identity and act2 as a fit to the ViT's activation, unless args has an act_init;
+            args gets what the ViT needs (LayerScale, registers). The head starts anew if the
+            classes differ. See docs/checkpoints.md.
         init_activation: the activation of the ViT in init_from, if its file does not name it
             (default: gelu).
         functions_from: start with the functions that a KAT of the same depth has learned, and do
-            not train them: a run, a model folder, a .ckpt or .safetensors file (short:
+            not train them: a run, a model folder, a .ckpt or .safetensors file, digits (short:
             --functions-from). See docs/fixed-functions.md.
         freeze: parts that are not trained, separated by commas: backbone (everything except the
             head), rationals (their coefficients), a number n (the embeddings and the first n

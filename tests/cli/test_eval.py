@@ -23,8 +23,7 @@ DIGITS = ["--data.name", "digits", *QUIET]
 def models(digits_run, tmp_path):
     """A folder of checkpoints: a run's, a model's folder, a file, a damaged file, and others."""
     folder = tmp_path / "models"
-    model, record = load_model(digits_run)
-    save_model(model, record, folder / "model10")
+    save_model(*load_model(digits_run), folder / "model10")
     shutil.copytree(digits_run, folder / "run9")
     shutil.copy(digits_run / "best.ckpt", folder / "alone.ckpt")
     (folder / "damaged.pth").write_bytes(b"torn")
@@ -71,9 +70,9 @@ def test_what_checkpoint_paths_stand_for(models, digits_run, capsys):
     assert capsys.readouterr().out.count(" 60 ") == 2
 
 
-def test_the_report_of_one_checkpoint(digits_run, tmp_path, capsys):
+def test_the_report_of_one_checkpoint(tmp_path, capsys):
     report = tmp_path / "report"
-    assert run("eval", digits_run, "--out", report, *QUIET) == 0
+    assert run("eval", "digits", "--out", report, *QUIET) == 0
     printed = capsys.readouterr().out
     metrics = _row(report / "metrics.json")
     assert f"top-1 {metrics['top1']:.2f} %" in printed
@@ -89,9 +88,9 @@ def test_the_report_of_one_checkpoint(digits_run, tmp_path, capsys):
     assert metrics["warning"] is None
 
 
-def test_other_preprocessing_is_used_and_said(digits_run, tmp_path, capsys):
+def test_other_preprocessing_is_used_and_said(tmp_path, capsys):
     out = tmp_path / "metrics.json"
-    common = ["eval", digits_run, "--json", out, *QUIET]
+    common = ["eval", "digits", "--json", out, *QUIET]
     assert run(*common, "--crop-pct", 1.0, "--mean", "[0.3054]") == 0  # what is stored
     assert _row(out)["notes"] == []
     plain = _row(out)["top1"]

@@ -133,15 +133,15 @@ def test_the_bare_call_says_in_a_line_what_it_chooses(
         assert recipe in refused(capsys, "train", "--config", "finetune", *bare)
 
 
-def test_functions_from_a_run_stay_fixed(digits_run, tmp_path, capsys):
+def test_functions_from_a_model_stay_fixed(tmp_path, capsys):
     out = tmp_path / "run"
-    given = ("train", "--config", "digits", "--functions-from", digits_run, "--out", out)
+    given = ("train", "--config", "digits", "--functions-from", "digits", "--out", out)
     assert run(*given, "--epochs", 1, "--limit_train_batches", 2, "--no-progress") == 0
     resume = ("train", "--resume", "true", "--out", out, "--epochs", 2, "--no-progress")
     assert "at the start" in refused(capsys, *resume, "--functions-from", "other")
     assert run(*resume) == 0
-    learned, kept = (rationals(load_model(path)[0]) for path in (digits_run, out))
+    learned, kept = (rationals(load_model(path)[0]) for path in ("digits", out))
     for name, act in kept.items():
         assert all(map(torch.equal, act.parameters(), learned[name].parameters()))
     given = (*given[:-1], tmp_path / "new")
-    assert "exclude each other" in refused(capsys, *given, "--init-from", digits_run)
+    assert "exclude each other" in refused(capsys, *given, "--init-from", "digits")

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 
 import pytest
 import timm
 
 from kat.analysis.cost import tables
-from kat.models import build_model, save_model
+from kat.models.checkpoints.shipped import model_path
 from tests.cli.commands import refused, run
-from tests.records import RECORD
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """The folder of a KAT for 8x8 images of one channel, groups of its own."""
-    record = replace(RECORD, classes=["a", "b"], args={"num_groups": 4})
-    save_model(build_model(record), record, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def _read(path):
@@ -56,12 +46,13 @@ def test_layers_add_up_to_the_model(tmp_path):
     assert len(model["layers"]) == len(rows)
 
 
-def test_a_stored_model_is_counted_as_it_is_stored(folder, tmp_path, capsys):
+def test_a_stored_model_is_counted_as_it_is_stored(tmp_path, capsys):
     out = tmp_path / "a.json"
-    assert run("flops", "models", folder, folder / "model.safetensors", "--json", out) == 0
+    names = ("digits", model_path("digits") / "model.safetensors")
+    assert run("flops", "models", *names, "--json", out) == 0
     stored, again = json.loads(out.read_text())
     assert stored["input"] == "1x8x8"
-    model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=2, num_groups=4)
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=10)
     assert stored["parameters"] == sum(p.numel() for p in model.parameters())
     assert again["flops"] == stored["flops"]
 
@@ -75,9 +66,9 @@ def test_layers_are_compared(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())[1]["flops"] == int(grkan["flops"])
 
 
-def test_bad_input_of_flops(folder, capsys):
+def test_bad_input_of_flops(capsys):
     for arguments, says in (
         (("kat_micro", "--args", "{num_groups: 5}"), "num_groups"),
-        ((folder, "--image-size", 16), "stored with"),
+        (("digits", "--image-size", 16), "stored with"),
     ):
         assert says in refused(capsys, "flops", "models", *arguments)

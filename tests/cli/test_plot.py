@@ -83,7 +83,7 @@ def drawn(monkeypatch):
 
 
 def test_activations_are_over_as_many_images_of_the_run_as_asked_for(
-    folder, tmp_path, capsys, drawn, monkeypatch
+    tmp_path, capsys, drawn, monkeypatch
 ):
     seen, look = [], analysis.learned_activations
 
@@ -95,11 +95,11 @@ def test_activations_are_over_as_many_images_of_the_run_as_asked_for(
     monkeypatch.setattr(analysis, "learned_activations", counted)
     for images in (70, 3, 1000):  # the split has 360
         out = tmp_path / "a.png"
-        assert run("plot", "activations", folder, "--out", out, "--images", images) == 0
+        assert run("plot", "activations", "digits", "--out", out, "--images", images) == 0
         printed = capsys.readouterr().out
         assert printed.endswith(f"{out}\n")
     assert seen == [70, 3, 360]
-    names = [f"blocks.{b}.mlp.act{a}" for b in (0, 1) for a in (1, 2)]
+    names = [f"blocks.{b}.mlp.act{a}" for b in range(4) for a in (1, 2)]
     assert [a.name for a in drawn[0][0]] == names
     assert all(a.histogram is not None for a in drawn[0][0])
 

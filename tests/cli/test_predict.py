@@ -16,12 +16,12 @@ from tests.images import png_header
 pytestmark = pytest.mark.slow
 
 
-def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path, capsys):
+def test_predict_goes_on_past_an_unreadable_image(imagenet, tmp_path, capsys):
     torn, answers = tmp_path / "torn.jpg", tmp_path / "answers.json"
     torn.write_bytes(b"torn")
     good = imagenet / "val" / "n00" / "0.jpg"
     table = tmp_path / "answers.csv"
-    command = ("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
+    command = ("predict", torn, good, "--checkpoint", "digits", "--json", answers)
     line = refused(capsys, *command, "--device", "cuda:99")
     assert "cuda:99" in line
     assert run(*command, "--csv", table, "--device", "cpu", "--strict") == 1
@@ -32,7 +32,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     line = f"kat: 1 of 2 images cannot be read, first {torn}\n"
     printed, said = capsys.readouterr()
     assert said == 2 * line
-    assert run("predict", torn, "--checkpoint", digits_run, "--device", "cpu") == 2
+    assert run("predict", torn, "--checkpoint", "digits", "--device", "cpu") == 2
     with open_table(table, "predictions") as rows:
         bad, *best = list(rows)
     assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])
@@ -45,7 +45,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, tmp_path, capsys):
+def test_predict_takes_folders_with_all_that_lies_in_them(imagenet, tmp_path, capsys):
     folder, answers = tmp_path / "photos", tmp_path / "answers.json"
     (folder / "more").mkdir(parents=True)
     good = shutil.copy(imagenet / "val" / "n00" / "0.jpg", folder / "more")
@@ -56,7 +56,7 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     (folder / "notes.txt").write_text("notes")
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / "a.jpg").write_bytes(b"of the system")
-    assert run("predict", folder, "--checkpoint", digits_run, "--json", answers) == 0
+    assert run("predict", folder, "--checkpoint", "digits", "--json", answers) == 0
     first, pipe, second = json.loads(answers.read_text())
     assert (first["image"], second["image"]) == (str(bomb), str(good))
     assert "limit of" in first["error"]
@@ -65,7 +65,7 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     left_out = capsys.readouterr().err.splitlines()
     assert any(line.startswith(f"{folder / 'loop'} is left") for line in left_out)
     (tmp_path / "empty").mkdir()
-    line = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
+    line = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", "digits")
     assert "no image in" in line
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,6 +12,7 @@ from kat.analysis.cost.flops import Cost, count, countable
 from kat.errors import InputError
 from kat.models import create_model, input_args, load_model, registered_preprocessing
 from kat.models.checkpoints.model_record import unseen_pixels
+from kat.models.checkpoints.shipped import model_path
 from kat.nn import BSplineKANLinear, GRKANLinear
 from kat.ops.flops import rational_flops
 from kat.text import dimensions, warn
@@ -110,11 +110,11 @@ def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> Model
     Raises:
         InputError: there is no such model, or it refuses the arguments.
     """
-    stored = Path(name).exists()
+    stored = model_path(name).exists()
     if stored and (args or image_size):
         raise InputError(f"--args and --image-size are for names: {name} is stored with its own")
     if stored:
-        model, record = load_model(Path(name))
+        model, record = load_model(name)
         size = record.input_size
     else:
         channels, height, width = registered_preprocessing(name)["input_size"]

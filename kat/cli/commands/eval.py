@@ -7,9 +7,9 @@ data.validate_on=holdout did not use the validation split of its data, so the sp
 set. The preprocessing is stored beside the weights; options change it. A warning says if the
 accuracy of a classifier may be due to guessing.
 
-RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
-with --trust an exported .pt2 file, hf-hub:OWNER/NAME, or a file of an official KAT; or a
-folder that contains any of these: each is evaluated.
+RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, digits (a model that
+comes with kat), an exported .onnx file, with --trust an exported .pt2 file, hf-hub:OWNER/NAME, or a
+file of an official KAT; or a folder that contains any of these: each is evaluated.
 
 examples:
   kat eval runs/mine --out report

@@ -32,7 +32,10 @@ _NOT_FOR_EVALUATION = {
     "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split",
 }  # fmt: skip
 """The settings of data that evaluation takes from the model."""
-MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
+MODEL = (
+    "a run directory, a model folder, a .ckpt file, digits (a model that comes with kat), or a file"
+    " of weights of an official KAT"
+)
 """The forms of a trained model on the command line."""
 
 _COMMON: dict[str, dict[str, Any]] = {

@@ -21,6 +21,7 @@ from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing
 from kat.models.checkpoints.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
+from kat.models.checkpoints.shipped import model_path
 from kat.models.checkpoints.weight_files import (
     CONFIG,
     WEIGHTS,
@@ -89,8 +90,9 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
 
     Args:
         path: a folder with model.safetensors and config.json; a ``.safetensors`` file beside a
-            config.json; a run directory; a ``.ckpt`` file of a run; or a file of an official KAT,
-            whose size is read from the weights and whose preprocessing is the published one.
+            config.json; a run directory; a ``.ckpt`` file of a run; ``"digits"``, the model that
+            comes with the library, unless a file or folder has that name; or a file of an official
+            KAT, whose size is read from the weights and whose preprocessing is the published one.
 
     Raises:
         InputError: there is no model, the file is damaged, or the weights are of another model.
@@ -103,7 +105,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
         >>> model(torch.zeros(1, *record.input_size)).shape, len(record.classes)
         (torch.Size([1, 10]), 10)
     """
-    file = _file_in(Path(path))
+    file = _file_in(model_path(path))
     weights, record, checksum = _read(file)
     depth = record.args.get("depth")
     # Compared first: to build a thousand blocks takes half a minute.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
 from kat.models.checkpoints.model_record import ModelRecord, create_model
+from kat.models.checkpoints.shipped import model_path
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -148,8 +149,8 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
 
     Args:
         source: a file (``.safetensors``, a torch file), a folder with model.safetensors and
-            config.json, a run directory, the name of a pretrained timm model (including
-            ``hf-hub:OWNER/NAME``), or a model.
+            config.json, a run directory, ``"digits"`` as of :func:`kat.load`, the name of a
+            pretrained timm model (including ``hf-hub:OWNER/NAME``), or a model.
 
     Raises:
         InputError: the source does not exist, is damaged, or is not a ViT.
@@ -162,7 +163,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     """
     if isinstance(source, nn.Module):
         return _from_model(source, name=type(source).__name__)
-    name, path = str(source), Path(source)
+    name, path = str(source), model_path(source)
     if path.suffix == ".npz":
         raise InputError(
             f"{path} is in Google's .npz format: give the name of timm's model of these weights,"

@@ -12,6 +12,7 @@ from kat.data import located
 from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
 from kat.models import is_model_folder
+from kat.models.checkpoints.shipped import model_path
 from kat.training.record.run_directory import SETTINGS, read_data_record, read_settings
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
@@ -64,7 +65,8 @@ def settings_of_run(checkpoint: Path) -> dict[str, Any]:
     Raises:
         InputError: the settings of the run are damaged.
     """
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    path = model_path(checkpoint)
+    folder = path if path.is_dir() else path.parent
     if not (folder / SETTINGS).is_file():
         return {}
     settings = read_settings(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -172,3 +173,9 @@ def test_compiled_copied_and_exported_models_compute_the_same():
     torch.testing.assert_close(compiled(x), expected)
     exported = torch.export.export(model, (x,)).module()
     torch.testing.assert_close(exported(x), expected)
+
+
+def test_another_model_does_not_load_the_models_of_transformers(monkeypatch):
+    """Other libraries import transformers alone, whose attributes load the models."""
+    monkeypatch.setitem(sys.modules, "transformers", object())
+    assert kat.kanify(Mlp(8, 16)).replacements
