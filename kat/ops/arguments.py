@@ -132,7 +132,8 @@ def _problem(f: Rational, x: Tensor) -> Exception:
         if x.shape[-1] % groups:
             width = x.shape[-1]
             return ValueError(
-                f"{width} channels are not divisible by {groups} groups, but by {divisors(width)}"
+                f"{width} channels are not divisible by num_groups={groups},"
+                f" but by {divisors(width)}"
             )
     return ValueError(
         "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
