@@ -16,6 +16,7 @@ _NAMES = {
     ".": "analysis data deploy models training",
     ".api": "TrainedModel calibrate evaluate load train",
     ".models.adapt": "adapt",
+    ".models.by_name": "register_activations",
     ".models.kanify": "KanifyConfig kanify",
     ".models.transfer": "transfer_functions",
     ".nn": "Coefficients GRKANLinear GRKANMlp GatedGRKANMlp GroupRational",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kat import training as training
     from kat.api import TrainedModel, calibrate, evaluate, load, train
     from kat.models.adapt import adapt
+    from kat.models.by_name import register_activations
     from kat.models.kanify import KanifyConfig, kanify
     from kat.models.transfer import transfer_functions
     from kat.nn import Coefficients, GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
@@ -41,8 +43,8 @@ else:
 __all__ = [
     "Coefficients", "GRKANLinear", "GRKANMlp", "GatedGRKANMlp", "GroupRational", "KanifyConfig",
     "TrainedModel", "__version__", "adapt", "calibrate", "evaluate", "gated_rational", "kanify",
-    "load", "models", "param_groups", "rational", "split_parameters", "train",
-    "transfer_functions",
+    "load", "models", "param_groups", "rational", "register_activations", "split_parameters",
+    "train", "transfer_functions",
 ]  # fmt: skip
 
 

@@ -258,6 +258,7 @@ NOT_OF_AN_EXTRA = {
     "torch": "the core",
     "kat": "this package",
     "kat_command": "this package",
+    "monai": "kat.register_activations names it where the user has it",
 }
 
 

@@ -35,6 +35,7 @@ def _kanified():
     (lambda: kat.kanify(_mlp(), calibration=[torch.full((8, 16), math.nan)]), "calibration: .*NaN"),
     (lambda: kat.adapt(_kanified(), "low_rank", rank=0), "rank must be"),
     (lambda: kat.param_groups(_mlp().parameters(), 0.1), "model must be .*got generator"),
+    (lambda: kat.register_activations("auto"), "num_groups must be .*'auto'"),
     (lambda: kat.transfer_functions(_mlp().state_dict(), _mlp()), "source must be"),
     (lambda: kat.transfer_functions(_mlp(), "runs/digits"), "target must be .*got str"),
     (lambda: kat.evaluate("runs/digits", 5), "data must be"),

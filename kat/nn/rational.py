@@ -239,7 +239,7 @@ def channels_at(x: Tensor, channel_dim: int | None) -> int:
     if isinstance(x, Tensor) and x.dim() > 3:
         raise InputError(
             "x of more than three dimensions needs a rational with channel_dim=1 for (B, C, H, W)"
-            " or channel_dim=-1 for (B, H, W, C)"
+            ' or channel_dim=-1 for (B, H, W, C); by name, "rational_nchw" or "rational_nhwc"'
         )
     return -1
 

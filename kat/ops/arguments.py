@@ -101,7 +101,7 @@ def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
     width = x.shape[-1]
     if width % f.groups:
         raise ValueError(
-            f"{width} channels are not divisible by {f.groups} groups, but by {divisors(width)}"
+            f"{width} channels are not divisible by num_groups={f.groups}, but by {divisors(width)}"
         )
     if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
         (x.shape, x.dtype, x.layout, x.device)

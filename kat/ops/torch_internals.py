@@ -1,13 +1,14 @@
-"""Every private name of torch that kat uses, one of Python, one of transformers, with fallbacks.
+"""Every private name of torch that kat uses, and one each of Python, transformers and timm.
 
 They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks;
 one marks functions for the compiler. A release of torch may remove any of them. kat then asks in
 another way, or takes what the name would report to be active: the results stay right, on a slower
-path.
+path. Where timm's table of activations is gone, kat says what else to pass.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.queues import Queue
@@ -16,6 +17,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+from kat.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -220,6 +223,19 @@ def keep_from_transformers(module: nn.Module) -> None:
 def is_loaded_by_transformers(parameter: Tensor) -> bool:
     """Return True in ``from_pretrained`` of a parameter whose values are in the checkpoint."""
     return getattr(parameter, "_is_hf_initialized", False)
+
+
+def timm_activations() -> dict[str, Any]:
+    """Return the table in which timm looks up activations by name.
+
+    Raises:
+        InputError: this release of timm has no such table.
+    """
+    create_act = importlib.import_module("timm.layers.create_act")
+    table = getattr(create_act, "_ACT_LAYER_DEFAULT", None)
+    if table is None:
+        raise InputError("its table of names has moved; act_layer=kat.GroupRational needs none")
+    return table
 
 
 def when_sending_fails(handle: Callable[..., Any]) -> None:

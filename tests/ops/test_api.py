@@ -89,7 +89,7 @@ def test_autocast_leaves_the_dtype_alone():
     [
         ({"form": "C"}, r"form must be one of .*'A', 'B'.*, got 'C'"),
         ({"impl": "cuda"}, "impl must be one of .* got 'cuda'"),
-        ({"x": torch.zeros(2, 9)}, "9 channels are not divisible by 4 groups"),
+        ({"x": torch.zeros(2, 9)}, "9 channels are not divisible by num_groups=4"),
         ({"numerator": torch.zeros(1, 1)}, "degree m >= 1"),
         ({"numerator": torch.zeros(3, 6)}, r"got shapes \(2, 8\), \(3, 6\) and \(4, 4\)"),
         ({"denominator": torch.zeros(1, 4, device="meta")}, "denominator is on meta"),
