@@ -56,7 +56,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/paper"
 REMOVED = ROOT / "benchmarks/results/paper/paper.yaml"
 """The declarations of arms that were removed after their runs."""
-PAGES = sorted((ROOT / "docs/results").glob("*.md"))
+PAGES = [*(ROOT / "docs/results").glob("*.md"), ROOT / "benchmarks/results/comparisons.md"]
 FIGURES = ROOT / "docs/figures/results/paper"
 MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
 """Grids whose runs record their layers, and how many records of each run are shown."""
