@@ -24,8 +24,8 @@ DISTINCT = {found.canonical_path: found for found in OBJECTS.values() if not fou
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
 NAMES = (
-    "index", "getting-started", "own-model", "language-model", "first-principles", "kanify",
-    "fine-tuning", "higher-order", "checkpoints", "backends", "coming-from-the-authors-code",
+    "index", "getting-started", "own-model", "by-name", "language-model", "first-principles",
+    "kanify", "fine-tuning", "higher-order", "checkpoints", "backends", "coming-from-the-authors-code",
     "reference/fitting", "reference/weights",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
