@@ -25,8 +25,8 @@ EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositi
 FLAGS = doctest.ELLIPSIS
 NAMES = (
     "index", "getting-started", "own-model", "by-name", "language-model", "first-principles",
-    "kanify", "fine-tuning", "higher-order", "checkpoints", "backends", "coming-from-the-authors-code",
-    "reference/fitting", "reference/weights",
+    "kanify", "fine-tuning", "higher-order", "checkpoints", "backends",
+    "coming-from-the-authors-code", "reference/fitting", "reference/weights",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
