@@ -22,9 +22,9 @@ DISTINCT = {found.canonical_path: found for found in OBJECTS.values() if not fou
 EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
 FLAGS = doctest.ELLIPSIS
 NAMES = (
-    "index", "getting-started", "own-model", "language-model", "first-principles", "kanify",
-    "fine-tuning", "higher-order", "checkpoints", "backends", "coming-from-the-authors-code",
-    "reference/fitting", "reference/nn",
+    "index", "getting-started", "own-model", "by-name", "language-model", "first-principles",
+    "kanify", "fine-tuning", "higher-order", "checkpoints", "backends",
+    "coming-from-the-authors-code", "reference/fitting", "reference/nn",
 )  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 """Pages whose code in Python runs, one block after the other."""
