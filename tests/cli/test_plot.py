@@ -266,9 +266,11 @@ def test_grids_are_drawn_below_each_other(tmp_path, capsys):
     assert run("plot", "forest", *paths, paths[0], "--out", out) == 0
     assert capsys.readouterr().out == f"{out}\n"
     texts = _texts(out)
-    names = ["a_models (minus KAT)", "ViT (a long name)", "b_models (minus KAT)"]
-    assert sorted(text for text in texts if text in names) == sorted([*names, names[1]])
-    assert [text for text in texts if "±" in text] == ["-2.90 ± 0.66", "-1.45 ± 0.33"]
+    names = ["a_models (minus KAT)", "b_models (minus KAT)"]
+    assert sorted(text for text in texts if text in names) == names
+    lines = [text for text in texts if "±" in text]
+    assert [line[:12] for line in lines] == ["-2.90 ± 0.66", "-1.45 ± 0.33"]
+    assert all(line.endswith("ViT (a long name)") for line in lines)
 
 
 def test_tested_grids_are_compared_by_their_test(tmp_path, capsys):

@@ -286,5 +286,5 @@ def test_channels_that_do_not_divide_are_named():
         InputError, match="num_channels=10 is not divisible by num_groups=8, but by 1"
     ):
         kat.GroupRational(8, num_channels=10)
-    with pytest.raises(ValueError, match="divisible by 8 groups, but by 1, 2, 5, 10"):
+    with pytest.raises(ValueError, match="num_groups=8, but by 1, 2, 5, 10"):
         kat.GroupRational(8)(torch.zeros(2, 10))
