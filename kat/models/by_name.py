@@ -13,7 +13,7 @@ from kat.ops.torch_internals import timm_activations
 
 _Make: TypeAlias = "partial[GroupRational]"
 _Table: TypeAlias = tuple[Callable[[str], Any], Callable[[str, _Make], Any]]
-"""What returns the entry of a name, or None, and what sets it."""
+"""Two functions of a table: one returns the entry of a name, or None; the other sets it."""
 _LAYOUTS = {"rational": None, "rational_nchw": 1, "rational_nhwc": -1}
 
 

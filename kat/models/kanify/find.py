@@ -38,7 +38,7 @@ _FIRST = {
     "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
 }  # fmt: skip
 _NEXT = {*_FIRST, "square", "pow"}
-"""The functions and methods that begin an activation in code, and those that go on with it."""
+"""The calls that may start an activation, and the calls that may follow: relu(x), then square."""
 _HEAD = "it is no MLP of a block, but changes the width outside, as a head; only= can name it"
 UNCLEAR = "its channels are unclear from the code, and no batches in calibration= show them"
 
