@@ -28,6 +28,10 @@ _EXCHANGES = 10
 _MAX_STEPS = 80
 _MISSED = 1e-6
 """Relative excess of the error that is allowed at samples outside the linear programs."""
+_CORRECTED = 1e-9
+"""A linear program that lowers the error by less than this part is the last one."""
+_CORRECTED_FOR_SQUARES = 0.02
+"""The same for the start of the least squares, of which a rough one is enough."""
 _MAX_SQUARES_STEPS = 200
 _CONVERGED = 1e-12
 
@@ -88,12 +92,15 @@ class Problem:
         return 4.0 * float(np.finfo(np.float64).eps) * max(1.0, largest)
 
 
-def minimax(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
+def minimax(
+    space: SearchSpace, samples: Samples, tolerance: float = _CORRECTED
+) -> tuple[Array, Array, float]:
     """Minimize max w |f - P / Q| over the samples within a search space.
 
     Args:
         space: the space of P and Q.
         samples: all points. The linear programs use some of them, and then the missed error peaks.
+        tolerance: a linear program that lowers the error by less than this part is the last one.
 
     Returns:
         a and b, in the scaled variable, and the error.
@@ -104,10 +111,11 @@ def minimax(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
     problem = Problem(space, samples.at(chosen))
     a, b = problem.polynomial_start()
     for bound in SCALED_BOUNDS:
-        a, b = _differential_correction(problem, a, b, np.full(len(b), bound))
+        a, b = _differential_correction(problem, a, b, np.full(len(b), bound), tolerance)
     for _ in range(_EXCHANGES):
-        a, b = _differential_correction(problem, a, b, space.last_bound())
-        if every.largest_error(a, b) <= (1.0 + _MISSED) * problem.largest_error(a, b):
+        a, b = _differential_correction(problem, a, b, space.last_bound(), tolerance)
+        allowed = 1.0 + max(_MISSED, tolerance)
+        if every.largest_error(a, b) <= allowed * problem.largest_error(a, b):
             break
         chosen |= _peaks(np.abs(every.errors(a, b)))
         problem = Problem(space, samples.at(chosen))
@@ -121,11 +129,11 @@ def _peaks(error: Array) -> NDArray[np.bool_]:
 
 
 def _differential_correction(
-    problem: Problem, a: Array, b: Array, limit: Array
+    problem: Problem, a: Array, b: Array, limit: Array, tolerance: float
 ) -> tuple[Array, Array]:
     """Repeats: minimize u with w |f Q - P| <= E Q + u E Q_k over (P, Q), E the error of P_k / Q_k.
 
-    limit: bounds on |b_j|.
+    limit: bounds on |b_j|. tolerance: as of :func:`minimax`.
     """
     error = problem.largest_error(a, b)
     for count in range(_MAX_STEPS):
@@ -134,7 +142,7 @@ def _differential_correction(
         linearized = count == 0
         step = _correction(problem, a, b, error, limit, linearized)
         new_a, new_b, new_error = _advance(problem, a, b, step, error)
-        converged = new_error > (1.0 - 1e-9) * error
+        converged = new_error > (1.0 - tolerance) * error
         a, b, error = new_a, new_b, new_error
         if converged and not linearized:
             break
@@ -220,15 +228,15 @@ def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, f
         samples: the points of the sum.
 
     Returns:
-        a and b, in the scaled variable, and the root mean square of the weighted error: a local
-        minimum, no larger than the error of the minimax fit.
+        a and b, in the scaled variable, and the root mean square of the weighted error, a local
+        minimum.
     """
     problem = Problem(space, samples)
 
     def cost(a: Array, b: Array) -> float:
         return float(np.sqrt(np.mean(np.square(problem.errors(a, b)))))
 
-    a, b, _ = minimax(space, samples)
+    a, b, _ = minimax(space, samples, _CORRECTED_FOR_SQUARES)
     best = cost(a, b)
     for _ in range(_MAX_SQUARES_STEPS):
         if best <= problem.rounding():
