@@ -152,9 +152,13 @@ print(len(timm.list_models("kat_*")), type(timm.create_model("kat_micro")).__nam
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "imported"), [
-    ("import kat", False), ("import importlib.util, kat; importlib.util.find_spec('timm')", False),
-    ("import timm, kat", True), ("import kat.models.kat", True), ("import kat; kat.adapt", True),
-    ("import kat, timm.models.vision_transformer", True), ("import kat.training", False),
+    ("import kat", False),
+    *(pytest.param(*case, marks=pytest.mark.release) for case in [
+        ("import timm, kat", True),
+        ("import importlib.util, kat; importlib.util.find_spec('timm')", False),
+        ("import kat.models.kat", True), ("import kat; kat.adapt", True),
+        ("import kat, timm.models.vision_transformer", True), ("import kat.training", False),
+    ]),
 ])  # fmt: skip
 def test_the_models_are_registered_whichever_comes_first(first, imported):
     """``import kat`` alone does not import timm, and leaves no finder of modules behind."""
@@ -215,8 +219,13 @@ def test_commands_name_what_they_need_in_one_line(core):
         assert re.fullmatch(f"kat: {install if extra else '.* required: PROJECT.*'}\n", err)
 
 
+IN_RELEASE = [
+    pytest.param(name, marks=pytest.mark.release) for name in ("fit", "vision", "plot", "export")
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [None, "fit", "vision", "train", "plot", "export"])
+@pytest.mark.parametrize("extra", [None, "train", *IN_RELEASE])
 def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
     """For their help, which builds the whole parser, and for all that they import to work."""
     names = [name for name, needed in COMMANDS.items() if needed == extra]
@@ -305,6 +314,7 @@ def test_type_checkers_see_the_names_that_come_on_first_use(name):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_the_library_works_without_its_sources(tmp_path):
     """As in a frozen application: every public name, from compiled files alone."""
     copy = shutil.copytree(PACKAGE, tmp_path / "kat", ignore=shutil.ignore_patterns("__pycache__"))
@@ -323,6 +333,7 @@ for package in (kat.models, kat.data, kat.training, kat.analysis, kat.deploy):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_models_that_are_registered_again_are_one_warning():
     code = (
         "import sys, kat.models\n"

@@ -67,6 +67,7 @@ def test_a_wheel_with_the_library_is_of_this_platform(source, tmp_path):
 
 
 @pytest.mark.parametrize("compiler", ["broken", "missing"])
+@pytest.mark.release
 def test_a_wheel_without_the_library_is_of_any_platform(compiler, source, tmp_path):
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\nexit 1\n")

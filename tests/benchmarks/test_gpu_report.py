@@ -179,6 +179,7 @@ def run(report, tmp_path, *functions, seconds="60", shares=1, optional=()):
     return report.main(["--stand-in", "--out", str(tmp_path), "--seconds", seconds], tuple(steps))
 
 
+@pytest.mark.release
 def test_a_step_that_goes_wrong_is_named_and_the_next_one_runs(report, tmp_path, capfd):
     def broken(plan, emit, share):
         emit({"case": "first", "ms": 1.0, "nothing": float("nan")})
@@ -229,6 +230,7 @@ sys.exit(report.main(sys.argv[3:]))
 """In a process of its own: pytest's, from which the step would fork, has threads with locks."""
 
 
+@pytest.mark.release
 def test_a_test_that_fails_is_named_with_its_first_error_line(tmp_path):
     (tmp_path / "test_some.py").write_text(
         "import pytest\n"
@@ -415,6 +417,7 @@ def test_the_notebook_has_no_outputs_and_installs_what_the_project_requires():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would run")
 @pytest.mark.parametrize("uploaded", [False, True])
+@pytest.mark.release
 def test_each_cell_of_the_notebook_ends_with_a_line_that_says_what_is_missing(
     uploaded, tmp_path, monkeypatch
 ):

@@ -77,6 +77,7 @@ def test_runs_in_tables_of_earlier_calls_are_not_trained_again(grid, tmp_path, c
     # a diverged run of an earlier table stays one, and a failed one is trained
 
 
+@pytest.mark.release
 def test_a_second_call_is_refused_and_a_signal_has_all_runs_saved(grid, tmp_path, capsys):
     out = tmp_path / "out"
     process = _start(grid(settings=LONG), out)
@@ -107,6 +108,7 @@ def test_ctrl_c_while_a_run_starts_is_one_line(grid, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
+@pytest.mark.release
 def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
     out = tmp_path / "out"
     process = _start(grid(settings=LONG), out)

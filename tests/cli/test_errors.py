@@ -65,7 +65,10 @@ def test_the_traceback_of_a_run_is_in_its_directory(capsys, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [("--help",), ("flops", "models", "kat_micro")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), pytest.param(("flops", "models", "kat_micro"), marks=pytest.mark.release)],
+)
 def test_a_reader_that_goes_away_ends_a_command_quietly(arguments):
     process = start(*arguments, bufsize=1)
     process.stdout.close()
@@ -74,7 +77,9 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", ["--help", "flops layers 8 8"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", pytest.param("flops layers 8 8", marks=pytest.mark.release)]
+)
 def test_a_command_whose_standard_output_is_closed_prints_nothing(arguments):
     command = f"exec {sys.executable} -m kat_command {arguments} >&-"
     ended = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)

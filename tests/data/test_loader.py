@@ -56,6 +56,7 @@ def test_closing_stops_the_workers_of_an_iteration_that_is_held():
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_process_exits_with_an_open_loader():
     code = """
 from kat.data import DataConfig, make_loader, open_split

@@ -24,7 +24,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "source",
+    [
+        source
+        if source.__name__ in ("_folder", "_shards")
+        else pytest.param(source, marks=pytest.mark.release)
+        for source in SOURCES
+    ],
+)
 def test_every_source_is_read_by_workers_of_a_fork_server(tmp_path, source):
     settings, _ = source(tmp_path, [picture(0), picture(1), picture(2), picture(3)])
     config = DataConfig(**settings, image_size=16, batch_size=4, num_workers=1)
@@ -83,6 +91,7 @@ def _is_running(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the system has no /proc")
+@pytest.mark.release
 def test_requests_to_stop_leave_the_workers_to_the_main_process_and_they_end_with_it(reader):
     reader.stdout.readline()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

@@ -20,7 +20,9 @@ from tests.models.small import images, make_model
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["resizable.pt2", "resizable8.onnx"])
+@pytest.mark.parametrize(
+    "name", ["resizable.pt2", pytest.param("resizable8.onnx", marks=pytest.mark.release)]
+)
 def test_image_sizes_are_dynamic_if_the_model_allows(stored, name):
     want = make_resizable(stored.model, stored.record)
     if "8" in name:
@@ -73,6 +75,7 @@ def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch):
     assert path.read_bytes() == b"kept"
 
 
+@pytest.mark.release
 def test_a_head_of_zeros_is_exported(tmp_path):
     model, record = make_model(depth=1)
     nn.init.zeros_(model.head.weight)

@@ -39,7 +39,11 @@ def images(count):
 
 
 @pytest.mark.parametrize(
-    ("name", "ending"), [("kat_det_micro", "onnx"), ("kat_upernet_micro", "pt2")]
+    ("name", "ending"),
+    [
+        pytest.param("kat_det_micro", "onnx", marks=pytest.mark.release),
+        ("kat_upernet_micro", "pt2"),
+    ],
 )
 @torch.no_grad()
 def test_features_are_the_backbones(name, ending, tmp_path):

@@ -19,7 +19,9 @@ from tests.models.small import ARGS, make_model, record_of
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "bilinear"), (3, "bicubic")])
+@pytest.mark.parametrize(
+    ("channels", "mode"), [(1, "bilinear"), pytest.param(3, "bicubic", marks=pytest.mark.release)]
+)
 def test_the_file_gives_the_classes_of_kat_predict(tmp_path, channels, mode):
     """For fifty digits and two photographs in many sizes."""
     random = np.random.default_rng(0)

@@ -61,6 +61,7 @@ def assert_loaded(file, model):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_timm_loads_what_trainer_saves(training_loop):
     _, names = training_loop
     assert_loaded("with_trainer/model.safetensors", names["model"])

@@ -16,7 +16,7 @@ from kat.nn import rationals
 SMALL = ["--width", "32", "--depth", "1", "--context", "32", "--steps", "200", "--lr", "1e-2"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.release)])
 def test_a_killed_run_resumes_to_the_same_bits_learns_and_generates(
     optimizer, tmp_path, monkeypatch, capsys
 ):

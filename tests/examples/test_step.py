@@ -160,6 +160,9 @@ def test_a_run_writes_one_row_and_is_not_made_again(study, monkeypatch):
     stage = dict(study.DECLARED["stages"][0], task="docstrings", steps=2, arms=["gelu"])
     monkeypatch.setattr(study, "DECLARED", study.DECLARED | {"stages": [stage], "compile": False})
     monkeypatch.setattr(study.language, "VALID", 8)
+    monkeypatch.setattr(
+        study.language, "docstrings", lambda: [f"Returns {n}." * 400 for n in range(40)]
+    )
     options = argparse.Namespace(docs=None)
     first = study.missing({})[0]
     with study.locked(study.name_of(first)):  # by another process, which makes it

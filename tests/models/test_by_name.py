@@ -64,6 +64,11 @@ TIMM = {
 """By model: the name, the sizes, and the arguments of a rational by hand."""
 
 
+def chosen(cases, *names):
+    """All cases; those without a name here are tests of a release."""
+    return [c if c in names else pytest.param(c, marks=pytest.mark.release) for c in cases]
+
+
 @pytest.fixture(autouse=True)
 def registered():
     """What a first call returns; each test begins and ends with 8 groups."""
@@ -116,7 +121,7 @@ def assert_compiles_and_exports(model, inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", TRANSFORMERS)
+@pytest.mark.parametrize("kind", chosen(TRANSFORMERS, "llama", "gpt2", "vit", "resnet"))
 def test_a_model_of_transformers(kind, tmp_path):
     setting, sizes, inputs, by_hand = TRANSFORMERS[kind]
     gated = {"feed_forward_proj": "gated-gelu"} if kind == "t5" else {}
@@ -130,7 +135,7 @@ def test_a_model_of_transformers(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", TIMM)
+@pytest.mark.parametrize("kind", chosen(TIMM, "convnext_tiny"))
 def test_a_model_of_timm(kind, tmp_path):
     name, sizes, by_hand = TIMM[kind]
     kat.register_activations(by_hand.get("num_groups", 8))

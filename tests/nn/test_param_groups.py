@@ -117,7 +117,7 @@ def _step(optimizer, layer, loss, way):
 @pytest.mark.parametrize(
     ("way", "size"),
     [("backward", 1e-9), ("backward", 1.0), ("closure", 1e6), ("scaler", 1e6),
-     ("fused scaler", 1e6), pytest.param("compiled", 1e6, marks=pytest.mark.slow)],
+     ("fused scaler", 1e6), pytest.param("compiled", 1e6, marks=pytest.mark.release)],
 )  # fmt: skip
 def test_a_step_of_sgd_moves_every_power_alike_and_is_bounded(way, size):
     """-lr g / s^2, with the slopes s, or so much of it as moves F by 0.01."""

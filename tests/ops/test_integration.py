@@ -103,8 +103,11 @@ def test_export_with_a_dynamic_batch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("impl", [None, "reference"])
-@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("strict", "impl"),
+    [(True, None), (False, None), (False, "reference"),
+     pytest.param(True, "reference", marks=pytest.mark.release)],
+)  # fmt: skip
 def test_an_exported_layer_trains(strict, impl):
     mlp = _mlp()
     mlp.act1.impl = mlp.act2.impl = impl

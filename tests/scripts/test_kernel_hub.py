@@ -74,7 +74,8 @@ def results_of(environment, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.release)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.release
 def test_the_package_gives_the_same_bits(device, package, results_of):
     """On a GPU by Triton's interpreter; loaded by ``kernels`` where that is installed."""
     impl, variables = "-", {}
@@ -92,6 +93,7 @@ def test_the_package_gives_the_same_bits(device, package, results_of):
             assert all(each.isfinite().all() for each in found)
 
 
+@pytest.mark.release
 def test_beside_kat_in_one_process_and_its_layer_has_forward_alone(package):
     init = package / "build" / "torch-cpu" / "__init__.py"
     code = f"""

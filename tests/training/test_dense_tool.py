@@ -155,7 +155,7 @@ def test_a_run_starts_from_a_classifier(kind, pool, items, tmp_path, capsys):
     assert torch.equal(carried, classifier.state_dict()[name])
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", ["coco", pytest.param("ade20k", marks=pytest.mark.release)])
 def test_two_processes_validate_as_one_does(kind, items, tmp_path):
     """With steps too small to matter: of three images one has two, the metrics are of all."""
     name, args = SMALL[kind]

@@ -6,7 +6,7 @@ import copy
 import csv
 import os
 import signal
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -204,7 +204,9 @@ UNITS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize(
+    "name", [n if n == "kat_micro" else pytest.param(n, marks=pytest.mark.release) for n in UNITS]
+)
 def test_fsdp_gathers_one_block_at_a_time(tmp_path, name):
     start_processes(_shard, (str(tmp_path / "store"), name), 2, start_method="forkserver")
 
@@ -242,33 +244,42 @@ def _note(gathered: list, index: int, blocks: nn.Sequential, *_: object) -> None
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def run_of(tmp_path_factory):
+    """The folder of a run by its division, made when it is first asked for."""
     root = tmp_path_factory.mktemp("runs")
-    for name in ("one", "fsdp"):
-        _train(root / name, *DIVISIONS[name])
-    process = _start(root / "ddp", *DIVISIONS["ddp"])  # by kat's own launcher
-    printed, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors
-    assert printed.count("best top-1") == 1
-    return root
+
+    @cache
+    def make(name):
+        if name != "ddp":
+            _train(root / name, *DIVISIONS[name])
+            return root / name
+        process = _start(root / name, *DIVISIONS[name])  # by kat's own launcher
+        printed, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors
+        assert printed.count("best top-1") == 1
+        return root / name
+
+    return make
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
+@pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp", marks=pytest.mark.release)])
+def test_two_processes_train_as_one_with_their_joint_batch(run_of, name):
     """Validation has 360 images: 6 batches of 64, or 6 of 32 in each process; none is whole."""
-    one, two = _state(runs / "one"), _state(runs / name)
+    alone, together = run_of("one"), run_of(name)
+    one, two = _state(alone), _state(together)
     for key in ("state_dict", "raw_state_dict"):
         assert one[key].keys() == two[key].keys()
         for weight in one[key]:
             torch.testing.assert_close(two[key][weight], one[key][weight], rtol=1e-5, atol=1e-6)
-    for ours, theirs in zip(_history(runs / name), _history(runs / "one"), strict=True):
+    for ours, theirs in zip(_history(together), _history(alone), strict=True):
         assert ours["top1"] == theirs["top1"]
         assert ours["raw_top5"] == theirs["raw_top5"]
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
     out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
     code, errors = _run(out, *DIVISIONS["fsdp"], *rate)
@@ -280,6 +291,7 @@ def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_bef
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
     """9 images in batches of 4: 5 of one process, 4 of the other, which joins in if sharded.
 
@@ -300,8 +312,9 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp", marks=pytest.mark.release)])
-def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, tmp_path, name):
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+@pytest.mark.release
+def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(run_of, tmp_path, name):
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
@@ -310,13 +323,14 @@ def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, 
     _, errors = process.communicate(timeout=900)
     assert process.returncode in (0, 75), errors  # 0: later than training
     _train(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
-    ours, theirs = _state(out), _state(runs / name)
+    ours, theirs = _state(out), _state(run_of(name))
     for key in ("state_dict", "raw_state_dict"):
         assert all(torch.equal(ours[key][n], theirs[key][n]) for n in theirs[key])
-    assert _history(out) == _history(runs / name)
+    assert _history(out) == _history(run_of(name))
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_run_whose_launcher_is_killed_keeps_its_directory_while_it_still_writes(tmp_path):
     """Its processes are stopped, as if they were still writing a checkpoint."""
     out = tmp_path / "run"

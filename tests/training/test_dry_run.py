@@ -83,7 +83,13 @@ DENSE = {
 """Data and a small model of the recipes whose name has this in it."""
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(name, marks=pytest.mark.release if name.endswith(("small", "base")) else ())
+        for name in recipe_names()
+    ],
+)
 def test_every_recipe_passes_a_dry_run(recipe, tmp_path, monkeypatch, capsys):
     """With models of the same interface that are small, on the format of data that it is for."""
     data = tmp_path / "data"

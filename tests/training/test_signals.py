@@ -34,7 +34,7 @@ sys.exit(kat_command.main(["train", "--config", "digits", *sys.argv[4:]]))
     [
         ("torch", "main", signal.SIGUSR1),
         ("kat.training.engine.build", "main", signal.SIGTERM),
-        ("torch", "rank", signal.SIGTERM),
+        pytest.param("torch", "rank", signal.SIGTERM, marks=pytest.mark.release),
     ],
 )
 def test_a_signal_before_training_ends_it_with_75(tmp_path, module, place, number):

@@ -14,7 +14,8 @@ from tests.cli.dense.small_dense import pictures, said_of
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("ending", [pytest.param("pt2", marks=pytest.mark.release), "onnx"])
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+@pytest.mark.release
 def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, runs, tmp_path):
     checkpoint, exported = runs / "segmentation", tmp_path / f"exported.{ending}"
     assert run("export", checkpoint, "--out", exported) == 0

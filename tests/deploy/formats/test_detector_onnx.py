@@ -138,6 +138,7 @@ def test_our_runtime_takes_images_of_any_size(exported, capfd):
 
 
 @torch.no_grad()
+@pytest.mark.release
 def test_sides_between_a_least_and_a_largest(tmp_path):
     """Larger than the position embeddings."""
     model, record = make_detector(min_size=48, max_size=80, masks=False)
@@ -151,6 +152,7 @@ def test_sides_between_a_least_and_a_largest(tmp_path):
         assert share_in(expected, found) >= 0.95
 
 
+@pytest.mark.release
 def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch):
     """Even if the model detects nothing in noise."""
     model, record = make_detector(least=0.99)

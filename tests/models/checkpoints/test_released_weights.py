@@ -89,7 +89,7 @@ def test_every_form_of_file_loads_in_every_way(tmp_path, tiny, form):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("size", ["small", pytest.param("base", marks=pytest.mark.release)])
 def test_small_and_base_give_the_published_logits(tmp_path, size):
     state = official_state(size, depth=2)
     path = tmp_path / "kat.pth"

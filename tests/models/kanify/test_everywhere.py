@@ -84,7 +84,7 @@ def test_all_activations_are_replaced_calibrated_saved_and_frozen(name):
     build, count, is_clear = MODELS[name]
     torch.manual_seed(0)
     model = build().train()
-    x = torch.randn(8, 3, 32, 32)
+    x = torch.randn(8, 3, 16, 16)
     with torch.no_grad():
         model(x)  # statistics of norms
     expected = output(model, x)

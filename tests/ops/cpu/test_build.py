@@ -85,6 +85,7 @@ def test_a_cache_of_another_user_is_refused_but_not_that_of_root(builds, own_cac
     assert builds() == 1
 
 
+@pytest.mark.release
 def test_a_damaged_library_is_named_and_built_again_once_it_is_deleted(built, tmp_path):
     folder, _ = built
     cache = shutil.copytree(folder / "cache", tmp_path / "cache")
@@ -98,6 +99,7 @@ def test_a_damaged_library_is_named_and_built_again_once_it_is_deleted(built, tm
     assert finish(start(cache, CXX=compiler)) == ["kernel"]
 
 
+@pytest.mark.release
 def test_one_warning_says_why_there_is_no_library_and_what_to_do(tmp_path):
     refused, warned = without_library(tmp_path, CXX="/nonexistent/c++")
     assert "No such file or directory: '/nonexistent/c++'" in refused

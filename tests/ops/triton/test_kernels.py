@@ -45,6 +45,7 @@ print(len(emulated.EMULATOR.launches))
 
 
 @needs_triton
+@pytest.mark.release
 def test_a_compiled_kernel_is_loaded_where_python_leaves_assertions_out():
     assert run("-O", "-c", WITHOUT_ASSERTIONS) == "1\n"
 
@@ -65,7 +66,10 @@ def compiled_for(arch: str, folder: Path, *options: str) -> list[dict[str, str]]
 @needs_triton
 @pytest.mark.parametrize(
     ("options", "count", "registers", "instructions"),
-    [((), 8, (40, 64), (16.5, 45)), (GATED, 4, (48, 64), (math.inf, math.inf))],
+    [
+        ((), 8, (40, 64), (16.5, 45)),
+        pytest.param(GATED, 4, (48, 64), (math.inf, math.inf), marks=pytest.mark.release),
+    ],
 )
 def test_compiled_kernels_for_sm_90(options, count, registers, instructions, tmp_path):
     rows = compiled_for("90", tmp_path, *options)
