@@ -33,6 +33,7 @@ def test_predict_goes_on_past_an_unreadable_image(imagenet, tmp_path, capsys):
     printed, said = capsys.readouterr()
     assert said == 2 * line
     assert run("predict", torn, "--checkpoint", "digits", "--device", "cpu") == 2
+    assert capsys.readouterr().out == f"{torn} {first['error']}\n"
     with open_table(table, "predictions") as rows:
         bad, *best = list(rows)
     assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])

@@ -139,5 +139,6 @@ def _print(results: Sequence[Mapping[str, Any]], task: Declared, top: int | None
         for entry in result.get(task.entries, [])[:top]:
             rows.append((name, entry["class"], f"{entry[task.entry_figure]:.4f}"))
             name = ""  # once for each image
-    print_table(("image", "class", task.entry_figure), rows)
+    if rows:
+        print_table(("image", "class", task.entry_figure), rows)
     say_all(f"{result['image']} {result['error']}" for result in results if "error" in result)
