@@ -20,6 +20,7 @@ from kat.cli.main import COMMANDS
 from kat.extras import EXTRA_OF_PACKAGE, MissingPackage, is_installed, needed_by
 from tests.cli.commands import ALL_COMMANDS
 from tests.environment import EXTRAS, ROOT, make_environment, requirements, run_in
+from tests.marks import most_at_night
 
 PACKAGE = ROOT / "kat"
 PIP = 'pip install "kolmogorov-arnold-transformer[{}]"'
@@ -151,15 +152,11 @@ print(len(timm.list_models("kat_*")), type(timm.create_model("kat_micro")).__nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "imported"), [
-    ("import kat", False),
-    *(pytest.param(*case, marks=pytest.mark.release) for case in [
-        ("import timm, kat", True),
-        ("import importlib.util, kat; importlib.util.find_spec('timm')", False),
-        ("import kat.models.kat", True), ("import kat; kat.adapt", True),
-        ("import kat, timm.models.vision_transformer", True), ("import kat.training", False),
-    ]),
-])  # fmt: skip
+@pytest.mark.parametrize(("first", "imported"), most_at_night([
+    ("import kat", False), ("import importlib.util, kat; importlib.util.find_spec('timm')", False),
+    ("import timm, kat", True), ("import kat.models.kat", True), ("import kat; kat.adapt", True),
+    ("import kat, timm.models.vision_transformer", True), ("import kat.training", False),
+], [("import kat", False)]))  # fmt: skip
 def test_the_models_are_registered_whichever_comes_first(first, imported):
     """``import kat`` alone does not import timm, and leaves no finder of modules behind."""
     code = REGISTERED.format(first=first, imported=imported)
@@ -219,13 +216,10 @@ def test_commands_name_what_they_need_in_one_line(core):
         assert re.fullmatch(f"kat: {install if extra else '.* required: PROJECT.*'}\n", err)
 
 
-IN_RELEASE = [
-    pytest.param(name, marks=pytest.mark.release) for name in ("fit", "vision", "plot", "export")
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [None, "train", *IN_RELEASE])
+@pytest.mark.parametrize(
+    "extra", most_at_night([None, "fit", "vision", "train", "plot", "export"], [None, "train"])
+)
 def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
     """For their help, which builds the whole parser, and for all that they import to work."""
     names = [name for name, needed in COMMANDS.items() if needed == extra]

@@ -179,7 +179,6 @@ def run(report, tmp_path, *functions, seconds="60", shares=1, optional=()):
     return report.main(["--stand-in", "--out", str(tmp_path), "--seconds", seconds], tuple(steps))
 
 
-@pytest.mark.release
 def test_a_step_that_goes_wrong_is_named_and_the_next_one_runs(report, tmp_path, capfd):
     def broken(plan, emit, share):
         emit({"case": "first", "ms": 1.0, "nothing": float("nan")})

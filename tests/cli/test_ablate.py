@@ -77,7 +77,6 @@ def test_runs_in_tables_of_earlier_calls_are_not_trained_again(grid, tmp_path, c
     # a diverged run of an earlier table stays one, and a failed one is trained
 
 
-@pytest.mark.release
 def test_a_second_call_is_refused_and_a_signal_has_all_runs_saved(grid, tmp_path, capsys):
     out = tmp_path / "out"
     process = _start(grid(settings=LONG), out)

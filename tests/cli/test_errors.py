@@ -67,7 +67,7 @@ def test_the_traceback_of_a_run_is_in_its_directory(capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), pytest.param(("flops", "models", "kat_micro"), marks=pytest.mark.release)],
+    [["--help"], pytest.param(["flops", "models", "kat_micro"], marks=pytest.mark.release)],
 )
 def test_a_reader_that_goes_away_ends_a_command_quietly(arguments):
     process = start(*arguments, bufsize=1)

@@ -16,6 +16,7 @@ from kat.data import DataConfig, eval_transform, make_loader, open_split, prepro
 from kat.data.loading.workers import worker_server
 from tests.data.sources.test_registry import SOURCES
 from tests.images import picture
+from tests.marks import most_at_night
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -26,12 +27,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
-    [
-        source
-        if source.__name__ in ("_folder", "_shards")
-        else pytest.param(source, marks=pytest.mark.release)
-        for source in SOURCES
-    ],
+    most_at_night(SOURCES, [source for source in SOURCES if source.__name__ == "_shards"]),
 )
 def test_every_source_is_read_by_workers_of_a_fork_server(tmp_path, source):
     settings, _ = source(tmp_path, [picture(0), picture(1), picture(2), picture(3)])

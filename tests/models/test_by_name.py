@@ -15,6 +15,7 @@ from transformers.activations import ACT2FN
 import kat
 from kat.errors import InputError
 from kat.nn import preset_names
+from tests.marks import most_at_night
 
 TEXT = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -62,11 +63,6 @@ TIMM = {
     "test_efficientnet": ("rational_nchw", {}, {"num_groups": 2, "channel_dim": 1}),
 }  # fmt: skip
 """By model: the name, the sizes, and the arguments of a rational by hand."""
-
-
-def chosen(cases, *names):
-    """All cases; those without a name here are tests of a release."""
-    return [c if c in names else pytest.param(c, marks=pytest.mark.release) for c in cases]
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +117,7 @@ def assert_compiles_and_exports(model, inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", chosen(TRANSFORMERS, "llama", "gpt2", "vit", "resnet"))
+@pytest.mark.parametrize("kind", most_at_night(TRANSFORMERS, ["llama", "gpt2", "vit", "resnet"]))
 def test_a_model_of_transformers(kind, tmp_path):
     setting, sizes, inputs, by_hand = TRANSFORMERS[kind]
     gated = {"feed_forward_proj": "gated-gelu"} if kind == "t5" else {}
@@ -135,7 +131,7 @@ def test_a_model_of_transformers(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", chosen(TIMM, "convnext_tiny"))
+@pytest.mark.parametrize("kind", most_at_night(TIMM, ["convnext_tiny"]))
 def test_a_model_of_timm(kind, tmp_path):
     name, sizes, by_hand = TIMM[kind]
     kat.register_activations(by_hand.get("num_groups", 8))

@@ -11,6 +11,7 @@ from torch.autograd import functional as twice
 
 import kat
 from tests import kernels
+from tests.marks import most_at_night
 from tests.oracle import random_case
 
 IMPLS = (None, "reference", "cpu")
@@ -120,14 +121,9 @@ TRANSFORMS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
-    ("name", "compiled"),
-    [
-        *((name, False) for name in TRANSFORMS),
-        *((name, True) for name in TRANSFORMS if name not in ("jacfwd", "hessian")),
-        pytest.param("jacfwd", True, marks=pytest.mark.release),
-        pytest.param("hessian", True, marks=pytest.mark.release),
-    ],
+    "name", most_at_night(TRANSFORMS, TRANSFORMS.keys() - {"jacfwd", "hessian"})
 )
 def test_function_transforms_outside_and_inside_the_compiler(name, compiled):
     x, a, b = (t.detach() for t in smooth_case((3, 8), (1, 4), (5, 4)))

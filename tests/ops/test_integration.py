@@ -105,9 +105,13 @@ def test_export_with_a_dynamic_batch():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("strict", "impl"),
-    [(True, None), (False, None), (False, "reference"),
-     pytest.param(True, "reference", marks=pytest.mark.release)],
-)  # fmt: skip
+    [
+        (True, None),
+        (False, None),
+        (False, "reference"),
+        pytest.param(True, "reference", marks=pytest.mark.release),
+    ],
+)
 def test_an_exported_layer_trains(strict, impl):
     mlp = _mlp()
     mlp.act1.impl = mlp.act2.impl = impl

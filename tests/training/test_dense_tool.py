@@ -21,6 +21,7 @@ from kat.training import TrainConfig, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.engine import build
 from kat.training.tasks.detection.metrics import DetectionMetrics
+from tests.marks import most_at_night
 from tests.records import RECORD
 from tests.training import killed_runs
 
@@ -155,7 +156,7 @@ def test_a_run_starts_from_a_classifier(kind, pool, items, tmp_path, capsys):
     assert torch.equal(carried, classifier.state_dict()[name])
 
 
-@pytest.mark.parametrize("kind", ["coco", pytest.param("ade20k", marks=pytest.mark.release)])
+@pytest.mark.parametrize("kind", most_at_night(SMALL, ["coco"]))
 def test_two_processes_validate_as_one_does(kind, items, tmp_path):
     """With steps too small to matter: of three images one has two, the metrics are of all."""
     name, args = SMALL[kind]

@@ -23,6 +23,7 @@ from kat.training.cluster.parallel import wrap
 from kat.training.cluster.processes import World, connect, find_world, is_first_process, launch
 from kat.training.record.run_directory import locked_run
 from tests.images import write_folder
+from tests.marks import most_at_night
 from tests.processes import children, start, wait_until
 from tests.training.killed_runs import train
 
@@ -204,9 +205,7 @@ UNITS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [n if n == "kat_micro" else pytest.param(n, marks=pytest.mark.release) for n in UNITS]
-)
+@pytest.mark.parametrize("name", most_at_night(UNITS, ["kat_micro"]))
 def test_fsdp_gathers_one_block_at_a_time(tmp_path, name):
     start_processes(_shard, (str(tmp_path / "store"), name), 2, start_method="forkserver")
 

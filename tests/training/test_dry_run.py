@@ -19,6 +19,7 @@ from kat.training.record.checkpoint import bytes_of_directory
 from kat.training.settings.recipes import recipe_names
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
+from tests.marks import most_at_night
 
 pytestmark = pytest.mark.slow
 
@@ -85,10 +86,10 @@ DENSE = {
 
 @pytest.mark.parametrize(
     "recipe",
-    [
-        pytest.param(name, marks=pytest.mark.release if name.endswith(("small", "base")) else ())
-        for name in recipe_names()
-    ],
+    most_at_night(
+        recipe_names(),
+        [name for name in recipe_names() if not name.endswith(("small", "base"))],
+    ),
 )
 def test_every_recipe_passes_a_dry_run(recipe, tmp_path, monkeypatch, capsys):
     """With models of the same interface that are small, on the format of data that it is for."""

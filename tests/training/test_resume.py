@@ -19,6 +19,7 @@ from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.record import checkpoint
 from kat.training.tasks.classification.task import Classification, ClassificationMetrics
 from tests.cli.commands import run
+from tests.marks import most_at_night
 from tests.processes import wait_until
 from tests.training.killed_runs import differences, results
 from tests.training.small import Killed
@@ -87,19 +88,15 @@ MOMENTS = {
 }
 
 
-IN_RELEASE = (
+AT_NIGHT = {
     "within an accumulation",
     "between last and previous",
     "before the history is written",
     "before the last history is written",
-)
-"""Moments that are like another one."""
+}
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [pytest.param(m, marks=pytest.mark.release if m in IN_RELEASE else ()) for m in MOMENTS],
-)
+@pytest.mark.parametrize("moment", most_at_night(MOMENTS, MOMENTS.keys() - AT_NIGHT))
 def test_a_killed_run_is_resumed_to_the_same_end(tmp_path, monkeypatch, capsys, clean, moment):
     owner, name, wrap = MOMENTS[moment]
     command = ("train", *SETTINGS, "--out", tmp_path / "run", "--resume", "auto")
@@ -113,14 +110,9 @@ def test_a_killed_run_is_resumed_to_the_same_end(tmp_path, monkeypatch, capsys, 
 
 
 @pytest.mark.parametrize(
-    ("number", "place", "call"),
-    [
-        (signal.SIGTERM, "loss", 12),
-        (signal.SIGINT, "loss", 12),
-        (signal.SIGUSR1, "loss", 12),
-        (signal.SIGTERM, "predict", 7),
-    ],
+    "number", most_at_night([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], [signal.SIGTERM])
 )
+@pytest.mark.parametrize(("place", "call"), [("loss", 12), ("predict", 7)])
 def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     tmp_path, monkeypatch, capsys, clean, number, place, call
 ):

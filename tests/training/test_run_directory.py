@@ -124,7 +124,6 @@ def test_a_directory_with_a_run_is_refused_before_torch_is_imported(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.release
 def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_path, capsys):
     out = tmp_path / "run"
     command = ("train", *QUICK, "--model.args", "{depth: 1}", "--data.num_workers", 1, "--out", out)

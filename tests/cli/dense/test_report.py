@@ -10,6 +10,7 @@ from kat.training.tasks.registry import TASKS
 from tests.analysis.report_pages import tables_of, texts_of
 from tests.cli.commands import refused, run
 from tests.cli.dense.small_dense import MODELS
+from tests.marks import most_at_night
 
 pytestmark = pytest.mark.slow
 
@@ -17,9 +18,7 @@ pytestmark = pytest.mark.slow
 HEADLINES = {"detection": "box AP", "segmentation": "mIoU"}
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param("detection", marks=pytest.mark.release), "segmentation"]
-)
+@pytest.mark.parametrize("task", most_at_night(MODELS, ["segmentation"]))
 def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     page = tmp_path / "page.html"
     assert run("report", runs / task, "--images", 3, "--out", page) == 0

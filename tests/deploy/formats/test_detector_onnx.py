@@ -152,7 +152,6 @@ def test_sides_between_a_least_and_a_largest(tmp_path):
         assert share_in(expected, found) >= 0.95
 
 
-@pytest.mark.release
 def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch):
     """Even if the model detects nothing in noise."""
     model, record = make_detector(least=0.99)

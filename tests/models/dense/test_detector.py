@@ -65,7 +65,6 @@ def test_losses_in_training_and_detections_in_evaluation(name):
 
 
 @pytest.mark.slow
-@pytest.mark.release
 def test_it_learns_to_detect():
     """Classes at both ends of the list, to notice a background in between."""
     model = detector(channels=32).train()

@@ -1,0 +1,21 @@
+"""Marks of cases, for ``pytest.mark.parametrize``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def most_at_night(cases: Iterable[Any], always: Collection[Any]) -> list[Any]:
+    """All cases in their order; those that are not in ``always`` have the mark ``release``.
+
+    A case is a value, or a tuple of the values of several arguments.
+    """
+    found = []
+    for case in cases:
+        values = case if isinstance(case, tuple) else (case,)
+        marks = () if case in always else pytest.mark.release
+        found.append(pytest.param(*values, marks=marks))
+    return found
