@@ -15,6 +15,7 @@ import kat
 from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
 from tests import kernels
+from tests.marks import both_forms
 from tests.oracle import Elements, random_elements
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -78,7 +79,7 @@ def grid(kind: str, degree: tuple[int, int], form: str) -> list[Elements]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize("kind", ["normal", "huge", "tiny", "no denominator", "zero leading"])
 def test_all_sizes_of_x_and_of_the_output_gradient(impl, form, degree, kind):
@@ -92,7 +93,7 @@ def random_grid(degree: tuple[int, int], form: str, rows: int) -> list[Elements]
 
 
 @pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize("rows", [40, 1])
 def test_random_sizes_alone_and_side_by_side(impl, form, degree, rows):
@@ -130,7 +131,7 @@ def test_cases_that_went_wrong(impl, x, grad, a, b, form):
 
 
 @KERNEL
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dtype):
     smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
@@ -154,7 +155,7 @@ def test_terms_beyond_the_maximum_that_cancel(impl):
 
 
 @pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinite_x_gives_the_limit(impl, form, dtype):
     """F(x) = (1 + 2x) / (1 + 4|x|) has limits -1/2 and 1/2; x^2 / (1 + |x|) and x have none."""
@@ -187,7 +188,7 @@ def test_nan_gives_nan_and_spoils_nothing_else(impl):
 
 
 @pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_one_enormous_x_among_many(impl, form):
     """The others keep their values, and the sums get its terms, in every layout of the groups."""
     for shape, groups in (((40, 24), 8), ((700, 96), 8), ((3, 40000), 2), ((50, 7), 1)):

@@ -28,6 +28,7 @@ from kat.models import (
 )
 from kat.models.checkpoints.checksum import write_checksum
 from tests.damage import with_a_flipped_bit
+from tests.equality import assert_equal
 from tests.models.small import ARGS, make_record, record_of
 
 RECORD = make_record()
@@ -298,8 +299,7 @@ def test_tied_coefficients_are_stored_under_both_names(tmp_path):
     mlp.act2.weight_denominator = mlp.act1.weight_denominator
     save_model(model, record, tmp_path)
     again, _ = load_model(tmp_path)
-    for name, tensor in again.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name])
+    assert_equal(again.state_dict(), model.state_dict())
 
 
 def test_config_json_is_what_timm_expects():
