@@ -8,11 +8,11 @@ import kat
 from kat.ops import derivative as module
 from kat.ops.arguments import Rational
 from kat.ops.derivative import derivative
-from tests import kernels
+from tests.kernels import needs_kernel
 from tests.marks import both_forms
 from tests.oracle import random_case
 
-pytestmark = pytest.mark.skipif(bool(kernels.problem()), reason=str(kernels.problem()))
+pytestmark = needs_kernel
 ORDERS = (1, 2, 3)
 
 

@@ -10,14 +10,12 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
 import kat
-from tests import kernels
 from tests.equality import assert_equal
+from tests.kernels import each_backend, needs_kernel
 from tests.marks import both_forms
 from tests.oracle import assert_near, random_case, random_elements, rational_numpy
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-KERNEL = pytest.mark.skipif(bool(kernels.problem()), reason=kernels.problem())
-BACKENDS = ("reference", pytest.param("cpu", marks=KERNEL))
 
 
 def _case(shape, rows, degree, dtype=torch.float64, seed=0):
@@ -36,7 +34,7 @@ def _results(call, tensors, grad):
     return (y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype)))
 
 
-@KERNEL
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @both_forms
 @pytest.mark.parametrize(
@@ -66,7 +64,7 @@ def test_the_reference_is_f_times_v():
         torch.testing.assert_close(got, torch.from_numpy(expected))
 
 
-@KERNEL
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("rows", "channels", "groups"), [(7, 24, 8), (3, 100, 4), (40, 5, 1), (2, 70_000, 7)]
@@ -99,7 +97,7 @@ def of_elements(elements):
     return v.to(dtype), grad.to(dtype)
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@each_backend
 @both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [40, 1])
@@ -211,7 +209,7 @@ def test_bad_arguments_are_named():
         torch.func.vmap(lambda x, v: kat.gated_rational(x, v, a, b, impl="cpu"))(x, v)
 
 
-@KERNEL
+@needs_kernel
 def test_degrees_beyond_the_kernel_and_other_layouts_are_right():
     x, v, a, b, grad = _case((4, 6, 8), (1, 4), (18, 2), torch.float32)
     with pytest.raises(RuntimeError, match="degrees"):

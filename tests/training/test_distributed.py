@@ -276,7 +276,6 @@ def test_two_processes_train_as_one_with_their_joint_batch(run_of, name):
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
     out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
@@ -288,7 +287,6 @@ def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_bef
     assert all(weight.isfinite().all() for weight in weights.values())
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
     """9 images in batches of 4: 5 of one process, 4 of the other, which joins in if sharded.
@@ -309,7 +307,6 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 @pytest.mark.release
 def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(run_of, tmp_path, name):
@@ -327,7 +324,6 @@ def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(run_of
     assert _history(out) == _history(run_of(name))
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_a_run_whose_launcher_is_killed_keeps_its_directory_while_it_still_writes(tmp_path):
     """Its processes are stopped, as if they were still writing a checkpoint."""

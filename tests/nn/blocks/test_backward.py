@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import kat
-from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call
+from tests.nn.blocks.mlps import OPTIONS, ROWS, each_keep, make_mlp, note_call
 from tests.nn.saved import saved_bytes
 
 
@@ -31,7 +31,7 @@ def _by_modules(mlp):
     return plain
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_gradients_are_as_close_to_float64_as_those_of_the_modules(spaces, keep, dtype, options):
@@ -53,7 +53,7 @@ def test_gradients_are_as_close_to_float64_as_those_of_the_modules(spaces, keep,
     assert (ROWS in spaces) == (dtype in (torch.float32, torch.float64))
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_under_autocast_are_those_of_whole_layers(spaces, keep, dtype):
     mlp, x = make_mlp(keep=keep), torch.randn(3, 9, 16, dtype=dtype, requires_grad=True)
@@ -68,7 +68,7 @@ def test_gradients_under_autocast_are_those_of_whole_layers(spaces, keep, dtype)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * scale)
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize(
     ("first_init", "trained"),
     [
@@ -88,7 +88,7 @@ def test_what_is_frozen_gets_no_gradient(keep, first_init, trained):
     torch.testing.assert_close(_gradients(mlp, x, grad), expected)
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("frozen", ["", "act1", "fc2", "x"])
 def test_second_derivatives_and_batches_of_gradients(keep, frozen):
     mlp = make_mlp(keep=keep, dtype=torch.float64)
@@ -176,7 +176,7 @@ def test_gradients_are_the_same_bits_each_time():
     assert all(map(torch.equal, first, second))
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 def test_kept_tensors_may_come_back_strided(keep):
     mlp, x, grad = make_mlp(keep=keep), torch.randn(12, 16, requires_grad=True), torch.randn(12, 24)
     expected = _gradients(mlp, x, grad)
