@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import kat
@@ -21,3 +22,9 @@ def problem() -> str:
 def load_again() -> None:
     """Makes the next call look for the kernel again, with the environment as it is then."""
     find_library.cache_clear()
+
+
+needs_kernel = pytest.mark.skipif(bool(problem()), reason=problem())
+each_backend = pytest.mark.parametrize(
+    "impl", ["reference", pytest.param("cpu", marks=needs_kernel)]
+)

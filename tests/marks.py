@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+both_forms = pytest.mark.parametrize("form", ["A", "B"])
+"""A test of the rational function P / Q in each of its two forms."""
+
 
 def most_at_night(cases: Iterable[Any], always: Collection[Any]) -> list[Any]:
     """All cases in their order; those that are not in ``always`` have the mark ``release``.

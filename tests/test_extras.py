@@ -307,7 +307,6 @@ def test_type_checkers_see_the_names_that_come_on_first_use(name):
     assert not seen
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_the_library_works_without_its_sources(tmp_path):
     """As in a frozen application: every public name, from compiled files alone."""
@@ -326,7 +325,6 @@ for package in (kat.models, kat.data, kat.training, kat.analysis, kat.deploy):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_models_that_are_registered_again_are_one_warning():
     code = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from tests.cli.commands import QUICK, refused, run
+from tests.equality import assert_equal
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(
     assert run(*common, "--out", watched, "--epochs", 1, *monitor) == 0
     assert run(*common, "--out", plain, "--epochs", 1) == 0
     first, second = (load_file(out / "model.safetensors") for out in (watched, plain))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal(first, second)
     assert "--monitor" in refused(capsys, "stability", plain)
     assert run("train", "--out", watched, "--resume", "true", "--epochs", 2) == 0
     every = csv.DictReader((watched / "stability.csv").open())

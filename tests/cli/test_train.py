@@ -6,13 +6,13 @@ import csv
 import json
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.training.settings.recipes import config_from
 from tests.cli.commands import QUICK, refused, run
+from tests.equality import assert_equal
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def test_the_resolved_configuration_is_a_recipe_that_gives_the_same_weights(digi
     again = tmp_path / "again"
     assert run("train", "--config", digits_run / "run.yaml", "--out", again) == 0
     first, second = (load_file(out / "model.safetensors") for out in (digits_run, again))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal(first, second)
 
 
 @pytest.mark.parametrize("source", ["", "_from_vit"])

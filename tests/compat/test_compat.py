@@ -187,7 +187,6 @@ print(KAT_Group.__module__)
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_force_serves_kernels_though_there_are_copies(tmp_path):
     """In the folder of a script, and in a package; a folder in such a copy is not served alone."""

@@ -55,7 +55,6 @@ def test_closing_stops_the_workers_of_an_iteration_that_is_held():
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_a_process_exits_with_an_open_loader():
     code = """

@@ -85,7 +85,6 @@ def _is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}/fd/1").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the system has no /proc")
 @pytest.mark.release
 def test_requests_to_stop_leave_the_workers_to_the_main_process_and_they_end_with_it(reader):

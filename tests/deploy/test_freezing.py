@@ -10,6 +10,8 @@ import kat
 from kat.compat import KAT_Group2D
 from kat.deploy import FrozenRational, freeze
 from kat.nn import GroupRational
+from tests.equality import assert_equal
+from tests.marks import both_forms
 from tests.models.small import images, make_model
 from tests.oracle import random_case, rational_numpy
 
@@ -18,7 +20,7 @@ def kinds(model: nn.Module) -> set[type]:
     return {type(module) for module in model.modules()}
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
 def test_a_frozen_rational_is_the_function(form, share, compiled):
@@ -45,7 +47,7 @@ def test_a_frozen_model_has_the_same_outputs_and_the_source_is_unchanged():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     frozen = freeze(model.train())
     assert model.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert_equal(before, model.state_dict())
     assert not frozen.training
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     names = {kind.__name__ for kind in kinds(frozen)}

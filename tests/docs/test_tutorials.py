@@ -60,7 +60,6 @@ def assert_loaded(file, model):
     assert torch.equal(again.eval()(images), model.eval()(images))
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_timm_loads_what_trainer_saves(training_loop):
     _, names = training_loop

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from examples import decoder
 from kat.nn import rationals
+from tests.equality import assert_equal
 
 SMALL = ["--width", "32", "--depth", "1", "--context", "32", "--steps", "200", "--lr", "1e-2"]
 
@@ -46,9 +46,8 @@ def test_a_killed_run_resumes_to_the_same_bits_learns_and_generates(
             train("killed")
     _, again, (resumed, *states) = train("killed")
     assert steps == again == 200
-    assert_close(resumed, model, rtol=0, atol=0)
-    for state, expected in zip(states, optimizers, strict=True):
-        assert_close(state["state"], expected["state"], rtol=0, atol=0)
+    assert_equal(resumed, model)
+    assert_equal([one["state"] for one in states], [one["state"] for one in optimizers])
 
 
 def test_muon_has_the_matrices_and_no_coefficients():

@@ -11,6 +11,7 @@ from torch import nn
 
 from kat.tables import write_table
 from kat.training.record.provenance import PROVENANCE, commit
+from tests.equality import assert_equal
 from tests.examples.domains import rows_of, run_twice, train
 from tests.images import write_fashion_mnist
 
@@ -50,7 +51,7 @@ def test_a_run_that_diverges_keeps_its_best_weights_and_is_not_chosen(example, t
 
     row = example("training").train(trial, layer, loss, validate)
     assert (row["valid"], row["curve"]) == (torch.inf, [(2, 0.5), (4, torch.inf)])
-    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), best, strict=True))
+    assert_equal([*layer.parameters()], best)
 
 
 def test_the_runner_tunes_pairs_seeds_and_ranks_by_each_measure(example, tmp_path, capsys):

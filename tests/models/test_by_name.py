@@ -15,6 +15,7 @@ from transformers.activations import ACT2FN
 import kat
 from kat.errors import InputError
 from kat.nn import preset_names
+from tests.equality import assert_equal
 from tests.marks import most_at_night
 
 TEXT = {
@@ -101,7 +102,7 @@ def step(model, inputs):
 def assert_same(again, model, inputs):
     wanted = model.state_dict()
     assert again.state_dict().keys() == wanted.keys()
-    assert all(torch.equal(value, wanted[name]) for name, value in again.state_dict().items())
+    assert_equal(again.state_dict(), wanted)
     assert torch.equal(output(again.eval(), inputs), output(model, inputs))
 
 

@@ -13,6 +13,7 @@ import kat
 from kat.errors import InputError
 from kat.nn import gain, init_attention_mimetic_, init_grkan_
 from kat.nn.quadrature import moments
+from tests.equality import assert_equal
 
 
 def test_an_activation_with_parameters_has_its_gain():
@@ -106,10 +107,9 @@ def test_init_weights_of_transformers_leaves_a_swapped_mlp_as_it_is():
     model = LlamaForCausalLM(_llama())
     layer = model.model.layers[0]
     layer.mlp = kat.GatedGRKANMlp(64, 128)
-    before = {name: p.clone() for name, p in layer.mlp.named_parameters()}
+    before = [p.clone() for p in layer.mlp.parameters()]
     model.init_weights()
-    for name, parameter in layer.mlp.named_parameters():
-        assert torch.equal(parameter, before[name])
+    assert_equal([*layer.mlp.parameters()], before)
 
 
 class _KatLlama(LlamaForCausalLM):
@@ -131,5 +131,4 @@ def test_a_class_of_transformers_with_gr_kan_loads_what_it_saved(tmp_path):
     torch.testing.assert_close(_spreads(mlp), _spreads(fresh), rtol=0.05, atol=0)
     model.save_pretrained(tmp_path / "own")
     loaded = _KatLlama.from_pretrained(tmp_path / "own").model.layers[0].mlp
-    for name, parameter in mlp.named_parameters():
-        assert torch.equal(loaded.get_parameter(name), parameter)
+    assert_equal(loaded.state_dict(), mlp.state_dict())

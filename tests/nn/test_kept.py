@@ -10,6 +10,8 @@ from torch import nn
 import kat
 from kat.nn import blocks, register_grkan_hook
 from kat.ops.cpu import backend as cpu
+from tests.equality import assert_equal
+from tests.marks import both_forms
 from tests.nn.saved import saved_bytes
 
 
@@ -32,16 +34,14 @@ def _gradients(module, x, grad):
     return [y, x.grad, *(p.grad for p in module.parameters())]
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_same_value_and_gradients_as_the_modules(form, share, bias, dtype):
     plain, ours = _pair(form=form, share=share, bias=bias, dtype=dtype)
     x, grad = torch.randn(2, 3, 5, 16, dtype=dtype), torch.randn(2, 3, 5, 16, dtype=dtype)
-    for actual, expected in zip(_gradients(ours, x, grad), _gradients(plain, x, grad), strict=True):
-        assert actual.dtype == expected.dtype
-        torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(_gradients(ours, x, grad), _gradients(plain, x, grad))
 
 
 @pytest.mark.parametrize("model", ["kat_micro_patch2_8", "kat_glu_micro_patch2_8"])
@@ -55,8 +55,7 @@ def test_a_default_device_changes_nothing(model):
         assert torch.equal(ours(x), inferred)
         ours.zero_grad()
         ours.train().requires_grad_(True)
-        for actual, wanted in zip(_gradients(ours, x, grad), expected, strict=True):
-            assert torch.equal(actual, wanted)
+        assert_equal(_gradients(ours, x, grad), expected)
 
 
 def _keeps_inputs_only(module, x, *widths):
@@ -144,10 +143,7 @@ def test_what_is_frozen_costs_no_gradient(frozen, keep, monkeypatch):
     assert asked[0]["coefficients"] == (frozen != "act")
     if keep == "hidden":
         assert (asked[0]["y"] is not None) == (frozen not in ("fc", "fc.weight"))
-    for ours, wanted in zip(*grads, strict=True):
-        assert (ours is None) == (wanted is None)
-        if ours is not None:
-            torch.testing.assert_close(ours, wanted)
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("options", [{}, {"keep": "all"}, {"drop": 0.5}])

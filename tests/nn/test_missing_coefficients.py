@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import kat
+from tests.equality import assert_equal
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 20}
 NUMERATOR = "model.layers.{}.mlp.act_fn.weight_numerator"
@@ -42,10 +43,10 @@ def test_a_checkpoint_without_rationals_leaves_their_initial_function(tmp_path, 
     model = _Llama.from_pretrained(tmp_path / "base", **options)
     for layer in model.model.layers:
         found = list(layer.mlp.act_fn.parameters())
-        assert all(map(torch.equal, found, _start(options.get("dtype", torch.float32))))
+        assert_equal(found, _start(options.get("dtype", torch.float32)))
     model.save_pretrained(tmp_path / "own")
     again = _Llama.from_pretrained(tmp_path / "own", **options).state_dict()
-    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+    assert_equal(again, model.state_dict())
 
 
 def test_only_what_is_missing_is_reset(tmp_path):
@@ -60,8 +61,7 @@ def test_only_what_is_missing_is_reset(tmp_path):
     kept = {name: value for name, value in stored.items() if name not in missing}
     model.save_pretrained(tmp_path, state_dict=kept)
     loaded = _Llama.from_pretrained(tmp_path).state_dict()
-    for name, value in {**stored, **missing}.items():
-        assert torch.equal(loaded[name], value), name
+    assert_equal(loaded, {**stored, **missing})
 
 
 def test_trained_coefficients_are_never_reset(tmp_path):

@@ -399,8 +399,7 @@ def test_coefficients_are_not_for_muon(model):
     coefficients = [p for name, p in model.named_parameters() if _is_coefficient(name)]
     start = [p.detach().clone() for p in coefficients]
     optimizer = create_optimizer_v2(kat.param_groups(model, 1e-3), opt="muon", lr=1e-3)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
+    _give_gradients(model)
     optimizer.step()
     for before, parameter in zip(start, coefficients, strict=True):
         step = (parameter - before).abs()

@@ -19,9 +19,10 @@ from kat.compat import KAT_Group
 from kat.errors import InputError
 from kat.nn import Coefficients, gain, preset, preset_names
 from kat.nn.fitting import FUNCTIONS, fit
+from tests.marks import both_forms
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_through_the_operator_is_the_function_to_its_recorded_error(name, form):
     c = preset(name, (5, 4), form)
@@ -137,7 +138,7 @@ FUNCTIONS_AS_INIT = {
 }
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize(
     ("name", "function"), [(name, f) for name, all_ in FUNCTIONS_AS_INIT.items() for f in all_]
 )
@@ -159,7 +160,7 @@ def test_any_other_function_as_init_is_fitted():
     assert kat.GroupRational(init=fitted, degree=(3, 2)).init == fitted.coefficients
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_the_coefficients_of_a_trained_layer_start_another(form):
     trained = kat.GroupRational(4, form=form)
     assert torch.equal(kat.GroupRational(4, init=trained.coefficients(), form=form)(X), trained(X))

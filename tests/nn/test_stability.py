@@ -15,7 +15,9 @@ import kat
 from kat.errors import InputError
 from kat.nn import StabilityMonitor
 from kat.nn.stability import COLUMNS, read_rows
+from tests.equality import assert_equal
 from tests.hooks import forward_hooks
+from tests.marks import both_forms
 
 INTERVAL = (-3.0, 3.0)
 
@@ -57,7 +59,7 @@ def test_a_watched_run_gives_the_same_bits(options):
     watched = _model(**options)
     monitor.attach(watched)
     actual, expected = _train(watched, monitor), _train(_model(**options))
-    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert_equal(actual, expected)
     assert len(monitor.rows) == 3 * (2 * 2 + 2)
     assert not any(map(forward_hooks, watched.modules()))
 
@@ -68,7 +70,7 @@ def test_a_gated_mlp_is_watched_from_its_gate_to_its_output(packed):
     watched, monitor = _model(**options), StabilityMonitor(1)
     monitor.attach(watched)
     actual, expected = _train(watched, monitor), _train(_model(**options))
-    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert_equal(actual, expected)
     first = {row["layer"]: row for row in monitor.rows if row["step"] == 0}
     assert list(first) == ["blocks.0", "blocks.0.mlp.act", "blocks.1", "blocks.1.mlp.act"]
     model, seen = _model(**options), {}
@@ -110,7 +112,7 @@ def _q(x, b, form):
     return 1 + np.abs(sum(powers))
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_quantities_are_those_of_the_definitions(form):
     """A model in double precision that runs by its modules, its tensors taken by hand."""
     model = _model(form=form, keep="all").double()

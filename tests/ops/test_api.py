@@ -9,16 +9,16 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import kat
+from tests.marks import both_forms
 from tests.oracle import gradients_numpy, random_case, rational_numpy
 
-FORMS = ("A", "B")
 DEGREES = ((1, 0), (1, 2), (3, 2), (5, 4), (7, 6))
 ROWS = ((1, 4), (4, 1), (4, 4), (1, 1))
 IMPLS = (None, "reference")
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("form", FORMS)
+@both_forms
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize("rows", ROWS)
 def test_value_is_p_over_q(form, degree, rows, impl):
@@ -29,7 +29,7 @@ def test_value_is_p_over_q(form, degree, rows, impl):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("form", FORMS)
+@both_forms
 @pytest.mark.parametrize("rows", ROWS)
 def test_gradients_equal_central_differences(form, rows, impl):
     x, a, b = (t.requires_grad_() for t in random_case((3, 8), rows, (5, 4)))

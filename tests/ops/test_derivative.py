@@ -8,10 +8,11 @@ import kat
 from kat.ops import derivative as module
 from kat.ops.arguments import Rational
 from kat.ops.derivative import derivative
-from tests import kernels
+from tests.kernels import needs_kernel
+from tests.marks import both_forms
 from tests.oracle import random_case
 
-pytestmark = pytest.mark.skipif(bool(kernels.problem()), reason=str(kernels.problem()))
+pytestmark = needs_kernel
 ORDERS = (1, 2, 3)
 
 
@@ -51,7 +52,7 @@ def _check(x, a, b, form, order, times=1.0):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("degree", [(1, 1), (5, 4), (4, 6), (5, 0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_and_gradients_are_those_of_the_formula(order, form, degree, dtype, instruction_set):
@@ -74,7 +75,7 @@ def test_any_size_and_layout(shape, groups, instruction_set):
         assert torch.equal(*(derivative_of(t, a, b, form="A", order=2) for t in (other, x)))
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_where_powers_overflow_the_reference_takes_over(form):
     """Also in the backward pass, whose incoming gradient may be too small for the kernel."""
     _, a, b = random_case((2, 2), (1, 1), (5, 4), torch.float32)
@@ -106,7 +107,7 @@ def test_beyond_the_third_derivative_the_reference_takes_over():
 
 
 @pytest.mark.parametrize("order", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("degree", [(3, 2), (3, 0)])
 def test_gradients_of_gradients_are_those_of_finite_differences(form, degree, order):
     x, a, b = random_case((3, 4), (1, 2), degree)
@@ -143,8 +144,7 @@ def test_a_loss_of_second_derivatives_uses_them_in_every_layer(layer, monkeypatc
         found.append((loss, *torch.autograd.grad(loss, net.parameters(), materialize_grads=True)))
         assert {1, 2} <= set(calls) if impl is None else not calls
         calls.clear()
-    for ours, expected in zip(*found, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(*found, rtol=1e-7, atol=1e-9)
 
 
 def test_gradients_of_coefficients_are_equal_bit_by_bit_for_any_number_of_threads():
@@ -162,7 +162,7 @@ def test_gradients_of_coefficients_are_equal_bit_by_bit_for_any_number_of_thread
 
 
 @pytest.mark.parametrize("impl", [None, "reference"])
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_even_powers_have_all_their_derivatives_at_zero(impl, form):
     """F = 1 / (1 + x^2), whose derivatives at 0 are 0, -2, 0, 24."""
     a = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)

@@ -14,13 +14,12 @@ import torch
 import kat
 from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
-from tests import kernels
+from tests.kernels import each_backend, needs_kernel
+from tests.marks import both_forms
 from tests.oracle import Elements, random_elements
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((5, 4), (3, 2), (7, 6), (9, 8), (1, 0), (2, 5))
-KERNEL = pytest.mark.skipif(bool(kernels.problem()), reason=kernels.problem())
-BACKENDS = ("reference", pytest.param("cpu", marks=KERNEL))
 
 
 def assert_right(impl: str, elements: Elements) -> None:
@@ -77,8 +76,8 @@ def grid(kind: str, degree: tuple[int, int], form: str) -> list[Elements]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@each_backend
+@both_forms
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize("kind", ["normal", "huge", "tiny", "no denominator", "zero leading"])
 def test_all_sizes_of_x_and_of_the_output_gradient(impl, form, degree, kind):
@@ -91,8 +90,8 @@ def random_grid(degree: tuple[int, int], form: str, rows: int) -> list[Elements]
     return [random_elements(degree, form, dtype, 40, rows=rows) for dtype in DTYPES]
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@each_backend
+@both_forms
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize("rows", [40, 1])
 def test_random_sizes_alone_and_side_by_side(impl, form, degree, rows):
@@ -105,7 +104,7 @@ FIFTH = [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 FOURTH = [0.0, 0.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@each_backend
 @pytest.mark.parametrize(
     ("x", "grad", "a", "b", "form"),
     [
@@ -129,8 +128,8 @@ def test_cases_that_went_wrong(impl, x, grad, a, b, form):
     assert_right(impl, Elements([x], [grad], [a], [b], form, torch.float32))
 
 
-@KERNEL
-@pytest.mark.parametrize("form", ["A", "B"])
+@needs_kernel
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dtype):
     smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
@@ -143,7 +142,7 @@ def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dty
     elements.assert_right((y, dx, da, db))
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@each_backend
 def test_terms_beyond_the_maximum_that_cancel(impl):
     """da_5 = 1e50 - 1e50."""
     a, b = torch.eye(6)[1:2].requires_grad_(), torch.zeros(1, 4, requires_grad=True)
@@ -153,8 +152,8 @@ def test_terms_beyond_the_maximum_that_cancel(impl):
     assert db.tolist() == [[0.0] * 4]
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@each_backend
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinite_x_gives_the_limit(impl, form, dtype):
     """F(x) = (1 + 2x) / (1 + 4|x|) has limits -1/2 and 1/2; x^2 / (1 + |x|) and x have none."""
@@ -171,7 +170,7 @@ def test_infinite_x_gives_the_limit(impl, form, dtype):
         assert dx.tolist() == [slope]
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
+@each_backend
 def test_nan_gives_nan_and_spoils_nothing_else(impl):
     x = torch.randn(4, 32)
     clean = x.clone().requires_grad_()
@@ -186,8 +185,8 @@ def test_nan_gives_nan_and_spoils_nothing_else(impl):
     torch.testing.assert_close(y[~y.isnan()], want[~y.isnan()])
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@each_backend
+@both_forms
 def test_one_enormous_x_among_many(impl, form):
     """The others keep their values, and the sums get its terms, in every layout of the groups."""
     for shape, groups in (((40, 24), 8), ((700, 96), 8), ((3, 40000), 2), ((50, 7), 1)):

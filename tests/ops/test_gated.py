@@ -10,12 +10,12 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
 import kat
-from tests import kernels
+from tests.equality import assert_equal
+from tests.kernels import each_backend, needs_kernel
+from tests.marks import both_forms
 from tests.oracle import assert_near, random_case, random_elements, rational_numpy
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-KERNEL = pytest.mark.skipif(bool(kernels.problem()), reason=kernels.problem())
-BACKENDS = ("reference", pytest.param("cpu", marks=KERNEL))
 
 
 def _case(shape, rows, degree, dtype=torch.float64, seed=0):
@@ -34,9 +34,9 @@ def _results(call, tensors, grad):
     return (y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype)))
 
 
-@KERNEL
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize(
     ("shape", "rows", "degree"),
     [((3, 7, 24), (1, 8), (5, 4)), ((5, 1536), (8, 1), (5, 4)), ((33, 10), (5, 5), (9, 8))],
@@ -49,8 +49,7 @@ def test_errors_are_at_most_twice_those_of_plain_operations(dtype, form, shape, 
 
     got, other = (found(impl, tensors, grad) for impl in ("cpu", "reference"))
     if dtype == torch.float64:  # the reference itself is the oracle
-        for ours, true in zip(got, other, strict=True):
-            torch.testing.assert_close(ours, true, rtol=1e-11, atol=1e-12 * grad.numel())
+        torch.testing.assert_close(got, other, rtol=1e-11, atol=1e-12 * grad.numel())
     else:
         exact = found("reference", [t.double() for t in tensors], grad.double())
         assert_near(got, exact, other, names=("y", "dx", "dv", "da", "db"))
@@ -65,7 +64,7 @@ def test_the_reference_is_f_times_v():
         torch.testing.assert_close(got, torch.from_numpy(expected))
 
 
-@KERNEL
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("rows", "channels", "groups"), [(7, 24, 8), (3, 100, 4), (40, 5, 1), (2, 70_000, 7)]
@@ -98,8 +97,8 @@ def of_elements(elements):
     return v.to(dtype), grad.to(dtype)
 
 
-@pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("form", ["A", "B"])
+@each_backend
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [40, 1])
 def test_x_and_gradients_of_all_sizes(impl, form, dtype, rows):
@@ -118,7 +117,7 @@ def test_x_and_gradients_of_all_sizes(impl, form, dtype, rows):
         torch.testing.assert_close(got, true, rtol=1e-4, atol=2 * torch.finfo(dtype).tiny)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_derivatives_of_first_and_second_order(form):
     x, v, a, b, _ = _case((2, 4), (1, 2), (3, 2))
     leaves = [t.requires_grad_() for t in (x, v, a, b)]
@@ -158,12 +157,8 @@ def test_transforms_give_the_reference():
 def test_compiled_it_is_one_operator():
     x, v, a, b, grad = _case((3, 5, 16), (1, 8), (5, 4), torch.float32)
     compiled = torch.compile(kat.gated_rational, backend="aot_eager", fullgraph=True)
-    for got, eager in zip(
-        _results(compiled, (x, v, a, b), grad),
-        _results(kat.gated_rational, (x, v, a, b), grad),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, eager)
+    got, eager = (_results(call, (x, v, a, b), grad) for call in (compiled, kat.gated_rational))
+    torch.testing.assert_close(got, eager)
 
 
 def test_an_exported_program_decomposes_into_plain_operations():
@@ -199,8 +194,7 @@ def test_empty_and_single_rows(shape):
     *tensors, grad = x, v, torch.randn(1, 4), torch.randn(4, 2), torch.ones(shape)
     got = _results(kat.gated_rational, tensors, grad)
     expected = _results(lambda *i: kat.gated_rational(*i, impl="reference"), tensors, grad)
-    for ours, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(got, expected)
 
 
 def test_bad_arguments_are_named():
@@ -215,7 +209,7 @@ def test_bad_arguments_are_named():
         torch.func.vmap(lambda x, v: kat.gated_rational(x, v, a, b, impl="cpu"))(x, v)
 
 
-@KERNEL
+@needs_kernel
 def test_degrees_beyond_the_kernel_and_other_layouts_are_right():
     x, v, a, b, grad = _case((4, 6, 8), (1, 4), (18, 2), torch.float32)
     with pytest.raises(RuntimeError, match="degrees"):
@@ -226,9 +220,5 @@ def test_degrees_beyond_the_kernel_and_other_layouts_are_right():
     a = a[:, :6]
     turned = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     strided = v.repeat_interleave(2, -1)[..., ::2]
-    for got, expected in zip(
-        _results(kat.gated_rational, (turned, strided, a, b), grad),
-        _results(kat.gated_rational, (x, v, a, b), grad),
-        strict=True,
-    ):
-        assert torch.equal(got, expected)
+    got = _results(kat.gated_rational, (turned, strided, a, b), grad)
+    assert_equal(got, _results(kat.gated_rational, (x, v, a, b), grad))

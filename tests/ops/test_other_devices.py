@@ -13,6 +13,7 @@ import kat
 from kat.analysis.verify import Backend, cases, verify
 from kat.ops import operators, plain, scaled
 from kat.ops.arguments import Rational
+from tests.marks import both_forms
 
 
 class WithoutFloat64(TorchDispatchMode):
@@ -95,7 +96,7 @@ def test_only_apples_gpus_have_no_float64():
     assert scaled.widest_dtype(torch.device("cuda")) == torch.float64
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_reference_works_without_float64(form, dtype, monkeypatch):
     """A dispatch mode hides values, as a GPU does: both arithmetics run."""

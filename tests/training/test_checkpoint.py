@@ -15,6 +15,7 @@ from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
 from kat.training.engine.loop import fit
 from kat.training.record.checkpoint import bytes_by_part
+from tests.equality import assert_equal
 from tests.training.killed_runs import differences, flatten
 from tests.training.small import RECORD, Kill, Killed, batches, make_run, restore
 
@@ -74,7 +75,7 @@ def test_a_checkpoint_of_an_ema_holds_it_as_the_weights_and_the_raw_ones_beside(
     content = _content(tmp_path / "run")
     assert _bits(content["raw_state_dict"]) == _bits(dict(run.model.state_dict()))
     assert content["state_dict"].keys() == content["raw_state_dict"].keys()
-    assert all(torch.equal(v, content["state_dict"][n]) for n, v in run.ema.values.items())
+    assert_equal(run.ema.values, content["state_dict"])
     assert content["ema_steps"] == 2 * STEPS
     model, record = load_model(tmp_path / "run" / "last.ckpt")
     assert record == RECORD
@@ -97,7 +98,7 @@ def test_an_ema_may_be_switched_on_for_the_rest_of_a_run(tmp_path):
     resumed = _run(tmp_path / "run", optim=OptimConfig(ema_decay=0.9))
     restore(resumed)
     assert resumed.ema.steps == 0
-    assert all(torch.equal(value, weights[n]) for n, value in resumed.ema.values.items())
+    assert_equal(resumed.ema.values, weights)
 
 
 def test_the_last_epoch_of_two_is_resumed_by_its_own_schedule(tmp_path):

@@ -22,6 +22,7 @@ from kat.training.cluster.collectives import share_buffers
 from kat.training.cluster.parallel import wrap
 from kat.training.cluster.processes import World, connect, find_world, is_first_process, launch
 from kat.training.record.run_directory import locked_run
+from tests.equality import assert_equal
 from tests.images import write_folder
 from tests.marks import most_at_night
 from tests.processes import children, start, wait_until
@@ -268,16 +269,13 @@ def test_two_processes_train_as_one_with_their_joint_batch(run_of, name):
     alone, together = run_of("one"), run_of(name)
     one, two = _state(alone), _state(together)
     for key in ("state_dict", "raw_state_dict"):
-        assert one[key].keys() == two[key].keys()
-        for weight in one[key]:
-            torch.testing.assert_close(two[key][weight], one[key][weight], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=1e-6)
     for ours, theirs in zip(_history(together), _history(alone), strict=True):
         assert ours["top1"] == theirs["top1"]
         assert ours["raw_top5"] == theirs["raw_top5"]
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
     out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
@@ -289,7 +287,6 @@ def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_bef
     assert all(weight.isfinite().all() for weight in weights.values())
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
     """9 images in batches of 4: 5 of one process, 4 of the other, which joins in if sharded.
@@ -310,7 +307,6 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 @pytest.mark.release
 def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(run_of, tmp_path, name):
@@ -324,11 +320,10 @@ def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(run_of
     _train(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
     ours, theirs = _state(out), _state(run_of(name))
     for key in ("state_dict", "raw_state_dict"):
-        assert all(torch.equal(ours[key][n], theirs[key][n]) for n in theirs[key])
+        assert_equal(ours[key], theirs[key])
     assert _history(out) == _history(run_of(name))
 
 
-@pytest.mark.slow
 @pytest.mark.release
 def test_a_run_whose_launcher_is_killed_keeps_its_directory_while_it_still_writes(tmp_path):
     """Its processes are stopped, as if they were still writing a checkpoint."""

@@ -9,6 +9,7 @@ from torch import nn
 
 import kat
 from kat.analysis import activation_memory
+from tests.equality import assert_equal
 
 
 def _of_node(node: object) -> list[torch.Tensor]:
@@ -86,5 +87,5 @@ def test_measuring_leaves_the_model_as_it_is():
     with torch.no_grad():  # does not hide what is kept
         assert activation_memory(model, (3, 8, 8)).per_image > 0
     assert not model.training
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert_equal(before, model.state_dict())
     assert model[0].weight.dtype == torch.float64

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 import kat
 
 KINDS = ("rational", "low_rank", "parallel")
+each_kind = pytest.mark.parametrize("kind", KINDS)
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -32,6 +34,11 @@ def trained(model):
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+def trainable(model):
+    """Whether each parameter is trained, by its name."""
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from torch.nn.utils import parametrize
 
 import kat
 from kat.errors import InputError
-from tests.models.adapt.models import KINDS, X, model_for, output, plain, trained
+from tests.models.adapt.models import X, each_kind, model_for, output, plain, trained
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_the_function_is_unchanged_and_only_adapters_get_gradients(kind):
     model = model_for(kind)
     before, names = output(model), {name for name, _ in model.named_parameters()}
@@ -62,7 +62,7 @@ def test_ranks_are_no_larger_than_the_matrix_and_polynomials_have_no_denominator
     assert not output(act).any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_half_precision_is_trained_in_float32(kind, tmp_path):
     model = model_for(kind).to(torch.bfloat16)
     before = output(model, X.bfloat16())
@@ -75,7 +75,7 @@ def test_half_precision_is_trained_in_float32(kind, tmp_path):
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_coefficients_have_a_rate_of_their_own(kind):
     model = model_for(kind)
     kat.adapt(model, kind, modules_to_save="0")
@@ -88,7 +88,7 @@ def test_coefficients_have_a_rate_of_their_own(kind):
     assert rates[id(model[0].weight)] == (0.1, 0.2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_compiled_and_checkpointed_models_have_the_same_gradients(kind):
     model = model_for(kind)
     kat.adapt(model, kind)
@@ -123,7 +123,7 @@ def test_bad_input_is_named(call, message):
         call()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_a_second_adapter_in_one_place_is_refused(kind):
     model = model_for(kind, lambda: nn.Sequential(plain(), plain()))
     kat.adapt(model, kind, "0")

@@ -10,7 +10,15 @@ from torch import nn
 
 import kat
 from kat.errors import InputError
-from tests.models.adapt.models import KINDS, X, model_for, output, plain, trained
+from tests.models.adapt.models import (
+    X,
+    each_kind,
+    model_for,
+    output,
+    plain,
+    trainable,
+    trained,
+)
 
 
 @pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
@@ -34,15 +42,15 @@ def test_merged_coefficients_are_plain(kind, share):
         adapters.save("folder")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_removed_adapters_leave_the_model_before(kind):
     model = model_for(kind)
     model[0].bias.requires_grad_(False)
-    before = [(name, p.requires_grad) for name, p in model.named_parameters()], output(model)
+    before = trainable(model), output(model)
     adapters = kat.adapt(model, kind, modules_to_save="2")
     trained(model)
     adapters.remove()
-    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before[0]
+    assert trainable(model) == before[0]
     assert torch.equal(output(model), before[1])
     assert not [hook for m in model for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
 
@@ -58,7 +66,7 @@ def test_removed_adapters_restore_buffers():
 
 def test_adapters_after_others_leave_them_trainable():
     model = nn.Sequential(kat.GRKANMlp(16, 32), kat.GRKANMlp(16, 32))
-    before = [(name, p.requires_grad) for name, p in model.named_parameters()]
+    before = trainable(model)
     first = kat.adapt(model, "rational", "0.act1")
     second = kat.adapt(model, "low_rank", "1.act2")
     third = kat.adapt(model, "parallel", "1")
@@ -68,7 +76,7 @@ def test_adapters_after_others_leave_them_trainable():
     third.remove()
     second.merge()
     first.remove()
-    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
+    assert trainable(model) == before
 
 
 @pytest.mark.parametrize("leave", ["merge", "remove"])

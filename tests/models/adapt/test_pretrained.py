@@ -9,6 +9,7 @@ import kat
 from kat.errors import InputError
 from kat.models import load_pretrained
 from kat.models.adapt import adapters_of
+from tests.models.adapt.models import each_kind, trainable, trained
 
 transformers = pytest.importorskip("transformers")
 
@@ -18,23 +19,17 @@ SIZES = {
 }  # fmt: skip
 GPT2 = {"n_embd": 24, "n_layer": 2, "n_head": 2, "vocab_size": 100}
 TOKENS = torch.arange(20).reshape(2, 10)
-KINDS = ("rational", "low_rank", "parallel")
 
 
 def build(kind: str) -> torch.nn.Module:
-    """A small classifier with a norm, adapters that have moved and a head that is trained."""
+    """A small classifier with a norm, adapters and a head that have been trained."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SIZES, num_labels=3, pad_token_id=0)
     model = transformers.LlamaForSequenceClassification(config).eval()
     if kind != "parallel":
         kat.kanify(model)
-    adapters = kat.adapt(model, kind, "layers.0", modules_to_save="score")
-    with torch.no_grad():
-        for module in adapters.modules.values():
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
+    kat.adapt(model, kind, "layers.0", modules_to_save="score")
+    return trained(model)
 
 
 @torch.no_grad()
@@ -42,7 +37,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return model(TOKENS).logits
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_an_adapted_model_is_loaded_with_its_adapters_and_they_leave_it(kind, tmp_path):
     model = build(kind)
     model.save_pretrained(tmp_path / "one", max_shard_size="10KB")
@@ -52,8 +47,7 @@ def test_an_adapted_model_is_loaded_with_its_adapters_and_they_leave_it(kind, tm
     assert torch.equal(logits(again), logits(model))
     labels = torch.tensor([0, 2])
     assert torch.equal(again(TOKENS, labels=labels).loss, model(TOKENS, labels=labels).loss)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {name for name, p in again.named_parameters() if p.requires_grad}
+    assert trainable(again) == trainable(model)
     low = load_pretrained(auto, tmp_path / "one", dtype=torch.bfloat16)
     torch.testing.assert_close(logits(low).float(), logits(model), rtol=0.05, atol=0.01)
     low.save_pretrained(tmp_path / "two")
@@ -71,7 +65,7 @@ def test_an_adapted_model_is_loaded_with_its_adapters_and_they_leave_it(kind, tm
     assert not adapters_of(again)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_what_else_is_trainable_stays_so(kind, tmp_path):
     torch.manual_seed(0)
     model = transformers.GPT2Model(transformers.GPT2Config(**GPT2))
@@ -82,10 +76,8 @@ def test_what_else_is_trainable_stays_so(kind, tmp_path):
     model.save_pretrained(tmp_path)
     again = load_pretrained(type(model), tmp_path)
     assert adapters_of(again)[0].freeze is False
-    frozen = {name for name, p in again.named_parameters() if not p.requires_grad}
-    assert frozen == {n for n, p in model.named_parameters() if not p.requires_grad} - {
-        "wte.weight"  # frozen by hand, which no record has
-    }
+    by_hand = {"wte.weight": True}  # frozen by hand, which no record has
+    assert trainable(again) == trainable(model) | by_hand
 
 
 @pytest.mark.parametrize("only", [None, "h.0"])
@@ -137,7 +129,7 @@ def test_removed_adapters_leave_no_record(tmp_path):
     assert model.config.kat_changes == json.loads(json.dumps([plan.record()]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
     """Others have loaded the model without kat and saved it."""
     model = build(kind)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 import kat
 from kat.errors import InputError
 from kat.models.adapt import load_adapters
-from tests.models.adapt.models import KINDS, model_for, trained
+from tests.models.adapt.models import KINDS, each_kind, model_for, trained
 
 CONFIG = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
@@ -26,7 +26,7 @@ CONFIG = {
 TOKENS = torch.randint(3, 100, (4, 16), generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0])
 WRAPPERS = {"ddp": DistributedDataParallel, "fsdp": fully_shard}
-CASES = list(itertools.product(("rational", "low_rank", "parallel"), WRAPPERS))
+CASES = list(itertools.product(KINDS, WRAPPERS))
 X = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -68,8 +68,7 @@ def test_two_processes_train_as_one(kind, wrap, trained_by_two):
     start = {name: tensor.clone() for name, tensor in expected.state_dict().items()}
     train(alone, X)
     loaded = load_adapters(model_for(kind), trained_by_two / f"{kind}-{wrap}").state_dict()
-    for name, tensor in expected.state_dict().items():
-        torch.testing.assert_close(loaded[name], tensor)
+    torch.testing.assert_close(loaded, expected.state_dict())
     moved = {
         name.rpartition(".")[2] for name in start if not torch.equal(loaded[name], start[name])
     }
@@ -99,7 +98,7 @@ def logits(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_trainer_trains_the_adapters_alone(kind, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate, which Trainer needs, is not installed")
     from transformers import Trainer, TrainingArguments
@@ -124,7 +123,7 @@ def test_trainer_trains_the_adapters_alone(kind, tmp_path):
     assert torch.equal(logits(fresh), logits(model))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_adapters_beside_lora_of_peft(kind, tmp_path):
     """LoRA first; then both are trained, saved in folders of their own, and loaded again."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -166,7 +165,7 @@ def test_peft_carries_coefficients_by_itself(tmp_path):
     assert all(type(act) is kat.GroupRational for act in kat.nn.rationals(merged).values())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_kind
 def test_weights_in_8_bits_stay_frozen_under_adapters(kind, tmp_path):
     quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
 

@@ -12,6 +12,7 @@ import torch
 
 from kat.errors import InputError
 from kat.models import init_from_vit, load_model
+from tests.equality import assert_equal
 from tests.models.published import official_state, published_logits
 
 ROOT = Path(__file__).parents[3]
@@ -81,9 +82,8 @@ def test_every_form_of_file_loads_in_every_way(tmp_path, tiny, form):
     }
     start = timm.create_model(TINY)
     init_from_vit(start, path)
-    for way, model in {**ways, "init_from": start}.items():
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, state[name]), (way, name)
+    for model in (*ways.values(), start):
+        assert_equal(model.state_dict(), state)
     if form == "bare":  # the others have the same weights
         assert_logits(ways["pretrained"], expected, x)
 

@@ -28,6 +28,7 @@ from kat.models import (
 )
 from kat.models.checkpoints.checksum import write_checksum
 from tests.damage import with_a_flipped_bit
+from tests.equality import assert_equal
 from tests.models.small import ARGS, make_record, record_of
 
 RECORD = make_record()
@@ -292,22 +293,20 @@ def test_a_record_that_asks_for_more_than_its_weights_is_refused_before_memory_i
 
 
 def test_tied_coefficients_are_stored_under_both_names(tmp_path):
-    record = make_record()
-    model = build_model(record)
+    model = build_model(RECORD)
     mlp = model.blocks[0].mlp
     mlp.act2.weight_denominator = mlp.act1.weight_denominator
-    save_model(model, record, tmp_path)
+    save_model(model, RECORD, tmp_path)
     again, _ = load_model(tmp_path)
-    for name, tensor in again.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name])
+    assert_equal(again.state_dict(), model.state_dict())
 
 
 def test_config_json_is_what_timm_expects():
-    config = json.loads(json.dumps(make_record().to_timm()))
+    config = json.loads(json.dumps(RECORD.to_timm()))
     assert config["architecture"] == "kat_micro"
     assert config["model_args"] == {"in_chans": 1, "img_size": [8, 8], **ARGS}
     assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
-    assert ModelRecord.from_timm(config) == make_record()
+    assert ModelRecord.from_timm(config) == RECORD
 
 
 @pytest.mark.parametrize("name", ["kat_micro", "kat_det_micro"])

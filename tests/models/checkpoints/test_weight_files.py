@@ -14,6 +14,7 @@ import torch
 from kat.errors import InputError
 from kat.models import load_weights, read_state_dict
 from kat.models.checkpoints.weight_files import canonical, read_torch_file
+from tests.equality import assert_equal
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
 LEGACY = Path(__file__).with_name("legacy.pth")
@@ -60,7 +61,7 @@ def test_damaged_files_are_named_and_code_never_runs(tmp_path, capsys, name, wri
 def test_the_old_format_of_torch_is_read():
     read = read_state_dict(LEGACY)
     assert read.keys() == WEIGHTS.keys()
-    assert all(torch.equal(value, WEIGHTS[name]) for name, value in read.items())
+    assert_equal(read, WEIGHTS)
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int64])
@@ -106,7 +107,7 @@ def test_mismatches_are_counted_the_first_are_listed_and_nothing_is_copied():
     )
     with pytest.raises(InputError, match=r"1 not of floating-point numbers \(0\.bias\)$"):
         load_weights(model, {**before, "0.bias": before["0.bias"].to(torch.int8)}, source="it")
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert_equal(model.state_dict(), before)
 
 
 def test_an_averaged_model_has_the_names_of_the_model():

@@ -10,6 +10,7 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.models import convert_vit, init_from_vit, read_vit
+from tests.equality import assert_equal
 from tests.models.conversion.vits import distance, trained
 
 
@@ -17,7 +18,7 @@ def untouched(model: nn.Module, message: str, source: object, **options: object)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError, match=message):
         init_from_vit(model, source, **options)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert_equal(model.state_dict(), before)
 
 
 def test_a_kats_own_rationals_are_carried_over():
@@ -40,7 +41,7 @@ def test_rationals_of_another_form_are_refused_both_ways_and_the_same_carried_ov
     untouched(other, "build it with form='A'", plain)
     same = timm.create_model(name, form="B")
     init_from_vit(same, other)
-    assert all(torch.equal(v, same.state_dict()[k]) for k, v in other.state_dict().items())
+    assert_equal(other.state_dict(), same.state_dict())
 
 
 @pytest.mark.parametrize("blocks", [[], [0], [1, 3]])

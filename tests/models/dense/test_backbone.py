@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kat.models.dense import DenseBackbone, Features, MultiLevel, SimpleFeaturePyramid
+from tests.equality import assert_equal
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
 FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]
@@ -35,8 +36,7 @@ def test_global_attention_without_relative_positions_is_timms_forward(family):
     x = images(2, 3, 32, 32)
     expected = vit.forward_intermediates(x, indices=[1, 3], intermediates_only=True, norm=True)
     maps = DenseBackbone(vit, relative_position=False, out_blocks=[1, 3])(x)
-    for got, want in zip(maps, expected, strict=True):
-        torch.testing.assert_close(got, want)
+    torch.testing.assert_close(maps, expected)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         made.zero_grad()
         made(x)[0].square().mean().backward()
         gradients.append([p.grad.clone() for p in made.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert_equal(*gradients)
 
 
 def test_strides_and_shapes_of_the_simple_pyramid():

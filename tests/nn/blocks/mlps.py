@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import kat
@@ -13,6 +14,10 @@ OPTIONS = [
     {"bias": False, "share": "denominator"},
     {"first_init": "none"},
 ]
+
+
+each_keep = pytest.mark.parametrize("keep", ["hidden", "input"])
+"""What is kept for the backward pass."""
 
 
 def make_mlp(**options):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import kat
-from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call
+from tests.nn.blocks.mlps import OPTIONS, ROWS, each_keep, make_mlp, note_call
 from tests.nn.saved import saved_bytes
 
 
@@ -31,7 +31,7 @@ def _by_modules(mlp):
     return plain
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_gradients_are_as_close_to_float64_as_those_of_the_modules(spaces, keep, dtype, options):
@@ -53,7 +53,7 @@ def test_gradients_are_as_close_to_float64_as_those_of_the_modules(spaces, keep,
     assert (ROWS in spaces) == (dtype in (torch.float32, torch.float64))
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_under_autocast_are_those_of_whole_layers(spaces, keep, dtype):
     mlp, x = make_mlp(keep=keep), torch.randn(3, 9, 16, dtype=dtype, requires_grad=True)
@@ -68,7 +68,7 @@ def test_gradients_under_autocast_are_those_of_whole_layers(spaces, keep, dtype)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * scale)
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize(
     ("first_init", "trained"),
     [
@@ -85,13 +85,10 @@ def test_what_is_frozen_gets_no_gradient(keep, first_init, trained):
         parameter.requires_grad_(name.startswith(trained))
     x, grad = torch.randn(12, 16, requires_grad=trained == "x"), torch.randn(12, 24)
     expected = _gradients(_by_modules(mlp), x, grad)
-    for ours, theirs in zip(_gradients(mlp, x, grad), expected, strict=True):
-        assert (ours is None) == (theirs is None)
-        if ours is not None:
-            torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(_gradients(mlp, x, grad), expected)
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("frozen", ["", "act1", "fc2", "x"])
 def test_second_derivatives_and_batches_of_gradients(keep, frozen):
     mlp = make_mlp(keep=keep, dtype=torch.float64)
@@ -107,8 +104,7 @@ def test_second_derivatives_and_batches_of_gradients(keep, frozen):
         batch = torch.stack([torch.ones_like(y), y.detach()])
         batched = torch.autograd.grad(y, inputs, batch, is_grads_batched=True)
         found.append([*first, *second, *batched])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("shape", [(0, 16), (2, 0, 16), (16,)])
@@ -116,8 +112,7 @@ def test_gradients_of_no_rows_are_zero_and_of_one_row_right(shape):
     mlp, x = make_mlp(), torch.randn(shape, requires_grad=True)
     grad = torch.randn(*shape[:-1], 24)
     expected = _gradients(_by_modules(mlp), x, grad)
-    for ours, theirs in zip(_gradients(mlp, x, grad), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(_gradients(mlp, x, grad), expected)
 
 
 @pytest.mark.parametrize("by_modules", [False, True])
@@ -148,8 +143,7 @@ def test_gradients_do_not_depend_on_what_is_kept(change):
         x = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
         torch.manual_seed(2)  # for dropout
         found.append(_gradients(mlp, x, torch.ones(9, 24)))
-    for kept, again in zip(*found, strict=True):
-        torch.testing.assert_close(kept, again)
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("by_modules", [False, True])
@@ -163,8 +157,8 @@ def test_what_is_kept_works_under_transforms_and_in_compiled_code(by_modules):
         return torch.func.functional_call(mlp, values, (x,)).square().mean()
 
     expected = torch.autograd.grad(loss(parameters, x), parameters.values())
-    for ours, theirs in zip(torch.func.grad(loss)(parameters, x).values(), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    found = torch.func.grad(loss)(parameters, x)
+    torch.testing.assert_close([*found.values()], expected)
     torch._dynamo.reset()
     compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
     found = torch.autograd.grad(compiled(x).square().mean(), parameters.values())
@@ -182,7 +176,7 @@ def test_gradients_are_the_same_bits_each_time():
     assert all(map(torch.equal, first, second))
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 def test_kept_tensors_may_come_back_strided(keep):
     mlp, x, grad = make_mlp(keep=keep), torch.randn(12, 16, requires_grad=True), torch.randn(12, 24)
     expected = _gradients(mlp, x, grad)
@@ -192,8 +186,7 @@ def test_kept_tensors_may_come_back_strided(keep):
 
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, strided):
         found = _gradients(mlp, x, grad)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_frozen_model_keeps_nothing(monkeypatch):

@@ -8,7 +8,7 @@ from torch import nn
 
 import kat
 from kat.nn import blocks
-from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call, one_by_one
+from tests.nn.blocks.mlps import OPTIONS, ROWS, each_keep, make_mlp, note_call, one_by_one
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -31,7 +31,7 @@ def test_an_mlp_in_blocks_gives_what_its_modules_give(spaces, dtype, options, sh
     assert max(spaces, default=0) <= ROWS
 
 
-@pytest.mark.parametrize("keep", ["hidden", "input"])
+@each_keep
 @pytest.mark.parametrize("recorded", [False, True])
 def test_values_whose_powers_overflow_give_what_the_modules_give(keep, recorded):
     mlp = make_mlp(keep=keep)

@@ -11,10 +11,11 @@ from scipy import optimize
 
 from kat.errors import InputError
 from kat.nn.fitting import FUNCTIONS, Fit, Points, evaluate, fit
+from tests.marks import both_forms
 from tests.nn.fitting.rational import rational
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_evaluate_agrees_with_mpmath(form: str) -> None:
     numerator, denominator = (0.3, -1.0, 0.7, 2.0), (-0.5, 0.25, -1.5)
     points = np.linspace(-4.0, 4.0, 17)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kat.nn.fitting import FUNCTIONS, fit
+from tests.marks import both_forms
 from tests.nn.fitting.rational import rational
 
 TABLE: dict[str, Any] = json.loads((files("kat.nn") / "presets.json").read_text(encoding="utf-8"))
@@ -42,7 +43,7 @@ def test_preset_stays_close_beyond_the_interval(name: str, form: str) -> None:
     assert preset_error(name, form, 10.0) < 2.5
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize(("name", "error"), [("gelu_wide", 6.7e-3), ("silu_wide", 1.7e-3)])
 def test_wide_presets_are_good_to_ten_and_split_the_slope_beyond(
     name: str, error: float, form: str

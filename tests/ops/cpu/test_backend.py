@@ -17,13 +17,14 @@ from kat.ops.arguments import Rational
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.build import BuildError, find_compiler
 from kat.ops.operators import run_backward, run_forward
+from tests.equality import assert_equal
+from tests.marks import both_forms
 
 try:
     find_compiler()
 except BuildError as error:
     pytest.skip(f"no CPU kernel to test: {error}", allow_module_level=True)
 
-FORMS = ("A", "B")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((1, 0), (3, 2), (5, 4), (7, 6), (9, 8))
 ROWS = ((1, 8), (8, 1), (8, 8), (1, 1))
@@ -113,7 +114,7 @@ def assert_at_most_twice(result: Tensor, true: Tensor, rounded: Tensor, floor: T
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("form", FORMS)
+@both_forms
 @pytest.mark.parametrize("degree", DEGREES)
 def test_as_accurate_as_plain_pytorch(degree, form, dtype, instruction_set):
     for rows in ROWS:
@@ -129,7 +130,7 @@ def test_any_group_size(per_group, dtype, instruction_set):
             assert_as_accurate_as_plain(*inputs, "A")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@both_forms
 @pytest.mark.parametrize(
     ("shape", "groups"),
     [
@@ -244,14 +245,14 @@ def test_gradients_are_equal_bit_by_bit_for_any_number_of_threads(shape, rows, i
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
-        assert all(torch.equal(r, o) for r, o in zip(results[0], other, strict=True))
+        assert_equal(results[0], other)
 
 
 # ---- the operators
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(form, dtype):
     grad, x, a, b = case((2, 3, 16), (1, 8), (5, 4), dtype, form)
@@ -300,4 +301,4 @@ def test_threads_may_call_at_once():
             for _ in range(16)
         ]
     for call in calls:
-        assert all(torch.equal(r, e) for r, e in zip(call.result(), expected, strict=True))
+        assert_equal(call.result(), expected)

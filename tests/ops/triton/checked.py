@@ -25,6 +25,8 @@ from kat.errors import BackendUnavailable
 from kat.ops import operators
 from kat.ops.triton import backend as gpu
 from kat.ops.triton import launch, selfcheck
+from tests.equality import assert_equal
+from tests.marks import both_forms
 from tests.ops.triton.interpreted import _planned_again as _planned_again
 from tests.ops.triton.interpreted import capture, inputs
 from tests.ptx.memory import Region
@@ -80,7 +82,7 @@ def results(tensors, grad, form, impl=None):
     return (y.detach(), *torch.autograd.grad(y, leaves, grad))
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("gated", [False, True])
 def test_right_kernels_are_compared_once(dtype, form, gated):
@@ -109,7 +111,7 @@ def test_wrong_kernels_are_named_once_and_the_reference_runs(mistake, mistaken):
         compiled = torch.compile(kat.rational, backend="eager")(*tensors)
     assert len(driver.active.launches) == launched
     expected = results(tensors, grad, "A", impl="reference")
-    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert_equal(found, expected)
     assert torch.equal(again[0], expected[0][:3])
     assert torch.equal(compiled, expected[0])
     with pytest.raises(BackendUnavailable, match="wrong"):
@@ -164,7 +166,7 @@ def test_a_kernel_that_does_not_compile_gives_its_error(mistaken):
     with pytest.warns(UserWarning, match=r"do not run \(CompilationError.* on GPU of a test"):
         found = results(tensors, grad, "A")
     expected = results(tensors, grad, "A", impl="reference")
-    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert_equal(found, expected)
 
 
 def test_a_gate_is_compared_apart(mistaken):
@@ -173,7 +175,7 @@ def test_a_gate_is_compared_apart(mistaken):
     with pytest.warns(UserWarning, match="gated"):
         found = results((x, x.flip(0), a, b), grad, "A")
     expected = results((x, x.flip(0), a, b), grad, "A", impl="reference")
-    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert_equal(found, expected)
 
 
 def test_the_switch_leaves_the_comparison_out(mistaken, monkeypatch):

@@ -34,6 +34,8 @@ from kat.ops.operators import run_backward, run_forward
 from kat.ops.triton import backend as gpu
 from kat.ops.triton import kernels
 from kat.ops.triton import launch as triton_launch
+from tests.equality import assert_equal
+from tests.marks import both_forms
 from tests.oracle import Elements, assert_near, random_elements
 
 if not triton_launch.INTERPRETED:
@@ -131,13 +133,13 @@ def outputs(grad, x, a, b, form):
     return plain.forward(f, x), dx, da, db
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes_with_several_blocks_a_program(dtype, form):
     check(*inputs((2, 43, 96), dtype=dtype), form)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("degree", [(1, 0), (2, 3), pytest.param((7, 6), marks=RELEASE)])
 def test_degrees(degree, form):
     check(*inputs((5, 24), rows=(1, 3), degree=degree), form)
@@ -299,7 +301,7 @@ def test_triton_launches_where_one_of_its_private_names_is_gone(owner, name, mon
     assert not any(launch.run for plan in plans for launch in plan.launches)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_the_output_is_in_the_dtype_of_the_product_that_follows(form):
     """Under autocast: x in float32, F(x) and its gradient in 16 bits, F(x) rounded once."""
     dtype = torch.float16 if knobs.runtime.interpret else torch.bfloat16  # which it truncates
@@ -307,10 +309,8 @@ def test_the_output_is_in_the_dtype_of_the_product_that_follows(form):
     rounded = forward(x, a, b, form=form).to(dtype)
     assert torch.equal(forward(x, a, b, form=form, dtype=dtype), rounded)
     gradients = backward(grad.to(dtype), x, a, b, form=form)
-    expected = backward(grad.to(dtype).float(), x, a, b, form=form)
-    for found, wanted in zip(gradients, expected, strict=True):
-        assert found.dtype == torch.float32
-        assert torch.equal(found, wanted)
+    assert {found.dtype for found in gradients} == {torch.float32}
+    assert_equal(gradients, backward(grad.to(dtype).float(), x, a, b, form=form))
 
 
 @pytest.mark.skipif(knobs.runtime.interpret, reason="nothing is compiled")
@@ -353,7 +353,7 @@ def test_gradients_are_the_same_bits_again():
     case = inputs((101, 96), dtype=torch.float16)
     first = backward(*case)
     again = backward(*case)
-    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert_equal(first, again)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -372,13 +372,13 @@ def test_public_call_differentiates_once():
     y = kat.rational(x, a, b, impl="triton")
     gradients = torch.autograd.grad(y, (x, a, b), grad, create_graph=True)
     expected = backward(*(t.detach() for t in (grad, x, a, b)))
-    assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
+    assert_equal(gradients, expected)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradients[0].sum().backward()
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize(
     "dtype",
     [torch.float32, pytest.param(torch.bfloat16, marks=RELEASE)],
@@ -447,7 +447,7 @@ def test_sums_of_lanes_that_overflow_float32_and_cancel():
     assert db.tolist() == [[0]]
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("degree", [(5, 4), pytest.param((7, 7), marks=RELEASE)])
 @pytest.mark.parametrize("rows", [8, pytest.param(1, marks=RELEASE)])

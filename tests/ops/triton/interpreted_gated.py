@@ -10,6 +10,7 @@ import kat
 pytest.importorskip("triton")
 
 from kat.ops.triton.launch import Sharing
+from tests.marks import both_forms
 from tests.ops.test_gated import of_elements
 from tests.ops.triton.interpreted import SLACK, backward, inputs
 from tests.ops.triton.interpreted import _patched_once as _patched_once
@@ -85,7 +86,7 @@ def test_the_shapes_cover_both_divisions_of_memory():
     assert flat == [True, False]
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 def test_x_and_gradients_of_all_sizes(form):
     dtype = torch.float32
     elements = random_elements((5, 4), form, dtype, 24, rows=24)

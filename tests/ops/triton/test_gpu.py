@@ -8,6 +8,8 @@ import torch
 import kat
 from kat.ops import plain
 from kat.ops.arguments import Rational
+from tests.equality import assert_equal
+from tests.marks import both_forms
 from tests.oracle import assert_near
 
 pytestmark = pytest.mark.skipif(
@@ -40,7 +42,7 @@ def check(grad, x, a, b, form="A"):
     assert_near(results(grad, x, a, b, form), exact, eager)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_against_float64(shape, dtype, form):
@@ -53,7 +55,7 @@ def gated_results(tensors, impl, form="A"):
     return y.detach(), *torch.autograd.grad(y, leaves, grad.detach(), materialize_grads=True)
 
 
-@pytest.mark.parametrize("form", ["A", "B"])
+@both_forms
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_gate_against_float64_and_the_same_bits_again(shape, dtype, form):
@@ -63,7 +65,7 @@ def test_a_gate_against_float64_and_the_same_bits_again(shape, dtype, form):
     exact = gated_results([tensor.double() for tensor in case], "reference", form)
     assert_near(found, exact, eager, names=("y", "dx", "dv", "da", "db"))
     again = gated_results(case, "triton", form)
-    assert all(torch.equal(one, two) for one, two in zip(found, again, strict=True))
+    assert_equal(found, again)
 
 
 @pytest.mark.parametrize("size", [7, 14, 37])
@@ -87,7 +89,7 @@ def test_the_same_bits_twenty_times(dtype):
     case = inputs((16, 197, 768), dtype)
     first = results(*case)
     for _ in range(20):
-        assert all(torch.equal(one, two) for one, two in zip(first, results(*case), strict=True))
+        assert_equal(first, results(*case))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -106,7 +108,7 @@ def test_in_a_cuda_graph():
     for tensor in captured:
         tensor.zero_()
     graph.replay()
-    assert all(torch.equal(one, two) for one, two in zip(captured, expected, strict=True))
+    assert_equal(captured, expected)
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
@@ -118,8 +120,7 @@ def test_compiled(impl, mode):
     )
     y = function(x, a, b)
     gradients = torch.autograd.grad(y, (x, a, b), grad)
-    for one, two in zip((y, *gradients), results(grad, x, a, b), strict=True):
-        assert torch.equal(one, two)
+    assert_equal((y, *gradients), results(grad, x, a, b))
 
 
 @pytest.mark.release  # alone: its tensors take 17 GB

@@ -108,11 +108,6 @@ def step_of(path):
     return torch.load(path, weights_only=True)["state"]["step"]
 
 
-def assert_same(actual, expected):
-    assert actual.keys() == expected.keys()
-    assert all(torch.equal(actual[name], expected[name]) for name in actual)
-
-
 def set_value(name, index, value):
     def action(model):
         model.get_parameter(name)[index] = value

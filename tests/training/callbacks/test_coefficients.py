@@ -12,6 +12,7 @@ from kat.models import load_model
 from kat.nn import GroupRational, read_coefficient_history
 from kat.training.callbacks.coefficients import RECORDED_NUMBERS, SNAPSHOTS, snapshot_interval
 from tests.cli.commands import QUICK, run
+from tests.equality import assert_equal
 
 COMMON = ("train", "--config", "digits", *QUICK, "--optim.warmup_epochs", 0)
 
@@ -57,4 +58,4 @@ def test_a_run_that_a_limit_stops_continues_its_record(tmp_path):
     assert run("train", "--out", parts, "--resume", "true", "--max_steps", 9) == 0
     assert (parts / "coefficients.csv").read_bytes() == (whole / "coefficients.csv").read_bytes()
     weights = [load_file(out / "model.safetensors") for out in (whole, parts)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_equal(weights[0], weights[1])

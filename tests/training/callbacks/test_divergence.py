@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from kat.data import AugmentConfig
+from tests.equality import assert_equal
 from tests.training.callbacks.faults import (
     STEPS,
     Fault,
-    assert_same,
     make_batches,
     set_value,
     step_of,
@@ -61,7 +61,7 @@ def test_an_image_of_nans(tmp_path, ema):
     assert found["step"] == 2
     assert f"The state before it is in {tmp_path / 'last_good.ckpt'}." in message
     key = "raw_state_dict" if ema else "state_dict"
-    assert_same(weights_of(tmp_path / "last_good.ckpt", key), fault.before)
+    assert_equal(weights_of(tmp_path / "last_good.ckpt", key), fault.before)
     if ema:
         average = weights_of(tmp_path / "last_good.ckpt")
         assert not torch.equal(average["head.weight"], fault.before["head.weight"])
@@ -75,7 +75,7 @@ def test_an_image_of_nans_among_accumulated_and_mixed_batches(tmp_path):
     augment = AugmentConfig(mixup=0.8)
     message, _ = stopped(tmp_path, batches, fault, accumulate_grad_batches=2, augment=augment)
     assert message.startswith("the loss is not finite at step 1 (")
-    assert_same(weights_of(tmp_path / "last_good.ckpt"), fault.before)
+    assert_equal(weights_of(tmp_path / "last_good.ckpt"), fault.before)
 
 
 def test_a_gradient_whose_square_overflows_stops_before_it_reaches_the_moments(tmp_path):
@@ -86,7 +86,7 @@ def test_a_gradient_whose_square_overflows_stops_before_it_reaches_the_moments(t
     message, _ = stopped(tmp_path, make_batches(), fault)
     assert message.startswith("the norm of the gradient is not finite at step 1 (")
     assert "first in the gradient of head.bias." in message
-    assert_same(weights_of(tmp_path / "last_good.ckpt"), fault.before)
+    assert_equal(weights_of(tmp_path / "last_good.ckpt"), fault.before)
 
 
 def test_a_loss_whose_square_overflows_is_finite(tmp_path):

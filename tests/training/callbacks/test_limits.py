@@ -13,6 +13,7 @@ from kat.training.callbacks.limits import Limits
 from kat.training.config import CheckpointConfig, parse_time
 from kat.training.engine.loop import fit
 from tests.cli.commands import refused, run
+from tests.equality import assert_equal
 from tests.training.small import Kill, Killed, batches, make_run, restore
 
 pytestmark = pytest.mark.slow
@@ -89,7 +90,7 @@ def test_a_run_stops_early_and_after_the_same_epoch_if_it_is_resumed(tmp_path, c
         torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts")
     )
     assert whole["state"]["history"] == parts["state"]["history"]
-    assert all(torch.equal(v, parts["state_dict"][n]) for n, v in whole["state_dict"].items())
+    assert_equal(whole["state_dict"], parts["state_dict"])
     best = torch.load(tmp_path / "parts" / "best.ckpt", weights_only=True)["state"]
     assert best["epoch"] == best["best"]["epoch"] == 3
     rows = csv.DictReader((tmp_path / "parts" / "history.csv").open())

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from kat.training.optim.ema import EMA
+from tests.equality import assert_equal
 
 
 def test_ema_of_the_weights_warms_up_to_its_decay():
@@ -63,4 +64,4 @@ def test_a_state_is_restored():
     after = EMA(model, 0.9)
     after.load({name: value.clone() for name, value in before.values.items()}, before.steps)
     assert (after.steps, after.rate()) == (before.steps, before.rate())
-    assert all(torch.equal(after.values[name], before.values[name]) for name in before.values)
+    assert_equal(after.values, before.values)

@@ -13,6 +13,7 @@ from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
+from tests.equality import assert_equal
 
 pytestmark = pytest.mark.slow
 
@@ -92,4 +93,4 @@ def test_stopped_and_resumed_it_ends_the_same(items, tmp_path):
         for name in ("whole", "parts")
     )
     assert resumed.metrics == pytest.approx(whole.metrics, nan_ok=True)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal(first, second)
