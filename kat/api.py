@@ -325,6 +325,10 @@ class TrainedModel:
         self.source = source
         self.stored = stored or record
 
+    def __repr__(self) -> str:
+        size = dimensions(self.record.input_size)
+        return f"TrainedModel({self.record.architecture}, {len(self.classes)} classes, {size})"
+
     def _repr_html_(self) -> str:
         """Return a table of what the model is, for a notebook."""
         facts = {

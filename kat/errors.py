@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterable
 from numbers import Integral
 from typing import Any
@@ -106,8 +107,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Return the error for an unknown name, with the one that is most likely meant.
 
     The likely name is the setting of this name in a section, if there is exactly one (``optim.lr``
-    for ``lr``, or for ``learning_rate``, as others call it), else the closest known name, by
-    preference one that begins with it (``kat_tiny_patch16_224`` for ``kat_tiny``).
+    for ``lr``, or for ``learning_rate``, as others call it), else the closest of the names
+    that begin most like it (``kat_tiny_patch16_224`` for ``kat_tiny``, and for ``kat_tinny``).
 
     Args:
         kind: what the name stands for, e.g. ``"model"``.
@@ -119,8 +120,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     spelled = {_spelling(known): known for known in reversed(names)}
     nearest = [spelling for spelling in spelled if spelling.endswith(f".{given}")]
     if len(nearest) != 1:
-        longer = [spelling for spelling in spelled if f"{spelling}_".startswith(f"{given}_")]
-        nearest = difflib.get_close_matches(given, longer or spelled, 1, 0 if longer else 0.55)
+        beginnings: set[str] = set()  # of all names, each up to an underscore or its end
+        for spelling in spelled:
+            beginnings.update(itertools.accumulate(spelling.split("_"), "{}_{}".format))
+        nearest = difflib.get_close_matches(given, beginnings, 1, 0.55)
+    if nearest:
+        longer = [spelling for spelling in spelled if f"{spelling}_".startswith(f"{nearest[0]}_")]
+        nearest = difflib.get_close_matches(given, longer, 1, 0)
     hint = f"; did you mean {spelled[nearest[0]]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")

@@ -60,31 +60,6 @@ def _cell(value: object) -> object:
     return f"'{text}" if _COMPUTED.match(text) else text
 
 
-def fill_tables(page: str, tables: Mapping[str, str]) -> str:
-    """Return a Markdown page with each table between its marks; a table without marks is left out.
-
-    Args:
-        page: has a line ``<!-- table of NAME -->`` and a line ``<!-- end of table -->`` for each.
-        tables: by name, in Markdown.
-
-    Examples:
-        >>> from kat.tables import fill_tables
-        >>> page = "<!-- table of a --> old <!-- end of table -->"
-        >>> print(fill_tables(page, {"a": "new"}))
-        <!-- table of a -->
-        <BLANKLINE>
-        new
-        <BLANKLINE>
-        <!-- end of table -->
-    """
-    for name, content in tables.items():
-        before, mark, after = page.partition(f"<!-- table of {name} -->")
-        _, end, rest = after.partition("<!-- end of table -->")
-        if end:
-            page = f"{before}{mark}\n\n{content.strip()}\n\n{end}{rest}"
-    return page
-
-
 def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:
     """Return the names in all rows: ``first``, then the others in the order of their appearance."""
     names = dict.fromkeys(first)

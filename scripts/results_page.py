@@ -39,7 +39,7 @@ from kat.analysis.sweeps import earlier_runs, with_earlier
 from kat.errors import InputError
 from kat.files import write_text
 from kat.nn.stability import read_rows
-from kat.tables import fill_tables, open_table, write_table
+from kat.tables import open_table, write_table
 from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.record.run_directory import settings_to_keep
 from kat.training.sweep.grid import Grid
@@ -297,6 +297,21 @@ def write_pages(results: Path, pages: Sequence[Path], figures: Path) -> None:
         texts["families"] = markdown(FAMILY_COLUMNS, lines)
     for page, old in written.items():
         write_text(page, fill_tables(old, texts))
+
+
+def fill_tables(page: str, tables: Mapping[str, str]) -> str:
+    """Return a Markdown page with each table between its marks; a table without marks is left out.
+
+    Args:
+        page: has a line ``<!-- table of NAME -->`` and a line ``<!-- end of table -->`` for each.
+        tables: by name, in Markdown.
+    """
+    for name, content in tables.items():
+        before, mark, after = page.partition(f"<!-- table of {name} -->")
+        _, end, rest = after.partition("<!-- end of table -->")
+        if end:
+            page = f"{before}{mark}\n\n{content.strip()}\n\n{end}{rest}"
+    return page
 
 
 def without_result(rows: Sequence[Row]) -> str:

@@ -100,6 +100,11 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("train", "--augment.auto_augment", "randaug"), "such as rand-m9-mstd0.5, augmix-m3-w3"),
         (("data", "check", "digits", "--data.holdout", "0"), "did you mean '--data.root'?"),
         (("plto",), "unknown command 'plto'; did you mean 'plot'? (there are: ablate, "),
+        (("train", "--data", "digits", "--model", "kat_tinny"), "mean 'kat_tiny_patch16_224'?"),
+        (
+            ("predict", "a.png", "--checkpoint", "digitz"),
+            "digitz does not exist; did you mean 'dig",
+        ),
         (("plot", "cots"), "unknown command 'plot cots'; did you mean 'plot cost'?"),
     ],
 )

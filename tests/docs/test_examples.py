@@ -97,6 +97,7 @@ def test_the_python_code_of_pages_about_a_run_runs(reader_folder, monkeypatch, t
     try:
         found = run_code_of("docs/deployment.md")
         run_code_of("docs/plots.md")
+        run_code_of("docs/fixed-functions.md")
     finally:
         torch.distributed.destroy_process_group()
     assert [entry["class"] for entry in wanted.entries] == [*found["names"]]

@@ -20,6 +20,7 @@ def test_a_name_opens_the_shipped_model_unless_a_path_has_it(tmp_path, monkeypat
     assert run("export", "digits", "--out", "exported") == 0
     assert "top1: 97.2" in Path("exported/README.md").read_text()
     assert "a finished run" in refused(capsys, "eval", "digits", "--calibrate")
+    assert "kat_micro_patch2_8, 10 classes, 1x8x8" in str(kat.load("digits"))
     save_model(*make_model(), "digits")
     assert kat.load("digits").classes == ["ant", "bee", "cat"]
 
