@@ -90,9 +90,7 @@ def resolve_auto(
         long = values.get(name, given[name])
         if long >= epochs:
             values[name] = epochs / part
-            lines.append(
-                f"{name}={long:g} is shortened to {values[name]:g}: the run has {epochs} epochs"
-            )
+            lines.append(f"{name}={long:g} is shortened to {values[name]:g} with epochs={epochs}")
     chosen = [f"{name}={values[name]}" for name in wanted if values[name] is not None]
     if chosen:
         by = ""
