@@ -1,11 +1,11 @@
-"""What the arms of step_study.py cost: the time of a training step, and the bytes that it keeps.
+"""Cost of the arms of step_study.py: the time of a training step, and the bytes that it keeps.
 
     python examples/domains/step_cost.py                   # one thread, compiled, as in the study
     python examples/domains/step_cost.py --seconds 600 --csv step-cost.csv
 
 The steps of all arms take turns in one process, on one batch of random tokens: forward, backward,
 clipping and AdamW. ms is the median over the rounds; kept is what autograd keeps for the backward
-pass, parameters apart. /gelu is the share of GELU's.
+pass, parameters apart; ms/gelu and kept/gelu are the shares of GELU's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ with needed():
 ARMS = ("gelu", "silu", "relu2", "swiglu", "xielu", "grkan", "fixed")
 COLUMNS = ("arm", "ms", "ms/gelu", "kept MB", "kept/gelu")
 RUN = step_study.Run("cost", "python3-doc", "gelu", 0, "adamw", 400, 0.002, 1.0)
-"""What the optimizer takes from a run: its name, its rate and fc2's."""
+"""A run for the optimizer, which reads its kind, its rate and the rate of fc2."""
 
 
 class Loss(nn.Module):
@@ -90,6 +90,8 @@ def make_model(arm: str) -> nn.Module:
 def training_step(
     loss: Loss, windows: Tensor, optimizers: list[torch.optim.Optimizer]
 ) -> Callable[[], None]:
+    """A call that makes one step of training, as training.py does."""
+
     def run() -> None:
         loss.zero_grad()
         loss(windows).backward()

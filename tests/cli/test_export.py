@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -115,21 +114,3 @@ def test_bad_input(exported, tmp_path, capsys):
     ):
         options = ("--checkpoint", exported / name, "--image-size", size)
         assert message in refused(capsys, "predict", picture, *options)
-
-
-@pytest.mark.parametrize(
-    ("package", "options"),
-    [
-        ("onnxscript", ["--out", "a.onnx"]),
-        ("torchao", ["--out", "a.pt2", "--int8"]),
-        ("transformers", ["--out", "a", "--format", "transformers"]),
-    ],
-)
-def test_a_missing_package_is_named_before_the_model_is_read(
-    package, options, capsys, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "damaged.ckpt").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, package, None)
-    line = refused(capsys, "export", "damaged.ckpt", *options)
-    assert f"needs the package {package}" in line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -147,15 +146,6 @@ def test_bad_input_of_activations(folder, tmp_path, capsys, monkeypatch):
         (["vit"], "has no rational: it is no KAT"),
     ):
         assert says in refused(capsys, "plot", "activations", *arguments)
-
-
-def test_without_matplotlib_the_model_is_not_read(tmp_path, capsys, monkeypatch):
-    monkeypatch.delattr(analysis, "plot_activations", raising=False)
-    for name in ("kat.analysis.figures.activations", "matplotlib.animation"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    (tmp_path / "model.safetensors").write_text("damaged")
-    assert "needs the package matplotlib" in refused(capsys, "plot", "activations", tmp_path)
 
 
 def test_attention_is_drawn_over_images_as_the_model_sees_them(folder, tmp_path, drawn):

@@ -127,11 +127,9 @@ def test_an_epoch_can_be_resumed_at_any_batch(folder, workers):
 def test_the_augmentation_of_an_image_is_independent_of_its_batch(folder):
     """The same images in batches of one and of five; others with another seed."""
     singly = {b.seeds[0]: b.images[0] for b in _loader(folder, batch_size=1)}
-    together = {
-        seed: image
-        for batch in _loader(folder, batch_size=5)
-        for seed, image in zip(batch.seeds, batch.images, strict=True)
-    }
+    together = {}
+    for batch in _loader(folder, batch_size=5):
+        together.update(zip(batch.seeds, batch.images, strict=True))
     assert len(singly) == 22
     assert together.keys() < singly.keys()
     assert all(torch.equal(image, singly[seed]) for seed, image in together.items())
@@ -151,8 +149,8 @@ def test_batches_of_two_processes_are_those_of_one(folder, monkeypatch):
         assert set(whole.seeds) == {*first.seeds, *second.seeds}
         images = dict(zip(whole.seeds, whole.images, strict=True))
         for half in (first, second):
-            pairs = zip(half.seeds, half.images, strict=True)
-            assert all(torch.equal(images[seed], image) for seed, image in pairs)
+            for seed, image in zip(half.seeds, half.images, strict=True):
+                assert torch.equal(images[seed], image)
 
 
 def test_processes_of_an_evaluation_share_the_images(monkeypatch):

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
 from kat.data.loading.workers import worker_server
 from tests.data.sources.test_registry import SOURCES
+from tests.equality import assert_equal
 from tests.images import picture
 from tests.marks import most_at_night
 from tests.processes import wait_until
@@ -38,9 +38,8 @@ def test_every_source_is_read_by_workers_of_a_fork_server(tmp_path, source):
         list(make_loader(data, config, training=False, workers=workers))
         for workers in (None, worker_server())
     )
-    assert [batch.labels.tolist() for batch in served] == [b.labels.tolist() for b in forked]
     for one, other in zip(forked, served, strict=True):
-        assert torch.equal(one.images, other.images)
+        assert_equal((one.images, one.labels), (other.images, other.labels))
 
 
 _READ_SLOWLY = """

@@ -64,9 +64,8 @@ def test_swiglu_and_the_gated_kat_can_start_with_the_same_weights():
     swiglu, gated = (model.state_dict() for model in models)
     for name in rational_parameter_names(models[1]):
         del gated[name]
-    torch.testing.assert_close(
-        swiglu, gated, rtol=1e-3, atol=1e-6
-    )  # but for SiLU's fit in the gain
+    # The gain is of SiLU's fit.
+    torch.testing.assert_close(swiglu, gated, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("first_init", ["identity", "none"])

@@ -40,16 +40,9 @@ from pathlib import Path
 
 import kat
 from kat.cli.options.parser import Parser, refuse_options
-from kat.extras import MissingPackage, is_installed
 from kat.text import say, say_all, scaled
 
 _OF_FILES = ("int8", "dynamic_size", "backbone", "with_preprocessing")
-_PACKAGES = {
-    "onnx": ["onnx", "onnxruntime", "onnxscript"],
-    "transformers": ["transformers"],
-    "int8": ["torchao"],
-}
-"""What a format and an option need, checked before the model is loaded."""
 
 
 def main(arguments: list[str]) -> None:
@@ -58,10 +51,6 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     out: Path = options.out
     ending = out.suffix.removeprefix(".")
-    for what in (str(options.format), ending, "int8" * options.int8):
-        for package in _PACKAGES.get(what, ()):
-            if not is_installed(package):
-                raise MissingPackage("kat export", package)
     is_file = ending.isalpha() or ending in kat.deploy.FILE_FORMATS
     if is_file:
         refuse_options(parser, options, ["license", "format"], f"on a .{ending} file")

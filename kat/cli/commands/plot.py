@@ -43,14 +43,13 @@ def activations(arguments: list[str]) -> None:
     from kat.nn import read_coefficient_history  # imports torch
     from kat.training.record.run_directory import COEFFICIENTS
 
-    draw = kat.analysis.plot_activations  # imports matplotlib, before the work
     model, record = kat.models.load_model(options.run)
     inputs, note = _inputs(options, model, record)
     path = options.run / COEFFICIENTS
     history = read_coefficient_history(path) if path.is_file() else None
     analysis = kat.analysis
     found = analysis.learned_activations(model, inputs, width=options.width, history=history)
-    draw(found, options.out)
+    analysis.plot_activations(found, options.out)
     say(note)
     if options.symbolic or options.csv:
         readings = list(chain.from_iterable(map(analysis.read_symbols, found)))

@@ -37,7 +37,7 @@ def trained(model):
 
 
 def trainable(model):
-    """Whether each parameter is trained, by its name."""
+    """Return True for each parameter that is trained, by its name."""
     return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
 
