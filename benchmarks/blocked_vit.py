@@ -6,7 +6,7 @@ import torch
 from timm.layers import Mlp
 from torch import Tensor
 
-from kat.nn.blocks import block_rows
+from kat.nn.blocks.sizes import block_rows
 
 
 class MlpInBlocks(Mlp):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kat.nn import blocks
+from kat.nn.blocks import decision
 
 
 @pytest.fixture(autouse=True)
 def no_call_is_small(monkeypatch):
-    monkeypatch.setattr(blocks, "SMALL", 1)
+    monkeypatch.setattr(decision, "SMALL", 1)

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import forward_ad
 
 import kat
-from kat.nn import blocks
+from kat.nn.blocks import sizes
 
 
 def _tokens(batch=2, length=7):
@@ -84,7 +84,7 @@ def _targets(module, x, dynamic=None):
      {"dtype": torch.float64}, {"dtype": torch.bfloat16}],
 )  # fmt: skip
 def test_at_inference_a_compiled_mlp_is_one_operator(monkeypatch, options):
-    monkeypatch.setattr(blocks, "least_bytes", lambda: 0)
+    monkeypatch.setattr(sizes, "least_bytes", lambda: 0)
     dtype = options.get("dtype", torch.float32)
     mlp, x = kat.GRKANMlp(16, 64, **options).eval(), _tokens().to(dtype)
     with torch.no_grad():

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn import blocks, register_grkan_hook
+from kat.nn import register_grkan_hook
+from kat.nn.blocks import decision
 from kat.ops.cpu import backend as cpu
 from tests.equality import assert_equal
 from tests.marks import both_forms
@@ -74,7 +75,8 @@ def test_keeps_its_inputs_only():
 def test_a_small_call_on_a_cpu_calls_the_modules(mlp, monkeypatch):
     """They are faster than the formula, and what they keep is little."""
     widths = (192, 768, 768) if hasattr(mlp, "fc1_g") else (192, 768)
-    monkeypatch.setattr(blocks, "SMALL", 10 * widths[len(widths) - 2])  # rows of the gate, or of x
+    rows_of_the_gate_or_of_x = 10 * widths[len(widths) - 2]
+    monkeypatch.setattr(decision, "SMALL", rows_of_the_gate_or_of_x)
     x = torch.randn(10, 192, requires_grad=True)
     assert _keeps_inputs_only(mlp, x, *widths)
     assert not _keeps_inputs_only(mlp, x[:9], *widths)

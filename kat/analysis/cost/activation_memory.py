@@ -12,7 +12,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from kat.analysis.cost.flops import run_by_layer
-from kat.nn.blocks import SMALL
+from kat.nn.blocks.decision import SMALL
 from kat.nn.hooks import register_grkan_hook
 
 _LEAST = 2

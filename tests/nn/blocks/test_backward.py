@@ -191,7 +191,7 @@ def test_kept_tensors_may_come_back_strided(keep):
 
 def test_a_frozen_model_keeps_nothing(monkeypatch):
     mlp = make_mlp().requires_grad_(False)
-    monkeypatch.setattr("kat.nn.blocks._Blocks", None)
+    monkeypatch.setattr("kat.nn.blocks.execution._Blocks", None)
     assert not mlp(torch.randn(7, 16)).requires_grad
     assert mlp.to(torch.bfloat16)(torch.randn(7, 16).bfloat16()).dtype == torch.bfloat16
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn import blocks
+from kat.nn.blocks import passes, sizes
 from tests.nn.blocks.mlps import OPTIONS, ROWS, each_keep, make_mlp, note_call, one_by_one
 
 
@@ -109,7 +109,7 @@ def test_whatever_is_more_than_its_formula_is_called(spaces, change):
 @torch.no_grad()
 def test_transforms_and_profilers_see_the_modules(monkeypatch):
     mlp, x = make_mlp(), torch.randn(7, 16)
-    monkeypatch.setattr(blocks, "forward", None)
+    monkeypatch.setattr(passes, "forward", None)
     torch.func.vmap(mlp)(x)
     with torch.profiler.profile() as profile:
         mlp(x)
@@ -126,15 +126,15 @@ def test_inputs_that_do_not_fit_are_refused_as_by_the_modules():
 
 @torch.no_grad()
 def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "least_bytes", lambda: 7 * 32 * 4)
-    mlp, calls, own = make_mlp(), [], blocks.forward
-    monkeypatch.setattr(blocks, "forward", lambda *i, **named: calls.append(i) or own(*i, **named))
+    monkeypatch.setattr(sizes, "least_bytes", lambda: 7 * 32 * 4)
+    mlp, calls, own = make_mlp(), [], passes.forward
+    monkeypatch.setattr(passes, "forward", lambda *i, **named: calls.append(i) or own(*i, **named))
     for rows in (6, 7):
         x = torch.randn(rows, 16)
         torch.testing.assert_close(mlp(x), one_by_one(mlp, x))
         assert len(calls) == rows - 6
     monkeypatch.undo()
-    assert blocks.least_bytes() == blocks.second_level_cache() * torch.get_num_threads()
+    assert sizes.least_bytes() == sizes.second_level_cache() * torch.get_num_threads()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
