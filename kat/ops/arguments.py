@@ -92,16 +92,17 @@ def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
             raise TypeError(f"{name} must be dense and floating point, 16 to 64 bits, got {got}")
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
-    if not (_have_rows(f) and x.dim()):
+    groups = _count_groups(f)
+    if not groups or not x.dim():
         raise ValueError(
             "x must be (..., C), numerator (1 or G, m + 1) with degree m >= 1, and denominator"
             f" (1 or G, n), with G groups that divide C channels; got shapes {tuple(x.shape)},"
             f" {tuple(numerator.shape)} and {tuple(denominator.shape)}"
         )
     width = x.shape[-1]
-    if width % f.groups:
+    if width % groups:
         raise ValueError(
-            f"{width} channels are not divisible by num_groups={f.groups}, but by {divisors(width)}"
+            f"{width} channels are not divisible by num_groups={groups}, but by {divisors(width)}"
         )
     if v is not None and (v.shape, v.dtype, v.layout, v.device) != (
         (x.shape, x.dtype, x.layout, x.device)
@@ -112,13 +113,14 @@ def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
         )
 
 
-def _have_rows(f: Rational) -> bool:
-    """Return True if each coefficient tensor has one row, or one for each group."""
-    numerator, denominator, _ = f
-    if not numerator.dim() == denominator.dim() == 2 or numerator.shape[1] < 2:
-        return False
+def _count_groups(f: Rational) -> int:
+    """Return the number of groups, 0 if a tensor has neither one row nor a row for each group."""
+    if not f.numerator.dim() == f.denominator.dim() == 2:
+        return 0
+    rows, columns = f.numerator.shape
     groups = f.groups
-    return groups > 0 and numerator.shape[0] in (1, groups) and denominator.shape[0] in (1, groups)
+    fits = columns > 1 and rows in (1, groups) and f.denominator.shape[0] in (1, groups)
+    return groups if fits else 0
 
 
 def divisors(width: int) -> str:

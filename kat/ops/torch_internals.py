@@ -198,15 +198,6 @@ def is_patched(module: nn.Module) -> bool:
     return bool(hooks) or "forward" in own
 
 
-def children(module: nn.Module) -> Mapping[str, Any]:
-    """Return the children by name; as attributes they take half a microsecond each.
-
-    Not what a derived class puts in the place of a child.
-    """
-    own: Mapping[str, Any] | None = vars(module).get("_modules")
-    return dict(module.named_children()) if own is None else own
-
-
 def own_parameters(module: nn.Module) -> Mapping[str, Tensor | None] | None:
     """Return the parameters of a module by name, as they are at any later time; None if unknown."""
     return vars(module).get("_parameters")
