@@ -9,11 +9,12 @@ import pytest
 from tests.cli.commands import run
 from tests.data.sources.test_registry import SOURCES
 from tests.images import picture
+from tests.marks import most_at_night
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 
-@pytest.mark.parametrize("source", SOURCES[1:4])  # of tar files, shards and rows
+@pytest.mark.parametrize("source", most_at_night(SOURCES[1:4], SOURCES[1:2]))  # tar, shards, rows
 def test_a_run_and_its_evaluation(tmp_path, capsys, source):
     images = [picture(0), picture(1), b"torn", picture(3)]
     data, damaged = source(tmp_path / "data", images)

@@ -90,6 +90,8 @@ MOMENTS = {
 
 AT_NIGHT = {
     "within an accumulation",
+    "after the last step of an epoch",
+    "during validation",
     "between last and previous",
     "before the history is written",
     "before the last history is written",

@@ -12,6 +12,7 @@ import torch
 import kat
 from kat.models import convert_vit, init_from_vit, read_vit, save_model
 from kat.models.conversion.act2 import half_widths
+from tests.marks import most_at_night
 from tests.models.conversion.vits import SMALL, TINY, distance, images, trained
 from tests.models.small import record_of
 
@@ -35,10 +36,11 @@ VITS = {
     "no biases": ("vit_tiny_patch16_224", {"qkv_bias": False, "proj_bias": False}),
     "norms inside": ("vit_tiny_patch16_224", {"qk_norm": True, "scale_mlp_norm": True}),
 }  # fmt: skip
+BY_DAY = {"vit", "deit3", "dinov2 registers", "map", "clip", "norms inside"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", VITS)
+@pytest.mark.parametrize("case", most_at_night(VITS, BY_DAY))
 def test_a_kat_of_each_family_computes_what_the_vit_does(case):
     name, args = VITS[case]
     vit = trained(timm.create_model(name, **{**SMALL, **args}))

@@ -21,6 +21,7 @@ import kat
 from kat.errors import BackendUnavailable
 from kat.ops import operators
 from kat.ops.triton import backend, selfcheck
+from tests.marks import most_at_night
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -178,7 +179,10 @@ def refusal_and_warning(setup: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("system", "package"), [("linux", "triton"), ("win32", "triton-windows")])
+@pytest.mark.parametrize(
+    ("system", "package"),
+    most_at_night([("linux", "triton"), ("win32", "triton-windows")], [("linux", "triton")]),
+)
 def test_without_triton_the_reference_runs_after_one_warning(system, package):
     for line in refusal_and_warning(WITHOUT_TRITON + ON_SYSTEM.format(system)):
         assert "import of triton halted" in line
@@ -189,10 +193,13 @@ def test_without_triton_the_reference_runs_after_one_warning(system, package):
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 @pytest.mark.parametrize(
     ("compiler", "problem"),
-    [
-        ({}, "Failed to find C compiler"),
-        ({"CC": shutil.which("false")}, "returned non-zero exit status 1"),  # as without headers
-    ],
+    most_at_night(
+        [
+            ({}, "Failed to find C compiler"),
+            ({"CC": shutil.which("false")}, "returned non-zero exit status 1"),  # without headers
+        ],
+        [({}, "Failed to find C compiler")],
+    ),
 )
 def test_without_a_c_compiler_the_reference_runs_after_one_warning(compiler, problem, tmp_path):
     """Triton itself fails, where torch says that there is a GPU: it compiles before it looks."""
