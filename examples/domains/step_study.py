@@ -2,6 +2,7 @@
 
     python examples/domains/step_study.py --minutes 60 --pause /tmp/quiet   # runs that are missing
     python examples/domains/step_study.py --table       # no runs: what is done, and the contrasts
+    python examples/domains/step_study.py --repeat 61   # one seed of the primary contrast once more
     python examples/domains/step_study.py --declared    # the commit of the declaration
 
 step.yaml declares the study, and step-budget.yaml how its budget is counted; changed ones are
@@ -91,6 +92,7 @@ def main() -> None:
     add = parser.add_argument
     add("--declared", action="store_true", help="print the commit of the declaration, no more")
     add("--table", action="store_true", help="make no runs: print the tables")
+    add("--repeat", type=int, metavar="SEED", help="of the primary contrast; no row is written")
     add("--minutes", type=float, default=math.inf, help="start no run after so many")
     add("--pause", type=Path, default=Path(), help="start no run while this file exists")
     add("--docs", type=Path, default=Path("/usr/share/doc"), help="where Debian's texts are")
@@ -99,8 +101,11 @@ def main() -> None:
     print(f"declared in {refuse_changes(DECLARATION)}, {refuse_changes(BUDGET)}", flush=True)
     if options.declared:
         return
+    torch.set_num_threads(1)
+    if options.repeat is not None:
+        repeat(options.repeat, read_rows(), options)
+        return
     if not options.table:
-        torch.set_num_threads(1)
         make_missing(options)
     print_tables(read_rows())
 
@@ -370,6 +375,26 @@ def new_windows(tokens: Tensor, count: int) -> Tensor:
     half, size = language.CONTEXT // 2, language.CONTEXT
     candidates = places[half:].unfold(0, size + 1, size)
     return tokens[language.spaced(candidates[~seen[candidates].any(1)], count)]
+
+
+def repeat(seed: int, rows: Rows, options: argparse.Namespace) -> None:
+    """Makes a donor, F and B for a seed, and prints their contrast beside the published interval.
+
+    Raises:
+        SystemExit: the published rows are not whole.
+    """
+    name, arm, _ = DECLARED["primary"].values()
+    stages = {stage["stage"]: stage for stage in DECLARED["stages"]}
+    left = missing(rows)
+    if left and list(stages).index(left[-1].stage) <= list(stages).index(name):
+        raise SystemExit(f"there is nothing to compare with yet: {name} is not whole")
+    published, best = contrast(**DECLARED["primary"], rows=rows), best_arm(rows)
+    made: dict[Run, Mapping[str, Any]] = {}
+    for run in runs_of({**stages[name], "seeds": [seed], "arms": [arm, best]}, rows):
+        made[run] = row_of(run, made, options)
+    percent = 100 * (errors(name, arm, made)[seed] / errors(name, best, made)[seed] - 1)
+    where = "inside" if published.low <= percent <= published.high else "outside"
+    print(f"seed {seed}: F minus B {percent:+.2f} %, {where} the published interval: {published}")
 
 
 # ---- the rows

@@ -137,6 +137,23 @@ def test_a_contrast_is_paired(study, rows):
     assert study.outcome(found) == "better"
 
 
+@pytest.mark.parametrize(("seed", "where"), [(62, "inside"), (70, "outside")])
+def test_one_seed_is_repeated_beside_the_published_interval(
+    study, rows, monkeypatch, capsys, seed, where
+):
+    """The interval is -5.46 to -1.54 %."""
+
+    def row_of(run, made, options):
+        assert study.donor_of(run) in (None, *made)
+        return {"test": 1 - (seed - 60) / 100 if run.arm == "fixed" else 1}
+
+    monkeypatch.setattr(study, "row_of", row_of)
+    study.repeat(seed, rows, None)
+    assert f"F minus B {60 - seed:+.2f} %, {where} the" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="3-test is not whole"):
+        study.repeat(seed, dict(list(rows.items())[:60]), None)
+
+
 @pytest.mark.parametrize(
     ("low", "expected"), [(-0.29, "equal"), (0.2, "worse"), (-0.35, "undecided")]
 )
