@@ -16,8 +16,10 @@ def most_at_night(cases: Iterable[Any], always: Collection[Any]) -> list[Any]:
 
     A case is a value, or a tuple of the values of several arguments.
     """
+    listed = list(cases)
+    assert all(case in listed for case in always)
     found = []
-    for case in cases:
+    for case in listed:
         values = case if isinstance(case, tuple) else (case,)
         marks = () if case in always else pytest.mark.release
         found.append(pytest.param(*values, marks=marks))

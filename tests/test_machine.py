@@ -29,7 +29,7 @@ def test_cores_are_those_of_the_affinity_and_the_quota(files, limit, tmp_path, m
 
 
 def _hold():
-    """Resident memory of the kernel's own: an allocator would give what a test before it freed."""
+    """Memory from the operating system: an allocator would give what a test before it freed."""
     memory = mmap.mmap(-1, HELD, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(memory, dtype=torch.uint8).fill_(1)
 

@@ -5,7 +5,7 @@
 
 The steps of all arms take turns in one process, on one batch of random tokens: forward, backward,
 clipping and AdamW. ms is the median over the rounds; kept is what autograd keeps for the backward
-pass, parameters apart; ms/gelu and kept/gelu are the shares of GELU's.
+pass, parameters apart; ms/gelu and kept/gelu are multiples of GELU's.
 """
 
 from __future__ import annotations

@@ -378,23 +378,30 @@ def new_windows(tokens: Tensor, count: int) -> Tensor:
 
 
 def repeat(seed: int, rows: Rows, options: argparse.Namespace) -> None:
-    """Makes a donor, F and B for a seed, and prints their contrast beside the published interval.
+    """Makes a donor, F and B for a seed, and prints their contrast beside what is published.
 
     Raises:
-        SystemExit: the published rows are not whole.
+        SystemExit: the published rows are not whole, or another process makes one of the runs.
     """
-    name, arm, _ = DECLARED["primary"].values()
+    name, arm = DECLARED["primary"]["stage"], DECLARED["primary"]["arm"]
     stages = {stage["stage"]: stage for stage in DECLARED["stages"]}
     left = missing(rows)
     if left and list(stages).index(left[-1].stage) <= list(stages).index(name):
         raise SystemExit(f"there is nothing to compare with yet: {name} is not whole")
-    published, best = contrast(**DECLARED["primary"], rows=rows), best_arm(rows)
+    best = best_arm(rows)
     made: dict[Run, Mapping[str, Any]] = {}
     for run in runs_of({**stages[name], "seeds": [seed], "arms": [arm, best]}, rows):
-        made[run] = row_of(run, made, options)
-    percent = 100 * (errors(name, arm, made)[seed] / errors(name, best, made)[seed] - 1)
-    where = "inside" if published.low <= percent <= published.high else "outside"
-    print(f"seed {seed}: F minus B {percent:+.2f} %, {where} the published interval: {published}")
+        with locked(name_of(run)) as free:
+            if not free:
+                raise SystemExit(f"another process makes {name_of(run)}")
+            made[run] = row_of(run, made, options)
+            checkpoint(run).unlink(missing_ok=True)
+    again = percents(name, arm, best, made)[seed]
+    published = contrast(name, arm, best, rows)
+    where = "inside" if published.low <= again <= published.high else "outside"
+    print(f"seed {seed}: F minus B {again:+.2f} %, {where} the interval of the mean: {published}")
+    if seed in stages[name]["seeds"]:
+        print(f"published for this seed: {percents(name, arm, best, rows)[seed]:+.2f} %")
 
 
 # ---- the rows
@@ -502,13 +509,19 @@ def errors(stage: str, arm: str, rows: Rows) -> dict[int, float]:
     return {run.seed: float(rows[run]["test"]) for run in runs}
 
 
+def percents(stage: str, arm: str, reference: str, rows: Rows) -> dict[int, float]:
+    """100 (own / reference - 1) by seed, of the seeds that have both."""
+    own, other = errors(stage, arm, rows), errors(stage, reference, rows)
+    return {seed: 100 * (own[seed] / other[seed] - 1) for seed in own.keys() & other.keys()}
+
+
 def contrast(stage: str, arm: str, reference: str, rows: Rows) -> Contrast:
     """The mean of 100 (own / reference - 1) over the seeds whose blocks are whole."""
     known = [run for run in rows if run.stage == stage]
     counts = Counter(run.seed for run in known)
     arms = {run.arm for run in known}
-    own, other = errors(stage, arm, rows), errors(stage, reference, rows)
-    percent = [100 * (own[seed] / other[seed] - 1) for seed in counts if counts[seed] == len(arms)]
+    found = percents(stage, arm, reference, rows)
+    percent = [found[seed] for seed in counts if counts[seed] == len(arms)]
     test = stats.ttest_1samp(percent, 0)
     low, high = test.confidence_interval()
     return Contrast(np.mean(percent), low, high, test.pvalue, len(percent))

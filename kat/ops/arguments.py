@@ -114,7 +114,7 @@ def check_arguments(f: Rational, x: Tensor, v: Tensor | None = None) -> None:
 
 
 def _count_groups(f: Rational) -> int:
-    """Return the number of groups, 0 if a tensor has neither one row nor a row for each group."""
+    """Return the number of groups; 0 if the shapes of the coefficients do not fit together."""
     if not f.numerator.dim() == f.denominator.dim() == 2:
         return 0
     rows, columns = f.numerator.shape

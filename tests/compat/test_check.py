@@ -10,7 +10,6 @@ import pytest
 
 from kat.compat import check
 from tests.cli.commands import refused, run
-from tests.marks import most_at_night
 
 FILES = {
     "plain/train.py": (
@@ -175,9 +174,7 @@ def test_files_that_cannot_be_read_are_named_and_the_others_checked(tmp_path, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", most_at_night(["kat.py", "kat/__init__.py", "scripts/kat.py"], ["kat.py"])
-)
+@pytest.mark.parametrize("name", ["kat.py", "kat/__init__.py", "scripts/kat.py"])
 def test_a_module_in_the_place_of_the_library_is_to_be_renamed_first(name, tmp_path, capsys):
     """Afterwards the script of the project runs."""
     module = tmp_path / name

@@ -145,11 +145,15 @@ def test_one_seed_is_repeated_beside_the_published_interval(
 
     def row_of(run, made, options):
         assert study.donor_of(run) in (None, *made)
+        study.checkpoint(run).touch()
         return {"test": 1 - (seed - 60) / 100 if run.arm == "fixed" else 1}
 
     monkeypatch.setattr(study, "row_of", row_of)
     study.repeat(seed, rows, None)
-    assert f"F minus B {60 - seed:+.2f} %, {where} the" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"F minus B {60 - seed:+.2f} %, {where} the" in printed
+    assert ("published for this seed: -2.00 %" in printed) == (seed == 62)
+    assert not list(study.RUNS.glob("*.ckpt"))
     with pytest.raises(SystemExit, match="3-test is not whole"):
         study.repeat(seed, dict(list(rows.items())[:60]), None)
 

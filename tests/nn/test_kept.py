@@ -75,8 +75,8 @@ def test_keeps_its_inputs_only():
 def test_a_small_call_on_a_cpu_calls_the_modules(mlp, monkeypatch):
     """They are faster than the formula, and what they keep is little."""
     widths = (192, 768, 768) if hasattr(mlp, "fc1_g") else (192, 768)
-    rows_of_the_gate_or_of_x = 10 * widths[len(widths) - 2]
-    monkeypatch.setattr(decision, "SMALL", rows_of_the_gate_or_of_x)
+    values_of_ten_rows = 10 * widths[len(widths) - 2]
+    monkeypatch.setattr(decision, "SMALL", values_of_ten_rows)
     x = torch.randn(10, 192, requires_grad=True)
     assert _keeps_inputs_only(mlp, x, *widths)
     assert not _keeps_inputs_only(mlp, x[:9], *widths)

@@ -12,8 +12,6 @@ import difflib
 from importlib.resources import files
 from pathlib import Path
 
-from kat.errors import MissingFile
-
 SHIPPED = ("digits",)
 """Their names."""
 
@@ -22,13 +20,13 @@ def model_path(path: str | Path) -> Path:
     """Return the path of a model, which may be the name of a shipped one.
 
     A file or folder of that name comes first.
-
-    Raises:
-        MissingFile: nothing has the name, and a shipped model almost does.
     """
+    if str(path) in SHIPPED and not Path(path).exists():
+        return Path(str(files("kat.models"))) / "trained" / path
+    return Path(path)
+
+
+def suggestion(path: str | Path) -> str:
+    """Return the end of a message on a missing model, if a shipped one is almost called so."""
     nearest = difflib.get_close_matches(str(path), SHIPPED, 1, 0.8)
-    if not nearest or Path(path).exists():
-        return Path(path)
-    if nearest != [str(path)]:
-        raise MissingFile(path, f"it does not exist; did you mean {nearest[0]!r}?")
-    return Path(str(files("kat.models"))) / "trained" / path
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

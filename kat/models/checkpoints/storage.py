@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from kat.documents import read_json, write_json
-from kat.errors import CheckpointFailed, InputError
+from kat.errors import CheckpointFailed, InputError, MissingFile
 from kat.files import replacing
 from kat.models.checkpoints.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
-from kat.models.checkpoints.shipped import model_path
+from kat.models.checkpoints.shipped import model_path, suggestion
 from kat.models.checkpoints.weight_files import (
     CONFIG,
     WEIGHTS,
@@ -106,6 +106,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
         (torch.Size([1, 10]), 10)
     """
     file = _file_in(model_path(path))
+    if not file.exists():
+        raise MissingFile(path, f"it does not exist{suggestion(path)}")
     weights, record, checksum = _read(file)
     depth = record.args.get("depth")
     # Compared first: to build a thousand blocks takes half a minute.

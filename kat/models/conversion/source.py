@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
 from kat.models.checkpoints.model_record import ModelRecord, create_model
-from kat.models.checkpoints.shipped import model_path
+from kat.models.checkpoints.shipped import SHIPPED, model_path
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import (
     CONFIG,
@@ -178,7 +178,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         warn_without(checksum, path)
         return _from_weights(weights, name)
     if ":" not in name and not timm.is_model(name):
-        raise unknown("model or file", name, timm.list_models())
+        raise unknown("model or file", name, [*SHIPPED, *timm.list_models()])
     model: Any = create_model(name, pretrained=True)
     record = ModelRecord.from_timm(
         {

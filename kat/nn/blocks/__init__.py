@@ -6,8 +6,8 @@ is used again for the next block and so stays in the caches. In training the lay
 function, which keeps x and the hidden layer, or x alone, and computes F(x) again in the same pass
 over x as its gradients.
 
-:func:`layers` decides; nothing below it asks again, except the backward pass, whose gradients may
-be differentiated themselves.
+:func:`layers` decides. A compiled operator decides again in each call, and the backward pass asks
+whether its gradients will be differentiated.
 """
 
 from kat.nn.blocks.decision import Modules as Modules

@@ -36,7 +36,10 @@ VITS = {
     "no biases": ("vit_tiny_patch16_224", {"qkv_bias": False, "proj_bias": False}),
     "norms inside": ("vit_tiny_patch16_224", {"qk_norm": True, "scale_mlp_norm": True}),
 }  # fmt: skip
-BY_DAY = {"vit", "deit3", "dinov2 registers", "map", "clip", "norms inside"}
+BY_DAY = {
+    "vit", "deit3", "dinov2 registers", "gap", "map", "clip", "avg with all tokens", "no biases",
+    "norms inside",
+}  # fmt: skip
 
 
 @pytest.mark.slow

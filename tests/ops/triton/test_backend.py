@@ -179,10 +179,7 @@ def refusal_and_warning(setup: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("system", "package"),
-    most_at_night([("linux", "triton"), ("win32", "triton-windows")], [("linux", "triton")]),
-)
+@pytest.mark.parametrize(("system", "package"), [("linux", "triton"), ("win32", "triton-windows")])
 def test_without_triton_the_reference_runs_after_one_warning(system, package):
     for line in refusal_and_warning(WITHOUT_TRITON + ON_SYSTEM.format(system)):
         assert "import of triton halted" in line
