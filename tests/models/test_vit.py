@@ -64,7 +64,7 @@ def test_swiglu_and_the_gated_kat_can_start_with_the_same_weights():
     swiglu, gated = (model.state_dict() for model in models)
     for name in rational_parameter_names(models[1]):
         del gated[name]
-    # not equal: the gain of the gated KAT is that of its fit of SiLU
+    # Not exactly equal: the gated KAT computes its gain from a rational fitted to SiLU.
     torch.testing.assert_close(swiglu, gated, rtol=1e-3, atol=1e-6)
 
 
