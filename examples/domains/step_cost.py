@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from extra import needed
@@ -59,10 +60,11 @@ def main() -> None:
     print(header("cpu"))
     torch.manual_seed(0)
     windows = torch.randint(language.VOCABULARY, (language.BATCH, language.CONTEXT + 1))
+    functions = donated_functions()
     steps, kept = {}, {}
     for arm in ARMS:
         print(f"compiles {arm}", file=sys.stderr)
-        model = make_model(arm)
+        model = step_study.make_llama(arm, functions)
         loss = Loss(model)
         steps[arm] = training_step(loss, windows, step_study.make_optimizers(RUN, model))
         steps[arm]()
@@ -77,14 +79,11 @@ def main() -> None:
         write_csv(options.csv, "cpu", COLUMNS, rows)
 
 
-def make_model(arm: str) -> nn.Module:
-    """The Llama with the MLPs of an arm; its fixed functions are of the first donor."""
+def donated_functions() -> Any:
+    """The functions of the first donor, for the arm that has them fixed."""
     rows = step_study.read_rows()
     donor = next(row for run, row in rows.items() if run.arm == "donor")
-    model = language.make_model("gelu")
-    blocks, functions = model.model.layers, json.loads(donor["functions"])
-    step_study.set_mlps(blocks, language.WIDTH, language.HIDDEN, arm, functions)
-    return model
+    return json.loads(donor["functions"])
 
 
 def training_step(

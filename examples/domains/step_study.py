@@ -155,6 +155,13 @@ def missing(rows: Rows) -> list[Run]:
     return []
 
 
+def whole_stages(rows: Rows) -> list[str]:
+    """The names of the stages before the first one that lacks runs."""
+    names = [stage["stage"] for stage in DECLARED["stages"]]
+    left = missing(rows)
+    return names[: names.index(left[-1].stage)] if left else names
+
+
 def runs_of(stage: Mapping[str, Any], rows: Rows) -> list[Run]:
     """The runs of a stage whose settings the rows give, each after its donor."""
     make = tuning_runs if "rates" in stage else test_runs
@@ -285,12 +292,7 @@ def row_of(run: Run, rows: Rows, options: argparse.Namespace) -> dict[str, Any]:
 
 def train_language(run: Run, trial: Trial, functions: Any, options: argparse.Namespace) -> Trained:
     """The model, what was measured, and a call that returns its functions."""
-
-    def make(arm: str) -> Any:
-        model = language.make_model("gelu")  # attention and embeddings are drawn the same
-        set_mlps(model.model.layers, language.WIDTH, language.HIDDEN, arm, functions)
-        return model
-
+    make = partial(make_llama, functions=functions)
     given = argparse.Namespace(docs=options.docs, compile=DECLARED["compile"], generate=0)
     optimizers = partial(make_optimizers, run)
     model, row = language.run(given, trial, make, new_windows, optimizers)
@@ -298,6 +300,13 @@ def train_language(run: Run, trial: Trial, functions: Any, options: argparse.Nam
     windows = new_windows(text.valid, language.VALID)
     validate = partial(language.bits_per_byte, model, windows, text.bytes_of_token)
     return model, row, partial(functions_of, model.model.layers, validate)
+
+
+def make_llama(arm: str, functions: Any = None) -> Any:
+    """The Llama with the MLPs of an arm; attention and embeddings are drawn the same for all."""
+    model = language.make_model("gelu")
+    set_mlps(model.model.layers, language.WIDTH, language.HIDDEN, arm, functions)
+    return model
 
 
 def train_images(run: Run, trial: Trial, functions: Any, options: argparse.Namespace) -> Trained:
@@ -384,13 +393,12 @@ def repeat(seed: int, rows: Rows, options: argparse.Namespace) -> None:
         SystemExit: the published rows are not whole, or another process makes one of the runs.
     """
     name, arm = DECLARED["primary"]["stage"], DECLARED["primary"]["arm"]
-    stages = {stage["stage"]: stage for stage in DECLARED["stages"]}
-    left = missing(rows)
-    if left and list(stages).index(left[-1].stage) <= list(stages).index(name):
+    if name not in whole_stages(rows):
         raise SystemExit(f"there is nothing to compare with yet: {name} is not whole")
+    [stage] = [stage for stage in DECLARED["stages"] if stage["stage"] == name]
     best = best_arm(rows)
     made: dict[Run, Mapping[str, Any]] = {}
-    for run in runs_of({**stages[name], "seeds": [seed], "arms": [arm, best]}, rows):
+    for run in runs_of({**stage, "seeds": [seed], "arms": [arm, best]}, rows):
         with locked(name_of(run)) as free:
             if not free:
                 raise SystemExit(f"another process makes {name_of(run)}")
@@ -400,7 +408,7 @@ def repeat(seed: int, rows: Rows, options: argparse.Namespace) -> None:
     published = contrast(name, arm, best, rows)
     where = "inside" if published.low <= again <= published.high else "outside"
     print(f"seed {seed}: F minus B {again:+.2f} %, {where} the interval of the mean: {published}")
-    if seed in stages[name]["seeds"]:
+    if seed in stage["seeds"]:
         print(f"published for this seed: {percents(name, arm, best, rows)[seed]:+.2f} %")
 
 
@@ -482,15 +490,13 @@ class Contrast(NamedTuple):
 def print_tables(rows: Rows) -> None:
     """Prints the stages that are whole, and what the first one that is not lacks."""
     print(f"{hours(rows):.2f} of {DECLARED['budget_hours']} hours")
-    left = missing(rows)
-    whole = set()
+    whole = whole_stages(rows)
     for stage in DECLARED["stages"]:
         name = stage["stage"]
         print(f"\n{name}, seeds {stage['seeds']}")
-        if any(run in left for run in runs_of(stage, rows)):
-            print("\n".join(f"  missing: {name_of(run)}" for run in left))
+        if name not in whole:
+            print("\n".join(f"  missing: {name_of(run)}" for run in missing(rows)))
             break
-        whole.add(name)
         for arm in arms_of(stage, rows):
             if "rates" in stage:
                 run = chosen(name, arm, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import random
 
@@ -31,13 +32,7 @@ def make(study):
     shared = {"form": "A", "denominator": [[0.1, 0, 0, 0]], "density": [1 / 400] * 400}
     curves = [{"numerator": [[layer**2 / 10, 1, 0, 0, 0, 0]]} for layer in range(6)]
     functions = [{"act2": shared | curve} for curve in curves]
-
-    def make_arm(arm):
-        model = study.language.make_model("gelu")
-        study.set_mlps(model.model.layers, 192, 576, arm, functions)
-        return model
-
-    return make_arm
+    return functools.partial(study.make_llama, functions=functions)
 
 
 @pytest.fixture
