@@ -50,14 +50,21 @@ def test_objects_on_a_small_image_are_drawn_larger():
 
 
 @pytest.mark.parametrize("box", [(50, 100, 200, 300), (370, 0, 399, 60), (0, 380, 40, 399)])
-def test_whole_captions_are_within_the_image_and_none_over_another(box):
+def test_captions_are_on_plates_of_their_colors_within_the_image_and_none_over_another(box):
     image = torch.full((3, 400, 400), 128, dtype=torch.uint8)
     objects = {"boxes": torch.tensor([box, box]).float()}
     texts = (["", ""], ["a name 0.87", ""], ["a name 0.87", "a name 0.87"])
     pictures = [draw_objects(image, objects, captions) for captions in texts]
-    one, other = ((before != after).any(0) for before, after in pairwise(pictures))
-    assert _extent(one) == pytest.approx(_extent(other), abs=2)
-    assert _extent(one)[1] > 80
+    changed = [(before != after).any(0) for before, after in pairwise(pictures)]
+    for picture, where, color in zip(pictures[1:], changed, palette(2), strict=True):
+        plate = picture[:, where].T
+        assert (plate == torch.tensor(color)).all(1).float().mean() > 0.4
+        assert ((plate.sum(1) == 0) | (plate.sum(1) == 765)).any()  # the text: black or white
+    one, other = changed
+    assert _extent(one) == pytest.approx(_extent(other), abs=2)  # whole, beside the border too
+    height, width = _extent(one)
+    assert height > 12
+    assert width > 80
     assert not (one & other).any()
 
 
