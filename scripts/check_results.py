@@ -208,7 +208,7 @@ def longer(facts):
 
 
 def fixed(facts):
-    """Language with the functions of another run, with the interval that shapes.yaml declares."""
+    """Language with the functions of another run, with the interval that was declared."""
     nats, bits, p_values = {}, {}, {}
     for row in (rows := read("../../examples/domains/results/shapes")):
         if int(row["seed"]) < 40:  # the others are donors

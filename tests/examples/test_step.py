@@ -6,10 +6,13 @@ import argparse
 import functools
 import hashlib
 import random
+import shutil
+import subprocess
 
 import pytest
 import torch
 
+import kat
 from kat.nn import rationals
 from tests.examples.domains import rows_of, size
 
@@ -54,6 +57,21 @@ def test_the_declaration_stands(study):
     assert hashlib.sha256(study.DECLARATION.read_bytes()).hexdigest() == DIGEST
 
 
+def test_a_changed_declaration_is_refused_with_the_difference(study, tmp_path):
+    path = tmp_path / "step.yaml"
+    shutil.copy(study.DECLARATION, path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    with pytest.raises(SystemExit, match="not committed"):
+        study.refuse_changes(path)
+    subprocess.run([*git, "add", "step.yaml"], check=True)
+    subprocess.run([*git, "commit", "-qm", "Declared"], check=True)
+    assert len(study.refuse_changes(path)) == 40
+    path.write_text(path.read_text().replace("budget_hours: 24", "budget_hours: 25"))
+    with pytest.raises(SystemExit, match=r"(?s)-budget_hours: 24.*\+budget_hours: 25"):
+        study.refuse_changes(path)
+
+
 def test_the_arms_have_as_many_parameters(study, make):
     sizes = [size(make(arm)) for arm in study.DECLARED["stages"][0]["arms"]]
     assert max(sizes) < 1.001 * min(sizes)
@@ -66,6 +84,12 @@ def test_a_fixed_function_is_the_mean_of_the_donors_curves(make, arm, value):
     assert mlp.act2(torch.zeros(576))[0].item() == pytest.approx(value, abs=2e-3)
     assert not mlp.act2.weight_numerator.requires_grad
     assert mlp.fc2.weight.var().item() == pytest.approx(mlp.act2.gain() / 576, rel=0.04)
+
+
+def test_functions_of_another_degree_are_refused(study):
+    act = kat.GroupRational(degree=(3, 2))
+    with pytest.raises(SystemExit, match="do not fit"):
+        study.load(act, (torch.zeros(1, 6), torch.zeros(8, 4)))
 
 
 def test_xielu_is_that_of_transformers(example):
