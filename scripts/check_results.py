@@ -231,13 +231,27 @@ def fixed(facts):
         facts |= {f"{key} least": change.mean(1).min(), f"{key} most": change.mean(1).max()}
         facts[f"{key} word"] = "inconclusive" if abs(change.mean()) < reach else "significant"
     facts |= {f"{arm} bits": np.mean([*values.values()]) for arm, values in bits.items()}
-    for steps, seed in itertools.product((400, 1600), ("31", "33")):
-        known = bits[f"grkan {steps}"][seed] / bits[f"gelu {steps}"][seed]
-        facts[f"grkan {steps}, seed {seed}"] = 100 * known - 100
     own = [f"{arm} 400 minus fixed 400" for arm in CONTRASTS]
-    first, second, *_ = sorted(own, key=p_values.get)
+    first = min(own, key=p_values.get)
     facts |= {"most certain": first, "its Holm": len(own) * p_values[first]}
-    facts["next Holm"] = (len(own) - 1) * p_values[second]
+
+
+def tuned(facts):
+    """Activations tuned alike: by length and arm, the run of the lowest error of validation."""
+    rows = read("../../examples/domains/results/step")
+    for row in sorted(rows, key=lambda row: float(row["valid"]), reverse=True):
+        if row["stage"] in ("1-tuning", "2-tuning"):
+            names = {"valid": "valid", "rate": "rate", "factor": "multiplier"}
+            key = f"{row['arm']} {row['steps']}"
+            facts |= {f"{key} {name}": float(row[title]) for name, title in names.items()}
+            facts[f"{key}, factor {row['multiplier']}"] = float(row["valid"])
+    for steps, arms in {400: "gelu silu relu2 swiglu xielu", 1600: "gelu relu2 xielu"}.items():
+        facts[f"best {steps}"] = min(arms.split(), key=lambda arm: facts[f"{arm} {steps} valid"])
+    own = facts["gelu 400, factor 0.4"] / facts["gelu 400, factor 1.0"]
+    facts["gelu 400, less"] = 100 - 100 * own
+    for title in ("ms/gelu", "kept/gelu"):
+        known = column("../../examples/domains/results/step-cost", title, key="arm")
+        facts |= {f"{arm} {title}": value for arm, value in known.items()}
 
 
 def at_an_edge(rates, key, pair):
@@ -435,7 +449,7 @@ def check(text, lines, facts):
 def recompute(folder):
     """What is wrong on the pages, a line each, and the number of figures that were compared."""
     facts, wrong, count = {}, [], 0
-    for part in (images, other_fields, longer, fixed, costs, single, archived, tables):
+    for part in (images, other_fields, longer, fixed, tuned, costs, single, archived, tables):
         part(facts)
     everywhere, *pages = Path(__file__).with_suffix(".txt").read_text().split("\n@ ")
     for name, *lines in map(str.splitlines, pages):
