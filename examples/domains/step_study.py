@@ -157,9 +157,12 @@ def missing(rows: Rows) -> list[Run]:
 
 def whole_stages(rows: Rows) -> list[str]:
     """The names of the stages before the first one that lacks runs."""
-    names = [stage["stage"] for stage in DECLARED["stages"]]
-    left = missing(rows)
-    return names[: names.index(left[-1].stage)] if left else names
+    names: list[str] = []
+    for stage in DECLARED["stages"]:
+        if any(run not in rows for run in runs_of(stage, rows)):
+            break
+        names.append(stage["stage"])
+    return names
 
 
 def runs_of(stage: Mapping[str, Any], rows: Rows) -> list[Run]:
@@ -315,6 +318,7 @@ def train_images(run: Run, trial: Trial, functions: Any, options: argparse.Names
     def make(arm: str) -> nn.Sequential:
         model = images.make_model("gelu", IMAGE_BLOCKS)
         set_mlps(model[-1].blocks, images.WIDTH, images.HIDDEN, arm, functions)
+        torch.manual_seed(run.seed)  # all arms see the same batches
         return model
 
     given = argparse.Namespace(data=options.data)
@@ -355,7 +359,11 @@ def make_optimizers(run: Run, model: Any) -> list[torch.optim.Optimizer]:
     if run.optimizer == "adamw":
         return [torch.optim.AdamW(scaled(groups, second, run.multiplier))]
     matrices = set(kat.split_parameters(model).matrices)
-    inner = {"params": list(matrices), "lr": run.rate, "weight_decay": WEIGHT_DECAY}
+    inner = {
+        "params": [p for p in model.parameters() if p in matrices],
+        "lr": run.rate,
+        "weight_decay": WEIGHT_DECAY,
+    }
     muon = torch.optim.Muon(scaled([inner], second, run.multiplier), adjust_lr_fn="match_rms_adamw")
     for group in groups:
         group["params"] = [p for p in group["params"] if p not in matrices]
@@ -406,8 +414,11 @@ def repeat(seed: int, rows: Rows, options: argparse.Namespace) -> None:
             checkpoint(run).unlink(missing_ok=True)
     again = percents(name, arm, best, made)[seed]
     published = contrast(name, arm, best, rows)
-    where = "inside" if published.low <= again <= published.high else "outside"
-    print(f"seed {seed}: F minus B {again:+.2f} %, {where} the interval of the mean: {published}")
+    reach = (published.high - published.low) / 2 * math.sqrt(published.seeds + 1)
+    low, high = published.mean - reach, published.mean + reach
+    where = "inside" if low <= again <= high else "outside"
+    print(f"seed {seed}: F minus B {again:+.2f} %, {where} the 95 % interval of one more seed")
+    print(f"that is {low:+.2f} to {high:+.2f} %; published is the mean: {published}")
     if seed in stage["seeds"]:
         print(f"published for this seed: {percents(name, arm, best, rows)[seed]:+.2f} %")
 
@@ -491,10 +502,10 @@ def print_tables(rows: Rows) -> None:
     """Prints the stages that are whole, and what the first one that is not lacks."""
     print(f"{hours(rows):.2f} of {DECLARED['budget_hours']} hours")
     whole = whole_stages(rows)
-    for stage in DECLARED["stages"]:
+    for number, stage in enumerate(DECLARED["stages"]):
         name = stage["stage"]
         print(f"\n{name}, seeds {stage['seeds']}")
-        if name not in whole:
+        if number == len(whole):
             print("\n".join(f"  missing: {name_of(run)}" for run in missing(rows)))
             break
         for arm in arms_of(stage, rows):
