@@ -27,21 +27,23 @@ def run_layers(module: Any, x: Tensor, v: Tensor | None = None) -> Tensor | None
         x: (..., d_in).
         v: the value of a gate, of x's shape; y = W (F(x) v) + bias for a single layer.
     """
-    in_blocks = blocks.layers(module, x, v)
-    if in_blocks is not None:
-        return blocks.run(module, x, in_blocks, v)
-    watched, recomputes = has_grkan_hooks(), _recomputes(module.keep)
+    in_blocks, keep = blocks.layers(module, x, v), module.keep
+    watched, recomputes = has_grkan_hooks(), _recomputes(keep)
+    if not watched and in_blocks is not None:
+        return blocks.run(x, in_blocks, v, keep=keep)
     if not watched and not recomputes:
         return None
     layers = module.grkan_layers()
-    if module.keep == "input" and not watched:
-        z: Tensor = checkpoint(_run_all, x, layers, v, use_reentrant=False)
+    if not watched and keep == "input":
+        z: Tensor = checkpoint(_run, x, layers, v, use_reentrant=False)
         return z
-    for modules in layers:
-        if recomputes:
-            y = checkpoint(_run, x, modules, v, use_reentrant=False)
+    for number, modules in enumerate(layers):
+        if in_blocks is not None:
+            y = blocks.run(x, in_blocks[number : number + 1], v, keep=keep)
+        elif recomputes:
+            y = checkpoint(_run, x, [modules], v, use_reentrant=False)
         else:
-            y = _run(x, modules, v)
+            y = _run(x, [modules], v)
         call_grkan_hooks(modules[0], modules[-1], x, y)
         x = y
     return x
@@ -55,18 +57,12 @@ def gate(activation: nn.Module, x: Tensor, v: Tensor | None) -> Tensor:
     return y if v is None else y * v
 
 
-def _run_all(x: Tensor, layers: Sequence[Modules], v: Tensor | None) -> Tensor:
-    for modules in layers:
-        x = _run(x, modules, v)
-    return x
-
-
-def _run(x: Tensor, modules: Modules, v: Tensor | None) -> Tensor:
-    """linear(norm(drop(F(x)))), or of F(x) v."""
-    activation, *others = modules
-    x = gate(activation, x, v)
-    for module in others:
-        x = module(x)
+def _run(x: Tensor, layers: Sequence[Modules], v: Tensor | None) -> Tensor:
+    """linear(norm(drop(F(x)))) of each layer, or of F(x) v."""
+    for activation, *others in layers:
+        x = gate(activation, x, v)
+        for module in others:
+            x = module(x)
     return x
 
 

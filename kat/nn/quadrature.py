@@ -15,16 +15,12 @@ from kat.errors import InputError
 Function = Callable[[Tensor], Tensor]
 """Maps a float64 tensor (points,) to (points,) or (groups, points)."""
 
-_HALF_WIDTH = 12.0
-"""Half the interval of integration; beyond it the normal density is below 1e-32."""
-_NODES = 200
-"""On either side of 0."""
-_NEWTON_STEPS = 4
-"""Enough for all digits of float64: the start is off by less than 1e-5."""
+_FIRST, _STEP, _NODES = -3.6, 0.03, 206
+"""Of t, on either side of 0; beyond the last x, 11.8, the normal density is below 1e-30."""
 
 
 def expectation(function: Function) -> Tensor:
-    """E[f(x)] for x ~ N(0, 1), by Gauss-Legendre quadrature on either side of a kink at 0.
+    """E[f(x)] for x ~ N(0, 1), by double-exponential quadrature on either side of a kink at 0.
 
     Args:
         function: maps a float64 tensor (nodes,) to (nodes,) or (groups, nodes).
@@ -88,25 +84,17 @@ def evaluable(function: Function) -> Function:
 def _quadrature() -> tuple[list[float], list[float]]:
     """Nodes and weights for integrals over the normal density.
 
-    They are numbers, since a tensor made under a mode such as ``FakeTensorMode`` is of no use
-    outside it.
+    The double-exponential rule takes x = exp(t - exp(-t)) at equidistant t, and dx/dt in the
+    weight. Nodes are numbers, since a tensor made under a mode such as ``FakeTensorMode`` is of no
+    use outside it.
+
+    Source: Takahasi and Mori, Double exponential formulas for numerical integration, 1974.
     """
-    roots = [_legendre_root(index) for index in range(_NODES)]
-    positive = [_HALF_WIDTH * (root + 1) / 2 for root, _ in roots]
-    weights = [
-        _HALF_WIDTH / 2 * weight * math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-        for x, (_, weight) in zip(positive, roots, strict=True)
-    ]
+    positive, weights = [], []
+    for i in range(_NODES):
+        t = _FIRST + i * _STEP
+        x = math.exp(t - math.exp(-t))
+        slope = x * (1 + math.exp(-t))
+        positive.append(x)
+        weights.append(_STEP * slope * math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi))
     return [*(-x for x in positive), *positive], [*weights, *weights]
-
-
-def _legendre_root(index: int) -> tuple[float, float]:
-    """Return a root x of the Legendre polynomial P_n, and its weight 2 / ((1 - x^2) P_n'(x)^2)."""
-    x = math.cos(math.pi * (index + 0.75) / (_NODES + 0.5))
-    for _ in range(_NEWTON_STEPS):
-        before, value = 1.0, x
-        for degree in range(2, _NODES + 1):
-            before, value = value, ((2 * degree - 1) * x * value - (degree - 1) * before) / degree
-        slope = _NODES * (before - x * value) / (1 - x * x)
-        x -= value / slope
-    return x, 2 / ((1 - x * x) * slope**2)

@@ -24,16 +24,6 @@ def rational_flops(elements: int, degree: tuple[int, int]) -> int:
     return elements * (2 * m + 2 * n + 3)
 
 
-def backward_flops(elements: int, degree: tuple[int, int]) -> int:
-    """7m + 7n + 5 per element: the operations of F again, and 5m + 5n + 2.
-
-    P' and Q' take 2m + 2n - 4, dx = g (P' - F Q') / Q takes 4, g / Q and g F / Q take 2, the powers
-    of x and |x| m + n - 2, and each of the m + 1 + n coefficients a product and an addition.
-    """
-    m, n = degree
-    return rational_flops(elements, degree) + elements * (5 * m + 5 * n + 2)
-
-
 @register_flop_formula(torch.ops.kat.rational)
 def _count_forward(
     x: Sequence[int], numerator: Sequence[int], denominator: Sequence[int], v: Any = None, **_: Any
@@ -51,4 +41,10 @@ def _count_backward(
     v: Any,
     **_: Any,
 ) -> int:
-    return backward_flops(math.prod(x), (numerator[1] - 1, denominator[1]))
+    """7m + 7n + 5 per element: the operations of F again, and 5m + 5n + 2.
+
+    P' and Q' take 2m + 2n - 4, dx = g (P' - F Q') / Q takes 4, g / Q and g F / Q take 2, the powers
+    of x and |x| m + n - 2, and each of the m + 1 + n coefficients a product and an addition.
+    """
+    m, n = numerator[1] - 1, denominator[1]
+    return math.prod(x) * (7 * m + 7 * n + 5)

@@ -126,16 +126,14 @@ def run_backward(
     dx = _empty_like(x, v, x.dtype)
     dv = None if v is None else _empty_like(v, v, v.dtype)
     sums: tuple[Tensor, Tensor] | None = None
-    if backend is None:
+    if backend is None or not x.numel():
         of_x, da, db, of_v = plain.backward(f, grad, x, v)
         dx.copy_(of_x)
         if dv is not None and of_v is not None:
             dv.copy_(of_v)
         sums = da, db
-    elif x.numel():
-        sums = backend.backward(f, grad, x, v, dx=dx, dv=dv, coefficients=coefficients)
     else:
-        sums = torch.zeros_like(f.numerator), torch.zeros_like(f.denominator)
+        sums = backend.backward(f, grad, x, v, dx=dx, dv=dv, coefficients=coefficients)
     if not coefficients or sums is None:
         return dx, None, None, dv
     da, db = sums

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kat.ops import reference, scaled
-from kat.ops.arguments import Rational, compute_dtype
+from kat.ops.arguments import Rational
 from kat.ops.torch_internals import (
     in_function_transform,
     in_vmap,
@@ -28,26 +28,31 @@ def rational(f: Rational, x: Tensor, v: Tensor | None = None) -> Tensor:
     That gradient needs the inputs alone and does not overflow. ``torch.func`` transforms,
     forward-mode AD and exported programs differentiate :func:`forward` themselves.
     """
-    if v is not None:
-        dtype = compute_dtype(x.dtype)
-        return (rational(f, x.to(dtype)) * v.to(dtype)).to(x.dtype)
     if in_function_transform() or is_exporting():
-        return forward(f, x)
-    return _Rational.apply(x, f.numerator, f.denominator, f.form)
+        return forward(f, x, v)
+    return _Rational.apply(x, f.numerator, f.denominator, v, f.form)
 
 
 class _Rational(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-        ctx.save_for_backward(x, numerator, denominator)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        v: Tensor | None,
+        form: str,
+    ) -> Tensor:
+        ctx.save_for_backward(x, numerator, denominator, v)
         ctx.form = form
-        return forward(Rational(numerator, denominator, form), x)
+        return forward(Rational(numerator, denominator, form), x, v)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, numerator, denominator = ctx.saved_tensors
-        dx, da, db, _ = backward(Rational(numerator, denominator, ctx.form), grad, x)
-        return dx, da, db, None
+        x, numerator, denominator, v = ctx.saved_tensors
+        f = Rational(numerator, denominator, ctx.form)
+        dx, da, db, dv = backward(f, grad, x, v)
+        return dx, da, db, dv, None
 
 
 def _value(f: Rational, x: Tensor) -> Tensor:

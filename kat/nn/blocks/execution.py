@@ -12,24 +12,20 @@ from torch.nn import functional
 from kat.nn.blocks import passes, sizes
 from kat.nn.blocks.decision import has_kernels, is_recorded
 from kat.nn.blocks.passes import PARAMETERS, Layer, layers_of, parameters_of
-from kat.nn.hooks import call_grkan_hooks, has_grkan_hooks
 from kat.nn.rational import product_dtype
 from kat.ops import Form, rational
 from kat.ops.torch_internals import in_function_transform, is_eager, refuse_forward_mode
 
 
-def run(module: Any, x: Tensor, layers: Sequence[Layer], v: Tensor | None = None) -> Tensor:
-    """Return the output of the layers that :func:`layers` returned; one at a time for hooks."""
-    if not has_grkan_hooks():
-        return _run(x, layers, v, keep=module.keep)
-    for layer, modules in zip(layers, module.grkan_layers(), strict=True):
-        y = _run(x, [layer], v, keep=module.keep)
-        call_grkan_hooks(modules[0], modules[-1], x, y)
-        x = y
-    return x
+def run(x: Tensor, layers: Sequence[Layer], v: Tensor | None, *, keep: str | None) -> Tensor:
+    """Return the output of layers that :func:`blocks.layers` returned.
 
-
-def _run(x: Tensor, layers: Sequence[Layer], v: Tensor | None, *, keep: str | None) -> Tensor:
+    Args:
+        x: (..., d_in).
+        layers: all layers of the module, or some that follow each other.
+        v: the value of a gate.
+        keep: of the module.
+    """
     forms = [layer.form for layer in layers]
     if torch.compiler.is_compiling():
         y: Tensor = torch.ops.kat.grkan_mlp.default(x, parameters_of(layers), forms)

@@ -126,18 +126,11 @@ def backward(
             block = layer.output(hidden[layer.number] if hidden else None, start, count)
             inputs.append(block if hidden else layer.forward(inputs[-1], block))
         g = grad[start : start + count]
-        for layer in reversed(blocks[max(lowest, 1) :]):
-            below = layer.d_input[:count] if layer.number > lowest else None
-            found = layer.backward(g, inputs[layer.number], below)
-            g = g if found is None else found
-        if lowest == 0:
-            blocks[0].backward(
-                g,
-                inputs[0],
-                _part(dx, start, count),
-                v=_part(values, start, count),
-                dv=_part(dv, start, count),
-            )
+        gate, d_gate = _part(values, start, count), _part(dv, start, count)
+        for layer in reversed(blocks[lowest:]):
+            below = layer.d_input[:count] if layer.number > lowest else _part(dx, start, count)
+            layer.backward(g, inputs[layer.number], below, gate, d_gate)
+            g = g if below is None else below
     sums: list[Tensor | None] = []
     for layer in blocks:
         sums += layer.sums  # autograd casts them
@@ -195,16 +188,27 @@ class _BlockLayer:
         grad: Tensor,
         x: Tensor,
         dx: Tensor | None,
-        v: Tensor | None = None,
-        dv: Tensor | None = None,
-    ) -> Tensor | None:
+        v: Tensor | None,
+        dv: Tensor | None,
+    ) -> None:
         """Add to the sums, and write the gradients of x and v where they are given."""
         of_numerator, of_denominator, of_weight, of_bias = self.needs
-        if dx is None and not of_numerator and not of_denominator:
+        f, y = self.layer.f, x
+        of_f = of_numerator or of_denominator
+        if dx is None and not of_f:
             y = self._rational(x, v) if of_weight else x
         else:
-            space = self.d_input[: len(x)] if dx is None else dx
-            y = self._backward_of_value(grad, x, space, v=v, dv=dv)
+            dx = self.d_input[: len(x)] if dx is None else dx
+            d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
+            if f is None:
+                dx.copy_(d_value)
+            else:
+                y = self.value[: len(x)]
+                kept = y if of_weight else None
+                sums = cpu.backward(f, d_value, x, v, dx=dx, dv=dv, y=kept, coefficients=of_f)
+                for place, part in enumerate(sums or ()):
+                    if self.needs[place]:
+                        self._add(place, part)
         d_weight = self.sums[2]
         if of_weight and d_weight is None:
             self.sums[2] = grad.T @ y.to(self.dtype)
@@ -212,32 +216,11 @@ class _BlockLayer:
             d_weight.addmm_(grad.T, y.to(self.dtype))
         if of_bias:
             self._add(3, grad.sum(0))
-        return dx
 
     def _add(self, place: int, part: Tensor) -> None:
         """Add a block's part to the gradient of a parameter."""
         total = self.sums[place]
         self.sums[place] = part if total is None else total.add_(part)
-
-    def _backward_of_value(
-        self, grad: Tensor, x: Tensor, dx: Tensor, *, v: Tensor | None, dv: Tensor | None
-    ) -> Tensor:
-        """Write dx and dv, add to the sums of F, return F(x) v if the weight needs it."""
-        d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
-        if self.layer.f is None:
-            dx.copy_(d_value)
-            return x
-        of_numerator, of_denominator, of_weight, _ = self.needs
-        y = self.value[: len(x)] if of_weight else None
-        wanted = of_numerator or of_denominator
-        sums = cpu.backward(self.layer.f, d_value, x, v, dx=dx, dv=dv, y=y, coefficients=wanted)
-        if sums is not None:
-            d_numerator, d_denominator = sums
-            if of_numerator:
-                self._add(0, d_numerator)
-            if of_denominator:
-                self._add(1, d_denominator)
-        return x if y is None else y
 
     def _space(self, purpose: str, width: int, dtype: torch.dtype) -> Tensor:
         return _workspace.take(purpose, self.size, width, dtype)

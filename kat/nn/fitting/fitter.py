@@ -20,7 +20,7 @@ from kat.ops.arguments import check_form
 
 DEGREE = (5, 4)
 INTERVAL = (-3.0, 3.0)
-Method = Callable[[SearchSpace, Samples], tuple[Array, Array, float]]
+Method = Callable[[SearchSpace, Samples], tuple[Array, float]]
 METHODS: dict[str, Method] = {"minimax": minimax, "least_squares": least_squares}
 WEIGHTS: dict[str, Callable[[Array], Array]] = {
     "uniform": np.ones_like,
@@ -194,12 +194,12 @@ def fit(
 
 def _best(spaces: list[SearchSpace], samples: Samples, method: Method) -> tuple[Array, Array]:
     """Return the best member of the first space, unless another space has a clearly better one."""
-    a, b, least = method(spaces[0], samples)
-    best = spaces[0].unscaled(a, b)
+    c, least = method(spaces[0], samples)
+    best = spaces[0].unscaled(c)
     for space in spaces[1:]:
-        a, b, cost = method(space, samples)
+        c, cost = method(space, samples)
         if cost < _KINK_GAIN * least:
-            best, least = space.unscaled(a, b), cost
+            best, least = space.unscaled(c), cost
     return best
 
 

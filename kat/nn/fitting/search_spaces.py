@@ -67,8 +67,9 @@ class SearchSpace:
         """b, with values that rounding took below 0 set to 0; form A only."""
         return np.maximum(b, 0.0) if self.form == "A" else b
 
-    def unscaled(self, a: Array, b: Array) -> tuple[Array, Array]:
+    def unscaled(self, c: Array) -> tuple[Array, Array]:
         """All coefficients in x, from the coefficients in t."""
+        a, b = np.split(c, [self.m + 1])
         full = np.concatenate([np.zeros(self.first - 1), b])[: self.n]
         return (
             a / self.scale ** np.arange(self.m + 1),

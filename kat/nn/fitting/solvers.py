@@ -23,6 +23,9 @@ from scipy.optimize import linprog, nnls
 from kat.nn.fitting.search_spaces import SCALED_BOUNDS, SearchSpace
 from kat.nn.fitting.targets import Array
 
+Cost = Callable[[Array], float]
+"""The size of the errors of coefficients c = (a, b)."""
+
 _FIRST_POINTS = 400
 _EXCHANGES = 10
 _MAX_STEPS = 80
@@ -63,29 +66,34 @@ class Problem:
         self.numerator = space.numerator_basis(samples.x)
         self.denominator = space.denominator_basis(samples.x)
 
-    def values(self, a: Array, b: Array) -> tuple[Array, Array]:
+    def split(self, c: Array) -> tuple[Array, Array]:
+        """Return a and b, the two parts of c."""
+        return c[: self.space.m + 1], c[self.space.m + 1 :]
+
+    def values(self, c: Array) -> tuple[Array, Array]:
         """P / Q and Q."""
+        a, b = self.split(c)
         q = 1.0 + self.denominator @ b
         return (self.numerator @ a) / q, q
 
-    def errors(self, a: Array, b: Array) -> Array:
+    def errors(self, c: Array) -> Array:
         """w (f - P / Q)."""
-        return self.samples.weight * (self.samples.y - self.values(a, b)[0])
+        return self.samples.weight * (self.samples.y - self.values(c)[0])
 
-    def largest_error(self, a: Array, b: Array) -> float:
+    def largest_error(self, c: Array) -> float:
         """max w |f - P / Q|."""
-        return float(np.max(np.abs(self.errors(a, b))))
+        return float(np.max(np.abs(self.errors(c))))
 
     def slopes(self, value: Array, q: Array) -> Array:
         """w / Q d(v Q - P) / d(a, b) at constant v: the derivative of the errors for v = P / Q."""
         moved = np.hstack([-self.numerator, value[:, None] * self.denominator])
         return moved * (self.samples.weight / q)[:, None]
 
-    def polynomial_start(self) -> tuple[Array, Array]:
+    def polynomial_start(self) -> Array:
         """Return the weighted least-squares polynomial, over Q = 1."""
         weight = self.samples.weight
         a = np.linalg.lstsq(self.numerator * weight[:, None], self.samples.y * weight, rcond=None)
-        return np.asarray(a[0], dtype=np.float64), np.zeros(self.denominator.shape[1])
+        return np.append(a[0], np.zeros(self.denominator.shape[1]))
 
     def rounding(self) -> float:
         """Return the error due to rounding: a few units in the last place of the largest value."""
@@ -95,7 +103,7 @@ class Problem:
 
 def minimax(
     space: SearchSpace, samples: Samples, tolerance: float = _TOLERANCE
-) -> tuple[Array, Array, float]:
+) -> tuple[Array, float]:
     """Minimize max w |f - P / Q| over the samples within a search space.
 
     Args:
@@ -104,23 +112,23 @@ def minimax(
         tolerance: a linear program that lowers the error by less than this part is the last one.
 
     Returns:
-        a and b, in the scaled variable, and the error.
+        c = (a, b), in the scaled variable, and the error.
     """
     every = Problem(space, samples)
     chosen = np.arange(len(samples.x)) % max(1, len(samples.x) // _FIRST_POINTS) == 0
     chosen[[np.argmin(np.abs(samples.x)), -1]] = True
     problem = Problem(space, samples.at(chosen))
-    a, b = problem.polynomial_start()
+    c = problem.polynomial_start()
     for bound in SCALED_BOUNDS:
-        a, b = _differential_correction(problem, a, b, np.full(len(b), bound), tolerance)
+        c = _differential_correction(problem, c, np.full(len(c) - space.m - 1, bound), tolerance)
     allowed = 1.0 + max(_MISSED, tolerance)
     for _ in range(_EXCHANGES):
-        a, b = _differential_correction(problem, a, b, space.last_bound(), tolerance)
-        if every.largest_error(a, b) <= allowed * problem.largest_error(a, b):
+        c = _differential_correction(problem, c, space.last_bound(), tolerance)
+        if every.largest_error(c) <= allowed * problem.largest_error(c):
             break
-        chosen |= _peaks(np.abs(every.errors(a, b)))
+        chosen |= _peaks(np.abs(every.errors(c)))
         problem = Problem(space, samples.at(chosen))
-    return _trimmed(every, a, b, every.largest_error)
+    return _trimmed(every, c, every.largest_error)
 
 
 def _peaks(error: Array) -> NDArray[np.bool_]:
@@ -129,46 +137,42 @@ def _peaks(error: Array) -> NDArray[np.bool_]:
     return np.asarray(local & (error > 0.5 * error.max()))
 
 
-def _differential_correction(
-    problem: Problem, a: Array, b: Array, limit: Array, tolerance: float
-) -> tuple[Array, Array]:
+def _differential_correction(problem: Problem, c: Array, limit: Array, tolerance: float) -> Array:
     """Repeats: minimize u with w |f Q - P| <= E Q + u E Q_k over (P, Q), E the error of P_k / Q_k.
 
     limit: bounds on |b_j|. tolerance: as of :func:`minimax`.
     """
-    error = problem.largest_error(a, b)
+    error = problem.largest_error(c)
     for count in range(_MAX_STEPS):
         if error <= problem.rounding():
             break
         linearized = count == 0
-        step = _correction(problem, a, b, error, limit, linearized)
-        new_a, new_b, new_error = _advance(problem, a, b, step, error)
+        step = _correction(problem, c, error, limit, linearized)
+        new_c, new_error = _advance(problem, c, step, error, problem.largest_error, 6)
         converged = new_error > (1.0 - tolerance) * error
-        a, b, error = new_a, new_b, new_error
+        c, error = new_c, new_error
         if converged and not linearized:
             break
-    return a, b
+    return c
 
 
 def _advance(
-    problem: Problem, a: Array, b: Array, step: Array, error: float
-) -> tuple[Array, Array, float]:
-    """Return the first of 1, 1/4, 1/16, ... of the step that lowers the error, or no move at all.
+    problem: Problem, c: Array, step: Array, error: float, cost: Cost, tries: int
+) -> tuple[Array, float]:
+    """Return the first of 1, 1/4, 1/16, ... of the step that lowers the cost, or no move at all.
 
     In exact arithmetic the whole step does; shorter ones absorb the tolerance of the solver.
     """
-    for length in 0.25 ** np.arange(6):
-        new_a = a + length * step[: len(a)]
-        new_b = problem.space.repaired(b + length * step[len(a) :])
-        new_error = problem.largest_error(new_a, new_b)
+    for length in 0.25 ** np.arange(tries):
+        a, b = problem.split(c + length * step)
+        new = np.append(a, problem.space.repaired(b))
+        new_error = cost(new)
         if new_error < error:
-            return new_a, new_b, new_error
-    return a, b, error
+            return new, new_error
+    return c, error
 
 
-def _correction(
-    problem: Problem, a: Array, b: Array, error: float, limit: Array, linearized: bool
-) -> Array:
+def _correction(problem: Problem, c: Array, error: float, limit: Array, linearized: bool) -> Array:
     """Return the step of one linear program; zeros if the solver finds none.
 
     linearized drops E (Q - Q_k) from the right-hand side. Such steps need not reach the
@@ -179,8 +183,8 @@ def _correction(
     small E is and however close to dependent the powers are.
     """
     space = problem.space
-    q = problem.values(a, b)[1]
-    r = problem.errors(a, b) / error
+    q, (a, b) = problem.values(c)[1], problem.split(c)
+    r = problem.errors(c) / error
     jacobian = problem.slopes(problem.samples.y, q) / error
     widening = np.hstack([np.zeros_like(problem.numerator), problem.denominator / q[:, None]])
     along = _directions(np.vstack([jacobian, widening]), float(np.max(limit, initial=1.0)))
@@ -221,7 +225,7 @@ def _scaled_rows(rows: Array, rhs: Array) -> tuple[Array, Array]:
     return rows / size[:, None], np.maximum(rhs, 0.0) / size
 
 
-def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, float]:
+def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, float]:
     """Minimize the sum of w^2 (f - P / Q)^2 over the samples within a search space.
 
     Args:
@@ -229,40 +233,35 @@ def least_squares(space: SearchSpace, samples: Samples) -> tuple[Array, Array, f
         samples: the points of the sum.
 
     Returns:
-        a and b, in the scaled variable, and the root mean square of the weighted error, a local
+        c = (a, b), in the scaled variable, and the root mean square of the weighted error, a local
         minimum.
     """
     problem = Problem(space, samples)
 
-    def cost(a: Array, b: Array) -> float:
-        return float(np.sqrt(np.mean(np.square(problem.errors(a, b)))))
+    def cost(c: Array) -> float:
+        return float(np.sqrt(np.mean(np.square(problem.errors(c)))))
 
-    a, b, _ = minimax(space, samples, _START_TOLERANCE)
-    best = cost(a, b)
+    c, _ = minimax(space, samples, _START_TOLERANCE)
+    best = cost(c)
     for _ in range(_MAX_SQUARES_STEPS):
         if best <= problem.rounding():
             break
-        step = _squares_step(problem, a, b)
+        step = _squares_step(problem, c)
         before = best
-        for length in 0.25 ** np.arange(10):
-            new_a = a + length * step[: len(a)]
-            new_b = space.repaired(b + length * step[len(a) :])
-            if cost(new_a, new_b) < best:
-                a, b, best = new_a, new_b, cost(new_a, new_b)
-                break
+        c, best = _advance(problem, c, step, best, cost, 10)
         if best > (1.0 - _CONVERGED) * before:
             break
-    return _trimmed(problem, a, b, cost)
+    return _trimmed(problem, c, cost)
 
 
-def _squares_step(problem: Problem, a: Array, b: Array) -> Array:
+def _squares_step(problem: Problem, c: Array) -> Array:
     """Return the d that minimizes |J d + e|^2 with C (b + d_b) >= lower."""
-    value, q = problem.values(a, b)
+    (value, q), (a, b) = problem.values(c), problem.split(c)
     jacobian = problem.slopes(value, q)
     size = float(np.max(problem.space.last_bound(), initial=1.0))
     along = _directions(jacobian, size)
     change = jacobian @ along / np.sqrt(len(jacobian))  # orthonormal columns
-    free = -change.T @ problem.errors(a, b) / np.sqrt(len(jacobian))
+    free = -change.T @ problem.errors(c) / np.sqrt(len(jacobian))
     rows = problem.space.constraint @ along[len(a) :]
     slack = problem.space.constraint @ b + rows @ free
     return np.asarray(along @ (free + _least_distance(rows, -slack)))
@@ -291,29 +290,26 @@ def _directions(jacobian: Array, largest: float) -> Array:
     return np.asarray(vt[keep].T / singular[keep] * points)
 
 
-def _trimmed(
-    problem: Problem, a: Array, b: Array, cost: Callable[[Array, Array], float]
-) -> tuple[Array, Array, float]:
+def _trimmed(problem: Problem, c: Array, cost: Cost) -> tuple[Array, float]:
     """Set coefficients to zero that are only rounding noise of the solver.
 
     A term of 1e-17 x^m in the numerator would dominate far from the interval.
 
     Args:
         problem: the fitting problem.
-        a, b: the coefficients.
+        c: the coefficients.
         cost: the size of the errors; it may grow by one part in 10^4.
 
     Returns:
-        a, b and their cost.
+        c and its cost.
     """
-    allowed = max(cost(a, b) * (1.0 + 1e-4), problem.rounding())
-    kept = np.concatenate([a, b])
+    allowed = max(cost(c) * (1.0 + 1e-4), problem.rounding())
+    kept = c
     noise = max(1e-2 * allowed, problem.rounding())
     small = [i for i in range(len(kept)) if 0.0 < abs(kept[i]) < noise]
     for chosen in (small, *([i] for i in small)):
         trial = kept.copy()
         trial[chosen] = 0.0
-        if cost(trial[: len(a)], trial[len(a) :]) <= allowed:
+        if cost(trial) <= allowed:
             kept = trial
-    a, b = kept[: len(a)], kept[len(a) :]
-    return a, b, cost(a, b)
+    return kept, cost(kept)

@@ -50,7 +50,7 @@ def check_available(
     """
     if x.device.type != "cpu":
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
-    reason = _unavailable(x.dtype, f.degree)
+    reason = _unavailable(f.degree)
     if reason:
         raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
 
@@ -148,10 +148,8 @@ def _rows(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @constant_when_compiled
-def _unavailable(dtype: torch.dtype, degree: tuple[int, int]) -> str:
+def _unavailable(degree: tuple[int, int]) -> str:
     """Return the reason why the kernel does not run for these arguments; empty if it does."""
-    if dtype not in DTYPES:
-        return f"the kernel does not support {dtype}"
     if max(degree) > MAX_DEGREE:
         return f"the kernel supports degrees up to {MAX_DEGREE}, got {degree}"
     library = find_library()
