@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.errors import check_choice
+from kat.errors import check_choice, check_count
 from kat.nn.quadrature import expectation, gain
 from kat.ops.torch_internals import has_values, refuse_scripting
 
@@ -74,7 +74,7 @@ class BSplineKANLinear(nn.Module):
         super().__init__()
         check_choice("weight_init", weight_init, KAN_SCHEMES)
         self.in_features, self.out_features = in_features, out_features
-        self.grid, self.order = grid, order
+        self.grid, self.order = check_count("grid", grid), check_count("order", order)
         self.grid_range = grid_range
         self.weight_init = weight_init
         options: dict[str, Any] = {"device": device, "dtype": dtype}

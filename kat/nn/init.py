@@ -46,7 +46,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
 
     Raises:
         ValueError: an unknown scheme.
-        InputError: the activation is zero everywhere, or not finite.
+        InputError: the activation is zero everywhere, constant if ``"centered"``, or not finite.
 
     Examples:
         >>> import torch
@@ -103,7 +103,10 @@ def _draw_centered(weight: Tensor, function: Function) -> None:
         moment.reshape(-1).repeat_interleave(weight.shape[1] // moment.numel())
         for moment in moments(function)
     )
-    nn.init.normal_(weight, std=variance.sum().item() ** -0.5)
+    total = variance.sum().item()
+    if total <= 0:
+        raise InputError("weight_init='centered' needs an activation that is not constant")
+    nn.init.normal_(weight, std=total**-0.5)
     if mean.any():
         direction = (mean / mean.norm())[:, None].to(weight.dtype)
         direction = sharded_like(direction, weight, replicate=True)

@@ -14,7 +14,7 @@ import torch
 from kat.documents import read_json
 from kat.errors import InputError, unknown
 from kat.extras import needed_by
-from kat.nn.coefficients import ALIASES, KANIFY_INTERVAL, Coefficients, Init
+from kat.nn.coefficients import ALIASES, KANIFY_INTERVAL, Coefficients, Init, check_degree
 from kat.nn.functions import FUNCTIONS
 from kat.nn.quadrature import evaluable
 from kat.ops.arguments import check_form
@@ -46,7 +46,7 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
         form: ``"A"`` or ``"B"``.
 
     Raises:
-        InputError: an unknown name, or an invalid degree.
+        InputError: an unknown name or form, or an invalid degree.
         MissingPackage: another degree, and NumPy or SciPy is missing.
 
     Examples:
@@ -62,8 +62,8 @@ def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coeffi
     """
     if ALIASES.get(name, name) not in _table():
         raise unknown("function", name, preset_names())
-    m, n = degree
-    return _preset(ALIASES.get(name, name), (m, n), form)
+    check_form(form)
+    return _preset(ALIASES.get(name, name), check_degree(degree), form)
 
 
 @cache

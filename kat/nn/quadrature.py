@@ -59,7 +59,7 @@ def gain(function: Function) -> float:
         function: as in :func:`expectation`; with groups, E[f(x)^2] is averaged over them.
 
     Raises:
-        InputError: the function is not finite.
+        InputError: the function is zero everywhere, or not finite.
 
     Source: arXiv 2409.10594, section 4.4 (estimated there by sampling).
 
@@ -70,7 +70,10 @@ def gain(function: Function) -> float:
         ('2.0000', '2.8108')
     """
     function = evaluable(function)
-    return 1 / expectation(lambda x: function(x).double().square()).mean().item()
+    moment = expectation(lambda x: function(x).double().square()).mean().item()
+    if not moment:
+        raise InputError("no weights keep the variance of a function that is zero everywhere")
+    return 1 / moment
 
 
 def evaluable(function: Function) -> Function:

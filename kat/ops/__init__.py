@@ -1,4 +1,4 @@
-"""The rational function: one public call, a plain PyTorch reference, and a folder a backend."""
+"""The rational function: public calls, a plain PyTorch reference, and a folder for each backend."""
 
 from kat.ops.api import decompositions, gated_rational, rational, warmup
 from kat.ops.arguments import FORMS, Form, Impl

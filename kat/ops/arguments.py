@@ -19,7 +19,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 
 DTYPES = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
-"""The dtypes of tensors."""
+"""The dtypes of x and of the coefficients."""
 
 
 class Rational(NamedTuple):

@@ -97,5 +97,7 @@ def test_the_mlp_takes_what_timms_takes():
 
 
 def test_an_unknown_scheme_is_named():
+    with pytest.raises(ValueError, match="grid must be an integer of at least 1"):
+        BSplineKANLinear(4, 4, grid=0)
     with pytest.raises(ValueError, match="weight_init must be one of"):
         BSplineKANLinear(4, 4, weight_init="lui")

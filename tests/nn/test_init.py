@@ -71,6 +71,18 @@ def test_coefficients_that_no_function_has_are_refused(values):
         kat.Coefficients(*values, (-3, 3), 0.0)
 
 
+@pytest.mark.parametrize("scheme", ["variance_preserving", "centered"])
+def test_an_activation_that_passes_nothing_on_is_refused(scheme):
+    with pytest.raises(InputError, match=r"zero everywhere|not constant"):
+        init_grkan_(nn.Linear(4, 4), nn.Threshold(1e3, 0.0), scheme)
+
+
+@pytest.mark.parametrize("invalid", [{"degree": (0, 4)}, {"degree": (5, 4, 3)}, {"form": "C"}])
+def test_a_preset_of_an_invalid_degree_or_form_is_refused(invalid):
+    with pytest.raises(InputError, match=r"degree must be|form must be"):
+        kat.nn.preset("identity", **invalid)
+
+
 LAYERS = [
     lambda scheme: kat.GRKANMlp(192, 768, weight_init=scheme),
     lambda scheme: kat.GatedGRKANMlp(192, 512, weight_init=scheme),

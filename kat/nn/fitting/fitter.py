@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kat.errors import InputError
+from kat.errors import InputError, check_choice
 from kat.nn.coefficients import Coefficients, check_degree
 from kat.nn.fitting.search_spaces import SearchSpace, chebyshev, search_spaces
 from kat.nn.fitting.solvers import Samples, least_squares, minimax
@@ -169,6 +169,8 @@ def fit(
     """
     degree = check_degree(degree)
     check_form(form)
+    check_choice("method", method, METHODS)
+    check_choice("weight", weight, WEIGHTS)
     name, source = resolve(target)
     if interval is None:
         interval = (source.x[0], source.x[-1]) if isinstance(source, Points) else INTERVAL

@@ -109,7 +109,7 @@ def read_points(path: str | Path) -> Points:
     A repeated point counts once.
 
     Raises:
-        InputError: the file is missing, a line is not a point, or an x has two values.
+        InputError: the file is missing or has no point, a line is not one, or an x has two values.
 
     Examples:
         >>> from pathlib import Path
@@ -130,6 +130,8 @@ def read_points(path: str | Path) -> Points:
                     raise InputError(
                         f"{path}, line {number}: {','.join(row)!r} is not a point: two numbers x,y"
                     ) from None
+    if not points:
+        raise InputError(f"{path} has no point: a line has two numbers x,y")
     x, y = np.array(sorted(points)).T
     return Points(path.name, x, y)
 

@@ -1,7 +1,7 @@
 """The rational function in Triton, and the checks that nothing over- or underflows in float32."""
 
 # mypy: ignore-errors
-# ruff: noqa: RUF005  (older versions of Triton concatenate tuples but do not unpack them)
+# ruff: noqa: RUF005  (Triton concatenates tuples but does not unpack them)
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ lie further apart, as the halves of one tensor do.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+# ruff: noqa: RUF005  (Triton concatenates tuples but does not unpack them)
 
 from __future__ import annotations
 

@@ -202,6 +202,8 @@ def test_identity_is_exact() -> None:
     [
         ({"target": "sliu"}, "did you mean 'silu'"),
         ({"interval": (3.0, -3.0)}, "increasing"),
+        ({"method": "remez"}, "method must be one of"),
+        ({"weight": "even"}, "weight must be one of"),
         ({"target": lambda x: np.full_like(x, np.nan)}, "finite value per"),
         (
             {"target": Points("p", np.arange(3.0), np.arange(3.0))},

@@ -37,6 +37,7 @@ def test_points_come_sorted_and_once(tmp_path, content):
         ("1,2\n3\n", "line 2: '3' is not a point"),
         ("1,2\n3,inf\n", "must be finite"),
         ("1;2\n3;4\n", "line 1: '1;2'"),
+        ("x,y\n", "has no point"),
         ("1,2\n3,4\n1,5\n", "keep one value, or the mean"),
     ],
 )
