@@ -96,7 +96,7 @@ def test_the_mlp_takes_what_timms_takes():
     assert count == 2 * 8 * 16 * (5 + 3 + 1) + 16 + 8
 
 
-def test_an_unknown_scheme_is_named():
+def test_an_invalid_argument_is_named():
     with pytest.raises(ValueError, match="grid must be an integer of at least 1"):
         BSplineKANLinear(4, 4, grid=0)
     with pytest.raises(ValueError, match="weight_init must be one of"):

@@ -47,8 +47,7 @@ def load_vectors(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.con
     """Return a block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
 
     Loaded with shape (LANES, V), it is one access of V elements a lane. Split, it stays in
-    registers, and sums over V cost additions only: arithmetic of shape (LANES, V) took more of both
-    registers and instructions.
+    registers, and sums over V cost additions only.
     """
     parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
     for level in tl.static_range(4):
