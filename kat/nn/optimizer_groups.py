@@ -18,7 +18,6 @@ move it by 0.01 at most in one step. docs/own-model.md has runs with it and with
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any, NamedTuple
@@ -292,22 +291,3 @@ def _spared(model: nn.Module) -> set[nn.Parameter]:
             if any(fnmatchcase(name, pattern) for pattern in names):
                 spared.add(parameter)
     return spared
-
-
-def state_after_a_step(optimizer: Any) -> dict[Any, dict[str, Any]]:
-    """Return the state that the first step of an optimizer makes, as tensors without data.
-
-    The state is empty for optimizers whose step reads values (AdamP, SGDP, NovoGrad, Kron), and for
-    those that wrap another one.
-    """
-    groups = []
-    for group in optimizer.param_groups:
-        copies = [torch.empty(p.shape, dtype=p.dtype, device="meta") for p in group["params"]]
-        for copy in copies:
-            copy.grad = torch.empty_like(copy)
-        groups.append({**group, "params": copies, "rational": False})  # no slopes are known of them
-    with suppress(Exception):
-        twin = type(optimizer)(groups)
-        twin.step()
-        return dict(twin.state)
-    return {}

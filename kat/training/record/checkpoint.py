@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,7 +34,6 @@ from torch import Tensor
 from kat.errors import CheckpointFailed, InputError
 from kat.files import link_or_copy, reason_of, replacing
 from kat.models.checkpoints.checksum import write_checksum
-from kat.nn.optimizer_groups import state_after_a_step
 from kat.nn.sharded import full_tensor, sharded_like
 from kat.text import scaled
 from kat.training.cluster.collectives import broadcast, gather
@@ -79,7 +79,7 @@ def _write(content: dict[str, Any], path: Path) -> str:
 
 def bytes_by_part(run: Run) -> dict[str, int]:
     """Return the bytes of weights, gradients, optimizer state and EMA, unsharded."""
-    state = run.optimizer.state or state_after_a_step(run.optimizer)
+    state = run.optimizer.state or _state_after_a_step(run.optimizer)
     moments = chain.from_iterable(entries.values() for entries in state.values())
     weights = _bytes([*run.model.parameters(), *run.model.buffers()])
     return {
@@ -88,6 +88,25 @@ def bytes_by_part(run: Run) -> dict[str, int]:
         "optimizer": _bytes(moments),
         "ema": weights if run.ema else 0,
     }
+
+
+def _state_after_a_step(optimizer: Any) -> dict[Any, dict[str, Any]]:
+    """Return the state that the first step of an optimizer makes, as tensors without data.
+
+    The state is empty for optimizers whose step reads values (AdamP, SGDP, NovoGrad, Kron), and for
+    those that wrap another one.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        copies = [torch.empty(p.shape, dtype=p.dtype, device="meta") for p in group["params"]]
+        for copy in copies:
+            copy.grad = torch.empty_like(copy)
+        groups.append({**group, "params": copies, "rational": False})  # no slopes are known of them
+    with suppress(Exception):
+        twin = type(optimizer)(groups)
+        twin.step()
+        return dict(twin.state)
+    return {}
 
 
 def _bytes(values: Iterable[object]) -> int:
