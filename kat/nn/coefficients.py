@@ -67,12 +67,8 @@ class Coefficients:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; ``init=`` accepts this too."""
-        return {
-            **asdict(self),
-            "numerator": list(self.numerator),
-            "denominator": list(self.denominator),
-            "interval": list(self.interval),
-        }
+        lists = ("numerator", "denominator", "interval")
+        return asdict(self) | {name: list(getattr(self, name)) for name in lists}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "init") -> Coefficients:

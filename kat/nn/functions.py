@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Function = Callable[[Tensor], Tensor]
 
@@ -14,16 +15,6 @@ Function = Callable[[Tensor], Tensor]
 def _identity(x: Tensor) -> Tensor:
     """f(x) = x."""
     return x
-
-
-def _leaky_relu(x: Tensor) -> Tensor:
-    """f(x) = max(x, 0.01 x)."""
-    return torch.maximum(x, 0.01 * x)
-
-
-def _silu(x: Tensor) -> Tensor:
-    """f(x) = x / (1 + exp(-x))."""
-    return x * torch.sigmoid(x)
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -44,26 +35,21 @@ def _quick_gelu(x: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """f(x) = log(1 + exp(x))."""
+    """f(x) = log(1 + exp(x)); torch's own is x beyond 20."""
     return torch.logaddexp(x.new_zeros(()), x)
-
-
-def _mish(x: Tensor) -> Tensor:
-    """f(x) = x tanh(log(1 + exp(x)))."""
-    return x * torch.tanh(_softplus(x))
 
 
 FUNCTIONS: dict[str, Function] = {
     "identity": _identity,
-    "silu": _silu,
+    "silu": functional.silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "quick_gelu": _quick_gelu,
     "relu": torch.relu,
-    "leaky_relu": _leaky_relu,
+    "leaky_relu": functional.leaky_relu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    "mish": _mish,
+    "mish": functional.mish,
     "softplus": _softplus,
 }
 """Functions by name; each maps a float64 tensor to one of its shape."""

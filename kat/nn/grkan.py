@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -199,27 +200,25 @@ class GRKANMlp(nn.Module):
         self.weight_init = weight_init
         self.keep = keep
         options: dict[str, Any] = {"device": device, "dtype": dtype}
-
-        def act(groups: int, init: Init, width: int) -> GroupRational:
-            made = GroupRational(
-                groups,
-                degree,
-                init,
-                form,
-                share,
-                channel_dim=-1,
-                num_channels=width,
-                impl=impl,
-                **options,
-            )
-            made.feeds_product = True
-            return made
-
-        has_first = first_init != "none"
-        self.act1 = act(first_groups, first_init, in_features) if has_first else nn.Identity()
-        self.drop1 = nn.Dropout(drops[0]) if has_first else nn.Identity()
+        rational = partial(
+            GroupRational,
+            degree=degree,
+            form=form,
+            share=share,
+            channel_dim=-1,
+            impl=impl,
+            device=device,
+            dtype=dtype,
+        )
+        self.act1: nn.Module = nn.Identity()
+        self.drop1: nn.Module = nn.Identity()
+        if first_init != "none":
+            self.act1 = rational(first_groups, init=first_init, num_channels=in_features)
+            self.act1.feeds_product = True
+            self.drop1 = nn.Dropout(drops[0])
         self.fc1 = nn.Linear(in_features, hidden_features, bias=biases[0], **options)
-        self.act2 = act(groups, act_init, hidden_features)
+        self.act2 = rational(groups, init=act_init, num_channels=hidden_features)
+        self.act2.feeds_product = True
         self.drop2 = nn.Dropout(drops[1])
         self.norm = norm_layer(hidden_features, **options) if norm_layer else nn.Identity()
         self.fc2 = nn.Linear(hidden_features, out_features, bias=biases[1], **options)

@@ -99,7 +99,7 @@ class StabilityMonitor:
         self.rows: list[Row] = []
         self._layers: dict[int, _Layer] = {}
         self._blocks: dict[str, nn.Module] = {}
-        self._order: dict[str, int] = {}
+        self._names: list[str] = []
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, dict[str, Tensor]] = {}
         self._gradients: dict[str, Tensor] = {}
@@ -112,7 +112,7 @@ class StabilityMonitor:
         """
         self.stop()
         self._layers = {}
-        self._order = {name: index for index, (name, _) in enumerate(model.named_modules())}
+        self._names = [name for name, _ in model.named_modules()]
         linears = _linears(model)
         self._blocks = {}
         for name, module in model.named_modules():
@@ -181,7 +181,7 @@ class StabilityMonitor:
                 seen[layer.name].update(_parameters_seen(layer))
         for name, gradient in gradients.items():
             seen[name]["input_gradient"] = gradient / loss_scale
-        names = sorted(seen, key=lambda name: self._order[name])
+        names = [name for name in self._names if name in seen]  # in the order of the model
         values: list[Tensor] = []
         for name in names:
             values += [value.float().reshape(1) for value in seen[name].values()]

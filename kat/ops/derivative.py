@@ -58,17 +58,10 @@ def gradients(
 
 def derivative(f: Rational, x: Tensor, *, order: int) -> Tensor:
     """F^(order)(x), differentiable to any order, where there :func:`has_kernel`."""
-    if order <= MAX_ORDER:
-        try:
-            y: Tensor = _Derivative.apply(x, f.numerator, f.denominator, f.form, order)
-            return y
-        except _OutOfRangeError:
-            pass
-    return _of_reference(f.form, order)(x, f.numerator, f.denominator)
-
-
-class _OutOfRangeError(Exception):
-    """Powers of some x would overflow."""
+    if order > MAX_ORDER:
+        return _of_reference(f.form, order)(x, f.numerator, f.denominator)
+    y: Tensor = _Derivative.apply(x, f.numerator, f.denominator, f.form, order)
+    return y
 
 
 class _Derivative(torch.autograd.Function):
@@ -82,7 +75,7 @@ class _Derivative(torch.autograd.Function):
             library = loaded_library()
             values = cpu.laid_out_like(y, x)
             if not in_range(library.call(library.arguments(f, values, y=y, order=order))):
-                raise _OutOfRangeError
+                y = _of_reference(form, order)(x, numerator, denominator)
         ctx.save_for_backward(x, numerator, denominator)
         ctx.form, ctx.order = form, order
         return y

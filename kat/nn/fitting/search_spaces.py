@@ -63,10 +63,6 @@ class SearchSpace:
         sign = np.where(t < 0, -1.0, 1.0) ** self.first
         return np.asarray(sign[:, None] * t[:, None] ** powers)
 
-    def repaired(self, b: Array) -> Array:
-        """b, with values that rounding took below 0 set to 0; form A only."""
-        return np.maximum(b, 0.0) if self.form == "A" else b
-
     def unscaled(self, c: Array) -> tuple[Array, Array]:
         """All coefficients in x, from the coefficients in t."""
         a, b = np.split(c, [self.m + 1])
