@@ -27,7 +27,8 @@ def test_it_is_switched_off_without_warning_and_an_unknown_choice_is_named(tmp_p
 def test_a_library_of_another_source_is_not_used(monkeypatch):
     """Without a compiler there is only the one that is built already."""
     with monkeypatch.context() as changed:
-        changed.setattr(build, "PREBUILT", build.cached_library())
+        changed.setattr(build, "PREBUILT", build.cached_library(1))
+        changed.setenv("KAT_CPU_KERNEL", "baseline")
         changed.setenv("CXX", "/nonexistent/c++")
         kernels.load_again()
         assert kernels.problem() == ""
