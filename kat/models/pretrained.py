@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kat.errors import InputError
 from kat.models.adapt import adapters
@@ -71,15 +72,19 @@ def load_pretrained(kind: Any, source: str | Path, **options: Any) -> Any:
             f" {kind.__name__}.from_pretrained had loaded the model without them, or it was built"
             " from the configuration of a changed model"
         )
-    for name in changed.frozen:
-        model.get_parameter(name).requires_grad_(False)
+    trained = {model.get_parameter(name) for name, trains in changed.trained.items() if trains}
+    for name, trains in changed.trained.items():
+        if not trains:
+            parameter = model.get_parameter(name)
+            parameter.requires_grad_(parameter in trained)  # as the other name of a tied head
     return (model, info) if options.get("output_loading_info") else model
 
 
 def _class_of(auto: Any, config: Any, options: dict[str, Any]) -> Any:
     """Return the class that an Auto class chooses for a configuration."""
-    with torch.device("meta"):
-        return type(auto.from_config(config, trust_remote_code=options.get("trust_remote_code")))
+    trust = options.get("trust_remote_code")
+    with torch.device("meta"):  # the configuration may have dtype="auto", which builds no model
+        return type(auto.from_config(config, dtype=torch.float32, trust_remote_code=trust))
 
 
 def _changed(kind: Any, records: list[Record]) -> Any:
@@ -92,7 +97,7 @@ def _changed(kind: Any, records: list[Record]) -> Any:
             with torch.device("cpu"):  # activations are evaluated
                 _change(self, records)
             Changed.added = {name for name, _ in self.named_parameters()} - before
-            Changed.frozen = [n for n, p in self.named_parameters() if not p.requires_grad]
+            Changed.trained = {n: p.requires_grad for n, p in self.named_parameters()}
 
     # transformers chooses the loss and the names of weights by these.
     Changed.__name__, Changed.__module__ = kind.__name__, kind.__module__
@@ -104,6 +109,17 @@ def _change(model: Any, records: list[Record]) -> None:
     again = list(records)
     write(model, again)
     for record in records:
-        make = kanify_like if "kanify" in record else adapt_like
-        make(root_of(model, record), record)
+        root = root_of(model, record)
+        if "kanify" in record:
+            mlps = [one for one in record["mlps"] if _holds(root, one["mlp"]["activation"])]
+            kanify_like(root, {**record, "mlps": mlps or record["mlps"]})
+        else:
+            places = {name: one for name, one in record["places"].items() if _holds(root, name)}
+            adapt_like(root, {**record, "places": places or record["places"]})
     again[:] = records  # each change has added its record
+
+
+def _holds(root: nn.Module, name: str) -> bool:
+    """Return True if a model has the attribute: another head, or a base without one, lacks some."""
+    owner, _, attribute = name.rpartition(".")
+    return hasattr(dict(root.named_modules()).get(owner), attribute)

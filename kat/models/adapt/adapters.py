@@ -101,6 +101,8 @@ class Adapters:
             saved = self.model.get_submodule(name).requires_grad_(True)
             for key, tensor in (*saved.named_parameters(), *saved.named_buffers()):
                 self._saved[f"{name}.{key}".strip(".")] = tensor.detach().clone()
+        for name, tensor in self._statistics().items():
+            self._saved[name] = tensor.clone()
         for name, place in self.places.items():
             target: Any = self.model.get_submodule(name)
             if self.kind == "parallel":
@@ -150,7 +152,9 @@ class Adapters:
             tensor.copy_(sharded_like(state[name].to(tensor.dtype), tensor))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``adapter_model.safetensors`` and ``adapter_config.json``: nothing of the model.
+        """Write ``adapter_model.safetensors`` and ``adapter_config.json``.
+
+        Nothing else of the model is in them but the running statistics of its norms.
 
         All processes of ``torch.distributed`` call it, and the first writes.
 
@@ -201,7 +205,8 @@ class Adapters:
             act: Any = self.model.get_submodule(name)
             if act.weight_numerator.dtype == _trained_dtype(dtype):  # else the model was moved
                 act.to(dtype)
-        state = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        state: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
+        state |= dict(self.model.named_buffers(remove_duplicate=False))
         for name, value in self._saved.items():
             state[name].data = value.to(state[name])
 
@@ -218,7 +223,13 @@ class Adapters:
         tensors: dict[str, Tensor] = {}
         for name, module in self.modules.items():
             tensors |= module.state_dict(prefix=f"{name}." if name else "")
-        return tensors
+        return tensors | self._statistics()
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """Return the running statistics of norms: training moves them, whatever is frozen."""
+        names = ("running_mean", "running_var", "num_batches_tracked")
+        buffers = self.model.named_buffers()
+        return {name: tensor for name, tensor in buffers if name.rpartition(".")[2] in names}
 
     def _take_out(self, *, merge: bool) -> None:
         if any(map(is_sharded, self.model.parameters())):

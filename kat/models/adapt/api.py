@@ -15,7 +15,7 @@ from kat.files import open_input
 from kat.models.adapt.adapters import CONFIG, KEY, KINDS, VERSION, WEIGHTS, Adapters, Kind, Place
 from kat.models.adapt.changes import is_adapted
 from kat.models.config_record import recorded, root_of
-from kat.models.kanify.api import check_unwrapped
+from kat.models.kanify.api import unwrapped
 from kat.models.kanify.find import find
 from kat.models.kanify.layers import linear_map
 from kat.models.selection import Selection, selected
@@ -102,7 +102,7 @@ def adapt(
             check_count(name, value)
             if kind != applies:
                 raise InputError(f"{name}={value} has no meaning for adapters of the kind {kind!r}")
-    check_unwrapped(model)
+    model = unwrapped(model)
     if kind == "parallel":
         found, what = _mlps(model, 16 if width is None else width), "MLP"
     else:
@@ -152,7 +152,7 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
         ('rational', ['act1', 'act2'])
     """
     folder = Path(folder)
-    check_unwrapped(model)
+    model = unwrapped(model)
     record = read_json(folder / CONFIG)
     if not isinstance(record, dict) or record.get(KEY) != VERSION:
         raise InputError(f"{folder / CONFIG} is not of kat.adapt, version {VERSION}")
@@ -249,7 +249,8 @@ def _has(modules: Mapping[str, nn.Module], name: str, place: Place) -> bool:
 
 
 def _of_record(model: nn.Module, record: Mapping[str, Any], *, in_place: bool) -> Adapters:
-    """Return the adapters of a record; a model without its head lacks modules to save."""
-    modules, places = dict(model.named_modules()), dict(record["places"])
+    """Return the adapters of a record; a model with another head lacks places and modules."""
+    modules = dict(model.named_modules())
+    places = {name: place for name, place in record["places"].items() if name in modules}
     saved = [name for name in record["modules_to_save"] if name in modules]
     return Adapters(model, record["kind"], places, saved, record["freeze"], _in_place=in_place)

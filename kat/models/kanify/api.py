@@ -127,7 +127,7 @@ def kanify(
     check_choice("what", what, get_args(What))
     if isinstance(calibration, Mapping | str | torch.Tensor):
         raise InputError("calibration must be an iterable of batches; put one in a list: [batch]")
-    check_unwrapped(model)
+    model = unwrapped(model)
     config = config or KanifyConfig()
     check_is("config", config, KanifyConfig)
     found = find(model)
@@ -163,11 +163,11 @@ def kanify(
     return plan
 
 
-def check_unwrapped(model: nn.Module) -> None:
-    """Check that no part of a model is compiled, or wrapped by DDP or FSDP.
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return a model that may be changed: the one inside PEFT's, which saves and loads alone.
 
     Raises:
-        InputError: it is; the message has the order.
+        InputError: a part is compiled, or wrapped by DDP or FSDP; the message has the order.
     """
     check_is("model", model, nn.Module)
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # slow to import
@@ -182,6 +182,9 @@ def check_unwrapped(model: nn.Module) -> None:
                 " parameters: first change the model by kat.kanify or kat.adapt, then wrap it, then"
                 " make the optimizer, then compile it"
             )
+    inside: Any = getattr(model, "get_base_model", lambda: model)
+    base: nn.Module = inside()
+    return base
 
 
 def _chosen(
@@ -234,6 +237,8 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
             activation = layer = None
         function = activation_function(activation)
         name = function.name if function else kind_of(activation)  # without values, on meta
+        if isinstance(activation, nn.Module) and [*activation.parameters()]:
+            name = site.function  # by its parameters, which the model may have learned
         ends = layer and layer[: 1 if site.second else 2]
         if name != site.function or (ends and {*ends}.isdisjoint(site.channels)):
             raise InputError(

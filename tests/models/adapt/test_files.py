@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 import kat
 from kat.errors import InputError
 from kat.models.adapt import load_adapters
-from tests.models.adapt.models import each_kind, model_for, output, plain, trainable, trained
+from tests.models.adapt.models import X, each_kind, model_for, output, plain, trainable, trained
 
 
 @each_kind
@@ -27,6 +28,17 @@ def test_saved_adapters_give_a_fresh_model_the_same_outputs(kind, tmp_path):
     load_adapters(fresh, folder)
     assert torch.equal(output(fresh), output(model))
     assert trainable(fresh) == trainable(model)
+
+
+def test_the_statistics_of_norms_are_saved_with_them(tmp_path):
+    """Training moves them, though the norms are frozen."""
+    model = nn.Sequential(kat.GRKANMlp(16, 32), nn.BatchNorm1d(16))
+    fresh = copy.deepcopy(model)
+    adapters = kat.adapt(model, "rational")
+    model.train()(3 + X)
+    adapters.save(tmp_path)
+    load_adapters(fresh, tmp_path)
+    assert torch.equal(output(fresh), output(model))
 
 
 def _saved(folder, kind="low_rank"):

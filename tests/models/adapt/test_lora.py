@@ -79,6 +79,17 @@ def train(model: nn.Module, x: Tensor) -> Tensor:
         return output(model, x)
 
 
+def test_rationals_put_into_a_model_with_lora_are_saved_with_it(tmp_path):
+    model = peft.get_peft_model(llama().eval(), peft.LoraConfig(r=4, target_modules="all-linear"))
+    kat.kanify(model)
+    kat.adapt(model, "rational", freeze=False)
+    expected = train(model, TOKENS)
+    model.merge_and_unload().save_pretrained(tmp_path)
+    again = kat.models.load_pretrained(transformers.AutoModelForCausalLM, tmp_path)
+    with torch.no_grad():
+        assert (output(again, TOKENS) - expected).norm() < 3e-6 * expected.norm()
+
+
 @pytest.mark.parametrize(("name", "what"), CASES)
 def test_a_model_with_lora_beside_its_rationals_is_merged_to_rounding(name, what):
     build, x, targets = MODELS[name]

@@ -55,9 +55,10 @@ def test_removed_adapters_leave_the_model_before(kind):
     assert not [hook for m in model for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
 
 
-def test_removed_adapters_restore_buffers():
+@pytest.mark.parametrize("saved", [None, "1"])
+def test_removed_adapters_restore_buffers(saved):
     model = nn.Sequential(kat.GRKANMlp(16, 32), nn.BatchNorm1d(16)).train()
-    adapters = kat.adapt(model, "rational", modules_to_save="1")
+    adapters = kat.adapt(model, "rational", modules_to_save=saved)
     model(X)
     adapters.remove()
     assert model[1].running_mean.eq(0).all()

@@ -51,7 +51,7 @@ def test_an_adapted_model_is_loaded_with_its_adapters_and_they_leave_it(kind, tm
     low = load_pretrained(auto, tmp_path / "one", dtype=torch.bfloat16)
     torch.testing.assert_close(logits(low).float(), logits(model), rtol=0.05, atol=0.01)
     low.save_pretrained(tmp_path / "two")
-    same = load_pretrained(type(model), tmp_path / "two")
+    same = load_pretrained(auto, tmp_path / "two", dtype="auto")
     torch.testing.assert_close(same.state_dict(), low.state_dict(), rtol=0, atol=0)
     assert {p.dtype for p in same.parameters()} == {torch.bfloat16, torch.float32}
     (adapters,) = adapters_of(again)
@@ -113,6 +113,34 @@ def test_a_model_without_its_head_has_the_adapters_too(tmp_path):
     assert not adapters_of(base)
     base.save_pretrained(tmp_path / "base")
     assert not adapters_of(load_pretrained(type(model), tmp_path / "base"))
+
+
+def test_another_head_may_lack_an_activation(tmp_path):
+    """A classifier of tokens has no pooler."""
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**SIZES)).eval()
+    kat.kanify(model, what="activations")
+    kat.adapt(model, "rational")
+    trained(model).save_pretrained(tmp_path)
+    other = load_pretrained(transformers.AutoModelForTokenClassification, tmp_path)
+    with torch.no_grad():
+        assert torch.equal(other.bert(TOKENS)[0], model.bert(TOKENS)[0])
+    assert [len(one.modules) for one in adapters_of(other)] == [SIZES["num_hidden_layers"]]
+
+
+def test_a_tied_head_that_is_saved_stays_trainable_and_is_restored(tmp_path):
+    config = transformers.LlamaConfig(**SIZES, tie_word_embeddings=True)
+    model = transformers.LlamaForCausalLM(config).eval()
+    kat.kanify(model)
+    before, known = trainable(model), logits(model)
+    adapters = kat.adapt(model, "low_rank", modules_to_save="lm_head")
+    trained(model).save_pretrained(tmp_path)
+    again = load_pretrained(type(model), tmp_path)
+    assert trainable(again) == trainable(model)
+    assert again.lm_head.weight.requires_grad
+    adapters.remove()
+    assert trainable(model) == before
+    assert torch.equal(logits(model), known)
 
 
 def test_removed_adapters_leave_no_record(tmp_path):

@@ -62,6 +62,26 @@ def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
     assert str(rebuilt).splitlines()[:3] == str(plan).splitlines()[:3]
 
 
+class Swish(nn.Module):
+    """With a slope that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.beta * x)
+
+
+def test_a_record_has_functions_that_a_new_model_has_not_learned_yet():
+    model = sequential(Swish())
+    nn.init.constant_(model[1].beta, 1.3)
+    record = kat.kanify(model).record()
+    again = sequential(Swish())
+    kanify_like(again, record)
+    again.load_state_dict(model.state_dict())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
