@@ -32,7 +32,6 @@ from kat.nn.optimizer_warning import warn_of_common_rules
 from kat.nn.rational import GroupRational, largest_slopes, rationals
 from kat.nn.sharded import is_sharded
 
-NAMES = ("weight_numerator", "weight_denominator")
 SLOPES = "kat_slopes"
 """The attribute of a coefficient parameter that holds s."""
 _LARGEST_STEP = 0.01
@@ -219,9 +218,11 @@ def _mark_slopes(activation: GroupRational) -> None:
     initial = activation.initial_coefficients()
     numerator = torch.tensor([initial.numerator], device="cpu")
     denominator = torch.tensor([initial.denominator], device="cpu")
-    rows = dict(zip(NAMES, largest_slopes(numerator, denominator, activation.form), strict=True))
-    for name, parameter in activation.named_parameters():
-        row = rows.get(name, torch.ones(parameter.shape[-1], device="cpu")).clamp(min=1)
+    coefficients = activation.weight_numerator, activation.weight_denominator
+    slopes = largest_slopes(numerator, denominator, activation.form)
+    rows = dict(zip(coefficients, slopes, strict=True))
+    for parameter in activation.parameters():
+        row = rows.get(parameter, torch.ones(parameter.shape[-1], device="cpu")).clamp(min=1)
         device = "cpu" if parameter.is_meta else parameter.device
         setattr(parameter, SLOPES, row.to(device, parameter.dtype))
 

@@ -132,6 +132,13 @@ def test_a_layer_of_flashkat_keeps_its_names():
     layers[1].load_state_dict(layers[0].state_dict())
     x = torch.randn(3, 64)
     assert torch.equal(layers[1](x), kat.compat.KAT_Group(8, "swish")(x))
+    moved = []
+    for layer in (layers[0], kat.compat.KAT_Group(8, "swish")):
+        optimizer = torch.optim.SGD(kat.param_groups(layer, 0.5), lr=0.5)
+        layer(x).square().sum().backward()
+        optimizer.step()  # scaled by the slopes of the coefficients, whatever their names
+        moved.append(layer(x))
+    assert torch.equal(*moved)
     with pytest.raises(InputError, match="must be equal"):
         FlashKAT_Group(64, 4, 8)
 

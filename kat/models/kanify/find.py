@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from torch import nn
@@ -118,7 +118,10 @@ def _judge(found: Found, name: str, activation: Any, owner: nn.Module, codes: li
         site, reason = _mlp(name, owner, codes), ""
     except NoMlp as error:
         site, reason = _outside(name, codes), str(error)
-    if function:
+    calls = [*chain.from_iterable(code.steps[name] for code in codes)]
+    if function and calls and not any(call.node.users for call in calls):
+        reason = "its output is not used: it changes its input in place"
+    elif function:
         found.sites[name] = replace(site, function=function.name)
         found.functions[name] = function
     elif not reason or _OF_SEVERAL.search(kind):

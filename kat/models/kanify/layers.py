@@ -42,11 +42,14 @@ def named_children(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
-    """Return the functions that a module has as public attributes, by name."""
+    """Return the functions that a module has as public attributes, by name.
+
+    Not those in the place of methods: accelerate gives a model its own ``forward`` and ``to``.
+    """
     held: dict[str, Callable[..., Any]] = {}
     for name, value in vars(module).items():
         is_function = callable(value) and not isinstance(value, type)
-        if is_function and not name.startswith("_") and name != "forward":
+        if is_function and not name.startswith("_") and not hasattr(type(module), name):
             held[name] = value
     return held
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import linecache
+import os
 import traceback
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
@@ -23,7 +25,11 @@ from torch import fx, nn
 
 from kat.models.kanify.layers import has_code, held_functions, joined, named_children
 
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<eval_with_key>")
+_LIBRARIES = (
+    os.path.dirname(torch.__file__) + os.sep,
+    os.path.dirname(__file__),
+    "<eval_with_key>",
+)
 """The beginnings of the names of files that are no code of the model."""
 _CONTAINERS = (dict, OrderedDict, list, set)
 
@@ -196,9 +202,12 @@ class _Tracer(fx.Tracer):
         return self.create_proxy("call_module", path, args, kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Take conditions on data (mixed precision, empty inputs) as not met."""
+        """Take conditions on data (mixed precision, empty inputs) as not met, assertions as met."""
         self.stops.setdefault(self.path, _line())
-        return False
+        own: Any = inspect.currentframe()
+        code = own.f_back.f_back  # the code that asks, by Proxy.__bool__
+        line = linecache.getline(code.f_code.co_filename, code.f_lineno)
+        return line.lstrip().startswith("assert")
 
 
 def _line(error: BaseException | None = None) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn import functional as F  # as the lines of a plan say it
+from torchvision.models.googlenet import BasicConv2d
 
 import kat
 from kat.errors import InputError
@@ -146,6 +147,50 @@ def test_an_activation_is_one_rational_for_all_its_calls(build, name, groups):
 def test_an_activation_between_several_mlps_is_in_none():
     with pytest.raises(InputError, match=r"test_call_sites\.py"):
         kat.kanify(Shared())
+
+
+class Checked(nn.Module):
+    """Code that asserts the shape of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.proj = nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] == 8
+        return self.proj(self.act(self.fc(x)))
+
+
+def test_assertions_are_met():
+    assert [r.site.activation for r in kat.kanify(Checked()).replacements] == ["act"]
+
+
+class InPlace(Checked):
+    """Code that uses what an activation does to its input, not what it returns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x)
+        self.act(x)
+        return self.proj(x)
+
+
+def test_an_activation_whose_output_is_not_used_is_passed_over():
+    model = InPlace()
+    model.act = nn.SiLU(inplace=True)
+    with pytest.raises(InputError, match="act: its output is not used"):
+        kat.kanify(model, what="activations", calibration=[torch.randn(4, 8)])
+
+
+def test_methods_that_a_model_was_given_are_not_called():
+    """As accelerate gives each model that it distributes its own ``to``."""
+    model = Checked()
+    model.to = pytest.fail
+    assert kat.kanify(model).replacements
+
+
+def test_code_of_torchvision_is_named_with_its_line():
+    with pytest.raises(InputError, match=r"at googlenet\.py:\d"):
+        kat.kanify(BasicConv2d(3, 8, kernel_size=1))
 
 
 class Closure(nn.Module):
