@@ -124,6 +124,7 @@ def test_an_evaluation_is_the_commands(folder, model, tmp_path):
     again = {"name": row["data"], "num_workers": 0}
     kept = kat.evaluate(model, again, limit=2, keep_logits=True)
     assert kept.predictions.logits.shape == (2, len(model.classes))
+    assert f"top-1 {kept.metrics['top1']:.2f} %" in str(kept)
     loaded = kept.to_dict()
     assert {**loaded, "images_per_second": 0} == {**found, "images_per_second": 0}
     with pytest.raises(InputError, match="give image_size to"):

@@ -142,9 +142,9 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Any]]
 
 
-@dataclass
+@dataclass(repr=False)
 class Evaluation:
-    """The result of evaluating a model on a dataset.
+    """The result of evaluating a model on a dataset; ``print(result)`` shows the summary.
 
     Args:
         classes: class names of the data.
@@ -191,6 +191,10 @@ class Evaluation:
     confusion: np.ndarray | None = None
     calibration: Any = None
     predictions: Any = None
+
+    def __repr__(self) -> str:
+        """Return the summary."""
+        return "\n".join(self.lines)
 
     @property
     def images_per_second(self) -> float:
