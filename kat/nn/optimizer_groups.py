@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from numbers import Real
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from kat.errors import InputError
@@ -218,13 +220,13 @@ def _mark_slopes(activation: GroupRational) -> None:
     initial = activation.initial_coefficients()
     numerator = torch.tensor([initial.numerator], device="cpu")
     denominator = torch.tensor([initial.denominator], device="cpu")
-    coefficients = activation.weight_numerator, activation.weight_denominator
-    slopes = largest_slopes(numerator, denominator, activation.form)
-    rows = dict(zip(coefficients, slopes, strict=True))
-    for parameter in activation.parameters():
-        row = rows.get(parameter, torch.ones(parameter.shape[-1], device="cpu")).clamp(min=1)
+    rows: tuple[Tensor, ...] = ()
+    if not parametrize.is_parametrized(activation):
+        rows = largest_slopes(numerator, denominator, activation.form)
+    one = torch.ones((), device="cpu")
+    for parameter, row in zip_longest(activation.parameters(), rows, fillvalue=one):
         device = "cpu" if parameter.is_meta else parameter.device
-        setattr(parameter, SLOPES, row.to(device, parameter.dtype))
+        setattr(parameter, SLOPES, row.clamp(min=1).to(device, parameter.dtype))
 
 
 def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
