@@ -11,7 +11,7 @@ by the first metric of their task (top-1, box AP, mIoU), with 'test: true' on te
 examples:
   kat ablate components --out runs/ablation
   kat ablate components groups --seeds 0 1 2 3 4 --set epochs=20
-  kat ablate components --set data.name=folder:flowers data.image_size=224 model.name=kat_tiny_patch16_224
+  kat ablate components --set data.name=folder:flowers data.image_size=32 model.name=kat_micro
   kat ablate components --seeds 0 1 2 3 4 --out more --reuse runs/ablation/components.csv
   kat ablate my_grid.yaml --dry-run
 """
