@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -101,7 +102,7 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
     content = read_recipe(recipe)
-    return training.train(given_settings(content, settings or {}, given, recipe=content))
+    return training.train(given_settings(settings or {}, given, recipe=content))
 
 
 def load(
@@ -134,7 +135,8 @@ def load(
     """
     model, stored, record = open_resized(path, image_size, trust=trust)
     model.to(device_of(model, EvalConfig(device=device)))
-    return TrainedModel(model, record, path, stored)
+    source = os.path.abspath(path) if os.path.exists(path) else path
+    return TrainedModel(model, record, source, stored)
 
 
 def evaluate(
@@ -277,9 +279,10 @@ def data_to_evaluate(
     path = Path(model.source if isinstance(model, TrainedModel) else model)
     form = FORMATS.get(path.suffix[1:])
     exported = form.read_record(path).run if form and path.is_file() else None
-    settings, remark = data_of_run(path, given, exported), ""
     if test:
         settings, remark = data_to_test(path, given, exported)
+    else:
+        settings, remark = data_of_run(path, given, exported), ""
     settings |= given
     if "name" not in settings:
         raise InputError(

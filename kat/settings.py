@@ -21,6 +21,16 @@ from kat.errors import InputError
 
 AUTO = "auto"
 
+SHORT = {
+    "data": "data.name",
+    "model": "model.name",
+    "init_from": "model.init_from",
+    "functions_from": "model.functions_from",
+    "monitor": "monitor.enabled",
+    "device": "accelerator",
+}
+"""Short names of settings of training, of which the first two and monitor are also sections."""
+
 T = TypeVar("T")
 Settings = TypeVar("Settings")
 
@@ -175,12 +185,14 @@ def flat(settings: Mapping[str, Any], separator: str = ".", before: str = "") ->
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Convert settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
 
-    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say.
+    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say. A short name
+    becomes its long one: ``data: digits`` is ``data: {name: digits}``.
     """
     result: dict[str, Any] = {}
     for name, value in settings.items():
         one = value
-        for section in reversed(str(name).split(".")):
+        full = name if isinstance(value, Mapping) else SHORT.get(name, name)
+        for section in reversed(str(full).split(".")):
             one = {section: one}
         result = merged(result, one)
     return result

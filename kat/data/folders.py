@@ -40,8 +40,14 @@ def left_out(files: Mapping[str, str]) -> Iterator[str]:
 
 
 def split_folder(root: Path, split: str) -> Path | None:
-    """Return the folder of a split, by the first of its names that exists."""
-    return next((root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()), None)
+    """Return the folder of a split, by the first of its names that exists, in any case.
+
+    Raises:
+        InputError: ``root`` is no folder.
+    """
+    inner = sorted(existing_folder(root).iterdir())
+    folders = {folder.name.lower(): folder for folder in inner if folder.is_dir()}
+    return next((folders[name] for name in SPLIT_NAMES[split] if name in folders), None)
 
 
 class ImageWalk:

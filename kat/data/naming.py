@@ -10,10 +10,13 @@ from itertools import chain
 from kat.errors import InputError
 from kat.text import numbered, quoted
 
-TEST = "test"
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid", TEST)}
+TEST_NAMES = ("test", "testing")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", *TEST_NAMES),
+}
 """The names that the folder or file of each split may have; of several that are there, the first
-is taken. A folder of classes keeps ``test`` for testing."""
+is taken. Folders of classes for testing are kept for testing."""
 
 LAYOUTS = {"ade20k": "ade20k", "ade": "ade20k", "voc": "voc", "masks": "masks"}
 """The layouts of folders of images and masks, by the prefix of ``data.name``."""

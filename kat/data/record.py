@@ -34,8 +34,13 @@ def data_record(config: DataConfig, train: ImageDataset, val: ImageDataset) -> d
     return {
         "paths": absolute_paths(config),
         "classes": train.classes,
-        **{name: {"images": len(data), "digest": _digest(data)} for name, data in splits.items()},
+        **{name: split_record(data) for name, data in splits.items()},
     }
+
+
+def split_record(data: ImageDataset) -> dict[str, Any]:
+    """Return the number of images of a split, and their digest; see :func:`data_record`."""
+    return {"images": len(data), "digest": _digest(data)}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -251,8 +251,8 @@ class TrainConfig:
             fsdp (FSDP2) shards weights, gradients and optimizer state.
         limit_train_batches: train on at most this many batches in each epoch; a number with a
             decimal point, e.g. 0.1, is a share of them.
-        limit_val_batches: validate on at most this many batches; a number with a decimal point is a
-            share of them.
+        limit_val_batches: validate on at most this many batches, of images that are evenly spaced
+            in the split; a number with a decimal point is a share of the images.
         limit_epochs: stop after this epoch, counted from the start of the run. The learning rate
             still follows the schedule of all epochs, and a resumed run continues it. The same holds
             for max_steps and max_time.

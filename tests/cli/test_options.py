@@ -53,9 +53,9 @@ def test_the_words_after_loggers_are_a_list():
     assert settings().loggers == []
 
 
-def test_recipes_and_options_in_turn_the_later_wins():
+def test_options_win_over_recipes_wherever_they_stand():
     config = settings("--epochs", "3", "--config", "digits", "--optim.lr", "5")
-    assert (config.epochs, config.optim.lr, config.data.name) == (40, 5, "digits")
+    assert (config.epochs, config.optim.lr, config.data.name) == (3, 5, "digits")
 
 
 @pytest.mark.parametrize(

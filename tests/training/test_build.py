@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from kat.data import AugmentConfig, Batch, DataConfig
+from kat.data.dataset import SourceSubset
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig
 from kat.training.engine.build import build
@@ -26,6 +28,18 @@ def test_a_limit_leaves_a_number_of_batches_or_a_share(tmp_path, limit, count):
     assert (run.batches, run.val_batches) == (count, 3)
     assert run.schedule.steps == count * 10
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("limit", "images"), [(3, 96), (0.001, 1), (0.5, 180), (99, 360)])
+def test_a_limit_validates_on_images_of_all_classes(tmp_path, limit, images):
+    """Data in folders is sorted by class: its first batches would be of one class."""
+    config = TrainConfig(out=str(tmp_path / "run"), limit_val_batches=limit, **DIGITS)
+    resolved = resolve(config)
+    order = np.argsort(resolved.val_data.class_indices(), kind="stable")
+    resolved.val_data.source = SourceSubset(resolved.val_data.source, order)
+    labels = torch.cat([batch.labels for batch in build(resolved).val_loader])
+    assert len(labels) == images
+    assert len(labels.unique()) == min(10, images)
 
 
 def test_a_batch_that_is_larger_than_the_data_is_named_with_both_numbers(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import yaml
@@ -75,6 +76,25 @@ def test_later_settings_win_and_a_resumed_run_keeps_its_own(tmp_path):
     assert (new.epochs, new.optim.lr, new.model.args) == (10, 0.1, {"depth": 2, "num_groups": 4})
     resumed = config_from(given_settings({"out": tmp_path, "resume": "auto", "seed": 7}))
     assert (resumed.epochs, resumed.optim.lr, resumed.seed) == (3, 0.5, 7)
+
+
+def test_a_run_of_the_recipe_for_data_of_ones_own_is_resumed_with_its_settings(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/finetune").mkdir(parents=True)
+    Path("runs/finetune/run.yaml").write_text("{epochs: 3, out: runs/before}")
+    config = config_from(given_settings({"data": "folder:x", "resume": True}))
+    assert (config.epochs, config.out, config.optim.clip_grad) == (3, "runs/finetune", 0)
+
+
+def test_short_names_are_those_of_the_command_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("{data: folder:x, model: kat_micro, device: cpu}")
+    own = {"monitor": True, "init_from": "runs/vit", "data.batch_size": 3}
+    config = config_from(given_settings(own, recipe=read_recipe(tmp_path / "mine.yaml")))
+    assert (config.data.name, config.data.batch_size) == ("folder:x", 3)
+    assert (config.model.name, config.model.init_from) == ("kat_micro", "runs/vit")
+    assert (config.monitor.enabled, config.accelerator) == (True, "cpu")
 
 
 @pytest.mark.parametrize(

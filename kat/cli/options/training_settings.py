@@ -10,18 +10,16 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile
 
 from kat.cli.options.parser import Parser
-from kat.settings import merged
+from kat.settings import SHORT, merged
 from kat.training import TrainConfig
-from kat.training.settings.recipes import SHORT, given_settings, read_recipe, recipe_names
+from kat.training.settings.recipes import given_settings, read_recipe, recipe_names
 
 
 class _Recipe(ActionConfigFile):
-    """Read a recipe by its path or its name."""
+    """Read a recipe by its path or its name, and put it on those before it."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
-        content = read_recipe(values)
-        cfg.update(parser.parse_object(content, defaults=False))
-        cfg[self.dest] = merged(cfg.get(self.dest) or {}, content)
+        cfg[self.dest] = merged(cfg.get(self.dest) or {}, read_recipe(values))
 
 
 class TrainingParser(Parser):
@@ -58,8 +56,8 @@ def parse_training(
 ) -> tuple[dict[str, Any], Namespace]:
     """Return all settings, from recipes, options and the run that is resumed, and other options.
 
-    A later recipe or option wins over an earlier one. A run that is resumed has its own settings
-    where neither says otherwise.
+    Options win over recipes, and a later recipe over an earlier one. A run that is resumed has its
+    own settings where neither says otherwise.
 
     Raises:
         InputError: an unknown recipe or setting, or a value of the wrong type.

@@ -14,7 +14,7 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
 from kat.data.folders import ImageWalk, existing_folder, split_folder
-from kat.data.naming import SPLIT_NAMES, TEST, is_hidden, sorted_classes
+from kat.data.naming import SPLIT_NAMES, TEST_NAMES, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import is_held_out, part_of_training
 from kat.errors import InputError
@@ -41,20 +41,21 @@ def open_folder(config: DataConfig, path: str, split: str, *, strict: bool) -> I
     """
     root = Path(path)
     folder, holds_out = _folder_of_split(root, split, config)
-    named = [root / name for name in chain.from_iterable(SPLIT_NAMES.values())]
-    inner = [each.name for each in folder.iterdir() if each.is_dir() and each not in named]
+    names = [*chain.from_iterable(SPLIT_NAMES.values())]
+    splits = [each for each in root.iterdir() if each.is_dir() and each.name.lower() in names]
+    inner = [each.name for each in folder.iterdir() if each.is_dir() and each not in splits]
     classes = sorted_classes(name for name in inner if not is_hidden(name))
-    walk = ImageWalk(folder, [each for each in named if each.is_dir() and each != folder])
+    walk = ImageWalk(folder, [each for each in splits if each != folder])
     files = {name: walk.files(name) for name in classes}
     empty = [name for name in classes if not files[name]]
     is_coco = any(root.glob("annotations/*.json"))
     if is_coco and (empty or "annotations" in classes):  # where masks may be, which are images
         raise InputError(f"{path} has annotations of COCO: give coco:{path}")
     if not classes:
-        raise InputError(
-            f"{folder} has no folder with the images of a class; if it is one itself, give"
-            f" folder:{root.resolve().parent}"
-        )
+        advice = f"its name makes it the {split} split: sort its images into folders of classes"
+        if folder == root:
+            advice = f"if it is one itself, give folder:{root.resolve().parent}"
+        raise InputError(f"{folder} has no folder with the images of a class; {advice}")
     if empty and strict:
         raise InputError(
             f"{folder} has no image in {quoted(empty, 'the folder', 'the folders')}: each is a"
@@ -63,8 +64,9 @@ def open_folder(config: DataConfig, path: str, split: str, *, strict: bool) -> I
     data = dataset_of_files(folder, files, walk.ignored, config, split, holds_out=holds_out)
     if empty:
         data.problems[EMPTY] = empty
-    if holds_out and (root / TEST).is_dir():
-        data.note += f"; {root / TEST} is kept for testing: kat eval RUN --data.val_split {TEST}"
+    for test in splits:
+        if holds_out and test.name.lower() in TEST_NAMES:
+            data.note += f"; {test} is kept for testing: kat eval RUN --data.val_split {test.name}"
     return data
 
 
@@ -127,7 +129,7 @@ def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, 
     """Return the folder with the classes of a split, and True if a share of it is held out."""
     root = existing_folder(root)
     train, val = split_folder(root, "train"), split_folder(root, "val")
-    has_val = val is not None and val.name != TEST
+    has_val = val is not None and val.name.lower() not in TEST_NAMES
     if config.val_split != DataConfig.val_split:
         val, has_val = existing_folder(root / config.val_split), True
     unsplit = root if train is None and not has_val else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset, SourceSubset
-from kat.text import numbered
+from kat.text import numbered, quoted
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[bool]:
@@ -65,9 +65,10 @@ def part_of_training(
     whole = f"the training split of {config.name}"
     if config.validate_on == "split":
         whole = f"{config.name} has no validation split"
+    classes = quoted(data.classes, "the class is", "the classes are")
     data.note = (
         f"{whole}: {validation.sum()} of its {len(names)} images, {config.holdout:g} of each class"
-        " (data.holdout), are held out for validation and not trained on"
+        f" (data.holdout), are held out for validation and not trained on; {classes}"
     )
     return data
 

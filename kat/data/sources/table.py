@@ -16,7 +16,7 @@ from kat.data.dataset import ImageDataset
 from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
-    TEST,
+    TEST_NAMES,
     chosen_column,
     is_image,
     is_of_system,
@@ -32,7 +32,7 @@ _PATHS = ("path", "image", "filename")
 _SPLITS = {
     **dict.fromkeys(SPLIT_NAMES["train"], "train"),
     **dict.fromkeys(SPLIT_NAMES["val"], "val"),
-    TEST: TEST,
+    **dict.fromkeys(TEST_NAMES, "test"),
 }
 """The split that each word of a table means, in lower case."""
 _LIMIT = 1 << 30

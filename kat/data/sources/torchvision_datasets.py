@@ -25,6 +25,8 @@ def open_torchvision(config: DataConfig, split: str) -> ImageDataset:
     """
     from timm.data import create_dataset
 
+    if config.root is None:
+        raise InputError(f"{config.name} needs data.root, the folder that it is in or comes to")
     option = "train_split" if split == "train" else "val_split"
     wanted = getattr(config, option)
     if not _is_split(config, wanted):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kat.data import DeviceTransform, Loader, make_loader
+from kat.data import DeviceTransform, ImageDataset, Loader, make_loader
 from kat.data.loading.workers import worker_server
 from kat.errors import InputError
 from kat.models import Conversion, build_model, init_from_vit, load_weights
@@ -46,9 +46,9 @@ def build(resolved: ResolvedRun) -> Run:
     train_loader = make_loader(
         resolved.train_data, config.data, training=True, seed=config.seed, workers=workers
     )
-    val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
+    validated = _limited(resolved.val_data, config, world.size)
+    val_loader = make_loader(validated, config.data, training=False, workers=workers)
     batches = _training_batches(train_loader, config)
-    val_batches = _batches(val_loader, config.limit_val_batches)
     wrapped = wrap(model.to(device), world, config.strategy, device)
     monitor = None
     if config.monitor.enabled:
@@ -78,7 +78,7 @@ def build(resolved: ResolvedRun) -> Run:
         train_loader=train_loader,
         val_loader=val_loader,
         batches=batches,
-        val_batches=val_batches,
+        val_batches=len(val_loader),
         epochs=config.epochs,
         device=device,
         world=world,
@@ -116,7 +116,9 @@ def _prepare(model: Any, resolved: ResolvedRun) -> Conversion | None:
 
 def _training_batches(loader: Loader, config: TrainConfig) -> int:
     """Return the batches of an epoch in this process, of which there must be one at least."""
-    batches = _batches(loader, config.limit_train_batches)
+    batches, limit = len(loader), config.limit_train_batches
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if batches < 1:
         raise InputError(
             f"the {loader.order.length} training images make no batch of"
@@ -126,11 +128,11 @@ def _training_batches(loader: Loader, config: TrainConfig) -> int:
     return batches
 
 
-def _batches(loader: Loader, limit: int | float | None) -> int:
-    """Return the batches that a limit, a number or as a float a share, leaves of a loader's."""
-    total = len(loader)
+def _limited(data: ImageDataset, config: TrainConfig, processes: int) -> ImageDataset:
+    """Return the validation split, or evenly spaced images of it in the batches of the limit."""
+    limit = config.limit_val_batches
     if limit is None:
-        return total
+        return data
     if isinstance(limit, int):
-        return min(total, limit)
-    return int(total * limit)
+        return data.evenly_spaced(limit * config.data.batch_size * processes)
+    return data.evenly_spaced(math.ceil(limit * len(data)))

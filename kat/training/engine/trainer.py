@@ -214,7 +214,6 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
     model, record = load_model(out / BEST)
     best = state.best
     metrics = {metric.name: best[metric.name] for metric in run.task.metrics}
-    most = run.val_batches * run.val_loader.batch_size * run.world.size
     summary = Summary(
         out=str(out),
         model=run.config.model.name,
@@ -223,7 +222,7 @@ def _finish(run: Run, throughput: Throughput, made_by: dict[str, str]) -> Summar
         metrics=metrics,
         epochs=len(state.history),
         best_epoch=int(best["epoch"]),
-        validation_images=min(run.val_loader.order.length, most),
+        validation_images=run.val_loader.order.length,
         seconds=state.seconds,
         images_per_second=run.meter.read().images_per_second,
         memory_bytes=throughput.peak,

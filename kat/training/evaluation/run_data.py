@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.data import located
+from kat.data import located, open_split
+from kat.data.record import split_record
 from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
 from kat.models import is_model_folder
 from kat.models.checkpoints.shipped import model_path
 from kat.training.record.run_directory import SETTINGS, read_data_record, read_settings
+from kat.training.settings.recipes import config_from
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
 _TAKEN_OVER = {
@@ -60,7 +62,8 @@ def settings_of_run(checkpoint: Path) -> dict[str, Any]:
         checkpoint: a run directory, or a file in one.
 
     Returns:
-        ``data``, with paths for use in any working directory, and ``seed``; empty without a run.
+        ``data``, with paths for use in any working directory, ``seed``, and ``val``, the record of
+        the validation split; empty without a run.
 
     Raises:
         InputError: the settings of the run are damaged.
@@ -70,9 +73,10 @@ def settings_of_run(checkpoint: Path) -> dict[str, Any]:
     if not (folder / SETTINGS).is_file():
         return {}
     settings = read_settings(folder)
-    data = located(settings["data"], read_data_record(folder))
+    record = read_data_record(folder)
+    data = located(settings["data"], record)
     kept = {name: value for name, value in data.items() if name in _OF_THE_RUN}
-    return {"data": kept, "seed": settings.get("seed")}
+    return {"data": kept, "seed": settings.get("seed"), "val": record.get("val")}
 
 
 def data_of_run(
@@ -86,7 +90,8 @@ def data_of_run(
     Args:
         checkpoint: a run directory, or a file in one.
         typed: the settings that the user has given, which are not read. If ``name`` is among
-            them, and is not the run's own, that dataset is evaluated as a whole, without a holdout.
+            them, and is not the run's own, that dataset is evaluated as a whole, without a holdout;
+            unless it has the images of the run's own, which have moved.
         exported: the result of :func:`settings_of_run` in the record of an exported file.
 
     Returns:
@@ -97,8 +102,9 @@ def data_of_run(
         InputError: the settings of the run are damaged, or name data that would be fetched over
             the network: the author of the run chose them, so the user has to type them.
     """
-    data, wanted = (exported or settings_of_run(checkpoint)).get("data", {}), _OF_THE_RUN
-    if "name" in typed and _place(typed["name"]) != _place(data.get("name")):
+    run = exported or settings_of_run(checkpoint)
+    data, wanted = run.get("data", {}), _OF_THE_RUN
+    if "name" in typed and not _is_own(str(typed["name"]), run):
         wanted = _TAKEN_OVER - unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted - {*typed}}
     for name, value in kept.items():
@@ -108,6 +114,20 @@ def data_of_run(
                 f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
             )
     return {"holdout": 0.0, **kept}
+
+
+def _is_own(name: str, run: Mapping[str, Any]) -> bool:
+    """Return True if data is a run's own, in its place or in another: its validation split says."""
+    data, record = run.get("data", {}), run.get("val")
+    if _place(name) == _place(data.get("name")):
+        return True
+    if record is None:
+        return False
+    try:
+        here = config_from({"data": {**data, "name": name, "root": None}}).data
+        return split_record(open_split(here, "val")) == record
+    except InputError:
+        return False
 
 
 def data_to_test(

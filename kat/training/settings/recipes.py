@@ -16,15 +16,6 @@ from kat.training.config import TrainConfig
 from kat.training.record.run_directory import LOCK, SETTINGS, read_settings, take_directory
 from kat.training.tasks.registry import TASKS
 
-SHORT = {
-    "data": "data.name",
-    "model": "model.name",
-    "init_from": "model.init_from",
-    "functions_from": "model.functions_from",
-    "monitor": "monitor.enabled",
-    "device": "accelerator",
-}
-"""Short forms of settings."""
 GRIDS = "kat.recipes.grids"
 
 _WITH_DEFAULTS = ("digits", "fashion_mnist")
@@ -100,7 +91,7 @@ def _named(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def given_settings(
     *settings: Mapping[str, Any], recipe: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return all settings of a run as they are given, nested: a base, and on it these settings.
+    """Return all settings of a run: a base, on it those of a recipe, on them these settings.
 
     The base is, in this order:
 
@@ -111,24 +102,25 @@ def given_settings(
       finetune_TASK.
 
     Args:
-        settings: all settings that are given, also by recipes; later ones win.
-        recipe: what of them recipes say.
+        settings: nested, or with dotted names; later ones win.
+        recipe: as :func:`read_recipe` returns it.
 
     Raises:
         InputError: the directory of a new run is taken.
     """
     for one in settings:
         check_is("settings", one, Mapping)
-    given = merged(*map(nested, settings))
-    out = Path(given.get("out", TrainConfig.out))
+    recipe = recipe or {}
+    given = merged(recipe, *map(nested, settings))
     data = str(flat(given).get("data.name", DataConfig.name))
     base: Mapping[str, Any] = {}
-    if given.get("resume") and (out / SETTINGS).is_file():
-        base = nested(read_settings(out))
-    elif not data.startswith(_WITH_DEFAULTS) and "model.name" not in flat(recipe or {}):
+    if not data.startswith(_WITH_DEFAULTS) and "model.name" not in flat(recipe):
         base = read_recipe(TASKS[task_of_data(data)].recipe)
-    given = merged(asdict(TrainConfig()), base, given)
-    out = Path(given["out"])
-    if not given["resume"] and not (out / LOCK).exists():
-        take_directory(out, given["overwrite"])  # before torch is imported
-    return given
+    defaults = asdict(TrainConfig())
+    found = merged(defaults, base, given)
+    out = Path(found["out"])
+    if found["resume"] and (out / SETTINGS).is_file():
+        return merged(defaults, read_settings(out), given, {"out": str(out)})
+    if not found["resume"] and not (out / LOCK).exists():
+        take_directory(out, found["overwrite"])  # before torch is imported
+    return found

@@ -33,6 +33,19 @@ def test_folder_in_imagenet_layout(tmp_path):
     check_classes(train, open_split(DataConfig(name=f"folder:{tmp_path}"), "val"))
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("TRAIN", "Val"), ("Train", "testing")])
+def test_the_names_of_splits_may_be_in_any_case(tmp_path, names):
+    write_folder(tmp_path, classes=2, train=4, val=2)
+    for old, new in zip(("train", "val"), names, strict=True):
+        (tmp_path / old).rename(tmp_path / new)
+    train, val = (open_split(DataConfig(name=f"folder:{tmp_path}"), s) for s in ("train", "val"))
+    assert train.classes == val.classes == ["n00", "n01"]
+    is_kept = names[1].lower() == "testing"
+    assert (len(train), len(val)) == ((6, 2) if is_kept else (8, 4))
+    assert ("--data.val_split" in train.note) == is_kept
+    assert "the classes are 'n00', 'n01'" in train.note or not is_kept
+
+
 def test_bad_folders_are_named(tmp_path):
     config = DataConfig(name=f"folder:{tmp_path / 'absent'}")
     with pytest.raises(InputError, match="absent"):
@@ -42,7 +55,7 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(InputError, match=f"folder:{tmp_path.parent}$"):
         open_split(config, "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match=r"/train has no folder .* sort its images into folders"):
         open_split(config, "train")
     write_folder(tmp_path, classes=2, train=1, val=1)
     (tmp_path / "train" / "n00" / "notes.txt").write_text("a file of a class with images")

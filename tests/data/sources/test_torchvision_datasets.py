@@ -22,5 +22,7 @@ def test_a_folder_without_the_split_is_refused(tmp_path):
 def test_timm_names_that_fail_are_explained(tmp_path):
     with pytest.raises(InputError, match="'torch/nothing'"):
         open_split(DataConfig(name="torch/nothing", root=str(tmp_path)), "train")
+    with pytest.raises(InputError, match=r"^torch/cifar10 needs data\.root"):
+        open_split(DataConfig(name="torch/cifar10"), "train")
     with pytest.raises(InputError, match="'torch/cifar10' cannot be opened with root="):
         open_split(DataConfig(name="torch/cifar10", root=str(tmp_path)), "train")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 import yaml
 
-from kat.data import DataConfig, open_split
+from kat.data import DataConfig, data_record, open_split
 from kat.errors import InputError
-from kat.training.evaluation.run_data import data_of_run, data_to_test, take_one_split
+from kat.training.evaluation.run_data import (
+    data_of_run,
+    data_to_test,
+    settings_of_run,
+    take_one_split,
+)
 from tests.images import write_folder
 
 
@@ -49,6 +55,22 @@ def test_the_run_s_own_data_by_its_name_is_held_out_as_in_the_run(run_with, tmp_
     typed = {"name": f"folder:{tmp_path}/other/../photos"}
     assert data_of_run(folder, typed) == {"holdout": 0.2}
     assert data_of_run(folder, {"name": f"tar:{tmp_path}/photos"}) == {"holdout": 0.0}
+
+
+def test_data_that_has_moved_is_held_out_as_in_the_run(run_with, tmp_path):
+    """Else a model would be evaluated on images that it was trained on."""
+    write_folder(tmp_path / "before", classes=2, train=10, val=1)
+    shutil.rmtree(tmp_path / "before" / "val")
+    config = DataConfig(f"folder:{tmp_path}/before", holdout=0.3)
+    record = data_record(config, open_split(config, "train"), open_split(config, "val"))
+    folder = run_with(name=config.name, holdout=0.3)
+    (folder / "data.json").write_text(json.dumps(record))
+    shutil.move(tmp_path / "before", tmp_path / "now")
+    typed = {"name": f"folder:{tmp_path}/now"}
+    assert data_of_run(folder, typed) == {"holdout": 0.3}
+    assert data_of_run(folder / "a.onnx", typed, settings_of_run(folder)) == {"holdout": 0.3}
+    shutil.copytree(tmp_path / "now" / "train" / "n00", tmp_path / "now" / "train" / "n02")
+    assert data_of_run(folder, typed) == {"holdout": 0.0}
 
 
 def test_settings_that_other_data_does_not_use_are_not_taken(run_with):
