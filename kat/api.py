@@ -458,7 +458,8 @@ class TrainedModel:
             batch_size: images at a time.
 
         Raises:
-            InputError: an image cannot be read; or the model is no classifier with weights.
+            InputError: an image cannot be read, or there is none; or the model is no
+                classifier with weights.
         """
         model: Any = self.model.eval()
         if not hasattr(model, "forward_head"):
@@ -468,6 +469,8 @@ class TrainedModel:
                 " kat.deploy.FeatureMaps"
             )
         transform, listed, found = eval_transform(self.record), _listed(images)[1], []
+        if not listed:
+            raise InputError("there is no image whose features could be returned")
         for start in range(0, len(listed), batch_size):
             batch = enumerate(listed[start : start + batch_size], start)
             inputs = [transform(self._opened(image, index, exif)) for index, image in batch]

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from contextlib import suppress
 from multiprocessing import active_children, current_process
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return peak_bytes(device)
     return sum(_resident(p.pid, "VmRSS") for p in (current_process(), *active_children()))
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin a new peak for :func:`peak_bytes`, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # Linux alone has the file
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_bytes(device: torch.device) -> int:

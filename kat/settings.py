@@ -1,4 +1,4 @@
-"""The types of settings, with their ranges, their check by pydantic, and nested ones by name.
+"""The types of settings, with their ranges, their check by pydantic, and how they are merged.
 
 A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | None, ...]``.
 """
@@ -20,16 +20,6 @@ from pydantic_core import PydanticCustomError
 from kat.errors import InputError
 
 AUTO = "auto"
-
-SHORT = {
-    "data": "data.name",
-    "model": "model.name",
-    "init_from": "model.init_from",
-    "functions_from": "model.functions_from",
-    "monitor": "monitor.enabled",
-    "device": "accelerator",
-}
-"""Short names of settings of training, of which the first two and monitor are also sections."""
 
 T = TypeVar("T")
 Settings = TypeVar("Settings")
@@ -180,22 +170,6 @@ def flat(settings: Mapping[str, Any], separator: str = ".", before: str = "") ->
         else:
             found[f"{before}{name}"] = value
     return found
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
-
-    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say. A short name
-    becomes its long one: ``data: digits`` is ``data: {name: digits}``.
-    """
-    result: dict[str, Any] = {}
-    for name, value in settings.items():
-        one = value
-        full = name if isinstance(value, Mapping) else SHORT.get(name, name)
-        for section in reversed(str(full).split(".")):
-            one = {section: one}
-        result = merged(result, one)
-    return result
 
 
 def merged(*settings: Mapping[str, Any]) -> dict[str, Any]:

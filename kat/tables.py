@@ -13,8 +13,6 @@ from kat.errors import InputError
 from kat.files import open_input, write_text
 from kat.text import printable, say
 
-_COMPUTED = re.compile(r"[=@]|[+-](?!((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|nan)?$)", re.IGNORECASE)
-"""The start of a text that a spreadsheet computes, and of none that is a number or a lone sign."""
 _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
 """The start of a cell that holds a number, or of an empty one."""
 
@@ -50,14 +48,8 @@ def write_table(
 
 
 def _cell(value: object) -> object:
-    """Return a cell; a text is printable, quoted where a spreadsheet would compute it.
-
-    A tab or a carriage return, after which some spreadsheets compute, is printed as an escape.
-    """
-    if not isinstance(value, str | Path):
-        return value
-    text = printable(str(value))
-    return f"'{text}" if _COMPUTED.match(text) else text
+    """Return a cell; a text is printable."""
+    return printable(str(value)) if isinstance(value, str | Path) else value
 
 
 def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:

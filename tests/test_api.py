@@ -105,6 +105,8 @@ def test_features_are_what_the_head_of_timms_model_sees(folder, model):
     torch.testing.assert_close(features, wanted)
     torch.testing.assert_close(model.model.head(features), logits)
     torch.testing.assert_close(model.features(paths[1]), features[1:2])
+    with pytest.raises(InputError, match="there is no image"):
+        model.features([])
 
 
 def test_an_evaluation_is_the_commands(folder, model, tmp_path):
@@ -225,6 +227,13 @@ def test_errors_are_those_of_the_commands(call, arguments, folder, tmp_path, mon
     words = [folder / "run" if word == "RUN" else word for word in arguments]
     line = refused(capsys, *words).removeprefix("kat: ").strip()
     assert line.removeprefix("--") == " ".join(str(error.value).split())
+
+
+def test_a_loaded_model_finds_its_run_from_another_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    model = kat.load("run", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert kat.evaluate(model, limit=1, progress=False).images == 1
 
 
 def test_settings_that_are_no_mapping_are_named(tmp_path, monkeypatch):

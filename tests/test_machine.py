@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kat import machine
-from kat.machine import memory_bytes, peak_bytes, worker_peak_bytes
+from kat.machine import memory_bytes, peak_bytes, reset_peak, worker_peak_bytes
 
 CPU, HELD = torch.device("cpu"), 160_000_000
 
@@ -60,6 +60,15 @@ def test_memory_is_that_of_the_process_and_its_workers():
         worker.kill()
         worker.join()
     assert worker_peak_bytes() == 0
+
+
+def test_a_peak_begins_anew():
+    held = torch.ones(HELD // 4)
+    before = peak_bytes(CPU)
+    size = held.nbytes
+    del held
+    reset_peak(CPU)
+    assert peak_bytes(CPU) < before - size / 2
 
 
 @pytest.mark.slow

@@ -71,17 +71,8 @@ def test_names_in_a_file_are_printable(tmp_path):
     assert list(csv.reader(path.open(newline="", encoding="utf-8"))) == cells
 
 
-@pytest.mark.parametrize("start", ["=", "@", "+", "-", "-1+", "+1", "-1 ", "\t=", "\r="])
-def test_a_spreadsheet_computes_no_text(tmp_path, start):
-    path, text = tmp_path / "table.csv", f'{start}cmd|" /C calc"!A0'
-    write_table(path, ("name", text), [(text, Path(text))])
-    for cell in list(csv.reader(path.open(newline="")))[1]:
-        assert cell[0] in "'\\"
-        assert cell.endswith('cmd|" /C calc"!A0')
-
-
-def test_numbers_and_empty_marks_stay_what_they_are(tmp_path):
+def test_numbers_and_texts_stay_what_they_are(tmp_path):
     path, values = tmp_path / "table.csv", [-1.5, -2, float("-inf"), 1e-9]
-    texts = ["-1.5", "+0.30", "-.5", "-2e-05", "-inf", "-", "", "a-b", "1+1"]
+    texts = ["+0.30", "-", "", "1+1", "+ mixup", "=a", "@home", "'x'", "-a.jpg"]
     write_table(path, range(13), [[*values, *texts]])
     assert list(csv.reader(path.open(newline="")))[1] == [*map(str, values), *texts]

@@ -25,6 +25,11 @@ def existing_folder(path: Path) -> Path:
     return path
 
 
+def inner_folders(root: Path) -> list[Path]:
+    """Return the folders in a folder, which must exist, sorted."""
+    return sorted(path for path in existing_folder(root).iterdir() if path.is_dir())
+
+
 def left_out(files: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each reason for which files are left out, with their number.
 
@@ -45,8 +50,7 @@ def split_folder(root: Path, split: str) -> Path | None:
     Raises:
         InputError: ``root`` is no folder.
     """
-    inner = sorted(existing_folder(root).iterdir())
-    folders = {folder.name.lower(): folder for folder in inner if folder.is_dir()}
+    folders = {folder.name.lower(): folder for folder in inner_folders(root)}
     return next((folders[name] for name in SPLIT_NAMES[split] if name in folders), None)
 
 

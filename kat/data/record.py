@@ -30,11 +30,11 @@ def data_record(config: DataConfig, train: ImageDataset, val: ImageDataset) -> d
         >>> record["classes"]
         ['cat', 'dog']
     """
-    splits = {"train": train, "val": val}
     return {
         "paths": absolute_paths(config),
         "classes": train.classes,
-        **{name: split_record(data) for name, data in splits.items()},
+        "train": split_record(train),
+        "val": split_record(val),
     }
 
 

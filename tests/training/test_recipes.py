@@ -10,12 +10,13 @@ import yaml
 
 from kat.cli.options.training_settings import TrainingParser
 from kat.errors import InputError
-from kat.settings import flat, merged, nested
+from kat.settings import flat, merged
 from kat.training import TrainConfig, settings_to_keep
 from kat.training.settings.recipes import (
     GRIDS,
     config_from,
     given_settings,
+    nested,
     read_recipe,
     recipe_names,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def svg(figure: Figure, salt: str = "kat") -> str:
     Text is text, and the ink is CSS's current color. Ids differ by the salt.
     """
     stream = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the viewer's fonts have it
         metadata = {"Date": None}
         figure.savefig(stream, format="svg", dpi=150, metadata=metadata, transparent=True)
     pattern = rf"<g id=([\"']){_HOVER}(.*?)\1>"

@@ -35,10 +35,10 @@ from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.locks import locked
-from kat.settings import AUTO, Count, nested
+from kat.settings import AUTO, Count
 from kat.tables import open_table, print_table
 from kat.text import printable, say, say_all, warn
-from kat.training.settings.recipes import GRIDS, recipe_names
+from kat.training.settings.recipes import GRIDS, nested, recipe_names
 from kat.training.tasks.declared import Metric
 
 if TYPE_CHECKING:

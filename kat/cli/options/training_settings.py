@@ -10,9 +10,9 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile
 
 from kat.cli.options.parser import Parser
-from kat.settings import SHORT, merged
+from kat.settings import merged
 from kat.training import TrainConfig
-from kat.training.settings.recipes import given_settings, read_recipe, recipe_names
+from kat.training.settings.recipes import SHORT, given_settings, read_recipe, recipe_names
 
 
 class _Recipe(ActionConfigFile):

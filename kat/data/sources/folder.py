@@ -13,7 +13,7 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
-from kat.data.folders import ImageWalk, existing_folder, split_folder
+from kat.data.folders import ImageWalk, existing_folder, inner_folders, split_folder
 from kat.data.naming import SPLIT_NAMES, TEST_NAMES, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import is_held_out, part_of_training
@@ -42,8 +42,8 @@ def open_folder(config: DataConfig, path: str, split: str, *, strict: bool) -> I
     root = Path(path)
     folder, holds_out = _folder_of_split(root, split, config)
     names = [*chain.from_iterable(SPLIT_NAMES.values())]
-    splits = [each for each in root.iterdir() if each.is_dir() and each.name.lower() in names]
-    inner = [each.name for each in folder.iterdir() if each.is_dir() and each not in splits]
+    splits = [each for each in inner_folders(root) if each.name.lower() in names]
+    inner = [each.name for each in inner_folders(folder) if each not in splits]
     classes = sorted_classes(name for name in inner if not is_hidden(name))
     walk = ImageWalk(folder, [each for each in splits if each != folder])
     files = {name: walk.files(name) for name in classes}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kat.data import Batch
-from kat.machine import memory_bytes, peak_bytes, worker_peak_bytes
+from kat.machine import memory_bytes, peak_bytes, reset_peak, worker_peak_bytes
 from kat.training.record.meter import Work
 from kat.training.record.run import Callback, Run
 
@@ -60,6 +60,7 @@ class Throughput(Callback):
         """Find the meter of the loop, and add the work before a resumption to it."""
         self.meter, self._device = run.meter, run.device
         self.meter.work = self._before
+        reset_peak(run.device)  # of an earlier run in this process
 
     def on_epoch_start(self, run: Run) -> None:
         """Note where the work of the epoch begins."""

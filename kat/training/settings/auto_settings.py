@@ -18,9 +18,10 @@ from kat.errors import InputError
 from kat.models import ViTSource
 from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.checkpoints.weight_files import STEM
-from kat.settings import AUTO, flat, merged, nested, settings_from
+from kat.settings import AUTO, flat, merged, settings_from
 from kat.text import listing
 from kat.training.config import TrainConfig
+from kat.training.settings.recipes import nested
 from kat.training.tasks.registry import TASKS
 
 _OF_IMAGES = {

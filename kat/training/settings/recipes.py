@@ -11,11 +11,20 @@ from typing import Any
 from kat.data import DataConfig, task_of_data
 from kat.documents import read_yaml
 from kat.errors import InputError, check_is, unknown
-from kat.settings import flat, merged, nested, settings_from
+from kat.settings import flat, merged, settings_from
 from kat.training.config import TrainConfig
 from kat.training.record.run_directory import LOCK, SETTINGS, read_settings, take_directory
 from kat.training.tasks.registry import TASKS
 
+SHORT = {
+    "data": "data.name",
+    "model": "model.name",
+    "init_from": "model.init_from",
+    "functions_from": "model.functions_from",
+    "monitor": "monitor.enabled",
+    "device": "accelerator",
+}
+"""Short names of settings of training, of which the first two and monitor are also sections."""
 GRIDS = "kat.recipes.grids"
 
 _WITH_DEFAULTS = ("digits", "fashion_mnist")
@@ -61,6 +70,22 @@ def read_recipe(name: str | Path | None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
     return _named(content)
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
+
+    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say. A short name
+    becomes its long one: ``data: digits`` is ``data: {name: digits}``.
+    """
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        one = value
+        full = name if isinstance(value, Mapping) else SHORT.get(name, name)
+        for section in reversed(str(full).split(".")):
+            one = {section: one}
+        result = merged(result, one)
+    return result
 
 
 def config_from(given: TrainConfig | Mapping[str, Any], before: str = "") -> TrainConfig:

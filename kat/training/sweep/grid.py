@@ -42,9 +42,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
-from kat.settings import flat, merged, nested
+from kat.settings import flat, merged
 from kat.training.evaluation.evaluate import TEST_COLUMNS
 from kat.training.record.provenance import PROVENANCE
+from kat.training.settings.recipes import nested
 from kat.training.tasks.registry import TASKS
 
 Settings = dict[str, Any]

@@ -17,11 +17,11 @@ from typing import Any
 
 from kat.data import task_of_data
 from kat.errors import InputError, unknown
-from kat.settings import flat, merged, nested
+from kat.settings import flat, merged
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
 from kat.training.record.run_directory import read_summary, settings_to_keep, unlike_default
-from kat.training.settings.recipes import GRIDS, config_from, read_recipe, recipe_path
+from kat.training.settings.recipes import GRIDS, config_from, nested, read_recipe, recipe_path
 from kat.training.sweep.grid import Cell, Grid, Settings, Tuning, read_grids
 from kat.training.sweep.launcher import Job
 from kat.training.tasks.declared import Metric

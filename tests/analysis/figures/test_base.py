@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import matplotlib as mpl
 import pytest
 from matplotlib import pyplot
@@ -32,6 +34,15 @@ def test_an_svg_file_is_transparent_text_in_the_color_of_the_page(tmp_path):
     assert "prefers-color-scheme: dark" in text
     assert "fill: #ffffff" not in text
     assert INK not in text
+
+
+def test_letters_that_the_font_lacks_are_text_for_the_viewer_without_a_warning(tmp_path):
+    figure, (axes,) = styled(panels)(1, 1, 2.0)
+    axes.set_title("\N{CJK UNIFIED IDEOGRAPH-732B}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(figure, tmp_path / "a.svg")
+    assert "\N{CJK UNIFIED IDEOGRAPH-732B}</text>" in (tmp_path / "a.svg").read_text()
 
 
 def test_notebooks_use_the_style_and_a_figure_leaves_the_settings_alone():

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from kat.errors import InputError
-from kat.settings import merged, nested
+from kat.settings import merged
 from kat.training import TrainConfig, settings_to_keep
+from kat.training.settings.recipes import nested
 from kat.training.sweep.grid import read_grids
 from kat.training.sweep.plan import find_grids, fingerprint, settings_of, with_model_of_size
 

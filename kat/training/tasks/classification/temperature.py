@@ -122,7 +122,7 @@ def divide_logits(model: nn.Module, record: ModelRecord, divisor: float) -> None
 def described(values: Mapping[str, float]) -> str:
     """Return a sentence about a calibration."""
     return (
-        f"calibrated with temperature {values['temperature']:.3f}, fitted to {values['images']}"
+        f"calibrated with temperature {values['temperature']:.3f}, fitted to {values['images']:.0f}"
         f" images: loss {values['loss_before']:.4f} before and {values['loss_after']:.4f} after,"
         f" calibration error {values['ece_before']:.4f} and {values['ece_after']:.4f}, where after"
         " means each half of the images with the temperature of the other half"
