@@ -192,9 +192,10 @@ def test_an_interval_beside_zero() -> None:
 
 
 def test_a_step_of_least_squares_that_raises_the_error_is_shortened() -> None:
-    """With whole steps alone the root mean square stays at 0.72."""
-    found = fit("sin(3*x)", (5, 4), "B", (-4, 4), method="least_squares")
-    assert found.rms_error < 0.6
+    """With whole steps alone the mean is 0.70; where each ends differs between machines."""
+    waves = ("sin(3*x)", "sin(4*x)", "sin(5*x)", "cos(3*x)")
+    fits = [fit(wave, (5, 4), "B", (-4, 4), method="least_squares") for wave in waves]
+    assert np.mean([found.rms_error for found in fits]) < 0.66
 
 
 def test_identity_is_exact() -> None:
