@@ -6,7 +6,7 @@ function, which a short sequence of linear programs reaches from the least-squar
 without random starts and without local minima.
 
 The smallest sum of squares, by Gauss-Newton steps from there: each minimizes |J d + e|^2 over the
-allowed d, a least-distance problem, which non-negative least squares solves exactly (Lawson and
+allowed d, a least-distance problem, which sequential least squares solves in one step (Lawson and
 Hanson, Solving Least Squares Problems, chapter 23).
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog, nnls
+from scipy.optimize import LinearConstraint, linprog, minimize
 
 from kat.nn.fitting.search_spaces import SCALED_BOUNDS, SearchSpace
 from kat.nn.fitting.targets import Array
@@ -267,14 +267,13 @@ def _squares_step(problem: Problem, c: Array) -> Array:
 
 
 def _least_distance(rows: Array, bound: Array) -> Array:
-    """Return the shortest z with rows z >= bound; zero if the rows contradict each other."""
+    """Return the shortest z with rows z >= bound."""
+    start = np.zeros(rows.shape[1])
     if np.all(bound <= 0.0):
-        return np.zeros(rows.shape[1])
-    scale = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
-    system = np.vstack([(rows / scale[:, None]).T, bound / scale])
-    wanted = np.append(np.zeros(rows.shape[1]), 1.0)
-    residual = system @ nnls(system, wanted)[0] - wanted
-    return -residual[:-1] / residual[-1] if residual[-1] != 0.0 else residual[:-1]
+        return start
+    allowed = LinearConstraint(rows, bound)
+    found = minimize(lambda z: z @ z / 2, start, jac=lambda z: z, constraints=allowed)
+    return np.asarray(found.x)
 
 
 def _directions(jacobian: Array, largest: float) -> Array:
