@@ -51,7 +51,7 @@ class XIELU(nn.Module):
 
 
 FUNCTIONS = {
-    "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "relu2": SquaredReLU, "xielu": XIELU
+    "gelu": nn.GELU, "silu": nn.SiLU, "relu2": SquaredReLU, "xielu": XIELU
 }  # fmt: skip
 """Activations of plain MLPs; a domain may compare those that are in use there."""
 
