@@ -1,6 +1,6 @@
 """Which MLP suits your data? GELU, squared ReLU, SwiGLU and GR-KAN, tuned alike.
 
-    pip install "kolmogorov-arnold-transformer[domains]"
+    pip install "kolmogorov-arnold-transformer[examples]"
     python examples/compare_mlps.py --images digits --steps 100          # a first look, a minute
     python examples/compare_mlps.py --images folder:photos --size 64 --seeds 1 2 3 4 5
     python examples/compare_mlps.py --text notes.txt docs/ --steps 2000
@@ -143,7 +143,7 @@ class Text:
         try:
             from transformers import LlamaConfig, LlamaForCausalLM
         except ImportError:
-            extra = "kolmogorov-arnold-transformer[domains]"
+            extra = "kolmogorov-arnold-transformer[examples]"
             raise InputError(f'--text needs transformers: pip install "{extra}"') from None
 
         class Logits(LlamaForCausalLM):

@@ -143,7 +143,7 @@ def other_fields(facts):
     """Errors of an arm over those of another less one, in percent, and counts by field."""
     errors, rates = {}, {}
     for field in ("tables", "physics", "language", "molecules", "images", "series"):
-        for row in read(f"../../examples/domains/results/{field}"):
+        for row in read(f"domains/{field}"):
             *body, arm = row["arm"].split("/")
             if row["for"] == "tune" and row["rate"]:
                 tried = rates.setdefault((field, row["task"], *body, arm), {})
@@ -188,7 +188,7 @@ def ratio(facts, key, values):
 
 def longer(facts):
     """Language with four times the tokens, where GR-KAN is called plain: bits, not corrected."""
-    rows, curves = read("../../examples/domains/results/normalized-final"), {}
+    rows, curves = read("domains/normalized-final"), {}
     errors = by_seed(rows, "test", "arm")
     for row in rows:
         curve = [math.log(float(point.partition(":")[2])) for point in row["curve"].split()]
@@ -210,7 +210,7 @@ def longer(facts):
 def fixed(facts):
     """Language with the functions of another run, with the interval that was declared."""
     nats, bits, p_values = {}, {}, {}
-    for row in (rows := read("../../examples/domains/results/shapes")):
+    for row in (rows := read("domains/shapes")):
         if int(row["seed"]) < 40:  # the others are donors
             arm = f"{row['arm']} {row['steps']}"
             nats.setdefault(arm, {})[row["seed"]] = np.array(row["windows"].split(), float)
@@ -238,7 +238,7 @@ def fixed(facts):
 
 def tuned(facts):
     """Activations tuned alike: by length and arm, the run of the lowest error of validation."""
-    rows = read("../../examples/domains/results/step")
+    rows = read("domains/step")
     for row in sorted(rows, key=lambda row: float(row["valid"]), reverse=True):
         if row["stage"] in ("1-tuning", "2-tuning"):
             names = {"valid": "valid", "rate": "rate", "factor": "multiplier"}
@@ -253,7 +253,7 @@ def tuned(facts):
         ratio = facts[f"{arm} 1600 valid"] / facts["gelu 1600 valid"]
         facts[f"{arm} 1600, more"] = 100 * ratio - 100
     for title in ("ms/gelu", "kept/gelu"):
-        known = column("../../examples/domains/results/step-cost", title, key="arm")
+        known = column("domains/step-cost", title, key="arm")
         facts |= {f"{arm} {title}": value for arm, value in known.items()}
 
 
@@ -346,7 +346,7 @@ def single(facts):
     rows = {row["run"]: row for name in files for row in read(name)}.values()
     kept = [row for row in rows if not re.search("kat2|residual", row["cell"])]
     facts["hours"] = sum(float(row["seconds"] or 0) for row in kept) / 3600
-    row, *_ = read("../../examples/domains/results/language")
+    row, *_ = read("domains/language")
     facts |= {"language": int(row["parameters"]) / 1e6, "tokens": int(row["tokens"]) / 1e6}
 
 
@@ -357,7 +357,7 @@ def archived(facts):
     facts["chosen"] = minus(grids[-1]["gated, a group a head"], grids[-1]["KAT"])
     facts["clear on sets"] = 0
     for stage in ("series", "molecules", "language"):
-        rows = read(f"../../examples/domains/results/normalized-{stage}")
+        rows = read(f"domains/normalized-{stage}")
         # without errors there is no ratio
         rows = [row for row in rows if row["for"] == "test" and float(row["test"])]
         errors = by_seed(rows, "test", "arm", "task")
@@ -365,7 +365,7 @@ def archived(facts):
             values = logs(errors[f"act2 {task}"], errors[f"plain {task}"])
             facts["clear on sets"] += int(stage != "language" and p_value(values) < 0.05)
             ratio(facts, f"normalized, {task}", values)
-    arms = column("../../examples/domains/results/normalized-cost", "ratio", key="arm")
+    arms = column("domains/normalized-cost", "ratio", key="arm")
     facts["normalized step"] = arms["act2"]
     for grid in ("components", "degrees", "groups", "init", "share"):
         first, *others = cells(f"ablation/{grid}", "top1").values()

@@ -281,7 +281,7 @@ def test_every_package_that_is_imported_belongs_to_an_extra():
 
 def test_the_core_requires_torch_alone_and_all_and_dev_bring_every_extra():
     assert [requirement.name for requirement in requirements()] == ["torch"]
-    users = set(EXTRAS) - {"dev", "dev-core", "docs", "domains", "release"}
+    users = set(EXTRAS) - {"dev", "dev-core", "docs", "examples", "release"}
     everything = {r.name for extra in users for r in requirements(extra)}
     assert {r.name for r in requirements("all")} == everything
     loggers = {r.name for r in requirements("loggers")} - {r.name for r in requirements("train")}

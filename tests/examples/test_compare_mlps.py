@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("transformers", reason="the extra [domains] is not installed")
+pytest.importorskip("transformers", reason="the extra [examples] is not installed")
 SCRIPT = Path(__file__).parents[2] / "examples" / "compare_mlps.py"
 
 
