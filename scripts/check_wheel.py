@@ -31,7 +31,7 @@ from installed import ROOT, check_install, run_tests
 
 IN_WHEEL = (
     "kat/py.typed", "kat/nn/presets.json", "kat/recipes/digits.yaml", "kat_command.py",
-    "kat/models/trained/digits/model.safetensors",
+    "kat/models/trained/digits/model.safetensors", "kat/models/functions.json",
 )  # fmt: skip
 IN_SDIST = ("setup.py", "CHANGELOG.md", "kat/ops/cpu/csrc/rational.cpp")
 LIBRARY = "kat/ops/cpu/_rational_cpu.so"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 
 from torch import nn
@@ -9,7 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from kat.errors import InputError, check_is
 from kat.models.checkpoints.storage import load_model
-from kat.nn import GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
+from kat.nn import Coefficients, GatedGRKANMlp, GRKANLinear, GRKANMlp, GroupRational
 from kat.nn.rational import rationals
 
 
@@ -25,7 +27,9 @@ def transfer_functions(
 
     Args:
         source: a model, such as ``kat.load(path).model``, or the path of one: a run directory, a
-            model folder, a ``.ckpt`` or ``.safetensors`` file.
+            model folder, a ``.ckpt`` or ``.safetensors`` file. ``"language"`` stands for two
+            functions that come with the package, the means of six language models: one for the
+            first rational of the target, one for each other. They are for MLPs without F_1.
         target: the model before its training, which may be wider or narrower than the source. A
             trained one would lose the weights of its GR-KAN layers.
         freeze: whether the functions stay as they are; else they learn on.
@@ -41,11 +45,15 @@ def transfer_functions(
         >>> kat.transfer_functions("runs/digits", model)
         >>> model.blocks[0].mlp.act2.weight_numerator.requires_grad
         False
+        >>> mlps = nn.ModuleList(kat.GRKANMlp(64, 256, first_init="none") for _ in range(6))
+        >>> kat.transfer_functions("language", mlps)
     """
+    check_is("target", target, nn.Module)
+    if source == "language":
+        source = _shipped(source, target)
     if isinstance(source, str | Path):
         source, _ = load_model(source)
     check_is("source", source, nn.Module)
-    check_is("target", target, nn.Module)
     given, own = rationals(source), rationals(target)
     if not own or len(given) != len(own):
         raise InputError(
@@ -65,6 +73,19 @@ def transfer_functions(
     for module in target.modules():
         if isinstance(module, GRKANLinear | GRKANMlp | GatedGRKANMlp):
             module.init_weights()
+
+
+def _shipped(name: str, target: nn.Module) -> nn.Module:
+    """Return functions that the package ships, as often as the target has rationals."""
+    text = (files("kat.models") / "functions.json").read_text(encoding="utf-8")
+    stored = json.loads(text)[name]
+    first, others = (Coefficients.from_dict(stored[part]) for part in ("first", "others"))
+    layers = nn.ModuleList()
+    for act in rationals(target).values():
+        init = others if layers else first
+        learned = GroupRational(act.num_groups, init=init, share=act.share)
+        layers.append(nn.ModuleDict({"act2": learned}))
+    return layers
 
 
 def _kind(name: str, act: GroupRational) -> str:

@@ -58,8 +58,8 @@ class ModelConfig:
         init_activation: the activation of the ViT in init_from, if its file does not name it
             (default: gelu).
         functions_from: start with the functions that a KAT of the same depth has learned, and do
-            not train them: a run, a model folder, a .ckpt or .safetensors file, digits (short:
-            --functions-from). See docs/fixed-functions.md.
+            not train them: a run, a model folder, a .ckpt or .safetensors file, digits; or
+            language, for MLPs without F_1 (short: --functions-from). See docs/fixed-functions.md.
         freeze: parts that are not trained, separated by commas: backbone (everything except the
             head), rationals (their coefficients), a number n (the embeddings and the first n
             blocks), or patterns of parameter names such as "blocks.*.attn.*". Frozen modules run in

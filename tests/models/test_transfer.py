@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 import kat
 from kat.errors import InputError
 from kat.nn.rational import rationals
+
+ROWS = Path(__file__).parents[2] / "benchmarks" / "results" / "domains" / "step.csv"
 
 
 def _kat(**args):
@@ -54,3 +60,38 @@ def test_functions_that_do_not_fit_change_nothing(args, message):
     assert all(map(torch.equal, before, target.parameters()))
     with pytest.raises(InputError, match="source 0"):
         kat.transfer_functions(torch.nn.ReLU(), torch.nn.ReLU())
+
+
+def _sources():
+    """By donor, the second function of each block, as its row has it."""
+    csv.field_size_limit(1 << 20)
+    with ROWS.open(newline="") as file:
+        found = {row["seed"]: row["functions"] for row in csv.DictReader(file) if row["functions"]}
+    return [[block["act2"] for block in json.loads(found[str(seed)])] for seed in range(161, 167)]
+
+
+@pytest.mark.parametrize(("layer", "blocks"), [(0, slice(0, 1)), (3, slice(1, 6))])
+def test_the_functions_that_ship_are_the_means_of_the_six_sources(layer, blocks):
+    mlps = torch.nn.ModuleList(kat.GRKANMlp(32, 96, first_init="none") for _ in range(6))
+    kat.transfer_functions("language", mlps)
+    x = torch.linspace(-8, 8, 401).double()
+    x = (x[1:] + x[:-1]) / 2
+    curves, density = [], 0
+    for source in _sources():
+        for own in source[blocks]:
+            density = density + torch.tensor(own["density"], dtype=torch.float64)
+            for b in torch.tensor(own["denominator"], dtype=torch.float64):
+                (a,) = torch.tensor(own["numerator"], dtype=torch.float64)
+                q = 1 + sum(b[k - 1].abs() * x.abs() ** k for k in range(1, 5))
+                curves.append(sum(a[k] * x**k for k in range(6)) / q)
+    mean = torch.stack(curves).mean(0)
+    act = mlps[layer].act2.double()
+    error = (act(x[:, None].repeat(1, 96))[:, 5] - mean).square()
+    relative = (error @ density / (mean.square() @ density)).sqrt()
+    assert relative < 0.02
+    assert not act.weight_numerator.requires_grad
+
+
+def test_the_functions_that_ship_are_for_mlps_without_the_first_function():
+    with pytest.raises(InputError, match=r"act2 with .* blocks\.0\.mlp\.act1"):
+        kat.transfer_functions("language", _kat())
