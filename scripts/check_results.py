@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks/results"
 PAIRS = "grkan/gelu grkan/swiglu grkan/frozen grkan/boosting frozen/gelu swiglu/gelu"
 CONTRASTS = ["fixed_second", "grkan", "initial", "warm", "act2", "layer", "one"]
+DECLARED = ["3-test grkan minus gelu", "3-test fixed minus grkan", "4-test fixed minus gelu"]
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 FIGURE = r"(not informative|[+-]?\w(?:[\w,.]*\w)?(?:(?<=e)[+-]\d\d)?(?: ± [\d.]*\d)?)"
 TABLE = re.compile(r"<!-- table of .*?<!-- end of table -->", re.DOTALL)
@@ -257,6 +258,57 @@ def tuned(facts):
         facts |= {f"{arm} {title}": value for arm, value in known.items()}
 
 
+def tested(facts):
+    """The test of activations tuned alike: contrasts of two arms in percent, by Student's t."""
+    rows = [row for row in read("domains/step") if row["test"]]
+    facts["step hours"] = sum(float(row["cpu_seconds"]) for row in read("domains/step")) / 3600
+    errors = by_seed(rows, "test", "stage", "arm")
+    for one, other in itertools.permutations(errors, 2):
+        stage, arm = other.split()
+        if not one.startswith(stage):
+            continue
+        stages = [name for name in errors if name.startswith(stage)]
+        whole = set.intersection(*(set(errors[name]) for name in stages))
+        pair = ({seed: errors[name][seed] for seed in sorted(whole)} for name in (one, other))
+        percent = 100 * np.expm1(logs(*pair))
+        key, mean = f"{one} minus {arm}", percent.mean()
+        facts |= {key: mean, f"{key}<": mean - half(percent), f"{key}>": mean + half(percent)}
+        facts |= {f"{key} n": len(percent), f"{key} p": p_value(percent)}
+        facts |= {f"{key} least": max(percent), f"{key} most": min(percent)}
+        facts[f"{one} bits"] = np.mean([errors[one][seed] for seed in whole])
+    p_values = {key: facts[f"{key} p"] for key in DECLARED}
+    largest = 0
+    for rank, key in enumerate(sorted(p_values, key=p_values.get)):
+        largest = max(largest, (len(p_values) - rank) * p_values[key])
+        facts |= {f"{key} Holm": largest, f"{key} sure": int(largest < 0.05)}
+    noise_of_text(facts, rows)
+    ends = {}
+    for row in rows:
+        last = float(row["curve"].split()[-1].partition(":")[2])
+        ends.setdefault(f"{row['stage']} {row['arm']}", []).append(last)
+    short, long = np.mean(ends["5-functions gelu"]), np.mean(ends["3-test gelu"])
+    beyond = (long - np.mean(ends["3-test fixed"])) / (short - long)
+    facts["steps more"] = 100 * (4**beyond - 1)
+
+
+def noise_of_text(facts, rows):
+    """The primary interval if the noise of the documents, in which the windows lie, is added."""
+    parts = {row["task"]: row["windows"].split() for row in read("domains/step-documents")}
+    nats = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        if row["stage"] == "3-test":
+            nats.setdefault(row["arm"], []).append(np.array(row["windows"].split(), float))
+    own, base = np.array(nats["fixed"]), np.array(nats["gelu"])
+    left = (own - own.sum() / base.sum() * base).mean(0)
+    documents = np.array(parts["python3-doc"])
+    sums = np.array([left[documents == name].sum() for name in np.unique(documents)])
+    error = 100 * math.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / base.mean(0).sum()
+    key = "3-test fixed minus gelu"
+    seeds = (facts[f"{key}>"] - facts[key]) / stats.t.ppf(0.975, len(own) - 1)
+    reach = stats.t.ppf(0.975, len(own) - 1) * math.hypot(seeds, error)
+    facts |= {"text<": facts[key] - reach, "text>": facts[key] + reach, "documents": len(sums)}
+
+
 def at_an_edge(rates, key, pair):
     """Whether an arm of a pair kept the lowest or the largest rate that was tried."""
     network = key.rpartition(":")[0].split(", ")[:-1]
@@ -452,7 +504,8 @@ def check(text, lines, facts):
 def recompute(folder):
     """What is wrong on the pages, a line each, and the number of figures that were compared."""
     facts, wrong, count = {}, [], 0
-    for part in (images, other_fields, longer, fixed, tuned, costs, single, archived, tables):
+    language = longer, fixed, tuned, tested
+    for part in (images, other_fields, *language, costs, single, archived, tables):
         part(facts)
     everywhere, *pages = Path(__file__).with_suffix(".txt").read_text().split("\n@ ")
     for name, *lines in map(str.splitlines, pages):

@@ -36,8 +36,9 @@ def learned(seed: int) -> list[dict[str, Any]]:
     """The second function of each block of a source, with the density of its inputs."""
     csv.field_size_limit(1 << 20)
     with ROWS.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["arm"] == "donor"]
-    [functions] = [row["functions"] for row in rows if int(row["seed"]) == seed]
+        rows = [row for row in csv.DictReader(file) if int(row["seed"]) == seed]
+    own = [row for row in rows if (row["arm"], row["task"]) == ("donor", "python3-doc")]
+    [functions] = [row["functions"] for row in own]
     return [block["act2"] for block in json.loads(functions)]
 
 

@@ -19,7 +19,7 @@ KAT = {
 Docstrings, annotations and line breaks do not count. Nodes move from one package to another in a
 commit of their own.
 """
-KAT_SUM, TESTS, BESIDE = 136_271, 192_000, 35_530
+KAT_SUM, TESTS, BESIDE = 136_271, 192_000, 36_560
 """The sum over kat, and the same for tests and for scripts, examples and benchmarks together."""
 CPP = 2_000
 """Lines of C++."""

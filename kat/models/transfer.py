@@ -45,6 +45,7 @@ def transfer_functions(
         >>> kat.transfer_functions("runs/digits", model)
         >>> model.blocks[0].mlp.act2.weight_numerator.requires_grad
         False
+        >>> from torch import nn
         >>> mlps = nn.ModuleList(kat.GRKANMlp(64, 256, first_init="none") for _ in range(6))
         >>> kat.transfer_functions("language", mlps)
     """
