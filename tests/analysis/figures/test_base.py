@@ -46,8 +46,8 @@ def test_letters_that_the_font_lacks_are_text_for_the_viewer_without_a_warning(t
 
 
 def test_notebooks_use_the_style_and_a_figure_leaves_the_settings_alone():
-    before = mpl.rcParams["text.color"]
-    styled(panels)(1, 1, 2.0)
-    assert mpl.rcParams["text.color"] == before != INK
+    with mpl.rc_context({"text.color": "black"}):
+        styled(panels)(1, 1, 2.0)
+        assert mpl.rcParams["text.color"] == "black" != INK
     with pyplot.style.context("kat.analysis.figures.style"):
         assert mpl.rcParams["text.color"] == INK
