@@ -281,6 +281,9 @@ def tested(facts):
     for rank, key in enumerate(sorted(p_values, key=p_values.get)):
         largest = max(largest, (len(p_values) - rank) * p_values[key])
         facts |= {f"{key} Holm": largest, f"{key} sure": int(largest < 0.05)}
+    bank = by_seed(read("domains/step-bank"), "test", "arm")
+    for seed, bits in bank["bank"].items():
+        facts[f"bank {seed}"] = 100 * (bits / bank["gelu"][seed] - 1)
     noise_of_text(facts, rows)
     ends = {}
     for row in rows:
