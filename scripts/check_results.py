@@ -250,6 +250,8 @@ def tuned(facts):
         facts[f"best {steps}"] = min(arms.split(), key=lambda arm: facts[f"{arm} {steps} valid"])
     own = facts["gelu 400, factor 0.4"] / facts["gelu 400, factor 1.0"]
     facts["gelu 400, less"] = 100 - 100 * own
+    for arm in ("gelu", "xielu"):
+        facts[f"below {arm}"] = 100 - 100 * facts["fixed 400 valid"] / facts[f"{arm} 400 valid"]
     for arm in ("fixed", "grkan", "relu2"):
         ratio = facts[f"{arm} 1600 valid"] / facts["gelu 1600 valid"]
         facts[f"{arm} 1600, more"] = 100 * ratio - 100
@@ -284,6 +286,17 @@ def tested(facts):
     bank = by_seed(read("domains/step-bank"), "test", "arm")
     for seed, bits in bank["bank"].items():
         facts[f"bank {seed}"] = 100 * (bits / bank["gelu"][seed] - 1)
+    valid = by_seed(rows, "valid", "stage", "arm")
+    own, base = valid["3-test fixed"], valid["3-test gelu"]
+    percent = np.array([100 * (own[seed] / base[seed] - 1) for seed in base])
+    facts |= {"valid": percent.mean(), "valid<": percent.mean() - half(percent)}
+    facts["valid>"] = percent.mean() + half(percent)
+    bits = np.array(list(errors["3-test gelu"].values()))
+    facts["gelu spread"] = 100 * bits.std(ddof=1) / bits.mean()
+    for arm in ("fixed", "pair", "one"):
+        own, base = errors[f"5-functions {arm}"], errors["5-functions gelu"]
+        five = [100 * (own[seed] / base[seed] - 1) for seed in base if seed != "66"]
+        facts[f"five seeds {arm}"] = np.mean(five)
     noise_of_text(facts, rows)
     ends = {}
     for row in rows:
