@@ -64,6 +64,11 @@ def logs(one, other):
     return np.array([math.log(value / other[seed]) for seed, value in one.items() if seed in other])
 
 
+def percents(one, other):
+    """By how many percent a column lies above another, by seed."""
+    return 100 * np.expm1(logs(one, other))
+
+
 def half(values):
     return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
 
@@ -272,7 +277,7 @@ def tested(facts):
         stages = [name for name in errors if name.startswith(stage)]
         whole = set.intersection(*(set(errors[name]) for name in stages))
         pair = ({seed: errors[name][seed] for seed in sorted(whole)} for name in (one, other))
-        percent = 100 * np.expm1(logs(*pair))
+        percent = percents(*pair)
         key, mean = f"{one} minus {arm}", percent.mean()
         facts |= {key: mean, f"{key}<": mean - half(percent), f"{key}>": mean + half(percent)}
         facts |= {f"{key} n": len(percent), f"{key} p": p_value(percent)}
@@ -283,21 +288,24 @@ def tested(facts):
     for rank, key in enumerate(sorted(p_values, key=p_values.get)):
         largest = max(largest, (len(p_values) - rank) * p_values[key])
         facts |= {f"{key} Holm": largest, f"{key} sure": int(largest < 0.05)}
-    bank = by_seed(read("domains/step-bank"), "test", "arm")
-    for seed, bits in bank["bank"].items():
-        facts[f"bank {seed}"] = 100 * (bits / bank["gelu"][seed] - 1)
+    noise_of_text(facts, rows)
+    limits(facts, rows, errors)
+
+
+def limits(facts, rows, errors):
+    """Beside the contrasts: validation, steps, the spread of GELU, its sixth seed, the bank."""
     valid = by_seed(rows, "valid", "stage", "arm")
-    own, base = valid["3-test fixed"], valid["3-test gelu"]
-    percent = np.array([100 * (own[seed] / base[seed] - 1) for seed in base])
+    percent = percents(valid["3-test fixed"], valid["3-test gelu"])
     facts |= {"valid": percent.mean(), "valid<": percent.mean() - half(percent)}
     facts["valid>"] = percent.mean() + half(percent)
     bits = np.array(list(errors["3-test gelu"].values()))
     facts["gelu spread"] = 100 * bits.std(ddof=1) / bits.mean()
+    base = {seed: bits for seed, bits in errors["5-functions gelu"].items() if seed != "66"}
     for arm in ("fixed", "pair", "one"):
-        own, base = errors[f"5-functions {arm}"], errors["5-functions gelu"]
-        five = [100 * (own[seed] / base[seed] - 1) for seed in base if seed != "66"]
-        facts[f"five seeds {arm}"] = np.mean(five)
-    noise_of_text(facts, rows)
+        facts[f"five seeds {arm}"] = percents(errors[f"5-functions {arm}"], base).mean()
+    bank = by_seed(read("domains/step-bank"), "test", "arm")
+    for seed, percent in zip(bank["bank"], percents(bank["bank"], bank["gelu"]), strict=True):
+        facts[f"bank {seed}"] = percent
     ends = {}
     for row in rows:
         last = float(row["curve"].split()[-1].partition(":")[2])
